@@ -1,0 +1,212 @@
+//! The directives at the top of a fixture's `main.c`: lines starting with
+//! `//# `. `tests/fixtures/README.md` is the reference for those who write
+//! them.
+
+use std::path::Path;
+use std::time::Duration;
+
+use regex::Regex;
+
+use super::needs::Need;
+use super::process::Outcome;
+
+/// A fixture passes by exiting with this status, so that "never ran" and "ran
+/// into a default" are not a pass.
+pub const PASSED: i32 = 42;
+
+/// What a trial's process is started with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Preload {
+    /// `LD_PRELOAD` names the library under test.
+    Library,
+    /// No `LD_PRELOAD`; the program loads the library itself.
+    ByItself,
+    /// Nothing: a negative control, or the run that semantics are compared to.
+    Nothing,
+}
+
+/// One `run`, `run-without-preload` or `control` line.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// Unique in its fixture.
+    pub label: String,
+    /// How the library comes in.
+    pub preload: Preload,
+    /// Environment, later ones win.
+    pub environment: Vec<(String, String)>,
+    /// Arguments of `./main`.
+    pub arguments: Vec<String>,
+    /// The outcomes that count as a pass.
+    pub expected: Vec<Outcome>,
+    /// What standard error must contain.
+    pub stderr: Vec<Regex>,
+    /// What standard error must not contain.
+    pub stderr_not: Vec<Regex>,
+}
+
+/// One `build` line: the arguments of the compiler, in order.
+#[derive(Clone, Debug)]
+pub struct Build {
+    /// File name of what is built.
+    pub output: String,
+    /// Sources and flags.
+    pub arguments: Vec<String>,
+}
+
+/// One `copy` line.
+#[derive(Clone, Debug)]
+pub struct Copy {
+    /// File name in the trial's directory.
+    pub name: String,
+    /// A library that the compiler finds, an absolute path, or `{lib}`.
+    pub source: String,
+}
+
+/// Everything that a `main.c` asks for.
+#[derive(Debug)]
+pub struct Directives {
+    /// What to build, in order.
+    pub builds: Vec<Build>,
+    /// What to copy into the directory of each trial.
+    pub copies: Vec<Copy>,
+    /// The trials.
+    pub trials: Vec<Trial>,
+    /// What the machine must have.
+    pub needs: Vec<Need>,
+    /// How long one trial may take.
+    pub timeout: Duration,
+}
+
+impl Directives {
+    /// Reads the directives of a `main.c`.
+    ///
+    /// # Errors
+    /// The file, the line's number and what is wrong with it.
+    pub fn parse(file: &Path, source: &str) -> Result<Self, String> {
+        let mut found = Self {
+            builds: Vec::new(),
+            copies: Vec::new(),
+            trials: Vec::new(),
+            needs: Vec::new(),
+            timeout: Duration::from_secs(60),
+        };
+        for (index, line) in source.lines().enumerate() {
+            if let Some(directive) = line.strip_prefix("//#") {
+                found.add(directive.trim()).map_err(|error| format!("{}:{}: {error}", file.display(), index + 1))?;
+            }
+        }
+        if !found.builds.iter().any(|build| build.output == "main") {
+            found.builds.push(Build { output: "main".to_owned(), arguments: words("main.c -ldl -pthread") });
+        }
+        if found.trials.is_empty() {
+            return Err(format!("{}: neither `run` nor `control`", file.display()));
+        }
+        Ok(found)
+    }
+
+    fn add(&mut self, directive: &str) -> Result<(), String> {
+        let (keyword, rest) = directive.split_once(':').ok_or_else(|| format!("no colon in {directive:?}"))?;
+        let rest = rest.trim();
+        match keyword {
+            "build" => {
+                let (output, arguments) = first_word(rest)?;
+                self.builds.push(Build { output, arguments: words(arguments) });
+            }
+            "copy" => {
+                let (name, source) = first_word(rest)?;
+                let source = if source.is_empty() { name.clone() } else { source.to_owned() };
+                self.copies.push(Copy { name, source });
+            }
+            "run" => self.add_trial(Preload::Library, rest)?,
+            "run-without-preload" => self.add_trial(Preload::ByItself, rest)?,
+            "control" => self.add_trial(Preload::Nothing, rest)?,
+            "stderr" => {
+                let (trial, pattern) = self.stderr_pattern(rest)?;
+                trial.stderr.push(pattern);
+            }
+            "stderr-not" => {
+                let (trial, pattern) = self.stderr_pattern(rest)?;
+                trial.stderr_not.push(pattern);
+            }
+            "needs" => {
+                for word in rest.split_whitespace() {
+                    self.needs.push(word.parse()?);
+                }
+            }
+            "timeout" => {
+                let seconds = rest.parse().map_err(|error| format!("timeout {rest:?}: {error}"))?;
+                self.timeout = Duration::from_secs(seconds);
+            }
+            _ => return Err(format!("{keyword:?} is no directive")),
+        }
+        Ok(())
+    }
+
+    fn add_trial(&mut self, preload: Preload, rest: &str) -> Result<(), String> {
+        let (label, rest) = first_word(rest)?;
+        if self.trials.iter().any(|trial| trial.label == label) {
+            return Err(format!("a second trial labelled {label:?}"));
+        }
+        if label.contains(['.', '/']) {
+            return Err(format!("{label:?} names a directory: no dot, no slash"));
+        }
+        let (command, expected) = match (preload, rest.split_once("=>")) {
+            (Preload::Nothing, Some((command, outcomes))) => {
+                let outcomes = outcomes.split('|').map(|outcome| outcome.trim().parse());
+                (command, outcomes.collect::<Result<Vec<Outcome>, _>>()?)
+            }
+            (Preload::Nothing, None) => return Err("a control says `=> OUTCOME`".to_owned()),
+            (_, Some(_)) => return Err("only a control says `=> OUTCOME`".to_owned()),
+            (_, None) => (rest, vec![Outcome::Exit(PASSED)]),
+        };
+        let mut environment = Vec::new();
+        let mut arguments = Vec::new();
+        let mut command = command.split_whitespace();
+        for word in command.by_ref() {
+            if word == "--" {
+                break;
+            }
+            let (name, value) =
+                word.split_once('=').ok_or_else(|| format!("{word:?} is not NAME=VALUE; arguments come after `--`"))?;
+            environment.push((name.to_owned(), value.to_owned()));
+        }
+        arguments.extend(command.map(str::to_owned));
+        self.trials.push(Trial {
+            label,
+            preload,
+            environment,
+            arguments,
+            expected,
+            stderr: Vec::new(),
+            stderr_not: Vec::new(),
+        });
+        Ok(())
+    }
+
+    fn stderr_pattern(&mut self, rest: &str) -> Result<(&mut Trial, Regex), String> {
+        let (label, pattern) = first_word(rest)?;
+        if pattern.is_empty() {
+            return Err("no regular expression after the label".to_owned());
+        }
+        // `^` and `$` are about lines: a run may report several.
+        let pattern = Regex::new(&format!("(?m){pattern}")).map_err(|error| error.to_string())?;
+        let trial = self
+            .trials
+            .iter_mut()
+            .find(|trial| trial.label == label)
+            .ok_or_else(|| format!("no trial labelled {label:?} above this line"))?;
+        Ok((trial, pattern))
+    }
+}
+
+fn first_word(text: &str) -> Result<(String, &str), String> {
+    let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+    if word.is_empty() {
+        return Err("a name is missing".to_owned());
+    }
+    Ok((word.to_owned(), rest.trim()))
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}

@@ -1,0 +1,111 @@
+//! What a fixture needs from the machine, and whether the machine has it.
+
+use std::env;
+use std::fs;
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::str::FromStr;
+
+/// One word of a `needs:` directive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// The effective user is root.
+    Root,
+    /// An unprivileged process may make a user namespace.
+    UserNamespaces,
+    /// Linux of at least this version.
+    Kernel(u32, u32),
+    /// The C library is glibc.
+    Glibc,
+    /// This architecture, as `uname -m` says it.
+    Arch(String),
+    /// A program of this name on the PATH.
+    Program(String),
+    /// A C header that the compiler finds.
+    Header(String),
+}
+
+impl FromStr for Need {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        let not_understood = || format!("needs: {word:?} is not understood");
+        match word {
+            "root" => return Ok(Self::Root),
+            "userns" => return Ok(Self::UserNamespaces),
+            "glibc" => return Ok(Self::Glibc),
+            _ => {}
+        }
+        if let Some(version) = word.strip_prefix("kernel>=") {
+            let (major, minor) = version_of(version).ok_or_else(not_understood)?;
+            return Ok(Self::Kernel(major, minor));
+        }
+        match word.split_once(':') {
+            Some(("cmd", name)) => Ok(Self::Program(name.to_owned())),
+            Some(("header", name)) => Ok(Self::Header(name.to_owned())),
+            Some(("arch", name)) => Ok(Self::Arch(name.to_owned())),
+            _ => Err(not_understood()),
+        }
+    }
+}
+
+impl Need {
+    /// Why this machine does not do, or `None` when it does.
+    pub fn unmet(&self) -> Option<String> {
+        let (met, otherwise) = match self {
+            Self::Root => (rustix::process::geteuid().is_root(), "not root".to_owned()),
+            Self::UserNamespaces => (
+                succeeds(Command::new("unshare").args(["--user", "--map-root-user", "true"])),
+                "no user namespaces".to_owned(),
+            ),
+            Self::Kernel(major, minor) => {
+                let running = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+                (
+                    version_of(&running).is_some_and(|version| version >= (*major, *minor)),
+                    format!("Linux {} is older than {major}.{minor}", running.trim()),
+                )
+            }
+            Self::Glibc => (cfg!(target_env = "gnu"), "not glibc".to_owned()),
+            Self::Arch(name) => (env::consts::ARCH == name, format!("not {name}")),
+            Self::Program(name) => (on_path(name), format!("no program {name}")),
+            Self::Header(name) => (preprocesses(name), format!("no header {name}")),
+        };
+        (!met).then_some(otherwise)
+    }
+}
+
+/// The first two numbers of `6.18.44-something`.
+fn version_of(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+fn on_path(program: &str) -> bool {
+    env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|directory| directory.join(program).is_file()))
+}
+
+fn preprocesses(header: &str) -> bool {
+    let Ok(mut compiler) = Command::new("cc")
+        .args(["-E", "-x", "c", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+    else {
+        return false;
+    };
+    if let Some(mut input) = compiler.stdin.take() {
+        // A compiler that does not read its input fails, which the status tells.
+        let _ = writeln!(input, "#include <{header}>");
+    }
+    compiler.wait().is_ok_and(|status| status.success())
+}

@@ -1,0 +1,244 @@
+//! Compiles every folder of `tests/fixtures` and runs its trials.
+//!
+//! A fixture is a small C program with its libraries that proves one promise,
+//! and a negative control that shows the same program failing without the
+//! library. This file builds and judges; what a fixture asks for is read by
+//! `common::directives`. How to write one: `tests/fixtures/README.md`.
+
+mod common;
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use libtest_mimic::{Arguments, Completion, Failed};
+
+use common::directives::{Build, Copy, Directives, Preload, Trial};
+use common::{library, needs::Need, process, scratch};
+
+/// The flags of every build. A fixture's own follow, so they win.
+const FLAGS: [&str; 6] = ["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE"];
+const COMPILE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// One folder. It is compiled when the first of its trials runs, so that a
+/// filter on the command line costs what it selects.
+struct Case {
+    name: String,
+    sources: PathBuf,
+    scratch: PathBuf,
+    directives: Directives,
+    built: OnceLock<Result<PathBuf, String>>,
+    unmet_need: OnceLock<Option<String>>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    match conclude(&arguments) {
+        Ok(code) => code,
+        Err(message) => {
+            eprintln!("fixtures: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn conclude(arguments: &Arguments) -> Result<ExitCode, String> {
+    process::forbid_core_files().map_err(|error| format!("core files: {error}"))?;
+    let run_directory = scratch::for_this_run("fixtures").map_err(|error| error.to_string())?;
+    let mut trials = Vec::new();
+    for case in find_cases(&library::checkout().join("tests/fixtures"), &run_directory)? {
+        let case = Arc::new(case);
+        for index in 0..case.directives.trials.len() {
+            let name = format!("{}::{}", case.name, case.directives.trials[index].label);
+            let case = Arc::clone(&case);
+            trials
+                .push(libtest_mimic::Trial::ignorable_test(name, move || case.try_one(&case.directives.trials[index])));
+        }
+    }
+    let conclusion = libtest_mimic::run(arguments, trials);
+    if !conclusion.has_failed() {
+        // Only failed trials are worth looking at.
+        fs::remove_dir_all(&run_directory).map_err(|error| error.to_string())?;
+    }
+    Ok(conclusion.exit_code())
+}
+
+fn find_cases(root: &Path, run_directory: &Path) -> Result<Vec<Case>, String> {
+    let read_error = |path: &Path, error| format!("{}: {error}", path.display());
+    let mut cases = Vec::new();
+    for entry in fs::read_dir(root).map_err(|error| read_error(root, error))? {
+        let sources = entry.map_err(|error| read_error(root, error))?.path();
+        let main = sources.join("main.c");
+        // A folder without main.c holds sources shared by several fixtures.
+        if !main.is_file() {
+            continue;
+        }
+        let source = fs::read_to_string(&main).map_err(|error| read_error(&main, error))?;
+        let name = sources.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        cases.push(Case {
+            scratch: run_directory.join(&name),
+            directives: Directives::parse(&main, &source)?,
+            name,
+            sources,
+            built: OnceLock::new(),
+            unmet_need: OnceLock::new(),
+        });
+    }
+    cases.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(cases)
+}
+
+impl Case {
+    fn try_one(&self, trial: &Trial) -> Result<Completion, Failed> {
+        let unmet = self.unmet_need.get_or_init(|| self.directives.needs.iter().find_map(Need::unmet));
+        if let Some(reason) = unmet {
+            return Ok(Completion::ignored_with(reason));
+        }
+        let built = self.built.get_or_init(|| self.build()).clone()?;
+        let directory = self.scratch.join(&trial.label);
+        scratch::copy_tree(&built, &directory).map_err(|error| error.to_string())?;
+        let library = library::path();
+        for copy in &self.directives.copies {
+            self.copy(copy, trial, &library, &directory)?;
+        }
+
+        let mut command = Command::new("./main");
+        command.current_dir(&directory).args(&trial.arguments);
+        for (name, _) in env::vars_os() {
+            if name.to_string_lossy().starts_with("SOPIN_") {
+                command.env_remove(name);
+            }
+        }
+        command.env_remove("LD_PRELOAD");
+        if trial.preload != Preload::Nothing {
+            let library = library.clone()?;
+            command.env("SOPIN_TEST_LIB", &library);
+            if trial.preload == Preload::Library {
+                command.env("LD_PRELOAD", &library);
+            }
+        }
+        for (name, value) in &trial.environment {
+            command.env(name, expand(value, &library, &directory)?);
+        }
+
+        let log = self.scratch.join(format!("{}.log", trial.label));
+        let finished =
+            process::run(&mut command, &log, self.directives.timeout).map_err(|error| format!("./main: {error}"))?;
+        judge(trial, &finished)
+            .map_err(|wrong| format!("{wrong}\n{command:?}\nin {}\n{finished}", directory.display()))?;
+        // Kept when the trial failed; large runs would fill the disk otherwise.
+        fs::remove_dir_all(&directory).map_err(|error| error.to_string())?;
+        Ok(Completion::Completed)
+    }
+
+    /// Compiles into a directory that no trial runs in, and returns it.
+    fn build(&self) -> Result<PathBuf, String> {
+        // No label starts with a dot, so this meets no trial's directory.
+        let directory = self.scratch.join(".build");
+        fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
+        for build in &self.directives.builds {
+            let mut command = self.compiler(build, &directory);
+            let log = self.scratch.join("compiler.log");
+            let finished = process::run(&mut command, &log, COMPILE_TIMEOUT).map_err(|error| format!("cc: {error}"))?;
+            if finished.outcome != process::Outcome::Exit(0) {
+                return Err(format!("{command:?}\n{finished}"));
+            }
+        }
+        Ok(directory)
+    }
+
+    fn compiler(&self, build: &Build, directory: &Path) -> Command {
+        let output = directory.join(&build.output);
+        let mut command = Command::new("cc");
+        command.args(FLAGS).arg("-I").arg(self.sources.join(".."));
+        // Libraries built before are beside the output.
+        command.arg("-L").arg(directory);
+        if Path::new(&build.output).extension().is_some_and(|e| e == "so") {
+            command.args(["-shared", "-fPIC"]);
+        }
+        command.arg("-o").arg(&output);
+        for argument in &build.arguments {
+            let source = self.sources.join(argument);
+            if source.is_file() {
+                command.arg(source);
+            } else {
+                command.arg(argument.replace("{dir}", &directory.to_string_lossy()));
+            }
+        }
+        if let Some(parent) = output.parent() {
+            // `build: plugins/one.so …`; an error shows when cc cannot write.
+            let _ = fs::create_dir_all(parent);
+        }
+        command
+    }
+
+    fn copy(
+        &self,
+        copy: &Copy,
+        trial: &Trial,
+        library: &Result<PathBuf, String>,
+        directory: &Path,
+    ) -> Result<(), String> {
+        let source = if copy.source == "{lib}" {
+            match library {
+                // A control must do without the library.
+                Err(_) if trial.preload == Preload::Nothing => return Ok(()),
+                library => library.clone()?,
+            }
+        } else if copy.source.starts_with('/') {
+            PathBuf::from(&copy.source)
+        } else {
+            found_by_compiler(&copy.source)?
+        };
+        let target = directory.join(&copy.name);
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent).map_err(|error| error.to_string())?;
+        }
+        fs::copy(&source, &target)
+            .map(drop)
+            .map_err(|error| format!("{}: copy {}: {error}", self.name, source.display()))
+    }
+}
+
+/// The file that `-l:name` would link with.
+fn found_by_compiler(name: &str) -> Result<PathBuf, String> {
+    let output =
+        Command::new("cc").arg(format!("-print-file-name={name}")).output().map_err(|error| format!("cc: {error}"))?;
+    let path = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    // cc prints the name alone when it finds nothing.
+    if path.is_absolute() { Ok(path) } else { Err(format!("cc finds no {name}")) }
+}
+
+/// `{lib}` is the library under test, `{dir}` the trial's directory. Braces,
+/// because `$LIB` and `$ORIGIN` mean something to the dynamic loader.
+fn expand(value: &str, library: &Result<PathBuf, String>, directory: &Path) -> Result<String, String> {
+    let value = value.replace("{dir}", &directory.to_string_lossy());
+    if value.contains("{lib}") {
+        return Ok(value.replace("{lib}", &library.clone()?.to_string_lossy()));
+    }
+    Ok(value)
+}
+
+fn judge(trial: &Trial, finished: &process::Finished) -> Result<(), String> {
+    if !trial.expected.contains(&finished.outcome) {
+        let expected: Vec<String> = trial.expected.iter().map(ToString::to_string).collect();
+        return Err(format!("expected {}, got {}", expected.join(" or "), finished.outcome));
+    }
+    for pattern in &trial.stderr {
+        if !pattern.is_match(&finished.stderr) {
+            return Err(format!("stderr does not match {pattern}"));
+        }
+    }
+    for pattern in &trial.stderr_not {
+        if pattern.is_match(&finished.stderr) {
+            return Err(format!("stderr matches {pattern}"));
+        }
+    }
+    if trial.stderr.is_empty() && finished.stderr.contains("libsopin:") {
+        return Err("the library printed something that no directive expects".to_owned());
+    }
+    Ok(())
+}
