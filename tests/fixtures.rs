@@ -21,6 +21,8 @@ use common::{library, needs::Need, process, scratch};
 
 /// The flags of every build. A fixture's own follow, so they win.
 const FLAGS: [&str; 6] = ["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE"];
+/// `ld-linux-x86-64.so.2`, `ld-linux-aarch64.so.1`: glibc's name for its loader.
+const LOADER_VERSION: u32 = if cfg!(target_arch = "x86_64") { 2 } else { 1 };
 const COMPILE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// One folder. It is compiled when the first of its trials runs, so that a
@@ -188,6 +190,8 @@ impl Case {
                 Err(_) if trial.preload == Preload::Nothing => return Ok(()),
                 library => library.clone()?,
             }
+        } else if copy.source == "{ldso}" {
+            found_by_compiler(&format!("ld-linux-{}.so.{}", env::consts::ARCH.replace('_', "-"), LOADER_VERSION))?
         } else if copy.source.starts_with('/') {
             PathBuf::from(&copy.source)
         } else {
