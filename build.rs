@@ -1,0 +1,40 @@
+//! Linker arguments of the preloaded library.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed=CC");
+    // Other objects' GOT slots point to our __gmon_start__ for as long as they
+    // are loaded, and fork handlers cannot be taken back.
+    println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
+    // Nothing of ours is bound lazily while a mapping is being replaced.
+    println!("cargo::rustc-cdylib-link-arg=-Wl,-z,now");
+    println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libsopin.so");
+    link_unwinder_statically();
+}
+
+/// Every process would have to load libgcc_s.so.1 only so that a panic of
+/// ours can be caught. Its static twin does the same; the linker finds it
+/// through a linker script that takes the place of `-lgcc_s`.
+fn link_unwinder_statically() {
+    let compiler = env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let asked = Command::new(compiler).arg("-print-file-name=libgcc_eh.a").output();
+    let Ok(answer) = asked else { return };
+    let path = PathBuf::from(String::from_utf8_lossy(&answer.stdout).trim().to_owned());
+    // A compiler without the archive answers with the bare name, and the
+    // library then needs libgcc_s.so.1 as any Rust library does.
+    if !answer.status.success() || !path.is_absolute() {
+        return;
+    }
+    let directory = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+    if fs::write(directory.join("libgcc_s.so"), script_for(&path)).is_ok() {
+        println!("cargo::rustc-link-search=native={}", directory.display());
+    }
+}
+
+fn script_for(archive: &Path) -> String {
+    format!("INPUT({})\n", archive.display())
+}

@@ -1,0 +1,124 @@
+//! Does an object's `_init` begin by calling `__gmon_start__`, and whose?
+//!
+//! `crti.o` of the GNU toolchain gives nearly every object an `_init` that
+//! loads the address of the weak symbol `__gmon_start__` from the object's GOT
+//! and calls it if it is not null. If that GOT slot holds *our*
+//! `__gmon_start__`, then the object announces itself to us before any of its
+//! constructors runs; an object that has not announced itself yet has run
+//! none. That is the proof that nobody can be storing to its data.
+//!
+//! This module only decodes instructions; every architecture's decoder is
+//! compiled everywhere, so that it is tested everywhere.
+
+use crate::memory::OwnMemory;
+
+/// Bytes of `_init` that are looked at.
+const INIT_LEN: usize = 32;
+
+/// Whether the `_init` function at `init` calls the function at `callee`
+/// through its `__gmon_start__` slot. `false` if that cannot be proved.
+pub fn init_calls(memory: &OwnMemory, init: usize, callee: usize) -> bool {
+    let Ok(code) = memory.read::<[u8; INIT_LEN]>(init) else { return false };
+    let slot = if cfg!(target_arch = "x86_64") {
+        x86_64_slot(&code, init)
+    } else if cfg!(target_arch = "aarch64") {
+        aarch64_helper(&code, init).and_then(|helper| {
+            let code = memory.read::<[u8; INIT_LEN]>(helper).ok()?;
+            aarch64_slot(&code, helper)
+        })
+    } else {
+        None
+    };
+    slot.and_then(|slot| memory.read::<u64>(slot).ok()) == Some(callee as u64)
+}
+
+/// x86-64 `_init`: `[endbr64]; sub $8,%rsp; mov slot(%rip),%rax; test; je; call`.
+/// The address of the slot.
+fn x86_64_slot(code: &[u8], address: usize) -> Option<usize> {
+    const ENDBR64: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa];
+    const SUB_8_RSP: &[u8] = &[0x48, 0x83, 0xec, 0x08];
+    const MOV_RIP_RAX: &[u8] = &[0x48, 0x8b, 0x05];
+    const TEST_RAX: &[u8] = &[0x48, 0x85, 0xc0];
+    let rest = code.strip_prefix(ENDBR64).unwrap_or(code);
+    let rest = rest.strip_prefix(SUB_8_RSP)?.strip_prefix(MOV_RIP_RAX)?;
+    let (displacement, rest) = rest.split_first_chunk::<4>()?;
+    rest.strip_prefix(TEST_RAX)?;
+    let next = address + (code.len() - rest.len());
+    next.checked_add_signed(i32::from_le_bytes(*displacement) as isize)
+}
+
+/// aarch64 `_init`: `[paciasp or bti]; stp x29,x30,[sp,#-16]!; mov x29,sp; bl
+/// call_weak_fn`. The address of `call_weak_fn`.
+fn aarch64_helper(code: &[u8], address: usize) -> Option<usize> {
+    let (index, branch) = words(code).enumerate().take(5).find(|(_, word)| word >> 26 == 0b10_0101)?;
+    let words_away = sign_extend(branch & 0x03ff_ffff, 26);
+    (address + 4 * index).checked_add_signed(words_away * 4)
+}
+
+/// aarch64 `call_weak_fn`: `[bti]; adrp x0,slot; ldr x0,[x0,#slot]; cbz x0; b`.
+/// The address of the slot.
+fn aarch64_slot(code: &[u8], address: usize) -> Option<usize> {
+    let (index, adrp) = words(code).enumerate().take(2).find(|(_, word)| word & 0x9f00_001f == 0x9000_0000)?;
+    let load = words(code).nth(index + 1)?;
+    // ldr x0, [x0, #imm12 * 8]
+    if load & 0xffc0_03ff != 0xf940_0000 {
+        return None;
+    }
+    let pages_away = sign_extend(((adrp >> 5) & 0x7_ffff) << 2 | (adrp >> 29) & 3, 21);
+    let page = ((address + 4 * index) & !0xfff).checked_add_signed(pages_away << 12)?;
+    page.checked_add(((load >> 10) & 0xfff) as usize * 8)
+}
+
+fn words(code: &[u8]) -> impl Iterator<Item = u32> + '_ {
+    code.chunks_exact(4).map(|word| word.try_into().map_or(0, u32::from_le_bytes))
+}
+
+/// The low `bits` bits of `value` as a signed number.
+fn sign_extend(value: u32, bits: u32) -> isize {
+    let shift = 32 - bits;
+    ((value << shift).cast_signed() >> shift) as isize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decodes_the_x86_64_init_of_gcc_12() {
+        // 1000: sub $0x8,%rsp; 1004: mov 0x2fc5(%rip),%rax # 3fd0; test; je; call *%rax
+        let code =
+            [0x48, 0x83, 0xec, 0x08, 0x48, 0x8b, 0x05, 0xc5, 0x2f, 0, 0, 0x48, 0x85, 0xc0, 0x74, 0x02, 0xff, 0xd0];
+        assert_eq!(x86_64_slot(&code, 0x1000), Some(0x3fd0));
+    }
+
+    #[test]
+    fn decodes_the_x86_64_init_with_indirect_branch_tracking() {
+        // 1000: endbr64; sub $0x8,%rsp; 1008: mov 0x2fc1(%rip),%rax # 3fd0
+        let code =
+            [0xf3, 0x0f, 0x1e, 0xfa, 0x48, 0x83, 0xec, 0x08, 0x48, 0x8b, 0x05, 0xc1, 0x2f, 0, 0, 0x48, 0x85, 0xc0];
+        assert_eq!(x86_64_slot(&code, 0x1000), Some(0x3fd0));
+    }
+
+    #[test]
+    fn another_function_is_no_proof() {
+        // push %rbp; mov %rsp,%rbp; ...
+        let code = [0x55, 0x48, 0x89, 0xe5, 0x48, 0x8b, 0x05, 0, 0, 0, 0, 0x48, 0x85, 0xc0, 0, 0, 0, 0];
+        assert_eq!(x86_64_slot(&code, 0x1000), None);
+        assert_eq!(x86_64_slot(&[0x48, 0x83, 0xec, 0x08, 0x48, 0x8b, 0x05], 0x1000), None);
+    }
+
+    #[test]
+    fn decodes_the_aarch64_init_of_gcc_12() {
+        // 440: nop; stp x29,x30,[sp,#-16]!; mov x29,sp; 44c: bl 4a0
+        let init = [0x1f, 0x20, 0x03, 0xd5, 0xfd, 0x7b, 0xbf, 0xa9, 0xfd, 0x03, 0x00, 0x91, 0x15, 0x00, 0x00, 0x94];
+        assert_eq!(aarch64_helper(&init, 0x440), Some(0x4a0));
+        // 4a0: adrp x0,1f000; ldr x0,[x0,#4064]; cbz x0,4b0; b
+        let helper = [0xe0, 0x00, 0x00, 0xf0, 0x00, 0xf0, 0x47, 0xf9, 0x40, 0x00, 0x00, 0xb4, 0xf9, 0xff, 0xff, 0x17];
+        assert_eq!(aarch64_slot(&helper, 0x4a0), Some(0x1ffe0));
+    }
+
+    #[test]
+    fn an_init_that_cannot_be_read_is_no_proof() {
+        assert!(!init_calls(&OwnMemory::new(), 8, 8));
+    }
+}

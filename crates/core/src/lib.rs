@@ -1,0 +1,62 @@
+//! What sopin knows about ELF objects, memory mappings and settings.
+//!
+//! This crate decides and reads; it never changes a mapping and exports no
+//! symbol that could interpose one, so the command and the tests can use it
+//! like any other library.
+//!
+//! | module | responsible for |
+//! |---|---|
+//! | [`sys`] | raw system calls and [`sys::Errno`] |
+//! | [`pages`] | [`pages::PageVec`]: arrays that live in pages of their own |
+//! | [`address_map`] | a hash table from addresses to plain values |
+//! | [`memory`] | reading the own address space without faulting |
+//! | [`object`] | an ELF object as the loader left it |
+//! | [`crti`] | does an object's `_init` call `__gmon_start__`, and whose |
+//! | [`vmas`] | what is mapped where: `PROCMAP_QUERY` and `/proc/PID/maps` |
+//! | [`pagemap`] | which pages of a file mapping were modified in memory |
+//! | [`plan`] | pure: object + VMAs + mode -> ranges to replace, and by what |
+//! | [`preload_list`] | the value of `LD_PRELOAD` |
+//! | [`settings`] | the `SOPIN_*` variables, one table |
+//! | [`glob`] | the patterns of `SOPIN_EXCLUDE` and `SOPIN_ONLY` |
+//! | [`line`](mod@line) | text of bounded length without allocation |
+//!
+//! # What is forbidden here, and why
+//!
+//! The preloaded library calls this crate while the dynamic loader holds its
+//! locks, possibly from inside an interposed `malloc`. So there is no `alloc`
+//! and no `std`: memory comes from fixed buffers or from [`pages::PageVec`],
+//! and running out of it is an error that is returned. Nothing here blocks,
+//! panics on input, or touches foreign memory other than through a system
+//! call that reports a bad address instead of raising a signal.
+
+#![no_std]
+#![deny(missing_docs)]
+// `must_use` on every getter and `# Errors` on every fallible system call
+// wrapper would repeat the signature; the module heads say what fails.
+#![allow(clippy::must_use_candidate, clippy::return_self_not_must_use, clippy::missing_errors_doc)]
+// PT_LOAD, DT_NEEDED and their like are written as in elf(5).
+#![allow(clippy::doc_markdown)]
+// Addresses are `usize` and `u64` is the kernel's and ELF's word for them; on
+// the 64-bit targets that this crate compiles for the two are the same width.
+// Descriptors come back from the kernel as words.
+#![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
+
+#[cfg(not(all(target_os = "linux", target_pointer_width = "64")))]
+compile_error!("sopin supports 64-bit Linux only");
+
+#[cfg(test)]
+extern crate std;
+
+pub mod address_map;
+pub mod crti;
+pub mod glob;
+pub mod line;
+pub mod memory;
+pub mod object;
+pub mod pagemap;
+pub mod pages;
+pub mod plan;
+pub mod preload_list;
+pub mod settings;
+pub mod sys;
+pub mod vmas;

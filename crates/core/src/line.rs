@@ -1,0 +1,118 @@
+//! Text of bounded length, formatted without allocation.
+
+use core::fmt;
+
+/// A buffer of `N` bytes that implements [`fmt::Write`]. What does not fit is
+/// cut, at a character boundary, and the end is replaced by "..." so that a
+/// reader can tell.
+pub struct Line<const N: usize> {
+    bytes: [u8; N],
+    len: usize,
+    cut: bool,
+}
+
+impl<const N: usize> Line<N> {
+    /// An empty line.
+    pub const fn new() -> Self {
+        Self { bytes: [0; N], len: 0, cut: false }
+    }
+
+    /// Formats `arguments` into a new line.
+    pub fn format(arguments: fmt::Arguments<'_>) -> Self {
+        let mut line = Self::new();
+        // Writing to a Line cannot fail; a failing Display only shortens it.
+        let _ = fmt::Write::write_fmt(&mut line, arguments);
+        line
+    }
+
+    /// What has been written so far.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    /// Ends the line with "..." if it was cut, and with a newline.
+    pub fn finish(&mut self) -> &[u8] {
+        if self.cut {
+            self.len = self.len.min(N.saturating_sub(4));
+            self.push(b"...");
+        } else {
+            self.len = self.len.min(N.saturating_sub(1));
+        }
+        self.push(b"\n");
+        self.as_bytes()
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> bool {
+        match self.bytes.get_mut(self.len..self.len + bytes.len()) {
+            Some(room) => {
+                room.copy_from_slice(bytes);
+                self.len += bytes.len();
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+impl<const N: usize> Default for Line<N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<const N: usize> fmt::Write for Line<N> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut encoded = [0; 4];
+        for character in text.chars() {
+            // Control characters in a file name must not forge a second line.
+            let character = if character.is_control() { '?' } else { character };
+            if self.cut || !self.push(character.encode_utf8(&mut encoded).as_bytes()) {
+                self.cut = true;
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Bytes that are mostly text, such as a path: shown with anything that is not
+/// UTF-8 as `\xNN`.
+pub struct Text<'a>(pub &'a [u8]);
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in self.0.utf8_chunks() {
+            f.write_str(part.valid())?;
+            for byte in part.invalid() {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_fits_ends_with_a_newline() {
+        assert_eq!(Line::<8>::format(format_args!("{}", 42)).finish(), b"42\n");
+    }
+
+    #[test]
+    fn a_long_line_says_that_it_was_cut() {
+        assert_eq!(Line::<8>::format(format_args!("0123456789")).finish(), b"0123...\n");
+    }
+
+    #[test]
+    fn a_line_cannot_be_forged() {
+        assert_eq!(Line::<16>::format(format_args!("a\nlibsopin")).finish(), b"a?libsopin\n");
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_escaped() {
+        let line = Line::<32>::format(format_args!("{}", Text(b"/a\xff/\xc3\xa4")));
+        assert_eq!(line.as_bytes(), "/a\\xff/ä".as_bytes());
+    }
+}

@@ -1,0 +1,145 @@
+//! Reading the own address space without faulting.
+//!
+//! A page of a mapped file that has been truncated raises SIGBUS when it is
+//! touched. So headers, dynamic sections and segments of loaded objects are
+//! never dereferenced: the kernel copies them and reports what it cannot read.
+//! This is one of the two readers of foreign memory; the other is
+//! [`crate::vmas`].
+
+use core::cell::OnceCell;
+use core::mem::MaybeUninit;
+
+use crate::sys::{self, Errno, Fd, Result};
+
+/// Plain C data: any bytes are a valid value.
+///
+/// # Safety
+/// The type must have no invalid bit patterns and no references.
+pub unsafe trait Plain: Copy {}
+
+// SAFETY: integers have no invalid bit patterns.
+unsafe impl Plain for u8 {}
+// SAFETY: as above.
+unsafe impl Plain for u64 {}
+// SAFETY: a struct of integers.
+unsafe impl Plain for libc::Elf64_Phdr {}
+// SAFETY: an array of plain values is plain.
+unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
+
+/// Reader of the own memory: `process_vm_readv(2)` on oneself or, where that
+/// is refused (kernels before 4.8 under a container's seccomp profile),
+/// `/proc/self/mem`. Holds a descriptor in the second case, so it is made for
+/// one sweep and dropped after it.
+#[derive(Default)]
+pub struct OwnMemory {
+    /// Opened when `process_vm_readv` has failed with something other than
+    /// a bad address.
+    file: OnceCell<Result<Fd>>,
+}
+
+impl OwnMemory {
+    /// A reader that has opened nothing yet.
+    pub const fn new() -> Self {
+        Self { file: OnceCell::new() }
+    }
+
+    /// Copies exactly `len` bytes from `from` to `to`. On error some bytes of
+    /// the target may have been written. `EFAULT`: part of the source cannot
+    /// be read, as after a truncation of the mapped file.
+    ///
+    /// # Safety
+    /// `[to, to + len)` must be writable memory of the caller that nothing else uses.
+    pub unsafe fn copy(&self, to: *mut u8, from: usize, len: usize) -> Result<()> {
+        if self.file.get().is_none() {
+            // SAFETY: per the caller.
+            match unsafe { sys::copy_own_memory(to, from, len) } {
+                Ok(copied) if copied == len => return Ok(()),
+                Ok(_) | Err(Errno(libc::EFAULT)) => return Err(Errno(libc::EFAULT)),
+                Err(_) => {}
+            }
+        }
+        let file = self.file.get_or_init(|| sys::open(c"/proc/thread-self/mem", libc::O_RDONLY, 0));
+        let file = file.as_ref().map_err(|error| *error)?;
+        // SAFETY: per the caller.
+        let target = unsafe { core::slice::from_raw_parts_mut(to, len) };
+        match sys::pread(file, target, from as u64) {
+            Ok(copied) if copied == len => Ok(()),
+            // The kernel calls a bad address EIO here.
+            Ok(_) | Err(Errno(libc::EIO)) => Err(Errno(libc::EFAULT)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads a value at `address`, which need not be aligned.
+    pub fn read<T: Plain>(&self, address: usize) -> Result<T> {
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: the target is a live local of that size.
+        unsafe { self.copy(value.as_mut_ptr().cast(), address, size_of::<T>()) }?;
+        // SAFETY: all bytes were written, and any bytes are a valid `Plain`.
+        Ok(unsafe { value.assume_init() })
+    }
+
+    /// Reads the NUL-terminated string at `address` into `buffer`; `EFAULT` if
+    /// it cannot be read, `ENAMETOOLONG` if it does not fit.
+    pub fn read_string<'a>(&self, address: usize, buffer: &'a mut [u8]) -> Result<&'a [u8]> {
+        // By at most 64 bytes at a time, ending at multiples of 64, so that
+        // the copy never crosses into a page that the string does not touch.
+        let mut len = 0;
+        while len < buffer.len() {
+            let step = 64 - (address + len) % 64;
+            let room = buffer.get_mut(len..).unwrap_or_default();
+            let step = step.min(room.len());
+            // SAFETY: `room` is at least `step` bytes long.
+            unsafe { self.copy(room.as_mut_ptr(), address + len, step) }?;
+            let read = room.get(..step).unwrap_or_default();
+            if let Some(end) = read.iter().position(|byte| *byte == 0) {
+                return Ok(buffer.get(..len + end).unwrap_or_default());
+            }
+            len += step;
+        }
+        Err(Errno(libc::ENAMETOOLONG))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A reader whose first choice has been refused.
+    fn reader_of_the_file() -> OwnMemory {
+        let memory = OwnMemory::new();
+        memory.file.set(sys::open(c"/proc/thread-self/mem", libc::O_RDONLY, 0)).unwrap();
+        memory
+    }
+
+    #[test]
+    fn reads_values_by_both_ways() {
+        let value = 0x0123_4567_89ab_cdef_u64;
+        let address = (&raw const value).addr();
+        for memory in [OwnMemory::new(), reader_of_the_file()] {
+            assert_eq!(memory.read(address), Ok(value));
+            assert_eq!(memory.read::<u64>(8), Err(Errno(libc::EFAULT)));
+        }
+    }
+
+    #[test]
+    fn reads_strings_that_end_right_before_an_unreadable_page() {
+        let page = sys::page_size();
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping; its second page is given up at once.
+        let start = unsafe { sys::mmap(0, 2 * page, protection, flags, None) }.unwrap();
+        // SAFETY: nothing uses the second page.
+        unsafe { sys::munmap(start + page, page) }.unwrap();
+        let text = b"libfoo.so\0";
+        let address = start + page - text.len();
+        // SAFETY: the first page is ours and writable.
+        unsafe { core::ptr::copy_nonoverlapping(text.as_ptr(), address as *mut u8, text.len()) };
+        let memory = OwnMemory::new();
+        let mut buffer = [0; 200];
+        assert_eq!(memory.read_string(address, &mut buffer), Ok(&b"libfoo.so"[..]));
+        assert_eq!(memory.read_string(address, &mut buffer[..4]), Err(Errno(libc::ENAMETOOLONG)));
+        assert_eq!(memory.read_string(start + page, &mut buffer), Err(Errno(libc::EFAULT)));
+        // SAFETY: the test is done with the page.
+        unsafe { sys::munmap(start, page) }.unwrap();
+    }
+}

@@ -1,0 +1,354 @@
+//! An ELF object as the loader left it: its segments and the parts of its
+//! dynamic section that decide how it may be pinned.
+//!
+//! Everything is copied out of the object through [`OwnMemory`] and checked;
+//! nothing here trusts that the object is intact. Field names are those of
+//! `elf(5)`.
+
+use libc::{Elf64_Phdr, PF_W, PF_X, PT_DYNAMIC, PT_GNU_RELRO, PT_LOAD};
+
+use crate::memory::OwnMemory;
+use crate::sys::{self, Result};
+
+const DT_NULL: u64 = 0;
+const DT_NEEDED: u64 = 1;
+const DT_STRTAB: u64 = 5;
+const DT_RELA: u64 = 7;
+const DT_INIT: u64 = 12;
+const DT_SONAME: u64 = 14;
+const DT_REL: u64 = 17;
+const DT_TEXTREL: u64 = 22;
+const DT_JMPREL: u64 = 23;
+const DT_INIT_ARRAYSZ: u64 = 27;
+const DT_FLAGS: u64 = 30;
+const DT_RELR: u64 = 36;
+const DF_TEXTREL: u64 = 4;
+
+/// Largest number of PT_LOAD segments of an object that can be pinned; the
+/// linkers make 2 to 10.
+pub const MAX_SEGMENTS: usize = 16;
+/// Entries of a dynamic section that are looked at; the linkers make 20 to 60
+/// besides one DT_NEEDED per library.
+const MAX_DYNAMIC_ENTRIES: usize = 4096;
+/// Program headers read at a time; most objects have 7 to 14.
+const HEADER_BATCH: usize = 16;
+/// Dynamic entries read at a time.
+const DYNAMIC_BATCH: usize = 32;
+
+/// Addresses `[start, end)`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// First byte.
+    pub start: usize,
+    /// One past the last byte.
+    pub end: usize,
+}
+
+impl Span {
+    /// Whether `address` lies inside.
+    pub const fn contains(&self, address: usize) -> bool {
+        self.start <= address && address < self.end
+    }
+
+    /// The addresses that lie in both.
+    pub fn intersection(&self, other: &Self) -> Self {
+        let start = self.start.max(other.start);
+        Self { start, end: self.end.min(other.end).max(start) }
+    }
+
+    /// Number of bytes.
+    pub const fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    /// Whether there are no addresses in it.
+    pub const fn is_empty(&self) -> bool {
+        self.end <= self.start
+    }
+}
+
+/// A PT_LOAD segment in memory, rounded out to whole pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Segment {
+    /// The pages it touches.
+    pub span: Span,
+    /// PF_W is set: it holds .data and RELRO.
+    pub writable: bool,
+    /// PF_X is set.
+    pub executable: bool,
+}
+
+/// Why an object cannot be described.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ObjectError {
+    /// The kernel refused to read a part of it.
+    Read(sys::Errno),
+    /// More than [`MAX_SEGMENTS`] PT_LOAD headers.
+    TooManySegments,
+    /// Headers whose addresses overflow or are empty.
+    Malformed,
+}
+
+impl From<sys::Errno> for ObjectError {
+    fn from(error: sys::Errno) -> Self {
+        Self::Read(error)
+    }
+}
+
+/// A loaded object.
+#[derive(Clone, Copy, Debug)]
+pub struct Object {
+    /// Load bias: what is added to a `p_vaddr`.
+    pub base: usize,
+    /// All pages from the first to the last segment, gaps included.
+    pub span: Span,
+    segments: [Segment; MAX_SEGMENTS],
+    segment_count: usize,
+    /// PT_GNU_RELRO as the loader applies it: start and end rounded down.
+    pub relro: Span,
+    /// Address of the dynamic section, 0 without one.
+    pub dynamic: usize,
+}
+
+impl Object {
+    /// Reads the `count` program headers at `headers`, as `dl_iterate_phdr(3)`
+    /// gives them, of the object loaded at `base`.
+    pub fn read(
+        memory: &OwnMemory,
+        base: usize,
+        headers: usize,
+        count: usize,
+    ) -> core::result::Result<Self, ObjectError> {
+        let mut object = Self {
+            base,
+            span: Span { start: usize::MAX, end: 0 },
+            segments: [Segment::default(); MAX_SEGMENTS],
+            segment_count: 0,
+            relro: Span::default(),
+            dynamic: 0,
+        };
+        let mut index = 0;
+        while index < count {
+            let mut batch = [EMPTY_HEADER; HEADER_BATCH];
+            let taken = HEADER_BATCH.min(count - index);
+            let address = headers + index * size_of::<Elf64_Phdr>();
+            // SAFETY: the batch has room for `taken` headers and any bytes
+            // are a valid header.
+            unsafe { memory.copy(batch.as_mut_ptr().cast(), address, taken * size_of::<Elf64_Phdr>()) }?;
+            for header in batch.iter().take(taken) {
+                object.add_header(header)?;
+            }
+            index += taken;
+        }
+        if object.segment_count == 0 {
+            return Err(ObjectError::Malformed);
+        }
+        Ok(object)
+    }
+
+    fn add_header(&mut self, header: &Elf64_Phdr) -> core::result::Result<(), ObjectError> {
+        let start = self.base.wrapping_add(header.p_vaddr as usize);
+        let end = start.checked_add(header.p_memsz as usize).ok_or(ObjectError::Malformed)?;
+        let page = sys::page_size();
+        let (down, up) = (start & !(page - 1), end.checked_next_multiple_of(page).ok_or(ObjectError::Malformed)?);
+        match header.p_type {
+            PT_LOAD if header.p_memsz != 0 => {
+                let slot = self.segments.get_mut(self.segment_count).ok_or(ObjectError::TooManySegments)?;
+                *slot = Segment {
+                    span: Span { start: down, end: up },
+                    writable: header.p_flags & PF_W != 0,
+                    executable: header.p_flags & PF_X != 0,
+                };
+                self.segment_count += 1;
+                self.span.start = self.span.start.min(down);
+                self.span.end = self.span.end.max(up);
+            }
+            PT_DYNAMIC => self.dynamic = start,
+            // glibc's _dl_protect_relro and musl's reloc_all round both ends down.
+            PT_GNU_RELRO => self.relro = Span { start: down, end: (end & !(page - 1)).max(down) },
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The PT_LOAD segments, in the order of the headers.
+    pub fn segments(&self) -> &[Segment] {
+        self.segments.get(..self.segment_count).unwrap_or_default()
+    }
+
+    /// The absolute address meant by a pointer of the dynamic section: glibc
+    /// adds the load bias in place, musl does not.
+    fn absolute(&self, pointer: u64) -> usize {
+        let pointer = pointer as usize;
+        if self.span.contains(pointer) { pointer } else { self.base.wrapping_add(pointer) }
+    }
+}
+
+const EMPTY_HEADER: Elf64_Phdr =
+    Elf64_Phdr { p_type: 0, p_flags: 0, p_offset: 0, p_vaddr: 0, p_paddr: 0, p_filesz: 0, p_memsz: 0, p_align: 0 };
+
+/// What the dynamic section says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dynamic {
+    /// DT_TEXTREL or DF_TEXTREL: read-only segments hold relocated words.
+    pub has_text_relocations: bool,
+    /// DT_REL, DT_RELA, DT_RELR or DT_JMPREL is there.
+    pub has_relocations: bool,
+    /// Address of the DT_INIT function, 0 without one.
+    pub init: usize,
+    /// DT_INIT_ARRAY is not empty.
+    pub has_init_array: bool,
+    /// Address of the string table, 0 without one.
+    strings: usize,
+    /// DT_SONAME, as an offset into the string table.
+    soname: Option<u64>,
+}
+
+impl Dynamic {
+    /// Reads the dynamic section of `object`; all defaults if it has none.
+    pub fn read(memory: &OwnMemory, object: &Object) -> Result<Self> {
+        let mut dynamic = Self::default();
+        for_each_entry(memory, object, |tag, value| {
+            match tag {
+                DT_TEXTREL => dynamic.has_text_relocations = true,
+                DT_FLAGS => dynamic.has_text_relocations |= value & DF_TEXTREL != 0,
+                DT_REL | DT_RELA | DT_RELR | DT_JMPREL => dynamic.has_relocations = true,
+                DT_INIT => dynamic.init = object.absolute(value),
+                DT_INIT_ARRAYSZ => dynamic.has_init_array = value != 0,
+                DT_STRTAB => dynamic.strings = object.absolute(value),
+                DT_SONAME => dynamic.soname = Some(value),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        Ok(dynamic)
+    }
+
+    /// Whether the object has code that the loader runs when it is loaded.
+    pub const fn has_constructors(&self) -> bool {
+        self.init != 0 || self.has_init_array
+    }
+
+    /// The DT_SONAME, read into `buffer`.
+    pub fn soname<'a>(&self, memory: &OwnMemory, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+        let address = self.strings.checked_add(self.soname? as usize)?;
+        memory.read_string(address, buffer).ok()
+    }
+
+    /// Calls `each` with every DT_NEEDED name of `object`.
+    pub fn for_each_needed(
+        &self,
+        memory: &OwnMemory,
+        object: &Object,
+        mut each: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        for_each_entry(memory, object, |tag, value| {
+            if tag != DT_NEEDED {
+                return Ok(());
+            }
+            let mut buffer = [0; 512];
+            each(memory.read_string(self.strings.wrapping_add(value as usize), &mut buffer)?)
+        })
+    }
+}
+
+/// Calls `each` with tag and value of every entry up to DT_NULL.
+fn for_each_entry(memory: &OwnMemory, object: &Object, mut each: impl FnMut(u64, u64) -> Result<()>) -> Result<()> {
+    if object.dynamic == 0 {
+        return Ok(());
+    }
+    let entry_size = size_of::<[u64; 2]>();
+    let mut entries = [[0_u64; 2]; DYNAMIC_BATCH];
+    let mut index = 0;
+    while index < MAX_DYNAMIC_ENTRIES {
+        let address = object.dynamic + index * entry_size;
+        // A whole batch at the end of the object may reach beyond its last page.
+        let batch = DYNAMIC_BATCH.min(object.span.end.saturating_sub(address) / entry_size);
+        if batch == 0 {
+            break;
+        }
+        // SAFETY: `entries` has room for `batch` of them.
+        unsafe { memory.copy(entries.as_mut_ptr().cast(), address, batch * entry_size) }?;
+        for [tag, value] in entries.iter().take(batch) {
+            if *tag == DT_NULL {
+                return Ok(());
+            }
+            each(*tag, *value)?;
+        }
+        index += batch;
+    }
+    Ok(())
+}
+
+/// The part of a path behind the last slash.
+pub fn file_name(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    /// The objects of the test program itself.
+    fn own_objects() -> Vec<(usize, usize, usize)> {
+        unsafe extern "C" fn collect(info: *mut libc::dl_phdr_info, _: usize, data: *mut libc::c_void) -> i32 {
+            // SAFETY: `data` is the vector passed below, `info` is the loader's.
+            let (found, info) = unsafe { (&mut *data.cast::<Vec<(usize, usize, usize)>>(), &*info) };
+            found.push((info.dlpi_addr as usize, info.dlpi_phdr.addr(), info.dlpi_phnum.into()));
+            0
+        }
+        let mut found = Vec::new();
+        // SAFETY: the callback gets the vector it expects.
+        unsafe { libc::dl_iterate_phdr(Some(collect), (&raw mut found).cast()) };
+        found
+    }
+
+    #[test]
+    fn describes_every_object_of_this_process() {
+        let memory = OwnMemory::new();
+        let here = describes_every_object_of_this_process as *const () as usize;
+        let mut containing = 0;
+        for (base, headers, count) in own_objects() {
+            let object = Object::read(&memory, base, headers, count).unwrap();
+            let dynamic = Dynamic::read(&memory, &object).unwrap();
+            assert!(object.span.contains(headers));
+            assert!(object.segments().iter().any(|segment| segment.executable));
+            if object.span.contains(here) {
+                containing += 1;
+                assert!(dynamic.has_relocations && dynamic.has_constructors());
+                assert!(!dynamic.has_text_relocations);
+                let mut needed = Vec::new();
+                dynamic
+                    .for_each_needed(&memory, &object, |name| {
+                        needed.push(name.to_vec());
+                        Ok(())
+                    })
+                    .unwrap();
+                assert!(needed.iter().any(|name| name.starts_with(b"libc.")), "{needed:?}");
+            }
+        }
+        assert_eq!(containing, 1);
+    }
+
+    #[test]
+    fn unreadable_headers_are_an_error() {
+        let object = Object::read(&OwnMemory::new(), 0, 8, 4);
+        assert!(matches!(object, Err(ObjectError::Read(sys::Errno(libc::EFAULT)))));
+    }
+
+    #[test]
+    fn too_many_segments_are_an_error() {
+        let load = Elf64_Phdr { p_type: PT_LOAD, p_memsz: 1, ..EMPTY_HEADER };
+        let headers = [load; MAX_SEGMENTS + 1];
+        let object = Object::read(&OwnMemory::new(), 0, headers.as_ptr().addr(), headers.len());
+        assert!(matches!(object, Err(ObjectError::TooManySegments)));
+    }
+
+    #[test]
+    fn file_names_are_behind_the_last_slash() {
+        assert_eq!(file_name(b"/usr/lib/libc.so.6"), b"libc.so.6");
+        assert_eq!(file_name(b"libc.so.6"), b"libc.so.6");
+        assert_eq!(file_name(b""), b"");
+    }
+}

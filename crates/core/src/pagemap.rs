@@ -1,0 +1,94 @@
+//! Which pages of a private file mapping were modified in memory.
+//!
+//! A breakpoint of a debugger, a uprobe of the kernel or a hot patch gives the
+//! process a private copy of a text page. Such a page must stay what it is: a
+//! uprobe's trap instruction, for one, would kill the process if it were copied
+//! to a mapping that the kernel has no probe for. `/proc/PID/pagemap` tells
+//! such copies, which are anonymous memory, from pages of the file
+//! (`Documentation/admin-guide/mm/pagemap.rst`).
+
+use crate::object::Span;
+use crate::sys::{self, Errno, Fd, Result};
+
+const PRESENT: u64 = 1 << 63;
+const SWAPPED: u64 = 1 << 62;
+const FILE_OR_SHARED: u64 = 1 << 61;
+
+/// The open page map of this process. Holds a descriptor: made for one sweep.
+pub struct Pagemap {
+    file: Fd,
+    page: usize,
+}
+
+impl Pagemap {
+    /// Opens the page map of this process.
+    pub fn open() -> Result<Self> {
+        let file = sys::open(c"/proc/thread-self/pagemap", libc::O_RDONLY, 0)?;
+        Ok(Self { file, page: sys::page_size() })
+    }
+
+    /// Calls `each` with the longest runs of pages of `span`, a private file
+    /// mapping, that were not modified in memory; the number of bytes that were.
+    pub fn for_each_unmodified(&self, span: Span, mut each: impl FnMut(Span) -> Result<()>) -> Result<usize> {
+        let mut entries = [[0_u8; 8]; 256];
+        let mut modified = 0;
+        let mut run = Span { start: span.start, end: span.start };
+        while run.end < span.end {
+            let pages = entries.len().min((span.end - run.end) / self.page);
+            let offset = (run.end / self.page * 8) as u64;
+            let bytes = entries.as_flattened_mut().get_mut(..pages * 8).unwrap_or_default();
+            // A short read would be a kernel that does not know these pages.
+            if sys::pread(&self.file, bytes, offset)? != pages * 8 || pages == 0 {
+                return Err(Errno(libc::EIO));
+            }
+            for entry in entries.iter().take(pages).map(|bytes| u64::from_ne_bytes(*bytes)) {
+                let next = run.end + self.page;
+                if entry & (PRESENT | SWAPPED) != 0 && entry & FILE_OR_SHARED == 0 {
+                    if !run.is_empty() {
+                        each(run)?;
+                    }
+                    modified += self.page;
+                    run.start = next;
+                }
+                run.end = next;
+            }
+        }
+        if !run.is_empty() {
+            each(run)?;
+        }
+        Ok(modified)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    #[test]
+    fn a_page_written_to_is_told_from_pages_of_the_file() {
+        let page = sys::page_size();
+        let fd = sys::memfd_create(c"pagemap").unwrap();
+        let bytes = std::vec![1_u8; 600 * page];
+        assert_eq!(sys::pwrite_from(&fd, bytes.as_ptr().addr(), bytes.len(), 0), Ok(bytes.len()));
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new private mapping.
+        let start = unsafe { sys::mmap(0, bytes.len(), protection, libc::MAP_PRIVATE, Some((&fd, 0))) }.unwrap();
+        for index in [1, 300, 599] {
+            // SAFETY: the mapping is writable and nobody else's.
+            unsafe { *((start + index * page) as *mut u8) = 2 };
+        }
+        // SAFETY: as above; a page that is only read stays the file's.
+        let read = unsafe { *((start + 5 * page) as *const u8) };
+        assert_eq!(read, 1);
+        let mut runs = Vec::new();
+        let modified = Pagemap::open().unwrap().for_each_unmodified(Span { start, end: start + bytes.len() }, |run| {
+            runs.push(((run.start - start) / page, (run.end - start) / page));
+            Ok(())
+        });
+        assert_eq!(modified, Ok(3 * page));
+        assert_eq!(runs, [(0, 1), (2, 300), (301, 599)]);
+        // SAFETY: the test is done with it.
+        unsafe { sys::munmap(start, bytes.len()) }.unwrap();
+    }
+}

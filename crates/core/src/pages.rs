@@ -1,0 +1,155 @@
+//! Arrays that live in pages of their own.
+//!
+//! The preloaded library must not call the host's `malloc` (it may be
+//! interposed, may itself call `dlopen`, or may be locked by the very thread
+//! that entered us), so everything of variable size is a [`PageVec`].
+
+use crate::sys::{self, Errno, Result};
+
+/// A growable array of plain values in anonymous private memory. Growing can
+/// fail and then changes nothing.
+pub struct PageVec<T: Copy> {
+    address: usize,
+    /// Mapped bytes.
+    mapped: usize,
+    len: usize,
+    marker: core::marker::PhantomData<T>,
+}
+
+impl<T: Copy> PageVec<T> {
+    const SIZE_IS_NOT_ZERO: () = assert!(size_of::<T>() != 0, "zero-sized elements need no pages");
+
+    /// An empty array; maps nothing.
+    pub const fn new() -> Self {
+        () = Self::SIZE_IS_NOT_ZERO;
+        Self { address: 0, mapped: 0, len: 0, marker: core::marker::PhantomData }
+    }
+
+    /// Appends `value`.
+    pub fn push(&mut self, value: T) -> Result<()> {
+        self.reserve(1)?;
+        self.push_within_capacity(value);
+        Ok(())
+    }
+
+    /// Appends all of `values`, or nothing.
+    pub fn extend(&mut self, values: &[T]) -> Result<()> {
+        self.reserve(values.len())?;
+        for value in values {
+            self.push_within_capacity(*value);
+        }
+        Ok(())
+    }
+
+    /// Makes room for `additional` more values.
+    pub fn reserve(&mut self, additional: usize) -> Result<()> {
+        let needed = self.len.checked_add(additional).ok_or(Errno(libc::ENOMEM))?;
+        let bytes = needed.checked_mul(size_of::<T>()).ok_or(Errno(libc::ENOMEM))?;
+        if bytes <= self.mapped {
+            return Ok(());
+        }
+        let page = sys::page_size();
+        let bytes = bytes.max(self.mapped.saturating_mul(2));
+        let bytes = bytes.checked_next_multiple_of(page).ok_or(Errno(libc::ENOMEM))?;
+        self.address = if self.mapped == 0 {
+            let protection = libc::PROT_READ | libc::PROT_WRITE;
+            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+            // SAFETY: a new mapping at an address of the kernel's choice.
+            unsafe { sys::mmap(0, bytes, protection, flags, None) }?
+        } else {
+            // SAFETY: the mapping is ours and `&mut self` says nobody borrows from it.
+            unsafe { sys::mremap_grow(self.address, self.mapped, bytes) }?
+        };
+        self.mapped = bytes;
+        Ok(())
+    }
+
+    fn push_within_capacity(&mut self, value: T) {
+        debug_assert!((self.len + 1) * size_of::<T>() <= self.mapped);
+        let end = (self.address as *mut T).wrapping_add(self.len);
+        // SAFETY: `reserve` has mapped at least `len + 1` values; pages are
+        // aligned for any T.
+        unsafe { end.write(value) };
+        self.len += 1;
+    }
+
+    /// Forgets the values, keeps the pages.
+    pub fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    /// Shortens to `len` values.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+}
+
+impl<T: Copy> core::ops::Deref for PageVec<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        if self.len == 0 {
+            return &[];
+        }
+        // SAFETY: the first `len` values are mapped and initialised.
+        unsafe { core::slice::from_raw_parts(self.address as *const T, self.len) }
+    }
+}
+
+impl<T: Copy> core::ops::DerefMut for PageVec<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        if self.len == 0 {
+            return &mut [];
+        }
+        // SAFETY: the first `len` values are mapped and initialised, and
+        // `&mut self` makes the borrow exclusive.
+        unsafe { core::slice::from_raw_parts_mut(self.address as *mut T, self.len) }
+    }
+}
+
+impl<T: Copy> Default for PageVec<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: Copy> Drop for PageVec<T> {
+    fn drop(&mut self) {
+        if self.mapped != 0 {
+            // SAFETY: the mapping is ours and nobody borrows from it any more.
+            // Failure would only leak it.
+            let _ = unsafe { sys::munmap(self.address, self.mapped) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grows_over_many_pages_and_keeps_its_values() {
+        let mut numbers = PageVec::new();
+        for number in 0..100_000_u64 {
+            numbers.push(number).unwrap();
+        }
+        assert!(numbers.iter().copied().eq(0..100_000));
+        numbers.truncate(3);
+        numbers.extend(&[7, 8]).unwrap();
+        assert_eq!(*numbers, [0, 1, 2, 7, 8]);
+    }
+
+    #[test]
+    fn impossible_growth_is_an_error_and_loses_nothing() {
+        let mut numbers = PageVec::new();
+        numbers.push(1_u64).unwrap();
+        assert_eq!(numbers.reserve(usize::MAX / 4), Err(Errno(libc::ENOMEM)));
+        assert!(numbers.reserve(1 << 50).is_err());
+        assert_eq!(*numbers, [1]);
+    }
+
+    #[test]
+    fn an_empty_array_is_an_empty_slice() {
+        assert!(PageVec::<u8>::new().is_empty());
+    }
+}

@@ -1,0 +1,283 @@
+//! The `SOPIN_*` variables: one table, from which the documentation is checked.
+//!
+//! Parsing never fails: a value that is not understood is handed to the
+//! caller's `complain`, and the default is used.
+
+use core::fmt;
+
+use crate::line::Text;
+use crate::pages::PageVec;
+use crate::sys::Result;
+
+/// What is pinned (`SOPIN_MODE`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Everything the process can read or execute.
+    Full,
+    /// Writable and relocated ranges only.
+    Relocated,
+    /// Nothing.
+    Off,
+}
+
+/// How much is said (`SOPIN_LOG`); each level includes those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Nothing.
+    Off,
+    /// The first object of each cause for which an object had to be left exposed.
+    Error,
+    /// Every object that did not reach the mode asked for.
+    Warn,
+    /// Every object.
+    Info,
+    /// Every sweep.
+    Debug,
+}
+
+/// Whether programs that the process starts are preloaded too (`SOPIN_CHILDREN`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Children {
+    /// They are: `LD_PRELOAD` stays as it is.
+    Keep,
+    /// They are not: this library is taken off `LD_PRELOAD`.
+    Drop,
+}
+
+/// A row of the table of variables.
+#[derive(Clone, Copy, Debug)]
+pub struct Variable {
+    /// Name in the environment.
+    pub name: &'static core::ffi::CStr,
+    /// What a value may be.
+    pub accepted: &'static str,
+    /// The default, as a user would write it; empty if it is to be unset.
+    pub default: &'static str,
+    /// What it decides.
+    pub meaning: &'static str,
+}
+
+const GLOBS: &str = "colon-separated globs over absolute paths, each beginning with /, * or ?";
+
+/// Every variable that is read.
+pub const VARIABLES: [Variable; 6] = [
+    Variable { name: c"SOPIN_MODE", accepted: "full, relocated, off", default: "full", meaning: "what to pin" },
+    Variable { name: c"SOPIN_EXCLUDE", accepted: GLOBS, default: "", meaning: "objects to leave alone" },
+    Variable { name: c"SOPIN_ONLY", accepted: GLOBS, default: "", meaning: "if set, the only objects to pin" },
+    Variable {
+        name: c"SOPIN_LOG",
+        accepted: "off, error, warn, info, debug",
+        default: "error",
+        meaning: "one line per event of this level and those before it, on stderr",
+    },
+    Variable {
+        name: c"SOPIN_LOG_FILE",
+        accepted: "an absolute path",
+        default: "",
+        meaning: "append the lines to this file instead",
+    },
+    Variable {
+        name: c"SOPIN_CHILDREN",
+        accepted: "keep, drop",
+        default: "keep",
+        meaning: "whether programs started by the process are preloaded too",
+    },
+];
+
+const MODE: &Variable = &VARIABLES[0];
+const EXCLUDE: &Variable = &VARIABLES[1];
+const ONLY: &Variable = &VARIABLES[2];
+const LOG: &Variable = &VARIABLES[3];
+const LOG_FILE: &Variable = &VARIABLES[4];
+const CHILDREN: &Variable = &VARIABLES[5];
+
+/// A value that was not understood.
+pub struct Complaint<'a> {
+    variable: &'a Variable,
+    value: &'a [u8],
+    consequence: &'a str,
+}
+
+impl fmt::Display for Complaint<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { variable, value, consequence } = self;
+        let name = variable.name.to_str().unwrap_or_default();
+        write!(f, "{name}: \"{}\" is not understood; accepted: {}; {consequence}", Text(value), variable.accepted)
+    }
+}
+
+/// The values in force.
+pub struct Settings {
+    /// `SOPIN_MODE`
+    pub mode: Mode,
+    /// `SOPIN_LOG`
+    pub level: Level,
+    /// `SOPIN_CHILDREN`
+    pub children: Children,
+    exclude: PageVec<u8>,
+    only: PageVec<u8>,
+    /// With its terminating NUL; empty if unset.
+    log_file: PageVec<u8>,
+}
+
+impl Settings {
+    /// The defaults.
+    pub const fn new() -> Self {
+        Self {
+            mode: Mode::Full,
+            level: Level::Error,
+            children: Children::Keep,
+            exclude: PageVec::new(),
+            only: PageVec::new(),
+            log_file: PageVec::new(),
+        }
+    }
+
+    /// Reads all variables through `get`. An unset or empty variable is the
+    /// default. Fails only for lack of memory.
+    pub fn read<'a>(
+        get: impl Fn(&'static core::ffi::CStr) -> Option<&'a [u8]>,
+        mut complain: impl FnMut(&Complaint<'_>),
+    ) -> Result<Self> {
+        let mut settings = Self::new();
+        let value = |variable: &Variable| get(variable.name).filter(|value| !value.is_empty());
+        if let Some(value) = value(LOG) {
+            match level(value) {
+                Some(level) => settings.level = level,
+                None => complain(&Complaint { variable: LOG, value, consequence: "using error" }),
+            }
+        }
+        if let Some(value) = value(MODE) {
+            match value {
+                b"full" => settings.mode = Mode::Full,
+                b"relocated" => settings.mode = Mode::Relocated,
+                b"off" => settings.mode = Mode::Off,
+                _ => complain(&Complaint { variable: MODE, value, consequence: "using full" }),
+            }
+        }
+        if let Some(value) = value(CHILDREN) {
+            match value {
+                b"keep" => settings.children = Children::Keep,
+                b"drop" => settings.children = Children::Drop,
+                _ => complain(&Complaint { variable: CHILDREN, value, consequence: "using keep" }),
+            }
+        }
+        if let Some(value) = value(LOG_FILE) {
+            if value.starts_with(b"/") {
+                settings.log_file.extend(value)?;
+                settings.log_file.push(0)?;
+            } else {
+                complain(&Complaint { variable: LOG_FILE, value, consequence: "using stderr" });
+            }
+        }
+        for (variable, list) in [(EXCLUDE, &mut settings.exclude), (ONLY, &mut settings.only)] {
+            let patterns = value(variable).unwrap_or_default().split(|byte| *byte == b':');
+            for pattern in patterns.filter(|pattern| !pattern.is_empty()) {
+                if pattern.first().is_some_and(|first| b"/*?[".contains(first)) {
+                    list.extend(pattern)?;
+                    list.push(b':')?;
+                } else {
+                    // The other patterns stay: dropping them too would pin
+                    // what the user has asked to leave alone.
+                    complain(&Complaint { variable, value: pattern, consequence: "ignoring it" });
+                }
+            }
+        }
+        Ok(settings)
+    }
+
+    /// Whether an object of this path is to be pinned.
+    pub fn selects(&self, path: &[u8]) -> bool {
+        !crate::glob::matches_any(&self.exclude, path)
+            && (self.only.is_empty() || crate::glob::matches_any(&self.only, path))
+    }
+
+    /// `SOPIN_LOG_FILE`
+    pub fn log_file(&self) -> Option<&core::ffi::CStr> {
+        core::ffi::CStr::from_bytes_with_nul(&self.log_file).ok()
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn level(value: &[u8]) -> Option<Level> {
+    Some(match value {
+        b"off" => Level::Off,
+        b"error" => Level::Error,
+        b"warn" => Level::Warn,
+        b"info" => Level::Info,
+        b"debug" => Level::Debug,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::{String, ToString};
+    use std::vec::Vec;
+
+    fn read(environment: &[(&str, &'static str)]) -> (Settings, Vec<String>) {
+        let mut complaints = Vec::new();
+        let settings = Settings::read(
+            |name| environment.iter().find(|(known, _)| name.to_str() == Ok(*known)).map(|(_, value)| value.as_bytes()),
+            |complaint| complaints.push(complaint.to_string()),
+        );
+        (settings.unwrap(), complaints)
+    }
+
+    #[test]
+    fn an_empty_environment_gives_the_defaults_of_the_table() {
+        let defaults: Vec<_> = VARIABLES.iter().map(|row| (row.name.to_str().unwrap(), row.default)).collect();
+        for environment in [&[][..], &defaults] {
+            let (settings, complaints) = read(environment);
+            assert_eq!((settings.mode, settings.level, settings.children), (Mode::Full, Level::Error, Children::Keep));
+            assert_eq!(settings.log_file(), None);
+            assert!(settings.selects(b"/usr/lib/libc.so.6"));
+            assert_eq!(complaints, [""; 0]);
+        }
+    }
+
+    #[test]
+    fn every_word_of_the_table_is_accepted() {
+        for variable in [MODE, LOG, CHILDREN] {
+            for word in variable.accepted.split(", ") {
+                assert_eq!(read(&[(variable.name.to_str().unwrap(), word)]).1, [""; 0], "{word}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_wrong_value_is_named_with_what_is_accepted() {
+        let (settings, complaints) = read(&[("SOPIN_MODE", "fulll"), ("SOPIN_LOG", "INFO"), ("SOPIN_LOG_FILE", "x")]);
+        assert_eq!((settings.mode, settings.level), (Mode::Full, Level::Error));
+        assert_eq!(
+            complaints,
+            [
+                "SOPIN_LOG: \"INFO\" is not understood; accepted: off, error, warn, info, debug; using error",
+                "SOPIN_MODE: \"fulll\" is not understood; accepted: full, relocated, off; using full",
+                "SOPIN_LOG_FILE: \"x\" is not understood; accepted: an absolute path; using stderr",
+            ]
+        );
+    }
+
+    #[test]
+    fn exclude_beats_only() {
+        let (settings, complaints) = read(&[("SOPIN_EXCLUDE", "*/b.so"), ("SOPIN_ONLY", "/x/*:/y/*")]);
+        assert_eq!(complaints, [""; 0]);
+        assert!(settings.selects(b"/x/a.so") && settings.selects(b"/y/z/a.so"));
+        assert!(!settings.selects(b"/x/b.so") && !settings.selects(b"/z/a.so"));
+    }
+
+    #[test]
+    fn a_wrong_pattern_is_ignored_and_the_others_stay() {
+        let (settings, complaints) = read(&[("SOPIN_EXCLUDE", "libfoo.so:*/libbar.so")]);
+        assert!(!settings.selects(b"/x/libbar.so") && settings.selects(b"/x/libfoo.so"));
+        assert_eq!(complaints.len(), 1);
+        assert!(complaints[0].contains("\"libfoo.so\" is not understood") && complaints[0].ends_with("ignoring it"));
+    }
+}

@@ -1,0 +1,143 @@
+//! The objects that are new to us, and what is proven about each.
+//!
+//! Two proofs decide what may be done to an object:
+//!
+//! * **It is relocated.** The loader lists an object before it has relocated
+//!   it. Proof is that its RELRO is read-only (the loader's last step), that an
+//!   initialised object depends on it (the loader relocates all of a group
+//!   before it initialises any of it), or that it has no relocations.
+//! * **Nobody is storing to it.** Proof is that this is the only thread, or
+//!   that no constructor of the object has run (see [`sopin_core::crti`]).
+
+use sopin_core::crti;
+use sopin_core::line::Text;
+use sopin_core::memory::OwnMemory;
+use sopin_core::object::{Dynamic, Object, ObjectError, file_name};
+use sopin_core::pages::PageVec;
+use sopin_core::sys::Result;
+use sopin_core::vmas::Vma;
+
+use crate::loader::Loaded;
+use crate::log::Cause;
+
+/// Longest SONAME and path that names are compared with, in bytes.
+const NAME: usize = 512;
+
+/// An object that is not recorded yet.
+#[derive(Clone, Copy)]
+pub struct Candidate {
+    /// As the loader lists it.
+    pub loaded: Loaded,
+    /// Its segments.
+    pub object: Object,
+    /// Its dynamic section.
+    pub dynamic: Dynamic,
+    /// An initialised object depends on it, or it is one.
+    pub is_in_initialised_group: bool,
+}
+
+impl Candidate {
+    /// Reads the headers of `loaded`.
+    pub fn read(memory: &OwnMemory, loaded: Loaded) -> core::result::Result<Self, Cause> {
+        let read_error = |errno| Cause::call("process_vm_readv", errno);
+        let object =
+            Object::read(memory, loaded.base, loaded.headers, loaded.header_count).map_err(|error| match error {
+                ObjectError::Read(errno) => read_error(errno),
+                ObjectError::TooManySegments => Cause::words("read program headers", "too many PT_LOAD segments"),
+                ObjectError::Malformed => Cause::words("read program headers", "no usable PT_LOAD segment"),
+            })?;
+        let dynamic = Dynamic::read(memory, &object).map_err(read_error)?;
+        Ok(Self { loaded, object, dynamic, is_in_initialised_group: false })
+    }
+
+    /// Whether its relocation is proven finished, given what of its RELRO still
+    /// maps the file.
+    pub fn is_relocated(&self, relro_vmas: &[Vma]) -> bool {
+        let is_protected = !self.object.relro.is_empty() && !relro_vmas.iter().any(Vma::is_writable);
+        self.is_in_initialised_group || !self.dynamic.has_relocations || is_protected
+    }
+
+    /// Whether it will announce itself to `announce`, our `__gmon_start__`,
+    /// before any of its constructors.
+    fn will_announce(&self, memory: &OwnMemory, announce: usize) -> bool {
+        self.dynamic.init != 0 && crti::init_calls(memory, self.dynamic.init, announce)
+    }
+}
+
+/// What is known about stores to the candidates of one sweep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stores {
+    /// This is the only thread and signals are blocked.
+    NoOtherThread,
+    /// An object that has yet to announce itself has run no code.
+    NotBeforeAnnouncement,
+    /// Anybody may be storing to any of them.
+    Possible,
+}
+
+impl Stores {
+    /// What threads could be doing when an object announces itself. If one of
+    /// the candidates may have run constructors without announcing itself,
+    /// they may have started threads that store to the others.
+    pub fn with_threads(memory: &OwnMemory, announce: usize, candidates: &[Candidate]) -> Self {
+        let may_have_run =
+            |candidate: &Candidate| candidate.dynamic.has_constructors() && !candidate.will_announce(memory, announce);
+        if candidates.iter().any(may_have_run) { Self::Possible } else { Self::NotBeforeAnnouncement }
+    }
+
+    /// Whether somebody may be storing to `candidate`.
+    pub fn possible_to(self, memory: &OwnMemory, announce: usize, candidate: &Candidate) -> bool {
+        match self {
+            Self::NoOtherThread => false,
+            Self::NotBeforeAnnouncement => !candidate.will_announce(memory, announce),
+            Self::Possible => true,
+        }
+    }
+}
+
+/// Marks the candidate at `root`, whose group the loader has relocated, and all
+/// candidates that it depends on, directly or not.
+pub fn mark_group(memory: &OwnMemory, candidates: &mut [Candidate], root: usize) -> Result<()> {
+    let mut worklist = PageVec::new();
+    worklist.push(root)?;
+    let mut next = 0;
+    while let Some(index) = worklist.get(next).copied() {
+        next += 1;
+        let Some(candidate) = candidates.get_mut(index) else { continue };
+        if core::mem::replace(&mut candidate.is_in_initialised_group, true) {
+            continue;
+        }
+        let candidate = *candidate;
+        candidate.dynamic.for_each_needed(memory, &candidate.object, |needed| {
+            for (index, other) in candidates.iter().enumerate() {
+                if !other.is_in_initialised_group && is_named(memory, other, needed) {
+                    worklist.push(index)?;
+                }
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// Whether a DT_NEEDED entry of this text leads to `candidate`: by its path if
+/// it has a slash, else by its SONAME or file name.
+fn is_named(memory: &OwnMemory, candidate: &Candidate, needed: &[u8]) -> bool {
+    let mut buffer = [0; NAME];
+    if let Ok(path) = memory.read_string(candidate.loaded.name, &mut buffer) {
+        let path = if needed.contains(&b'/') { path } else { file_name(path) };
+        if path == needed {
+            return true;
+        }
+    }
+    candidate.dynamic.soname(memory, &mut buffer) == Some(needed)
+}
+
+/// The loader's name of an object, for messages about one whose mappings
+/// cannot be read; the executable has none.
+pub fn loader_name<'a>(memory: &OwnMemory, loaded: &Loaded, buffer: &'a mut [u8]) -> Text<'a> {
+    match memory.read_string(loaded.name, buffer) {
+        Ok([]) | Err(_) => Text(b"the executable"),
+        Ok(name) => Text(name),
+    }
+}

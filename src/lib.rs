@@ -1,0 +1,58 @@
+//! `libsopin.so`: preloaded into a program, it makes that program immune to
+//! its shared objects being rewritten on disk.
+//!
+//! The crate is a C shared library, not a Rust one: what it offers is the
+//! symbols of [`hooks`] and the `SOPIN_*` variables of
+//! [`sopin_core::settings`]. Data flows one way:
+//!
+//! ```text
+//! hooks ──> pinner ──> loader, candidates ──> sopin_core::plan ──> remap ──> registry
+//!  what      one         what is new, is it      what to           the        what is
+//!  happened  sweep       relocated, is anybody   replace, and      only one   pinned
+//!                        storing to it           by what           to change
+//!                                                                  a mapping
+//! ```
+//!
+//! | module | responsible for |
+//! |---|---|
+//! | [`hooks`] | the exported symbols |
+//! | [`pinner`] | from "something was loaded" to a sweep, and the first one's preparations |
+//! | [`sweep`] | one sweep under the lock |
+//! | [`loader`] | asking the dynamic loader: its functions, its list of objects |
+//! | [`candidates`] | the objects that are new, and what is proven about them |
+//! | [`remap`] | replacing ranges; nothing else changes a mapping of the host |
+//! | [`registry`] | what is pinned, behind the one lock; fork |
+//! | [`environment`] | settings, `LD_PRELOAD` for children, counting threads |
+//! | [`report`] | what is said of an object, at which level |
+//! | [`log`] | lines on stderr or in `SOPIN_LOG_FILE` |
+//!
+//! # What is forbidden here, and why
+//!
+//! This code runs in somebody else's process, usually while the dynamic loader
+//! holds its lock, perhaps called from inside an interposed `malloc`, perhaps
+//! with the world's strangest signal handlers installed. Therefore: no
+//! allocation (memory comes from [`sopin_core::pages`]); no function of the C
+//! library that may be interposed, other than the loader's own; no call of the
+//! loader while our lock is held; no waiting for a thread that could be
+//! waiting for us; no panic leaves an exported function; `errno` is what the
+//! host left in it. The standard library is linked for catching panics only,
+//! which `no_std` makes visible.
+
+#![no_std]
+#![allow(clippy::must_use_candidate, clippy::doc_markdown)]
+// Addresses are `usize`, ELF's and the kernel's word for them is `u64`: the
+// same width on the 64-bit targets that sopin-core compiles for.
+#![allow(clippy::cast_possible_truncation)]
+
+extern crate std;
+
+mod candidates;
+mod environment;
+mod hooks;
+mod loader;
+mod log;
+mod pinner;
+mod registry;
+mod remap;
+mod report;
+mod sweep;

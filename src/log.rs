@@ -1,0 +1,140 @@
+//! Lines on stderr or in `SOPIN_LOG_FILE`.
+//!
+//! Writing must not hurt the host: a line never blocks (a full pipe loses it),
+//! raises no SIGPIPE, and goes to descriptor 2 only while that is what it was
+//! when the program started, so that a daemon that has closed its stderr and
+//! opened a database there keeps its database. No descriptor is kept.
+
+use core::ffi::CStr;
+use core::fmt;
+
+use sopin_core::line::Line;
+use sopin_core::settings::{Level, Settings};
+use sopin_core::sys;
+
+/// Longest line in bytes: what a pipe takes in one piece (`PIPE_BUF`).
+const LINE: usize = 4096;
+const STDERR: i32 = 2;
+
+/// Where messages go, and what has been said.
+pub struct Log {
+    /// Device and inode of stderr when the program started.
+    stderr: Option<(u64, u64)>,
+    /// Causes of exposed objects that have been named.
+    causes: [Option<Cause>; 32],
+    log_file_failed: bool,
+}
+
+/// Why a system call or a step of ours left something unmodified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// What was attempted: a system call, or words.
+    pub operation: &'static str,
+    /// Why it did not work.
+    pub reason: Reason,
+}
+
+/// Why an operation did not work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The kernel said so.
+    Errno(sys::Errno),
+    /// We decided so.
+    Words(&'static str),
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.reason {
+            Reason::Errno(errno) => write!(f, "{}: {errno}", self.operation),
+            Reason::Words(words) => write!(f, "{}: {words}", self.operation),
+        }
+    }
+}
+
+impl Cause {
+    /// A system call that failed.
+    pub const fn call(operation: &'static str, errno: sys::Errno) -> Self {
+        Self { operation, reason: Reason::Errno(errno) }
+    }
+
+    /// A decision.
+    pub const fn words(operation: &'static str, words: &'static str) -> Self {
+        Self { operation, reason: Reason::Words(words) }
+    }
+}
+
+impl Log {
+    /// A log that knows no stderr yet.
+    pub const fn new() -> Self {
+        Self { stderr: None, causes: [None; 32], log_file_failed: false }
+    }
+
+    /// Remembers what stderr is.
+    pub fn remember_stderr(&mut self) {
+        self.stderr = identity(STDERR);
+    }
+
+    /// Whether this cause is named for the first time. Beyond 32 causes all are old.
+    pub fn is_new(&mut self, cause: Cause) -> bool {
+        for known in &mut self.causes {
+            match known {
+                Some(known) if *known == cause => return false,
+                Some(_) => {}
+                None => {
+                    *known = Some(cause);
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Writes `libsopin: <message>` if the settings ask for `level`.
+    pub fn line(&mut self, settings: &Settings, level: Level, message: fmt::Arguments<'_>) {
+        if settings.level < level {
+            return;
+        }
+        let mut line = Line::<LINE>::format(format_args!("libsopin: {message}"));
+        if let Some(path) = settings.log_file().filter(|_| !self.log_file_failed) {
+            match append(path, line.finish()) {
+                Ok(()) => return,
+                Err(error) => {
+                    self.log_file_failed = true;
+                    let path = sopin_core::line::Text(path.to_bytes());
+                    let complaint = format_args!("libsopin: SOPIN_LOG_FILE: {path}: open: {error}; using stderr");
+                    self.to_stderr(Line::<LINE>::format(complaint).finish());
+                }
+            }
+        }
+        self.to_stderr(line.finish());
+    }
+
+    fn to_stderr(&self, line: &[u8]) {
+        if self.stderr.is_none() || identity(STDERR) != self.stderr {
+            return;
+        }
+        // A pipe with room for PIPE_BUF bytes says so; anything else is
+        // always ready. POLLERR means that nobody reads the pipe.
+        if sys::poll_now(STDERR, libc::POLLOUT) != Ok(libc::POLLOUT) {
+            return;
+        }
+        let was_pending = sys::is_signal_pending(libc::SIGPIPE);
+        let written = sys::write(STDERR, line);
+        // The reader may have gone in between. All signals are blocked here.
+        if written == Err(sys::Errno(libc::EPIPE)) && !was_pending {
+            sys::discard_pending_signal(libc::SIGPIPE);
+        }
+    }
+}
+
+fn identity(fd: i32) -> Option<(u64, u64)> {
+    sys::fstat(fd).ok().map(|status| (status.st_dev, status.st_ino))
+}
+
+/// Appends one line; the file is opened for it and not waited for.
+fn append(path: &CStr, line: &[u8]) -> sys::Result<()> {
+    let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_NOCTTY | libc::O_NONBLOCK;
+    let file = sys::open(path, flags, 0o644)?;
+    sys::write(file.raw(), line).map(drop)
+}

@@ -1,0 +1,151 @@
+//! One sweep: from "something was loaded" to "it is recorded".
+//!
+//! There are four reasons for a sweep:
+//!
+//! | [`Event`] | loader's lock | objects considered |
+//! |---|---|---|
+//! | an object announces itself | held, or startup | all new ones that are proven relocated |
+//! | our own constructor (musl: nobody announces) | startup | the same |
+//! | `dlopen` has returned | not held | the new ones of the handle's group, which cannot vanish |
+//! | `dlmopen` has returned | not held | those of the handle's namespace |
+//!
+//! The list is taken before our lock, since the loader's locks come first.
+
+use core::ffi::c_void;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use sopin_core::memory::OwnMemory;
+use sopin_core::object::{Object, file_name};
+use sopin_core::settings::{Children, Level, Mode};
+
+use crate::loader::{self, Loaded, ObjectList};
+use crate::log::Cause;
+use crate::registry::{self, Guard};
+use crate::sweep::{self, Root, Sweep};
+use crate::{environment, hooks, report};
+
+/// What has happened.
+#[derive(Clone, Copy)]
+pub enum Event {
+    /// An object's `_init` has called `__gmon_start__`; the return address.
+    Announced(usize),
+    /// This library's constructor runs.
+    Constructed,
+    /// `dlopen` has returned this handle.
+    Opened(*mut c_void),
+    /// `dlmopen` has returned this handle.
+    OpenedInNamespace(*mut c_void),
+}
+
+/// `SOPIN_MODE=off`, known after the first sweep.
+static IS_OFF: AtomicBool = AtomicBool::new(false);
+
+/// Whether the user has turned pinning off.
+pub fn is_off() -> bool {
+    IS_OFF.load(Ordering::Relaxed)
+}
+
+/// Pins what `event` has brought.
+pub fn sweep(event: Event) {
+    if is_off() || loader::counters().is_none_or(registry::is_current) {
+        return;
+    }
+    let mut objects = ObjectList::take();
+    let memory = OwnMemory::new();
+    let in_namespace = match event {
+        Event::OpenedInNamespace(handle) if loader::is_in_other_namespace(handle) => Some(handle),
+        _ => None,
+    };
+    let root = match event {
+        Event::Opened(handle) | Event::OpenedInNamespace(handle) => match loader::link_map(handle) {
+            Some(map) => Root::Dynamic(map.dynamic),
+            None => return,
+        },
+        Event::Announced(caller) => Root::Containing(caller),
+        Event::Constructed => Root::Containing(hooks::announcement_address()),
+    };
+    let listed = match in_namespace {
+        Some(handle) => loader::namespace_of(handle, &memory, &mut objects).map(|()| registry::recorded_counters()),
+        None => loader::snapshot(&mut objects),
+    };
+    let Some(mut guard) = registry::lock() else {
+        registry::note_missed_sweep();
+        return;
+    };
+    initialise(&mut guard, &memory, &objects);
+    if is_off() {
+        return;
+    }
+    let trusts_announcements = matches!(event, Event::Announced(_)) && !registry::has_missed_a_sweep();
+    let mut sweep = Sweep::new(guard, &memory, trusts_announcements, in_namespace.is_some());
+    let done = listed
+        .map_err(|errno| Cause::call("list the loaded objects", errno))
+        .and_then(|counters| sweep.run(&objects, root, counters));
+    if let Err(cause) = done {
+        registry::note_missed_sweep();
+        report::exposed(&mut sweep.guard, format_args!("objects just loaded"), cause);
+    }
+}
+
+/// Forgets the objects that `dlclose` has unloaded.
+pub fn sweep_unloaded() {
+    let Some(counters) = loader::counters() else { return };
+    if is_off() || counters.subs == registry::recorded_counters().subs {
+        return;
+    }
+    let mut objects = ObjectList::take();
+    let Ok(counters) = loader::snapshot(&mut objects) else { return };
+    let Some(mut guard) = registry::lock() else { return };
+    if !guard.is_initialised {
+        return;
+    }
+    sweep::forget_unloaded(&mut guard, &OwnMemory::new(), &objects);
+    // If something was loaded meanwhile it may lie where something known was:
+    // then the next sweep has to look at what is mapped there.
+    if counters.adds == registry::recorded_counters().adds {
+        guard.set_counters(counters);
+    }
+}
+
+/// First sweep: reads the settings and prepares for forks and children.
+fn initialise(guard: &mut Guard, memory: &OwnMemory, objects: &[Loaded]) {
+    if guard.is_initialised {
+        return;
+    }
+    guard.is_initialised = true;
+    guard.log.remember_stderr();
+    let state = &mut **guard;
+    let mut complaints = 0;
+    let read = environment::settings(|_| complaints += 1);
+    match read {
+        Ok(settings) => state.settings = settings,
+        Err(errno) => {
+            state.log.line(
+                &state.settings,
+                Level::Error,
+                format_args!("reading the settings: mmap: {errno}; using the defaults"),
+            );
+        }
+    }
+    if complaints != 0 {
+        let (settings, log) = (&state.settings, &mut state.log);
+        let _ = environment::settings(|complaint| log.line(settings, Level::Error, format_args!("{complaint}")));
+    }
+    IS_OFF.store(state.settings.mode == Mode::Off, Ordering::Relaxed);
+    registry::prepare_for_forks();
+    if state.settings.children == Children::Drop {
+        drop_own_preload(memory, objects);
+    }
+}
+
+fn drop_own_preload(memory: &OwnMemory, objects: &[Loaded]) {
+    let here = hooks::announcement_address();
+    let own = objects.iter().find(|loaded| {
+        let object = Object::read(memory, loaded.base, loaded.headers, loaded.header_count);
+        object.is_ok_and(|object| object.span.contains(here))
+    });
+    let mut buffer = [0; libc::PATH_MAX as usize];
+    if let Some(Ok(path)) = own.map(|own| memory.read_string(own.name, &mut buffer)) {
+        environment::drop_from_preload(file_name(path));
+    }
+}

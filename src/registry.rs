@@ -1,0 +1,234 @@
+//! What is pinned, behind the one lock of this library.
+//!
+//! The lock is parking_lot's raw mutex, but never its waiting: parking
+//! allocates and needs thread-local storage, so a thread that finds the lock
+//! taken sleeps in short naps. The owner waits for nobody, so naps are few.
+//! Fork handlers take the lock, so that a child starts with a free lock and a
+//! whole table. A child made without them (`_Fork`, raw `clone`) may start with
+//! a lock whose owner does not exist: it is recognised and left alone.
+//!
+//! While the lock is held all signals are blocked, because a handler may fork.
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use parking_lot::RawMutex;
+use parking_lot::lock_api::RawMutex as _;
+
+use sopin_core::address_map::AddressMap;
+use sopin_core::object::Span;
+use sopin_core::settings::Settings;
+use sopin_core::sys::{self, Result};
+
+use crate::loader::Counters;
+use crate::log::Log;
+
+/// A nap, and how many of them before giving up: 10 seconds, which only a
+/// process that is being debugged thread by thread can reach.
+const NAP_NS: i64 = 50_000;
+const MAX_NAPS: u32 = 200_000;
+
+/// A pinned object, or one that is known and was left alone.
+#[derive(Clone, Copy, Default)]
+pub struct Entry {
+    /// The page of the original file, empty without one.
+    pub witness: Span,
+    /// It lives in a namespace that the loader's list does not show us.
+    pub in_other_namespace: bool,
+    /// The last walk that saw it in the loader's list.
+    seen: u32,
+}
+
+/// Everything that the lock protects.
+pub struct State {
+    /// Set once the settings have been read.
+    pub is_initialised: bool,
+    /// The settings in force.
+    pub settings: Settings,
+    /// Where messages go.
+    pub log: Log,
+    /// By the address of the object's program headers.
+    entries: AddressMap<Entry>,
+    walk: u32,
+}
+
+struct Shared(UnsafeCell<State>);
+
+// SAFETY: the state is only reached through a `Guard`, of which there is one
+// at a time.
+unsafe impl Sync for Shared {}
+
+static STATE: Shared = Shared(UnsafeCell::new(State {
+    is_initialised: false,
+    settings: Settings::new(),
+    log: Log::new(),
+    entries: AddressMap::new(),
+    walk: 0,
+}));
+static LOCK: RawMutex = RawMutex::INIT;
+/// Process and thread that hold the lock; 0 while nobody has said so.
+static OWNER_PROCESS: AtomicI32 = AtomicI32::new(0);
+static OWNER_THREAD: AtomicI32 = AtomicI32::new(0);
+
+/// The loader's counters when everything loaded was last known to be recorded.
+static ADDS: AtomicU64 = AtomicU64::new(0);
+static SUBS: AtomicU64 = AtomicU64::new(0);
+/// A sweep that should have happened did not.
+static MISSED: AtomicBool = AtomicBool::new(false);
+
+/// Whether nothing was loaded or unloaded since the last complete sweep.
+pub fn is_current(counters: Counters) -> bool {
+    counters.adds == ADDS.load(Ordering::Relaxed) && counters.subs == SUBS.load(Ordering::Relaxed)
+}
+
+/// The counters of the last complete sweep.
+pub fn recorded_counters() -> Counters {
+    Counters { adds: ADDS.load(Ordering::Relaxed), subs: SUBS.load(Ordering::Relaxed) }
+}
+
+/// Whether some object may have announced itself without being recorded.
+pub fn has_missed_a_sweep() -> bool {
+    MISSED.load(Ordering::Relaxed)
+}
+
+/// Remembers that a sweep did not happen.
+pub fn note_missed_sweep() {
+    MISSED.store(true, Ordering::Relaxed);
+}
+
+/// The lock, held; signals stay blocked until it is dropped.
+pub struct Guard {
+    // Fields drop in this order, after `drop` below has released the lock.
+    signals: Option<sys::SignalsBlocked>,
+}
+
+/// Takes the lock. `None` if this thread holds it already (a signal handler
+/// or a function of the host called from inside a sweep), or if its owner does
+/// not exist or does not release it.
+pub fn lock() -> Option<Guard> {
+    let signals = sys::SignalsBlocked::new().ok();
+    for _ in 0..MAX_NAPS {
+        if LOCK.try_lock() {
+            OWNER_PROCESS.store(sys::getpid(), Ordering::Relaxed);
+            OWNER_THREAD.store(sys::gettid(), Ordering::Relaxed);
+            return Some(Guard { signals });
+        }
+        let (process, thread) = (OWNER_PROCESS.load(Ordering::Relaxed), OWNER_THREAD.load(Ordering::Relaxed));
+        if process != 0 && process != sys::getpid() || thread == sys::gettid() {
+            return None;
+        }
+        sys::nap(NAP_NS);
+    }
+    None
+}
+
+impl Guard {
+    /// Whether signal handlers are kept from running in this thread.
+    pub const fn blocks_signals(&self) -> bool {
+        self.signals.is_some()
+    }
+
+    /// Says that everything loaded up to `counters` is recorded.
+    pub fn set_counters(&self, counters: Counters) {
+        ADDS.store(counters.adds, Ordering::Relaxed);
+        SUBS.store(counters.subs, Ordering::Relaxed);
+    }
+}
+
+impl core::ops::Deref for Guard {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        // SAFETY: the guard holds the lock.
+        unsafe { &*STATE.0.get() }
+    }
+}
+
+impl core::ops::DerefMut for Guard {
+    fn deref_mut(&mut self) -> &mut State {
+        // SAFETY: the guard holds the lock, and is borrowed mutably.
+        unsafe { &mut *STATE.0.get() }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        release();
+    }
+}
+
+fn release() {
+    OWNER_THREAD.store(0, Ordering::Relaxed);
+    OWNER_PROCESS.store(0, Ordering::Relaxed);
+    // SAFETY: the caller holds the lock: a guard, or the fork handlers after
+    // `before_fork` has kept one.
+    unsafe { LOCK.unlock() };
+}
+
+/// Registers the fork handlers.
+pub fn prepare_for_forks() {
+    // SAFETY: the handlers stay loaded: this library is linked with `-z nodelete`.
+    // Failure (no memory) leaves the case of a child made by `_Fork`.
+    unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(after_fork)) };
+}
+
+/// Whether `before_fork` holds the lock, with the signal mask that it found.
+static FORKING: ForkingThread = ForkingThread(UnsafeCell::new(None));
+
+struct ForkingThread(UnsafeCell<Option<Guard>>);
+
+// SAFETY: only the thread that holds the lock looks at it.
+unsafe impl Sync for ForkingThread {}
+
+unsafe extern "C" fn before_fork() {
+    let guard = lock();
+    if guard.is_some() {
+        // SAFETY: this thread holds the lock.
+        unsafe { *FORKING.0.get() = guard };
+    }
+}
+
+unsafe extern "C" fn after_fork() {
+    // In the child the thread has another id than the one that took the lock.
+    let owner = OWNER_THREAD.load(Ordering::Relaxed);
+    if owner == sys::gettid() || OWNER_PROCESS.load(Ordering::Relaxed) != sys::getpid() {
+        // SAFETY: this thread, or its image in the parent, holds the lock.
+        drop(unsafe { (*FORKING.0.get()).take() });
+    }
+}
+
+impl State {
+    /// Begins a walk over the loader's list: all entries count as unseen.
+    pub fn begin_walk(&mut self) {
+        self.walk = self.walk.wrapping_add(1);
+    }
+
+    /// Records what became of the object with program headers at `headers`, in
+    /// the place of an older record.
+    pub fn record(&mut self, headers: usize, witness: Span, in_other_namespace: bool) -> Result<()> {
+        self.entries.insert(headers, Entry { witness, in_other_namespace, seen: self.walk })
+    }
+
+    /// Marks the object as seen in this walk; whether it is recorded.
+    pub fn mark(&mut self, headers: usize) -> bool {
+        let walk = self.walk;
+        self.entries.get_mut(headers).map(|entry| entry.seen = walk).is_some()
+    }
+
+    /// Forgets an object; what was recorded of it.
+    pub fn forget(&mut self, headers: usize) -> Option<Entry> {
+        self.entries.remove(headers)
+    }
+
+    /// Forgets the objects that this walk has not seen and that are `gone`;
+    /// `release` gets what was recorded of each.
+    pub fn forget_unseen(&mut self, gone: impl Fn(usize, &Entry) -> bool, mut release: impl FnMut(&Entry)) {
+        let walk = self.walk;
+        self.entries.retain(|headers, entry| {
+            let keep = entry.seen == walk || !gone(headers, entry);
+            if !keep {
+                release(entry);
+            }
+            keep
+        });
+    }
+}

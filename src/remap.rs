@@ -1,0 +1,215 @@
+//! Replacing ranges of a loaded object. Nothing else changes a mapping of the
+//! host, and nothing here decides what to replace.
+//!
+//! ```text
+//! anonymous:  scratch  [ copy of the range ]──── mremap ────┐   one step: a fault
+//!             object   [ file ][ file ][ file ]  <──────────┘   sees the old page
+//!                                                               or the new one
+//! copy:       memfd    [ bytes at their offsets in the file ], sealed
+//!             object   [ file ]  <── mmap MAP_FIXED of the memfd, one step
+//! ```
+//!
+//! Between a copy and its swap there is no store to anything but the scratch
+//! memory, since what is being swapped may be this library's own data. If a
+//! step fails the range is what it was: every resource is obtained first.
+
+use core::ffi::CStr;
+
+use sopin_core::line::{Line, Text};
+use sopin_core::memory::OwnMemory;
+use sopin_core::object::{Span, file_name};
+use sopin_core::plan::{Replacement, Source};
+use sopin_core::sys::{self, Errno, Fd};
+use sopin_core::vmas::{FileId, Maps};
+
+use crate::log::Cause;
+
+/// Bytes that are copied before they are swapped: bounds how much memory a
+/// pin needs at a time beyond what it keeps.
+const STEP: usize = 1 << 20;
+
+/// What became of the ranges of one object.
+#[derive(Clone, Copy, Default)]
+pub struct Outcome {
+    /// Bytes replaced.
+    pub bytes: usize,
+    /// Why a writable or relocated range was left as it was.
+    pub relocated_failure: Option<Cause>,
+    /// Why a read-only range was left as it was.
+    pub read_only_failure: Option<Cause>,
+}
+
+impl Outcome {
+    fn note(&mut self, source: Source, result: Result<usize, Cause>) {
+        let failure = match source {
+            Source::Anonymous | Source::RelocatedCopy => &mut self.relocated_failure,
+            Source::Copy => &mut self.read_only_failure,
+        };
+        match result {
+            Ok(bytes) => self.bytes += bytes,
+            Err(cause) => {
+                failure.get_or_insert(cause);
+            }
+        }
+    }
+}
+
+/// Replaces all of `replacements`, which belong to the object of this `path`.
+///
+/// # Safety
+/// The ranges must be mapped, hold what the loader put there, and stay mapped
+/// for the duration of the call; nobody may store to a range whose source is
+/// [`Source::Anonymous`] in the meantime.
+pub unsafe fn replace(memory: &OwnMemory, path: &[u8], replacements: &[Replacement]) -> Outcome {
+    let mut outcome = Outcome::default();
+    for range in replacements.iter().filter(|range| range.source == Source::Anonymous) {
+        // SAFETY: per the caller.
+        let result = unsafe { replace_by_anonymous(memory, range) };
+        outcome.note(range.source, result);
+    }
+    if replacements.iter().all(|range| range.source == Source::Anonymous) {
+        return outcome;
+    }
+    let copy = make_copy(path, replacements);
+    for range in replacements.iter().filter(|range| range.source != Source::Anonymous) {
+        let result = match &copy {
+            // SAFETY: per the caller; the copy holds every such range.
+            Ok(file) => unsafe { map_copy(file, range) },
+            Err(cause) => Err(*cause),
+        };
+        outcome.note(range.source, result);
+    }
+    outcome
+}
+
+/// Scratch memory, unmapped when dropped but for what has moved away.
+struct Scratch {
+    span: Span,
+}
+
+impl Scratch {
+    fn new(len: usize) -> Result<Self, Cause> {
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let start =
+            unsafe { sys::mmap(0, len, protection, flags, None) }.map_err(|errno| Cause::call("mmap", errno))?;
+        Ok(Self { span: Span { start, end: start + len } })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if !self.span.is_empty() {
+            // SAFETY: ours, and nothing refers to it.
+            let _ = unsafe { sys::munmap(self.span.start, self.span.len()) };
+        }
+    }
+}
+
+/// # Safety
+/// As for [`replace`].
+unsafe fn replace_by_anonymous(memory: &OwnMemory, range: &Replacement) -> Result<usize, Cause> {
+    let mut scratch = Scratch::new(range.span.len())?;
+    let mut target = range.span.start;
+    while target < range.span.end {
+        let len = STEP.min(range.span.end - target);
+        let copy = scratch.span.start;
+        // SAFETY: the scratch memory is ours and has at least `len` bytes left.
+        unsafe { memory.copy(copy as *mut u8, target, len) }.map_err(|errno| Cause::call("process_vm_readv", errno))?;
+        if range.protection != libc::PROT_READ | libc::PROT_WRITE {
+            // SAFETY: nothing refers to the scratch memory.
+            unsafe { sys::mprotect(copy, len, range.protection) }.map_err(|errno| Cause::call("mprotect", errno))?;
+        }
+        // SAFETY: the source is one VMA of ours; the target gets the same
+        // bytes and protection, and per the caller nobody stores to it.
+        unsafe { sys::mremap_onto(copy, len, target) }.map_err(|errno| Cause::call("mremap", errno))?;
+        scratch.span.start += len;
+        target += len;
+    }
+    Ok(range.span.len())
+}
+
+/// A sealed memfd with the bytes of all ranges that are not to become
+/// anonymous, at their offsets in the file. If one cannot be read, none is
+/// replaced: half of an object in a file that is being truncated helps nobody.
+fn make_copy(path: &[u8], replacements: &[Replacement]) -> Result<Fd, Cause> {
+    let file = sys::memfd_create(memfd_name(path).as_c_str()).map_err(|errno| Cause::call("memfd_create", errno))?;
+    for range in replacements.iter().filter(|range| range.source != Source::Anonymous) {
+        write_all(&file, range.span, range.offset).map_err(|errno| Cause::call("pwrite", errno))?;
+    }
+    let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
+    sys::fcntl(file.raw(), libc::F_ADD_SEALS, seals).map_err(|errno| Cause::call("fcntl", errno))?;
+    Ok(file)
+}
+
+/// Writes all bytes of `span`, straight from memory.
+fn write_all(file: &Fd, span: Span, offset: u64) -> sys::Result<()> {
+    let mut done = 0;
+    while done < span.len() {
+        let len = STEP.min(span.len() - done);
+        match sys::pwrite_from(file, span.start + done, len, offset + done as u64)? {
+            0 => return Err(Errno(libc::EFAULT)),
+            // A short count: the next attempt says why.
+            written => done += written,
+        }
+    }
+    Ok(())
+}
+
+/// # Safety
+/// As for [`replace`]; `file` must hold the range's bytes.
+unsafe fn map_copy(file: &Fd, range: &Replacement) -> Result<usize, Cause> {
+    let (span, flags) = (range.span, libc::MAP_PRIVATE | libc::MAP_FIXED);
+    // SAFETY: the same bytes with the same protection take the place of the
+    // old ones in one step.
+    let mapped = unsafe { sys::mmap(span.start, span.len(), range.protection, flags, Some((file, range.offset))) };
+    mapped.map(|_| span.len()).map_err(|errno| Cause::call("mmap", errno))
+}
+
+/// A C string of bounded length.
+struct Name(Line<128>);
+
+impl Name {
+    fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(self.0.as_bytes()).unwrap_or(c"sopin")
+    }
+}
+
+/// `sopin:<file name>`, which shows in `/proc/PID/maps`.
+fn memfd_name(path: &[u8]) -> Name {
+    let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
+    let name = file_name(path);
+    let name = name.get(..name.len().min(100)).unwrap_or(name);
+    Name(Line::format(format_args!("sopin:{}\0", Text(name))))
+}
+
+/// Maps one page of the object's file, executable and never touched, so that
+/// the file stays visible in `/proc/PID/maps` to people, `lsof` and
+/// needrestart. Empty if the file of that `path` is no longer `file`.
+pub fn map_witness(maps: &mut Maps, path: &CStr, file: FileId, offset: u64) -> Span {
+    try_map_witness(maps, path, file, offset).unwrap_or_default()
+}
+
+fn try_map_witness(maps: &mut Maps, path: &CStr, file: FileId, offset: u64) -> sys::Result<Span> {
+    let opened = sys::open(path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW, 0)?;
+    let (len, protection) = (sys::page_size(), libc::PROT_READ | libc::PROT_EXEC);
+    // SAFETY: a new mapping at an address of the kernel's choice.
+    let start = unsafe { sys::mmap(0, len, protection, libc::MAP_PRIVATE, Some((&opened, offset))) }?;
+    let page = Span { start, end: start + len };
+    // The numbers of stat(2) are not those of the maps on every file system:
+    // the mapping itself tells which file this is.
+    maps.refresh()?;
+    if maps.file_backed_at(start)?.is_some_and(|vma| vma.file == file) {
+        return Ok(page);
+    }
+    unmap_witness(page);
+    Ok(Span::default())
+}
+
+/// Unmaps what [`map_witness`] has mapped.
+pub fn unmap_witness(page: Span) {
+    if !page.is_empty() {
+        // SAFETY: the page is ours and nothing ever refers to it.
+        let _ = unsafe { sys::munmap(page.start, page.len()) };
+    }
+}
