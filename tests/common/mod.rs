@@ -4,8 +4,10 @@
 
 #![allow(dead_code, reason = "every test binary uses its own part of this module")]
 
+pub mod dialogue;
 pub mod directives;
 pub mod library;
 pub mod needs;
 pub mod process;
+pub mod rewrite;
 pub mod scratch;

@@ -147,7 +147,10 @@ pub fn run(command: &mut Command, log: &Path, timeout: Duration) -> io::Result<F
 /// Starts `command`. A program that was just written may be refused with
 /// ETXTBSY: another thread of ours was between fork and exec while we had it
 /// open for writing, and its child holds that descriptor until it execs.
-fn spawn(command: &mut Command) -> io::Result<Child> {
+///
+/// # Errors
+/// Those of fork and exec.
+pub fn spawn(command: &mut Command) -> io::Result<Child> {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
         match command.spawn() {
@@ -160,7 +163,10 @@ fn spawn(command: &mut Command) -> io::Result<Child> {
 }
 
 /// Whether the process ends within `timeout`; it stays unreaped.
-fn ends_within(process: Pid, timeout: Duration) -> io::Result<bool> {
+///
+/// # Errors
+/// Those of pidfd_open(2) and poll(2).
+pub fn ends_within(process: Pid, timeout: Duration) -> io::Result<bool> {
     let descriptor = pidfd_open(process, PidfdFlags::empty())?;
     let deadline = Instant::now() + timeout;
     loop {

@@ -1,0 +1,113 @@
+//! Changing shared objects in place, the ways that installers and accidents do.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// A way to change a file without changing its inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rewrite {
+    /// What cp, pip and tar do: truncate, then the very same bytes.
+    SameBytes,
+    /// What `rsync --inplace` does: no truncation, other bytes. They trap when
+    /// executed and fault when followed as pointers.
+    Traps,
+    /// Truncated, and nothing written.
+    Empty,
+}
+
+impl Rewrite {
+    /// Applies it to one file.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn apply(self, path: &Path) -> io::Result<()> {
+        match self {
+            Self::SameBytes => {
+                let bytes = fs::read(path)?;
+                File::create(path)?.write_all(&bytes)
+            }
+            Self::Traps => {
+                let size = usize::try_from(fs::metadata(path)?.len()).map_err(io::Error::other)?;
+                OpenOptions::new().write(true).open(path)?.write_all(&vec![0xCC; size])
+            }
+            Self::Empty => File::create(path).map(drop),
+        }
+    }
+
+    /// Applies it to many files, one after the other.
+    ///
+    /// # Errors
+    /// Those of the file system, with the path.
+    pub fn apply_to_all(self, paths: &[PathBuf]) -> Result<(), String> {
+        paths.iter().try_for_each(|path| self.apply(path).map_err(|error| format!("{}: {error}", path.display())))
+    }
+}
+
+/// The shared objects in a directory tree: regular files that start as ELF
+/// files do and are named like one (`.so`, `.so.N`, `.node`).
+///
+/// # Errors
+/// Those of the file system, and a file that has another name: somebody else's
+/// copy of it would be rewritten as well.
+pub fn shared_objects(root: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut directories = vec![root.to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory)? {
+            let entry = entry?;
+            let path = entry.path();
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                directories.push(path);
+            } else if kind.is_file() && is_shared_object(&path)? {
+                if entry.metadata()?.nlink() != 1 {
+                    return Err(io::Error::other(format!("{} is a hard link", path.display())));
+                }
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Whether a file is named and starts like a shared object.
+///
+/// # Errors
+/// Those of opening and reading it.
+pub fn is_shared_object(path: &Path) -> io::Result<bool> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if !(name.ends_with(".so") || name.contains(".so.") || name.ends_with(".node")) {
+        return Ok(false);
+    }
+    let mut magic = Vec::with_capacity(4);
+    File::open(path)?.take(4).read_to_end(&mut magic)?;
+    Ok(magic == b"\x7fELF")
+}
+
+/// A copy of an installation whose shared objects may be rewritten: they are
+/// new files, everything else is a hard link, which costs neither time nor
+/// space. Both directories must be on one file system.
+///
+/// # Errors
+/// Those of the file system.
+pub fn copy_installation(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            copy_installation(&source, &target)?;
+        } else if kind.is_symlink() {
+            std::os::unix::fs::symlink(fs::read_link(&source)?, &target)?;
+        } else if is_shared_object(&source)? {
+            fs::copy(&source, &target)?;
+        } else {
+            fs::hard_link(&source, &target)?;
+        }
+    }
+    Ok(())
+}
