@@ -7,7 +7,7 @@ use std::{env, fs};
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=CC");
-    // Other objects' GOT slots point to our __gmon_start__ for as long as they
+    // Other objects' GOT slots point to our `__gmon_start__` for as long as they
     // are loaded, and fork handlers cannot be taken back.
     println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
     // Nothing of ours is bound lazily while a mapping is being replaced.
@@ -16,7 +16,7 @@ fn main() {
     link_unwinder_statically();
 }
 
-/// Every process would have to load libgcc_s.so.1 only so that a panic of
+/// Every process would have to load `libgcc_s.so.1` only so that a panic of
 /// ours can be caught. Its static twin does the same; the linker finds it
 /// through a linker script that takes the place of `-lgcc_s`.
 fn link_unwinder_statically() {

@@ -22,7 +22,8 @@ pub struct Log {
     stderr: Option<(u64, u64)>,
     /// Causes of exposed objects that have been named.
     causes: [Option<Cause>; 32],
-    log_file_failed: bool,
+    /// `SOPIN_LOG_FILE` could not be opened.
+    uses_stderr_only: bool,
 }
 
 /// Why a system call or a step of ours left something unmodified.
@@ -67,7 +68,7 @@ impl Cause {
 impl Log {
     /// A log that knows no stderr yet.
     pub const fn new() -> Self {
-        Self { stderr: None, causes: [None; 32], log_file_failed: false }
+        Self { stderr: None, causes: [None; 32], uses_stderr_only: false }
     }
 
     /// Remembers what stderr is.
@@ -96,11 +97,11 @@ impl Log {
             return;
         }
         let mut line = Line::<LINE>::format(format_args!("libsopin: {message}"));
-        if let Some(path) = settings.log_file().filter(|_| !self.log_file_failed) {
+        if let Some(path) = settings.log_file().filter(|_| !self.uses_stderr_only) {
             match append(path, line.finish()) {
                 Ok(()) => return,
                 Err(error) => {
-                    self.log_file_failed = true;
+                    self.uses_stderr_only = true;
                     let path = sopin_core::line::Text(path.to_bytes());
                     let complaint = format_args!("libsopin: SOPIN_LOG_FILE: {path}: open: {error}; using stderr");
                     self.to_stderr(Line::<LINE>::format(complaint).finish());

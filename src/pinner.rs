@@ -103,7 +103,7 @@ pub fn sweep_unloaded() {
     // If something was loaded meanwhile it may lie where something known was:
     // then the next sweep has to look at what is mapped there.
     if counters.adds == registry::recorded_counters().adds {
-        guard.set_counters(counters);
+        registry::set_counters(&guard, counters);
     }
 }
 

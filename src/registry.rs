@@ -85,6 +85,13 @@ pub fn recorded_counters() -> Counters {
     Counters { adds: ADDS.load(Ordering::Relaxed), subs: SUBS.load(Ordering::Relaxed) }
 }
 
+/// Says that everything loaded up to `counters` is recorded; the caller holds
+/// the lock.
+pub fn set_counters(_lock: &Guard, counters: Counters) {
+    ADDS.store(counters.adds, Ordering::Relaxed);
+    SUBS.store(counters.subs, Ordering::Relaxed);
+}
+
 /// Whether some object may have announced itself without being recorded.
 pub fn has_missed_a_sweep() -> bool {
     MISSED.load(Ordering::Relaxed)
@@ -125,12 +132,6 @@ impl Guard {
     /// Whether signal handlers are kept from running in this thread.
     pub const fn blocks_signals(&self) -> bool {
         self.signals.is_some()
-    }
-
-    /// Says that everything loaded up to `counters` is recorded.
-    pub fn set_counters(&self, counters: Counters) {
-        ADDS.store(counters.adds, Ordering::Relaxed);
-        SUBS.store(counters.subs, Ordering::Relaxed);
     }
 }
 

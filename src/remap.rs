@@ -15,7 +15,6 @@
 
 use core::ffi::CStr;
 
-use sopin_core::line::{Line, Text};
 use sopin_core::memory::OwnMemory;
 use sopin_core::object::{Span, file_name};
 use sopin_core::plan::{Replacement, Source};
@@ -133,7 +132,8 @@ unsafe fn replace_by_anonymous(memory: &OwnMemory, range: &Replacement) -> Resul
 /// anonymous, at their offsets in the file. If one cannot be read, none is
 /// replaced: half of an object in a file that is being truncated helps nobody.
 fn make_copy(path: &[u8], replacements: &[Replacement]) -> Result<Fd, Cause> {
-    let file = sys::memfd_create(memfd_name(path).as_c_str()).map_err(|errno| Cause::call("memfd_create", errno))?;
+    let mut name = [0; 128];
+    let file = sys::memfd_create(memfd_name(path, &mut name)).map_err(|errno| Cause::call("memfd_create", errno))?;
     for range in replacements.iter().filter(|range| range.source != Source::Anonymous) {
         write_all(&file, range.span, range.offset).map_err(|errno| Cause::call("pwrite", errno))?;
     }
@@ -166,21 +166,15 @@ unsafe fn map_copy(file: &Fd, range: &Replacement) -> Result<usize, Cause> {
     mapped.map(|_| span.len()).map_err(|errno| Cause::call("mmap", errno))
 }
 
-/// A C string of bounded length.
-struct Name(Line<128>);
-
-impl Name {
-    fn as_c_str(&self) -> &CStr {
-        CStr::from_bytes_until_nul(self.0.as_bytes()).unwrap_or(c"sopin")
+/// `sopin:<file name>`, which shows in `/proc/PID/maps`, as a C string in
+/// `buffer`. A name that is too long (memfd takes 249 bytes) is cut.
+fn memfd_name<'a>(path: &[u8], buffer: &'a mut [u8; 128]) -> &'a CStr {
+    let name = file_name(path.strip_suffix(b" (deleted)").unwrap_or(path));
+    let bytes = b"sopin:".iter().chain(name).take(buffer.len() - 1);
+    for (slot, byte) in buffer.iter_mut().zip(bytes) {
+        *slot = *byte;
     }
-}
-
-/// `sopin:<file name>`, which shows in `/proc/PID/maps`.
-fn memfd_name(path: &[u8]) -> Name {
-    let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
-    let name = file_name(path);
-    let name = name.get(..name.len().min(100)).unwrap_or(name);
-    Name(Line::format(format_args!("sopin:{}\0", Text(name))))
+    CStr::from_bytes_until_nul(buffer).unwrap_or(c"sopin")
 }
 
 /// Maps one page of the object's file, executable and never touched, so that

@@ -63,7 +63,7 @@ impl<'a> Sweep<'a> {
     pub fn run(&mut self, objects: &[Loaded], root: Root, counters: Counters) -> core::result::Result<(), Cause> {
         let complete = self.pin_new(objects, root, counters)?;
         if complete && !self.in_other_namespace {
-            self.guard.set_counters(counters);
+            registry::set_counters(&self.guard, counters);
         }
         Ok(())
     }
@@ -109,7 +109,7 @@ impl<'a> Sweep<'a> {
                 continue;
             }
             match Candidate::read(self.memory, *loaded) {
-                Ok(candidate) if is_recorded && !self.is_as_loaded(&candidate, maps) => {}
+                Ok(candidate) if is_recorded && !is_as_loaded(&candidate, maps) => {}
                 Ok(candidate) => {
                     if let Some(entry) = self.guard.forget(loaded.headers) {
                         remap::unmap_witness(entry.witness);
@@ -128,12 +128,6 @@ impl<'a> Sweep<'a> {
             forget_unloaded(&mut self.guard, self.memory, objects);
         }
         Ok(())
-    }
-
-    /// Whether the dynamic section of `candidate` still maps a file: what is
-    /// pinned has it in anonymous memory.
-    fn is_as_loaded(&self, candidate: &Candidate, maps: &mut Maps) -> bool {
-        matches!(maps.file_backed_at(candidate.object.dynamic), Ok(Some(_)))
     }
 
     /// Drops the candidates that are not proven relocated and, where the
@@ -292,6 +286,12 @@ pub fn forget_unloaded(guard: &mut Guard, memory: &OwnMemory, objects: &[Loaded]
         |headers, entry| !entry.in_other_namespace || memory.read::<u8>(headers).is_err(),
         |entry| remap::unmap_witness(entry.witness),
     );
+}
+
+/// Whether the dynamic section of `candidate` still maps a file: what is
+/// pinned has it in anonymous memory.
+fn is_as_loaded(candidate: &Candidate, maps: &mut Maps) -> bool {
+    matches!(maps.file_backed_at(candidate.object.dynamic), Ok(Some(_)))
 }
 
 /// Maps the witness page of an object whose text no longer maps its file.

@@ -17,13 +17,13 @@ pub enum Kept {
 /// Removes the entries whose file name is `name`, in place. By the file name,
 /// because an entry may be written with `$LIB` or found in a search path.
 pub fn remove(list: &mut [u8], name: &[u8]) -> Kept {
-    if !list.split(is_separator).any(|entry| file_name(entry) == name) {
+    if !list.split(|byte| is_separator(*byte)).any(|entry| file_name(entry) == name) {
         return Kept::Unchanged;
     }
     let (mut read, mut kept) = (0, 0);
     while read < list.len() {
         let rest = list.get(read..).unwrap_or_default();
-        let len = rest.iter().position(is_separator).unwrap_or(rest.len());
+        let len = rest.iter().position(|byte| is_separator(*byte)).unwrap_or(rest.len());
         if len != 0 && file_name(rest.get(..len).unwrap_or_default()) != name {
             if kept != 0 {
                 if let Some(separator) = list.get_mut(kept) {
@@ -39,7 +39,7 @@ pub fn remove(list: &mut [u8], name: &[u8]) -> Kept {
     if kept == 0 { Kept::Nothing } else { Kept::Bytes(kept) }
 }
 
-fn is_separator(byte: &u8) -> bool {
+fn is_separator(byte: u8) -> bool {
     matches!(byte, b':' | b' ')
 }
 

@@ -67,7 +67,7 @@ struct ProcmapQuery {
 }
 
 /// `_IOWR('f', 17, struct procmap_query)`
-const PROCMAP_QUERY: u64 = 0xc000_0000 | (size_of::<ProcmapQuery>() as u64) << 16 | 0x66 << 8 | 17;
+const PROCMAP_QUERY: u64 = 0xc000_0000 | (size_of::<ProcmapQuery>() as u64) << 16 | 0x66 << 8 | 0x11;
 const QUERY_SHARED: u64 = 0x08;
 const QUERY_COVERING_OR_NEXT: u64 = 0x10;
 const QUERY_FILE_BACKED: u64 = 0x20;
@@ -274,15 +274,12 @@ fn unescape<'a>(path: &[u8], buffer: &'a mut [u8]) -> Result<&'a [u8]> {
     while let Some((first, tail)) = rest.split_first() {
         let escaped =
             tail.first_chunk::<3>().filter(|digits| *first == b'\\' && digits.iter().all(|d| matches!(d, b'0'..=b'7')));
-        let byte = match escaped {
-            Some(digits) => {
-                rest = tail.get(3..).unwrap_or_default();
-                digits.iter().fold(0_u8, |value, digit| value.wrapping_mul(8).wrapping_add(digit - b'0'))
-            }
-            None => {
-                rest = tail;
-                *first
-            }
+        let byte = if let Some(digits) = escaped {
+            rest = tail.get(3..).unwrap_or_default();
+            digits.iter().fold(0_u8, |value, digit| value.wrapping_mul(8).wrapping_add(digit - b'0'))
+        } else {
+            rest = tail;
+            *first
         };
         *buffer.get_mut(len).ok_or(Errno(libc::ENAMETOOLONG))? = byte;
         len += 1;
