@@ -165,7 +165,7 @@ pub fn spawn(command: &mut Command) -> io::Result<Child> {
 /// Whether the process ends within `timeout`; it stays unreaped.
 ///
 /// # Errors
-/// Those of pidfd_open(2) and poll(2).
+/// Those of `pidfd_open(2)` and poll(2).
 pub fn ends_within(process: Pid, timeout: Duration) -> io::Result<bool> {
     let descriptor = pidfd_open(process, PidfdFlags::empty())?;
     let deadline = Instant::now() + timeout;

@@ -1,0 +1,72 @@
+//! What the kernel says is mapped from files, against what the library says it
+//! pinned. This reads `/proc/PID/maps` with a parser of its own: the library's
+//! must not judge itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The pages of one file that a process has mapped, by permission.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mapped {
+    /// Bytes that are writable, private or shared.
+    pub writable: u64,
+    /// Bytes that are executable and not writable.
+    pub executable: u64,
+    /// Bytes that can only be read. The inaccessible gap that the loader leaves
+    /// between two segments is not counted.
+    pub readable: u64,
+}
+
+/// What is mapped from each file; copies that the library made are left out.
+///
+/// # Errors
+/// When the process is gone, or a line is not as proc(5) says.
+pub fn files_mapped_by(process: u32) -> Result<BTreeMap<PathBuf, Mapped>, String> {
+    let path = format!("/proc/{process}/maps");
+    let maps = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+    let mut files: BTreeMap<PathBuf, Mapped> = BTreeMap::new();
+    for line in maps.lines() {
+        let (bytes, mode, file) = parse(line).ok_or_else(|| format!("{path}: not understood: {line}"))?;
+        if !file.starts_with('/') || file.starts_with("/memfd:") {
+            continue;
+        }
+        let mapped = files.entry(PathBuf::from(file)).or_default();
+        if mode.contains('w') {
+            mapped.writable += bytes;
+        } else if mode.contains('x') {
+            mapped.executable += bytes;
+        } else if mode.contains('r') {
+            mapped.readable += bytes;
+        }
+    }
+    Ok(files)
+}
+
+/// `START-END MODE OFFSET DEVICE INODE   PATH`
+fn parse(line: &str) -> Option<(u64, &str, &str)> {
+    let (range, rest) = line.split_once(' ')?;
+    let (start, end) = range.split_once('-')?;
+    let bytes = u64::from_str_radix(end, 16).ok()?.checked_sub(u64::from_str_radix(start, 16).ok()?)?;
+    let mut fields = rest.splitn(5, ' ');
+    let mode = fields.next()?;
+    Some((bytes, mode, fields.nth(3).unwrap_or("").trim_start()))
+}
+
+/// The loaded objects with a file: whatever is executable.
+pub fn objects(files: &BTreeMap<PathBuf, Mapped>) -> BTreeSet<PathBuf> {
+    files.iter().filter(|(_, mapped)| mapped.executable > 0).map(|(path, _)| path.clone()).collect()
+}
+
+/// The objects that the log says reached this mode: lines
+/// `libsopin: PATH: MODE, BYTES bytes, TIME us`.
+///
+/// # Errors
+/// When a path does not name a file.
+pub fn reported(log: &str, mode: &str) -> Result<BTreeSet<PathBuf>, String> {
+    let lines = log.lines().filter_map(|line| line.strip_prefix("libsopin: ")?.split_once(&format!(": {mode}, ")));
+    // The loader's name for an object may lead through symbolic links.
+    lines
+        .map(|(path, _)| Path::new(path).canonicalize().map_err(|error| format!("{path:?} in the log: {error}")))
+        .collect()
+}

@@ -1,0 +1,263 @@
+//! What is done to a program, and what must come of it.
+
+use std::env;
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::census::{self, Mapped};
+use crate::common::dialogue::Dialogue;
+use crate::common::process::{Finished, Outcome};
+use crate::common::rewrite::Rewrite;
+use crate::common::{directives::PASSED, library};
+use crate::programs::{self, Loading, Program};
+
+/// For everything that one process does, on a machine that is busy otherwise.
+const TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Whether and how the process is protected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protection {
+    /// The library is not there.
+    Unprotected,
+    /// `SOPIN_MODE=relocated`.
+    Relocated,
+    /// `SOPIN_MODE=full`.
+    Full,
+}
+
+impl Protection {
+    fn mode(self) -> Option<&'static str> {
+        match self {
+            Self::Unprotected => None,
+            Self::Relocated => Some("relocated"),
+            Self::Full => Some("full"),
+        }
+    }
+}
+
+impl fmt::Display for Protection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.mode().unwrap_or("unprotected"))
+    }
+}
+
+/// One trial of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scenario {
+    /// Nothing happens to it: its output is that of the unprotected program.
+    SameOutput(Protection),
+    /// Every object with a file is pinned, and the log and the kernel agree.
+    Census,
+    /// Rewritten while it computes.
+    Busy(Protection),
+    /// Rewritten with the same bytes while it waits; it computes afterwards.
+    Idle(Protection),
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SameOutput(protection) => write!(f, "same_output::{protection}"),
+            Self::Census => write!(f, "census"),
+            Self::Busy(protection) => write!(f, "rewritten_while_busy::{protection}"),
+            Self::Idle(protection) => write!(f, "rewritten_while_idle::{protection}"),
+        }
+    }
+}
+
+impl Scenario {
+    /// Every scenario that makes sense for a program.
+    pub fn all_for(program: &Program) -> Vec<Self> {
+        use Protection::{Full, Relocated, Unprotected};
+        let mut all = vec![
+            Self::SameOutput(Relocated),
+            Self::SameOutput(Full),
+            Self::Census,
+            Self::Busy(Full),
+            Self::Idle(Relocated),
+            Self::Idle(Full),
+        ];
+        // Without the library, how it would be loaded makes no difference.
+        if program.loading == Loading::Preloaded {
+            all.extend([Self::Busy(Unprotected), Self::Idle(Unprotected)]);
+        }
+        all
+    }
+
+    /// Runs it in a directory that exists and is empty.
+    ///
+    /// # Errors
+    /// What was not as it must be.
+    pub fn run(self, program: &Program, directory: &Path) -> Result<(), String> {
+        let installation = directory.join("installation");
+        program.install(&installation)?;
+        let trial = Trial { program, directory, installation: &installation };
+        match self {
+            Self::SameOutput(protection) => trial.same_output(protection),
+            Self::Census => trial.census(),
+            Self::Busy(Protection::Unprotected) => trial.dies_when_rewritten_while_busy(),
+            Self::Busy(protection) => trial.survives_rewriting_while_busy(protection),
+            Self::Idle(Protection::Unprotected) => trial.dies_after_rewriting_while_idle(),
+            Self::Idle(protection) => trial.survives_rewriting_while_idle(protection),
+        }
+    }
+}
+
+struct Trial<'a> {
+    program: &'a Program,
+    directory: &'a Path,
+    installation: &'a Path,
+}
+
+impl Trial<'_> {
+    fn same_output(&self, protection: Protection) -> Result<(), String> {
+        let native = self.undisturbed(Protection::Unprotected)?;
+        let protected = self.undisturbed(protection)?;
+        same("standard output", &native.stdout, &protected.stdout)?;
+        same("standard error", &native.stderr, &protected.stderr)
+    }
+
+    /// The result without the library.
+    fn undisturbed(&self, protection: Protection) -> Result<Finished, String> {
+        let finished = self.start("once", protection)?.finish()?;
+        passed(&finished)?;
+        Ok(finished)
+    }
+
+    fn census(&self) -> Result<(), String> {
+        let mut native = self.start("idle", Protection::Unprotected)?;
+        native.wait_for("ready", 1)?;
+        let mut expected = census::objects(&census::files_mapped_by(native.id())?);
+        expected.insert(library::path()?);
+        native.say("go");
+        passed(&native.finish()?)?;
+
+        let log = self.directory.join("sopin.log");
+        let mut command = self.command("idle", Protection::Full)?;
+        command.env("SOPIN_LOG", "info").env("SOPIN_LOG_FILE", &log);
+        let mut protected = self.start_command(&mut command, "census")?;
+        protected.wait_for("ready", 1)?;
+        let mapped = census::files_mapped_by(protected.id())?;
+        let log = fs::read_to_string(&log).map_err(|error| format!("{}: {error}", log.display()))?;
+        protected.say("go");
+        passed(&protected.finish()?)?;
+
+        let reported = census::reported(&log, "full")?;
+        let missing: Vec<_> = expected.difference(&reported).collect();
+        if !missing.is_empty() {
+            return Err(format!("loaded, but not reported as full: {missing:#?}\n{log}"));
+        }
+        // One page, so that people still see the file; nothing points to it.
+        let witness = Mapped { executable: rustix::param::page_size() as u64, ..Mapped::default() };
+        for object in &expected {
+            let mapped = mapped.get(object).copied().unwrap_or_default();
+            if mapped != witness {
+                return Err(format!("{}: {mapped:?} instead of the witness", object.display()));
+            }
+        }
+        Ok(())
+    }
+
+    fn survives_rewriting_while_busy(&self, protection: Protection) -> Result<(), String> {
+        let native = self.undisturbed(Protection::Unprotected)?;
+        let objects = programs::rewritten(self.installation)?;
+        let mut process = self.start("busy", protection)?;
+        process.wait_for("ready", 1)?;
+        for rewrite in [Rewrite::SameBytes, Rewrite::SameBytes, Rewrite::Traps, Rewrite::Empty] {
+            rewrite.apply_to_all(&objects)?;
+            // One tick may have begun before the rewriting ended; two more did not.
+            let ticks = process.count("tick") + 3;
+            process.wait_for("tick", ticks).map_err(|error| format!("after {rewrite:?}: {error}"))?;
+        }
+        process.say("stop");
+        let finished = process.finish()?;
+        passed(&finished)?;
+        same("result", result_of(&native)?, result_of(&finished)?)
+    }
+
+    fn dies_when_rewritten_while_busy(&self) -> Result<(), String> {
+        let objects = programs::rewritten(self.installation)?;
+        let mut process = self.start("busy", Protection::Unprotected)?;
+        process.wait_for("ready", 1)?;
+        while !process.is_over()? && !process.is_late() {
+            Rewrite::SameBytes.apply_to_all(&objects)?;
+        }
+        self.died(&process.finish()?)
+    }
+
+    fn survives_rewriting_while_idle(&self, protection: Protection) -> Result<(), String> {
+        let native = self.undisturbed(Protection::Unprotected)?;
+        let finished = self.rewrite_while_idle(protection)?;
+        passed(&finished)?;
+        same("result", result_of(&native)?, result_of(&finished)?)
+    }
+
+    fn dies_after_rewriting_while_idle(&self) -> Result<(), String> {
+        self.died(&self.rewrite_while_idle(Protection::Unprotected)?)
+    }
+
+    fn rewrite_while_idle(&self, protection: Protection) -> Result<Finished, String> {
+        let objects = programs::rewritten(self.installation)?;
+        let mut process = self.start("idle", protection)?;
+        process.wait_for("ready", 1)?;
+        process.wait_until_idle()?;
+        Rewrite::SameBytes.apply_to_all(&objects)?;
+        process.say("go");
+        process.finish()
+    }
+
+    fn died(&self, finished: &Finished) -> Result<(), String> {
+        if self.program.died(finished.outcome) {
+            return Ok(());
+        }
+        Err(format!("an unprotected process has to die of this, but {finished}"))
+    }
+
+    fn start(&self, work: &str, protection: Protection) -> Result<Dialogue, String> {
+        self.start_command(&mut self.command(work, protection)?, &format!("{work}.{protection}"))
+    }
+
+    fn start_command(&self, command: &mut Command, log: &str) -> Result<Dialogue, String> {
+        // with_extension would replace the last part of the name.
+        let log = self.directory.join(format!("{log}.log"));
+        Dialogue::start(command, &log, TIMEOUT).map_err(|error| format!("{command:?}: {error}"))
+    }
+
+    fn command(&self, work: &str, protection: Protection) -> Result<Command, String> {
+        let mut command = self.program.command(self.installation, work);
+        for (name, _) in env::vars_os() {
+            if name.to_string_lossy().starts_with("SOPIN_") {
+                command.env_remove(name);
+            }
+        }
+        command.env_remove("LD_PRELOAD");
+        if let Some(mode) = protection.mode() {
+            let name = match self.program.loading {
+                Loading::Preloaded => "LD_PRELOAD",
+                Loading::AtRunTime => "SOPIN_TEST_LOAD_ITSELF",
+            };
+            command.env("SOPIN_MODE", mode).env(name, library::path()?);
+        }
+        Ok(command)
+    }
+}
+
+fn passed(finished: &Finished) -> Result<(), String> {
+    if finished.outcome == Outcome::Exit(PASSED) { Ok(()) } else { Err(finished.to_string()) }
+}
+
+/// What follows `result` in its last line.
+fn result_of(finished: &Finished) -> Result<&str, String> {
+    let last = finished.stdout.lines().last().unwrap_or_default();
+    last.strip_prefix("result ").ok_or_else(|| format!("no result in the last line; it {finished}"))
+}
+
+fn same(what: &str, native: &str, protected: &str) -> Result<(), String> {
+    if native == protected {
+        return Ok(());
+    }
+    Err(format!("{what} differs\n--- unprotected\n{native}\n--- protected\n{protected}"))
+}
