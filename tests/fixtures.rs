@@ -99,9 +99,16 @@ impl Case {
         if let Some(reason) = unmet {
             return Ok(Completion::ignored_with(reason));
         }
-        let built = self.built.get_or_init(|| self.build()).clone()?;
+        let mut is_first = false;
+        let built = self.built.get_or_init(|| {
+            is_first = true;
+            self.build()
+        });
+        let built = built.as_ref().map_err(|error| {
+            if is_first { error.as_str() } else { "the fixture was not built, as another of its trials shows" }
+        })?;
         let directory = self.scratch.join(&trial.label);
-        scratch::copy_tree(&built, &directory).map_err(|error| error.to_string())?;
+        scratch::copy_tree(built, &directory).map_err(|error| error.to_string())?;
         let library = library::path();
         for copy in &self.directives.copies {
             self.copy(copy, trial, &library, &directory)?;

@@ -23,6 +23,8 @@ pub enum Need {
     Program(String),
     /// A C header that the compiler finds.
     Header(String),
+    /// A flag with which the compiler can link a shared object.
+    LinkFlag(String),
 }
 
 impl FromStr for Need {
@@ -43,6 +45,7 @@ impl FromStr for Need {
         match word.split_once(':') {
             Some(("cmd", name)) => Ok(Self::Program(name.to_owned())),
             Some(("header", name)) => Ok(Self::Header(name.to_owned())),
+            Some(("links", flag)) => Ok(Self::LinkFlag(flag.to_owned())),
             Some(("arch", name)) => Ok(Self::Arch(name.to_owned())),
             _ => Err(not_understood()),
         }
@@ -69,6 +72,7 @@ impl Need {
             Self::Arch(name) => (env::consts::ARCH == name, format!("not {name}")),
             Self::Program(name) => (on_path(name), format!("no program {name}")),
             Self::Header(name) => (preprocesses(name), format!("no header {name}")),
+            Self::LinkFlag(flag) => (links_with(flag), format!("no linking with {flag}")),
         };
         (!met).then_some(otherwise)
     }
@@ -91,6 +95,10 @@ fn succeeds(command: &mut Command) -> bool {
 
 fn on_path(program: &str) -> bool {
     env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|directory| directory.join(program).is_file()))
+}
+
+fn links_with(flag: &str) -> bool {
+    succeeds(Command::new("cc").args(["-shared", "-fPIC", "-o", "/dev/null", "-x", "c", "/dev/null", flag]))
 }
 
 fn preprocesses(header: &str) -> bool {
