@@ -10,7 +10,6 @@
 //!   that no constructor of the object has run (see [`sopin_core::crti`]).
 
 use sopin_core::crti;
-use sopin_core::line::Text;
 use sopin_core::memory::OwnMemory;
 use sopin_core::object::{Dynamic, Object, ObjectError, file_name};
 use sopin_core::pages::PageVec;
@@ -50,11 +49,28 @@ impl Candidate {
         Ok(Self { loaded, object, dynamic, is_in_initialised_group: false })
     }
 
-    /// Whether its relocation is proven finished, given what of its RELRO still
-    /// maps the file.
+    /// Whether its relocation is proven finished, when constructors of its
+    /// group have begun to run, given what of its RELRO still maps the file.
     pub fn is_relocated(&self, relro_vmas: &[Vma]) -> bool {
-        let is_protected = !self.object.relro.is_empty() && !relro_vmas.iter().any(Vma::is_writable);
-        self.is_in_initialised_group || !self.dynamic.has_relocations || is_protected
+        self.is_in_initialised_group || !self.dynamic.has_relocations || self.has_protected_relro(relro_vmas)
+    }
+
+    /// Whether its relocation is proven finished, when a `dlopen` of something
+    /// that depends on it has returned. That alone is not enough: called from
+    /// inside another `dlopen` (from an interposed `malloc`, say), it returns a
+    /// handle of an object that the other one has not relocated yet. Such an
+    /// object has not announced itself either.
+    pub fn is_relocated_after_opening(&self, relro_vmas: &[Vma], memory: &OwnMemory, announce: usize) -> bool {
+        let is_protected = if self.object.relro.is_empty() {
+            !self.will_announce(memory, announce)
+        } else {
+            self.has_protected_relro(relro_vmas)
+        };
+        self.is_in_initialised_group && is_protected
+    }
+
+    fn has_protected_relro(&self, relro_vmas: &[Vma]) -> bool {
+        !self.object.relro.is_empty() && !relro_vmas.iter().any(Vma::is_writable)
     }
 
     /// Whether it will announce itself to `announce`, our `__gmon_start__`,
@@ -133,11 +149,10 @@ fn is_named(memory: &OwnMemory, candidate: &Candidate, needed: &[u8]) -> bool {
     candidate.dynamic.soname(memory, &mut buffer) == Some(needed)
 }
 
-/// The loader's name of an object, for messages about one whose mappings
-/// cannot be read; the executable has none.
-pub fn loader_name<'a>(memory: &OwnMemory, loaded: &Loaded, buffer: &'a mut [u8]) -> Text<'a> {
+/// The loader's name of an object, for one whose mappings do not tell it.
+pub fn loader_name<'a>(memory: &OwnMemory, loaded: &Loaded, buffer: &'a mut [u8]) -> &'a [u8] {
     match memory.read_string(loaded.name, buffer) {
-        Ok([]) | Err(_) => Text(b"the executable"),
-        Ok(name) => Text(name),
+        Ok([]) | Err(_) => b"the executable",
+        Ok(name) => name,
     }
 }

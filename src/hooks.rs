@@ -50,14 +50,13 @@ extern "C" fn announced(caller: usize) {
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = {
     extern "C" fn constructed() {
-        silence_panics();
         shielded(|| pinner::sweep(Event::Constructed));
     }
     constructed
 };
 
 /// A panic of ours must not print to the host's stderr.
-fn silence_panics() {
+pub fn silence_panics() {
     // The hook has no captures, so boxing it allocates nothing.
     std::panic::set_hook(std::boxed::Box::new(|_| {}));
 }

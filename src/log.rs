@@ -6,7 +6,7 @@
 //! opened a database there keeps its database. No descriptor is kept.
 
 use core::ffi::CStr;
-use core::fmt;
+use core::fmt::{self, Write as _};
 
 use sopin_core::line::Line;
 use sopin_core::settings::{Level, Settings};
@@ -14,6 +14,8 @@ use sopin_core::sys;
 
 /// Longest line in bytes: what a pipe takes in one piece (`PIPE_BUF`).
 const LINE: usize = 4096;
+/// The same for the complaint about the log file.
+const COMPLAINT: usize = 512;
 const STDERR: i32 = 2;
 
 /// Where messages go, and what has been said.
@@ -24,6 +26,8 @@ pub struct Log {
     causes: [Option<Cause>; 32],
     /// `SOPIN_LOG_FILE` could not be opened.
     uses_stderr_only: bool,
+    /// Not on the stack, which may be a small one of the host's.
+    buffer: Line<LINE>,
 }
 
 /// Why a system call or a step of ours left something unmodified.
@@ -68,7 +72,7 @@ impl Cause {
 impl Log {
     /// A log that knows no stderr yet.
     pub const fn new() -> Self {
-        Self { stderr: None, causes: [None; 32], uses_stderr_only: false }
+        Self { stderr: None, causes: [None; 32], uses_stderr_only: false, buffer: Line::new() }
     }
 
     /// Remembers what stderr is.
@@ -96,36 +100,40 @@ impl Log {
         if settings.level < level {
             return;
         }
-        let mut line = Line::<LINE>::format(format_args!("libsopin: {message}"));
+        self.buffer.clear();
+        // Writing to a Line cannot fail; what does not fit is cut.
+        let _ = write!(self.buffer, "libsopin: {message}");
         if let Some(path) = settings.log_file().filter(|_| !self.uses_stderr_only) {
-            match append(path, line.finish()) {
+            match append(path, self.buffer.finish()) {
                 Ok(()) => return,
                 Err(error) => {
                     self.uses_stderr_only = true;
                     let path = sopin_core::line::Text(path.to_bytes());
-                    let complaint = format_args!("libsopin: SOPIN_LOG_FILE: {path}: open: {error}; using stderr");
-                    self.to_stderr(Line::<LINE>::format(complaint).finish());
+                    let mut complaint = Line::<COMPLAINT>::new();
+                    let _ = write!(complaint, "libsopin: SOPIN_LOG_FILE: {path}: open: {error}; using stderr");
+                    to_stderr(self.stderr, complaint.finish());
                 }
             }
         }
-        self.to_stderr(line.finish());
+        to_stderr(self.stderr, self.buffer.finish());
     }
+}
 
-    fn to_stderr(&self, line: &[u8]) {
-        if self.stderr.is_none() || identity(STDERR) != self.stderr {
-            return;
-        }
-        // A pipe with room for PIPE_BUF bytes says so; anything else is
-        // always ready. POLLERR means that nobody reads the pipe.
-        if sys::poll_now(STDERR, libc::POLLOUT) != Ok(libc::POLLOUT) {
-            return;
-        }
-        let was_pending = sys::is_signal_pending(libc::SIGPIPE);
-        let written = sys::write(STDERR, line);
-        // The reader may have gone in between. All signals are blocked here.
-        if written == Err(sys::Errno(libc::EPIPE)) && !was_pending {
-            sys::discard_pending_signal(libc::SIGPIPE);
-        }
+/// Writes to stderr if that is still what it was.
+fn to_stderr(expected: Option<(u64, u64)>, line: &[u8]) {
+    if expected.is_none() || identity(STDERR) != expected {
+        return;
+    }
+    // A pipe with room for PIPE_BUF bytes says so; anything else is
+    // always ready. POLLERR means that nobody reads the pipe.
+    if sys::poll_now(STDERR, libc::POLLOUT) != Ok(libc::POLLOUT) {
+        return;
+    }
+    let was_pending = sys::is_signal_pending(libc::SIGPIPE);
+    let written = sys::write(STDERR, line);
+    // The reader may have gone in between. All signals are blocked here.
+    if written == Err(sys::Errno(libc::EPIPE)) && !was_pending {
+        sys::discard_pending_signal(libc::SIGPIPE);
     }
 }
 

@@ -40,6 +40,9 @@ pub enum Event {
 /// `SOPIN_MODE=off`, known after the first sweep.
 static IS_OFF: AtomicBool = AtomicBool::new(false);
 
+/// How often `sweep_unloaded` tries to see a list that no sweep overtakes.
+const MAX_ATTEMPTS: u32 = 4;
+
 /// Whether the user has turned pinning off.
 pub fn is_off() -> bool {
     IS_OFF.load(Ordering::Relaxed)
@@ -83,27 +86,37 @@ pub fn sweep(event: Event) {
         .and_then(|counters| sweep.run(&objects, root, counters));
     if let Err(cause) = done {
         registry::note_missed_sweep();
-        report::exposed(&mut sweep.guard, format_args!("objects just loaded"), cause);
+        report::all_exposed(&mut sweep.guard, cause);
     }
 }
 
-/// Forgets the objects that `dlclose` has unloaded.
+/// Forgets the objects that `dlclose` has unloaded. If other threads keep
+/// getting in between, the next sweep does.
 pub fn sweep_unloaded() {
     let Some(counters) = loader::counters() else { return };
     if is_off() || counters.subs == registry::recorded_counters().subs {
         return;
     }
     let mut objects = ObjectList::take();
-    let Ok(counters) = loader::snapshot(&mut objects) else { return };
-    let Some(mut guard) = registry::lock() else { return };
-    if !guard.is_initialised {
+    // The list is taken without the lock. What another sweep has recorded in
+    // between may be missing in it, and must not be forgotten for that.
+    for _ in 0..MAX_ATTEMPTS {
+        let generation = registry::generation();
+        let Ok(counters) = loader::snapshot(&mut objects) else { return };
+        let Some(mut guard) = registry::lock() else { return };
+        if !guard.is_initialised {
+            return;
+        }
+        if registry::generation() != generation {
+            continue;
+        }
+        sweep::forget_unloaded(&mut guard, &OwnMemory::new(), &objects);
+        // If something was loaded meanwhile it may lie where something known
+        // was: then the next sweep has to look at what is mapped there.
+        if counters.adds == registry::recorded_counters().adds {
+            registry::set_counters(&guard, counters);
+        }
         return;
-    }
-    sweep::forget_unloaded(&mut guard, &OwnMemory::new(), &objects);
-    // If something was loaded meanwhile it may lie where something known was:
-    // then the next sweep has to look at what is mapped there.
-    if counters.adds == registry::recorded_counters().adds {
-        registry::set_counters(&guard, counters);
     }
 }
 
@@ -113,6 +126,7 @@ fn initialise(guard: &mut Guard, memory: &OwnMemory, objects: &[Loaded]) {
         return;
     }
     guard.is_initialised = true;
+    hooks::silence_panics();
     guard.log.remember_stderr();
     let state = &mut **guard;
     let mut complaints = 0;
@@ -134,18 +148,17 @@ fn initialise(guard: &mut Guard, memory: &OwnMemory, objects: &[Loaded]) {
     IS_OFF.store(state.settings.mode == Mode::Off, Ordering::Relaxed);
     registry::prepare_for_forks();
     if state.settings.children == Children::Drop {
-        drop_own_preload(memory, objects);
+        drop_own_preload(memory, objects, &mut state.path_buffer);
     }
 }
 
-fn drop_own_preload(memory: &OwnMemory, objects: &[Loaded]) {
+fn drop_own_preload(memory: &OwnMemory, objects: &[Loaded], buffer: &mut [u8]) {
     let here = hooks::announcement_address();
     let own = objects.iter().find(|loaded| {
         let object = Object::read(memory, loaded.base, loaded.headers, loaded.header_count);
         object.is_ok_and(|object| object.span.contains(here))
     });
-    let mut buffer = [0; libc::PATH_MAX as usize];
-    if let Some(Ok(path)) = own.map(|own| memory.read_string(own.name, &mut buffer)) {
+    if let Some(Ok(path)) = own.map(|own| memory.read_string(own.name, buffer)) {
         environment::drop_from_preload(file_name(path));
     }
 }

@@ -21,6 +21,7 @@ use sopin_core::sys::{self, Result};
 
 use crate::loader::Counters;
 use crate::log::Log;
+use crate::sweep::Workspace;
 
 /// A nap, and how many of them before giving up: 10 seconds, which only a
 /// process that is being debugged thread by thread can reach.
@@ -38,6 +39,9 @@ pub struct Entry {
     seen: u32,
 }
 
+/// A path as the kernel limits it.
+pub type PathBuffer = [u8; libc::PATH_MAX as usize];
+
 /// Everything that the lock protects.
 pub struct State {
     /// Set once the settings have been read.
@@ -49,6 +53,10 @@ pub struct State {
     /// By the address of the object's program headers.
     entries: AddressMap<Entry>,
     walk: u32,
+    /// For paths: not on the stack, which may be a small one of the host's.
+    pub path_buffer: PathBuffer,
+    /// Memory of the next sweep.
+    pub workspace: Workspace,
 }
 
 struct Shared(UnsafeCell<State>);
@@ -63,6 +71,8 @@ static STATE: Shared = Shared(UnsafeCell::new(State {
     log: Log::new(),
     entries: AddressMap::new(),
     walk: 0,
+    path_buffer: [0; size_of::<PathBuffer>()],
+    workspace: Workspace::new(),
 }));
 static LOCK: RawMutex = RawMutex::INIT;
 /// Process and thread that hold the lock; 0 while nobody has said so.
@@ -72,6 +82,8 @@ static OWNER_THREAD: AtomicI32 = AtomicI32::new(0);
 /// The loader's counters when everything loaded was last known to be recorded.
 static ADDS: AtomicU64 = AtomicU64::new(0);
 static SUBS: AtomicU64 = AtomicU64::new(0);
+/// Counts how often the lock was released: unchanged means that no sweep ran.
+static RELEASES: AtomicU64 = AtomicU64::new(0);
 /// A sweep that should have happened did not.
 static MISSED: AtomicBool = AtomicBool::new(false);
 
@@ -100,6 +112,11 @@ pub fn has_missed_a_sweep() -> bool {
 /// Remembers that a sweep did not happen.
 pub fn note_missed_sweep() {
     MISSED.store(true, Ordering::Relaxed);
+}
+
+/// A number that changes with every sweep.
+pub fn generation() -> u64 {
+    RELEASES.load(Ordering::Acquire)
 }
 
 /// The lock, held; signals stay blocked until it is dropped.
@@ -160,6 +177,7 @@ impl Drop for Guard {
 fn release() {
     OWNER_THREAD.store(0, Ordering::Relaxed);
     OWNER_PROCESS.store(0, Ordering::Relaxed);
+    RELEASES.fetch_add(1, Ordering::Release);
     // SAFETY: the caller holds the lock: a guard, or the fork handlers after
     // `before_fork` has kept one.
     unsafe { LOCK.unlock() };
@@ -209,10 +227,17 @@ impl State {
         self.entries.insert(headers, Entry { witness, in_other_namespace, seen: self.walk })
     }
 
-    /// Marks the object as seen in this walk; whether it is recorded.
-    pub fn mark(&mut self, headers: usize) -> bool {
+    /// Whether something is recorded of the object.
+    pub fn is_recorded(&mut self, headers: usize) -> bool {
+        self.entries.get_mut(headers).is_some()
+    }
+
+    /// Marks the object, if it is recorded, as seen in this walk.
+    pub fn mark(&mut self, headers: usize) {
         let walk = self.walk;
-        self.entries.get_mut(headers).map(|entry| entry.seen = walk).is_some()
+        if let Some(entry) = self.entries.get_mut(headers) {
+            entry.seen = walk;
+        }
     }
 
     /// Forgets an object; what was recorded of it.

@@ -19,7 +19,7 @@ use sopin_core::memory::OwnMemory;
 use sopin_core::object::{Span, file_name};
 use sopin_core::plan::{Replacement, Source};
 use sopin_core::sys::{self, Errno, Fd};
-use sopin_core::vmas::{FileId, Maps};
+use sopin_core::vmas::{FileId, Maps, Protection};
 
 use crate::log::Cause;
 
@@ -61,11 +61,8 @@ impl Outcome {
 /// [`Source::Anonymous`] in the meantime.
 pub unsafe fn replace(memory: &OwnMemory, path: &[u8], replacements: &[Replacement]) -> Outcome {
     let mut outcome = Outcome::default();
-    for range in replacements.iter().filter(|range| range.source == Source::Anonymous) {
-        // SAFETY: per the caller.
-        let result = unsafe { replace_by_anonymous(memory, range) };
-        outcome.note(range.source, result);
-    }
+    // SAFETY: per the caller.
+    unsafe { replace_by_anonymous(memory, replacements, &mut outcome) };
     if replacements.iter().all(|range| range.source == Source::Anonymous) {
         return outcome;
     }
@@ -81,51 +78,85 @@ pub unsafe fn replace(memory: &OwnMemory, path: &[u8], replacements: &[Replaceme
     outcome
 }
 
-/// Scratch memory, unmapped when dropped but for what has moved away.
+/// Memory for the copies, unmapped when dropped but for what has moved away.
 struct Scratch {
-    span: Span,
+    rest: Span,
 }
 
 impl Scratch {
     fn new(len: usize) -> Result<Self, Cause> {
-        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        // All of a small object's pages at once are cheaper than one by one.
+        let populate = if len <= STEP { libc::MAP_POPULATE } else { 0 };
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | populate;
         // SAFETY: a new mapping at an address of the kernel's choice.
         let start =
             unsafe { sys::mmap(0, len, protection, flags, None) }.map_err(|errno| Cause::call("mmap", errno))?;
-        Ok(Self { span: Span { start, end: start + len } })
+        Ok(Self { rest: Span { start, end: start + len } })
+    }
+
+    /// Takes the first `len` bytes off.
+    fn take(&mut self, len: usize) -> Self {
+        let start = self.rest.start;
+        self.rest.start += len;
+        Self { rest: Span { start, end: start + len } }
+    }
+
+    /// Fills the memory with the bytes at `target` and moves it there.
+    ///
+    /// # Safety
+    /// As for [`replace`], for the pages at `target`.
+    unsafe fn take_place_of(mut self, target: usize, protection: Protection, memory: &OwnMemory) -> Result<(), Cause> {
+        let (copy, len) = (self.rest.start, self.rest.len());
+        // SAFETY: the scratch memory is ours.
+        unsafe { memory.copy(copy as *mut u8, target, len) }.map_err(|errno| Cause::call("process_vm_readv", errno))?;
+        if protection != libc::PROT_READ | libc::PROT_WRITE {
+            // SAFETY: nothing refers to the scratch memory.
+            unsafe { sys::mprotect(copy, len, protection) }.map_err(|errno| Cause::call("mprotect", errno))?;
+        }
+        // SAFETY: the source is one VMA of ours; the target gets the same
+        // bytes and protection, and per the caller nobody stores to it.
+        unsafe { sys::mremap_onto(copy, len, target) }.map_err(|errno| Cause::call("mremap", errno))?;
+        self.rest.start = self.rest.end;
+        Ok(())
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if !self.span.is_empty() {
+        if !self.rest.is_empty() {
             // SAFETY: ours, and nothing refers to it.
-            let _ = unsafe { sys::munmap(self.span.start, self.span.len()) };
+            let _ = unsafe { sys::munmap(self.rest.start, self.rest.len()) };
         }
     }
 }
 
+/// One scratch mapping serves all ranges, so that the steps of a large one end
+/// up as one VMA again: the kernel merges what comes from neighbouring offsets.
+///
 /// # Safety
 /// As for [`replace`].
-unsafe fn replace_by_anonymous(memory: &OwnMemory, range: &Replacement) -> Result<usize, Cause> {
-    let mut scratch = Scratch::new(range.span.len())?;
-    let mut target = range.span.start;
-    while target < range.span.end {
-        let len = STEP.min(range.span.end - target);
-        let copy = scratch.span.start;
-        // SAFETY: the scratch memory is ours and has at least `len` bytes left.
-        unsafe { memory.copy(copy as *mut u8, target, len) }.map_err(|errno| Cause::call("process_vm_readv", errno))?;
-        if range.protection != libc::PROT_READ | libc::PROT_WRITE {
-            // SAFETY: nothing refers to the scratch memory.
-            unsafe { sys::mprotect(copy, len, range.protection) }.map_err(|errno| Cause::call("mprotect", errno))?;
-        }
-        // SAFETY: the source is one VMA of ours; the target gets the same
-        // bytes and protection, and per the caller nobody stores to it.
-        unsafe { sys::mremap_onto(copy, len, target) }.map_err(|errno| Cause::call("mremap", errno))?;
-        scratch.span.start += len;
-        target += len;
+unsafe fn replace_by_anonymous(memory: &OwnMemory, replacements: &[Replacement], outcome: &mut Outcome) {
+    let ranges = || replacements.iter().filter(|range| range.source == Source::Anonymous);
+    let total = ranges().map(|range| range.span.len()).sum();
+    if total == 0 {
+        return;
     }
-    Ok(range.span.len())
+    let mut scratch = match Scratch::new(total) {
+        Ok(scratch) => scratch,
+        Err(cause) => return outcome.note(Source::Anonymous, Err(cause)),
+    };
+    for range in ranges() {
+        let mut target = range.span.start;
+        while target < range.span.end {
+            let step = scratch.take(STEP.min(range.span.end - target));
+            let len = step.rest.len();
+            // SAFETY: per the caller.
+            let result = unsafe { step.take_place_of(target, range.protection, memory) };
+            outcome.note(Source::Anonymous, result.map(|()| len));
+            target += len;
+        }
+    }
 }
 
 /// A sealed memfd with the bytes of all ranges that are not to become

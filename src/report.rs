@@ -10,16 +10,14 @@ use core::fmt;
 
 use sopin_core::line::Text;
 use sopin_core::plan::Outlook;
-use sopin_core::settings::{Level, Mode};
+use sopin_core::settings::{Level, Mode, Settings};
 
-use crate::log::Cause;
+use crate::log::{Cause, Log};
 use crate::registry::State;
 use crate::remap::Outcome;
 
 /// What became of one object.
-pub struct Report<'a> {
-    /// Path of the file.
-    pub path: &'a [u8],
+pub struct Report {
     /// What the plan has left.
     pub outlook: Outlook,
     /// What was done.
@@ -30,7 +28,7 @@ pub struct Report<'a> {
     pub micros: u64,
 }
 
-impl Report<'_> {
+impl Report {
     /// Why a writable or relocated range still maps the file.
     fn exposed_cause(&self) -> Option<Cause> {
         let threads = Cause::words("pin writable ranges", "other threads may be storing to them");
@@ -47,13 +45,15 @@ impl Report<'_> {
     }
 }
 
-/// Reports a pinned object.
-pub fn pinned(state: &mut State, report: &Report<'_>) {
-    let path = Text(report.path);
+/// Reports the pinned object whose path is the first `path_len` bytes of the
+/// path buffer.
+pub fn pinned(state: &mut State, path_len: usize, report: &Report) {
+    let State { settings, log, path_buffer, .. } = state;
+    let path = Text(path_buffer.get(..path_len).unwrap_or_default());
     let exposed_cause = report.exposed_cause();
     let cause = exposed_cause.or_else(|| report.degraded_cause());
-    if state.settings.level >= Level::Info {
-        let reached = match (exposed_cause, cause, state.settings.mode) {
+    if settings.level >= Level::Info {
+        let reached = match (exposed_cause, cause, settings.mode) {
             (Some(_), ..) => "exposed",
             (None, None, Mode::Full) => "full",
             _ => "relocated",
@@ -61,20 +61,32 @@ pub fn pinned(state: &mut State, report: &Report<'_>) {
         let (bytes, micros) = (report.outcome.bytes, report.micros);
         let figures = format_args!("{path}: {reached}, {bytes} bytes, {micros} us");
         match cause {
-            Some(cause) => state.log.line(&state.settings, Level::Info, format_args!("{figures}: {cause}")),
-            None => state.log.line(&state.settings, Level::Info, figures),
+            Some(cause) => log.line(settings, Level::Info, format_args!("{figures}: {cause}")),
+            None => log.line(settings, Level::Info, figures),
         }
     } else if let Some(cause) = exposed_cause {
-        exposed(state, format_args!("{path}"), cause);
+        exposed(state, path_len, cause);
     } else if let Some(cause) = cause {
         let message = format_args!("{path}: {cause}; read-only ranges left unmodified");
-        state.log.line(&state.settings, Level::Warn, message);
+        log.line(settings, Level::Warn, message);
     }
 }
 
-/// Reports an object that was left exposed.
-pub fn exposed(state: &mut State, object: fmt::Arguments<'_>, cause: Cause) {
-    if state.log.is_new(cause) || state.settings.level >= Level::Warn {
-        state.log.line(&state.settings, Level::Error, format_args!("{object}: {cause}; left unmodified"));
+/// Reports that the object whose name is the first `name_len` bytes of the path
+/// buffer was left exposed.
+pub fn exposed(state: &mut State, name_len: usize, cause: Cause) {
+    let State { settings, log, path_buffer, .. } = state;
+    let name = Text(path_buffer.get(..name_len).unwrap_or_default());
+    say_exposed(settings, log, format_args!("{name}"), cause);
+}
+
+/// Reports that what was just loaded was left exposed.
+pub fn all_exposed(state: &mut State, cause: Cause) {
+    say_exposed(&state.settings, &mut state.log, format_args!("the objects just loaded"), cause);
+}
+
+fn say_exposed(settings: &Settings, log: &mut Log, object: fmt::Arguments<'_>, cause: Cause) {
+    if log.is_new(cause) || settings.level >= Level::Warn {
+        log.line(settings, Level::Error, format_args!("{object}: {cause}; left unmodified"));
     }
 }

@@ -11,13 +11,13 @@ use sopin_core::pagemap::Pagemap;
 use sopin_core::pages::PageVec;
 use sopin_core::plan::{self, Replacement, Source, Terms};
 use sopin_core::settings::Level;
-use sopin_core::sys::{self, Errno, Result};
+use sopin_core::sys::{self, Errno};
 use sopin_core::vmas::{Maps, Vma};
 
 use crate::candidates::{self, Candidate, Stores};
 use crate::loader::{Counters, Loaded};
 use crate::log::Cause;
-use crate::registry::{self, Guard};
+use crate::registry::{self, Guard, PathBuffer};
 use crate::remap::{self, Outcome};
 use crate::report::{self, Report};
 use crate::{environment, hooks};
@@ -32,6 +32,12 @@ pub enum Root {
 }
 
 impl Root {
+    /// Whether the loader's lock is held: nothing is being loaded or unloaded
+    /// but by this thread.
+    fn has_loader_lock(self) -> bool {
+        matches!(self, Self::Containing(_))
+    }
+
     fn is(self, candidate: &Candidate) -> bool {
         match self {
             Self::Containing(address) => candidate.object.span.contains(address),
@@ -48,19 +54,19 @@ pub struct Sweep<'a> {
     /// An object that has yet to announce itself has run no code.
     trusts_announcements: bool,
     in_other_namespace: bool,
-    candidates: PageVec<Candidate>,
-    pagemap: OnceCell<Result<Pagemap>>,
+    work: Workspace,
+    pagemap: OnceCell<sys::Result<Pagemap>>,
 }
 
 impl<'a> Sweep<'a> {
     /// A sweep that has found nothing yet.
-    pub fn new(guard: Guard, memory: &'a OwnMemory, trusts_announcements: bool, in_other_namespace: bool) -> Self {
-        let (candidates, pagemap) = (PageVec::new(), OnceCell::new());
-        Self { guard, memory, trusts_announcements, in_other_namespace, candidates, pagemap }
+    pub fn new(mut guard: Guard, memory: &'a OwnMemory, trusts_announcements: bool, in_other_namespace: bool) -> Self {
+        let work = core::mem::take(&mut guard.workspace);
+        Self { guard, memory, trusts_announcements, in_other_namespace, work, pagemap: OnceCell::new() }
     }
 
     /// Pins what is new in `objects`, the loader's list at `counters`.
-    pub fn run(&mut self, objects: &[Loaded], root: Root, counters: Counters) -> core::result::Result<(), Cause> {
+    pub fn run(&mut self, objects: &[Loaded], root: Root, counters: Counters) -> Result<(), Cause> {
         let complete = self.pin_new(objects, root, counters)?;
         if complete && !self.in_other_namespace {
             registry::set_counters(&self.guard, counters);
@@ -68,43 +74,42 @@ impl<'a> Sweep<'a> {
         Ok(())
     }
 
-    /// Whether everything in `objects` is now recorded.
-    fn pin_new(&mut self, objects: &[Loaded], root: Root, counters: Counters) -> core::result::Result<bool, Cause> {
-        let out_of_memory = |errno: Errno| Cause::call("mmap", errno);
+    /// Whether everything in `objects` is now recorded and everything recorded
+    /// is in `objects`.
+    fn pin_new(&mut self, objects: &[Loaded], root: Root, counters: Counters) -> Result<bool, Cause> {
         let mut maps = match Maps::open() {
             Ok(maps) => maps,
             Err(errno) => return self.leave_all(objects, errno),
         };
-        self.find_candidates(objects, counters, &mut maps).map_err(out_of_memory)?;
-        let Some(root_index) = self.candidates.iter().position(|candidate| root.is(candidate)) else {
+        let has_unloaded = counters.subs != registry::recorded_counters().subs;
+        self.find_candidates(objects, has_unloaded || self.in_other_namespace, &mut maps)?;
+        if has_unloaded && root.has_loader_lock() {
+            forget_unloaded(&mut self.guard, self.memory, objects);
+        }
+        let is_up_to_date = !has_unloaded || root.has_loader_lock();
+        let Some(root_index) = self.work.candidates.iter().position(|candidate| root.is(candidate)) else {
             // Known already: the group came with it. What else is new belongs
             // to another thread.
-            return Ok(self.candidates.is_empty());
+            return Ok(is_up_to_date && self.work.candidates.is_empty());
         };
-        let all = self.candidates.len();
-        self.keep_relocated(root, root_index, objects, &mut maps).map_err(out_of_memory)?;
+        let all = self.work.candidates.len();
+        self.keep_relocated(root, root_index, objects, &mut maps)?;
         let stores = self.stores();
-        let mut buffers = Buffers::default();
-        for index in 0..self.candidates.len() {
-            let Some(candidate) = self.candidates.get(index).copied() else { break };
-            self.pin(&candidate, stores, &mut maps, &mut buffers).map_err(out_of_memory)?;
+        for index in 0..self.work.candidates.len() {
+            let Some(candidate) = self.work.candidates.get(index).copied() else { break };
+            self.pin(&candidate, stores, &mut maps)?;
         }
-        self.log_sweep(all);
-        Ok(self.candidates.len() == all)
-    }
-
-    fn log_sweep(&mut self, all: usize) {
-        let (kept, state) = (self.candidates.len(), &mut *self.guard);
+        let (kept, state) = (self.work.candidates.len(), &mut *self.guard);
         let message = format_args!("sweep: {all} objects new, {kept} of them ready to be pinned");
         state.log.line(&state.settings, Level::Debug, message);
+        Ok(is_up_to_date && kept == all)
     }
 
     /// Collects the objects that are not recorded. After an unload an object
-    /// may have come to lie where a recorded one was: what is mapped decides.
-    fn find_candidates(&mut self, objects: &[Loaded], counters: Counters, maps: &mut Maps) -> Result<()> {
-        let has_unloaded = counters.subs != registry::recorded_counters().subs || self.in_other_namespace;
+    /// may have come to lie where a recorded one was: then what is mapped decides.
+    fn find_candidates(&mut self, objects: &[Loaded], has_unloaded: bool, maps: &mut Maps) -> Result<(), Cause> {
         for loaded in objects {
-            let is_recorded = self.guard.mark(loaded.headers);
+            let is_recorded = self.guard.is_recorded(loaded.headers);
             if is_recorded && !has_unloaded {
                 continue;
             }
@@ -114,164 +119,203 @@ impl<'a> Sweep<'a> {
                     if let Some(entry) = self.guard.forget(loaded.headers) {
                         remap::unmap_witness(entry.witness);
                     }
-                    self.candidates.push(candidate)?;
+                    self.work.candidates.push(candidate).map_err(no_memory)?;
                 }
-                Err(cause) => {
-                    self.guard.record(loaded.headers, Span::default(), self.in_other_namespace)?;
-                    let mut buffer = [0; libc::PATH_MAX as usize];
-                    let name = candidates::loader_name(self.memory, loaded, &mut buffer);
-                    report::exposed(&mut self.guard, format_args!("{name}"), cause);
-                }
+                Err(cause) => self.leave(loaded, cause)?,
             }
-        }
-        if has_unloaded && !self.in_other_namespace {
-            forget_unloaded(&mut self.guard, self.memory, objects);
         }
         Ok(())
     }
 
     /// Drops the candidates that are not proven relocated and, where the
     /// loader's lock is not held, those that might be unloaded meanwhile.
-    fn keep_relocated(&mut self, root: Root, root_index: usize, objects: &[Loaded], maps: &mut Maps) -> Result<()> {
-        let only_group = matches!(root, Root::Dynamic(_)) && !self.in_other_namespace;
-        let mut relro = PageVec::new();
-        let mut unproven = only_group;
-        for index in 0..self.candidates.len() {
-            let Some(candidate) = self.candidates.get(index) else { break };
-            maps.file_backed_in(candidate.object.relro, &mut relro)?;
-            unproven |= !candidate.is_relocated(&relro);
-        }
-        if !unproven {
+    fn keep_relocated(
+        &mut self,
+        root: Root,
+        root_index: usize,
+        objects: &[Loaded],
+        maps: &mut Maps,
+    ) -> Result<(), Cause> {
+        let only_group = !root.has_loader_lock() && !self.in_other_namespace;
+        if !only_group && self.all_are_relocated(maps)? {
             return Ok(());
         }
-        candidates::mark_group(self.memory, &mut self.candidates, root_index)?;
-        if !only_group {
-            // The loader relocates the executable's group before any code runs.
-            let executable = objects.first().map(|first| first.headers);
-            if let Some(index) =
-                self.candidates.iter().position(|candidate| Some(candidate.loaded.headers) == executable)
-            {
-                candidates::mark_group(self.memory, &mut self.candidates, index)?;
-            }
-        }
+        let candidates = &mut self.work.candidates;
+        let marked = candidates::mark_group(self.memory, candidates, root_index);
+        // The loader relocates the executable's group before any code runs.
+        let executable = objects.first().map(|first| first.headers);
+        let executable = candidates.iter().position(|candidate| Some(candidate.loaded.headers) == executable);
+        let marked = match executable {
+            Some(index) if !only_group => marked.and_then(|()| candidates::mark_group(self.memory, candidates, index)),
+            _ => marked,
+        };
+        marked.map_err(no_memory)?;
+        let announce = hooks::announcement_address();
         let mut kept = 0;
-        for index in 0..self.candidates.len() {
-            let Some(candidate) = self.candidates.get(index).copied() else { break };
-            maps.file_backed_in(candidate.object.relro, &mut relro)?;
-            if candidate.is_in_initialised_group || !only_group && candidate.is_relocated(&relro) {
-                if let Some(slot) = self.candidates.get_mut(kept) {
-                    *slot = candidate;
-                }
+        for index in 0..candidates.len() {
+            let Some(candidate) = candidates.get(index).copied() else { break };
+            maps.file_backed_in(candidate.object.relro, &mut self.work.vmas).map_err(no_maps)?;
+            let is_relocated = if only_group {
+                candidate.is_relocated_after_opening(&self.work.vmas, self.memory, announce)
+            } else {
+                candidate.is_relocated(&self.work.vmas)
+            };
+            if let (true, Some(slot)) = (is_relocated, candidates.get_mut(kept)) {
+                *slot = candidate;
                 kept += 1;
             }
         }
-        self.candidates.truncate(kept);
+        candidates.truncate(kept);
         Ok(())
+    }
+
+    /// Whether every candidate's own mappings prove that it is relocated.
+    fn all_are_relocated(&mut self, maps: &mut Maps) -> Result<bool, Cause> {
+        for candidate in self.work.candidates.iter() {
+            maps.file_backed_in(candidate.object.relro, &mut self.work.vmas).map_err(no_maps)?;
+            if !candidate.is_relocated(&self.work.vmas) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn stores(&self) -> Stores {
         if self.guard.blocks_signals() && environment::has_one_thread() {
             Stores::NoOtherThread
         } else if self.trusts_announcements {
-            Stores::with_threads(self.memory, hooks::announcement_address(), &self.candidates)
+            Stores::with_threads(self.memory, hooks::announcement_address(), &self.work.candidates)
         } else {
             Stores::Possible
         }
     }
 
     /// Pins one object, records and reports it.
-    fn pin(&mut self, candidate: &Candidate, stores: Stores, maps: &mut Maps, buffers: &mut Buffers) -> Result<()> {
+    fn pin(&mut self, candidate: &Candidate, stores: Stores, maps: &mut Maps) -> Result<(), Cause> {
         let begin = sys::monotonic_ns();
-        let Buffers { vmas, replacements, runs, path } = buffers;
-        maps.file_backed_in(candidate.object.span, vmas)?;
-        let Some(lowest) = vmas.first().copied() else {
+        // Room for the record first: what is pinned must not be forgotten.
+        self.record(&candidate.loaded, Span::default())?;
+        maps.file_backed_in(candidate.object.span, &mut self.work.vmas).map_err(no_maps)?;
+        let Some(lowest) = self.work.vmas.first().copied() else {
             // The vDSO, or an object that the program has remapped.
-            return self.guard.record(candidate.loaded.headers, Span::default(), self.in_other_namespace);
+            return Ok(());
         };
-        let path_len = maps.path_at(lowest.span.start, path)?.len();
-        let path = path.get(..path_len).unwrap_or_default();
-        if !self.guard.settings.selects(path) {
-            let state = &mut *self.guard;
+        let path_len = self.read_path(&candidate.loaded, lowest.span.start, maps);
+        let state = &mut *self.guard;
+        let path = state.path_buffer.get(..path_len).unwrap_or_default();
+        if !state.settings.selects(path) {
             state.log.line(&state.settings, Level::Info, format_args!("{}: excluded", Text(path)));
-            return state.record(candidate.loaded.headers, Span::default(), self.in_other_namespace);
+            return Ok(());
         }
         let terms = Terms {
-            mode: self.guard.settings.mode,
+            mode: state.settings.mode,
             has_text_relocations: candidate.dynamic.has_text_relocations,
             stores_possible: stores.possible_to(self.memory, hooks::announcement_address(), candidate),
         };
-        let outlook = plan::plan(&candidate.object, vmas, terms, replacements)?;
-        let modified = self.leave_modified_pages(replacements, runs)?;
-        // Room for the record first: what is pinned must not be forgotten.
-        self.guard.record(candidate.loaded.headers, Span::default(), self.in_other_namespace)?;
+        let Workspace { vmas, replacements, runs, .. } = &mut self.work;
+        let outlook = plan::plan(&candidate.object, vmas, terms, replacements).map_err(no_memory)?;
+        let modified = leave_modified_pages(&self.pagemap, replacements, runs).map_err(no_memory)?;
         // SAFETY: the ranges belong to an object that is relocated and cannot
         // be unloaded during the sweep; where stores are possible the plan has
         // no writable range.
         let outcome = unsafe { remap::replace(self.memory, path, replacements) };
-        let witness = witness(maps, path, vmas, replacements, &outcome);
-        self.guard.record(candidate.loaded.headers, witness, self.in_other_namespace)?;
+        let witness = witness(maps, &state.path_buffer, vmas, replacements, &outcome);
+        self.record(&candidate.loaded, witness)?;
         let micros = (sys::monotonic_ns() - begin) / 1000;
-        report::pinned(&mut self.guard, &Report { path, outlook, outcome, modified, micros });
+        report::pinned(&mut self.guard, path_len, &Report { outlook, outcome, modified, micros });
         Ok(())
     }
 
-    /// Takes the pages that were modified in memory out of the ranges that are
-    /// to be replaced by the file's bytes; how many bytes they are. If that
-    /// cannot be found out, no such range is replaced.
-    fn leave_modified_pages(
-        &self,
-        replacements: &mut PageVec<Replacement>,
-        runs: &mut PageVec<Replacement>,
-    ) -> Result<core::result::Result<usize, Cause>> {
-        runs.clear();
-        let mut modified = Ok(0);
-        for range in replacements.iter() {
-            if range.source != Source::Copy {
-                runs.push(*range)?;
-                continue;
-            }
-            let pagemap = self.pagemap.get_or_init(Pagemap::open).as_ref();
-            let found = pagemap.map_err(|errno| *errno).and_then(|pagemap| {
-                pagemap.for_each_unmodified(range.span, |span| {
-                    let offset = range.offset + (span.start - range.span.start) as u64;
-                    runs.push(Replacement { span, offset, ..*range })
-                })
-            });
-            match (found, &mut modified) {
-                (Ok(bytes), Ok(sum)) => *sum += bytes,
-                (Ok(_), Err(_)) => {}
-                (Err(errno), modified) => *modified = Err(Cause::call("read /proc/self/pagemap", errno)),
-            }
+    /// Reads the path of the file mapped at `address` into the path buffer,
+    /// with a NUL behind it; its length. If the mappings do not tell it the
+    /// loader's name has to do.
+    fn read_path(&mut self, loaded: &Loaded, address: usize, maps: &mut Maps) -> usize {
+        let buffer = &mut self.guard.path_buffer;
+        let (path, end) = buffer.split_at_mut(size_of::<PathBuffer>() - 1);
+        end.fill(0);
+        let len = match maps.path_at(address, path) {
+            Ok(path) => path.len(),
+            Err(_) => candidates::loader_name(self.memory, loaded, path).len(),
+        };
+        if let Some(end) = buffer.get_mut(len) {
+            *end = 0;
         }
-        if modified.is_err() {
-            runs.clear();
-            for range in replacements.iter().filter(|range| range.source != Source::Copy) {
-                runs.push(*range)?;
-            }
-        }
-        core::mem::swap(replacements, runs);
-        Ok(modified)
+        len
+    }
+
+    fn record(&mut self, loaded: &Loaded, witness: Span) -> Result<(), Cause> {
+        let in_other_namespace = self.in_other_namespace;
+        self.guard.record(loaded.headers, witness, in_other_namespace).map_err(no_memory)
+    }
+
+    /// Records an object as left alone because of `cause`.
+    fn leave(&mut self, loaded: &Loaded, cause: Cause) -> Result<(), Cause> {
+        self.record(loaded, Span::default())?;
+        let len = candidates::loader_name(self.memory, loaded, &mut self.guard.path_buffer).len();
+        report::exposed(&mut self.guard, len, cause);
+        Ok(())
     }
 
     /// The mappings cannot be read: leaves every new object alone. Those that
     /// came while the process was short of something are tried again later.
-    fn leave_all(&mut self, objects: &[Loaded], errno: Errno) -> core::result::Result<bool, Cause> {
+    fn leave_all(&mut self, objects: &[Loaded], errno: Errno) -> Result<bool, Cause> {
         let cause = Cause::call("open /proc/self/maps", errno);
         if matches!(errno.0, libc::EMFILE | libc::ENFILE | libc::ENOMEM) {
             return Err(cause);
         }
         for loaded in objects {
-            if self.guard.mark(loaded.headers) {
-                continue;
+            if !self.guard.is_recorded(loaded.headers) {
+                self.leave(loaded, cause)?;
             }
-            let recorded = self.guard.record(loaded.headers, Span::default(), self.in_other_namespace);
-            recorded.map_err(|errno| Cause::call("mmap", errno))?;
-            let mut buffer = [0; libc::PATH_MAX as usize];
-            let name = candidates::loader_name(self.memory, loaded, &mut buffer);
-            report::exposed(&mut self.guard, format_args!("{name}"), cause);
         }
         Ok(true)
     }
+}
+
+fn no_memory(errno: Errno) -> Cause {
+    Cause::call("mmap", errno)
+}
+
+fn no_maps(errno: Errno) -> Cause {
+    Cause::call("read /proc/self/maps", errno)
+}
+
+/// Takes the pages that were modified in memory out of the ranges that are to
+/// be replaced by the file's bytes; how many bytes they are, or why that
+/// cannot be found out: then no such range is replaced.
+fn leave_modified_pages(
+    pagemap: &OnceCell<sys::Result<Pagemap>>,
+    replacements: &mut PageVec<Replacement>,
+    runs: &mut PageVec<Replacement>,
+) -> sys::Result<Result<usize, Cause>> {
+    runs.clear();
+    let mut modified = Ok(0);
+    for range in replacements.iter() {
+        if range.source != Source::Copy {
+            runs.push(*range)?;
+            continue;
+        }
+        let pagemap = pagemap.get_or_init(Pagemap::open).as_ref();
+        let found = pagemap.map_err(|errno| *errno).and_then(|pagemap| {
+            pagemap.for_each_unmodified(range.span, |span| {
+                let offset = range.offset + (span.start - range.span.start) as u64;
+                runs.push(Replacement { span, offset, ..*range })
+            })
+        });
+        match (found, &mut modified) {
+            (Ok(bytes), Ok(sum)) => *sum += bytes,
+            (Ok(_), Err(_)) => {}
+            (Err(errno), modified) => *modified = Err(Cause::call("read /proc/self/pagemap", errno)),
+        }
+    }
+    if modified.is_err() {
+        runs.clear();
+        for range in replacements.iter().filter(|range| range.source != Source::Copy) {
+            runs.push(*range)?;
+        }
+    }
+    core::mem::swap(replacements, runs);
+    Ok(modified)
 }
 
 /// Forgets the objects that are no longer in `objects`, the loader's list.
@@ -294,36 +338,36 @@ fn is_as_loaded(candidate: &Candidate, maps: &mut Maps) -> bool {
     matches!(maps.file_backed_at(candidate.object.dynamic), Ok(Some(_)))
 }
 
-/// Maps the witness page of an object whose text no longer maps its file.
-fn witness(maps: &mut Maps, path: &[u8], vmas: &[Vma], replaced: &[Replacement], outcome: &Outcome) -> Span {
+/// Maps the witness page of an object whose text no longer maps its file, the
+/// one of the path in `path`.
+fn witness(maps: &mut Maps, path: &PathBuffer, vmas: &[Vma], replaced: &[Replacement], outcome: &Outcome) -> Span {
     let text = replaced.iter().find(|range| range.source == Source::Copy && range.protection & libc::PROT_EXEC != 0);
     let (Some(text), None, Some(file)) = (text, outcome.read_only_failure, plan::file_of(vmas)) else {
         return Span::default();
     };
-    let mut buffer = [0; libc::PATH_MAX as usize];
-    match buffer.get_mut(..path.len()) {
-        Some(start) if path.len() < libc::PATH_MAX as usize => start.copy_from_slice(path),
-        _ => return Span::default(),
-    }
-    let path = CStr::from_bytes_until_nul(&buffer).unwrap_or_default();
+    let path = CStr::from_bytes_until_nul(path).unwrap_or_default();
     remap::map_witness(maps, path, file, text.offset)
 }
 
-/// Memory that is used again for every object of a sweep.
-struct Buffers {
+/// Memory that is used again in every sweep.
+#[derive(Default)]
+pub struct Workspace {
+    candidates: PageVec<Candidate>,
     vmas: PageVec<Vma>,
     replacements: PageVec<Replacement>,
     runs: PageVec<Replacement>,
-    path: [u8; libc::PATH_MAX as usize],
 }
 
-impl Default for Buffers {
-    fn default() -> Self {
-        Self {
-            vmas: PageVec::new(),
-            replacements: PageVec::new(),
-            runs: PageVec::new(),
-            path: [0; libc::PATH_MAX as usize],
-        }
+impl Workspace {
+    /// No memory yet.
+    pub const fn new() -> Self {
+        Self { candidates: PageVec::new(), vmas: PageVec::new(), replacements: PageVec::new(), runs: PageVec::new() }
+    }
+}
+
+impl Drop for Sweep<'_> {
+    fn drop(&mut self) {
+        self.work.candidates.clear();
+        self.guard.workspace = core::mem::take(&mut self.work);
     }
 }

@@ -25,6 +25,12 @@ impl<const N: usize> Line<N> {
         line
     }
 
+    /// Empties the line.
+    pub const fn clear(&mut self) {
+        self.len = 0;
+        self.cut = false;
+    }
+
     /// What has been written so far.
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()

@@ -30,8 +30,8 @@ unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 /// is refused (kernels before 4.8 under a container's seccomp profile),
 /// `/proc/self/mem`. Holds a descriptor in the second case, so it is made for
 /// one sweep and dropped after it.
-#[derive(Default)]
 pub struct OwnMemory {
+    pid: i32,
     /// Opened when `process_vm_readv` has failed with something other than
     /// a bad address.
     file: OnceCell<Result<Fd>>,
@@ -39,8 +39,8 @@ pub struct OwnMemory {
 
 impl OwnMemory {
     /// A reader that has opened nothing yet.
-    pub const fn new() -> Self {
-        Self { file: OnceCell::new() }
+    pub fn new() -> Self {
+        Self { pid: sys::getpid(), file: OnceCell::new() }
     }
 
     /// Copies exactly `len` bytes from `from` to `to`. On error some bytes of
@@ -52,7 +52,7 @@ impl OwnMemory {
     pub unsafe fn copy(&self, to: *mut u8, from: usize, len: usize) -> Result<()> {
         if self.file.get().is_none() {
             // SAFETY: per the caller.
-            match unsafe { sys::copy_own_memory(to, from, len) } {
+            match unsafe { sys::copy_process_memory(self.pid, to, from, len) } {
                 Ok(copied) if copied == len => return Ok(()),
                 Ok(_) | Err(Errno(libc::EFAULT)) => return Err(Errno(libc::EFAULT)),
                 Err(_) => {}
@@ -98,6 +98,12 @@ impl OwnMemory {
             len += step;
         }
         Err(Errno(libc::ENAMETOOLONG))
+    }
+}
+
+impl Default for OwnMemory {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -74,10 +74,41 @@ pub fn set_errno(value: i32) {
     unsafe { *libc::__errno_location() = value }
 }
 
+/// An argument of a system call. `syscall(2)` is variadic and takes words: an
+/// `int` would leave the upper half of its word to chance.
+trait Word {
+    fn word(self) -> usize;
+}
+
+macro_rules! integer_words {
+    ($($integer:ty),*) => {$(
+        impl Word for $integer {
+            #[expect(clippy::allow_attributes, reason = "which casts lose a sign depends on the type")]
+            #[allow(clippy::cast_sign_loss)]
+            fn word(self) -> usize {
+                self as usize
+            }
+        }
+    )*};
+}
+integer_words!(i32, u32, i64, u64, usize);
+
+impl<T> Word for *const T {
+    fn word(self) -> usize {
+        self.expose_provenance()
+    }
+}
+
+impl<T> Word for *mut T {
+    fn word(self) -> usize {
+        self.expose_provenance()
+    }
+}
+
 /// Makes a system call with the arguments widened to words.
 macro_rules! raw {
     ($number:expr $(, $argument:expr)* $(,)?) => {{
-        let value: c_long = libc::syscall($number $(, $argument)*);
+        let value: c_long = libc::syscall($number $(, Word::word($argument))*);
         if value == -1 { Err(Errno(errno())) } else { Ok(value.cast_unsigned() as usize) }
     }};
 }
@@ -113,7 +144,7 @@ impl Drop for Fd {
     fn drop(&mut self) {
         // SAFETY: the descriptor is owned by this value. An error of close
         // leaves nothing to do: Linux frees the number in any case.
-        unsafe { libc::syscall(libc::SYS_close, self.0) };
+        let _ = unsafe { raw!(libc::SYS_close, self.0) };
     }
 }
 
@@ -219,7 +250,7 @@ pub fn nap(nanoseconds: i64) {
     let time = libc::timespec { tv_sec: 0, tv_nsec: nanoseconds };
     let none = core::ptr::null::<c_void>();
     // SAFETY: a live timespec; the remaining time is not asked for.
-    unsafe { libc::syscall(libc::SYS_nanosleep, &raw const time, none) };
+    let _ = unsafe { raw!(libc::SYS_nanosleep, &raw const time, none) };
 }
 
 /// Monotonic time in nanoseconds.
@@ -241,16 +272,15 @@ pub unsafe fn ioctl<T>(fd: &Fd, request: u64, argument: &mut T) -> Result<usize>
     unsafe { raw!(libc::SYS_ioctl, fd.raw(), request, &raw mut *argument) }
 }
 
-/// Copies `len` bytes from any address of this process to `to` with
-/// `process_vm_readv(2)` on oneself; the number of bytes copied. A page that
-/// cannot be read gives `EFAULT` or a short count, never a signal.
+/// Copies `len` bytes from any address of process `pid` to `to` with
+/// `process_vm_readv(2)`; the number of bytes copied. A page that cannot be
+/// read gives `EFAULT` or a short count, never a signal.
 ///
 /// # Safety
 /// `[to, to + len)` must be writable memory of the caller that nothing else uses.
-pub unsafe fn copy_own_memory(to: *mut u8, from: usize, len: usize) -> Result<usize> {
+pub unsafe fn copy_process_memory(pid: i32, to: *mut u8, from: usize, len: usize) -> Result<usize> {
     let local = libc::iovec { iov_base: to.cast(), iov_len: len };
     let remote = libc::iovec { iov_base: from as *mut c_void, iov_len: len };
-    let pid = getpid();
     let (local, remote) = (&raw const local, &raw const remote);
     // SAFETY: two live iovecs; the kernel writes only to the caller's buffer.
     unsafe { raw!(libc::SYS_process_vm_readv, pid, local, 1, remote, 1, 0) }
@@ -331,7 +361,7 @@ impl Drop for SignalsBlocked {
         let none = core::ptr::null::<c_void>();
         let how = libc::SIG_SETMASK;
         // SAFETY: one live 8-byte mask; the old one is not asked for.
-        unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, &raw const self.0, none, 8) };
+        let _ = unsafe { raw!(libc::SYS_rt_sigprocmask, how, &raw const self.0, none, 8) };
     }
 }
 
@@ -342,7 +372,7 @@ pub fn discard_pending_signal(number: c_int) {
     let none = core::ptr::null::<c_void>();
     let (mask, zero) = (&raw const mask, &raw const zero);
     // SAFETY: a live 8-byte mask and timespec; no siginfo is asked for.
-    unsafe { libc::syscall(libc::SYS_rt_sigtimedwait, mask, none, zero, 8) };
+    let _ = unsafe { raw!(libc::SYS_rt_sigtimedwait, mask, none, zero, 8) };
 }
 
 /// Whether signal `number` is pending for the calling thread.
@@ -378,7 +408,7 @@ mod tests {
     fn reading_unmapped_memory_is_an_error_not_a_signal() {
         let mut byte = 0;
         // SAFETY: the target is a live local.
-        let read = unsafe { copy_own_memory(&raw mut byte, 8, 1) };
+        let read = unsafe { copy_process_memory(getpid(), &raw mut byte, 8, 1) };
         assert_eq!(read, Err(Errno(libc::EFAULT)));
     }
 

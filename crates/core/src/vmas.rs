@@ -101,14 +101,7 @@ impl Maps {
             Err(Errno(libc::ENOENT)) => open(c"/proc/self/maps"),
             other => other,
         }?;
-        let mut maps = Self { file, source: Source::Query };
-        // Any answer but "there is no VMA at or above 0" says that the ioctl
-        // cannot be used: ENOTTY by older kernels, EPERM and others by filters.
-        match maps.query(0, 0, None) {
-            Ok(_) | Err(Errno(libc::ENOENT)) => {}
-            Err(_) => maps.reread()?,
-        }
-        Ok(maps)
+        Ok(Self { file, source: Source::Query })
     }
 
     /// Forgets what was read of the mappings before they were changed.
@@ -142,12 +135,18 @@ impl Maps {
     /// The path of the file mapped at `address`, as `/proc/PID/maps` shows it:
     /// absolute, with " (deleted)" behind the path of an unlinked file.
     pub fn path_at<'a>(&mut self, address: usize, buffer: &'a mut [u8]) -> Result<&'a [u8]> {
-        match &self.source {
-            Source::Query => {
-                let answer = self.query(address, 0, Some(buffer))?;
-                let len = (answer.vma_name_size as usize).saturating_sub(1);
-                Ok(buffer.get(..len).unwrap_or_default())
+        if matches!(self.source, Source::Query) {
+            match self.query(address, 0, Some(&mut *buffer)) {
+                Ok(answer) => {
+                    let len = (answer.vma_name_size as usize).saturating_sub(1);
+                    return Ok(buffer.get(..len).unwrap_or_default());
+                }
+                Err(error @ Errno(libc::ENOENT | libc::ENAMETOOLONG)) => return Err(error),
+                Err(_) => self.reread()?,
             }
+        }
+        match &self.source {
+            Source::Query => Err(Errno(libc::ENOENT)),
             Source::Text { text, entries } => {
                 let entry = entries.iter().find(|entry| entry.vma.span.contains(address)).ok_or(Errno(libc::ENOENT))?;
                 let (start, end) = entry.path;
@@ -157,12 +156,16 @@ impl Maps {
     }
 
     fn file_backed_at_or_after(&mut self, address: usize) -> Result<Option<Vma>> {
+        if matches!(self.source, Source::Query) {
+            match self.query(address, QUERY_COVERING_OR_NEXT | QUERY_FILE_BACKED, None) {
+                Ok(answer) => return Ok(Some(vma_of_answer(&answer))),
+                Err(Errno(libc::ENOENT)) => return Ok(None),
+                // ENOTTY of older kernels, EPERM and others of filters.
+                Err(_) => self.reread()?,
+            }
+        }
         match &self.source {
-            Source::Query => match self.query(address, QUERY_COVERING_OR_NEXT | QUERY_FILE_BACKED, None) {
-                Ok(answer) => Ok(Some(vma_of_answer(&answer))),
-                Err(Errno(libc::ENOENT)) => Ok(None),
-                Err(error) => Err(error),
-            },
+            Source::Query => Ok(None),
             Source::Text { entries, .. } => {
                 let first = entries.partition_point(|entry| entry.vma.span.end <= address);
                 let rest = entries.get(first..).unwrap_or_default();
