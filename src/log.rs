@@ -63,6 +63,12 @@ impl Cause {
         Self { operation, reason: Reason::Errno(errno) }
     }
 
+    /// Whether an object that cannot be read for this cause may simply be gone:
+    /// its memory is unmapped or something else by now.
+    pub fn may_mean_unloaded(self) -> bool {
+        matches!(self.reason, Reason::Words(_) | Reason::Errno(sys::Errno(libc::EFAULT)))
+    }
+
     /// A decision.
     pub const fn words(operation: &'static str, words: &'static str) -> Self {
         Self { operation, reason: Reason::Words(words) }

@@ -82,7 +82,7 @@ impl<'a> Sweep<'a> {
             Err(errno) => return self.leave_all(objects, errno),
         };
         let has_unloaded = counters.subs != registry::recorded_counters().subs;
-        self.find_candidates(objects, has_unloaded || self.in_other_namespace, &mut maps)?;
+        self.find_candidates(objects, has_unloaded || self.in_other_namespace, root, &mut maps)?;
         if has_unloaded && root.has_loader_lock() {
             forget_unloaded(&mut self.guard, self.memory, objects);
         }
@@ -107,7 +107,13 @@ impl<'a> Sweep<'a> {
 
     /// Collects the objects that are not recorded. After an unload an object
     /// may have come to lie where a recorded one was: then what is mapped decides.
-    fn find_candidates(&mut self, objects: &[Loaded], has_unloaded: bool, maps: &mut Maps) -> Result<(), Cause> {
+    fn find_candidates(
+        &mut self,
+        objects: &[Loaded],
+        has_unloaded: bool,
+        root: Root,
+        maps: &mut Maps,
+    ) -> Result<(), Cause> {
         for loaded in objects {
             let is_recorded = self.guard.is_recorded(loaded.headers);
             if is_recorded && !has_unloaded {
@@ -121,6 +127,8 @@ impl<'a> Sweep<'a> {
                     }
                     self.work.candidates.push(candidate).map_err(no_memory)?;
                 }
+                // Another thread may have unloaded it since the list was taken.
+                Err(cause) if !root.has_loader_lock() && cause.may_mean_unloaded() => {}
                 Err(cause) => self.leave(loaded, cause)?,
             }
         }
