@@ -9,6 +9,7 @@
 //! * **Nobody is storing to it.** Proof is that this is the only thread, or
 //!   that no constructor of the object has run (see [`sopin_core::crti`]).
 
+use sopin_core::cause::Cause;
 use sopin_core::crti;
 use sopin_core::memory::OwnMemory;
 use sopin_core::object::{Dynamic, Object, ObjectError, file_name};
@@ -17,7 +18,6 @@ use sopin_core::sys::Result;
 use sopin_core::vmas::Vma;
 
 use crate::loader::Loaded;
-use crate::log::Cause;
 
 /// Longest SONAME and path that names are compared with, in bytes.
 const NAME: usize = 512;

@@ -8,6 +8,7 @@
 use core::ffi::CStr;
 use core::fmt::{self, Write as _};
 
+use sopin_core::cause::Cause;
 use sopin_core::line::Line;
 use sopin_core::settings::{Level, Settings};
 use sopin_core::sys;
@@ -28,51 +29,6 @@ pub struct Log {
     uses_stderr_only: bool,
     /// Not on the stack, which may be a small one of the host's.
     buffer: Line<LINE>,
-}
-
-/// Why a system call or a step of ours left something unmodified.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cause {
-    /// What was attempted: a system call, or words.
-    pub operation: &'static str,
-    /// Why it did not work.
-    pub reason: Reason,
-}
-
-/// Why an operation did not work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// The kernel said so.
-    Errno(sys::Errno),
-    /// We decided so.
-    Words(&'static str),
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.reason {
-            Reason::Errno(errno) => write!(f, "{}: {errno}", self.operation),
-            Reason::Words(words) => write!(f, "{}: {words}", self.operation),
-        }
-    }
-}
-
-impl Cause {
-    /// A system call that failed.
-    pub const fn call(operation: &'static str, errno: sys::Errno) -> Self {
-        Self { operation, reason: Reason::Errno(errno) }
-    }
-
-    /// Whether an object that cannot be read for this cause may simply be gone:
-    /// its memory is unmapped or something else by now.
-    pub fn may_mean_unloaded(self) -> bool {
-        matches!(self.reason, Reason::Words(_) | Reason::Errno(sys::Errno(libc::EFAULT)))
-    }
-
-    /// A decision.
-    pub const fn words(operation: &'static str, words: &'static str) -> Self {
-        Self { operation, reason: Reason::Words(words) }
-    }
 }
 
 impl Log {
@@ -135,12 +91,8 @@ fn to_stderr(expected: Option<(u64, u64)>, line: &[u8]) {
     if sys::poll_now(STDERR, libc::POLLOUT) != Ok(libc::POLLOUT) {
         return;
     }
-    let was_pending = sys::is_signal_pending(libc::SIGPIPE);
-    let written = sys::write(STDERR, line);
-    // The reader may have gone in between. All signals are blocked here.
-    if written == Err(sys::Errno(libc::EPIPE)) && !was_pending {
-        sys::discard_pending_signal(libc::SIGPIPE);
-    }
+    // The reader may have gone in between. A line that cannot be written is lost.
+    let _ = sys::absorbing(libc::SIGPIPE, || sys::write(STDERR, line));
 }
 
 fn identity(fd: i32) -> Option<(u64, u64)> {
@@ -151,5 +103,5 @@ fn identity(fd: i32) -> Option<(u64, u64)> {
 fn append(path: &CStr, line: &[u8]) -> sys::Result<()> {
     let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_NOCTTY | libc::O_NONBLOCK;
     let file = sys::open(path, flags, 0o644)?;
-    sys::write(file.raw(), line).map(drop)
+    sys::absorbing(libc::SIGXFSZ, || sys::write(file.raw(), line)).map(drop)
 }

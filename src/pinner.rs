@@ -14,12 +14,12 @@
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use sopin_core::cause::Cause;
 use sopin_core::memory::OwnMemory;
 use sopin_core::object::{Object, file_name};
 use sopin_core::settings::{Children, Level, Mode};
 
 use crate::loader::{self, Loaded, ObjectList};
-use crate::log::Cause;
 use crate::registry::{self, Guard};
 use crate::sweep::{self, Root, Sweep};
 use crate::{environment, hooks, report};

@@ -15,13 +15,12 @@
 
 use core::ffi::CStr;
 
+use sopin_core::cause::Cause;
 use sopin_core::memory::OwnMemory;
 use sopin_core::object::{Span, file_name};
 use sopin_core::plan::{Replacement, Source};
 use sopin_core::sys::{self, Errno, Fd};
 use sopin_core::vmas::{FileId, Maps, Protection};
-
-use crate::log::Cause;
 
 /// Bytes that are copied before they are swapped: bounds how much memory a
 /// pin needs at a time beyond what it keeps.
@@ -178,7 +177,8 @@ fn write_all(file: &Fd, span: Span, offset: u64) -> sys::Result<()> {
     let mut done = 0;
     while done < span.len() {
         let len = STEP.min(span.len() - done);
-        match sys::pwrite_from(file, span.start + done, len, offset + done as u64)? {
+        let write = || sys::pwrite_from(file, span.start + done, len, offset + done as u64);
+        match sys::absorbing(libc::SIGXFSZ, write)? {
             0 => return Err(Errno(libc::EFAULT)),
             // A short count: the next attempt says why.
             written => done += written,

@@ -8,11 +8,12 @@
 
 use core::fmt;
 
+use sopin_core::cause::Cause;
 use sopin_core::line::Text;
 use sopin_core::plan::Outlook;
 use sopin_core::settings::{Level, Mode, Settings};
 
-use crate::log::{Cause, Log};
+use crate::log::Log;
 use crate::registry::State;
 use crate::remap::Outcome;
 

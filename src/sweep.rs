@@ -4,6 +4,7 @@
 use core::cell::OnceCell;
 use core::ffi::CStr;
 
+use sopin_core::cause::Cause;
 use sopin_core::line::Text;
 use sopin_core::memory::OwnMemory;
 use sopin_core::object::Span;
@@ -16,7 +17,6 @@ use sopin_core::vmas::{Maps, Vma};
 
 use crate::candidates::{self, Candidate, Stores};
 use crate::loader::{Counters, Loaded};
-use crate::log::Cause;
 use crate::registry::{self, Guard, PathBuffer};
 use crate::remap::{self, Outcome};
 use crate::report::{self, Report};

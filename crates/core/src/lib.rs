@@ -9,6 +9,7 @@
 //! | [`sys`] | raw system calls and [`sys::Errno`] |
 //! | [`pages`] | [`pages::PageVec`]: arrays that live in pages of their own |
 //! | [`address_map`] | a hash table from addresses to plain values |
+//! | [`cause`] | why something was not done |
 //! | [`memory`] | reading the own address space without faulting |
 //! | [`object`] | an ELF object as the loader left it |
 //! | [`crti`] | does an object's `_init` call `__gmon_start__`, and whose |
@@ -48,6 +49,7 @@ compile_error!("sopin supports 64-bit Linux only");
 extern crate std;
 
 pub mod address_map;
+pub mod cause;
 pub mod crti;
 pub mod glob;
 pub mod line;

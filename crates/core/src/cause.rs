@@ -1,0 +1,51 @@
+//! Why something was not done: the operation and the reason, in a form that
+//! can be compared, so that a cause can be named once.
+
+use core::fmt;
+
+use crate::sys::Errno;
+
+/// What was attempted and why it did not work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cause {
+    /// What was attempted: a system call, or words.
+    pub operation: &'static str,
+    /// Why it did not work.
+    pub reason: Reason,
+}
+
+/// Why an operation did not work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The kernel said so.
+    Errno(Errno),
+    /// We decided so.
+    Words(&'static str),
+}
+
+impl Cause {
+    /// A system call that failed.
+    pub const fn call(operation: &'static str, errno: Errno) -> Self {
+        Self { operation, reason: Reason::Errno(errno) }
+    }
+
+    /// A decision.
+    pub const fn words(operation: &'static str, words: &'static str) -> Self {
+        Self { operation, reason: Reason::Words(words) }
+    }
+
+    /// Whether an object that cannot be read for this cause may simply be gone:
+    /// its memory is unmapped or something else by now.
+    pub fn may_mean_unloaded(self) -> bool {
+        matches!(self.reason, Reason::Words(_) | Reason::Errno(Errno(libc::EFAULT)))
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.reason {
+            Reason::Errno(errno) => write!(f, "{}: {errno}", self.operation),
+            Reason::Words(words) => write!(f, "{}: {words}", self.operation),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Signals of the calling thread.
+
+use core::ffi::{c_int, c_void};
+
+use super::{Errno, Result, raw};
+
+/// All signals of the calling thread blocked, including the C library's own
+/// (32 and 33), until dropped. The kernel's mask is 64 bits.
+pub struct SignalsBlocked(u64);
+
+impl SignalsBlocked {
+    /// Blocks. If the kernel refuses (only a seccomp filter can), nothing is
+    /// blocked and nothing will be restored.
+    pub fn new() -> Result<Self> {
+        let (all, mut old) = (u64::MAX, 0_u64);
+        let how = libc::SIG_BLOCK;
+        // SAFETY: two live 8-byte masks, as the size argument says.
+        unsafe { raw!(libc::SYS_rt_sigprocmask, how, &raw const all, &raw mut old, 8) }?;
+        Ok(Self(old))
+    }
+}
+
+impl Drop for SignalsBlocked {
+    fn drop(&mut self) {
+        let none = core::ptr::null::<c_void>();
+        let how = libc::SIG_SETMASK;
+        // SAFETY: one live 8-byte mask; the old one is not asked for.
+        let _ = unsafe { raw!(libc::SYS_rt_sigprocmask, how, &raw const self.0, none, 8) };
+    }
+}
+
+/// Takes a pending signal `number` off the calling thread, if there is one.
+pub fn discard_pending_signal(number: c_int) {
+    let mask = 1_u64 << (number - 1);
+    let zero = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let none = core::ptr::null::<c_void>();
+    let (mask, zero) = (&raw const mask, &raw const zero);
+    // SAFETY: a live 8-byte mask and timespec; no siginfo is asked for.
+    let _ = unsafe { raw!(libc::SYS_rt_sigtimedwait, mask, none, zero, 8) };
+}
+
+/// Whether signal `number` is pending for the calling thread.
+pub fn is_signal_pending(number: c_int) -> bool {
+    let mut pending = 0_u64;
+    // SAFETY: one live 8-byte mask.
+    let asked = unsafe { raw!(libc::SYS_rt_sigpending, &raw mut pending, 8) };
+    asked.is_ok() && pending & (1 << (number - 1)) != 0
+}
+
+/// Runs `work`, which may raise `number` in this thread although that signal
+/// is blocked, and takes it off again unless it was pending before: writing to
+/// a pipe that nobody reads raises SIGPIPE, writing beyond `RLIMIT_FSIZE`
+/// SIGXFSZ, and either would kill the host as soon as it unblocks signals.
+pub fn absorbing<T>(number: c_int, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let was_pending = is_signal_pending(number);
+    let result = work();
+    if matches!(result, Err(Errno(libc::EPIPE | libc::EFBIG))) && !was_pending {
+        discard_pending_signal(number);
+    }
+    result
+}
