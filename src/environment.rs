@@ -3,6 +3,7 @@
 
 use core::ffi::{CStr, c_char};
 
+use sopin_core::pages::PageVec;
 use sopin_core::preload_list::{self, Kept};
 use sopin_core::settings::{Complaint, Settings};
 use sopin_core::sys::{self, Result};
@@ -17,7 +18,18 @@ pub fn settings(complain: impl FnMut(&Complaint<'_>)) -> Result<Settings> {
     if sys::is_secure_execution() {
         return Ok(Settings::new());
     }
-    Settings::read(|name| variable(name).map(CStr::to_bytes), complain)
+    if is_ready() {
+        return Settings::read(|name| variable(name).map(CStr::to_bytes), complain);
+    }
+    let block = initial_environment()?;
+    Settings::read(|name| find(&block, name.to_bytes()), complain)
+}
+
+/// Whether the C library knows the environment. It does not yet while an
+/// object linked with `-z initfirst` is initialised.
+pub fn is_ready() -> bool {
+    // SAFETY: read once.
+    !unsafe { environ }.is_null()
 }
 
 /// The value of an environment variable. Like every use of the environment it
@@ -29,6 +41,23 @@ fn variable(name: &CStr) -> Option<&'static CStr> {
     let value = unsafe { libc::getenv(name.as_ptr()) };
     // SAFETY: getenv returns null or a C string.
     (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) })
+}
+
+/// The environment that the program was started with (`proc_pid_environ(5)`).
+fn initial_environment() -> Result<PageVec<u8>> {
+    let file = sys::open(c"/proc/self/environ", libc::O_RDONLY, 0)?;
+    let (mut block, mut part) = (PageVec::new(), [0; 1024]);
+    loop {
+        match sys::read(&file, &mut part)? {
+            0 => return Ok(block),
+            len => block.extend(part.get(..len).unwrap_or_default())?,
+        }
+    }
+}
+
+/// The value of a variable in a block of NUL-terminated entries.
+fn find<'a>(block: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    block.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(name)?.strip_prefix(b"="))
 }
 
 /// Whether the calling thread is the process's only one. `false` if unknown.

@@ -20,6 +20,7 @@
 //! | [`sweep`] | one sweep under the lock |
 //! | [`loader`] | asking the dynamic loader: its functions, its list of objects |
 //! | [`candidates`] | the objects that are new, and what is proven about them |
+//! | [`original`] | the file that an object was loaded from, and the witness page |
 //! | [`remap`] | replacing ranges; nothing else changes a mapping of the host |
 //! | [`registry`] | what is pinned, behind the one lock; fork |
 //! | [`environment`] | settings, `LD_PRELOAD` for children, counting threads |
@@ -51,6 +52,7 @@ mod environment;
 mod hooks;
 mod loader;
 mod log;
+mod original;
 mod pinner;
 mod registry;
 mod remap;

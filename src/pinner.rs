@@ -75,7 +75,8 @@ pub fn sweep(event: Event) {
         registry::note_missed_sweep();
         return;
     };
-    initialise(&mut guard, &memory, &objects);
+    initialise(&mut guard);
+    drop_preload_when_ready(&mut guard, &memory, &objects);
     if is_off() {
         return;
     }
@@ -120,8 +121,8 @@ pub fn sweep_unloaded() {
     }
 }
 
-/// First sweep: reads the settings and prepares for forks and children.
-fn initialise(guard: &mut Guard, memory: &OwnMemory, objects: &[Loaded]) {
+/// First sweep: reads the settings and prepares for forks.
+fn initialise(guard: &mut Guard) {
     if guard.is_initialised {
         return;
     }
@@ -137,7 +138,7 @@ fn initialise(guard: &mut Guard, memory: &OwnMemory, objects: &[Loaded]) {
             state.log.line(
                 &state.settings,
                 Level::Error,
-                format_args!("reading the settings: mmap: {errno}; using the defaults"),
+                format_args!("the settings cannot be read: {errno}; using the defaults"),
             );
         }
     }
@@ -147,7 +148,13 @@ fn initialise(guard: &mut Guard, memory: &OwnMemory, objects: &[Loaded]) {
     }
     IS_OFF.store(state.settings.mode == Mode::Off, Ordering::Relaxed);
     registry::prepare_for_forks();
-    if state.settings.children == Children::Drop {
+}
+
+/// For `SOPIN_CHILDREN=drop`: as soon as there is an environment to change.
+fn drop_preload_when_ready(guard: &mut Guard, memory: &OwnMemory, objects: &[Loaded]) {
+    let state = &mut **guard;
+    if state.settings.children == Children::Drop && !state.is_preload_dropped && environment::is_ready() {
+        state.is_preload_dropped = true;
         drop_own_preload(memory, objects, &mut state.path_buffer);
     }
 }

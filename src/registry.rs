@@ -46,6 +46,8 @@ pub type PathBuffer = [u8; libc::PATH_MAX as usize];
 pub struct State {
     /// Set once the settings have been read.
     pub is_initialised: bool,
+    /// Set once this library is off `LD_PRELOAD`, if the settings want that.
+    pub is_preload_dropped: bool,
     /// The settings in force.
     pub settings: Settings,
     /// Where messages go.
@@ -67,6 +69,7 @@ unsafe impl Sync for Shared {}
 
 static STATE: Shared = Shared(UnsafeCell::new(State {
     is_initialised: false,
+    is_preload_dropped: false,
     settings: Settings::new(),
     log: Log::new(),
     entries: AddressMap::new(),

@@ -5,14 +5,15 @@
 //! anonymous:  scratch  [ copy of the range ]──── mremap ────┐   one step: a fault
 //!             object   [ file ][ file ][ file ]  <──────────┘   sees the old page
 //!                                                               or the new one
-//! copy:       memfd    [ bytes at their offsets in the file ], sealed
-//!             object   [ file ]  <── mmap MAP_FIXED of the memfd, one step
+//! copy:       store entry or sealed memfd  [ bytes at their offsets in the file ]
+//!             object   [ file ]  <── mmap MAP_FIXED of the copy, one step
 //! ```
 //!
 //! Between a copy and its swap there is no store to anything but the scratch
 //! memory, since what is being swapped may be this library's own data. If a
 //! step fails the range is what it was: every resource is obtained first.
 
+use core::cell::OnceCell;
 use core::ffi::CStr;
 
 use sopin_core::cause::Cause;
@@ -20,7 +21,7 @@ use sopin_core::memory::OwnMemory;
 use sopin_core::object::{Span, file_name};
 use sopin_core::plan::{Replacement, Source};
 use sopin_core::sys::{self, Errno, Fd};
-use sopin_core::vmas::{FileId, Maps, Protection};
+use sopin_core::vmas::Protection;
 
 /// Bytes that are copied before they are swapped: bounds how much memory a
 /// pin needs at a time beyond what it keeps.
@@ -53,24 +54,29 @@ impl Outcome {
 }
 
 /// Replaces all of `replacements`, which belong to the object of this `path`.
+/// Ranges that hold what is in the object's file are mapped from `shared`, if
+/// given and possible, else from a memfd.
 ///
 /// # Safety
+/// `shared` must hold the bytes of the object's file and never change.
 /// The ranges must be mapped, hold what the loader put there, and stay mapped
 /// for the duration of the call; nobody may store to a range whose source is
 /// [`Source::Anonymous`] in the meantime.
-pub unsafe fn replace(memory: &OwnMemory, path: &[u8], replacements: &[Replacement]) -> Outcome {
+pub unsafe fn replace(memory: &OwnMemory, path: &[u8], replacements: &[Replacement], shared: Option<&Fd>) -> Outcome {
     let mut outcome = Outcome::default();
     // SAFETY: per the caller.
     unsafe { replace_by_anonymous(memory, replacements, &mut outcome) };
-    if replacements.iter().all(|range| range.source == Source::Anonymous) {
-        return outcome;
-    }
-    let copy = make_copy(path, replacements);
+    let private = OnceCell::new();
     for range in replacements.iter().filter(|range| range.source != Source::Anonymous) {
-        let result = match &copy {
+        let shared = shared.filter(|_| range.source == Source::Copy);
+        // SAFETY: per the caller.
+        let mapped = shared.map(|file| unsafe { map_copy(file, range) });
+        let result = if let Some(Ok(len)) = mapped {
+            Ok(len)
+        } else {
+            let private = private.get_or_init(|| make_copy(path, replacements));
             // SAFETY: per the caller; the copy holds every such range.
-            Ok(file) => unsafe { map_copy(file, range) },
-            Err(cause) => Err(*cause),
+            private.as_ref().map_err(|cause| *cause).and_then(|file| unsafe { map_copy(file, range) })
         };
         outcome.note(range.source, result);
     }
@@ -206,35 +212,4 @@ fn memfd_name<'a>(path: &[u8], buffer: &'a mut [u8; 128]) -> &'a CStr {
         *slot = *byte;
     }
     CStr::from_bytes_until_nul(buffer).unwrap_or(c"sopin")
-}
-
-/// Maps one page of the object's file, executable and never touched, so that
-/// the file stays visible in `/proc/PID/maps` to people, `lsof` and
-/// needrestart. Empty if the file of that `path` is no longer `file`.
-pub fn map_witness(maps: &mut Maps, path: &CStr, file: FileId, offset: u64) -> Span {
-    try_map_witness(maps, path, file, offset).unwrap_or_default()
-}
-
-fn try_map_witness(maps: &mut Maps, path: &CStr, file: FileId, offset: u64) -> sys::Result<Span> {
-    let opened = sys::open(path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW, 0)?;
-    let (len, protection) = (sys::page_size(), libc::PROT_READ | libc::PROT_EXEC);
-    // SAFETY: a new mapping at an address of the kernel's choice.
-    let start = unsafe { sys::mmap(0, len, protection, libc::MAP_PRIVATE, Some((&opened, offset))) }?;
-    let page = Span { start, end: start + len };
-    // The numbers of stat(2) are not those of the maps on every file system:
-    // the mapping itself tells which file this is.
-    maps.refresh()?;
-    if maps.file_backed_at(start)?.is_some_and(|vma| vma.file == file) {
-        return Ok(page);
-    }
-    unmap_witness(page);
-    Ok(Span::default())
-}
-
-/// Unmaps what [`map_witness`] has mapped.
-pub fn unmap_witness(page: Span) {
-    if !page.is_empty() {
-        // SAFETY: the page is ours and nothing ever refers to it.
-        let _ = unsafe { sys::munmap(page.start, page.len()) };
-    }
 }

@@ -12,13 +12,15 @@ use sopin_core::pagemap::Pagemap;
 use sopin_core::pages::PageVec;
 use sopin_core::plan::{self, Replacement, Source, Terms};
 use sopin_core::settings::Level;
-use sopin_core::sys::{self, Errno};
-use sopin_core::vmas::{Maps, Vma};
+use sopin_core::store::{self, Store};
+use sopin_core::sys::{self, Errno, Fd};
+use sopin_core::vmas::{FileId, Maps, Vma};
 
 use crate::candidates::{self, Candidate, Stores};
 use crate::loader::{Counters, Loaded};
-use crate::registry::{self, Guard, PathBuffer};
-use crate::remap::{self, Outcome};
+use crate::original::{self, Original};
+use crate::registry::{self, Guard, PathBuffer, State};
+use crate::remap;
 use crate::report::{self, Report};
 use crate::{environment, hooks};
 
@@ -56,13 +58,22 @@ pub struct Sweep<'a> {
     in_other_namespace: bool,
     work: Workspace,
     pagemap: OnceCell<sys::Result<Pagemap>>,
+    store: OnceCell<Result<Store, Cause>>,
 }
 
 impl<'a> Sweep<'a> {
     /// A sweep that has found nothing yet.
     pub fn new(mut guard: Guard, memory: &'a OwnMemory, trusts_announcements: bool, in_other_namespace: bool) -> Self {
         let work = core::mem::take(&mut guard.workspace);
-        Self { guard, memory, trusts_announcements, in_other_namespace, work, pagemap: OnceCell::new() }
+        Self {
+            guard,
+            memory,
+            trusts_announcements,
+            in_other_namespace,
+            work,
+            pagemap: OnceCell::new(),
+            store: OnceCell::new(),
+        }
     }
 
     /// Pins what is new in `objects`, the loader's list at `counters`.
@@ -123,7 +134,7 @@ impl<'a> Sweep<'a> {
                 Ok(candidate) if is_recorded && !is_as_loaded(&candidate, maps) => {}
                 Ok(candidate) => {
                     if let Some(entry) = self.guard.forget(loaded.headers) {
-                        remap::unmap_witness(entry.witness);
+                        original::unmap_witness(entry.witness);
                     }
                     self.work.candidates.push(candidate).map_err(no_memory)?;
                 }
@@ -223,15 +234,47 @@ impl<'a> Sweep<'a> {
         let Workspace { vmas, replacements, runs, .. } = &mut self.work;
         let outlook = plan::plan(&candidate.object, vmas, terms, replacements).map_err(no_memory)?;
         let modified = leave_modified_pages(&self.pagemap, replacements, runs).map_err(no_memory)?;
+        let file = lowest.file;
+        let original = find_original(maps, &state.path_buffer, file, replacements);
+        let shared = self.shared_copy(original.as_ref());
+        let path = self.guard.path_buffer.get(..path_len).unwrap_or_default();
+        let replacements = &self.work.replacements;
         // SAFETY: the ranges belong to an object that is relocated and cannot
         // be unloaded during the sweep; where stores are possible the plan has
-        // no writable range.
-        let outcome = unsafe { remap::replace(self.memory, path, replacements) };
-        let witness = witness(maps, &state.path_buffer, vmas, replacements, &outcome);
-        self.record(&candidate.loaded, witness)?;
+        // no writable range. A store entry is a copy of the file that is mapped.
+        let outcome = unsafe { remap::replace(self.memory, path, replacements, shared.as_ref()) };
+        let has_moved = outcome.read_only_failure.is_none() && replacements.iter().any(is_text);
+        let witness = original.filter(|_| has_moved).map(Original::keep_witness);
+        self.record(&candidate.loaded, witness.unwrap_or_default())?;
         let micros = (sys::monotonic_ns() - begin) / 1000;
         report::pinned(&mut self.guard, path_len, &Report { outlook, outcome, modified, micros });
         Ok(())
+    }
+
+    /// The store's copy of the object's file. Without one the copy is private.
+    fn shared_copy(&mut self, original: Option<&Original>) -> Option<Fd> {
+        let original = original?;
+        if original.is_unwritable() {
+            // What is mapped now is as immutable as a copy.
+            self.work.replacements.retain(|range| range.source != Source::Copy);
+            return None;
+        }
+        let State { settings, log, path_buffer, .. } = &mut *self.guard;
+        let places = settings.store.as_ref()?;
+        let store = self.store.get_or_init(|| Store::open(places)).as_ref().map_err(|cause| *cause);
+        let path = CStr::from_bytes_until_nul(path_buffer).unwrap_or_default();
+        let source = store::Source { file: &original.file, path, identity: original.identity };
+        let mut tampered = None;
+        let entry = store.and_then(|store| store.entry(source, |cause| tampered = Some(cause)));
+        if let Some(cause) = tampered {
+            log.line(settings, Level::Warn, format_args!("store: {}: {cause}; copied again", Text(path.to_bytes())));
+        }
+        if let Err(cause) = entry
+            && log.is_new(cause)
+        {
+            log.line(settings, Level::Warn, format_args!("store: {cause}; using private memory"));
+        }
+        entry.ok()
     }
 
     /// Reads the path of the file mapped at `address` into the path buffer,
@@ -336,7 +379,7 @@ pub fn forget_unloaded(guard: &mut Guard, memory: &OwnMemory, objects: &[Loaded]
         // Objects of other namespaces are not in the list; one that is gone
         // has left its address unmapped or to an object that will be new.
         |headers, entry| !entry.in_other_namespace || memory.read::<u8>(headers).is_err(),
-        |entry| remap::unmap_witness(entry.witness),
+        |entry| original::unmap_witness(entry.witness),
     );
 }
 
@@ -346,15 +389,17 @@ fn is_as_loaded(candidate: &Candidate, maps: &mut Maps) -> bool {
     matches!(maps.file_backed_at(candidate.object.dynamic), Ok(Some(_)))
 }
 
-/// Maps the witness page of an object whose text no longer maps its file, the
-/// one of the path in `path`.
-fn witness(maps: &mut Maps, path: &PathBuffer, vmas: &[Vma], replaced: &[Replacement], outcome: &Outcome) -> Span {
-    let text = replaced.iter().find(|range| range.source == Source::Copy && range.protection & libc::PROT_EXEC != 0);
-    let (Some(text), None, Some(file)) = (text, outcome.read_only_failure, plan::file_of(vmas)) else {
-        return Span::default();
-    };
-    let path = CStr::from_bytes_until_nul(path).unwrap_or_default();
-    remap::map_witness(maps, path, file, text.offset)
+fn is_text(range: &Replacement) -> bool {
+    range.source == Source::Copy && range.protection & libc::PROT_EXEC != 0
+}
+
+/// Opens the file that the ranges to be copied come from. `None` if there are
+/// none, or the path leads to another file by now.
+fn find_original(maps: &mut Maps, path: &PathBuffer, mapped: FileId, replacements: &[Replacement]) -> Option<Original> {
+    let copied = || replacements.iter().filter(|range| range.source == Source::Copy);
+    let shown = copied().find(|range| is_text(range)).or_else(|| copied().next())?;
+    let path = CStr::from_bytes_until_nul(path).ok()?;
+    Original::find(maps, path, mapped, shown.offset).ok()?
 }
 
 /// Memory that is used again in every sweep.

@@ -19,6 +19,7 @@
 //! | [`preload_list`] | the value of `LD_PRELOAD` |
 //! | [`settings`] | the `SOPIN_*` variables, one table |
 //! | [`glob`] | the patterns of `SOPIN_EXCLUDE` and `SOPIN_ONLY` |
+//! | [`store`] | the immutable copies of object files that processes share |
 //! | [`line`](mod@line) | text of bounded length without allocation |
 //!
 //! # What is forbidden here, and why
@@ -60,5 +61,6 @@ pub mod pages;
 pub mod plan;
 pub mod preload_list;
 pub mod settings;
+pub mod store;
 pub mod sys;
 pub mod vmas;

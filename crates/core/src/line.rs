@@ -25,6 +25,19 @@ impl<const N: usize> Line<N> {
         line
     }
 
+    /// Formats `arguments` with control characters as they are: for names and
+    /// C strings, not for messages.
+    pub fn format_raw(arguments: fmt::Arguments<'_>) -> Self {
+        let mut raw = Raw(Self::new());
+        let _ = fmt::Write::write_fmt(&mut raw, arguments);
+        raw.0
+    }
+
+    /// Appends a NUL.
+    pub fn terminate(&mut self) {
+        self.push(b"\0");
+    }
+
     /// Empties the line.
     pub const fn clear(&mut self) {
         self.len = 0;
@@ -78,6 +91,14 @@ impl<const N: usize> fmt::Write for Line<N> {
             }
         }
         Ok(())
+    }
+}
+
+struct Raw<const N: usize>(Line<N>);
+
+impl<const N: usize> fmt::Write for Raw<N> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if self.0.push(text.as_bytes()) { Ok(()) } else { Err(fmt::Error) }
     }
 }
 

@@ -78,6 +78,19 @@ impl<T: Copy> PageVec<T> {
         self.len = 0;
     }
 
+    /// Removes the values for which `keep` does not hold.
+    pub fn retain(&mut self, keep: impl Fn(&T) -> bool) {
+        let mut kept = 0;
+        for index in 0..self.len {
+            let Some(value) = self.get(index).copied().filter(&keep) else { continue };
+            if let Some(slot) = self.get_mut(kept) {
+                *slot = value;
+            }
+            kept += 1;
+        }
+        self.truncate(kept);
+    }
+
     /// Shortens to `len` values.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
@@ -136,7 +149,8 @@ mod tests {
         assert!(numbers.iter().copied().eq(0..100_000));
         numbers.truncate(3);
         numbers.extend(&[7, 8]).unwrap();
-        assert_eq!(*numbers, [0, 1, 2, 7, 8]);
+        numbers.retain(|number| number % 2 == 0);
+        assert_eq!(*numbers, [0, 2, 8]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use core::fmt;
 
 use crate::line::Text;
 use crate::pages::PageVec;
+use crate::store::Places;
 use crate::sys::Result;
 
 /// What is pinned (`SOPIN_MODE`).
@@ -60,8 +61,15 @@ pub struct Variable {
 const GLOBS: &str = "colon-separated globs over absolute paths, each beginning with /, * or ?";
 
 /// Every variable that is read.
-pub const VARIABLES: [Variable; 6] = [
+pub const VARIABLES: [Variable; 7] = [
     Variable { name: c"SOPIN_MODE", accepted: "full, relocated, off", default: "full", meaning: "what to pin" },
+    Variable {
+        name: c"SOPIN_STORE",
+        accepted: "an absolute path of a directory, off",
+        default: "",
+        meaning: "where the copies shared by processes live; unset: the first usable of $CACHE_DIRECTORY/sopin, \
+                  $XDG_CACHE_HOME/sopin, $HOME/.cache/sopin, /var/tmp/sopin-<uid>",
+    },
     Variable { name: c"SOPIN_EXCLUDE", accepted: GLOBS, default: "", meaning: "objects to leave alone" },
     Variable { name: c"SOPIN_ONLY", accepted: GLOBS, default: "", meaning: "if set, the only objects to pin" },
     Variable {
@@ -85,11 +93,12 @@ pub const VARIABLES: [Variable; 6] = [
 ];
 
 const MODE: &Variable = &VARIABLES[0];
-const EXCLUDE: &Variable = &VARIABLES[1];
-const ONLY: &Variable = &VARIABLES[2];
-const LOG: &Variable = &VARIABLES[3];
-const LOG_FILE: &Variable = &VARIABLES[4];
-const CHILDREN: &Variable = &VARIABLES[5];
+const STORE: &Variable = &VARIABLES[1];
+const EXCLUDE: &Variable = &VARIABLES[2];
+const ONLY: &Variable = &VARIABLES[3];
+const LOG: &Variable = &VARIABLES[4];
+const LOG_FILE: &Variable = &VARIABLES[5];
+const CHILDREN: &Variable = &VARIABLES[6];
 
 /// A value that was not understood.
 pub struct Complaint<'a> {
@@ -114,6 +123,8 @@ pub struct Settings {
     pub level: Level,
     /// `SOPIN_CHILDREN`
     pub children: Children,
+    /// `SOPIN_STORE`: where the store may live; `None` if it is off.
+    pub store: Option<Places>,
     exclude: PageVec<u8>,
     only: PageVec<u8>,
     /// With its terminating NUL; empty if unset.
@@ -127,6 +138,7 @@ impl Settings {
             mode: Mode::Full,
             level: Level::Error,
             children: Children::Keep,
+            store: Some(Places::new()),
             exclude: PageVec::new(),
             only: PageVec::new(),
             log_file: PageVec::new(),
@@ -162,6 +174,18 @@ impl Settings {
                 _ => complain(&Complaint { variable: CHILDREN, value, consequence: "using keep" }),
             }
         }
+        settings.store = match value(STORE) {
+            Some(b"off") => None,
+            directory => {
+                let mut places = Places::read(&get)?;
+                match directory {
+                    Some(value) if value.starts_with(b"/") => places.set_explicit(value)?,
+                    Some(value) => complain(&Complaint { variable: STORE, value, consequence: "using the default" }),
+                    None => {}
+                }
+                Some(places)
+            }
+        };
         if let Some(value) = value(LOG_FILE) {
             if value.starts_with(b"/") {
                 settings.log_file.extend(value)?;
@@ -263,6 +287,14 @@ mod tests {
                 "SOPIN_LOG_FILE: \"x\" is not understood; accepted: an absolute path; using stderr",
             ]
         );
+    }
+
+    #[test]
+    fn the_store_can_be_turned_off() {
+        assert!(read(&[("SOPIN_STORE", "off")]).0.store.is_none());
+        let (settings, complaints) = read(&[("SOPIN_STORE", "cache")]);
+        assert!(settings.store.is_some());
+        assert!(complaints[0].starts_with("SOPIN_STORE: \"cache\" is not understood; accepted: an absolute path"));
     }
 
     #[test]

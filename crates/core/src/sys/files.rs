@@ -1,6 +1,6 @@
 //! Descriptors and files.
 
-use core::ffi::{CStr, c_int, c_void};
+use core::ffi::{CStr, c_int, c_long, c_void};
 
 use super::{Errno, Result, raw};
 
@@ -84,19 +84,83 @@ pub fn pwrite_from(fd: &Fd, address: usize, len: usize, offset: u64) -> Result<u
     unsafe { raw!(libc::SYS_pwrite64, fd.raw(), address as *const c_void, len, offset) }
 }
 
+/// `fchmod(2)`.
+pub fn fchmod(fd: &Fd, mode: u32) -> Result<()> {
+    // SAFETY: integers only.
+    unsafe { raw!(libc::SYS_fchmod, fd.raw(), mode) }.map(drop)
+}
+
 /// `flock(2)`.
 pub fn flock(fd: &Fd, operation: c_int) -> Result<()> {
     // SAFETY: integers only.
     unsafe { raw!(libc::SYS_flock, fd.raw(), operation) }.map(drop)
 }
 
+/// The kernel's `struct statfs` on 64-bit architectures, as far as it is used;
+/// the C library's hides `f_flags`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FileSystem {
+    /// Magic number, `f_type` of `statfs(2)`.
+    pub kind: i64,
+    sizes_and_id: [u64; 8],
+    name_and_fragment: [i64; 2],
+    /// `ST_*` of `statfs(2)`.
+    pub flags: i64,
+    spare: [i64; 4],
+}
+
 /// What `fstatfs(2)` tells of the file system of an open file.
-pub fn fstatfs(fd: &Fd) -> Result<libc::statfs> {
-    // SAFETY: an all-zero `statfs` is a valid value of that C struct.
-    let mut status: libc::statfs = unsafe { core::mem::zeroed() };
-    // SAFETY: the kernel fills the struct, which lives until the call returns.
-    unsafe { raw!(libc::SYS_fstatfs, fd.raw(), &raw mut status) }?;
-    Ok(status)
+pub fn fstatfs(fd: &Fd) -> Result<FileSystem> {
+    let mut answer = FileSystem::default();
+    // SAFETY: the kernel fills the struct, which has the layout of its
+    // `struct statfs` (include/uapi/asm-generic/statfs.h).
+    unsafe { raw!(libc::SYS_fstatfs, fd.raw(), &raw mut answer) }?;
+    Ok(answer)
+}
+
+/// Whether the file system of an open file cannot be written to at all: not by
+/// this mount of it, which another one may contradict, but by its superblock.
+pub fn is_on_read_only_file_system(fd: &Fd) -> bool {
+    const ST_RDONLY: i64 = 1;
+    /// squashfs, EROFS, ISO 9660, cramfs.
+    const ALWAYS_READ_ONLY: [i64; 4] = [0x7371_7368, 0xe0f5_e1e2, 0x9660, 0x28cd_3d45];
+    /// Says nothing about the layers, whose owner may write to them.
+    const OVERLAYFS: i64 = 0x794c_7630;
+    fstatfs(fd).is_ok_and(|status| {
+        ALWAYS_READ_ONLY.contains(&status.kind)
+            || status.flags & ST_RDONLY != 0 && status.kind != OVERLAYFS && superblock_flags(fd).is_ok_and(is_read_only)
+    })
+}
+
+fn is_read_only(superblock_flags: u32) -> bool {
+    const SB_RDONLY: u32 = 1;
+    superblock_flags & SB_RDONLY != 0
+}
+
+/// The flags of the superblock, from `statmount(2)` (Linux 6.8).
+fn superblock_flags(fd: &Fd) -> Result<u32> {
+    const SYS_STATMOUNT: c_long = 457;
+    const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
+    const STATMOUNT_SB_BASIC: u64 = 1;
+    /// Where `sb_flags` stands in `struct statmount` (include/uapi/linux/mount.h), in words of 4 bytes.
+    const SB_FLAGS: usize = 8;
+    // SAFETY: an all-zero `statx` is a valid value of that C struct.
+    let mut status: libc::statx = unsafe { core::mem::zeroed() };
+    let (empty, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
+    // SAFETY: the path and the struct are live for the duration of the call.
+    unsafe { raw!(libc::SYS_statx, fd.raw(), empty, flags, STATX_MNT_ID_UNIQUE, &raw mut status) }?;
+    if status.stx_mask & STATX_MNT_ID_UNIQUE == 0 {
+        return Err(Errno(libc::ENOSYS));
+    }
+    // struct mnt_id_req: size and a spare word, mount id, what is asked for.
+    let request = [24_u64, status.stx_mnt_id, STATMOUNT_SB_BASIC];
+    let mut answer = [0_u32; 256];
+    let (start, len) = (answer.as_mut_ptr(), size_of_val(&answer));
+    // SAFETY: the kernel reads a request of the stated size and writes at most
+    // `len` bytes into the live answer.
+    unsafe { raw!(SYS_STATMOUNT, request.as_ptr(), start, len, 0) }?;
+    answer.get(SB_FLAGS).copied().ok_or(Errno(libc::EINVAL))
 }
 
 /// Makes `to` share the blocks of `from` (`ioctl_ficlone(2)`).
@@ -181,6 +245,22 @@ pub unsafe fn ioctl<T>(fd: &Fd, request: u64, argument: &mut T) -> Result<usize>
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn statfs_has_the_layout_of_the_c_library() {
+        let path = c"/proc/self";
+        let ours = fstatfs(&open(path, libc::O_PATH, 0).unwrap()).unwrap();
+        // SAFETY: an all-zero `statvfs` is valid, and the call fills it.
+        let theirs = unsafe {
+            let mut theirs: libc::statvfs = core::mem::zeroed();
+            assert_eq!(libc::statvfs(path.as_ptr(), &raw mut theirs), 0);
+            theirs
+        };
+        assert_eq!(ours.kind, 0x9fa0);
+        // The C library takes ST_VALID off.
+        assert_eq!(ours.flags.cast_unsigned() & !0x20, theirs.f_flag);
+        assert_eq!(size_of::<FileSystem>(), size_of::<libc::statfs>());
+    }
 
     #[test]
     fn writing_from_unmapped_memory_is_an_error() {

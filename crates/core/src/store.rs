@@ -1,0 +1,278 @@
+//! The store: immutable copies of object files, shared by every process of
+//! the user.
+//!
+//! ```text
+//! <store>/                      0700, ours
+//!   <key>/                      0700: one version of one file, see `name`
+//!     libfoo.so                 0444: the copy, complete or not there at all
+//!     .source -> <inode of its directory>/usr/lib/libfoo.so
+//! ```
+//!
+//! An entry is written to a file without a name, compared with the source's
+//! identity once more, and only then linked: killing the writer at any instant
+//! leaves nothing. Processes that fill the store at once do not wait for each
+//! other; one of them links first and the others use its entry. Entries are
+//! never modified, only unlinked (see `clean`).
+//!
+//! Whoever maps an entry holds a shared `flock(2)` on it through that mapping,
+//! for as long as the mapping lives: that tells which entries are in use.
+//!
+//! Nothing here follows a symbolic link or trusts a name: every directory and
+//! entry is opened and then asked what it is.
+
+use core::ffi::CStr;
+
+use crate::cause::Cause;
+use crate::line::Line;
+use crate::sys::{self, Errno, Fd};
+
+mod clean;
+mod name;
+mod places;
+
+pub use name::Identity;
+pub use places::Places;
+
+/// Seconds that a source must not have changed for before it is copied: a
+/// change within the file system's timestamp granularity would not show.
+const SETTLING_SECONDS: i64 = 2;
+/// Seconds after which the last use of an entry is noted again.
+const TOUCH_SECONDS: i64 = 24 * 60 * 60;
+/// Bytes copied per call.
+const COPY_STEP: usize = 16 << 20;
+
+/// The file name of the link that tells where an entry comes from.
+const SOURCE: &CStr = c".source";
+
+/// An open store directory that only its user can write to.
+pub struct Store {
+    directory: Fd,
+    user: u32,
+}
+
+/// The file to be copied, already open.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    /// The file.
+    pub file: &'a Fd,
+    /// Its absolute path.
+    pub path: &'a CStr,
+    /// What it was when it was found to be the file that is mapped.
+    pub identity: Identity,
+}
+
+impl Source<'_> {
+    /// The part of the path behind the last slash.
+    fn file_name(&self) -> &CStr {
+        let path = self.path.to_bytes_with_nul();
+        let start = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+        CStr::from_bytes_with_nul(path.get(start..).unwrap_or_default()).unwrap_or_default()
+    }
+}
+
+/// What is found under a key.
+enum Found {
+    /// A complete copy, open and locked.
+    Entry(Fd),
+    /// Nothing yet.
+    Nothing,
+    /// Something that is not what we put there.
+    Changed(Cause),
+}
+
+impl Store {
+    /// Opens the store: the first usable of `places`.
+    pub fn open(places: &Places) -> Result<Self, Cause> {
+        let user = sys::geteuid();
+        let directory = places.open(user)?;
+        Ok(Self { directory, user })
+    }
+
+    /// The copy of `source`, open for reading; made if it is not there.
+    /// `changed` is told about entries that somebody has tampered with.
+    pub fn entry(&self, source: Source<'_>, mut changed: impl FnMut(Cause)) -> Result<Fd, Cause> {
+        let (key, file_name) = (name::Key::new(&source.identity, source.file_name()), source.file_name());
+        match self.find(key.as_c_str(), file_name, &source.identity)? {
+            Found::Entry(file) => return Ok(file),
+            Found::Nothing => {}
+            Found::Changed(cause) => {
+                changed(cause);
+                clean::remove_entry(&self.directory, key.as_c_str());
+            }
+        }
+        self.add(source, &key)?;
+        match self.find(key.as_c_str(), file_name, &source.identity)? {
+            Found::Entry(file) => Ok(file),
+            Found::Nothing => Err(Cause::words("add to the store", "the entry was removed again at once")),
+            Found::Changed(cause) => Err(cause),
+        }
+    }
+
+    fn find(&self, key: &CStr, file_name: &CStr, identity: &Identity) -> Result<Found, Cause> {
+        let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_PATH;
+        let directory = match sys::openat(&self.directory, key, flags, 0) {
+            Ok(directory) => directory,
+            Err(Errno(libc::ENOENT)) => return Ok(Found::Nothing),
+            Err(errno @ Errno(libc::ENOTDIR | libc::ELOOP)) => return Ok(changed("open the store entry", errno)),
+            Err(errno) => return Err(Cause::call("open the store entry", errno)),
+        };
+        if !places::is_private(&directory, self.user) {
+            return Ok(Found::Changed(Cause::words("use the store entry", "others can write to its directory")));
+        }
+        let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let file = match sys::openat(&directory, file_name, flags, 0) {
+            Ok(file) => file,
+            Err(Errno(libc::ENOENT)) => return Ok(Found::Nothing),
+            Err(errno @ Errno(libc::ELOOP | libc::EACCES | libc::ENXIO)) => {
+                return Ok(changed("open the store entry", errno));
+            }
+            Err(errno) => return Err(Cause::call("open the store entry", errno)),
+        };
+        // Whoever removes an entry that is not in use locks it exclusively, and
+        // then it is gone.
+        if sys::flock(&file, libc::LOCK_SH | libc::LOCK_NB) == Err(Errno(libc::EWOULDBLOCK)) {
+            return Ok(Found::Nothing);
+        }
+        let status = sys::fstat(file.raw()).map_err(|errno| Cause::call("fstat of the store entry", errno))?;
+        if status.st_nlink == 0 {
+            return Ok(Found::Nothing);
+        }
+        let is_intact = status.st_mode == libc::S_IFREG | 0o444
+            && status.st_uid == self.user
+            && status.st_size.cast_unsigned() == identity.size;
+        if !is_intact {
+            return Ok(Found::Changed(Cause::words("use the store entry", "its owner, mode or size has changed")));
+        }
+        // The kernel does not keep access times everywhere.
+        if sys::realtime_seconds() - status.st_atime > TOUCH_SECONDS {
+            let _ = sys::touch(&file);
+        }
+        Ok(Found::Entry(file))
+    }
+
+    /// Copies `source` and gives the copy its name under `key`.
+    fn add(&self, source: Source<'_>, key: &name::Key) -> Result<(), Cause> {
+        if !source.identity.has_settled(sys::realtime_seconds(), SETTLING_SECONDS) {
+            return Err(Cause::words("add to the store", "the file has changed within the last 2 seconds"));
+        }
+        let origin = origin_of(&source);
+        clean::make_room(&self.directory, key, origin.as_ref());
+        let copy = Copy::new(&self.directory)?;
+        copy.fill_from(&source)?;
+        let directory = self.entry_directory(key.as_c_str())?;
+        if let Some(origin) = &origin {
+            let origin = CStr::from_bytes_until_nul(origin.as_bytes()).unwrap_or_default();
+            // Another process that adds the same entry may have been first.
+            let _ = sys::symlinkat(origin, &directory, SOURCE);
+        }
+        match copy.link(&directory, source.file_name()) {
+            Ok(()) | Err(Errno(libc::EEXIST)) => Ok(()),
+            Err(errno) => Err(Cause::call("linkat", errno)),
+        }
+    }
+
+    fn entry_directory(&self, key: &CStr) -> Result<Fd, Cause> {
+        match sys::mkdirat(&self.directory, key, 0o700) {
+            Ok(()) | Err(Errno(libc::EEXIST)) => {}
+            Err(errno) => return Err(Cause::call("mkdirat", errno)),
+        }
+        let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_PATH;
+        sys::openat(&self.directory, key, flags, 0).map_err(|errno| Cause::call("openat", errno))
+    }
+}
+
+fn changed(operation: &'static str, errno: Errno) -> Found {
+    Found::Changed(Cause::call(operation, errno))
+}
+
+/// What the `.source` link says: the inode of the directory that the source
+/// lies in, and its path. The inode tells the same path in two containers apart.
+/// `None` if that would be too long, or the directory cannot be seen.
+fn origin_of(source: &Source<'_>) -> Option<Line<{ libc::PATH_MAX as usize }>> {
+    let path = source.path.to_bytes();
+    let parent_len = path.len() - source.file_name().to_bytes().len();
+    let mut parent = [0; 1024];
+    parent.get_mut(..parent_len)?.copy_from_slice(path.get(..parent_len)?);
+    let parent = sys::stat(CStr::from_bytes_until_nul(&parent).ok()?).ok()?;
+    let path = core::str::from_utf8(path).ok()?;
+    Some(Line::format_raw(format_args!("{:x}{path}\0", parent.st_ino)))
+}
+
+/// A copy that has no name yet.
+struct Copy<'a> {
+    file: Fd,
+    /// Where the file system has no files without a name: the one in the store.
+    temporary: Option<(Line<64>, &'a Fd)>,
+}
+
+impl<'a> Copy<'a> {
+    fn new(store: &'a Fd) -> Result<Self, Cause> {
+        let flags = libc::O_TMPFILE | libc::O_RDWR;
+        match sys::openat(store, c".", flags, 0o444) {
+            Ok(file) => return Ok(Self { file, temporary: None }),
+            Err(Errno(libc::EOPNOTSUPP | libc::EISDIR | libc::ENOENT | libc::EINVAL)) => {}
+            Err(errno) => return Err(Cause::call("open a new store entry", errno)),
+        }
+        // Left behind by a process that is killed; `clean` removes it later.
+        let (pid, now) = (sys::gettid(), sys::monotonic_ns());
+        let name = Line::<64>::format_raw(format_args!("{}{pid}-{now:x}\0", clean::TEMPORARY));
+        let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_RDWR;
+        let path = CStr::from_bytes_until_nul(name.as_bytes()).unwrap_or_default();
+        let file =
+            sys::openat(store, path, flags, 0o444).map_err(|errno| Cause::call("open a new store entry", errno))?;
+        Ok(Self { file, temporary: Some((name, store)) })
+    }
+
+    /// Copies all of `source`, sharing blocks where the file system can, and
+    /// makes sure that it is the version that it was.
+    fn fill_from(&self, source: &Source<'_>) -> Result<(), Cause> {
+        let size = usize::try_from(source.identity.size).map_err(|_| Cause::call("copy", Errno(libc::EFBIG)))?;
+        if sys::clone_file(source.file, &self.file).is_err() {
+            let (mut copied, mut uses_sendfile) = (0, false);
+            let mut copy = sys::copy_file_range as fn(&Fd, &Fd, usize) -> sys::Result<usize>;
+            while copied < size {
+                let step = COPY_STEP.min(size - copied);
+                match sys::absorbing(libc::SIGXFSZ, || copy(source.file, &self.file, step)) {
+                    Ok(0) => break,
+                    Ok(len) => copied += len,
+                    // Between file systems, or refused by a filter.
+                    Err(_) if copied == 0 && !uses_sendfile => {
+                        uses_sendfile = true;
+                        copy = sys::sendfile;
+                    }
+                    Err(errno) => return Err(Cause::call("copy to the store", errno)),
+                }
+            }
+        }
+        let after = sys::fstat(source.file.raw()).map_err(|errno| Cause::call("fstat", errno))?;
+        let copied = sys::fstat(self.file.raw()).map_err(|errno| Cause::call("fstat", errno))?;
+        if Identity::of(&after) == source.identity && copied.st_size == after.st_size {
+            // The mode asked for at creation is subject to the umask.
+            sys::fchmod(&self.file, 0o444).map_err(|errno| Cause::call("fchmod", errno))
+        } else {
+            Err(Cause::words("copy to the store", "the file has changed meanwhile"))
+        }
+    }
+
+    fn link(&self, directory: &Fd, file_name: &CStr) -> sys::Result<()> {
+        if let Some((name, store)) = &self.temporary {
+            let name = CStr::from_bytes_until_nul(name.as_bytes()).unwrap_or_default();
+            return sys::linkat(store, name, directory, file_name);
+        }
+        let path = Line::<64>::format_raw(format_args!("/proc/self/fd/{}\0", self.file.raw()));
+        let path = CStr::from_bytes_until_nul(path.as_bytes()).unwrap_or_default();
+        sys::linkat(&Fd::CWD, path, directory, file_name)
+    }
+}
+
+impl Drop for Copy<'_> {
+    fn drop(&mut self) {
+        if let Some((name, store)) = &self.temporary {
+            let name = CStr::from_bytes_until_nul(name.as_bytes()).unwrap_or_default();
+            let _ = sys::unlinkat(store, name, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

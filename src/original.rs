@@ -1,0 +1,72 @@
+//! The file that an object was loaded from, found again by its path and proven
+//! to be the one that is mapped.
+//!
+//! The proof is a page of it, mapped where the object's text would allow it:
+//! the kernel shows the same device and inode for that page as for the object.
+//! (The numbers of `stat(2)` are not those of the maps on every file system.)
+//! The page is kept as the *witness*: executable and never touched, it keeps
+//! the file visible in `/proc/PID/maps` to people, `lsof` and needrestart when
+//! the object itself no longer maps it.
+
+use core::ffi::CStr;
+
+use sopin_core::object::Span;
+use sopin_core::store::Identity;
+use sopin_core::sys::{self, Fd};
+use sopin_core::vmas::{FileId, Maps};
+
+/// An open file that is the one mapped.
+pub struct Original {
+    /// The file.
+    pub file: Fd,
+    /// Which version of it.
+    pub identity: Identity,
+    witness: Span,
+}
+
+impl Original {
+    /// Opens the file at `path` if that is still `mapped`; maps the page at
+    /// `offset` of it.
+    pub fn find(maps: &mut Maps, path: &CStr, mapped: FileId, offset: u64) -> sys::Result<Option<Self>> {
+        let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW;
+        let file = sys::open(path, flags, 0)?;
+        let status = sys::fstat(file.raw())?;
+        let (len, protection) = (sys::page_size(), libc::PROT_READ | libc::PROT_EXEC);
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let start = unsafe { sys::mmap(0, len, protection, libc::MAP_PRIVATE, Some((&file, offset))) }?;
+        // From here on the page is unmapped when this is dropped.
+        let witness = Span { start, end: start + len };
+        let original = Self { file, identity: Identity::of(&status), witness };
+        let shown = FileId { device: (libc::major(status.st_dev), libc::minor(status.st_dev)), inode: status.st_ino };
+        if shown == mapped {
+            return Ok(Some(original));
+        }
+        maps.refresh()?;
+        let is_same = maps.file_backed_at(start)?.is_some_and(|vma| vma.file == mapped);
+        Ok(is_same.then_some(original))
+    }
+
+    /// Whether nobody can write to it: then it needs no copy.
+    pub fn is_unwritable(&self) -> bool {
+        sys::is_on_read_only_file_system(&self.file)
+    }
+
+    /// Leaves the witness mapped.
+    pub fn keep_witness(mut self) -> Span {
+        core::mem::take(&mut self.witness)
+    }
+}
+
+impl Drop for Original {
+    fn drop(&mut self) {
+        unmap_witness(self.witness);
+    }
+}
+
+/// Unmaps what [`Original::keep_witness`] has left.
+pub fn unmap_witness(page: Span) {
+    if !page.is_empty() {
+        // SAFETY: the page is ours and nothing ever refers to it.
+        let _ = unsafe { sys::munmap(page.start, page.len()) };
+    }
+}
