@@ -1,6 +1,8 @@
 //! What protection costs, as ratios against the same work without it in the
 //! same run. Prints a Markdown table and writes it to target/bench.md. Nothing
 //! here fails because something was slow: the table says what the targets are.
+//!
+//! Arguments select workloads: `cargo bench --bench cost -- start calls`.
 
 mod measure;
 mod workloads;
@@ -11,14 +13,14 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use measure::Mode;
+use measure::{ByMode, MODES, Mode};
 
 /// A row of the table.
 pub struct Row {
     /// What was measured, with its unit.
     pub what: String,
     /// By mode: the number as people read it.
-    pub cells: [String; 3],
+    pub cells: ByMode<String>,
     /// What is to be reached, and whether it was; or nothing.
     pub target: String,
 }
@@ -30,7 +32,7 @@ impl Row {
         let ratio = |mode| format!("{} ({:.3}x)", number(mode), rounds.ratio(mode));
         Self {
             what: format!("{what}, {unit}"),
-            cells: [number(Mode::Native), ratio(Mode::Relocated), ratio(Mode::Full)],
+            cells: MODES.map(|mode| if mode == Mode::Native { number(mode) } else { ratio(mode) }),
             target,
         }
     }
@@ -60,11 +62,13 @@ fn measure_everything() -> Result<(), String> {
         library.canonicalize().map_err(|error| format!("{}: {error}; run `make build`", library.display()))?;
     let bench = workloads::Bench::new(checkout, library)?;
 
+    // cargo adds --bench to what the user asked for.
+    let wanted: Vec<String> = env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     let mut rows = Vec::new();
-    for workload in
-        [workloads::Bench::start, workloads::Bench::calls, workloads::Bench::libraries, workloads::Bench::imports]
-    {
-        rows.extend(workload(&bench)?);
+    for (name, measure) in workloads::ALL {
+        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+            rows.extend(measure(&bench)?);
+        }
     }
     let table = render(&rows);
     print!("{table}");
@@ -73,10 +77,10 @@ fn measure_everything() -> Result<(), String> {
 }
 
 fn render(rows: &[Row]) -> String {
-    let mut table = String::from("| what | native | relocated | full | target |\n|---|---|---|---|---|\n");
-    for Row { what, cells: [native, relocated, full], target } in rows {
+    let mut table = String::from("| what | native | off | relocated | full | target |\n|---|---|---|---|---|---|\n");
+    for Row { what, cells, target } in rows {
         // Writing to a String cannot fail.
-        let _ = writeln!(table, "| {what} | {native} | {relocated} | {full} | {target} |");
+        let _ = writeln!(table, "| {what} | {} | {target} |", cells.join(" | "));
     }
     table
 }

@@ -13,6 +13,10 @@ use std::time::{Duration, Instant};
 pub enum Mode {
     /// Without the library.
     Native,
+    /// `SOPIN_MODE=off`: loaded, and nothing done. What is cheaper than this
+    /// nobody can make who loads a library; its distance from 1 in a row that
+    /// loading cannot change is the noise of the machine.
+    Off,
     /// `SOPIN_MODE=relocated`.
     Relocated,
     /// `SOPIN_MODE=full`.
@@ -20,7 +24,10 @@ pub enum Mode {
 }
 
 /// Every mode, in the order of the table.
-pub const MODES: [Mode; 3] = [Mode::Native, Mode::Relocated, Mode::Full];
+pub const MODES: [Mode; 4] = [Mode::Native, Mode::Off, Mode::Relocated, Mode::Full];
+
+/// One value for each mode.
+pub type ByMode<T> = [T; MODES.len()];
 
 impl Mode {
     /// Makes `command` run in this mode, whatever the caller's environment says.
@@ -30,18 +37,21 @@ impl Mode {
                 command.env_remove(name);
             }
         }
-        match self {
-            Self::Native => command.env_remove("LD_PRELOAD"),
-            Self::Relocated => command.env("LD_PRELOAD", library).env("SOPIN_MODE", "relocated"),
-            Self::Full => command.env("LD_PRELOAD", library).env("SOPIN_MODE", "full"),
+        let mode = match self {
+            Self::Native => {
+                command.env_remove("LD_PRELOAD");
+                return;
+            }
+            Self::Off => "off",
+            Self::Relocated => "relocated",
+            Self::Full => "full",
         };
+        command.env("LD_PRELOAD", library).env("SOPIN_MODE", mode);
     }
 }
 
 /// What one run used and printed.
 pub struct Run {
-    /// From before its start to after its end.
-    pub wall: Duration,
     /// User and system time, children included.
     pub cpu: Duration,
     /// Standard output.
@@ -57,15 +67,30 @@ pub fn run(command: &mut Command) -> Result<Run, String> {
 }
 
 fn run_once(command: &mut Command) -> io::Result<Run> {
-    let started = Instant::now();
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let mut output = String::new();
     if let Some(mut stdout) = child.stdout.take() {
         stdout.read_to_string(&mut output)?;
     }
     let (status, cpu) = wait(child.id())?;
-    let wall = started.elapsed();
-    if status.success() { Ok(Run { wall, cpu, output }) } else { Err(io::Error::other(status.to_string())) }
+    if status.success() { Ok(Run { cpu, output }) } else { Err(io::Error::other(status.to_string())) }
+}
+
+/// How long it takes from before the start of a program to after its end. The
+/// program inherits standard input and output: a pipe would cost as much as the
+/// difference that is looked for.
+///
+/// # Errors
+/// When it cannot be started, or does not exit with 0.
+pub fn start_and_end(command: &mut Command) -> Result<Duration, String> {
+    let started = Instant::now();
+    let waited = command.spawn().and_then(|child| wait(child.id()));
+    let took = started.elapsed();
+    match waited {
+        Ok((status, _)) if status.success() => Ok(took),
+        Ok((status, _)) => Err(format!("{command:?}: {status}")),
+        Err(error) => Err(format!("{command:?}: {error}")),
+    }
 }
 
 /// Waits for a child of ours, which `Child::wait` must not have waited for.
@@ -91,7 +116,7 @@ fn duration(time: libc::timeval) -> Duration {
 
 /// One number for each mode and round.
 pub struct Rounds {
-    rounds: Vec<[f64; 3]>,
+    rounds: Vec<ByMode<f64>>,
 }
 
 impl Rounds {
@@ -106,7 +131,7 @@ impl Rounds {
         }
         let mut measured = Vec::with_capacity(rounds);
         for round in 0..rounds {
-            let mut numbers = [0.0; 3];
+            let mut numbers = ByMode::<f64>::default();
             for position in 0..MODES.len() {
                 let index = (round + position) % MODES.len();
                 numbers[index] = measure(MODES[index])?;

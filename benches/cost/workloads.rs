@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::measure::{self, MODES, Mode, Rounds, quantile};
+use crate::measure::{self, ByMode, MODES, Mode, Rounds, quantile};
 use crate::{Row, target};
 
 /// Enough for the median to hold still, few enough to end in two minutes.
@@ -15,6 +15,13 @@ const CALL_ROUNDS: usize = 7;
 
 const LIBRARIES: usize = 2000;
 const MILLION_CALLS: u32 = 100;
+
+/// Measures one kind of work and returns its rows of the table.
+pub type Measure = fn(&Bench) -> Result<Vec<Row>, String>;
+
+/// Every kind of work, by the name that selects it.
+pub const ALL: [(&str, Measure); 4] =
+    [("start", Bench::start), ("calls", Bench::calls), ("libraries", Bench::libraries), ("imports", Bench::imports)];
 
 /// The compiled programs and where they are.
 pub struct Bench {
@@ -64,8 +71,8 @@ impl Bench {
     /// When a program fails.
     pub fn start(&self) -> Result<Vec<Row>, String> {
         let rounds = Rounds::measure(START_ROUNDS, |mode| {
-            let run = measure::run(&mut self.command(Path::new("/bin/true"), mode))?;
-            Ok(1e6 * run.wall.as_secs_f64())
+            let took = measure::start_and_end(&mut self.command(Path::new("/bin/true"), mode))?;
+            Ok(1e6 * took.as_secs_f64())
         })?;
         let target = target("relocated", rounds.ratio(Mode::Relocated), 1.25);
         Ok(vec![Row::with_ratios("running /bin/true", "us", &rounds, target)])
@@ -90,8 +97,8 @@ impl Bench {
     /// # Errors
     /// When a program fails.
     pub fn libraries(&self) -> Result<Vec<Row>, String> {
-        let mut at_100 = [const { Vec::new() }; 3];
-        let mut at_end = [const { Vec::new() }; 3];
+        let mut at_100 = ByMode::<Vec<f64>>::default();
+        let mut at_end = ByMode::<Vec<f64>>::default();
         for round in 0..=LIBRARY_ROUNDS {
             for mode in MODES {
                 let mut command = self.command(&self.directory.join("libraries"), mode);
@@ -104,11 +111,12 @@ impl Bench {
                 }
             }
         }
-        let median = |numbers: &[Vec<f64>; 3]| numbers.each_ref().map(|numbers| quantile(numbers.clone(), 0.5) / 1e3);
+        let median =
+            |numbers: &ByMode<Vec<f64>>| numbers.each_ref().map(|numbers| quantile(numbers.clone(), 0.5) / 1e3);
         let (at_100, at_end) = (median(&at_100), median(&at_end));
         let growth = |mode: Mode| at_end[mode as usize] / at_100[mode as usize];
         let beyond_native = |mode| growth(mode) / growth(Mode::Native);
-        let row = |what: &str, numbers: [f64; 3]| Row {
+        let row = |what: &str, numbers: ByMode<f64>| Row {
             what: format!("dlopen of a tiny library, {what}, us"),
             cells: numbers.map(|number| format!("{number:.1}")),
             target: String::new(),
@@ -143,7 +151,7 @@ impl Bench {
             command.arg(self.checkout.join("benches/cost/imports.py"));
             command
         };
-        let mut memory = [const { [0.0; 4] }; 3];
+        let mut memory = ByMode::<[f64; 4]>::default();
         let cpu = Rounds::measure(IMPORT_ROUNDS, |mode| {
             let run = measure::run(&mut command(mode))?;
             let numbers: Vec<f64> = run.output.split_whitespace().map(parse).collect::<Result<_, _>>()?;
