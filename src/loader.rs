@@ -227,7 +227,7 @@ fn describe(memory: &OwnMemory, map: &LinkMap) -> Option<Loaded> {
     let header_count = (counts & 0xffff) as usize;
     let headers = map.base.checked_add(program_headers as usize)?;
     let object = sopin_core::object::Object::read(memory, map.base, headers, header_count).ok()?;
-    (object.dynamic == map.dynamic).then_some(Loaded { base: map.base, headers, header_count, name: map.name })
+    (object.dynamic.start == map.dynamic).then_some(Loaded { base: map.base, headers, header_count, name: map.name })
 }
 
 /// Memory for one copy of the loader's list, kept between sweeps.

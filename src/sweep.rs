@@ -43,7 +43,7 @@ impl Root {
     fn is(self, candidate: &Candidate) -> bool {
         match self {
             Self::Containing(address) => candidate.object.span.contains(address),
-            Self::Dynamic(address) => candidate.object.dynamic == address,
+            Self::Dynamic(address) => candidate.object.dynamic.start == address,
         }
     }
 }
@@ -386,7 +386,7 @@ pub fn forget_unloaded(guard: &mut Guard, memory: &OwnMemory, objects: &[Loaded]
 /// Whether the dynamic section of `candidate` still maps a file: what is
 /// pinned has it in anonymous memory.
 fn is_as_loaded(candidate: &Candidate, maps: &mut Maps) -> bool {
-    matches!(maps.file_backed_at(candidate.object.dynamic), Ok(Some(_)))
+    matches!(maps.file_backed_at(candidate.object.dynamic.start), Ok(Some(_)))
 }
 
 fn is_text(range: &Replacement) -> bool {

@@ -106,8 +106,8 @@ pub struct Object {
     segment_count: usize,
     /// PT_GNU_RELRO as the loader applies it: start and end rounded down.
     pub relro: Span,
-    /// Address of the dynamic section, 0 without one.
-    pub dynamic: usize,
+    /// The dynamic section, empty without one.
+    pub dynamic: Span,
 }
 
 impl Object {
@@ -125,7 +125,7 @@ impl Object {
             segments: [Segment::default(); MAX_SEGMENTS],
             segment_count: 0,
             relro: Span::default(),
-            dynamic: 0,
+            dynamic: Span::default(),
         };
         let mut index = 0;
         while index < count {
@@ -163,7 +163,7 @@ impl Object {
                 self.span.start = self.span.start.min(down);
                 self.span.end = self.span.end.max(up);
             }
-            PT_DYNAMIC => self.dynamic = start,
+            PT_DYNAMIC => self.dynamic = Span { start, end },
             // glibc's _dl_protect_relro and musl's reloc_all round both ends down.
             PT_GNU_RELRO => self.relro = Span { start: down, end: (end & !(page - 1)).max(down) },
             _ => {}
@@ -254,16 +254,12 @@ impl Dynamic {
 
 /// Calls `each` with tag and value of every entry up to DT_NULL.
 fn for_each_entry(memory: &OwnMemory, object: &Object, mut each: impl FnMut(u64, u64) -> Result<()>) -> Result<()> {
-    if object.dynamic == 0 {
-        return Ok(());
-    }
     let entry_size = size_of::<[u64; 2]>();
     let mut entries = [[0_u64; 2]; DYNAMIC_BATCH];
-    let mut index = 0;
-    while index < MAX_DYNAMIC_ENTRIES {
-        let address = object.dynamic + index * entry_size;
-        // A whole batch at the end of the object may reach beyond its last page.
-        let batch = DYNAMIC_BATCH.min(object.span.end.saturating_sub(address) / entry_size);
+    let mut address = object.dynamic.start;
+    // What lies behind the section need not be readable.
+    while address < object.dynamic.end.min(object.dynamic.start + MAX_DYNAMIC_ENTRIES * entry_size) {
+        let batch = DYNAMIC_BATCH.min((object.dynamic.end - address) / entry_size);
         if batch == 0 {
             break;
         }
@@ -275,7 +271,7 @@ fn for_each_entry(memory: &OwnMemory, object: &Object, mut each: impl FnMut(u64,
             }
             each(*tag, *value)?;
         }
-        index += batch;
+        address += batch * entry_size;
     }
     Ok(())
 }

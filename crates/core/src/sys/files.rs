@@ -103,7 +103,7 @@ pub fn flock(fd: &Fd, operation: c_int) -> Result<()> {
 pub struct FileSystem {
     /// Magic number, `f_type` of `statfs(2)`.
     pub kind: i64,
-    sizes_and_id: [u64; 8],
+    sizes_and_id: [u64; 7],
     name_and_fragment: [i64; 2],
     /// `ST_*` of `statfs(2)`.
     pub flags: i64,
