@@ -20,6 +20,7 @@
 //! | [`sweep`] | one sweep under the lock |
 //! | [`loader`] | asking the dynamic loader: its functions, its list of objects |
 //! | [`candidates`] | the objects that are new, and what is proven about them |
+//! | [`sources`] | where the bytes of read-only ranges come from |
 //! | [`original`] | the file that an object was loaded from, and the witness page |
 //! | [`remap`] | replacing ranges; nothing else changes a mapping of the host |
 //! | [`registry`] | what is pinned, behind the one lock; fork |
@@ -57,4 +58,5 @@ mod pinner;
 mod registry;
 mod remap;
 mod report;
+mod sources;
 mod sweep;

@@ -1,27 +1,23 @@
 //! The steps of one sweep under the lock: find what is new, keep what is
 //! proven, plan, replace, record.
 
-use core::cell::OnceCell;
-use core::ffi::CStr;
-
 use sopin_core::cause::Cause;
 use sopin_core::line::Text;
 use sopin_core::memory::OwnMemory;
 use sopin_core::object::Span;
-use sopin_core::pagemap::Pagemap;
 use sopin_core::pages::PageVec;
-use sopin_core::plan::{self, Replacement, Source, Terms};
+use sopin_core::plan::{self, Replacement, Terms};
 use sopin_core::settings::Level;
-use sopin_core::store::{self, Store};
-use sopin_core::sys::{self, Errno, Fd};
-use sopin_core::vmas::{FileId, Maps, Vma};
+use sopin_core::sys::{self, Errno};
+use sopin_core::vmas::{Maps, Vma};
 
 use crate::candidates::{self, Candidate, Stores};
 use crate::loader::{Counters, Loaded};
 use crate::original::{self, Original};
-use crate::registry::{self, Guard, PathBuffer, State};
+use crate::registry::{self, Guard, PathBuffer};
 use crate::remap;
 use crate::report::{self, Report};
+use crate::sources::{self, Sources};
 use crate::{environment, hooks};
 
 /// How to find the object that the event is about.
@@ -57,8 +53,9 @@ pub struct Sweep<'a> {
     trusts_announcements: bool,
     in_other_namespace: bool,
     work: Workspace,
-    pagemap: OnceCell<sys::Result<Pagemap>>,
-    store: OnceCell<Result<Store, Cause>>,
+    sources: Sources,
+    /// Why memory cannot be read at all.
+    refused: Option<Cause>,
 }
 
 impl<'a> Sweep<'a> {
@@ -71,8 +68,8 @@ impl<'a> Sweep<'a> {
             trusts_announcements,
             in_other_namespace,
             work,
-            pagemap: OnceCell::new(),
-            store: OnceCell::new(),
+            sources: Sources::default(),
+            refused: None,
         }
     }
 
@@ -93,16 +90,24 @@ impl<'a> Sweep<'a> {
             Err(errno) => return self.leave_all(objects, errno),
         };
         let has_unloaded = counters.subs != registry::recorded_counters().subs;
-        self.find_candidates(objects, has_unloaded || self.in_other_namespace, root, &mut maps)?;
-        if has_unloaded && root.has_loader_lock() {
-            forget_unloaded(&mut self.guard, self.memory, objects);
-        }
         let is_up_to_date = !has_unloaded || root.has_loader_lock();
+        self.find_candidates(objects, has_unloaded || self.in_other_namespace, &mut maps)?;
         let Some(root_index) = self.work.candidates.iter().position(|candidate| root.is(candidate)) else {
+            if let Some(cause) = self.refused {
+                return Err(cause);
+            }
             // Known already: the group came with it. What else is new belongs
-            // to another thread.
+            // to another thread, and the loader's lock may not be held at all:
+            // at startup it is not.
             return Ok(is_up_to_date && self.work.candidates.is_empty());
         };
+        self.forget_replaced();
+        if root.has_loader_lock() {
+            self.leave_unreadable(objects)?;
+            if has_unloaded {
+                forget_unloaded(&mut self.guard, self.memory, objects);
+            }
+        }
         let all = self.work.candidates.len();
         self.keep_relocated(root, root_index, objects, &mut maps)?;
         let stores = self.stores();
@@ -117,30 +122,44 @@ impl<'a> Sweep<'a> {
     }
 
     /// Collects the objects that are not recorded. After an unload an object
-    /// may have come to lie where a recorded one was: then what is mapped decides.
-    fn find_candidates(
-        &mut self,
-        objects: &[Loaded],
-        has_unloaded: bool,
-        root: Root,
-        maps: &mut Maps,
-    ) -> Result<(), Cause> {
+    /// may have come to lie where a recorded one was: then what is mapped
+    /// decides. One that cannot be read may just have been unloaded.
+    fn find_candidates(&mut self, objects: &[Loaded], has_unloaded: bool, maps: &mut Maps) -> Result<(), Cause> {
         for loaded in objects {
             let is_recorded = self.guard.is_recorded(loaded.headers);
             if is_recorded && !has_unloaded {
                 continue;
             }
             match Candidate::read(self.memory, *loaded) {
-                Ok(candidate) if is_recorded && !is_as_loaded(&candidate, maps) => {}
-                Ok(candidate) => {
-                    if let Some(entry) = self.guard.forget(loaded.headers) {
-                        original::unmap_witness(entry.witness);
-                    }
+                Ok(candidate) if !is_recorded || is_as_loaded(&candidate, maps) => {
                     self.work.candidates.push(candidate).map_err(no_memory)?;
                 }
-                // Another thread may have unloaded it since the list was taken.
-                Err(cause) if !root.has_loader_lock() && cause.may_mean_unloaded() => {}
-                Err(cause) => self.leave(loaded, cause)?,
+                Err(cause) if cause.is_refusal() => self.refused = Some(cause),
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets the objects in whose place the candidates have come.
+    fn forget_replaced(&mut self) {
+        for candidate in self.work.candidates.iter() {
+            if let Some(entry) = self.guard.forget(candidate.loaded.headers) {
+                original::unmap_witness(entry.witness);
+            }
+        }
+    }
+
+    /// Reports the new objects that cannot be read.
+    fn leave_unreadable(&mut self, objects: &[Loaded]) -> Result<(), Cause> {
+        let candidates =
+            |sweep: &Self, headers| sweep.work.candidates.iter().any(|other| other.loaded.headers == headers);
+        for loaded in objects {
+            if self.guard.is_recorded(loaded.headers) || candidates(self, loaded.headers) {
+                continue;
+            }
+            if let Err(cause) = Candidate::read(self.memory, *loaded) {
+                self.leave(loaded, cause)?;
             }
         }
         Ok(())
@@ -233,48 +252,21 @@ impl<'a> Sweep<'a> {
         };
         let Workspace { vmas, replacements, runs, .. } = &mut self.work;
         let outlook = plan::plan(&candidate.object, vmas, terms, replacements).map_err(no_memory)?;
-        let modified = leave_modified_pages(&self.pagemap, replacements, runs).map_err(no_memory)?;
+        let modified = self.sources.leave_modified_pages(replacements, runs).map_err(no_memory)?;
         let file = lowest.file;
-        let original = find_original(maps, &state.path_buffer, file, replacements);
-        let shared = self.shared_copy(original.as_ref());
-        let path = self.guard.path_buffer.get(..path_len).unwrap_or_default();
-        let replacements = &self.work.replacements;
+        let original = sources::find_original(maps, &state.path_buffer, file, replacements);
+        let shared = original.as_ref().and_then(|original| self.sources.shared_copy(state, original, replacements));
+        let path = state.path_buffer.get(..path_len).unwrap_or_default();
         // SAFETY: the ranges belong to an object that is relocated and cannot
         // be unloaded during the sweep; where stores are possible the plan has
         // no writable range. A store entry is a copy of the file that is mapped.
         let outcome = unsafe { remap::replace(self.memory, path, replacements, shared.as_ref()) };
-        let has_moved = outcome.read_only_failure.is_none() && replacements.iter().any(is_text);
+        let has_moved = outcome.read_only_failure.is_none() && replacements.iter().any(sources::is_text);
         let witness = original.filter(|_| has_moved).map(Original::keep_witness);
         self.record(&candidate.loaded, witness.unwrap_or_default())?;
         let micros = (sys::monotonic_ns() - begin) / 1000;
         report::pinned(&mut self.guard, path_len, &Report { outlook, outcome, modified, micros });
         Ok(())
-    }
-
-    /// The store's copy of the object's file. Without one the copy is private.
-    fn shared_copy(&mut self, original: Option<&Original>) -> Option<Fd> {
-        let original = original?;
-        if original.is_unwritable() {
-            // What is mapped now is as immutable as a copy.
-            self.work.replacements.retain(|range| range.source != Source::Copy);
-            return None;
-        }
-        let State { settings, log, path_buffer, .. } = &mut *self.guard;
-        let places = settings.store.as_ref()?;
-        let store = self.store.get_or_init(|| Store::open(places)).as_ref().map_err(|cause| *cause);
-        let path = CStr::from_bytes_until_nul(path_buffer).unwrap_or_default();
-        let source = store::Source { file: &original.file, path, identity: original.identity };
-        let mut tampered = None;
-        let entry = store.and_then(|store| store.entry(source, |cause| tampered = Some(cause)));
-        if let Some(cause) = tampered {
-            log.line(settings, Level::Warn, format_args!("store: {}: {cause}; copied again", Text(path.to_bytes())));
-        }
-        if let Err(cause) = entry
-            && log.is_new(cause)
-        {
-            log.line(settings, Level::Warn, format_args!("store: {cause}; using private memory"));
-        }
-        entry.ok()
     }
 
     /// Reads the path of the file mapped at `address` into the path buffer,
@@ -331,44 +323,6 @@ fn no_maps(errno: Errno) -> Cause {
     Cause::call("read /proc/self/maps", errno)
 }
 
-/// Takes the pages that were modified in memory out of the ranges that are to
-/// be replaced by the file's bytes; how many bytes they are, or why that
-/// cannot be found out: then no such range is replaced.
-fn leave_modified_pages(
-    pagemap: &OnceCell<sys::Result<Pagemap>>,
-    replacements: &mut PageVec<Replacement>,
-    runs: &mut PageVec<Replacement>,
-) -> sys::Result<Result<usize, Cause>> {
-    runs.clear();
-    let mut modified = Ok(0);
-    for range in replacements.iter() {
-        if range.source != Source::Copy {
-            runs.push(*range)?;
-            continue;
-        }
-        let pagemap = pagemap.get_or_init(Pagemap::open).as_ref();
-        let found = pagemap.map_err(|errno| *errno).and_then(|pagemap| {
-            pagemap.for_each_unmodified(range.span, |span| {
-                let offset = range.offset + (span.start - range.span.start) as u64;
-                runs.push(Replacement { span, offset, ..*range })
-            })
-        });
-        match (found, &mut modified) {
-            (Ok(bytes), Ok(sum)) => *sum += bytes,
-            (Ok(_), Err(_)) => {}
-            (Err(errno), modified) => *modified = Err(Cause::call("read /proc/self/pagemap", errno)),
-        }
-    }
-    if modified.is_err() {
-        runs.clear();
-        for range in replacements.iter().filter(|range| range.source != Source::Copy) {
-            runs.push(*range)?;
-        }
-    }
-    core::mem::swap(replacements, runs);
-    Ok(modified)
-}
-
 /// Forgets the objects that are no longer in `objects`, the loader's list.
 pub fn forget_unloaded(guard: &mut Guard, memory: &OwnMemory, objects: &[Loaded]) {
     guard.begin_walk();
@@ -387,19 +341,6 @@ pub fn forget_unloaded(guard: &mut Guard, memory: &OwnMemory, objects: &[Loaded]
 /// pinned has it in anonymous memory.
 fn is_as_loaded(candidate: &Candidate, maps: &mut Maps) -> bool {
     matches!(maps.file_backed_at(candidate.object.dynamic.start), Ok(Some(_)))
-}
-
-fn is_text(range: &Replacement) -> bool {
-    range.source == Source::Copy && range.protection & libc::PROT_EXEC != 0
-}
-
-/// Opens the file that the ranges to be copied come from. `None` if there are
-/// none, or the path leads to another file by now.
-fn find_original(maps: &mut Maps, path: &PathBuffer, mapped: FileId, replacements: &[Replacement]) -> Option<Original> {
-    let copied = || replacements.iter().filter(|range| range.source == Source::Copy);
-    let shown = copied().find(|range| is_text(range)).or_else(|| copied().next())?;
-    let path = CStr::from_bytes_until_nul(path).ok()?;
-    Original::find(maps, path, mapped, shown.offset).ok()?
 }
 
 /// Memory that is used again in every sweep.

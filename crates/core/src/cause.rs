@@ -29,15 +29,15 @@ impl Cause {
         Self { operation, reason: Reason::Errno(errno) }
     }
 
+    /// Whether the kernel refuses the operation as such: another address would
+    /// not help.
+    pub fn is_refusal(self) -> bool {
+        matches!(self.reason, Reason::Errno(errno) if errno != Errno(libc::EFAULT))
+    }
+
     /// A decision.
     pub const fn words(operation: &'static str, words: &'static str) -> Self {
         Self { operation, reason: Reason::Words(words) }
-    }
-
-    /// Whether an object that cannot be read for this cause may simply be gone:
-    /// its memory is unmapped or something else by now.
-    pub fn may_mean_unloaded(self) -> bool {
-        matches!(self.reason, Reason::Words(_) | Reason::Errno(Errno(libc::EFAULT)))
     }
 }
 

@@ -152,8 +152,10 @@ pub fn getpid() -> i32 {
 
 /// The effective user id, from the kernel.
 pub fn geteuid() -> u32 {
-    // SAFETY: geteuid has no arguments and cannot fail.
-    unsafe { libc::syscall(libc::SYS_geteuid) as u32 }
+    // SAFETY: geteuid has no arguments.
+    let user = unsafe { raw!(libc::SYS_geteuid) };
+    // It cannot fail; the overflow uid owns nothing that we would use.
+    user.map_or(65534, |user| user as u32)
 }
 
 /// The calling thread's id.

@@ -44,7 +44,7 @@ pub fn make_room(store: &Fd, key: &Key, origin: Option<&Line<{ libc::PATH_MAX as
         if name == key.as_c_str() {
             return;
         }
-        let origin = origin.map(|origin| origin.as_bytes());
+        let origin = origin.map(Line::as_bytes);
         if is_older_version(store, name, prefix, key.prefix(), origin) {
             // Even if it is in use: needrestart then lists the processes that
             // map it, as it should.

@@ -1,0 +1,115 @@
+//! Where the bytes of an object's read-only ranges come from: the store's copy
+//! of its file, if the file can be found and the store be used; never for
+//! pages that were modified in memory.
+
+use core::cell::OnceCell;
+use core::ffi::CStr;
+
+use sopin_core::cause::Cause;
+use sopin_core::line::Text;
+use sopin_core::pagemap::Pagemap;
+use sopin_core::pages::PageVec;
+use sopin_core::plan::{Replacement, Source};
+use sopin_core::settings::Level;
+use sopin_core::store::{self, Store};
+use sopin_core::sys::{self, Fd};
+use sopin_core::vmas::{FileId, Maps};
+
+use crate::original::Original;
+use crate::registry::{PathBuffer, State};
+
+/// What a sweep opens at most once.
+#[derive(Default)]
+pub struct Sources {
+    pagemap: OnceCell<sys::Result<Pagemap>>,
+    store: OnceCell<Result<Store, Cause>>,
+}
+
+impl Sources {
+    /// Takes the pages that were modified in memory out of the ranges that are to
+    /// be replaced by the file's bytes; how many bytes they are, or why that
+    /// cannot be found out: then no such range is replaced.
+    pub fn leave_modified_pages(
+        &self,
+        replacements: &mut PageVec<Replacement>,
+        runs: &mut PageVec<Replacement>,
+    ) -> sys::Result<Result<usize, Cause>> {
+        runs.clear();
+        let mut modified = Ok(0);
+        for range in replacements.iter() {
+            if range.source != Source::Copy {
+                runs.push(*range)?;
+                continue;
+            }
+            let pagemap = self.pagemap.get_or_init(Pagemap::open).as_ref();
+            let found = pagemap.map_err(|errno| *errno).and_then(|pagemap| {
+                pagemap.for_each_unmodified(range.span, |span| {
+                    let offset = range.offset + (span.start - range.span.start) as u64;
+                    runs.push(Replacement { span, offset, ..*range })
+                })
+            });
+            match (found, &mut modified) {
+                (Ok(bytes), Ok(sum)) => *sum += bytes,
+                (Ok(_), Err(_)) => {}
+                (Err(errno), modified) => *modified = Err(Cause::call("read /proc/self/pagemap", errno)),
+            }
+        }
+        if modified.is_err() {
+            runs.clear();
+            for range in replacements.iter().filter(|range| range.source != Source::Copy) {
+                runs.push(*range)?;
+            }
+        }
+        core::mem::swap(replacements, runs);
+        Ok(modified)
+    }
+
+    /// The store's copy of the object's file. Without one the copy is private.
+    /// If nobody can write to that file, no range of `replacements` needs one.
+    pub fn shared_copy(
+        &self,
+        state: &mut State,
+        original: &Original,
+        replacements: &mut PageVec<Replacement>,
+    ) -> Option<Fd> {
+        if original.is_unwritable() {
+            replacements.retain(|range| range.source != Source::Copy);
+            return None;
+        }
+        let State { settings, log, path_buffer, .. } = state;
+        let places = settings.store.as_ref()?;
+        let store = self.store.get_or_init(|| Store::open(places)).as_ref().map_err(|cause| *cause);
+        let path = CStr::from_bytes_until_nul(path_buffer).unwrap_or_default();
+        let source = store::Source { file: &original.file, path, identity: original.identity };
+        let mut tampered = None;
+        let entry = store.and_then(|store| store.entry(source, |cause| tampered = Some(cause)));
+        if let Some(cause) = tampered {
+            log.line(settings, Level::Warn, format_args!("store: {}: {cause}; copied again", Text(path.to_bytes())));
+        }
+        if let Err(cause) = entry
+            && log.is_new(cause)
+        {
+            log.line(settings, Level::Warn, format_args!("store: {cause}; using private memory"));
+        }
+        entry.ok()
+    }
+}
+
+/// Whether a range is text that is to be mapped from a copy.
+pub fn is_text(range: &Replacement) -> bool {
+    range.source == Source::Copy && range.protection & libc::PROT_EXEC != 0
+}
+
+/// Opens the file that the ranges to be copied come from. `None` if there are
+/// none, or the path leads to another file by now.
+pub fn find_original(
+    maps: &mut Maps,
+    path: &PathBuffer,
+    mapped: FileId,
+    replacements: &[Replacement],
+) -> Option<Original> {
+    let copied = || replacements.iter().filter(|range| range.source == Source::Copy);
+    let shown = copied().find(|range| is_text(range)).or_else(|| copied().next())?;
+    let path = CStr::from_bytes_until_nul(path).ok()?;
+    Original::find(maps, path, mapped, shown.offset).ok()?
+}
