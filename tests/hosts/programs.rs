@@ -100,6 +100,8 @@ impl Program {
                 command.arg(source(script));
                 // More threads than processors only take turns.
                 command.env("OPENBLAS_NUM_THREADS", "2");
+                // And threads that wait for work spin by default; 2^4 cycles will do.
+                command.env("OPENBLAS_THREAD_TIMEOUT", "4");
             }
             Kind::Node => {
                 command = Command::new("node");
