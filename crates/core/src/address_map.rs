@@ -89,11 +89,7 @@ impl<V: Copy + Default> AddressMap<V> {
 
     fn grow(&mut self) -> Result<()> {
         let count = (self.slots.len() * 2).max(MIN_SLOTS);
-        let mut larger = PageVec::new();
-        larger.reserve(count)?;
-        for _ in 0..count {
-            larger.push((0, V::default()))?;
-        }
+        let mut larger = PageVec::filled((0, V::default()), count)?;
         for (key, value) in self.slots.iter().filter(|(key, _)| *key != 0) {
             place(&mut larger, *key, *value);
         }

@@ -25,6 +25,16 @@ impl<T: Copy> PageVec<T> {
         Self { address: 0, mapped: 0, len: 0, marker: core::marker::PhantomData }
     }
 
+    /// An array of `len` copies of `value`.
+    pub fn filled(value: T, len: usize) -> Result<Self> {
+        let mut array = Self::new();
+        array.reserve(len)?;
+        for _ in 0..len {
+            array.push_within_capacity(value);
+        }
+        Ok(array)
+    }
+
     /// Appends `value`.
     pub fn push(&mut self, value: T) -> Result<()> {
         self.reserve(1)?;

@@ -24,6 +24,7 @@ use core::ffi::CStr;
 
 use crate::cause::Cause;
 use crate::line::Line;
+use crate::pages::PageVec;
 use crate::sys::{self, Errno, Fd};
 
 mod clean;
@@ -156,12 +157,12 @@ impl Store {
             return Err(Cause::words("add to the store", "the file has changed within the last 2 seconds"));
         }
         let origin = origin_of(&source);
-        clean::make_room(&self.directory, key, origin.as_ref());
+        let origin = origin.as_ref().and_then(|origin| CStr::from_bytes_with_nul(origin).ok());
+        clean::make_room(&self.directory, key, origin);
         let copy = Copy::new(&self.directory)?;
         copy.fill_from(&source)?;
         let directory = self.entry_directory(key.as_c_str())?;
-        if let Some(origin) = &origin {
-            let origin = CStr::from_bytes_until_nul(origin.as_bytes()).unwrap_or_default();
+        if let Some(origin) = origin {
             // Another process that adds the same entry may have been first.
             let _ = sys::symlinkat(origin, &directory, SOURCE);
         }
@@ -186,16 +187,21 @@ fn changed(operation: &'static str, errno: Errno) -> Found {
 }
 
 /// What the `.source` link says: the inode of the directory that the source
-/// lies in, and its path. The inode tells the same path in two containers apart.
-/// `None` if that would be too long, or the directory cannot be seen.
-fn origin_of(source: &Source<'_>) -> Option<Line<{ libc::PATH_MAX as usize }>> {
+/// lies in, and its path. The inode tells the same path in two containers
+/// apart. `None` if the directory cannot be seen. Not on the stack, which may
+/// be a small one of the host's.
+fn origin_of(source: &Source<'_>) -> Option<PageVec<u8>> {
     let path = source.path.to_bytes();
     let parent_len = path.len() - source.file_name().to_bytes().len();
-    let mut parent = [0; 1024];
-    parent.get_mut(..parent_len)?.copy_from_slice(path.get(..parent_len)?);
-    let parent = sys::stat(CStr::from_bytes_until_nul(&parent).ok()?).ok()?;
-    let path = core::str::from_utf8(path).ok()?;
-    Some(Line::format_raw(format_args!("{:x}{path}\0", parent.st_ino)))
+    let mut parent = PageVec::new();
+    parent.extend(path.get(..parent_len)?).ok()?;
+    parent.push(0).ok()?;
+    let parent = sys::stat(CStr::from_bytes_with_nul(&parent).ok()?).ok()?;
+    let mut origin = PageVec::new();
+    origin.extend(Line::<32>::format_raw(format_args!("{:x}", parent.st_ino)).as_bytes()).ok()?;
+    origin.extend(path).ok()?;
+    origin.push(0).ok()?;
+    Some(origin)
 }
 
 /// A copy that has no name yet.

@@ -196,7 +196,7 @@ impl Maps {
     fn reread(&mut self) -> Result<()> {
         let mut text = PageVec::new();
         let mut offset = 0_u64;
-        let mut block = [0_u8; 4096];
+        let mut block = PageVec::filled(0, 1 << 16)?;
         loop {
             let len = sys::pread(&self.file, &mut block, offset)?;
             if len == 0 {

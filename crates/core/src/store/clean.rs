@@ -5,7 +5,7 @@
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicI64, Ordering};
 
-use crate::line::Line;
+use crate::pages::PageVec;
 use crate::sys::{self, Fd};
 
 use super::SOURCE;
@@ -26,7 +26,7 @@ static LAST_LOOK: AtomicI64 = AtomicI64::new(0);
 
 /// Before an entry is added: removes older versions of the same file, and what
 /// has not been used for 30 days.
-pub fn make_room(store: &Fd, key: &Key, origin: Option<&Line<{ libc::PATH_MAX as usize }>>) {
+pub fn make_room(store: &Fd, key: &Key, origin: Option<&CStr>) {
     // The store's own descriptor keeps its position.
     let Ok(listing) = sys::openat(store, c".", libc::O_RDONLY | libc::O_DIRECTORY, 0) else { return };
     let now = sys::realtime_seconds();
@@ -44,7 +44,6 @@ pub fn make_room(store: &Fd, key: &Key, origin: Option<&Line<{ libc::PATH_MAX as
         if name == key.as_c_str() {
             return;
         }
-        let origin = origin.map(Line::as_bytes);
         if is_older_version(store, name, prefix, key.prefix(), origin) {
             // Even if it is in use: needrestart then lists the processes that
             // map it, as it should.
@@ -57,7 +56,7 @@ pub fn make_room(store: &Fd, key: &Key, origin: Option<&Line<{ libc::PATH_MAX as
 
 /// Whether entry `name` is another version of the file that is being added:
 /// the same inode with other contents, or another inode at the same path.
-fn is_older_version(store: &Fd, name: &CStr, prefix: Prefix, added: Prefix, origin: Option<&[u8]>) -> bool {
+fn is_older_version(store: &Fd, name: &CStr, prefix: Prefix, added: Prefix, origin: Option<&CStr>) -> bool {
     if prefix == added {
         return true;
     }
@@ -66,9 +65,9 @@ fn is_older_version(store: &Fd, name: &CStr, prefix: Prefix, added: Prefix, orig
     }
     let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
     let Ok(directory) = sys::openat(store, name, flags, 0) else { return false };
-    let mut buffer = [0; libc::PATH_MAX as usize];
+    let Ok(mut buffer) = PageVec::filled(0, libc::PATH_MAX as usize) else { return false };
     let known = sys::readlinkat(&directory, SOURCE, &mut buffer).ok();
-    known.is_some() && known == origin.and_then(|origin| origin.strip_suffix(b"\0"))
+    known.is_some() && known == origin.map(CStr::to_bytes)
 }
 
 /// The latest access time in an entry, in seconds since the epoch; of an
