@@ -18,20 +18,43 @@ pub struct Mapped {
     pub readable: u64,
 }
 
-/// What is mapped from each file; copies that the library made are left out.
+/// A line of `/proc/PID/maps`.
+pub struct Mapping {
+    bytes: u64,
+    mode: String,
+    inode: u64,
+    path: String,
+}
+
+impl Mapping {
+    /// `START-END MODE OFFSET DEVICE INODE   PATH`
+    fn parse(line: &str) -> Option<Self> {
+        let (range, rest) = line.split_once(' ')?;
+        let (start, end) = range.split_once('-')?;
+        let bytes = u64::from_str_radix(end, 16).ok()?.checked_sub(u64::from_str_radix(start, 16).ok()?)?;
+        let mut fields = rest.splitn(5, ' ');
+        let mode = fields.next()?.to_owned();
+        let inode = fields.nth(2)?.parse().ok()?;
+        Some(Self { bytes, mode, inode, path: fields.next().unwrap_or("").trim_start().to_owned() })
+    }
+}
+
+/// Everything that a process has mapped.
 ///
 /// # Errors
 /// When the process is gone, or a line is not as proc(5) says.
-pub fn files_mapped_by(process: u32) -> Result<BTreeMap<PathBuf, Mapped>, String> {
+pub fn mappings(process: u32) -> Result<Vec<Mapping>, String> {
     let path = format!("/proc/{process}/maps");
     let maps = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+    let parse = |line| Mapping::parse(line).ok_or_else(|| format!("{path}: not understood: {line}"));
+    maps.lines().map(parse).collect()
+}
+
+/// What is mapped from each file.
+pub fn files(mappings: &[Mapping]) -> BTreeMap<PathBuf, Mapped> {
     let mut files: BTreeMap<PathBuf, Mapped> = BTreeMap::new();
-    for line in maps.lines() {
-        let (bytes, mode, file) = parse(line).ok_or_else(|| format!("{path}: not understood: {line}"))?;
-        if !file.starts_with('/') || file.starts_with("/memfd:") {
-            continue;
-        }
-        let mapped = files.entry(PathBuf::from(file)).or_default();
+    for Mapping { bytes, mode, path, .. } in mappings.iter().filter(|mapping| mapping.path.starts_with('/')) {
+        let mapped = files.entry(PathBuf::from(path)).or_default();
         if mode.contains('w') {
             mapped.writable += bytes;
         } else if mode.contains('x') {
@@ -40,17 +63,14 @@ pub fn files_mapped_by(process: u32) -> Result<BTreeMap<PathBuf, Mapped>, String
             mapped.readable += bytes;
         }
     }
-    Ok(files)
+    files
 }
 
-/// `START-END MODE OFFSET DEVICE INODE   PATH`
-fn parse(line: &str) -> Option<(u64, &str, &str)> {
-    let (range, rest) = line.split_once(' ')?;
-    let (start, end) = range.split_once('-')?;
-    let bytes = u64::from_str_radix(end, 16).ok()?.checked_sub(u64::from_str_radix(start, 16).ok()?)?;
-    let mut fields = rest.splitn(5, ' ');
-    let mode = fields.next()?;
-    Some((bytes, mode, fields.nth(3).unwrap_or("").trim_start()))
+/// How many different files with executable pages begin with this path: copies
+/// that the library made.
+pub fn copies(mappings: &[Mapping], path: &str) -> usize {
+    let copies = mappings.iter().filter(|mapping| mapping.mode.contains('x') && mapping.path.starts_with(path));
+    copies.map(|mapping| mapping.inode).collect::<BTreeSet<_>>().len()
 }
 
 /// The loaded objects with a file: whatever is executable.

@@ -3,8 +3,9 @@
 use std::env;
 use std::fmt;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use crate::census::{self, Mapped};
@@ -17,6 +18,10 @@ use crate::programs::{self, Loading, Program};
 /// For everything that one process does, on a machine that is busy otherwise.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
+/// How long the store leaves a file alone that has changed: two seconds, and one
+/// because it looks at whole seconds.
+const SETTLING_TIME: Duration = Duration::from_secs(3);
+
 /// Whether and how the process is protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protection {
@@ -24,8 +29,10 @@ pub enum Protection {
     Unprotected,
     /// `SOPIN_MODE=relocated`.
     Relocated,
-    /// `SOPIN_MODE=full`.
+    /// `SOPIN_MODE=full` without a store: read-only ranges come from memfds.
     Full,
+    /// `SOPIN_MODE=full` with a store, empty at the beginning of the trial.
+    Stored,
 }
 
 impl Protection {
@@ -33,14 +40,19 @@ impl Protection {
         match self {
             Self::Unprotected => None,
             Self::Relocated => Some("relocated"),
-            Self::Full => Some("full"),
+            Self::Full | Self::Stored => Some("full"),
         }
     }
 }
 
 impl fmt::Display for Protection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.mode().unwrap_or("unprotected"))
+        f.write_str(match self {
+            Self::Unprotected => "unprotected",
+            Self::Relocated => "relocated",
+            Self::Full => "full",
+            Self::Stored => "full_from_store",
+        })
     }
 }
 
@@ -50,7 +62,7 @@ pub enum Scenario {
     /// Nothing happens to it: its output is that of the unprotected program.
     SameOutput(Protection),
     /// Every object with a file is pinned, and the log and the kernel agree.
-    Census,
+    Census(Protection),
     /// Rewritten while it computes.
     Busy(Protection),
     /// Rewritten with the same bytes while it waits; it computes afterwards.
@@ -61,7 +73,7 @@ impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::SameOutput(protection) => write!(f, "same_output::{protection}"),
-            Self::Census => write!(f, "census"),
+            Self::Census(protection) => write!(f, "census::{protection}"),
             Self::Busy(protection) => write!(f, "rewritten_while_busy::{protection}"),
             Self::Idle(protection) => write!(f, "rewritten_while_idle::{protection}"),
         }
@@ -71,12 +83,15 @@ impl fmt::Display for Scenario {
 impl Scenario {
     /// Every scenario that makes sense for a program.
     pub fn all_for(program: &Program) -> Vec<Self> {
-        use Protection::{Full, Relocated, Unprotected};
+        use Protection::{Full, Relocated, Stored, Unprotected};
         let mut all = vec![
             Self::SameOutput(Relocated),
             Self::SameOutput(Full),
-            Self::Census,
+            Self::SameOutput(Stored),
+            Self::Census(Full),
+            Self::Census(Stored),
             Self::Busy(Full),
+            Self::Busy(Stored),
             Self::Idle(Relocated),
             Self::Idle(Full),
         ];
@@ -95,9 +110,16 @@ impl Scenario {
         let installation = directory.join("installation");
         program.install(&installation)?;
         let trial = Trial { program, directory, installation: &installation };
+        if let Self::SameOutput(Protection::Stored)
+        | Self::Census(Protection::Stored)
+        | Self::Busy(Protection::Stored) = self
+        {
+            // The store refuses files that changed a moment ago.
+            thread::sleep(SETTLING_TIME);
+        }
         match self {
             Self::SameOutput(protection) => trial.same_output(protection),
-            Self::Census => trial.census(),
+            Self::Census(protection) => trial.census(protection),
             Self::Busy(Protection::Unprotected) => trial.dies_when_rewritten_while_busy(),
             Self::Busy(protection) => trial.survives_rewriting_while_busy(protection),
             Self::Idle(Protection::Unprotected) => trial.dies_after_rewriting_while_idle(),
@@ -127,20 +149,20 @@ impl Trial<'_> {
         Ok(finished)
     }
 
-    fn census(&self) -> Result<(), String> {
+    fn census(&self, protection: Protection) -> Result<(), String> {
         let mut native = self.start("idle", Protection::Unprotected)?;
         native.wait_for("ready", 1)?;
-        let mut expected = census::objects(&census::files_mapped_by(native.id())?);
+        let mut expected = census::objects(&census::files(&census::mappings(native.id())?));
         expected.insert(library::path()?);
         native.say("go");
         passed(&native.finish()?)?;
 
         let log = self.directory.join("sopin.log");
-        let mut command = self.command("idle", Protection::Full)?;
+        let mut command = self.command("idle", protection)?;
         command.env("SOPIN_LOG", "info").env("SOPIN_LOG_FILE", &log);
         let mut protected = self.start_command(&mut command, "census")?;
         protected.wait_for("ready", 1)?;
-        let mapped = census::files_mapped_by(protected.id())?;
+        let mappings = census::mappings(protected.id())?;
         let log = fs::read_to_string(&log).map_err(|error| format!("{}: {error}", log.display()))?;
         protected.say("go");
         passed(&protected.finish()?)?;
@@ -152,13 +174,20 @@ impl Trial<'_> {
         }
         // One page, so that people still see the file; nothing points to it.
         let witness = Mapped { executable: rustix::param::page_size() as u64, ..Mapped::default() };
+        let files = census::files(&mappings);
         for object in &expected {
-            let mapped = mapped.get(object).copied().unwrap_or_default();
+            let mapped = files.get(object).copied().unwrap_or_default();
             if mapped != witness {
                 return Err(format!("{}: {mapped:?} instead of the witness", object.display()));
             }
         }
-        Ok(())
+        let [memfds, stored] =
+            ["/memfd:sopin:".into(), self.store().to_string_lossy()].map(|path| census::copies(&mappings, &path));
+        let copies = if protection == Protection::Stored { [0, expected.len()] } else { [expected.len(), 0] };
+        if [memfds, stored] == copies {
+            return Ok(());
+        }
+        Err(format!("{memfds} memfds and {stored} files of the store are mapped, for {} objects", expected.len()))
     }
 
     fn survives_rewriting_while_busy(&self, protection: Protection) -> Result<(), String> {
@@ -216,6 +245,10 @@ impl Trial<'_> {
         Err(format!("an unprotected process has to die of this, but {finished}"))
     }
 
+    fn store(&self) -> PathBuf {
+        self.directory.join("store")
+    }
+
     fn start(&self, work: &str, protection: Protection) -> Result<Dialogue, String> {
         self.start_command(&mut self.command(work, protection)?, &format!("{work}.{protection}"))
     }
@@ -240,6 +273,11 @@ impl Trial<'_> {
                 Loading::AtRunTime => "SOPIN_TEST_LOAD_ITSELF",
             };
             command.env("SOPIN_MODE", mode).env(name, library::path()?);
+            if protection == Protection::Stored {
+                command.env("SOPIN_STORE", self.store());
+            } else {
+                command.env("SOPIN_STORE", "off");
+            }
         }
         Ok(command)
     }
