@@ -9,5 +9,6 @@ pub mod directives;
 pub mod library;
 pub mod needs;
 pub mod process;
+pub mod protection;
 pub mod rewrite;
 pub mod scratch;

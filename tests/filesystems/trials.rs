@@ -1,15 +1,16 @@
 //! What happens to the library under a process, and what must come of it.
 
-use std::env;
 use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
 use crate::common::dialogue::Dialogue;
 use crate::common::process::{Finished, Outcome};
+use crate::common::protection::{Protection, SETTLING_TIME};
 use crate::common::rewrite::Rewrite;
 use crate::common::{directives::PASSED, library};
 use crate::places::{self, Place};
@@ -43,8 +44,7 @@ enum Work {
 pub struct Case {
     change: Change,
     work: Work,
-    /// `SOPIN_MODE`, or `None` without the library.
-    mode: Option<&'static str>,
+    protection: Protection,
     survives: bool,
 }
 
@@ -61,17 +61,18 @@ impl fmt::Display for Case {
             Work::Busy => "busy",
             Work::Idle => "idle",
         };
-        write!(f, "{change}::{work}::{}", self.mode.unwrap_or("unprotected"))
+        write!(f, "{change}::{work}::{}", self.protection)
     }
 }
 
 /// Every trial for a place.
 pub fn all_for(place: &Place) -> Vec<Case> {
+    use Protection::{Full, Relocated, Stored, Unprotected};
     let mut all = Vec::new();
     let mut add = |change, unprotected_survives| {
-        for (work, modes) in [(Work::Busy, &["full"][..]), (Work::Idle, &["relocated", "full"])] {
-            all.push(Case { change, work, mode: None, survives: unprotected_survives });
-            all.extend(modes.iter().map(|mode| Case { change, work, mode: Some(mode), survives: true }));
+        for (work, protections) in [(Work::Busy, &[Full][..]), (Work::Idle, &[Relocated, Full])] {
+            all.push(Case { change, work, protection: Unprotected, survives: unprotected_survives });
+            all.extend(protections.iter().map(|&protection| Case { change, work, protection, survives: true }));
         }
     };
     add(Change::Rewritten, !place.keeps_inodes);
@@ -81,6 +82,8 @@ pub fn all_for(place: &Place) -> Vec<Case> {
     }
     add(Change::RenamedOver, true);
     add(Change::Replaced, true);
+    // The copies share blocks with the file where the file system can do that.
+    all.push(Case { change: Change::Rewritten, work: Work::Busy, protection: Stored, survives: true });
     all
 }
 
@@ -116,6 +119,10 @@ impl Case {
                 return Ok(Verdict::NotHere(reason));
             }
         }
+        if self.protection == Protection::Stored {
+            // The store refuses files that changed a moment ago.
+            thread::sleep(SETTLING_TIME);
+        }
         let result = self.try_with(victim, &seen_in.join("libvictim.so"), &other_names, &log);
         if self.change == Change::RewrittenThroughBind {
             places::unmount(&other_names)?;
@@ -135,6 +142,9 @@ impl Case {
         };
         let mut process = self.start(victim, object, log)?;
         process.wait_for("ready", 1)?;
+        if self.protection == Protection::Stored {
+            maps_from(&object.with_extension("store"), process.id())?;
+        }
         match self.work {
             Work::Idle => {
                 process.wait_until_idle()?;
@@ -158,21 +168,15 @@ impl Case {
         }
         let finished = process.finish()?;
         self.judge(&finished)?;
-        self.mode.map_or(Ok(()), |mode| reached(mode, object, &finished))
+        self.protection.mode().map_or(Ok(()), |mode| reached(mode, object, &finished))
     }
 
     fn start(self, victim: &Path, object: &Path, log: &Path) -> Result<Dialogue, String> {
         let mut command = Command::new(victim);
         command.arg(if self.work == Work::Busy { "busy" } else { "idle" }).arg(object);
-        for (name, _) in env::vars_os() {
-            if name.to_string_lossy().starts_with("SOPIN_") {
-                command.env_remove(name);
-            }
-        }
-        command.env_remove("LD_PRELOAD");
-        if let Some(mode) = self.mode {
-            command.env("LD_PRELOAD", library::path()?).env("SOPIN_MODE", mode).env("SOPIN_LOG", "info");
-        }
+        // Beside the library: on the file system that this is about.
+        self.protection.apply(&mut command, "LD_PRELOAD", &object.with_extension("store"))?;
+        command.env("SOPIN_LOG", "info");
         Dialogue::start(&mut command, &log.with_extension("log"), TIMEOUT).map_err(|error| format!("victim: {error}"))
     }
 
@@ -217,6 +221,16 @@ fn reached(mode: &str, object: &Path, finished: &Finished) -> Result<(), String>
         return Ok(());
     }
     Err(format!("no line {line:?}; the process {finished}"))
+}
+
+/// Whether the process has a copy of the library mapped from this store.
+fn maps_from(store: &Path, process: u32) -> Result<(), String> {
+    let maps = fs::read_to_string(format!("/proc/{process}/maps")).map_err(|error| error.to_string())?;
+    let store = store.to_string_lossy();
+    if maps.lines().any(|line| line.contains(&*store) && line.ends_with("/libvictim.so")) {
+        return Ok(());
+    }
+    Err(format!("no copy from {store} in\n{maps}"))
 }
 
 /// Compiles a source of this directory: a library when the output is named so.

@@ -1,6 +1,5 @@
 //! What is done to a program, and what must come of it.
 
-use std::env;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,50 +10,13 @@ use std::time::Duration;
 use crate::census::{self, Mapped};
 use crate::common::dialogue::Dialogue;
 use crate::common::process::{Finished, Outcome};
+use crate::common::protection::{Protection, SETTLING_TIME};
 use crate::common::rewrite::Rewrite;
 use crate::common::{directives::PASSED, library};
 use crate::programs::{self, Loading, Program};
 
 /// For everything that one process does, on a machine that is busy otherwise.
 const TIMEOUT: Duration = Duration::from_secs(120);
-
-/// How long the store leaves a file alone that has changed: two seconds, and one
-/// because it looks at whole seconds.
-const SETTLING_TIME: Duration = Duration::from_secs(3);
-
-/// Whether and how the process is protected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protection {
-    /// The library is not there.
-    Unprotected,
-    /// `SOPIN_MODE=relocated`.
-    Relocated,
-    /// `SOPIN_MODE=full` without a store: read-only ranges come from memfds.
-    Full,
-    /// `SOPIN_MODE=full` with a store, empty at the beginning of the trial.
-    Stored,
-}
-
-impl Protection {
-    fn mode(self) -> Option<&'static str> {
-        match self {
-            Self::Unprotected => None,
-            Self::Relocated => Some("relocated"),
-            Self::Full | Self::Stored => Some("full"),
-        }
-    }
-}
-
-impl fmt::Display for Protection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Unprotected => "unprotected",
-            Self::Relocated => "relocated",
-            Self::Full => "full",
-            Self::Stored => "full_from_store",
-        })
-    }
-}
 
 /// One trial of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -261,24 +223,11 @@ impl Trial<'_> {
 
     fn command(&self, work: &str, protection: Protection) -> Result<Command, String> {
         let mut command = self.program.command(self.installation, work);
-        for (name, _) in env::vars_os() {
-            if name.to_string_lossy().starts_with("SOPIN_") {
-                command.env_remove(name);
-            }
-        }
-        command.env_remove("LD_PRELOAD");
-        if let Some(mode) = protection.mode() {
-            let name = match self.program.loading {
-                Loading::Preloaded => "LD_PRELOAD",
-                Loading::AtRunTime => "SOPIN_TEST_LOAD_ITSELF",
-            };
-            command.env("SOPIN_MODE", mode).env(name, library::path()?);
-            if protection == Protection::Stored {
-                command.env("SOPIN_STORE", self.store());
-            } else {
-                command.env("SOPIN_STORE", "off");
-            }
-        }
+        let variable = match self.program.loading {
+            Loading::Preloaded => "LD_PRELOAD",
+            Loading::AtRunTime => "SOPIN_TEST_LOAD_ITSELF",
+        };
+        protection.apply(&mut command, variable, &self.store())?;
         Ok(command)
     }
 }
