@@ -50,7 +50,14 @@ pub fn is_off() -> bool {
 
 /// Pins what `event` has brought.
 pub fn sweep(event: Event) {
-    if is_off() || loader::counters().is_none_or(registry::is_current) {
+    if is_off() {
+        return;
+    }
+    let Some(counters) = loader::counters() else {
+        registry::note_missed_sweep();
+        return;
+    };
+    if registry::is_current(counters) {
         return;
     }
     let mut objects = ObjectList::take();

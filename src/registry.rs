@@ -19,7 +19,7 @@ use sopin_core::object::Span;
 use sopin_core::settings::Settings;
 use sopin_core::sys::{self, Result};
 
-use crate::loader::Counters;
+use crate::loader::{self, Counters};
 use crate::log::Log;
 use crate::sweep::Workspace;
 
@@ -190,7 +190,7 @@ fn release() {
 pub fn prepare_for_forks() {
     // SAFETY: the handlers stay loaded: this library is linked with `-z nodelete`.
     // Failure (no memory) leaves the case of a child made by `_Fork`.
-    unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork), Some(after_fork)) };
+    unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork_in_parent), Some(after_fork_in_child)) };
 }
 
 /// Whether `before_fork` holds the lock, with the signal mask that it found.
@@ -207,15 +207,23 @@ unsafe extern "C" fn before_fork() {
         // SAFETY: this thread holds the lock.
         unsafe { *FORKING.0.get() = guard };
     }
+    loader::stop_walks();
 }
 
-unsafe extern "C" fn after_fork() {
-    // In the child the thread has another id than the one that took the lock.
-    let owner = OWNER_THREAD.load(Ordering::Relaxed);
-    if owner == sys::gettid() || OWNER_PROCESS.load(Ordering::Relaxed) != sys::getpid() {
-        // SAFETY: this thread, or its image in the parent, holds the lock.
+unsafe extern "C" fn after_fork_in_parent() {
+    loader::resume_walks(false);
+    if OWNER_THREAD.load(Ordering::Relaxed) == sys::gettid() {
+        // SAFETY: this thread holds the lock.
         drop(unsafe { (*FORKING.0.get()).take() });
     }
+}
+
+unsafe extern "C" fn after_fork_in_child() {
+    loader::resume_walks(true);
+    // SAFETY: this is the only thread. If the lock was taken before the fork
+    // it was by this thread's image in the parent, and is free now; otherwise
+    // there is nothing to drop.
+    drop(unsafe { (*FORKING.0.get()).take() });
 }
 
 impl State {
