@@ -77,7 +77,9 @@ fn measure_everything() -> Result<(), String> {
 }
 
 fn render(rows: &[Row]) -> String {
-    let mut table = String::from("| what | native | off | relocated | full | target |\n|---|---|---|---|---|---|\n");
+    let mut table = String::from(
+        "| what | native | off | relocated | full (memfd) | full (store) | target |\n|---|---|---|---|---|---|---|\n",
+    );
     for Row { what, cells, target } in rows {
         // Writing to a String cannot fail.
         let _ = writeln!(table, "| {what} | {} | {target} |", cells.join(" | "));

@@ -19,19 +19,21 @@ pub enum Mode {
     Off,
     /// `SOPIN_MODE=relocated`.
     Relocated,
-    /// `SOPIN_MODE=full`.
+    /// `SOPIN_MODE=full` without a store: read-only ranges come from memfds.
     Full,
+    /// `SOPIN_MODE=full` with a store that has every copy already.
+    Stored,
 }
 
 /// Every mode, in the order of the table.
-pub const MODES: [Mode; 4] = [Mode::Native, Mode::Off, Mode::Relocated, Mode::Full];
+pub const MODES: [Mode; 5] = [Mode::Native, Mode::Off, Mode::Relocated, Mode::Full, Mode::Stored];
 
 /// One value for each mode.
 pub type ByMode<T> = [T; MODES.len()];
 
 impl Mode {
     /// Makes `command` run in this mode, whatever the caller's environment says.
-    pub fn apply(self, command: &mut Command, library: &Path) {
+    pub fn apply(self, command: &mut Command, library: &Path, store: &Path) {
         for (name, _) in env::vars_os() {
             if name.to_string_lossy().starts_with("SOPIN_") {
                 command.env_remove(name);
@@ -44,9 +46,11 @@ impl Mode {
             }
             Self::Off => "off",
             Self::Relocated => "relocated",
-            Self::Full => "full",
+            Self::Full | Self::Stored => "full",
         };
-        command.env("LD_PRELOAD", library).env("SOPIN_MODE", mode);
+        // Never the store of who runs this.
+        let store = if self == Self::Stored { store.as_os_str() } else { "off".as_ref() };
+        command.env("LD_PRELOAD", library).env("SOPIN_MODE", mode).env("SOPIN_STORE", store);
     }
 }
 
