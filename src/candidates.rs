@@ -149,10 +149,16 @@ fn is_named(memory: &OwnMemory, candidate: &Candidate, needed: &[u8]) -> bool {
     candidate.dynamic.soname(memory, &mut buffer) == Some(needed)
 }
 
-/// The loader's name of an object, for one whose mappings do not tell it.
-pub fn loader_name<'a>(memory: &OwnMemory, loaded: &Loaded, buffer: &'a mut [u8]) -> &'a [u8] {
+/// Reads the loader's name of an object into `buffer`, for one whose mappings do
+/// not tell it; its length. The executable has none.
+pub fn read_loader_name(memory: &OwnMemory, loaded: &Loaded, buffer: &mut [u8]) -> usize {
+    const NAMELESS: &[u8] = b"the executable";
     match memory.read_string(loaded.name, buffer) {
-        Ok([]) | Err(_) => b"the executable",
-        Ok(name) => name,
+        Ok(name) if !name.is_empty() => name.len(),
+        Ok(_) | Err(_) => {
+            let len = NAMELESS.len().min(buffer.len());
+            buffer.iter_mut().zip(NAMELESS).for_each(|(slot, byte)| *slot = *byte);
+            len
+        }
     }
 }

@@ -18,6 +18,7 @@ use sopin_core::address_map::AddressMap;
 use sopin_core::object::Span;
 use sopin_core::settings::Settings;
 use sopin_core::sys::{self, Result};
+use sopin_core::vmas::FileId;
 
 use crate::loader::{self, Counters};
 use crate::log::Log;
@@ -33,6 +34,11 @@ const MAX_NAPS: u32 = 200_000;
 pub struct Entry {
     /// The page of the original file, empty without one.
     pub witness: Span,
+    /// Where its dynamic section is.
+    dynamic: usize,
+    /// The file that is mapped there since the sweep, if that is known: that
+    /// with inode 0, none, once it is pinned.
+    file: Option<FileId>,
     /// It lives in a namespace that the loader's list does not show us.
     pub in_other_namespace: bool,
     /// The last walk that saw it in the loader's list.
@@ -41,6 +47,19 @@ pub struct Entry {
 
 /// A path as the kernel limits it.
 pub type PathBuffer = [u8; libc::PATH_MAX as usize];
+
+impl Entry {
+    /// An object with that witness page, and that file at its dynamic section.
+    pub fn new(witness: Span, dynamic: usize, file: Option<FileId>) -> Self {
+        Self { witness, dynamic, file, ..Self::default() }
+    }
+
+    /// Whether another object has taken the place of the one recorded, if this
+    /// is mapped there now.
+    pub fn is_replaced_by(&self, dynamic: usize, file: FileId) -> bool {
+        self.dynamic != dynamic || self.file.is_some_and(|recorded| recorded != file)
+    }
+}
 
 /// Everything that the lock protects.
 pub struct State {
@@ -234,13 +253,13 @@ impl State {
 
     /// Records what became of the object with program headers at `headers`, in
     /// the place of an older record.
-    pub fn record(&mut self, headers: usize, witness: Span, in_other_namespace: bool) -> Result<()> {
-        self.entries.insert(headers, Entry { witness, in_other_namespace, seen: self.walk })
+    pub fn record(&mut self, headers: usize, entry: Entry) -> Result<()> {
+        self.entries.insert(headers, Entry { seen: self.walk, ..entry })
     }
 
-    /// Whether something is recorded of the object.
-    pub fn is_recorded(&mut self, headers: usize) -> bool {
-        self.entries.get_mut(headers).is_some()
+    /// What is recorded of the object.
+    pub fn recorded(&mut self, headers: usize) -> Option<Entry> {
+        self.entries.get_mut(headers).copied()
     }
 
     /// Marks the object, if it is recorded, as seen in this walk.

@@ -6,16 +6,16 @@ use sopin_core::line::Text;
 use sopin_core::memory::OwnMemory;
 use sopin_core::object::Span;
 use sopin_core::pages::PageVec;
-use sopin_core::plan::{self, Replacement, Terms};
+use sopin_core::plan::{self, Replacement, Source, Terms};
 use sopin_core::settings::Level;
 use sopin_core::sys::{self, Errno};
-use sopin_core::vmas::{Maps, Vma};
+use sopin_core::vmas::{FileId, Maps, Vma};
 
 use crate::candidates::{self, Candidate, Stores};
 use crate::loader::{Counters, Loaded};
 use crate::original::{self, Original};
-use crate::registry::{self, Guard, PathBuffer};
-use crate::remap;
+use crate::registry::{self, Entry, Guard, PathBuffer};
+use crate::remap::{self, Outcome};
 use crate::report::{self, Report};
 use crate::sources::{self, Sources};
 use crate::{environment, hooks};
@@ -126,12 +126,12 @@ impl<'a> Sweep<'a> {
     /// decides. One that cannot be read may just have been unloaded.
     fn find_candidates(&mut self, objects: &[Loaded], has_unloaded: bool, maps: &mut Maps) -> Result<(), Cause> {
         for loaded in objects {
-            let is_recorded = self.guard.is_recorded(loaded.headers);
-            if is_recorded && !has_unloaded {
+            let recorded = self.guard.recorded(loaded.headers);
+            if recorded.is_some() && !has_unloaded {
                 continue;
             }
             match Candidate::read(self.memory, *loaded) {
-                Ok(candidate) if !is_recorded || is_as_loaded(&candidate, maps) => {
+                Ok(candidate) if recorded.is_none_or(|entry| is_replaced(&entry, &candidate, maps)) => {
                     self.work.candidates.push(candidate).map_err(no_memory)?;
                 }
                 Err(cause) if cause.is_refusal() => self.refused = Some(cause),
@@ -150,12 +150,16 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// Reports the new objects that cannot be read.
+    /// Reports the new objects that cannot be read: those that are neither
+    /// recorded nor candidates.
     fn leave_unreadable(&mut self, objects: &[Loaded]) -> Result<(), Cause> {
-        let candidates =
-            |sweep: &Self, headers| sweep.work.candidates.iter().any(|other| other.loaded.headers == headers);
+        let guard = &mut self.guard;
+        let new = objects.iter().filter(|loaded| guard.recorded(loaded.headers).is_none()).count();
+        if new == self.work.candidates.len() {
+            return Ok(());
+        }
         for loaded in objects {
-            if self.guard.is_recorded(loaded.headers) || candidates(self, loaded.headers) {
+            if self.guard.recorded(loaded.headers).is_some() {
                 continue;
             }
             if let Err(cause) = Candidate::read(self.memory, *loaded) {
@@ -231,19 +235,20 @@ impl<'a> Sweep<'a> {
     /// Pins one object, records and reports it.
     fn pin(&mut self, candidate: &Candidate, stores: Stores, maps: &mut Maps) -> Result<(), Cause> {
         let begin = sys::monotonic_ns();
+        let dynamic = candidate.object.dynamic.start;
         // Room for the record first: what is pinned must not be forgotten.
-        self.record(&candidate.loaded, Span::default())?;
+        self.record(&candidate.loaded, Entry::default())?;
         maps.file_backed_in(candidate.object.span, &mut self.work.vmas).map_err(no_maps)?;
         let Some(lowest) = self.work.vmas.first().copied() else {
             // The vDSO, or an object that the program has remapped.
-            return Ok(());
+            return self.record(&candidate.loaded, Entry::new(Span::default(), dynamic, Some(file_at(dynamic, maps))));
         };
         let path_len = self.read_path(&candidate.loaded, lowest.span.start, maps);
         let state = &mut *self.guard;
         let path = state.path_buffer.get(..path_len).unwrap_or_default();
         if !state.settings.selects(path) {
             state.log.line(&state.settings, Level::Info, format_args!("{}: excluded", Text(path)));
-            return Ok(());
+            return self.record(&candidate.loaded, Entry::new(Span::default(), dynamic, Some(file_at(dynamic, maps))));
         }
         let terms = Terms {
             mode: state.settings.mode,
@@ -263,7 +268,8 @@ impl<'a> Sweep<'a> {
         let outcome = unsafe { remap::replace(self.memory, path, replacements, shared.as_ref()) };
         let has_moved = outcome.read_only_failure.is_none() && replacements.iter().any(sources::is_text);
         let witness = original.filter(|_| has_moved).map(Original::keep_witness);
-        self.record(&candidate.loaded, witness.unwrap_or_default())?;
+        let entry = Entry::new(witness.unwrap_or_default(), dynamic, file_since(dynamic, vmas, replacements, &outcome));
+        self.record(&candidate.loaded, entry)?;
         let micros = (sys::monotonic_ns() - begin) / 1000;
         report::pinned(&mut self.guard, path_len, &Report { outlook, outcome, modified, micros });
         Ok(())
@@ -278,7 +284,7 @@ impl<'a> Sweep<'a> {
         end.fill(0);
         let len = match maps.path_at(address, path) {
             Ok(path) => path.len(),
-            Err(_) => candidates::loader_name(self.memory, loaded, path).len(),
+            Err(_) => candidates::read_loader_name(self.memory, loaded, path),
         };
         if let Some(end) = buffer.get_mut(len) {
             *end = 0;
@@ -286,16 +292,19 @@ impl<'a> Sweep<'a> {
         len
     }
 
-    fn record(&mut self, loaded: &Loaded, witness: Span) -> Result<(), Cause> {
-        let in_other_namespace = self.in_other_namespace;
-        self.guard.record(loaded.headers, witness, in_other_namespace).map_err(no_memory)
+    fn record(&mut self, loaded: &Loaded, mut entry: Entry) -> Result<(), Cause> {
+        entry.in_other_namespace = self.in_other_namespace;
+        self.guard.record(loaded.headers, entry).map_err(no_memory)
     }
 
     /// Records an object as left alone because of `cause`.
     fn leave(&mut self, loaded: &Loaded, cause: Cause) -> Result<(), Cause> {
-        self.record(loaded, Span::default())?;
-        let len = candidates::loader_name(self.memory, loaded, &mut self.guard.path_buffer).len();
-        report::exposed(&mut self.guard, len, cause);
+        self.record(loaded, Entry::default())?;
+        // The vDSO is the kernel's own.
+        if loaded.base != sys::vdso_address() || loaded.base == 0 {
+            let len = candidates::read_loader_name(self.memory, loaded, &mut self.guard.path_buffer);
+            report::exposed(&mut self.guard, len, cause);
+        }
         Ok(())
     }
 
@@ -307,7 +316,7 @@ impl<'a> Sweep<'a> {
             return Err(cause);
         }
         for loaded in objects {
-            if !self.guard.is_recorded(loaded.headers) {
+            if self.guard.recorded(loaded.headers).is_none() {
                 self.leave(loaded, cause)?;
             }
         }
@@ -337,10 +346,28 @@ pub fn forget_unloaded(guard: &mut Guard, memory: &OwnMemory, objects: &[Loaded]
     );
 }
 
-/// Whether the dynamic section of `candidate` still maps a file: what is
-/// pinned has it in anonymous memory.
-fn is_as_loaded(candidate: &Candidate, maps: &mut Maps) -> bool {
-    matches!(maps.file_backed_at(candidate.object.dynamic.start), Ok(Some(_)))
+/// Whether `candidate` has taken the place of the object recorded in `entry`.
+fn is_replaced(entry: &Entry, candidate: &Candidate, maps: &mut Maps) -> bool {
+    let dynamic = candidate.object.dynamic.start;
+    entry.is_replaced_by(dynamic, file_at(dynamic, maps))
+}
+
+/// The file mapped at `address`; none has inode 0.
+fn file_at(address: usize, maps: &mut Maps) -> FileId {
+    let vma = maps.file_backed_at(address).ok().flatten();
+    vma.map(|vma| vma.file).unwrap_or_default()
+}
+
+/// The file mapped at `address` after the ranges of an object that mapped
+/// `vmas` were replaced; `None` if it is a copy, whichever.
+fn file_since(address: usize, vmas: &[Vma], replaced: &[Replacement], outcome: &Outcome) -> Option<FileId> {
+    let before = vmas.iter().find(|vma| vma.span.contains(address)).map(|vma| vma.file).unwrap_or_default();
+    match replaced.iter().find(|range| range.span.contains(address)).map(|range| range.source) {
+        None => Some(before),
+        Some(Source::Anonymous) if outcome.relocated_failure.is_none() => Some(FileId::default()),
+        // In part, perhaps: what is there now is the object recorded.
+        Some(_) => None,
+    }
 }
 
 /// Memory that is used again in every sweep.

@@ -137,6 +137,12 @@ pub fn page_size() -> usize {
     }
 }
 
+/// Where the kernel has mapped the vDSO; 0 without one.
+pub fn vdso_address() -> usize {
+    // SAFETY: getauxval only reads the process's auxiliary vector.
+    unsafe { libc::getauxval(libc::AT_SYSINFO_EHDR) as usize }
+}
+
 /// Whether the program runs with more privileges than its caller
 /// (`AT_SECURE`, see `getauxval(3)`): then the environment is not to be trusted.
 pub fn is_secure_execution() -> bool {
