@@ -18,8 +18,9 @@ build: ## build target/release/libsopin.so (the default)
 demo: build ## a busy gunicorn while its shared objects are rewritten, without and with sopin
 	examples/gunicorn/demo
 
+# The environment's py-spy, but the machine's own python3.
 test: build environments ## run every test against the release build
-	$(CARGO) test --workspace --no-fail-fast
+	PATH="$$PATH:$(CURDIR)/target/test-python/bin" $(CARGO) test --workspace --no-fail-fast
 
 bench: build environments ## measure what protection costs; also written to target/bench.md
 	$(CARGO) bench --bench cost
