@@ -27,6 +27,8 @@ use sopin_core::vmas::Protection;
 /// pin needs at a time beyond what it keeps.
 const STEP: usize = 1 << 20;
 
+const READ_WRITE: Protection = libc::PROT_READ | libc::PROT_WRITE;
+
 /// What became of the ranges of one object.
 #[derive(Clone, Copy, Default)]
 pub struct Outcome {
@@ -90,13 +92,12 @@ struct Scratch {
 
 impl Scratch {
     fn new(len: usize) -> Result<Self, Cause> {
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
         // All of a small object's pages at once are cheaper than one by one.
         let populate = if len <= STEP { libc::MAP_POPULATE } else { 0 };
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | populate;
         // SAFETY: a new mapping at an address of the kernel's choice.
         let start =
-            unsafe { sys::mmap(0, len, protection, flags, None) }.map_err(|errno| Cause::call("mmap", errno))?;
+            unsafe { sys::mmap(0, len, READ_WRITE, flags, None) }.map_err(|errno| Cause::call("mmap", errno))?;
         Ok(Self { rest: Span { start, end: start + len } })
     }
 
@@ -107,7 +108,8 @@ impl Scratch {
         Self { rest: Span { start, end: start + len } }
     }
 
-    /// Fills the memory with the bytes at `target` and moves it there.
+    /// Fills the memory with the bytes at `target`, gives it `protection` and
+    /// moves it there.
     ///
     /// # Safety
     /// As for [`replace`], for the pages at `target`.
@@ -115,12 +117,12 @@ impl Scratch {
         let (copy, len) = (self.rest.start, self.rest.len());
         // SAFETY: the scratch memory is ours.
         unsafe { memory.copy(copy as *mut u8, target, len) }.map_err(|errno| Cause::call("process_vm_readv", errno))?;
-        if protection != libc::PROT_READ | libc::PROT_WRITE {
+        if protection != READ_WRITE {
             // SAFETY: nothing refers to the scratch memory.
             unsafe { sys::mprotect(copy, len, protection) }.map_err(|errno| Cause::call("mprotect", errno))?;
         }
         // SAFETY: the source is one VMA of ours; the target gets the same
-        // bytes and protection, and per the caller nobody stores to it.
+        // bytes, and per the caller nobody stores to it.
         unsafe { sys::mremap_onto(copy, len, target) }.map_err(|errno| Cause::call("mremap", errno))?;
         self.rest.start = self.rest.end;
         Ok(())
@@ -151,17 +153,74 @@ unsafe fn replace_by_anonymous(memory: &OwnMemory, replacements: &[Replacement],
         Ok(scratch) => scratch,
         Err(cause) => return outcome.note(Source::Anonymous, Err(cause)),
     };
-    for range in ranges() {
-        let mut target = range.span.start;
-        while target < range.span.end {
-            let step = scratch.take(STEP.min(range.span.end - target));
-            let len = step.rest.len();
-            // SAFETY: per the caller.
-            let result = unsafe { step.take_place_of(target, range.protection, memory) };
-            outcome.note(Source::Anonymous, result.map(|()| len));
-            target += len;
+    let mut rest = replacements;
+    while let Some(first) = rest.first() {
+        let (block, others) = rest.split_at(block_len(rest));
+        rest = others;
+        if first.source != Source::Anonymous {
+            continue;
         }
+        let result = match block {
+            // SAFETY: per the caller.
+            [range] => unsafe { replace_in_steps(memory, range, &mut scratch) },
+            // SAFETY: per the caller.
+            block => unsafe { replace_block(memory, block, &mut scratch) },
+        };
+        outcome.note(Source::Anonymous, result);
     }
+}
+
+/// How many of the first `ranges` can be moved at once: RELRO and the data
+/// behind it, if they are small. At least one.
+fn block_len(ranges: &[Replacement]) -> usize {
+    let is_plain = |range: &Replacement| {
+        range.source == Source::Anonymous && matches!(range.protection, libc::PROT_READ | READ_WRITE)
+    };
+    let joined = |pair: &[Replacement]| match pair {
+        [one, next] => is_plain(one) && is_plain(next) && one.span.end == next.span.start,
+        _ => false,
+    };
+    let count = 1 + ranges.windows(2).take_while(|pair| joined(pair)).count();
+    let total: usize = ranges.iter().take(count).map(|range| range.span.len()).sum();
+    if total <= STEP { count } else { 1 }
+}
+
+/// Replaces neighbouring ranges by one move, which costs the kernel more than
+/// all the rest. The bytes are right at any instant; what is read-only is
+/// writable from the move until its protection is set, as it was in the loader's
+/// hands a moment ago.
+///
+/// # Safety
+/// As for [`replace`].
+unsafe fn replace_block(memory: &OwnMemory, block: &[Replacement], scratch: &mut Scratch) -> Result<usize, Cause> {
+    let (Some(first), Some(last)) = (block.first(), block.last()) else { return Ok(0) };
+    let len = last.span.end - first.span.start;
+    // SAFETY: per the caller.
+    unsafe { scratch.take(len).take_place_of(first.span.start, READ_WRITE, memory) }?;
+    for range in block.iter().filter(|range| range.protection != READ_WRITE) {
+        // SAFETY: the protection that the range had.
+        unsafe { sys::mprotect(range.span.start, range.span.len(), range.protection) }
+            .map_err(|errno| Cause::call("mprotect", errno))?;
+    }
+    Ok(len)
+}
+
+/// Replaces a range of any length and protection, a bounded number of bytes at
+/// a time.
+///
+/// # Safety
+/// As for [`replace`].
+unsafe fn replace_in_steps(memory: &OwnMemory, range: &Replacement, scratch: &mut Scratch) -> Result<usize, Cause> {
+    let mut target = range.span.start;
+    let mut result = Ok(range.span.len());
+    while target < range.span.end {
+        let len = STEP.min(range.span.end - target);
+        // SAFETY: per the caller.
+        let replaced = unsafe { scratch.take(len).take_place_of(target, range.protection, memory) };
+        result = result.and_then(|total| replaced.map(|()| total));
+        target += len;
+    }
+    result
 }
 
 /// A sealed memfd with the bytes of all ranges that are not to become

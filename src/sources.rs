@@ -6,7 +6,10 @@ use core::cell::OnceCell;
 use core::ffi::CStr;
 
 use sopin_core::cause::Cause;
+use sopin_core::comparison;
 use sopin_core::line::Text;
+use sopin_core::memory::OwnMemory;
+use sopin_core::object::Span;
 use sopin_core::pagemap::Pagemap;
 use sopin_core::pages::PageVec;
 use sopin_core::plan::{Replacement, Source};
@@ -31,6 +34,8 @@ impl Sources {
     /// cannot be found out: then no such range is replaced.
     pub fn leave_modified_pages(
         &self,
+        memory: &OwnMemory,
+        original: Option<&Original>,
         replacements: &mut PageVec<Replacement>,
         runs: &mut PageVec<Replacement>,
     ) -> sys::Result<Result<usize, Cause>> {
@@ -41,13 +46,17 @@ impl Sources {
                 runs.push(*range)?;
                 continue;
             }
-            let pagemap = self.pagemap.get_or_init(Pagemap::open).as_ref();
-            let found = pagemap.map_err(|errno| *errno).and_then(|pagemap| {
-                pagemap.for_each_unmodified(range.span, |span| {
-                    let offset = range.offset + (span.start - range.span.start) as u64;
-                    runs.push(Replacement { span, offset, ..*range })
-                })
-            });
+            let keep = |span: Span| {
+                let offset = range.offset + (span.start - range.span.start) as u64;
+                runs.push(Replacement { span, offset, ..*range })
+            };
+            let found = match (self.pagemap.get_or_init(Pagemap::open), original) {
+                (Ok(pagemap), _) => pagemap.for_each_unmodified(range.span, keep),
+                (Err(_), Some(original)) => {
+                    comparison::for_each_equal(memory, &original.file, range.span, range.offset, keep)
+                }
+                (Err(errno), None) => Err(*errno),
+            };
             match (found, &mut modified) {
                 (Ok(bytes), Ok(sum)) => *sum += bytes,
                 (Ok(_), Err(_)) => {}

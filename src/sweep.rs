@@ -257,9 +257,9 @@ impl<'a> Sweep<'a> {
         };
         let Workspace { vmas, replacements, runs, .. } = &mut self.work;
         let outlook = plan::plan(&candidate.object, vmas, terms, replacements).map_err(no_memory)?;
-        let modified = self.sources.leave_modified_pages(replacements, runs).map_err(no_memory)?;
-        let file = lowest.file;
-        let original = sources::find_original(maps, &state.path_buffer, file, replacements);
+        let original = sources::find_original(maps, &state.path_buffer, lowest.file, replacements);
+        let modified =
+            self.sources.leave_modified_pages(self.memory, original.as_ref(), replacements, runs).map_err(no_memory)?;
         let shared = original.as_ref().and_then(|original| self.sources.shared_copy(state, original, replacements));
         let path = state.path_buffer.get(..path_len).unwrap_or_default();
         // SAFETY: the ranges belong to an object that is relocated and cannot

@@ -15,6 +15,7 @@
 //! | [`crti`] | does an object's `_init` call `__gmon_start__`, and whose |
 //! | [`vmas`] | what is mapped where: `PROCMAP_QUERY` and `/proc/PID/maps` |
 //! | [`pagemap`] | which pages of a file mapping were modified in memory |
+//! | [`comparison`] | the same by comparing with the file |
 //! | [`plan`] | pure: object + VMAs + mode -> ranges to replace, and by what |
 //! | [`preload_list`] | the value of `LD_PRELOAD` |
 //! | [`settings`] | the `SOPIN_*` variables, one table |
@@ -51,6 +52,7 @@ extern crate std;
 
 pub mod address_map;
 pub mod cause;
+pub mod comparison;
 pub mod crti;
 pub mod glob;
 pub mod line;

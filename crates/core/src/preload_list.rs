@@ -26,8 +26,9 @@ pub fn remove(list: &mut [u8], name: &[u8]) -> Kept {
         let len = rest.iter().position(|byte| is_separator(*byte)).unwrap_or(rest.len());
         if len != 0 && file_name(rest.get(..len).unwrap_or_default()) != name {
             if kept != 0 {
-                // The separator that was in front of it.
-                list.copy_within(read - 1..read, kept);
+                if let Some(separator) = list.get_mut(kept) {
+                    *separator = b':';
+                }
                 kept += 1;
             }
             list.copy_within(read..read + len, kept);
@@ -64,7 +65,7 @@ mod tests {
         assert_eq!(removed("/a/liba.so:/x/libsopin.so:/b/libb.so").as_deref(), Some("/a/liba.so:/b/libb.so"));
         assert_eq!(removed("/x/libsopin.so /a/liba.so").as_deref(), Some("/a/liba.so"));
         assert_eq!(removed("liba.so libsopin.so").as_deref(), Some("liba.so"));
-        assert_eq!(removed("a b libsopin.so:c").as_deref(), Some("a b:c"));
+        assert_eq!(removed("a b libsopin.so:c").as_deref(), Some("a:b:c"));
         assert_eq!(removed("a::b: libsopin.so :c").as_deref(), Some("a:b:c"));
     }
 

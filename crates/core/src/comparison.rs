@@ -1,0 +1,96 @@
+//! Which pages of a private file mapping are still those of the file, by
+//! comparing them: for processes that may not read their [`crate::pagemap`],
+//! such as one that has changed its user since it was started.
+
+use crate::memory::OwnMemory;
+use crate::object::Span;
+use crate::pages::PageVec;
+use crate::sys::{self, Fd, Result};
+
+/// Bytes compared at a time.
+const STEP: usize = 1 << 16;
+
+/// Calls `each` with the longest runs of pages of `span` that hold the same
+/// bytes as `file` from `offset` on; the number of bytes in other pages. What
+/// lies beyond the end of the file is zero in memory.
+pub fn for_each_equal(
+    memory: &OwnMemory,
+    file: &Fd,
+    span: Span,
+    offset: u64,
+    mut each: impl FnMut(Span) -> Result<()>,
+) -> Result<usize> {
+    let page = sys::page_size();
+    let (mut mapped, mut stored) = (PageVec::filled(0_u8, STEP)?, PageVec::filled(0_u8, STEP)?);
+    let mut differing = 0;
+    let mut run = Span { start: span.start, end: span.start };
+    while run.end < span.end {
+        let len = STEP.min(span.end - run.end);
+        // SAFETY: the buffer has room for `len` bytes.
+        unsafe { memory.copy(mapped.as_mut_ptr(), run.end, len) }?;
+        read_at(file, stored.get_mut(..len).unwrap_or_default(), offset + (run.end - span.start) as u64)?;
+        let pages = mapped.chunks(page).zip(stored.chunks(page)).take(len / page);
+        for is_equal in pages.map(|(mapped, stored)| mapped == stored) {
+            let next = run.end + page;
+            if !is_equal {
+                if !run.is_empty() {
+                    each(run)?;
+                }
+                differing += page;
+                run.start = next;
+            }
+            run.end = next;
+        }
+    }
+    if !run.is_empty() {
+        each(run)?;
+    }
+    Ok(differing)
+}
+
+/// Fills `buffer` from the file, with zeros behind its end.
+fn read_at(file: &Fd, buffer: &mut [u8], offset: u64) -> Result<()> {
+    let mut done = 0;
+    while done < buffer.len() {
+        let rest = buffer.get_mut(done..).unwrap_or_default();
+        match sys::pread(file, rest, offset + done as u64)? {
+            0 => {
+                rest.fill(0);
+                break;
+            }
+            len => done += len,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    #[test]
+    fn changed_pages_are_told_from_those_of_the_file() {
+        let page = sys::page_size();
+        let fd = sys::memfd_create(c"comparison").unwrap();
+        let bytes: Vec<u8> = (0..40 * page + 100).map(|index| (index / page) as u8 + 1).collect();
+        assert_eq!(sys::pwrite_from(&fd, bytes.as_ptr().addr(), bytes.len(), 0), Ok(bytes.len()));
+        let (protection, len) = (libc::PROT_READ | libc::PROT_WRITE, 40 * page);
+        // SAFETY: a new private mapping, from the second page of the file on.
+        let start = unsafe { sys::mmap(0, len, protection, libc::MAP_PRIVATE, Some((&fd, page as u64))) }.unwrap();
+        for index in [0, 17, 30] {
+            // SAFETY: the mapping is writable and nobody else's.
+            unsafe { *((start + index * page) as *mut u8) = 0xcc };
+        }
+        let mut runs = Vec::new();
+        let span = Span { start, end: start + len };
+        let differing = for_each_equal(&OwnMemory::new(), &fd, span, page as u64, |run| {
+            runs.push(((run.start - start) / page, (run.end - start) / page));
+            Ok(())
+        });
+        assert_eq!(differing, Ok(3 * page));
+        assert_eq!(runs, [(1, 17), (18, 30), (31, 40)]);
+        // SAFETY: the test is done with it.
+        unsafe { sys::munmap(start, len) }.unwrap();
+    }
+}
