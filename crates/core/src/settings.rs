@@ -290,6 +290,19 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_has_this_table() {
+        let readme = include_str!("../../../README.md");
+        for Variable { name, accepted, default, meaning } in &VARIABLES {
+            let name = name.to_str().unwrap();
+            let default = if default.is_empty() { "" } else { &std::format!("`{default}`") };
+            let row = std::format!("| `{name}` | {accepted} | {default} | {meaning} |\n");
+            assert!(readme.contains(&row), "README.md needs this row:\n{row}");
+        }
+        let mentioned = readme.match_indices("| `SOPIN_").count();
+        assert_eq!(mentioned, VARIABLES.len(), "README.md has rows for variables that do not exist");
+    }
+
+    #[test]
     fn the_store_can_be_turned_off() {
         assert!(read(&[("SOPIN_STORE", "off")]).0.store.is_none());
         let (settings, complaints) = read(&[("SOPIN_STORE", "cache")]);
