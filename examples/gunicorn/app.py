@@ -13,8 +13,8 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship, selectinload
 from sqlalchemy.util import has_compiled_ext
 
-# Without the compiled extensions there would be nothing to protect here.
-assert has_compiled_ext(), "SQLAlchemy runs without its compiled extensions"
+if not has_compiled_ext():
+    raise RuntimeError("SQLAlchemy runs without its compiled extensions: there is nothing to protect here")
 
 
 class Base(DeclarativeBase):

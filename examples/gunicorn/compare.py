@@ -1,11 +1,11 @@
 """Runs the same service under the same rewriting without and with sopin.
 
-Busy: all workers serve while every shared object under them is rewritten.
-Idle: nothing runs while the objects are rewritten with the bytes they had;
-then one request is made (the original report: relocations are gone, and a
-worker jumps to a small address).
+While all workers serve, every shared object under them is rewritten in place:
+with the same bytes, with another build of the same packages, with nothing at
+all for a second. Then the same bytes once more while the service is idle (the
+original report: relocations are gone, and a worker jumps to a small address).
 
-Ends with status 1 if the promise is broken: a protected worker died or a
+Ends with status 1 if the promise is broken: a protected process died or a
 request failed; or if the unprotected service survived, which would mean that
 the demonstration shows nothing.
 """
@@ -14,124 +14,25 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import signal
 import sys
-import tempfile
 import time
-from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
 import environment
-from load import Load, ask
-from rewriter import Rewriter
-from server import Server
-from shop import CUSTOMERS
-
-WORKERS = 4
-ROUNDS = 3
-
-
-@dataclass
-class Result:
-    """What one run has shown."""
-
-    case: str
-    mode: str
-    served: int = 0
-    failed: int = 0
-    killed: dict[str, int] = field(default_factory=dict)
-    failures: dict[str, int] = field(default_factory=dict)
-    master_killed: str | None = None
-    first_fault: str | None = None
-    server_survived: bool = True
-
-    @property
-    def is_unharmed(self) -> bool:
-        """Nobody died and nothing failed."""
-        return not self.killed and self.failed == 0 and self.server_survived
-
-
-def modes(library: Path, store: Path) -> dict[str, tuple[Path | None, dict[str, str]]]:
-    """Name of a mode, the library to preload and its settings."""
-    return {
-        "without": (None, {}),
-        "relocated": (library, {"SOPIN_MODE": "relocated"}),
-        "full": (library, {"SOPIN_MODE": "full", "SOPIN_STORE": str(store)}),
-    }
-
-
-def busy(mode: str, server: Server, rewriter: Rewriter) -> Result:
-    """Rewrites under load: the same bytes, another build, no bytes for a second."""
-    load = Load(server.port)
-    load.start()
-    time.sleep(0.5)
-    for _ in range(ROUNDS):
-        rewriter.same_bytes()
-        time.sleep(0.3)
-    rewriter.other_build()
-    time.sleep(1)
-    rewriter.same_bytes()
-    rewriter.empty_for(1)
-    time.sleep(0.5)
-    load.stop()
-    return finish(Result("busy", mode, load.served, load.failed, failures=dict(load.failures)), server)
-
-
-def idle(mode: str, server: Server, rewriter: Rewriter) -> Result:
-    """Rewrites with the same bytes while nothing happens, then asks each worker."""
-    rewriter.same_bytes()
-    result = Result("idle", mode)
-    failures: Counter[str] = Counter()
-    for number in range(1, CUSTOMERS + 1):
-        problem, _ = ask(server.port, number)
-        if problem is None:
-            result.served += 1
-        else:
-            result.failed += 1
-            failures[problem] += 1
-    result.failures = dict(failures)
-    return finish(result, server)
-
-
-def finish(result: Result, server: Server) -> Result:
-    """Adds what the master knows."""
-    # It reaps its children once a second at the latest.
-    deadline = time.monotonic() + 2
-    while time.monotonic() < deadline and result.failed and server.is_running() and not server.killed_workers():
-        time.sleep(0.05)
-    result.killed = dict(Counter(server.killed_workers()))
-    result.master_killed = server.killed_master()
-    result.first_fault = server.first_fault()
-    result.server_survived = server.is_running()
-    return result
-
-
-def run(case: str, mode: str, root: Path, library: Path, packages: environment.Packages) -> Result:
-    """One case in one mode, on a copy of its own."""
-    preload, settings = modes(library, root / "store")[mode]
-    with tempfile.TemporaryDirectory(prefix=f"{case}-{mode}-", dir=root) as scratch:
-        directory = Path(scratch)
-        site = environment.copy_site(packages, directory / "site")
-        rewriter = Rewriter(site, packages)
-        server = Server(site, WORKERS, settings, preload, directory)
-        try:
-            return (busy if case == "busy" else idle)(mode, server, rewriter)
-        finally:
-            server.stop()
+from experiment import CASES, MODES, WORKERS, Experiment, Result
 
 
 def table(results: list[Result]) -> str:
-    """The results, aligned."""
-    rows = [("", "sopin", "served", "failed", "workers killed")]
-    for result in results:
-        killed = ", ".join(f"{count} by {name}" for name, count in sorted(result.killed.items())) or "none"
-        if result.master_killed:
-            killed += f"; the master by {result.master_killed}"
-        elif not result.server_survived:
-            killed += "; the master gave up"
-        if result.first_fault:
-            killed += f" ({result.first_fault})"
-        rows.append((result.case, result.mode, str(result.served), str(result.failed), killed))
+    """The results, aligned; the modes of a case side by side."""
+    rows = [("rewritten", "sopin", "served", "failed", "workers killed")]
+    for case in CASES:
+        label = case
+        for result in (result for result in results if result.case == case):
+            rows.append((label, result.mode, str(result.served), str(result.failed), fate(result)))
+            label = ""
     widths = [max(len(row[column]) for row in rows) for column in range(5)]
     lines = (
         f"{case:<{widths[0]}}  {mode:<{widths[1]}}  {served:>{widths[2]}}  {failed:>{widths[3]}}  {killed}"
@@ -140,42 +41,77 @@ def table(results: list[Result]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def fate(result: Result) -> str:
+    """What became of the processes, in words."""
+    words = ", ".join(f"{count} by {name}" for name, count in sorted(result.killed.items())) or "none"
+    if result.master_killed:
+        words += f"; the master by {result.master_killed}"
+    elif not result.unharmed and not result.killed:
+        words += ", but some ended"
+    if result.first_fault:
+        words += f" ({result.first_fault})"
+    return words
+
+
 def broken_promises(results: list[Result]) -> list[str]:
     """What should have been otherwise."""
     wrong = []
     for result in results:
-        what = f"{result.case}, {result.mode}"
-        if result.mode == "without" and not result.killed and not result.master_killed:
-            wrong.append(f"{what}: nobody was killed, so nothing was shown")
+        complaints = []
         # Text follows the file in mode relocated: only an idle service survives.
-        is_promised = result.mode == "full" or (result.mode, result.case) == ("relocated", "idle")
-        if is_promised and not result.is_unharmed:
-            wrong.append(f"{what}: killed {result.killed}, failed {result.failures}")
-        if is_promised and result.served == 0:
-            wrong.append(f"{what}: nothing was served")
+        if result.mode.startswith("full") or (result.mode, result.case) == ("relocated", "idle"):
+            if not result.unharmed:
+                complaints.append(f"processes were lost: {fate(result)}")
+            if result.failed:
+                complaints.append(f"requests failed: {result.failures}")
+            if not result.all_answered:
+                complaints.append("not every worker answered afterwards")
+            complaints += result.library_said
+        if result.mode.startswith("full") and not any(result.copies_in_use.values()):
+            complaints.append("nothing was mapped from copies")
+        if result.mode == "without" and not result.killed and not result.master_killed:
+            complaints.append("nobody was killed, so nothing was shown")
+        wrong += [f"{result.case}, {result.mode}: {complaint}" for complaint in complaints]
     return wrong
 
 
+def compare(root: Path, library: Path, modes: list[str], cases: list[str]) -> list[Result]:
+    """Every mode in turn."""
+    runs = root / "runs"
+    # Of a run that was killed.
+    shutil.rmtree(runs, ignore_errors=True)
+    packages = environment.prepare(root)
+    # All copies first: the store leaves files alone that have just been made.
+    experiments = [Experiment(mode, packages, runs / mode.replace(", ", "-"), library) for mode in modes]
+    return [result for experiment in experiments for result in experiment.run(cases)]
+
+
 def main() -> int:
-    """Sets up, runs every case, prints the table."""
+    """Sets up, runs everything, prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--library", type=Path, required=True, help="the libsopin.so to show")
     parser.add_argument("--root", type=Path, required=True, help="directory for packages and copies, made if missing")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES), help="only these")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="only these")
     arguments = parser.parse_args()
     if not arguments.library.is_file():
         parser.error(f"{arguments.library} does not exist; run make first")
+    # As after an interrupt from the keyboard: the server is ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     root: Path = arguments.root.resolve()
-    root.mkdir(parents=True, exist_ok=True)
-    packages = environment.prepare(root)
-    begin = time.monotonic()
-    results = []
-    for case, mode in [(case, mode) for case in ("busy", "idle") for mode in ("without", "relocated", "full")]:
-        results.append(run(case, mode, root, arguments.library.resolve(), packages))
-        print(f"{case}, {mode}: done", file=sys.stderr)
-    print(f"gunicorn, {WORKERS} sync workers, Flask + SQLAlchemy + SQLite; every shared object rewritten in place\n")
+    with environment.alone(root):
+        environment.prepare(root)
+        begin = time.monotonic()
+        results = compare(root, arguments.library.resolve(), arguments.modes, arguments.cases)
+        seconds = time.monotonic() - begin
+    most = max(results, key=lambda result: result.objects_in_use)
+    print(
+        f"gunicorn, {WORKERS} sync workers, Flask + SQLAlchemy + SQLite; {most.objects_rewritten} shared objects "
+        f"rewritten in place,\n{most.objects_in_use} of them in use\n"
+    )
     print(table(results))
-    print(f"\n{time.monotonic() - begin:.0f} seconds")
+    print(f"\n{seconds:.0f} seconds")
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n")
     wrong = broken_promises(results)

@@ -3,19 +3,34 @@ that may be destroyed. Everything lies below one directory."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-# Standard modules that the service needs compiled, as far as this interpreter
-# has them as files and not built in.
-DYNLOAD_SKIP = ("test", "xx", "_test")
+SHARED_OBJECT = re.compile(r"\.so(\.\d+)*$")
+
+
+@contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """Nobody else prepares or uses `root` meanwhile; who comes second waits."""
+    root.mkdir(parents=True, exist_ok=True)
+    with open(root / "lock", "w", encoding="ascii") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another run on {root}", file=sys.stderr)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @dataclass(frozen=True)
@@ -36,6 +51,7 @@ def prepare(root: Path) -> Packages:
     if stamp.is_file() and stamp.read_text() == wanted:
         return packages
     print(f"setting up {root} (Flask, gunicorn, SQLAlchemy)", file=sys.stderr)
+    stamp.unlink(missing_ok=True)
     for directory in (packages.site, packages.other_builds, root / "venv"):
         shutil.rmtree(directory, ignore_errors=True)
     venv.create(root / "venv", with_pip=True)
@@ -52,32 +68,47 @@ class Site:
     """A copy of everything compiled that the service loads, free to be rewritten."""
 
     root: Path
+    packages: Path
     shared_objects: tuple[Path, ...]
     variables: dict[str, str]
-    preloads: tuple[Path, ...]
+    library: Path | None
+
+    @property
+    def extensions(self) -> tuple[Path, ...]:
+        """The compiled extensions of SQLAlchemy, which are what it is about."""
+        return tuple(path for path in self.shared_objects if path.parent.name == "cyextension")
 
 
-def copy_site(packages: Packages, root: Path) -> Site:
-    """Copies packages, compiled standard modules and libpython to `root`."""
-    shutil.rmtree(root, ignore_errors=True)
+def copy_site(packages: Packages, root: Path, library: Path | None) -> Site:
+    """Copies packages, compiled standard modules, libpython and the library, if
+    one is to be preloaded, to `root`."""
     site, dynload = root / "site-packages", root / "lib-dynload"
     shutil.copytree(packages.site, site)
     dynload.mkdir()
     original = sysconfig.get_config_var("DESTSHARED")
     for file in sorted(Path(original).glob("*.so")) if original else []:
-        if not file.name.startswith(DYNLOAD_SKIP):
-            shutil.copy(file, dynload)
-    preloads = tuple(copy_interpreter_library(root))
-    objects = tuple(sorted([*site.rglob("*.so"), *dynload.glob("*.so"), *preloads]))
-    path = os.pathsep.join([str(HERE), str(site), str(dynload)])
-    return Site(root, objects, {"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}, preloads)
+        shutil.copy(file, dynload)
+    if library is not None:
+        library = Path(shutil.copy(library, root))
+    interpreter = copy_interpreter_library(root)
+    preloads = [str(path) for path in (library, interpreter) if path is not None]
+    objects = tuple(sorted(path for path in root.rglob("*.so*") if SHARED_OBJECT.search(path.name)))
+    variables = {
+        # Ahead of the interpreter's own directories.
+        "PYTHONPATH": os.pathsep.join([str(HERE), str(site), str(dynload)]),
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    if preloads:
+        variables["LD_PRELOAD"] = ":".join(preloads)
+    return Site(root, site, objects, variables, library)
 
 
-def copy_interpreter_library(root: Path) -> list[Path]:
+def copy_interpreter_library(root: Path) -> Path | None:
     """A copy of libpython, if the interpreter is not linked statically. Preloaded,
     it takes the place of the original, because the loader knows it by its SONAME."""
     name, directory = sysconfig.get_config_var("INSTSONAME"), sysconfig.get_config_var("LIBDIR")
     if not sysconfig.get_config_var("Py_ENABLE_SHARED") or not name or not directory:
-        return []
+        return None
     library = Path(directory) / name
-    return [Path(shutil.copy(library, root))] if library.is_file() else []
+    return Path(shutil.copy(library, root)) if library.is_file() else None

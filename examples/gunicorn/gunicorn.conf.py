@@ -1,4 +1,4 @@
-"""Configuration of gunicorn; the part to copy is the comment.
+"""Configuration of gunicorn; nothing in it is special to sopin.
 
 The library must be in the environment that gunicorn is *started* with; a
 setting in this file would come too late for it:
@@ -16,7 +16,9 @@ import os
 bind = os.environ.get("DEMO_BIND", "127.0.0.1:8000")
 workers = int(os.environ.get("DEMO_WORKERS", "4"))
 worker_class = "sync"
-# A worker that is killed must show as a failed request, not as a slow one.
+# A worker that hangs is killed by the master, and counted as killed.
 timeout = 30
 graceful_timeout = 2
+# The comparison reads from this log which workers were started, and what they
+# died of.
 loglevel = "info"

@@ -1,29 +1,37 @@
-"""Keeps all workers of the server busy and checks every answer."""
+"""Asks the service, checks every answer, and can keep all its workers busy."""
 
 from __future__ import annotations
 
 import http.client
 import json
 import threading
+import time
 from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 from shop import CUSTOMERS, expected_answer
 
+REQUEST_SECONDS = 10
+# A worker serves one request at a time, so its second answer after some event
+# belongs to a request that it began after the event.
+ANSWERS_THAT_PROVE = 2
+
 
 class Load:
-    """Threads that ask as fast as they are answered."""
+    """What was asked and how it was answered; threads that ask until stopped."""
 
-    def __init__(self, port: int, threads: int = 6) -> None:
+    def __init__(self, port: int) -> None:
         self.port = port
-        self.served = 0
+        self.answered_by: Counter[int] = Counter()
         self.failures: Counter[str] = Counter()
-        self.workers: set[int] = set()
         self.lock = threading.Lock()
         self.stopping = threading.Event()
-        self.threads = [threading.Thread(target=self.run, args=(number,), daemon=True) for number in range(threads)]
+        self.threads: list[threading.Thread] = []
 
-    def start(self) -> None:
-        """Begins."""
+    def start(self, threads: int) -> None:
+        """Begins to ask from so many threads, each as fast as it is answered."""
+        self.threads = [threading.Thread(target=self.run, args=(number,), daemon=True) for number in range(threads)]
         for thread in self.threads:
             thread.start()
 
@@ -34,29 +42,58 @@ class Load:
             thread.join()
 
     @property
+    def served(self) -> int:
+        """Number of requests that were answered rightly."""
+        return sum(self.answered_by.values())
+
+    @property
     def failed(self) -> int:
-        """Number of requests that were not answered rightly."""
+        """Number of requests that were not."""
         return sum(self.failures.values())
 
     def run(self, number: int) -> None:
         """One thread: customer after customer."""
         while not self.stopping.is_set():
             number = number % CUSTOMERS + 1
-            problem, worker = ask(self.port, number)
-            with self.lock:
-                if problem is None:
-                    self.served += 1
-                    self.workers.add(worker)
-                else:
-                    self.failures[problem] += 1
-            if problem is not None:
+            if not self.request(number):
                 # Not as fast as a refused connection comes back.
                 self.stopping.wait(0.02)
+
+    def request(self, number: int) -> bool:
+        """Asks once and counts; whether the answer was right."""
+        problem, worker = ask(self.port, number)
+        with self.lock:
+            if problem is None:
+                self.answered_by[worker] += 1
+            else:
+                self.failures[problem] += 1
+        return problem is None
+
+    def request_all(self, at_once: int) -> None:
+        """Asks once for every customer."""
+        with ThreadPoolExecutor(at_once) as threads:
+            list(threads.map(self.request, range(1, CUSTOMERS + 1)))
+
+    def wait_for_each(self, workers: Iterable[int], seconds: float) -> bool:
+        """Waits until each of these workers has answered a request that it began
+        after this call. Gives up when the time is over or a request fails."""
+        with self.lock:
+            before, failed_before = self.answered_by.copy(), self.failed
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            with self.lock:
+                new, failed = self.answered_by - before, self.failed
+            if all(new[worker] >= ANSWERS_THAT_PROVE for worker in workers):
+                return True
+            if failed != failed_before:
+                return False
+            time.sleep(0.01)
+        return False
 
 
 def ask(port: int, number: int) -> tuple[str | None, int]:
     """Asks for one customer: what went wrong, or None, and the worker's pid."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=REQUEST_SECONDS)
     try:
         connection.request("GET", f"/customer/{number}")
         response = connection.getresponse()
@@ -68,7 +105,7 @@ def ask(port: int, number: int) -> tuple[str | None, int]:
         return (None, worker) if answer == expected_answer(number) else ("wrong answer", worker)
     except (OSError, http.client.HTTPException) as error:
         return type(error).__name__, 0
-    except ValueError:
+    except (ValueError, KeyError, AttributeError):
         return "wrong answer", 0
     finally:
         connection.close()

@@ -13,33 +13,31 @@ class Rewriter:
     """Knows what is in the objects of a site, and what else could be."""
 
     def __init__(self, site: Site, packages: Packages) -> None:
-        self.objects = site.shared_objects
-        self.originals = {path: path.read_bytes() for path in self.objects}
-        self.others = {}
-        for path in self.objects:
-            other = (
-                packages.other_builds / path.relative_to(site.root).relative_to("site-packages")
-                if path.is_relative_to(site.root / "site-packages")
-                else None
-            )
-            if other is not None and other.is_file() and other.read_bytes() != self.originals[path]:
-                self.others[path] = other.read_bytes()
-        if not self.others:
-            raise SystemExit("no object has another build: the demonstration would show nothing")
+        self.originals = {path: path.read_bytes() for path in site.shared_objects}
+        self.others: dict[Path, bytes] = {}
+        for path, original in self.originals.items():
+            if not path.is_relative_to(site.packages):
+                continue
+            other = packages.other_builds / path.relative_to(site.packages)
+            if other.is_file() and (content := other.read_bytes()) != original:
+                self.others[path] = content
+        missing = [path.name for path in site.extensions if path not in self.others]
+        if missing or not self.others:
+            raise SystemExit(f"no other build of {missing or 'anything'}: the demonstration would show nothing")
 
     def same_bytes(self) -> None:
-        """Writes what is there already."""
-        for path in self.objects:
-            write_in_place(path, self.originals[path])
+        """Writes what is there already, or was there first."""
+        for path, content in self.originals.items():
+            write_in_place(path, content)
 
     def other_build(self) -> None:
         """Installs other builds where there are some, the same bytes elsewhere."""
-        for path in self.objects:
-            write_in_place(path, self.others.get(path, self.originals[path]))
+        for path, content in self.originals.items():
+            write_in_place(path, self.others.get(path, content))
 
     def empty_for(self, seconds: float) -> None:
         """Leaves every object with no length for a while."""
-        for path in self.objects:
+        for path in self.originals:
             write_in_place(path, b"")
         time.sleep(seconds)
         self.same_bytes()

@@ -10,100 +10,143 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+from types import TracebackType
 
 from environment import HERE, Site
-from load import ask
+from kernel_log import KernelLog
+from load import Load
 
-# The master says so of every child that it starts, and that a signal has ended.
+# The master says so of every child that it starts, that ends, and that a signal
+# has ended.
 BOOTED = re.compile(r"Booting worker with pid: (\d+)")
+ENDED = re.compile(r"Worker \(pid:(\d+)\) (?:was sent|exited)")
 KILLED = re.compile(r"Worker \(pid:(\d+)\) was sent (SIG\w+)!")
-FAULT = re.compile(r"\[(\d+)\]: segfault at ([0-9a-f]+) ip ([0-9a-f]+)")
 # How gunicorn itself ends workers.
 ORDERLY = ("SIGTERM", "SIGQUIT")
 PR_SET_CHILD_SUBREAPER = 36
 READY_SECONDS = 20
+SETTLE_SECONDS = 5
 
 
 class Server:
-    """One gunicorn with its workers."""
+    """One gunicorn with its workers, from readiness to the end of the `with`."""
 
-    def __init__(self, site: Site, workers: int, sopin: dict[str, str], library: Path | None, directory: Path) -> None:
+    def __init__(self, site: Site, workers: int, settings: dict[str, str], directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
         self.log = directory / "gunicorn.log"
-        preloads = [str(path) for path in site.preloads]
+        self.log.unlink(missing_ok=True)
+        self.kernel_log = KernelLog()
+        self.workers: frozenset[int] = frozenset()
+        self.orphans: dict[int, str | None] = {}
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("SOPIN_", "LD_"))}
-        environment |= site.variables | {
+        environment |= site.variables | settings
+        environment |= {
             "DEMO_BIND": f"127.0.0.1:{self.port}",
             "DEMO_WORKERS": str(workers),
             "DEMO_DATABASE": str(directory / "shop.sqlite"),
         }
-        if library is not None:
-            environment |= sopin
-            preloads.insert(0, str(library))
-        if preloads:
-            environment["LD_PRELOAD"] = ":".join(preloads)
         subprocess.run([sys.executable, HERE / "app.py"], env=environment, check=True)
-        command = [sys.executable, "-m", "gunicorn", "-c", HERE / "gunicorn.conf.py", "--chdir", HERE, "app:app"]
         # Workers whose master has died become children of this process.
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        self.orphans: dict[int, str | None] = {}
-        # A session of its own, so that everything in it can be ended.
-        self.process = subprocess.Popen(
-            command, env=environment, stdout=self.log.open("a"), stderr=subprocess.STDOUT, start_new_session=True
-        )
-        self.wait_until_ready(workers)
+        command = [sys.executable, "-m", "gunicorn", "-c", HERE / "gunicorn.conf.py", "--chdir", HERE, "app:app"]
+        with self.log.open("ab") as log:
+            # A session of its own, so that everything in it can be ended.
+            self.process = subprocess.Popen(
+                command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        try:
+            self.wait_until_ready(workers)
+        except BaseException:
+            self.stop()
+            raise
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
 
     def wait_until_ready(self, workers: int) -> None:
         """Until every worker has answered."""
         deadline = time.monotonic() + READY_SECONDS
-        seen: set[int] = set()
-        while len(seen) < workers:
-            if time.monotonic() > deadline or self.process.poll() is not None:
-                self.stop()
-                raise SystemExit(f"the server did not start, see {self.log}:\n{self.log.read_text()}")
-            problem, worker = ask(self.port, 1 + len(seen))
-            if problem is None:
-                seen.add(worker)
+        load = Load(self.port)
+        while len(load.answered_by) < workers:
+            if time.monotonic() > deadline or not self.is_running():
+                raise SystemExit(f"the server did not start:\n{self.log.read_text()}")
+            if load.request(1):
+                load.request_all(workers)
             else:
                 time.sleep(0.02)
+        self.workers = frozenset(load.answered_by)
 
-    def killed_workers(self) -> list[str]:
-        """The signals that have ended workers so far, as the master tells, or
+    def is_running(self) -> bool:
+        """Whether the master is."""
+        return self.process.poll() is None
+
+    def is_unharmed(self) -> bool:
+        """Whether master and workers are the ones that became ready."""
+        return self.is_running() and set(self.booted()) == self.workers and all(map(is_alive, self.workers))
+
+    def booted(self) -> list[int]:
+        """Every worker that there ever was."""
+        return [int(pid) for pid in BOOTED.findall(self.log.read_text())]
+
+    def settle(self) -> None:
+        """Waits until the master has said what its dead workers died of."""
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while time.monotonic() < deadline and self.is_running():
+            told = {int(pid) for pid in ENDED.findall(self.log.read_text())}
+            if all(is_alive(worker) or worker in told for worker in self.workers):
+                return
+            time.sleep(0.02)
+
+    def killed_workers(self) -> dict[str, int]:
+        """How many workers each signal has ended so far, as the master tells, or
         the kernel once the master is dead."""
-        log = self.log.read_text()
-        named = [name for _, name in KILLED.findall(log) if name not in ORDERLY]
-        if self.process.poll() is None:
-            return named
-        known = {int(pid) for pid, _ in KILLED.findall(log)}
-        orphans = [int(pid) for pid in BOOTED.findall(log) if int(pid) not in known]
-        for pid in orphans:
-            if pid not in self.orphans:
-                self.orphans[pid] = signal_of_orphan(pid)
-        return named + [name for name in self.orphans.values() if name is not None]
-
-    def first_fault(self) -> str | None:
-        """The first bad access of master or workers, where the kernel's log may
-        be read: data and instruction address are the same after a jump."""
-        pids = {self.process.pid, *map(int, BOOTED.findall(self.log.read_text()))}
-        try:
-            kernel = subprocess.run(["dmesg"], capture_output=True, text=True, check=False).stdout
-        except OSError:
-            return None
-        for pid, address, instruction in FAULT.findall(kernel):
-            if int(pid) in pids:
-                jumped = int(address, 16) == int(instruction, 16)
-                return f"{'jump to' if jumped else 'access to'} 0x{int(address, 16):x}"
-        return None
+        told = KILLED.findall(self.log.read_text())
+        if not self.is_running():
+            known = {int(pid) for pid, _ in told}
+            unknown = [pid for pid in self.booted() if pid not in known and pid not in self.orphans]
+            self.orphans |= signals_of_orphans(unknown)
+        names = [name for _, name in told if name not in ORDERLY]
+        return dict(Counter([*names, *(name for name in self.orphans.values() if name is not None)]))
 
     def killed_master(self) -> str | None:
         """The signal that has ended the master, if one has."""
         status = self.process.poll()
         return signal.Signals(-status).name if status is not None and status < 0 else None
 
-    def is_running(self) -> bool:
-        """Whether the master is."""
-        return self.process.poll() is None
+    def first_fault(self) -> str | None:
+        """The first bad access of master or workers, where the kernel tells."""
+        return self.kernel_log.first_fault({self.process.pid, *self.booted()})
+
+    def library_said(self) -> list[str]:
+        """What libsopin.so has written. At its default level: objects left exposed."""
+        return [line for line in self.log.read_text().splitlines() if line.startswith("libsopin:")]
+
+    def mapped_files(self) -> Counter[str]:
+        """The files under one of the workers, with the number of mappings of each."""
+        with open(f"/proc/{min(self.workers)}/maps", encoding="utf-8") as maps:
+            rows = [line.rstrip("\n").split(maxsplit=5) for line in maps]
+        return Counter(row[5] for row in rows if len(row) == 6)
+
+    def suspend(self) -> None:
+        """Stops master and workers, so that none of them runs until `resume`."""
+        os.killpg(self.process.pid, signal.SIGSTOP)
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while any(state_of(pid) != "T" for pid in (self.process.pid, *self.workers)):
+            if time.monotonic() > deadline:
+                raise SystemExit("the server could not be stopped")
+            time.sleep(0.01)
+
+    def resume(self) -> None:
+        """Lets them go on."""
+        os.killpg(self.process.pid, signal.SIGCONT)
 
     def stop(self) -> None:
         """Ends master and workers."""
@@ -112,22 +155,45 @@ class Server:
         except ProcessLookupError:
             pass
         self.process.wait()
+        signals_of_orphans([pid for pid in self.booted() if pid not in self.orphans])
+        self.kernel_log.close()
 
 
-def signal_of_orphan(pid: int) -> str | None:
-    """The signal that has ended a worker without a master. The others notice
-    that they have none and end by themselves."""
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        try:
-            ended, status = os.waitpid(pid, os.WNOHANG)
-        except ChildProcessError:
-            # The master had reaped it: then it was an orderly end.
-            return None
-        if ended:
-            return signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else None
-        time.sleep(0.02)
-    return None
+def state_of(pid: int) -> str | None:
+    """The state of a process as proc_pid_stat(5) has it; None: there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
+            # The name before it may have blanks and parentheses.
+            return stat.read().rpartition(")")[2].split()[0]
+    except OSError:
+        return None
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process exists and has not ended."""
+    return state_of(pid) not in ("Z", "X", None)
+
+
+def signals_of_orphans(pids: list[int]) -> dict[int, str | None]:
+    """The signals that have ended workers without a master. The others notice
+    that they have none and end by themselves; and what the master has reaped
+    before it died without a word had an orderly end."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    found: dict[int, str | None] = {}
+    while len(found) < len(pids) and time.monotonic() < deadline:
+        for pid in pids:
+            if pid in found:
+                continue
+            try:
+                ended, status = os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                found[pid] = None
+                continue
+            if ended:
+                found[pid] = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else None
+        if len(found) < len(pids):
+            time.sleep(0.02)
+    return found
 
 
 def free_port() -> int:

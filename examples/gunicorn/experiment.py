@@ -1,0 +1,154 @@
+"""One service under one kind of rewriting after the other, and what it did to it.
+
+The service is started anew only when the last rewriting has harmed it: what
+survives must survive everything, and what dies shows what each kind does.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from environment import Packages, Site, copy_site
+from load import Load
+from rewriter import Rewriter
+from server import Server
+
+WORKERS = 4
+# More than workers, so that each finds a request when it has answered one.
+CLIENTS = 6
+ROUNDS = 3
+ANSWER_SECONDS = 10
+
+CASES = ("same bytes", "other build", "emptied", "idle")
+# What is preloaded, and with which settings. None: nothing.
+MODES: dict[str, dict[str, str] | None] = {
+    "without": None,
+    "relocated": {"SOPIN_MODE": "relocated"},
+    "full, memfd": {"SOPIN_MODE": "full", "SOPIN_STORE": "off"},
+    "full": {"SOPIN_MODE": "full"},
+}
+
+
+@dataclass
+class Result:
+    """What one kind of rewriting has done to the service in one mode."""
+
+    case: str
+    mode: str
+    served: int = 0
+    failed: int = 0
+    failures: dict[str, int] = field(default_factory=dict)
+    killed: dict[str, int] = field(default_factory=dict)
+    master_killed: str | None = None
+    first_fault: str | None = None
+    unharmed: bool = False
+    """Master and workers are the ones from before."""
+    all_answered: bool = False
+    """Each worker has answered a request that it began after the rewriting."""
+    library_said: list[str] = field(default_factory=list)
+    objects_rewritten: int = 0
+    objects_in_use: int = 0
+    """How many of them a worker had mapped."""
+    copies_in_use: dict[str, int] = field(default_factory=dict)
+    """Mappings of copies in a worker: of files of the store, of memfds."""
+
+
+class Experiment:
+    """One mode, on copies of its own below `root`."""
+
+    def __init__(self, mode: str, packages: Packages, root: Path, library: Path) -> None:
+        settings = MODES[mode]
+        self.mode = mode
+        self.root = root
+        self.store = root / "store"
+        self.settings = {"SOPIN_STORE": str(self.store)} | settings if settings is not None else {}
+        self.site: Site = copy_site(packages, root / "site", None if settings is None else library)
+        self.rewriter = Rewriter(self.site, packages)
+
+    def run(self, cases: list[str]) -> list[Result]:
+        """Every case in turn."""
+        results: list[Result] = []
+        with ExitStack() as running:
+            server: Server | None = None
+            for case in cases:
+                if server is not None and not results[-1].unharmed:
+                    running.close()
+                    self.rewriter.same_bytes()
+                    server = None
+                if server is None:
+                    server = running.enter_context(Server(self.site, WORKERS, self.settings, self.root / "run"))
+                results.append(self.run_case(case, server))
+                print(f"{self.mode}: {case}: done", file=sys.stderr)
+        shutil.rmtree(self.root)
+        return results
+
+    def run_case(self, case: str, server: Server) -> Result:
+        """Rewrites in one way, and asks."""
+        result = Result(case, self.mode, objects_rewritten=len(self.site.shared_objects))
+        self.look_at_mappings(server, result)
+        load = Load(server.port)
+        if case == "idle":
+            result.all_answered = self.rewrite_while_idle(server, load)
+        else:
+            result.all_answered = self.rewrite_under_load(case, server, load)
+        server.settle()
+        result.served, result.failed, result.failures = load.served, load.failed, dict(load.failures)
+        result.killed = server.killed_workers()
+        result.master_killed = server.killed_master()
+        result.first_fault = server.first_fault()
+        result.unharmed = server.is_unharmed()
+        result.library_said = server.library_said()
+        return result
+
+    def look_at_mappings(self, server: Server, result: Result) -> None:
+        """What of all this the service uses."""
+        files = server.mapped_files()
+        unused = [path.name for path in self.site.extensions if str(path) not in files]
+        if unused:
+            raise SystemExit(f"SQLAlchemy does not use {unused}: the demonstration would show nothing")
+        result.objects_in_use = sum(str(path) in files for path in self.site.shared_objects)
+        result.copies_in_use = {
+            "store": sum(count for path, count in files.items() if path.startswith(f"{self.store}/")),
+            "memfd": sum(count for path, count in files.items() if path.startswith("/memfd:sopin:")),
+        }
+
+    def rewrite_under_load(self, case: str, server: Server, load: Load) -> bool:
+        """While all workers serve; whether all of them still do."""
+        load.start(CLIENTS)
+        try:
+            if not load.wait_for_each(server.workers, ANSWER_SECONDS):
+                raise SystemExit(f"{self.mode}: not all workers were busy before: {dict(load.failures)}")
+            if case == "same bytes":
+                for _ in range(ROUNDS):
+                    self.rewriter.same_bytes()
+                    time.sleep(0.3)
+            elif case == "other build":
+                self.rewriter.other_build()
+                time.sleep(0.7)
+                self.rewriter.same_bytes()
+            else:
+                self.rewriter.empty_for(1)
+            return load.wait_for_each(server.workers, ANSWER_SECONDS)
+        finally:
+            load.stop()
+
+    def rewrite_while_idle(self, server: Server, load: Load) -> bool:
+        """With the bytes that the objects have, while the service sleeps; whether
+        each worker answers then."""
+        # gunicorn's processes wake up now and then: suspended, none of them can
+        # be caught between truncation and writing.
+        server.suspend()
+        self.rewriter.same_bytes()
+        server.resume()
+        load.request_all(WORKERS)
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while set(load.answered_by) != server.workers:
+            if load.failed or time.monotonic() > deadline:
+                return False
+            load.request_all(WORKERS)
+        return True
