@@ -26,9 +26,10 @@ use crate::pinner::{self, Event};
 #[cfg_attr(target_arch = "aarch64", path = "hooks/entry_aarch64.rs")]
 mod entry;
 
-/// The address that other objects' `__gmon_start__` slots hold.
-pub fn announcement_address() -> usize {
-    entry::__gmon_start__ as *const () as usize
+/// Pins what `event` has brought.
+fn sweep(event: Event) {
+    // What other objects' `__gmon_start__` slots hold.
+    pinner::sweep(event, entry::__gmon_start__ as *const () as usize);
 }
 
 /// Runs our part of a hook: nothing unwinds out of it and `errno` is kept.
@@ -41,7 +42,7 @@ fn shielded(work: impl FnOnce()) {
 
 /// An object's `_init` has called `__gmon_start__` and will go on at `caller`.
 extern "C" fn announced(caller: usize) {
-    shielded(|| pinner::sweep(Event::Announced(caller)));
+    shielded(|| sweep(Event::Announced(caller)));
 }
 
 /// On musl nobody announces anything, and constructors of preloaded objects
@@ -50,16 +51,10 @@ extern "C" fn announced(caller: usize) {
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = {
     extern "C" fn constructed() {
-        shielded(|| pinner::sweep(Event::Constructed));
+        shielded(|| sweep(Event::Constructed));
     }
     constructed
 };
-
-/// A panic of ours must not print to the host's stderr.
-pub fn silence_panics() {
-    // The hook has no captures, so boxing it allocates nothing.
-    std::panic::set_hook(std::boxed::Box::new(|_| {}));
-}
 
 /// Where a `dlopen` of `name` goes: the address to jump to, or 0 for
 /// [`open_and_sweep`].
@@ -109,7 +104,7 @@ unsafe extern "C-unwind" fn open_and_sweep(name: *const c_char, flags: c_int) ->
     // SAFETY: per the caller.
     let handle = unsafe { open(name, flags) };
     if !handle.is_null() {
-        shielded(|| pinner::sweep(Event::Opened(handle)));
+        shielded(|| sweep(Event::Opened(handle)));
     }
     handle
 }
@@ -127,7 +122,7 @@ unsafe extern "C-unwind" fn open_in_namespace_and_sweep(
     // SAFETY: per the caller.
     let handle = unsafe { open(namespace, name, flags) };
     if !handle.is_null() {
-        shielded(|| pinner::sweep(Event::OpenedInNamespace(handle)));
+        shielded(|| sweep(Event::OpenedInNamespace(handle)));
     }
     handle
 }

@@ -24,6 +24,7 @@
 //! | [`original`] | the file that an object was loaded from, and the witness page |
 //! | [`remap`] | replacing ranges; nothing else changes a mapping of the host |
 //! | [`registry`] | what is pinned, behind the one lock; fork |
+//! | [`workspace`] | memory that sweeps use one after the other |
 //! | [`environment`] | settings, `LD_PRELOAD` for children, counting threads |
 //! | [`report`] | what is said of an object, at which level |
 //! | [`log`] | lines on stderr or in `SOPIN_LOG_FILE` |
@@ -60,3 +61,4 @@ mod remap;
 mod report;
 mod sources;
 mod sweep;
+mod workspace;

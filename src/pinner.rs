@@ -22,7 +22,7 @@ use sopin_core::settings::{Children, Level, Mode};
 use crate::loader::{self, Loaded, ObjectList};
 use crate::registry::{self, Guard};
 use crate::sweep::{self, Root, Sweep};
-use crate::{environment, hooks, report};
+use crate::{environment, report};
 
 /// What has happened.
 #[derive(Clone, Copy)]
@@ -48,8 +48,8 @@ pub fn is_off() -> bool {
     IS_OFF.load(Ordering::Relaxed)
 }
 
-/// Pins what `event` has brought.
-pub fn sweep(event: Event) {
+/// Pins what `event` has brought; `announce` is the address of our `__gmon_start__`.
+pub fn sweep(event: Event, announce: usize) {
     if is_off() {
         return;
     }
@@ -72,7 +72,7 @@ pub fn sweep(event: Event) {
             None => return,
         },
         Event::Announced(caller) => Root::Containing(caller),
-        Event::Constructed => Root::Containing(hooks::announcement_address()),
+        Event::Constructed => Root::Containing(announce),
     };
     let listed = match in_namespace {
         Some(handle) => loader::namespace_of(handle, &memory, &mut objects).map(|()| registry::recorded_counters()),
@@ -83,12 +83,12 @@ pub fn sweep(event: Event) {
         return;
     };
     initialise(&mut guard);
-    drop_preload_when_ready(&mut guard, &memory, &objects);
+    drop_preload_when_ready(&mut guard, &memory, &objects, announce);
     if is_off() {
         return;
     }
     let trusts_announcements = matches!(event, Event::Announced(_)) && !registry::has_missed_a_sweep();
-    let mut sweep = Sweep::new(guard, &memory, trusts_announcements, in_namespace.is_some());
+    let mut sweep = Sweep::new(guard, &memory, announce, trusts_announcements, in_namespace.is_some());
     let done = listed
         .map_err(|errno| Cause::call("list the loaded objects", errno))
         .and_then(|counters| sweep.run(&objects, root, counters));
@@ -134,7 +134,7 @@ fn initialise(guard: &mut Guard) {
         return;
     }
     guard.is_initialised = true;
-    hooks::silence_panics();
+    silence_panics();
     guard.log.remember_stderr();
     let state = &mut **guard;
     let mut complaints = 0;
@@ -158,16 +158,16 @@ fn initialise(guard: &mut Guard) {
 }
 
 /// For `SOPIN_CHILDREN=drop`: as soon as there is an environment to change.
-fn drop_preload_when_ready(guard: &mut Guard, memory: &OwnMemory, objects: &[Loaded]) {
+fn drop_preload_when_ready(guard: &mut Guard, memory: &OwnMemory, objects: &[Loaded], announce: usize) {
     let state = &mut **guard;
     if state.settings.children == Children::Drop && !state.is_preload_dropped && environment::is_ready() {
         state.is_preload_dropped = true;
-        drop_own_preload(memory, objects, &mut state.path_buffer);
+        drop_own_preload(memory, objects, announce, &mut state.path_buffer);
     }
 }
 
-fn drop_own_preload(memory: &OwnMemory, objects: &[Loaded], buffer: &mut [u8]) {
-    let here = hooks::announcement_address();
+/// `here` is an address in this library.
+fn drop_own_preload(memory: &OwnMemory, objects: &[Loaded], here: usize, buffer: &mut [u8]) {
     let own = objects.iter().find(|loaded| {
         let object = Object::read(memory, loaded.base, loaded.headers, loaded.header_count);
         object.is_ok_and(|object| object.span.contains(here))
@@ -175,4 +175,10 @@ fn drop_own_preload(memory: &OwnMemory, objects: &[Loaded], buffer: &mut [u8]) {
     if let Some(Ok(path)) = own.map(|own| memory.read_string(own.name, buffer)) {
         environment::drop_from_preload(file_name(path));
     }
+}
+
+/// A panic of ours must not print to the host's stderr.
+fn silence_panics() {
+    // The hook has no captures, so boxing it allocates nothing.
+    std::panic::set_hook(std::boxed::Box::new(|_| {}));
 }

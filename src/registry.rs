@@ -22,7 +22,7 @@ use sopin_core::vmas::FileId;
 
 use crate::loader::{self, Counters};
 use crate::log::Log;
-use crate::sweep::Workspace;
+use crate::workspace::Workspace;
 
 /// A nap, and how many of them before giving up: 10 seconds, which only a
 /// process that is being debugged thread by thread can reach.

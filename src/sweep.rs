@@ -5,20 +5,20 @@ use sopin_core::cause::Cause;
 use sopin_core::line::Text;
 use sopin_core::memory::OwnMemory;
 use sopin_core::object::Span;
-use sopin_core::pages::PageVec;
 use sopin_core::plan::{self, Replacement, Source, Terms};
 use sopin_core::settings::Level;
 use sopin_core::sys::{self, Errno};
 use sopin_core::vmas::{FileId, Maps, Vma};
 
 use crate::candidates::{self, Candidate, Stores};
+use crate::environment;
 use crate::loader::{Counters, Loaded};
 use crate::original::{self, Original};
 use crate::registry::{self, Entry, Guard, PathBuffer};
 use crate::remap::{self, Outcome};
 use crate::report::{self, Report};
 use crate::sources::{self, Sources};
-use crate::{environment, hooks};
+use crate::workspace::Workspace;
 
 /// How to find the object that the event is about.
 #[derive(Clone, Copy)]
@@ -49,6 +49,8 @@ pub struct Sweep<'a> {
     /// The lock.
     pub guard: Guard,
     memory: &'a OwnMemory,
+    /// Our `__gmon_start__`, which objects announce themselves to.
+    announce: usize,
     /// An object that has yet to announce itself has run no code.
     trusts_announcements: bool,
     in_other_namespace: bool,
@@ -60,11 +62,18 @@ pub struct Sweep<'a> {
 
 impl<'a> Sweep<'a> {
     /// A sweep that has found nothing yet.
-    pub fn new(mut guard: Guard, memory: &'a OwnMemory, trusts_announcements: bool, in_other_namespace: bool) -> Self {
+    pub fn new(
+        mut guard: Guard,
+        memory: &'a OwnMemory,
+        announce: usize,
+        trusts_announcements: bool,
+        in_other_namespace: bool,
+    ) -> Self {
         let work = core::mem::take(&mut guard.workspace);
         Self {
             guard,
             memory,
+            announce,
             trusts_announcements,
             in_other_namespace,
             work,
@@ -192,7 +201,7 @@ impl<'a> Sweep<'a> {
             _ => marked,
         };
         marked.map_err(no_memory)?;
-        let announce = hooks::announcement_address();
+        let announce = self.announce;
         let mut kept = 0;
         for index in 0..candidates.len() {
             let Some(candidate) = candidates.get(index).copied() else { break };
@@ -226,7 +235,7 @@ impl<'a> Sweep<'a> {
         if self.guard.blocks_signals() && environment::has_one_thread() {
             Stores::NoOtherThread
         } else if self.trusts_announcements {
-            Stores::with_threads(self.memory, hooks::announcement_address(), &self.work.candidates)
+            Stores::with_threads(self.memory, self.announce, &self.work.candidates)
         } else {
             Stores::Possible
         }
@@ -253,7 +262,7 @@ impl<'a> Sweep<'a> {
         let terms = Terms {
             mode: state.settings.mode,
             has_text_relocations: candidate.dynamic.has_text_relocations,
-            stores_possible: stores.possible_to(self.memory, hooks::announcement_address(), candidate),
+            stores_possible: stores.possible_to(self.memory, self.announce, candidate),
         };
         let Workspace { vmas, replacements, runs, .. } = &mut self.work;
         let outlook = plan::plan(&candidate.object, vmas, terms, replacements).map_err(no_memory)?;
@@ -367,22 +376,6 @@ fn file_since(address: usize, vmas: &[Vma], replaced: &[Replacement], outcome: &
         Some(Source::Anonymous) if outcome.relocated_failure.is_none() => Some(FileId::default()),
         // In part, perhaps: what is there now is the object recorded.
         Some(_) => None,
-    }
-}
-
-/// Memory that is used again in every sweep.
-#[derive(Default)]
-pub struct Workspace {
-    candidates: PageVec<Candidate>,
-    vmas: PageVec<Vma>,
-    replacements: PageVec<Replacement>,
-    runs: PageVec<Replacement>,
-}
-
-impl Workspace {
-    /// No memory yet.
-    pub const fn new() -> Self {
-        Self { candidates: PageVec::new(), vmas: PageVec::new(), replacements: PageVec::new(), runs: PageVec::new() }
     }
 }
 

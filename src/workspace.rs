@@ -1,0 +1,28 @@
+//! Memory that sweeps use one after the other, so that none of them has to map
+//! and touch it anew.
+
+use sopin_core::pages::PageVec;
+use sopin_core::plan::Replacement;
+use sopin_core::vmas::Vma;
+
+use crate::candidates::Candidate;
+
+/// Memory that is used again in every sweep.
+#[derive(Default)]
+pub struct Workspace {
+    /// The objects that are new.
+    pub candidates: PageVec<Candidate>,
+    /// What one of them maps.
+    pub vmas: PageVec<Vma>,
+    /// What is to be replaced of it.
+    pub replacements: PageVec<Replacement>,
+    /// The same, while pages are taken out.
+    pub runs: PageVec<Replacement>,
+}
+
+impl Workspace {
+    /// No memory yet.
+    pub const fn new() -> Self {
+        Self { candidates: PageVec::new(), vmas: PageVec::new(), replacements: PageVec::new(), runs: PageVec::new() }
+    }
+}
