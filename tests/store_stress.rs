@@ -65,16 +65,16 @@ struct Seen {
 fn nothing_breaks_while_the_store_is_damaged() -> Result<()> {
     let starts = number("STORE_STRESS_STARTS").unwrap_or(1200);
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|error| error.to_string())?.as_secs();
-    let seed = number("STORE_STRESS_SEED").unwrap_or(usize::try_from(clock).unwrap_or(1));
+    let sequence = number("STORE_STRESS_SEED").unwrap_or(usize::try_from(clock).unwrap_or(1));
     let world = World::make("store_stress")?;
     let mut installations = world.install()?;
-    let vandal = Vandal::start(world.store.clone(), world.scratch.join("bait"), Random(seed as u64 | 1));
+    let vandal = Vandal::start(world.store.clone(), world.scratch.join("bait"), Random(sequence as u64 | 1));
     let mut seen = Seen::default();
     let mut turn = 0;
     while seen.starts < starts {
         world
             .run_batch(&mut installations[turn % INSTALLATIONS], Protection::Stored, &mut seen)
-            .map_err(|error| format!("{error}\nafter {} starts, STORE_STRESS_SEED={seed}", seen.starts))?;
+            .map_err(|error| format!("{error}\nafter {} starts, STORE_STRESS_SEED={sequence}", seen.starts))?;
         turn += 1;
     }
     let damage = vandal.stop()?;
@@ -177,44 +177,8 @@ impl World {
         let mut known = BTreeMap::new();
         for process in processes {
             let finished = process.finish()?;
-            self.judge(&finished, &starter, self.expected[loaded], &mut known, seen)
+            seen.check_process(&finished, &starter, self.expected[loaded], &mut known)
                 .map_err(|wrong| format!("{wrong}\n{finished}"))?;
-        }
-        Ok(())
-    }
-
-    fn judge(
-        &self,
-        finished: &Finished,
-        starter: &Path,
-        of_libraries: u64,
-        known: &mut BTreeMap<PathBuf, u64>,
-        seen: &mut Seen,
-    ) -> Result<()> {
-        if finished.outcome != Outcome::Exit(PASSED) || !finished.stderr.is_empty() {
-            return Err("a process failed".to_owned());
-        }
-        seen.starts += 1;
-        for line in finished.stdout.lines() {
-            if let Some(object) = line.strip_prefix("object ") {
-                let (sum, path) = object.split_once(' ').ok_or("half a line")?;
-                let sum = u64::from_str_radix(sum, 16).map_err(|error| error.to_string())?;
-                // The program itself has no name.
-                let path = if path.is_empty() { starter } else { Path::new(path) };
-                let is_library = LIBRARIES.iter().any(|name| path.ends_with(name));
-                let expected = match known.get(path) {
-                    _ if is_library => of_libraries,
-                    Some(expected) => *expected,
-                    None => *known.entry(path.to_owned()).or_insert(checksum_of(path)?),
-                };
-                if sum != expected {
-                    return Err(format!("{}: {sum:016x} instead of {expected:016x}", path.display()));
-                }
-                seen.objects += 1;
-            } else if let Some(entry) = line.strip_prefix("entry ") {
-                let path = entry.strip_suffix(" (deleted)").unwrap_or(entry);
-                seen.entries += usize::from(LIBRARIES.iter().any(|name| Path::new(path).ends_with(name)));
-            }
         }
         Ok(())
     }
@@ -238,6 +202,45 @@ impl World {
         // One version of every library of every installation.
         let expected = INSTALLATIONS * LIBRARIES.len();
         if libraries == expected { Ok(()) } else { Err(format!("{libraries} entries of {expected} libraries")) }
+    }
+}
+
+impl Seen {
+    /// Compares what a process told with the files; `known` are those whose
+    /// checksums have been needed before.
+    fn check_process(
+        &mut self,
+        finished: &Finished,
+        starter: &Path,
+        of_libraries: u64,
+        known: &mut BTreeMap<PathBuf, u64>,
+    ) -> Result<()> {
+        if finished.outcome != Outcome::Exit(PASSED) || !finished.stderr.is_empty() {
+            return Err("a process failed".to_owned());
+        }
+        self.starts += 1;
+        for line in finished.stdout.lines() {
+            if let Some(object) = line.strip_prefix("object ") {
+                let (sum, path) = object.split_once(' ').ok_or("half a line")?;
+                let sum = u64::from_str_radix(sum, 16).map_err(|error| error.to_string())?;
+                // The program itself has no name.
+                let path = if path.is_empty() { starter } else { Path::new(path) };
+                let is_library = LIBRARIES.iter().any(|name| path.ends_with(name));
+                let expected = match known.get(path) {
+                    _ if is_library => of_libraries,
+                    Some(expected) => *expected,
+                    None => *known.entry(path.to_owned()).or_insert(checksum_of(path)?),
+                };
+                if sum != expected {
+                    return Err(format!("{}: {sum:016x} instead of {expected:016x}", path.display()));
+                }
+                self.objects += 1;
+            } else if let Some(entry) = line.strip_prefix("entry ") {
+                let path = entry.strip_suffix(" (deleted)").unwrap_or(entry);
+                self.entries += usize::from(LIBRARIES.iter().any(|name| Path::new(path).ends_with(name)));
+            }
+        }
+        Ok(())
     }
 }
 
