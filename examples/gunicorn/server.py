@@ -43,12 +43,15 @@ class Server:
         self.orphans: dict[int, str | None] = {}
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("SOPIN_", "LD_"))}
         environment |= site.variables | settings
+        database = directory / "shop.sqlite"
         environment |= {
             "DEMO_BIND": f"127.0.0.1:{self.port}",
             "DEMO_WORKERS": str(workers),
-            "DEMO_DATABASE": str(directory / "shop.sqlite"),
+            "DEMO_DATABASE": str(database),
         }
-        subprocess.run([sys.executable, HERE / "app.py"], env=environment, check=True)
+        # The service only reads: one that was killed leaves it as it was.
+        if not database.exists():
+            subprocess.run([sys.executable, HERE / "app.py"], env=environment, check=True)
         # Workers whose master has died become children of this process.
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         command = [sys.executable, "-m", "gunicorn", "-c", HERE / "gunicorn.conf.py", "--chdir", HERE, "app:app"]
