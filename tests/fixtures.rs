@@ -122,12 +122,13 @@ impl Case {
             }
         }
         command.env_remove("LD_PRELOAD");
+        // Cases of the store say where it is; the others, controls that load
+        // the library included, must neither find nor fill the one of who runs
+        // the tests.
+        command.env("SOPIN_STORE", "off");
         if trial.preload != Preload::Nothing {
             let library = library.clone()?;
             command.env("SOPIN_TEST_LIB", &library);
-            // Cases of the store say where it is; the others must neither find
-            // nor fill the one of who runs the tests.
-            command.env("SOPIN_STORE", "off");
             if trial.preload == Preload::Library {
                 command.env("LD_PRELOAD", &library);
             }
