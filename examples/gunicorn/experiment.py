@@ -97,12 +97,16 @@ class Experiment:
         else:
             result.all_answered = self.rewrite_under_load(case, server, load)
         server.settle()
-        result.served, result.failed, result.failures = load.served, load.failed, dict(load.failures)
         result.killed = server.killed_workers()
         result.master_killed = server.killed_master()
         result.first_fault = server.first_fault()
         result.unharmed = server.is_unharmed()
         result.library_said = server.library_said()
+        if not result.unharmed:
+            # A master whose workers die at once keeps its clients waiting.
+            server.stop()
+        load.stop()
+        result.served, result.failed, result.failures = load.served, load.failed, dict(load.failures)
         return result
 
     def look_at_mappings(self, server: Server, result: Result) -> None:
@@ -120,22 +124,19 @@ class Experiment:
     def rewrite_under_load(self, case: str, server: Server, load: Load) -> bool:
         """While all workers serve; whether all of them still do."""
         load.start(CLIENTS)
-        try:
-            if not load.wait_for_each(server.workers, ANSWER_SECONDS):
-                raise SystemExit(f"{self.mode}: not all workers were busy before: {dict(load.failures)}")
-            if case == "same bytes":
-                for _ in range(ROUNDS):
-                    self.rewriter.same_bytes()
-                    time.sleep(0.3)
-            elif case == "other build":
-                self.rewriter.other_build()
-                time.sleep(0.7)
+        if not load.wait_for_each(server.workers, ANSWER_SECONDS, server.is_unharmed):
+            raise SystemExit(f"{self.mode}: not all workers were busy before: {dict(load.failures)}")
+        if case == "same bytes":
+            for _ in range(ROUNDS):
                 self.rewriter.same_bytes()
-            else:
-                self.rewriter.empty_for(1)
-            return load.wait_for_each(server.workers, ANSWER_SECONDS)
-        finally:
-            load.stop()
+                time.sleep(0.3)
+        elif case == "other build":
+            self.rewriter.other_build()
+            time.sleep(0.7)
+            self.rewriter.same_bytes()
+        else:
+            self.rewriter.empty_for(1)
+        return load.wait_for_each(server.workers, ANSWER_SECONDS, server.is_unharmed)
 
     def rewrite_while_idle(self, server: Server, load: Load) -> bool:
         """With the bytes that the objects have, while the service sleeps; whether
@@ -145,10 +146,10 @@ class Experiment:
         server.suspend()
         self.rewriter.same_bytes()
         server.resume()
-        load.request_all(WORKERS)
+        load.request_all()
         deadline = time.monotonic() + ANSWER_SECONDS
         while set(load.answered_by) != server.workers:
             if load.failed or time.monotonic() > deadline:
                 return False
-            load.request_all(WORKERS)
+            load.request_all()
         return True

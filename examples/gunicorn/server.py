@@ -82,7 +82,7 @@ class Server:
             if time.monotonic() > deadline or not self.is_running():
                 raise SystemExit(f"the server did not start:\n{self.log.read_text()}")
             if load.request(1):
-                load.request_all(workers)
+                load.request_all()
             else:
                 time.sleep(0.02)
         self.workers = frozenset(load.answered_by)
@@ -152,11 +152,10 @@ class Server:
         os.killpg(self.process.pid, signal.SIGCONT)
 
     def stop(self) -> None:
-        """Ends master and workers."""
-        try:
+        """Ends master and workers. Does nothing when they have ended: the number
+        of their process group may be somebody else's by then."""
+        if self.is_running() or any(is_ours(pid, self.process.pid) for pid in self.booted()):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
         signals_of_orphans([pid for pid in self.booted() if pid not in self.orphans])
         self.kernel_log.close()
@@ -175,6 +174,14 @@ def state_of(pid: int) -> str | None:
 def is_alive(pid: int) -> bool:
     """Whether the process exists and has not ended."""
     return state_of(pid) not in ("Z", "X", None)
+
+
+def is_ours(pid: int, group: int) -> bool:
+    """Whether the process exists and is in this process group."""
+    try:
+        return os.getpgid(pid) == group
+    except ProcessLookupError:
+        return False
 
 
 def signals_of_orphans(pids: list[int]) -> dict[int, str | None]:
