@@ -132,7 +132,7 @@ impl World {
             command.args([&format!("-l:{}", LIBRARIES[0]), "-Wl,-rpath,$ORIGIN", "-ldl"]);
             compile(&mut command, &directory.join("starter"))?;
         }
-        fs::write(scratch.join("bait"), vec![0xCC; 65536]).map_err(|error| error.to_string())?;
+        fs::write(scratch.join("bait"), [0xCC; 4096]).map_err(|error| error.to_string())?;
         let mut expected = [0; VERSIONS.len()];
         for (sum, version) in expected.iter_mut().zip(VERSIONS) {
             *sum = checksum_of(&scratch.join(version).join(LIBRARIES[0]))?;
@@ -188,7 +188,8 @@ impl World {
         let mut libraries = 0;
         for key in fs::read_dir(&self.store).map_err(|error| error.to_string())? {
             let key = key.map_err(|error| error.to_string())?.path();
-            let files = fs::read_dir(&key).map_err(|error| format!("{}: {error}", key.display()))?;
+            // What took the place of an entry that nobody has asked for since.
+            let Ok(files) = fs::read_dir(&key) else { continue };
             for file in files.flatten().filter(|file| file.file_name() != ".source") {
                 if LIBRARIES.iter().any(|name| file.file_name() == *name) {
                     let sum = checksum_of(&file.path())?;

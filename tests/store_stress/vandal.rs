@@ -63,7 +63,7 @@ pub struct Vandal {
 }
 
 impl Vandal {
-    /// Begins. `bait` is what links lead to: a file that must never be used.
+    /// Begins. `bait` is what links lead to: traps that must never be executed.
     pub fn start(store: PathBuf, bait: PathBuf, mut random: Random) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -116,9 +116,18 @@ fn damage(store: &Path, bait: &Path, kind: Damage, random: &mut Random) -> Optio
         EntrySymlink | EntryAnotherFile => {
             // In one step, as a lookup in between would find nothing.
             let new = entry.with_extension("vandal");
-            match kind {
-                EntrySymlink => symlink(bait, &new).ok()?,
-                _ => fs::copy(bait, &new).map(drop).ok()?,
+            let traps = vec![0xCC; usize::try_from(fs::metadata(&entry).ok()?.len()).ok()?];
+            if matches!(kind, EntrySymlink) {
+                // To what looks like an entry but for the link.
+                let target = bait.with_extension(traps.len().to_string());
+                if !target.exists() {
+                    fs::write(&target, traps).ok()?;
+                    fs::set_permissions(&target, Permissions::from_mode(0o444)).ok()?;
+                }
+                symlink(target, &new).ok()?;
+            } else {
+                fs::write(&new, traps).ok()?;
+                fs::set_permissions(&new, Permissions::from_mode(0o666)).ok()?;
             }
             fs::rename(&new, &entry).ok()
         }
