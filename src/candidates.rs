@@ -152,13 +152,13 @@ fn is_named(memory: &OwnMemory, candidate: &Candidate, needed: &[u8]) -> bool {
 /// Reads the loader's name of an object into `buffer`, for one whose mappings do
 /// not tell it; its length. The executable has none.
 pub fn read_loader_name(memory: &OwnMemory, loaded: &Loaded, buffer: &mut [u8]) -> usize {
-    const NAMELESS: &[u8] = b"the executable";
     match memory.read_string(loaded.name, buffer) {
         Ok(name) if !name.is_empty() => name.len(),
-        Ok(_) | Err(_) => {
-            let len = NAMELESS.len().min(buffer.len());
-            buffer.iter_mut().zip(NAMELESS).for_each(|(slot, byte)| *slot = *byte);
-            len
-        }
+        Ok(_) | Err(_) => set_name(b"the executable", buffer),
     }
+}
+
+/// Copies a name into `buffer`; its length.
+pub fn set_name(name: &[u8], buffer: &mut [u8]) -> usize {
+    buffer.iter_mut().zip(name).map(|(slot, byte)| *slot = *byte).count()
 }

@@ -19,10 +19,10 @@ use sopin_core::memory::OwnMemory;
 use sopin_core::object::{Object, file_name};
 use sopin_core::settings::{Children, Level, Mode};
 
+use crate::environment;
 use crate::loader::{self, Loaded, ObjectList};
 use crate::registry::{self, Guard};
 use crate::sweep::{self, Root, Sweep};
-use crate::{environment, report};
 
 /// What has happened.
 #[derive(Clone, Copy)]
@@ -94,7 +94,7 @@ pub fn sweep(event: Event, announce: usize) {
         .and_then(|counters| sweep.run(&objects, root, counters));
     if let Err(cause) = done {
         registry::note_missed_sweep();
-        report::all_exposed(&mut sweep.guard, cause);
+        sweep.give_up(&objects, root, cause);
     }
 }
 

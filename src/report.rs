@@ -6,14 +6,11 @@
 //! | pinned but for read-only ranges | | a line | a line |
 //! | exposed in writable or relocated ranges | a line for every new cause | a line | a line |
 
-use core::fmt;
-
 use sopin_core::cause::Cause;
 use sopin_core::line::Text;
 use sopin_core::plan::Outlook;
-use sopin_core::settings::{Level, Mode, Settings};
+use sopin_core::settings::{Level, Mode};
 
-use crate::log::Log;
 use crate::registry::State;
 use crate::remap::Outcome;
 
@@ -78,16 +75,7 @@ pub fn pinned(state: &mut State, path_len: usize, report: &Report) {
 pub fn exposed(state: &mut State, name_len: usize, cause: Cause) {
     let State { settings, log, path_buffer, .. } = state;
     let name = Text(path_buffer.get(..name_len).unwrap_or_default());
-    say_exposed(settings, log, format_args!("{name}"), cause);
-}
-
-/// Reports that what was just loaded was left exposed.
-pub fn all_exposed(state: &mut State, cause: Cause) {
-    say_exposed(&state.settings, &mut state.log, format_args!("the objects just loaded"), cause);
-}
-
-fn say_exposed(settings: &Settings, log: &mut Log, object: fmt::Arguments<'_>, cause: Cause) {
     if log.is_new(cause) || settings.level >= Level::Warn {
-        log.line(settings, Level::Error, format_args!("{object}: {cause}; left unmodified"));
+        log.line(settings, Level::Error, format_args!("{name}: {cause}; left unmodified"));
     }
 }

@@ -36,6 +36,13 @@ impl Root {
         matches!(self, Self::Containing(_))
     }
 
+    /// The object that it is, by the addresses that objects begin at: for one
+    /// whose headers cannot be read.
+    fn among(self, objects: &[Loaded]) -> Option<&Loaded> {
+        let (Self::Containing(address) | Self::Dynamic(address)) = self;
+        objects.iter().filter(|loaded| loaded.base <= address).max_by_key(|loaded| loaded.base)
+    }
+
     fn is(self, candidate: &Candidate) -> bool {
         match self {
             Self::Containing(address) => candidate.object.span.contains(address),
@@ -56,8 +63,6 @@ pub struct Sweep<'a> {
     in_other_namespace: bool,
     work: Workspace,
     sources: Sources,
-    /// Why memory cannot be read at all.
-    refused: Option<Cause>,
 }
 
 impl<'a> Sweep<'a> {
@@ -70,16 +75,7 @@ impl<'a> Sweep<'a> {
         in_other_namespace: bool,
     ) -> Self {
         let work = core::mem::take(&mut guard.workspace);
-        Self {
-            guard,
-            memory,
-            announce,
-            trusts_announcements,
-            in_other_namespace,
-            work,
-            sources: Sources::default(),
-            refused: None,
-        }
+        Self { guard, memory, announce, trusts_announcements, in_other_namespace, work, sources: Sources::default() }
     }
 
     /// Pins what is new in `objects`, the loader's list at `counters`.
@@ -89,6 +85,17 @@ impl<'a> Sweep<'a> {
             registry::set_counters(&self.guard, counters);
         }
         Ok(())
+    }
+
+    /// Reports that the sweep was given up because of `cause`.
+    pub fn give_up(&mut self, objects: &[Loaded], root: Root, cause: Cause) {
+        let buffer = &mut self.guard.path_buffer;
+        // Without a list of objects there is no name either.
+        let len = root.among(objects).map(|loaded| candidates::read_loader_name(self.memory, loaded, buffer));
+        let rest = buffer.get_mut(len.unwrap_or(0)..).unwrap_or_default();
+        let all = if len.is_some() { &b" and the objects just loaded with it"[..] } else { b"the objects just loaded" };
+        let len = len.unwrap_or(0) + candidates::set_name(all, rest);
+        report::exposed(&mut self.guard, len, cause);
     }
 
     /// Whether everything in `objects` is now recorded and everything recorded
@@ -102,8 +109,10 @@ impl<'a> Sweep<'a> {
         let is_up_to_date = !has_unloaded || root.has_loader_lock();
         self.find_candidates(objects, has_unloaded || self.in_other_namespace, &mut maps)?;
         let Some(root_index) = self.work.candidates.iter().position(|candidate| root.is(candidate)) else {
-            if let Some(cause) = self.refused {
-                return Err(cause);
+            if let Some(loaded) = root.among(objects).filter(|loaded| self.guard.recorded(loaded.headers).is_none())
+                && let Err(cause) = Candidate::read(self.memory, *loaded)
+            {
+                self.leave(loaded, cause)?;
             }
             // Known already: the group came with it. What else is new belongs
             // to another thread, and the loader's lock may not be held at all:
@@ -143,7 +152,6 @@ impl<'a> Sweep<'a> {
                 Ok(candidate) if recorded.is_none_or(|entry| is_replaced(&entry, &candidate, maps)) => {
                     self.work.candidates.push(candidate).map_err(no_memory)?;
                 }
-                Err(cause) if cause.is_refusal() => self.refused = Some(cause),
                 Ok(_) | Err(_) => {}
             }
         }
@@ -200,7 +208,7 @@ impl<'a> Sweep<'a> {
             Some(index) if !only_group => marked.and_then(|()| candidates::mark_group(self.memory, candidates, index)),
             _ => marked,
         };
-        marked.map_err(no_memory)?;
+        marked.map_err(|errno| Cause::call("read DT_NEEDED", errno))?;
         let announce = self.announce;
         let mut kept = 0;
         for index in 0..candidates.len() {

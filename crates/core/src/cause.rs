@@ -29,12 +29,6 @@ impl Cause {
         Self { operation, reason: Reason::Errno(errno) }
     }
 
-    /// Whether the kernel refuses the operation as such: another address would
-    /// not help.
-    pub fn is_refusal(self) -> bool {
-        matches!(self.reason, Reason::Errno(errno) if errno != Errno(libc::EFAULT))
-    }
-
     /// A decision.
     pub const fn words(operation: &'static str, words: &'static str) -> Self {
         Self { operation, reason: Reason::Words(words) }

@@ -215,7 +215,10 @@ impl<'a> Copy<'a> {
     fn new(store: &'a Fd) -> Result<Self, Cause> {
         let flags = libc::O_TMPFILE | libc::O_RDWR;
         match sys::openat(store, c".", flags, 0o444) {
-            Ok(file) => return Ok(Self { file, temporary: None }),
+            Ok(file) => {
+                let file = file.above_stderr().map_err(|errno| Cause::call("fcntl", errno))?;
+                return Ok(Self { file, temporary: None });
+            }
             Err(Errno(libc::EOPNOTSUPP | libc::EISDIR | libc::ENOENT | libc::EINVAL)) => {}
             Err(errno) => return Err(Cause::call("open a new store entry", errno)),
         }
@@ -224,8 +227,9 @@ impl<'a> Copy<'a> {
         let name = Line::<64>::format_raw(format_args!("{}{pid}-{now:x}\0", clean::TEMPORARY));
         let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_RDWR;
         let path = CStr::from_bytes_until_nul(name.as_bytes()).unwrap_or_default();
-        let file =
-            sys::openat(store, path, flags, 0o444).map_err(|errno| Cause::call("open a new store entry", errno))?;
+        let file = sys::openat(store, path, flags, 0o444)
+            .and_then(Fd::above_stderr)
+            .map_err(|errno| Cause::call("open a new store entry", errno))?;
         Ok(Self { file, temporary: Some((name, store)) })
     }
 

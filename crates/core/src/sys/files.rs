@@ -12,6 +12,21 @@ impl Fd {
     /// The working directory, for calls that take a directory.
     pub const CWD: Self = Self(libc::AT_FDCWD);
 
+    /// The same file under a number above 2. In a daemon that has closed its
+    /// standard streams the kernel gives those numbers out again, and another
+    /// thread's message must not land in what we write.
+    pub fn above_stderr(self) -> Result<Self> {
+        if self.0 > 2 {
+            return Ok(self);
+        }
+        let other = Self(fcntl(self.0, libc::F_DUPFD_CLOEXEC, 3)? as c_int);
+        drop(self);
+        // What was written in between goes.
+        // SAFETY: integers only.
+        unsafe { raw!(libc::SYS_ftruncate, other.raw(), 0) }?;
+        Ok(other)
+    }
+
     /// The number, for calls that want one.
     pub fn raw(&self) -> c_int {
         self.0
@@ -54,7 +69,7 @@ pub fn memfd_create(name: &CStr) -> Result<Fd> {
         Err(Errno(libc::EINVAL)) => create(base),
         other => other,
     }?;
-    Ok(Fd(fd as c_int))
+    Fd(fd as c_int).above_stderr()
 }
 
 /// `pread(2)` into `buffer`; the number of bytes read.
