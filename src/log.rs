@@ -65,19 +65,20 @@ impl Log {
         self.buffer.clear();
         // Writing to a Line cannot fail; what does not fit is cut.
         let _ = write!(self.buffer, "libsopin: {message}");
+        self.buffer.finish();
         if let Some(path) = settings.log_file().filter(|_| !self.uses_stderr_only) {
-            match append(path, self.buffer.finish()) {
+            match append(path, self.buffer.as_bytes()) {
                 Ok(()) => return,
-                Err(error) => {
+                Err(cause) => {
                     self.uses_stderr_only = true;
                     let path = sopin_core::line::Text(path.to_bytes());
                     let mut complaint = Line::<COMPLAINT>::new();
-                    let _ = write!(complaint, "libsopin: SOPIN_LOG_FILE: {path}: open: {error}; using stderr");
+                    let _ = write!(complaint, "libsopin: SOPIN_LOG_FILE: {path}: {cause}; using stderr");
                     to_stderr(self.stderr, complaint.finish());
                 }
             }
         }
-        to_stderr(self.stderr, self.buffer.finish());
+        to_stderr(self.stderr, self.buffer.as_bytes());
     }
 }
 
@@ -100,8 +101,9 @@ fn identity(fd: i32) -> Option<(u64, u64)> {
 }
 
 /// Appends one line; the file is opened for it and not waited for.
-fn append(path: &CStr, line: &[u8]) -> sys::Result<()> {
+fn append(path: &CStr, line: &[u8]) -> Result<(), Cause> {
     let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_NOCTTY | libc::O_NONBLOCK;
-    let file = sys::open(path, flags, 0o644)?;
-    sys::absorbing(libc::SIGXFSZ, || sys::write(file.raw(), line)).map(drop)
+    let file = sys::open(path, flags, 0o644).map_err(|errno| Cause::call("open", errno))?;
+    let written = sys::absorbing(libc::SIGXFSZ, || sys::write(file.raw(), line));
+    written.map(drop).map_err(|errno| Cause::call("write", errno))
 }

@@ -17,11 +17,12 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use sopin_core::cause::Cause;
 use sopin_core::memory::OwnMemory;
 use sopin_core::object::{Object, file_name};
-use sopin_core::settings::{Children, Level, Mode};
+use sopin_core::settings::{Children, Complaint, Level, Mode};
+use sopin_core::sys;
 
 use crate::environment;
 use crate::loader::{self, Loaded, ObjectList};
-use crate::registry::{self, Guard};
+use crate::registry::{self, Guard, State};
 use crate::sweep::{self, Root, Sweep};
 
 /// What has happened.
@@ -82,7 +83,14 @@ pub fn sweep(event: Event, announce: usize) {
         registry::note_missed_sweep();
         return;
     };
-    initialise(&mut guard);
+    if let Err(errno) = initialise(&mut guard) {
+        registry::note_missed_sweep();
+        let State { settings, log, .. } = &mut *guard;
+        if log.is_new(Cause::call("read the settings", errno)) {
+            log.line(settings, Level::Error, format_args!("the settings cannot be read: {errno}; left unmodified"));
+        }
+        return;
+    }
     drop_preload_when_ready(&mut guard, &memory, &objects, announce);
     if is_off() {
         return;
@@ -128,33 +136,25 @@ pub fn sweep_unloaded() {
     }
 }
 
-/// First sweep: reads the settings and prepares for forks.
-fn initialise(guard: &mut Guard) {
+/// First sweep: reads the settings and prepares for forks. Without settings
+/// nothing may be pinned, and the next sweep tries again.
+fn initialise(guard: &mut Guard) -> sys::Result<()> {
     if guard.is_initialised {
-        return;
+        return Ok(());
     }
-    guard.is_initialised = true;
     silence_panics();
     guard.log.remember_stderr();
-    let state = &mut **guard;
+    let State { settings, log, .. } = &mut **guard;
     let mut complaints = 0;
-    let read = environment::settings(|_| complaints += 1);
-    match read {
-        Ok(settings) => state.settings = settings,
-        Err(errno) => {
-            state.log.line(
-                &state.settings,
-                Level::Error,
-                format_args!("the settings cannot be read: {errno}; using the defaults"),
-            );
-        }
-    }
+    *settings = environment::settings(|_| complaints += 1)?;
     if complaints != 0 {
-        let (settings, log) = (&state.settings, &mut state.log);
-        let _ = environment::settings(|complaint| log.line(settings, Level::Error, format_args!("{complaint}")));
+        let complain = |complaint: &Complaint<'_>| log.line(settings, Level::Error, format_args!("{complaint}"));
+        environment::settings(complain)?;
     }
-    IS_OFF.store(state.settings.mode == Mode::Off, Ordering::Relaxed);
+    IS_OFF.store(settings.mode == Mode::Off, Ordering::Relaxed);
     registry::prepare_for_forks();
+    guard.is_initialised = true;
+    Ok(())
 }
 
 /// For `SOPIN_CHILDREN=drop`: as soon as there is an environment to change.

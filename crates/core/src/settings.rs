@@ -197,7 +197,7 @@ impl Settings {
         for (variable, list) in [(EXCLUDE, &mut settings.exclude), (ONLY, &mut settings.only)] {
             let patterns = value(variable).unwrap_or_default().split(|byte| *byte == b':');
             for pattern in patterns.filter(|pattern| !pattern.is_empty()) {
-                if pattern.first().is_some_and(|first| b"/*?[".contains(first)) {
+                if pattern.first().is_some_and(|first| b"/*?".contains(first)) {
                     list.extend(pattern)?;
                     list.push(b':')?;
                 } else {
