@@ -5,6 +5,7 @@
 use crate::memory::OwnMemory;
 use crate::object::Span;
 use crate::pages::PageVec;
+use crate::runs::Runs;
 use crate::sys::{self, Fd, Result};
 
 /// Bytes compared at a time.
@@ -18,34 +19,22 @@ pub fn for_each_equal(
     file: &Fd,
     span: Span,
     offset: u64,
-    mut each: impl FnMut(Span) -> Result<()>,
+    each: impl FnMut(Span) -> Result<()>,
 ) -> Result<usize> {
     let page = sys::page_size();
     let (mut mapped, mut stored) = (PageVec::filled(0_u8, STEP)?, PageVec::filled(0_u8, STEP)?);
-    let mut differing = 0;
-    let mut run = Span { start: span.start, end: span.start };
-    while run.end < span.end {
-        let len = STEP.min(span.end - run.end);
+    let mut runs = Runs::new(span.start, each);
+    while runs.position() < span.end {
+        let at = runs.position();
+        let len = STEP.min(span.end - at);
         // SAFETY: the buffer has room for `len` bytes.
-        unsafe { memory.copy(mapped.as_mut_ptr(), run.end, len) }?;
-        read_at(file, stored.get_mut(..len).unwrap_or_default(), offset + (run.end - span.start) as u64)?;
-        let pages = mapped.chunks(page).zip(stored.chunks(page)).take(len / page);
-        for is_equal in pages.map(|(mapped, stored)| mapped == stored) {
-            let next = run.end + page;
-            if !is_equal {
-                if !run.is_empty() {
-                    each(run)?;
-                }
-                differing += page;
-                run.start = next;
-            }
-            run.end = next;
+        unsafe { memory.copy(mapped.as_mut_ptr(), at, len) }?;
+        read_at(file, stored.get_mut(..len).unwrap_or_default(), offset + (at - span.start) as u64)?;
+        for (mapped, stored) in mapped.chunks(page).zip(stored.chunks(page)).take(len / page) {
+            runs.judge(mapped == stored)?;
         }
     }
-    if !run.is_empty() {
-        each(run)?;
-    }
-    Ok(differing)
+    runs.finish()
 }
 
 /// Fills `buffer` from the file, with zeros behind its end.

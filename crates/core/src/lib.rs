@@ -16,6 +16,7 @@
 //! | [`vmas`] | what is mapped where: `PROCMAP_QUERY` and `/proc/PID/maps` |
 //! | [`pagemap`] | which pages of a file mapping were modified in memory |
 //! | [`comparison`] | the same by comparing with the file |
+//! | [`runs`] | the runs of pages that these two leave |
 //! | [`plan`] | pure: object + VMAs + mode -> ranges to replace, and by what |
 //! | [`preload_list`] | the value of `LD_PRELOAD` |
 //! | [`settings`] | the `SOPIN_*` variables, one table |
@@ -62,6 +63,7 @@ pub mod pagemap;
 pub mod pages;
 pub mod plan;
 pub mod preload_list;
+pub mod runs;
 pub mod settings;
 pub mod store;
 pub mod sys;

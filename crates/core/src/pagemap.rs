@@ -8,6 +8,7 @@
 //! (`Documentation/admin-guide/mm/pagemap.rst`).
 
 use crate::object::Span;
+use crate::runs::Runs;
 use crate::sys::{self, Errno, Fd, Result};
 
 const PRESENT: u64 = 1 << 63;
@@ -29,34 +30,22 @@ impl Pagemap {
 
     /// Calls `each` with the longest runs of pages of `span`, a private file
     /// mapping, that were not modified in memory; the number of bytes that were.
-    pub fn for_each_unmodified(&self, span: Span, mut each: impl FnMut(Span) -> Result<()>) -> Result<usize> {
+    pub fn for_each_unmodified(&self, span: Span, each: impl FnMut(Span) -> Result<()>) -> Result<usize> {
         let mut entries = [[0_u8; 8]; 256];
-        let mut modified = 0;
-        let mut run = Span { start: span.start, end: span.start };
-        while run.end < span.end {
-            let pages = entries.len().min((span.end - run.end) / self.page);
-            let offset = (run.end / self.page * 8) as u64;
+        let mut runs = Runs::new(span.start, each);
+        while runs.position() < span.end {
+            let pages = entries.len().min((span.end - runs.position()) / self.page);
+            let offset = (runs.position() / self.page * 8) as u64;
             let bytes = entries.as_flattened_mut().get_mut(..pages * 8).unwrap_or_default();
             // A short read would be a kernel that does not know these pages.
             if sys::pread(&self.file, bytes, offset)? != pages * 8 || pages == 0 {
                 return Err(Errno(libc::EIO));
             }
             for entry in entries.iter().take(pages).map(|bytes| u64::from_ne_bytes(*bytes)) {
-                let next = run.end + self.page;
-                if entry & (PRESENT | SWAPPED) != 0 && entry & FILE_OR_SHARED == 0 {
-                    if !run.is_empty() {
-                        each(run)?;
-                    }
-                    modified += self.page;
-                    run.start = next;
-                }
-                run.end = next;
+                runs.judge(entry & (PRESENT | SWAPPED) == 0 || entry & FILE_OR_SHARED != 0)?;
             }
         }
-        if !run.is_empty() {
-            each(run)?;
-        }
-        Ok(modified)
+        runs.finish()
     }
 }
 

@@ -1,0 +1,47 @@
+//! Runs of pages that are kept, out of a span that is looked at page by page.
+
+use crate::object::Span;
+use crate::sys::{self, Result};
+
+/// Joins neighbouring pages that are kept and hands each run to `each`.
+pub struct Runs<F> {
+    /// The run under way, which ends at the next page to be judged.
+    run: Span,
+    page: usize,
+    left_out: usize,
+    each: F,
+}
+
+impl<F: FnMut(Span) -> Result<()>> Runs<F> {
+    /// Begins at the page at `start`.
+    pub fn new(start: usize, each: F) -> Self {
+        Self { run: Span { start, end: start }, page: sys::page_size(), left_out: 0, each }
+    }
+
+    /// The next page to be judged.
+    pub const fn position(&self) -> usize {
+        self.run.end
+    }
+
+    /// Judges the next page.
+    pub fn judge(&mut self, keep: bool) -> Result<()> {
+        let next = self.run.end + self.page;
+        if !keep {
+            self.end_run()?;
+            self.left_out += self.page;
+            self.run.start = next;
+        }
+        self.run.end = next;
+        Ok(())
+    }
+
+    /// Ends the last run; the number of bytes in pages that were not kept.
+    pub fn finish(mut self) -> Result<usize> {
+        self.end_run()?;
+        Ok(self.left_out)
+    }
+
+    fn end_run(&mut self) -> Result<()> {
+        if self.run.is_empty() { Ok(()) } else { (self.each)(self.run) }
+    }
+}
