@@ -3,7 +3,7 @@
 
 use core::ffi::{CStr, c_char};
 
-use sopin_core::pages::PageVec;
+use sopin_core::pages::read_whole;
 use sopin_core::preload_list::{self, Kept};
 use sopin_core::settings::{Complaint, Settings};
 use sopin_core::sys::{self, Result};
@@ -21,7 +21,8 @@ pub fn settings(complain: impl FnMut(&Complaint<'_>)) -> Result<Settings> {
     if is_ready() {
         return Settings::read(|name| variable(name).map(CStr::to_bytes), complain);
     }
-    let block = initial_environment()?;
+    // What the program was started with (proc_pid_environ(5)).
+    let block = read_whole(&sys::open(c"/proc/self/environ", libc::O_RDONLY, 0)?)?;
     Settings::read(|name| find(&block, name.to_bytes()), complain)
 }
 
@@ -41,18 +42,6 @@ fn variable(name: &CStr) -> Option<&'static CStr> {
     let value = unsafe { libc::getenv(name.as_ptr()) };
     // SAFETY: getenv returns null or a C string.
     (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) })
-}
-
-/// The environment that the program was started with (`proc_pid_environ(5)`).
-fn initial_environment() -> Result<PageVec<u8>> {
-    let file = sys::open(c"/proc/self/environ", libc::O_RDONLY, 0)?;
-    let (mut block, mut part) = (PageVec::new(), [0; 1024]);
-    loop {
-        match sys::read(&file, &mut part)? {
-            0 => return Ok(block),
-            len => block.extend(part.get(..len).unwrap_or_default())?,
-        }
-    }
 }
 
 /// The value of a variable in a block of NUL-terminated entries.

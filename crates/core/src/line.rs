@@ -1,5 +1,6 @@
 //! Text of bounded length, formatted without allocation.
 
+use core::ffi::CStr;
 use core::fmt;
 
 /// A buffer of `N` bytes that implements [`fmt::Write`]. What does not fit is
@@ -15,14 +16,6 @@ impl<const N: usize> Line<N> {
     /// An empty line.
     pub const fn new() -> Self {
         Self { bytes: [0; N], len: 0, cut: false }
-    }
-
-    /// Formats `arguments` into a new line.
-    pub fn format(arguments: fmt::Arguments<'_>) -> Self {
-        let mut line = Self::new();
-        // Writing to a Line cannot fail; a failing Display only shortens it.
-        let _ = fmt::Write::write_fmt(&mut line, arguments);
-        line
     }
 
     /// Formats `arguments` with control characters as they are: for names and
@@ -47,6 +40,11 @@ impl<const N: usize> Line<N> {
     /// What has been written so far.
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
+    }
+
+    /// What has been written, up to a NUL, as a C string; empty without a NUL.
+    pub fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(self.as_bytes()).unwrap_or_default()
     }
 
     /// Ends the line with "..." if it was cut, and with a newline.
@@ -121,6 +119,14 @@ impl fmt::Display for Text<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl<const N: usize> Line<N> {
+        fn format(arguments: fmt::Arguments<'_>) -> Self {
+            let mut line = Self::new();
+            let _ = fmt::Write::write_fmt(&mut line, arguments);
+            line
+        }
+    }
 
     #[test]
     fn a_line_that_fits_ends_with_a_newline() {

@@ -4,7 +4,7 @@
 //! interposed, may itself call `dlopen`, or may be locked by the very thread
 //! that entered us), so everything of variable size is a [`PageVec`].
 
-use crate::sys::{self, Errno, Result};
+use crate::sys::{self, Errno, Fd, Result};
 
 /// A growable array of plain values in anonymous private memory. Growing can
 /// fail and then changes nothing.
@@ -104,6 +104,17 @@ impl<T: Copy> PageVec<T> {
     /// Shortens to `len` values.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
+    }
+}
+
+/// Reads all of `file`, from its beginning.
+pub fn read_whole(file: &Fd) -> Result<PageVec<u8>> {
+    let (mut whole, mut block) = (PageVec::new(), PageVec::filled(0, 1 << 16)?);
+    loop {
+        match sys::pread(file, &mut block, whole.len() as u64)? {
+            0 => return Ok(whole),
+            len => whole.extend(block.get(..len).unwrap_or_default())?,
+        }
     }
 }
 

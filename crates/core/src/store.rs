@@ -20,10 +20,11 @@
 //! Nothing here follows a symbolic link or trusts a name: every directory and
 //! entry is opened and then asked what it is.
 
-use core::ffi::CStr;
+use core::ffi::{CStr, c_int};
 
 use crate::cause::Cause;
 use crate::line::Line;
+use crate::object::file_name;
 use crate::pages::PageVec;
 use crate::sys::{self, Errno, Fd};
 
@@ -45,6 +46,10 @@ const COPY_STEP: usize = 16 << 20;
 /// The file name of the link that tells where an entry comes from.
 const SOURCE: &CStr = c".source";
 
+/// How a directory is opened to look at what is in it, and only to pass through.
+const DIRECTORY_TO_LIST: c_int = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+const DIRECTORY_TO_PASS: c_int = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+
 /// An open store directory that only its user can write to.
 pub struct Store {
     directory: Fd,
@@ -65,9 +70,7 @@ pub struct Source<'a> {
 impl Source<'_> {
     /// The part of the path behind the last slash.
     fn file_name(&self) -> &CStr {
-        let path = self.path.to_bytes_with_nul();
-        let start = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
-        CStr::from_bytes_with_nul(path.get(start..).unwrap_or_default()).unwrap_or_default()
+        CStr::from_bytes_with_nul(file_name(self.path.to_bytes_with_nul())).unwrap_or_default()
     }
 }
 
@@ -110,8 +113,7 @@ impl Store {
     }
 
     fn find(&self, key: &CStr, file_name: &CStr, identity: &Identity) -> Result<Found, Cause> {
-        let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_PATH;
-        let directory = match sys::openat(&self.directory, key, flags, 0) {
+        let directory = match sys::openat(&self.directory, key, DIRECTORY_TO_PASS, 0) {
             Ok(directory) => directory,
             Err(Errno(libc::ENOENT)) => return Ok(Found::Nothing),
             Err(errno @ Errno(libc::ENOTDIR | libc::ELOOP)) => return Ok(changed("open the store entry", errno)),
@@ -173,12 +175,16 @@ impl Store {
     }
 
     fn entry_directory(&self, key: &CStr) -> Result<Fd, Cause> {
-        match sys::mkdirat(&self.directory, key, 0o700) {
-            Ok(()) | Err(Errno(libc::EEXIST)) => {}
-            Err(errno) => return Err(Cause::call("mkdirat", errno)),
-        }
-        let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_PATH;
-        sys::openat(&self.directory, key, flags, 0).map_err(|errno| Cause::call("openat", errno))
+        make_directory(&self.directory, key).map_err(|errno| Cause::call("mkdirat", errno))?;
+        sys::openat(&self.directory, key, DIRECTORY_TO_PASS, 0).map_err(|errno| Cause::call("openat", errno))
+    }
+}
+
+/// Makes a directory that is ours alone, unless the name is there already.
+fn make_directory(parent: &Fd, name: &CStr) -> sys::Result<()> {
+    match sys::mkdirat(parent, name, 0o700) {
+        Err(Errno(libc::EEXIST)) => Ok(()),
+        other => other,
     }
 }
 
@@ -226,8 +232,7 @@ impl<'a> Copy<'a> {
         let (pid, now) = (sys::gettid(), sys::monotonic_ns());
         let name = Line::<64>::format_raw(format_args!("{}{pid}-{now:x}\0", clean::TEMPORARY));
         let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_RDWR;
-        let path = CStr::from_bytes_until_nul(name.as_bytes()).unwrap_or_default();
-        let file = sys::openat(store, path, flags, 0o444)
+        let file = sys::openat(store, name.as_c_str(), flags, 0o444)
             .and_then(Fd::above_stderr)
             .map_err(|errno| Cause::call("open a new store entry", errno))?;
         Ok(Self { file, temporary: Some((name, store)) })
@@ -266,20 +271,17 @@ impl<'a> Copy<'a> {
 
     fn link(&self, directory: &Fd, file_name: &CStr) -> sys::Result<()> {
         if let Some((name, store)) = &self.temporary {
-            let name = CStr::from_bytes_until_nul(name.as_bytes()).unwrap_or_default();
-            return sys::linkat(store, name, directory, file_name);
+            return sys::linkat(store, name.as_c_str(), directory, file_name);
         }
         let path = Line::<64>::format_raw(format_args!("/proc/self/fd/{}\0", self.file.raw()));
-        let path = CStr::from_bytes_until_nul(path.as_bytes()).unwrap_or_default();
-        sys::linkat(&Fd::CWD, path, directory, file_name)
+        sys::linkat(&Fd::CWD, path.as_c_str(), directory, file_name)
     }
 }
 
 impl Drop for Copy<'_> {
     fn drop(&mut self) {
         if let Some((name, store)) = &self.temporary {
-            let name = CStr::from_bytes_until_nul(name.as_bytes()).unwrap_or_default();
-            let _ = sys::unlinkat(store, name, 0);
+            let _ = sys::unlinkat(store, name.as_c_str(), 0);
         }
     }
 }

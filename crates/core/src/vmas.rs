@@ -7,7 +7,7 @@
 //! this crate did not make.
 
 use crate::object::Span;
-use crate::pages::PageVec;
+use crate::pages::{PageVec, read_whole};
 use crate::sys::{self, Errno, Fd, Result};
 
 /// `PROT_READ`, `PROT_WRITE` and `PROT_EXEC` of a VMA.
@@ -194,17 +194,7 @@ impl Maps {
 
     /// Reads and parses the text.
     fn reread(&mut self) -> Result<()> {
-        let mut text = PageVec::new();
-        let mut offset = 0_u64;
-        let mut block = PageVec::filled(0, 1 << 16)?;
-        loop {
-            let len = sys::pread(&self.file, &mut block, offset)?;
-            if len == 0 {
-                break;
-            }
-            text.extend(block.get(..len).unwrap_or_default())?;
-            offset += len as u64;
-        }
+        let text = read_whole(&self.file)?;
         let mut entries = PageVec::new();
         let mut start = 0;
         for line in text.split_inclusive(|byte| *byte == b'\n') {

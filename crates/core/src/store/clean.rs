@@ -8,8 +8,8 @@ use core::sync::atomic::{AtomicI64, Ordering};
 use crate::pages::PageVec;
 use crate::sys::{self, Fd};
 
-use super::SOURCE;
 use super::name::{Key, Prefix};
+use super::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS, SOURCE};
 
 /// How the names of unfinished copies begin.
 pub const TEMPORARY: &str = ".new-";
@@ -28,7 +28,7 @@ static LAST_LOOK: AtomicI64 = AtomicI64::new(0);
 /// has not been used for 30 days.
 pub fn make_room(store: &Fd, key: &Key, origin: Option<&CStr>) {
     // The store's own descriptor keeps its position.
-    let Ok(listing) = sys::openat(store, c".", libc::O_RDONLY | libc::O_DIRECTORY, 0) else { return };
+    let Ok(listing) = sys::openat(store, c".", DIRECTORY_TO_LIST, 0) else { return };
     let now = sys::realtime_seconds();
     let looks_for_unused = now - LAST_LOOK.swap(now, Ordering::Relaxed) > LOOK_SECONDS;
     // Nothing can be done about a listing that fails half way.
@@ -63,8 +63,7 @@ fn is_older_version(store: &Fd, name: &CStr, prefix: Prefix, added: Prefix, orig
     if prefix.name_hash != added.name_hash || prefix.device != added.device {
         return false;
     }
-    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-    let Ok(directory) = sys::openat(store, name, flags, 0) else { return false };
+    let Ok(directory) = sys::openat(store, name, DIRECTORY_TO_PASS, 0) else { return false };
     let Ok(mut buffer) = PageVec::filled(0, libc::PATH_MAX as usize) else { return false };
     let known = sys::readlinkat(&directory, SOURCE, &mut buffer).ok();
     known.is_some() && known == origin.map(CStr::to_bytes)
@@ -73,7 +72,7 @@ fn is_older_version(store: &Fd, name: &CStr, prefix: Prefix, added: Prefix, orig
 /// The latest access time in an entry, in seconds since the epoch; of an
 /// abandoned one without a copy, a time long ago.
 fn last_use(store: &Fd, name: &CStr) -> Option<i64> {
-    let directory = sys::openat(store, name, libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0).ok()?;
+    let directory = sys::openat(store, name, DIRECTORY_TO_LIST, 0).ok()?;
     let mut latest = None;
     sys::for_each_name(&directory, |file| {
         let status = sys::fstatat(&directory, file, libc::AT_SYMLINK_NOFOLLOW);
@@ -94,8 +93,7 @@ fn last_use(store: &Fd, name: &CStr) -> Option<i64> {
 /// Removes an entry that nobody maps. A process that maps it runs what is on
 /// disk, and needrestart should not list it.
 fn remove_unless_in_use(store: &Fd, name: &CStr) {
-    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-    let Ok(directory) = sys::openat(store, name, flags, 0) else { return };
+    let Ok(directory) = sys::openat(store, name, DIRECTORY_TO_LIST, 0) else { return };
     let mut in_use = false;
     let _ = sys::for_each_name(&directory, |file| {
         let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
@@ -116,8 +114,7 @@ fn remove_unless_in_use(store: &Fd, name: &CStr) {
 
 /// Removes an entry and all that is in it.
 pub fn remove_entry(store: &Fd, name: &CStr) {
-    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-    match sys::openat(store, name, flags, 0) {
+    match sys::openat(store, name, DIRECTORY_TO_LIST, 0) {
         Ok(directory) => {
             let _ = sys::for_each_name(&directory, |file| {
                 let _ = sys::unlinkat(&directory, file, 0);

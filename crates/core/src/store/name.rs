@@ -70,7 +70,7 @@ impl Key {
 
     /// The name, for system calls.
     pub fn as_c_str(&self) -> &CStr {
-        CStr::from_bytes_until_nul(self.text.as_bytes()).unwrap_or_default()
+        self.text.as_c_str()
     }
 
     /// Its distinguishing part.

@@ -7,6 +7,8 @@ use crate::line::Line;
 use crate::pages::PageVec;
 use crate::sys::{self, Errno, Fd};
 
+use super::{DIRECTORY_TO_LIST, make_directory};
+
 /// `ST_NOEXEC` of `statfs(2)`.
 const NOEXEC: i64 = 8;
 
@@ -75,8 +77,7 @@ impl Places {
             }
         }
         let name = Line::<64>::format_raw(format_args!("/var/tmp/sopin-{user}\0"));
-        let name = CStr::from_bytes_until_nul(name.as_bytes()).unwrap_or_default();
-        open_store(&Fd::CWD, name, user).map_err(|cause| last.unwrap_or(cause))
+        open_store(&Fd::CWD, name.as_c_str(), user).map_err(|cause| last.unwrap_or(cause))
     }
 }
 
@@ -116,14 +117,10 @@ fn open_base(path: &CStr, is_home: bool, user: u32) -> Result<Fd, Cause> {
 
 /// Opens the store directory `name` in `base`, creating it if need be.
 fn open_store(base: &Fd, name: &CStr, user: u32) -> Result<Fd, Cause> {
-    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-    let store = match sys::openat(base, name, flags, 0) {
+    let store = match sys::openat(base, name, DIRECTORY_TO_LIST, 0) {
         Err(Errno(libc::ENOENT)) => {
-            match sys::mkdirat(base, name, 0o700) {
-                Ok(()) | Err(Errno(libc::EEXIST)) => {}
-                Err(errno) => return Err(Cause::call("create the store", errno)),
-            }
-            sys::openat(base, name, flags, 0)
+            make_directory(base, name).map_err(|errno| Cause::call("create the store", errno))?;
+            sys::openat(base, name, DIRECTORY_TO_LIST, 0)
         }
         other => other,
     }

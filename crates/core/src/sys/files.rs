@@ -79,13 +79,6 @@ pub fn pread(fd: &Fd, buffer: &mut [u8], offset: u64) -> Result<usize> {
     unsafe { raw!(libc::SYS_pread64, fd.raw(), pointer, len, offset) }
 }
 
-/// `read(2)` into `buffer`; the number of bytes read.
-pub fn read(fd: &Fd, buffer: &mut [u8]) -> Result<usize> {
-    let (pointer, len) = (buffer.as_mut_ptr(), buffer.len());
-    // SAFETY: the kernel writes at most `len` bytes into the live buffer.
-    unsafe { raw!(libc::SYS_read, fd.raw(), pointer, len) }
-}
-
 /// `write(2)` of `bytes`, once.
 pub fn write(fd: c_int, bytes: &[u8]) -> Result<usize> {
     // SAFETY: the kernel only reads the live slice.
