@@ -6,11 +6,10 @@
 //! [`sopin_core::settings`]. Data flows one way:
 //!
 //! ```text
-//! hooks ──> pinner ──> loader, candidates ──> sopin_core::plan ──> remap ──> registry
-//!  what      one         what is new, is it      what to           the        what is
-//!  happened  sweep       relocated, is anybody   replace, and      only one   pinned
-//!                        storing to it           by what           to change
-//!                                                                  a mapping
+//! hooks ──> pinner ──> sweep ──> candidates ──> sopin_core::plan ──> sources ──> remap ──> registry
+//!  what      which      its       what is new,   what to replace,    from which   the only  what is
+//!  happened  objects    steps     and proven     and by what         file         one to    pinned
+//!                                                                                 map
 //! ```
 //!
 //! | module | responsible for |

@@ -1,4 +1,6 @@
-//! One sweep: from "something was loaded" to "it is recorded".
+//! From "something was loaded" to a sweep: which objects it is about, and what
+//! has to be ready before the first one. The steps of a sweep are in
+//! [`crate::sweep`].
 //!
 //! There are four reasons for a sweep:
 //!

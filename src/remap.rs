@@ -144,8 +144,8 @@ impl Drop for Scratch {
 /// # Safety
 /// As for [`replace`].
 unsafe fn replace_by_anonymous(memory: &OwnMemory, replacements: &[Replacement], outcome: &mut Outcome) {
-    let ranges = || replacements.iter().filter(|range| range.source == Source::Anonymous);
-    let total = ranges().map(|range| range.span.len()).sum();
+    let ranges = replacements.iter().filter(|range| range.source == Source::Anonymous);
+    let total = ranges.map(|range| range.span.len()).sum();
     if total == 0 {
         return;
     }

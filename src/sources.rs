@@ -64,10 +64,7 @@ impl Sources {
             }
         }
         if modified.is_err() {
-            runs.clear();
-            for range in replacements.iter().filter(|range| range.source != Source::Copy) {
-                runs.push(*range)?;
-            }
+            runs.retain(|range| range.source != Source::Copy);
         }
         core::mem::swap(replacements, runs);
         Ok(modified)

@@ -14,7 +14,7 @@ use crate::candidates::{self, Candidate, Stores};
 use crate::environment;
 use crate::loader::{Counters, Loaded};
 use crate::original::{self, Original};
-use crate::registry::{self, Entry, Guard, PathBuffer};
+use crate::registry::{self, Entry, Guard};
 use crate::remap::{self, Outcome};
 use crate::report::{self, Report};
 use crate::sources::{self, Sources};
@@ -107,7 +107,7 @@ impl<'a> Sweep<'a> {
         };
         let has_unloaded = counters.subs != registry::recorded_counters().subs;
         let is_up_to_date = !has_unloaded || root.has_loader_lock();
-        self.find_candidates(objects, has_unloaded || self.in_other_namespace, &mut maps)?;
+        let unreadable = self.find_candidates(objects, has_unloaded || self.in_other_namespace, &mut maps)?;
         let Some(root_index) = self.work.candidates.iter().position(|candidate| root.is(candidate)) else {
             if let Some(loaded) = root.among(objects).filter(|loaded| self.guard.recorded(loaded.headers).is_none())
                 && let Err(cause) = Candidate::read(self.memory, *loaded)
@@ -121,7 +121,9 @@ impl<'a> Sweep<'a> {
         };
         self.forget_replaced();
         if root.has_loader_lock() {
-            self.leave_unreadable(objects)?;
+            if unreadable != 0 {
+                self.leave_unreadable(objects)?;
+            }
             if has_unloaded {
                 forget_unloaded(&mut self.guard, self.memory, objects);
             }
@@ -141,8 +143,10 @@ impl<'a> Sweep<'a> {
 
     /// Collects the objects that are not recorded. After an unload an object
     /// may have come to lie where a recorded one was: then what is mapped
-    /// decides. One that cannot be read may just have been unloaded.
-    fn find_candidates(&mut self, objects: &[Loaded], has_unloaded: bool, maps: &mut Maps) -> Result<(), Cause> {
+    /// decides. Returns how many new ones cannot be read; they may just have been
+    /// unloaded.
+    fn find_candidates(&mut self, objects: &[Loaded], has_unloaded: bool, maps: &mut Maps) -> Result<usize, Cause> {
+        let mut unreadable = 0;
         for loaded in objects {
             let recorded = self.guard.recorded(loaded.headers);
             if recorded.is_some() && !has_unloaded {
@@ -152,10 +156,11 @@ impl<'a> Sweep<'a> {
                 Ok(candidate) if recorded.is_none_or(|entry| is_replaced(&entry, &candidate, maps)) => {
                     self.work.candidates.push(candidate).map_err(no_memory)?;
                 }
+                Err(_) if recorded.is_none() => unreadable += 1,
                 Ok(_) | Err(_) => {}
             }
         }
-        Ok(())
+        Ok(unreadable)
     }
 
     /// Forgets the objects in whose place the candidates have come.
@@ -167,14 +172,8 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// Reports the new objects that cannot be read: those that are neither
-    /// recorded nor candidates.
+    /// Reports the new objects that cannot be read.
     fn leave_unreadable(&mut self, objects: &[Loaded]) -> Result<(), Cause> {
-        let guard = &mut self.guard;
-        let new = objects.iter().filter(|loaded| guard.recorded(loaded.headers).is_none()).count();
-        if new == self.work.candidates.len() {
-            return Ok(());
-        }
         for loaded in objects {
             if self.guard.recorded(loaded.headers).is_some() {
                 continue;
@@ -252,20 +251,19 @@ impl<'a> Sweep<'a> {
     /// Pins one object, records and reports it.
     fn pin(&mut self, candidate: &Candidate, stores: Stores, maps: &mut Maps) -> Result<(), Cause> {
         let begin = sys::monotonic_ns();
-        let dynamic = candidate.object.dynamic.start;
         // Room for the record first: what is pinned must not be forgotten.
         self.record(&candidate.loaded, Entry::default())?;
         maps.file_backed_in(candidate.object.span, &mut self.work.vmas).map_err(no_maps)?;
         let Some(lowest) = self.work.vmas.first().copied() else {
             // The vDSO, or an object that the program has remapped.
-            return self.record(&candidate.loaded, Entry::new(Span::default(), dynamic, Some(file_at(dynamic, maps))));
+            return self.record_untouched(candidate, maps);
         };
         let path_len = self.read_path(&candidate.loaded, lowest.span.start, maps);
         let state = &mut *self.guard;
         let path = state.path_buffer.get(..path_len).unwrap_or_default();
         if !state.settings.selects(path) {
             state.log.line(&state.settings, Level::Info, format_args!("{}: excluded", Text(path)));
-            return self.record(&candidate.loaded, Entry::new(Span::default(), dynamic, Some(file_at(dynamic, maps))));
+            return self.record_untouched(candidate, maps);
         }
         let terms = Terms {
             mode: state.settings.mode,
@@ -285,6 +283,7 @@ impl<'a> Sweep<'a> {
         let outcome = unsafe { remap::replace(self.memory, path, replacements, shared.as_ref()) };
         let has_moved = outcome.read_only_failure.is_none() && replacements.iter().any(sources::is_text);
         let witness = original.filter(|_| has_moved).map(Original::keep_witness);
+        let dynamic = candidate.object.dynamic.start;
         let entry = Entry::new(witness.unwrap_or_default(), dynamic, file_since(dynamic, vmas, replacements, &outcome));
         self.record(&candidate.loaded, entry)?;
         let micros = (sys::monotonic_ns() - begin) / 1000;
@@ -297,8 +296,8 @@ impl<'a> Sweep<'a> {
     /// loader's name has to do.
     fn read_path(&mut self, loaded: &Loaded, address: usize, maps: &mut Maps) -> usize {
         let buffer = &mut self.guard.path_buffer;
-        let (path, end) = buffer.split_at_mut(size_of::<PathBuffer>() - 1);
-        end.fill(0);
+        let room = buffer.len() - 1;
+        let path = buffer.get_mut(..room).unwrap_or_default();
         let len = match maps.path_at(address, path) {
             Ok(path) => path.len(),
             Err(_) => candidates::read_loader_name(self.memory, loaded, path),
@@ -312,6 +311,12 @@ impl<'a> Sweep<'a> {
     fn record(&mut self, loaded: &Loaded, mut entry: Entry) -> Result<(), Cause> {
         entry.in_other_namespace = self.in_other_namespace;
         self.guard.record(loaded.headers, entry).map_err(no_memory)
+    }
+
+    /// Records an object that is left as it is, with nothing to report.
+    fn record_untouched(&mut self, candidate: &Candidate, maps: &mut Maps) -> Result<(), Cause> {
+        let dynamic = candidate.object.dynamic.start;
+        self.record(&candidate.loaded, Entry::new(Span::default(), dynamic, Some(file_at(dynamic, maps))))
     }
 
     /// Records an object as left alone because of `cause`.
