@@ -1,0 +1,60 @@
+//! Exit statuses, one table for all subcommands, and the failures that end in
+//! them.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// Exit status of the command. `sopin run` ends with that of the program it
+/// runs, and uses 125 and above for its own failures, as env(1) does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done, and the answer is the good one.
+    Success = 0,
+    /// The command line was not understood.
+    Usage = 2,
+    /// A failure of sopin itself, before the program was executed.
+    Failed = 125,
+    /// The program was found and cannot be executed.
+    CannotExecute = 126,
+    /// The program was not found.
+    NotFound = 127,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why the command ends without having done what it was asked for:
+/// `<thing>: <reason>; <way out>`.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit status.
+    pub exit: Exit,
+    /// What it is about: a path, a process, a variable.
+    pub thing: String,
+    /// What is wrong with it.
+    pub reason: String,
+    /// What the user can do about it; empty if the reason tells.
+    pub way_out: String,
+}
+
+impl Failure {
+    /// A failure whose reason tells what to do.
+    pub fn new(exit: Exit, thing: impl fmt::Display, reason: impl fmt::Display) -> Self {
+        Self { exit, thing: thing.to_string(), reason: reason.to_string(), way_out: String::new() }
+    }
+
+    /// The same, with what to do about it.
+    pub fn with_way_out(self, way_out: impl fmt::Display) -> Self {
+        Self { way_out: way_out.to_string(), ..self }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.thing, self.reason)?;
+        if self.way_out.is_empty() { Ok(()) } else { write!(f, "; {}", self.way_out) }
+    }
+}

@@ -1,0 +1,45 @@
+//! `sopin`: runs programs under `libsopin.so`, and looks at what became of them.
+//!
+//! | module | responsible for |
+//! |---|---|
+//! | [`args`] | the command line |
+//! | [`exit`] | the exit statuses, and what ends in one: [`exit::Failure`] |
+//! | [`output`] | stdout and stderr: failures, warnings, colour |
+//! | [`settings`] | values of `SOPIN_*` variables given as options |
+//! | [`library`] | where `libsopin.so` is |
+//! | [`preload`] | the value of `LD_PRELOAD` |
+//! | [`run`] | `sopin run` |
+//!
+//! The command only reads and execs; it changes nothing in another process and
+//! contains no unsafe code.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::doc_markdown)]
+
+mod args;
+mod exit;
+mod library;
+mod output;
+mod preload;
+mod run;
+mod settings;
+
+use std::env;
+use std::process::ExitCode;
+
+use args::Command;
+
+fn main() -> ExitCode {
+    sopin_inherited::restore();
+    let outcome = match args::parse(env::args_os()) {
+        Ok(Command::Run(arguments)) => run::run(&arguments),
+        Err(exit) => Ok(exit),
+    };
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            output::error(&failure);
+            failure.exit.into()
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! What people read: lines on stderr, and text on stdout. Styles are dropped
+//! where the stream is no terminal, `NO_COLOR` is set or `TERM` is `dumb`
+//! (anstream decides, for each stream).
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+
+use crate::exit::Failure;
+
+/// Something is wrong.
+pub const BAD: Style = AnsiColor::Red.on_default().bold();
+/// Something may be wrong.
+#[allow(dead_code, reason = "for warnings")]
+pub const DOUBTFUL: Style = AnsiColor::Yellow.on_default().bold();
+/// All is well.
+#[allow(dead_code, reason = "for the subcommands that print tables")]
+pub const GOOD: Style = AnsiColor::Green.on_default();
+/// The heading of a table.
+#[allow(dead_code, reason = "for the subcommands that print tables")]
+pub const HEADING: Style = Style::new().bold();
+
+/// Writes text, which may contain styles, to stdout.
+///
+/// # Errors
+/// Those of the stream. When it is a closed pipe, `SIGPIPE` has ended the
+/// process already unless that is ignored.
+#[allow(dead_code, reason = "for the subcommands that print tables")]
+pub fn print(text: impl Display) -> io::Result<()> {
+    let mut stdout = anstream::stdout().lock();
+    write!(stdout, "{text}")?;
+    stdout.flush()
+}
+
+/// Prints `sopin: <thing>: <reason>; <way out>`.
+pub fn error(failure: &Failure) {
+    line(BAD, "", failure);
+}
+
+/// Prints `sopin: warning: <thing>: <reason>`.
+#[allow(dead_code, reason = "for warnings")]
+pub fn warn(warning: impl Display) {
+    line(DOUBTFUL, "warning: ", &warning);
+}
+
+fn line(style: Style, kind: &str, text: &dyn Display) {
+    // There is no other place to say that stderr cannot be written to.
+    let _ = writeln!(anstream::stderr(), "{style}sopin:{style:#} {style}{kind}{style:#}{text}");
+}
