@@ -23,6 +23,7 @@
 //! | [`original`] | the file that an object was loaded from, and the witness page |
 //! | [`remap`] | replacing ranges; nothing else changes a mapping of the host |
 //! | [`registry`] | what is pinned, behind the one lock; fork |
+//! | [`published`] | the records that the command and debuggers read from outside |
 //! | [`workspace`] | memory that sweeps use one after the other |
 //! | [`environment`] | settings, `LD_PRELOAD` for children, counting threads |
 //! | [`report`] | what is said of an object, at which level |
@@ -55,6 +56,7 @@ mod loader;
 mod log;
 mod original;
 mod pinner;
+mod published;
 mod registry;
 mod remap;
 mod report;

@@ -24,6 +24,7 @@ use sopin_core::sys;
 
 use crate::environment;
 use crate::loader::{self, Loaded, ObjectList};
+use crate::published;
 use crate::registry::{self, Guard, State};
 use crate::sweep::{self, Root, Sweep};
 
@@ -154,6 +155,7 @@ fn initialise(guard: &mut Guard) -> sys::Result<()> {
         environment::settings(complain)?;
     }
     IS_OFF.store(settings.mode == Mode::Off, Ordering::Relaxed);
+    published::set_mode(settings.mode);
     registry::prepare_for_forks();
     guard.is_initialised = true;
     Ok(())

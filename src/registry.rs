@@ -15,13 +15,16 @@ use parking_lot::RawMutex;
 use parking_lot::lock_api::RawMutex as _;
 
 use sopin_core::address_map::AddressMap;
+use sopin_core::cause::Cause;
 use sopin_core::object::Span;
+use sopin_core::records::{Reached, Record};
 use sopin_core::settings::Settings;
 use sopin_core::sys::{self, Result};
 use sopin_core::vmas::FileId;
 
-use crate::loader::{self, Counters};
+use crate::loader::{self, Counters, Loaded};
 use crate::log::Log;
+use crate::published::Records;
 use crate::workspace::Workspace;
 
 /// A nap, and how many of them before giving up: 10 seconds, which only a
@@ -43,6 +46,21 @@ pub struct Entry {
     pub in_other_namespace: bool,
     /// The last walk that saw it in the loader's list.
     seen: u32,
+    /// Where its published record is.
+    index: u32,
+}
+
+/// What became of an object, as it is published.
+#[derive(Clone, Copy, Default)]
+pub struct Account {
+    /// What was reached.
+    pub reached: Reached,
+    /// All its pages, as far as they are known.
+    pub span: Span,
+    /// Bytes that were replaced.
+    pub bytes: usize,
+    /// Why not everything was.
+    pub cause: Option<Cause>,
 }
 
 /// A path as the kernel limits it.
@@ -73,6 +91,7 @@ pub struct State {
     pub log: Log,
     /// By the address of the object's program headers.
     entries: AddressMap<Entry>,
+    records: Records,
     walk: u32,
     /// For paths: not on the stack, which may be a small one of the host's.
     pub path_buffer: PathBuffer,
@@ -92,6 +111,7 @@ static STATE: Shared = Shared(UnsafeCell::new(State {
     settings: Settings::new(),
     log: Log::new(),
     entries: AddressMap::new(),
+    records: Records::new(),
     walk: 0,
     path_buffer: [0; size_of::<PathBuffer>()],
     workspace: Workspace::new(),
@@ -251,10 +271,27 @@ impl State {
         self.walk = self.walk.wrapping_add(1);
     }
 
-    /// Records what became of the object with program headers at `headers`, in
-    /// the place of an older record.
-    pub fn record(&mut self, headers: usize, entry: Entry) -> Result<()> {
-        self.entries.insert(headers, Entry { seen: self.walk, ..entry })
+    /// Records what became of the object that the loader lists as `loaded`, in
+    /// the place of an older record. Recording it again cannot fail.
+    pub fn record(&mut self, loaded: &Loaded, entry: Entry, account: &Account) -> Result<()> {
+        let index = if let Some(older) = self.entries.get_mut(loaded.headers) {
+            older.index
+        } else {
+            self.records.reserve()?;
+            self.records.len() as u32
+        };
+        self.entries.insert(loaded.headers, Entry { seen: self.walk, index, ..entry })?;
+        let mut record = Record::default();
+        record.headers = loaded.headers as u64;
+        record.base = loaded.base as u64;
+        record.name = loaded.name as u64;
+        record.witness = entry.witness.start as u64;
+        record.bytes = account.bytes as u64;
+        record.set_span(account.span);
+        record.set_reached(account.reached);
+        record.set_in_other_namespace(entry.in_other_namespace);
+        record.set_cause(account.cause);
+        self.records.set(index as usize, record)
     }
 
     /// What is recorded of the object.
@@ -272,19 +309,31 @@ impl State {
 
     /// Forgets an object; what was recorded of it.
     pub fn forget(&mut self, headers: usize) -> Option<Entry> {
-        self.entries.remove(headers)
+        let entry = self.entries.remove(headers)?;
+        self.remove_record(entry.index);
+        Some(entry)
     }
 
     /// Forgets the objects that this walk has not seen and that are `gone`;
     /// `release` gets what was recorded of each.
     pub fn forget_unseen(&mut self, gone: impl Fn(usize, &Entry) -> bool, mut release: impl FnMut(&Entry)) {
-        let walk = self.walk;
-        self.entries.retain(|headers, entry| {
-            let keep = entry.seen == walk || !gone(headers, entry);
-            if !keep {
-                release(entry);
+        let mut index = 0;
+        while let Some(record) = self.records.as_slice().get(index) {
+            let headers = record.headers as usize;
+            let unseen = self.recorded(headers).filter(|entry| entry.seen != self.walk && gone(headers, entry));
+            match unseen.and_then(|_| self.forget(headers)) {
+                // Another record has taken its place.
+                Some(entry) => release(&entry),
+                None => index += 1,
             }
-            keep
-        });
+        }
+    }
+
+    fn remove_record(&mut self, index: u32) {
+        if let Some(moved) = self.records.remove(index as usize)
+            && let Some(entry) = self.entries.get_mut(moved.headers as usize)
+        {
+            entry.index = index;
+        }
     }
 }

@@ -9,6 +9,7 @@
 use sopin_core::cause::Cause;
 use sopin_core::line::Text;
 use sopin_core::plan::Outlook;
+use sopin_core::records::Reached;
 use sopin_core::settings::{Level, Mode};
 
 use crate::registry::State;
@@ -41,6 +42,15 @@ impl Report {
             Ok(bytes) => self.outcome.read_only_failure.or((bytes != 0).then_some(modified)),
         }
     }
+
+    /// What became of the object in this mode, and why not more.
+    pub fn reached(&self, mode: Mode) -> (Reached, Option<Cause>) {
+        match (self.exposed_cause(), self.degraded_cause()) {
+            (Some(cause), _) => (Reached::Exposed, Some(cause)),
+            (None, None) if mode == Mode::Full => (Reached::Full, None),
+            (None, cause) => (Reached::Relocated, cause),
+        }
+    }
 }
 
 /// Reports the pinned object whose path is the first `path_len` bytes of the
@@ -48,23 +58,19 @@ impl Report {
 pub fn pinned(state: &mut State, path_len: usize, report: &Report) {
     let State { settings, log, path_buffer, .. } = state;
     let path = Text(path_buffer.get(..path_len).unwrap_or_default());
-    let exposed_cause = report.exposed_cause();
-    let cause = exposed_cause.or_else(|| report.degraded_cause());
+    let (reached, cause) = report.reached(settings.mode);
     if settings.level >= Level::Info {
-        let reached = match (exposed_cause, cause, settings.mode) {
-            (Some(_), ..) => "exposed",
-            (None, None, Mode::Full) => "full",
-            _ => "relocated",
-        };
+        let reached = reached.word();
         let (bytes, micros) = (report.outcome.bytes, report.micros);
         let figures = format_args!("{path}: {reached}, {bytes} bytes, {micros} us");
         match cause {
             Some(cause) => log.line(settings, Level::Info, format_args!("{figures}: {cause}")),
             None => log.line(settings, Level::Info, figures),
         }
-    } else if let Some(cause) = exposed_cause {
-        exposed(state, path_len, cause);
     } else if let Some(cause) = cause {
+        if reached == Reached::Exposed {
+            return exposed(state, path_len, cause);
+        }
         let message = format_args!("{path}: {cause}; read-only ranges left unmodified");
         log.line(settings, Level::Warn, message);
     }

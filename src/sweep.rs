@@ -6,6 +6,7 @@ use sopin_core::line::Text;
 use sopin_core::memory::OwnMemory;
 use sopin_core::object::Span;
 use sopin_core::plan::{self, Replacement, Source, Terms};
+use sopin_core::records::Reached;
 use sopin_core::settings::Level;
 use sopin_core::sys::{self, Errno};
 use sopin_core::vmas::{FileId, Maps, Vma};
@@ -14,7 +15,7 @@ use crate::candidates::{self, Candidate, Stores};
 use crate::environment;
 use crate::loader::{Counters, Loaded};
 use crate::original::{self, Original};
-use crate::registry::{self, Entry, Guard};
+use crate::registry::{self, Account, Entry, Guard};
 use crate::remap::{self, Outcome};
 use crate::report::{self, Report};
 use crate::sources::{self, Sources};
@@ -252,18 +253,19 @@ impl<'a> Sweep<'a> {
     fn pin(&mut self, candidate: &Candidate, stores: Stores, maps: &mut Maps) -> Result<(), Cause> {
         let begin = sys::monotonic_ns();
         // Room for the record first: what is pinned must not be forgotten.
-        self.record(&candidate.loaded, Entry::default())?;
+        let mut account = Account { span: candidate.object.span, ..Account::default() };
+        self.record(&candidate.loaded, Entry::default(), &account)?;
         maps.file_backed_in(candidate.object.span, &mut self.work.vmas).map_err(no_maps)?;
         let Some(lowest) = self.work.vmas.first().copied() else {
             // The vDSO, or an object that the program has remapped.
-            return self.record_untouched(candidate, maps);
+            return self.record_untouched(candidate, Reached::NoFile, maps);
         };
         let path_len = self.read_path(&candidate.loaded, lowest.span.start, maps);
         let state = &mut *self.guard;
         let path = state.path_buffer.get(..path_len).unwrap_or_default();
         if !state.settings.selects(path) {
             state.log.line(&state.settings, Level::Info, format_args!("{}: excluded", Text(path)));
-            return self.record_untouched(candidate, maps);
+            return self.record_untouched(candidate, Reached::Excluded, maps);
         }
         let terms = Terms {
             mode: state.settings.mode,
@@ -285,9 +287,12 @@ impl<'a> Sweep<'a> {
         let witness = original.filter(|_| has_moved).map(Original::keep_witness);
         let dynamic = candidate.object.dynamic.start;
         let entry = Entry::new(witness.unwrap_or_default(), dynamic, file_since(dynamic, vmas, replacements, &outcome));
-        self.record(&candidate.loaded, entry)?;
         let micros = (sys::monotonic_ns() - begin) / 1000;
-        report::pinned(&mut self.guard, path_len, &Report { outlook, outcome, modified, micros });
+        let report = Report { outlook, outcome, modified, micros };
+        account.bytes = outcome.bytes;
+        (account.reached, account.cause) = report.reached(self.guard.settings.mode);
+        self.record(&candidate.loaded, entry, &account)?;
+        report::pinned(&mut self.guard, path_len, &report);
         Ok(())
     }
 
@@ -308,22 +313,29 @@ impl<'a> Sweep<'a> {
         len
     }
 
-    fn record(&mut self, loaded: &Loaded, mut entry: Entry) -> Result<(), Cause> {
+    fn record(&mut self, loaded: &Loaded, mut entry: Entry, account: &Account) -> Result<(), Cause> {
         entry.in_other_namespace = self.in_other_namespace;
-        self.guard.record(loaded.headers, entry).map_err(no_memory)
+        self.guard.record(loaded, entry, account).map_err(no_memory)
     }
 
     /// Records an object that is left as it is, with nothing to report.
-    fn record_untouched(&mut self, candidate: &Candidate, maps: &mut Maps) -> Result<(), Cause> {
+    fn record_untouched(&mut self, candidate: &Candidate, reached: Reached, maps: &mut Maps) -> Result<(), Cause> {
         let dynamic = candidate.object.dynamic.start;
-        self.record(&candidate.loaded, Entry::new(Span::default(), dynamic, Some(file_at(dynamic, maps))))
+        let entry = Entry::new(Span::default(), dynamic, Some(file_at(dynamic, maps)));
+        self.record(&candidate.loaded, entry, &Account { reached, span: candidate.object.span, ..Account::default() })
     }
 
     /// Records an object as left alone because of `cause`.
     fn leave(&mut self, loaded: &Loaded, cause: Cause) -> Result<(), Cause> {
-        self.record(loaded, Entry::default())?;
         // The vDSO is the kernel's own.
-        if loaded.base != sys::vdso_address() || loaded.base == 0 {
+        let is_vdso = loaded.base == sys::vdso_address() && loaded.base != 0;
+        let account = if is_vdso {
+            Account { reached: Reached::NoFile, ..Account::default() }
+        } else {
+            Account { reached: Reached::Exposed, cause: Some(cause), ..Account::default() }
+        };
+        self.record(loaded, Entry::default(), &account)?;
+        if !is_vdso {
             let len = candidates::read_loader_name(self.memory, loaded, &mut self.guard.path_buffer);
             report::exposed(&mut self.guard, len, cause);
         }

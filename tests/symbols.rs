@@ -59,7 +59,7 @@ fn segments(file: &ElfFile64<'_, Endianness>, kind: u32) -> Vec<u32> {
 }
 
 #[test]
-fn exports_exactly_the_listed_functions() {
+fn exports_exactly_the_listed_symbols() {
     let bytes = bytes();
     let file = parse(&bytes);
     let list = fs::read_to_string(library::checkout().join("tests/exported-symbols.txt")).expect("the list");
@@ -71,6 +71,7 @@ fn exports_exactly_the_listed_functions() {
             let SymbolFlags::Elf { st_info, .. } = symbol.flags() else { unreachable!("not an ELF symbol") };
             let kind = match (st_info >> 4, st_info & 0xf) {
                 (elf::STB_GLOBAL, elf::STT_FUNC) => "T".to_owned(),
+                (elf::STB_GLOBAL, elf::STT_OBJECT) => "D".to_owned(),
                 (binding, kind) => format!("(binding {binding}, type {kind})"),
             };
             format!("{kind} {}", symbol.name().expect("a name that cannot be read"))

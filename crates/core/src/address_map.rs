@@ -62,19 +62,6 @@ impl<V: Copy + Default> AddressMap<V> {
         Some(value)
     }
 
-    /// Removes the entries for which `keep` does not hold.
-    pub fn retain(&mut self, mut keep: impl FnMut(usize, &V) -> bool) {
-        let mut index = 0;
-        while let Some((key, value)) = self.slots.get(index) {
-            if *key != 0 && !keep(*key, value) {
-                // The entry that closes the gap is looked at next.
-                self.remove_at(index);
-            } else {
-                index += 1;
-            }
-        }
-    }
-
     fn find(&self, key: usize) -> Option<usize> {
         let mask = self.slots.len().checked_sub(1)?;
         let mut index = hash(key) & mask;
@@ -175,17 +162,6 @@ mod tests {
         for (key, value) in &theirs {
             assert_eq!(ours.get_mut(*key).copied(), Some(*value));
         }
-    }
-
-    #[test]
-    fn retain_looks_at_every_entry() {
-        let mut map = AddressMap::new();
-        for key in 1..=1000 {
-            map.insert(key * 64, key).unwrap();
-        }
-        map.retain(|_, value| value % 3 == 0);
-        assert_eq!(map.len(), 333);
-        assert!((1..=1000).all(|key| map.get_mut(key * 64).is_some() == (key % 3 == 0)));
     }
 
     #[test]

@@ -19,6 +19,7 @@
 //! | [`runs`] | the runs of pages that these two leave |
 //! | [`plan`] | pure: object + VMAs + mode -> ranges to replace, and by what |
 //! | [`preload_list`] | the value of `LD_PRELOAD` |
+//! | [`records`] | what the library publishes about its process |
 //! | [`settings`] | the `SOPIN_*` variables, one table |
 //! | [`glob`] | the patterns of `SOPIN_EXCLUDE` and `SOPIN_ONLY` |
 //! | [`store`] | the immutable copies of object files that processes share |
@@ -63,6 +64,7 @@ pub mod pagemap;
 pub mod pages;
 pub mod plan;
 pub mod preload_list;
+pub mod records;
 pub mod runs;
 pub mod settings;
 pub mod store;
