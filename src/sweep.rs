@@ -1,25 +1,23 @@
 //! The steps of one sweep under the lock: find what is new, keep what is
-//! proven, plan, replace, record.
+//! proven, pin each of it.
 
 use sopin_core::cause::Cause;
-use sopin_core::line::Text;
 use sopin_core::memory::OwnMemory;
-use sopin_core::object::Span;
-use sopin_core::plan::{self, Replacement, Source, Terms};
 use sopin_core::records::Reached;
 use sopin_core::settings::Level;
 use sopin_core::sys::{self, Errno};
-use sopin_core::vmas::{FileId, Maps, Vma};
+use sopin_core::vmas::{FileId, Maps};
 
 use crate::candidates::{self, Candidate, Stores};
 use crate::environment;
 use crate::loader::{Counters, Loaded};
-use crate::original::{self, Original};
+use crate::original;
 use crate::registry::{self, Account, Entry, Guard};
-use crate::remap::{self, Outcome};
-use crate::report::{self, Report};
-use crate::sources::{self, Sources};
+use crate::report;
+use crate::sources::Sources;
 use crate::workspace::Workspace;
+
+mod pin;
 
 /// How to find the object that the event is about.
 #[derive(Clone, Copy)]
@@ -249,80 +247,9 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// Pins one object, records and reports it.
-    fn pin(&mut self, candidate: &Candidate, stores: Stores, maps: &mut Maps) -> Result<(), Cause> {
-        let begin = sys::monotonic_ns();
-        // Room for the record first: what is pinned must not be forgotten.
-        let mut account = Account { span: candidate.object.span, ..Account::default() };
-        self.record(&candidate.loaded, Entry::default(), &account)?;
-        maps.file_backed_in(candidate.object.span, &mut self.work.vmas).map_err(no_maps)?;
-        let Some(lowest) = self.work.vmas.first().copied() else {
-            // The vDSO, or an object that the program has remapped.
-            return self.record_untouched(candidate, Reached::NoFile, maps);
-        };
-        let path_len = self.read_path(&candidate.loaded, lowest.span.start, maps);
-        let state = &mut *self.guard;
-        let path = state.path_buffer.get(..path_len).unwrap_or_default();
-        if !state.settings.selects(path) {
-            state.log.line(&state.settings, Level::Info, format_args!("{}: excluded", Text(path)));
-            return self.record_untouched(candidate, Reached::Excluded, maps);
-        }
-        let terms = Terms {
-            mode: state.settings.mode,
-            has_text_relocations: candidate.dynamic.has_text_relocations,
-            stores_possible: stores.possible_to(self.memory, self.announce, candidate),
-        };
-        let Workspace { vmas, replacements, runs, .. } = &mut self.work;
-        let outlook = plan::plan(&candidate.object, vmas, terms, replacements).map_err(no_memory)?;
-        let original = sources::find_original(maps, &state.path_buffer, lowest.file, replacements);
-        let modified =
-            self.sources.leave_modified_pages(self.memory, original.as_ref(), replacements, runs).map_err(no_memory)?;
-        let shared = original.as_ref().and_then(|original| self.sources.shared_copy(state, original, replacements));
-        let path = state.path_buffer.get(..path_len).unwrap_or_default();
-        // SAFETY: the ranges belong to an object that is relocated and cannot
-        // be unloaded during the sweep; where stores are possible the plan has
-        // no writable range. A store entry is a copy of the file that is mapped.
-        let outcome = unsafe { remap::replace(self.memory, path, replacements, shared.as_ref()) };
-        let has_moved = outcome.read_only_failure.is_none() && replacements.iter().any(sources::is_text);
-        let witness = original.filter(|_| has_moved).map(Original::keep_witness);
-        let dynamic = candidate.object.dynamic.start;
-        let entry = Entry::new(witness.unwrap_or_default(), dynamic, file_since(dynamic, vmas, replacements, &outcome));
-        let micros = (sys::monotonic_ns() - begin) / 1000;
-        let report = Report { outlook, outcome, modified, micros };
-        account.bytes = outcome.bytes;
-        (account.reached, account.cause) = report.reached(self.guard.settings.mode);
-        self.record(&candidate.loaded, entry, &account)?;
-        report::pinned(&mut self.guard, path_len, &report);
-        Ok(())
-    }
-
-    /// Reads the path of the file mapped at `address` into the path buffer,
-    /// with a NUL behind it; its length. If the mappings do not tell it the
-    /// loader's name has to do.
-    fn read_path(&mut self, loaded: &Loaded, address: usize, maps: &mut Maps) -> usize {
-        let buffer = &mut self.guard.path_buffer;
-        let room = buffer.len() - 1;
-        let path = buffer.get_mut(..room).unwrap_or_default();
-        let len = match maps.path_at(address, path) {
-            Ok(path) => path.len(),
-            Err(_) => candidates::read_loader_name(self.memory, loaded, path),
-        };
-        if let Some(end) = buffer.get_mut(len) {
-            *end = 0;
-        }
-        len
-    }
-
     fn record(&mut self, loaded: &Loaded, mut entry: Entry, account: &Account) -> Result<(), Cause> {
         entry.in_other_namespace = self.in_other_namespace;
         self.guard.record(loaded, entry, account).map_err(no_memory)
-    }
-
-    /// Records an object that is left as it is, with nothing to report.
-    fn record_untouched(&mut self, candidate: &Candidate, reached: Reached, maps: &mut Maps) -> Result<(), Cause> {
-        let dynamic = candidate.object.dynamic.start;
-        let entry = Entry::new(Span::default(), dynamic, Some(file_at(dynamic, maps)));
-        self.record(&candidate.loaded, entry, &Account { reached, span: candidate.object.span, ..Account::default() })
     }
 
     /// Records an object as left alone because of `cause`.
@@ -390,18 +317,6 @@ fn is_replaced(entry: &Entry, candidate: &Candidate, maps: &mut Maps) -> bool {
 fn file_at(address: usize, maps: &mut Maps) -> FileId {
     let vma = maps.file_backed_at(address).ok().flatten();
     vma.map(|vma| vma.file).unwrap_or_default()
-}
-
-/// The file mapped at `address` after the ranges of an object that mapped
-/// `vmas` were replaced; `None` if it is a copy, whichever.
-fn file_since(address: usize, vmas: &[Vma], replaced: &[Replacement], outcome: &Outcome) -> Option<FileId> {
-    let before = vmas.iter().find(|vma| vma.span.contains(address)).map(|vma| vma.file).unwrap_or_default();
-    match replaced.iter().find(|range| range.span.contains(address)).map(|range| range.source) {
-        None => Some(before),
-        Some(Source::Anonymous) if outcome.relocated_failure.is_none() => Some(FileId::default()),
-        // In part, perhaps: what is there now is the object recorded.
-        Some(_) => None,
-    }
 }
 
 impl Drop for Sweep<'_> {
