@@ -10,7 +10,7 @@ libdir := $(DESTDIR)$(PREFIX)/lib
 docdir := $(DESTDIR)$(PREFIX)/share/doc/sopin
 DOCUMENTS := LICENSE README.md CHANGELOG.md
 
-.PHONY: build demo test bench lint clean install uninstall help environments
+.PHONY: build demo test bench miri lint clean install uninstall help environments
 
 build: ## build target/release/libsopin.so (the default)
 	$(CARGO) build --release --workspace
@@ -24,6 +24,9 @@ test: build environments ## run every test against the release build
 
 bench: build environments ## measure what protection costs; also written to target/bench.md
 	$(CARGO) bench --bench cost
+
+miri: ## tests of sopin-core in the interpreter that finds undefined behaviour, where a nightly has it
+	scripts/miri
 
 lint: build environments ## formatting, lints of every language, exported symbols
 	scripts/lint

@@ -43,7 +43,9 @@ impl Candidate {
             Object::read(memory, loaded.base, loaded.headers, loaded.header_count).map_err(|error| match error {
                 ObjectError::Read(errno) => read_error(errno),
                 ObjectError::TooManySegments => Cause::words("read program headers", "too many PT_LOAD segments"),
-                ObjectError::Malformed => Cause::words("read program headers", "no usable PT_LOAD segment"),
+                ObjectError::Malformed => {
+                    Cause::words("read program headers", "PT_LOAD segments missing or out of order")
+                }
             })?;
         let dynamic = Dynamic::read(memory, &object).map_err(read_error)?;
         Ok(Self { loaded, object, dynamic, is_in_initialised_group: false })

@@ -65,6 +65,8 @@ pub mod pages;
 pub mod plan;
 pub mod preload_list;
 pub mod records;
+#[cfg(test)]
+mod properties;
 pub mod runs;
 pub mod settings;
 pub mod store;

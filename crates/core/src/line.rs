@@ -49,14 +49,22 @@ impl<const N: usize> Line<N> {
 
     /// Ends the line with "..." if it was cut, and with a newline.
     pub fn finish(&mut self) -> &[u8] {
-        if self.cut {
-            self.len = self.len.min(N.saturating_sub(4));
+        if self.cut || self.len > N.saturating_sub(1) {
+            self.shorten(N.saturating_sub(4));
             self.push(b"...");
-        } else {
-            self.len = self.len.min(N.saturating_sub(1));
         }
         self.push(b"\n");
         self.as_bytes()
+    }
+
+    /// Takes whole characters off the end until at most `len` bytes are left.
+    fn shorten(&mut self, len: usize) {
+        const CONTINUES: core::ops::Range<u8> = 0x80..0xc0;
+        let mut len = len;
+        while len < self.len && self.bytes.get(len).is_some_and(|byte| CONTINUES.contains(byte)) {
+            len -= 1;
+        }
+        self.len = self.len.min(len);
     }
 
     fn push(&mut self, bytes: &[u8]) -> bool {
@@ -136,6 +144,12 @@ mod tests {
     #[test]
     fn a_long_line_says_that_it_was_cut() {
         assert_eq!(Line::<8>::format(format_args!("0123456789")).finish(), b"0123...\n");
+    }
+
+    #[test]
+    fn a_line_is_cut_between_characters() {
+        assert_eq!(Line::<8>::format(format_args!("012ää567")).finish(), b"012...\n");
+        assert_eq!(Line::<8>::format(format_args!("01234567")).finish(), b"0123...\n");
     }
 
     #[test]

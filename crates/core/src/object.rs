@@ -67,7 +67,8 @@ impl Span {
     }
 }
 
-/// A PT_LOAD segment in memory, rounded out to whole pages.
+/// A PT_LOAD segment in memory, rounded out to whole pages but for one that
+/// the next segment begins in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Segment {
     /// The pages it touches.
@@ -85,7 +86,7 @@ pub enum ObjectError {
     Read(sys::Errno),
     /// More than [`MAX_SEGMENTS`] PT_LOAD headers.
     TooManySegments,
-    /// Headers whose addresses overflow or are empty.
+    /// PT_LOAD headers that are missing, overflow, or are not in ascending order.
     Malformed,
 }
 
@@ -153,6 +154,7 @@ impl Object {
         let (down, up) = (start & !(page - 1), end.checked_next_multiple_of(page).ok_or(ObjectError::Malformed)?);
         match header.p_type {
             PT_LOAD if header.p_memsz != 0 => {
+                self.end_previous_segment(down, up)?;
                 let slot = self.segments.get_mut(self.segment_count).ok_or(ObjectError::TooManySegments)?;
                 *slot = Segment {
                     span: Span { start: down, end: up },
@@ -171,7 +173,19 @@ impl Object {
         Ok(())
     }
 
-    /// The PT_LOAD segments, in the order of the headers.
+    /// The loader maps segments in the order of their headers, which is that of
+    /// their addresses: a page that two of them touch is the later one's.
+    fn end_previous_segment(&mut self, start: usize, end: usize) -> core::result::Result<(), ObjectError> {
+        let previous = self.segment_count.checked_sub(1).and_then(|index| self.segments.get_mut(index));
+        let Some(Segment { span, .. }) = previous else { return Ok(()) };
+        if start < span.start || end < span.end {
+            return Err(ObjectError::Malformed);
+        }
+        span.end = span.end.min(start);
+        Ok(())
+    }
+
+    /// The PT_LOAD segments, in the order of the headers, none overlapping.
     pub fn segments(&self) -> &[Segment] {
         self.segments.get(..self.segment_count).unwrap_or_default()
     }
@@ -339,6 +353,19 @@ mod tests {
         let headers = [load; MAX_SEGMENTS + 1];
         let object = Object::read(&OwnMemory::new(), 0, headers.as_ptr().addr(), headers.len());
         assert!(matches!(object, Err(ObjectError::TooManySegments)));
+    }
+
+    #[test]
+    fn a_page_of_two_segments_is_the_later_ones() {
+        let load = |start, size| Elf64_Phdr { p_type: PT_LOAD, p_vaddr: start, p_memsz: size, ..EMPTY_HEADER };
+        let read =
+            |headers: &[Elf64_Phdr]| Object::read(&OwnMemory::new(), 0x10_0000, headers.as_ptr().addr(), headers.len());
+        let object = read(&[load(0, 0x1800), load(0x1900, 0x100), load(0x1a00, 0x1000)]).unwrap();
+        let spans: Vec<_> = object.segments().iter().map(|segment| (segment.span.start, segment.span.end)).collect();
+        assert_eq!(spans, [(0x10_0000, 0x10_1000), (0x10_1000, 0x10_1000), (0x10_1000, 0x10_3000)]);
+        for headers in [[load(0x1000, 8), load(0, 8)], [load(0, 0x2800), load(0x1000, 8)]] {
+            assert!(matches!(read(&headers), Err(ObjectError::Malformed)));
+        }
     }
 
     #[test]

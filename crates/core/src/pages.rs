@@ -175,6 +175,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "the interpreter has no limit on addresses")]
     fn impossible_growth_is_an_error_and_loses_nothing() {
         let mut numbers = PageVec::new();
         numbers.push(1_u64).unwrap();

@@ -29,7 +29,7 @@ use crate::pages::PageVec;
 use crate::sys::{self, Errno, Fd};
 
 mod clean;
-mod name;
+pub(crate) mod name;
 mod places;
 
 pub use name::Identity;

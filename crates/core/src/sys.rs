@@ -11,6 +11,8 @@ use core::fmt;
 
 mod directories;
 mod files;
+#[cfg(miri)]
+mod interpreted;
 mod mapping;
 mod signals;
 
@@ -118,7 +120,11 @@ impl<T> Word for *mut T {
 /// Makes a system call with the arguments widened to words.
 macro_rules! raw {
     ($number:expr $(, $argument:expr)* $(,)?) => {{
+        #[cfg(not(miri))]
         let value: core::ffi::c_long = libc::syscall($number $(, $crate::sys::Word::word($argument))*);
+        #[cfg(miri)]
+        let value: core::ffi::c_long =
+            $crate::sys::interpreted::syscall($number, &[$($crate::sys::Word::word($argument)),*]);
         if value == -1 {
             Err($crate::sys::Errno($crate::sys::errno()))
         } else {
@@ -130,6 +136,9 @@ use raw;
 
 /// Size of a page in bytes.
 pub fn page_size() -> usize {
+    if cfg!(miri) {
+        return 4096;
+    }
     // SAFETY: getauxval only reads the process's auxiliary vector.
     match unsafe { libc::getauxval(libc::AT_PAGESZ) } as usize {
         0 => 4096,

@@ -210,6 +210,18 @@ impl Maps {
     }
 }
 
+#[cfg(test)]
+impl Maps {
+    /// Mappings as this text has them.
+    pub(crate) fn of_text(text: &[u8]) -> Self {
+        let file = sys::memfd_create(c"maps").unwrap();
+        assert_eq!(sys::pwrite_from(&file, text.as_ptr().addr(), text.len(), 0), Ok(text.len()));
+        let mut maps = Self { file, source: Source::Query };
+        maps.reread().unwrap();
+        maps
+    }
+}
+
 fn cut(vma: &Vma, span: &Span) -> Vma {
     let cut = vma.span.intersection(span);
     Vma { span: cut, offset: vma.offset + (cut.start - vma.span.start) as u64, ..*vma }
@@ -228,7 +240,7 @@ fn vma_of_answer(answer: &ProcmapQuery) -> Vma {
 
 /// Parses `start-end rwxp offset major:minor inode   path`; the VMA and where
 /// in the line the path begins. `None` for anything else.
-fn parse_line(line: &[u8]) -> Option<(Vma, usize)> {
+pub(crate) fn parse_line(line: &[u8]) -> Option<(Vma, usize)> {
     let (start, rest) = number(line, 16, b'-')?;
     let (end, rest) = number(rest, 16, b' ')?;
     let (flags, rest) = rest.split_first_chunk::<5>()?;
@@ -261,7 +273,7 @@ fn number(text: &[u8], radix: u32, separator: u8) -> Option<(u64, &[u8])> {
 }
 
 /// Undoes the octal escapes of the kernel's `seq_path` (it escapes newlines).
-fn unescape<'a>(path: &[u8], buffer: &'a mut [u8]) -> Result<&'a [u8]> {
+pub(crate) fn unescape<'a>(path: &[u8], buffer: &'a mut [u8]) -> Result<&'a [u8]> {
     let mut rest = path;
     let mut len = 0;
     while let Some((first, tail)) = rest.split_first() {

@@ -1,0 +1,174 @@
+use std::format;
+use std::string::{String, ToString};
+use std::vec::Vec;
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use super::trials;
+use crate::object::Span;
+use crate::pages::PageVec;
+use crate::vmas::{FileId, Maps, Vma, parse_line, unescape};
+
+/// A line as the kernel writes it (`show_vma_header_prefix`, `seq_pad`).
+fn line_of(vma: &Vma, path: &str) -> String {
+    let flag = |bit, letter| if vma.protection & bit == 0 { '-' } else { letter };
+    let mut line = format!(
+        "{:08x}-{:08x} {}{}{}{} {:08x} {:02x}:{:02x} {} ",
+        vma.span.start,
+        vma.span.end,
+        flag(libc::PROT_READ, 'r'),
+        flag(libc::PROT_WRITE, 'w'),
+        flag(libc::PROT_EXEC, 'x'),
+        if vma.is_shared { 's' } else { 'p' },
+        vma.offset,
+        vma.file.device.0,
+        vma.file.device.1,
+        vma.file.inode,
+    );
+    if !path.is_empty() {
+        line = format!("{line:73}{path}");
+    }
+    line
+}
+
+/// A mapping of so many pages at that one.
+fn vma_at(start: usize, pages: usize) -> impl Strategy<Value = Vma> {
+    let span = Span { start: start << 12, end: (start + pages) << 12 };
+    let file = prop_oneof![
+        Just(FileId::default()),
+        (0_u32..1 << 12, 0_u32..1 << 20, 1_u64..)
+            .prop_map(|(major, minor, inode)| FileId { device: (major, minor), inode }),
+    ];
+    (0_i32..8, any::<bool>(), 0_u64..1 << 52, file).prop_map(move |(protection, is_shared, page, file)| Vma {
+        span,
+        protection,
+        is_shared,
+        offset: page << 12,
+        file,
+    })
+}
+
+/// Mappings in ascending order, as many as 24, some of them neighbours.
+fn address_space() -> impl Strategy<Value = Vec<Vma>> {
+    vec((0_usize..3, 1_usize..6), 0..24).prop_flat_map(|sizes| {
+        let mut next = 16;
+        let vmas: Vec<_> = sizes
+            .into_iter()
+            .map(|(gap, pages)| {
+                let start = next + gap;
+                next = start + pages;
+                vma_at(start, pages)
+            })
+            .collect();
+        vmas
+    })
+}
+
+/// A span of whole pages around what [`address_space`] covers.
+fn span() -> impl Strategy<Value = Span> {
+    (0_usize..200, 0_usize..200).prop_map(|(start, len)| Span { start: start << 12, end: (start + len) << 12 })
+}
+
+fn path_of(index: usize, vma: &Vma) -> String {
+    if vma.file.inode == 0 { String::new() } else { format!("/lib {index}/x.so (deleted)") }
+}
+
+fn text_of(vmas: &[Vma]) -> String {
+    let lines = vmas.iter().enumerate().map(|(index, vma)| line_of(vma, &path_of(index, vma)) + "\n");
+    lines.collect()
+}
+
+proptest! {
+    #![proptest_config(trials())]
+
+    #[test]
+    fn any_bytes_are_a_line_or_none(line in vec(any::<u8>(), 0..120)) {
+        if let Some((vma, path)) = parse_line(&line) {
+            prop_assert!(vma.span.start < vma.span.end && path <= line.len());
+        }
+    }
+
+    #[test]
+    fn a_damaged_line_is_a_line_or_none(
+        vma in vma_at(1, 1),
+        damage in vec((any::<Index>(), any::<u8>(), 0..3), 1..4),
+    ) {
+        let mut line = line_of(&vma, "/usr/lib/libfoo.so").into_bytes();
+        for (index, byte, kind) in damage {
+            let at = index.index(line.len());
+            match kind {
+                0 => line[at] = byte,
+                1 => line.insert(at, byte),
+                _ => drop(line.remove(at)),
+            }
+        }
+        if let Some((vma, path)) = parse_line(&line) {
+            prop_assert!(vma.span.start < vma.span.end && path <= line.len());
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_writes_is_read_back(
+        vma in (0_usize..1 << 35, 1_usize..1 << 35).prop_flat_map(|(start, pages)| vma_at(start, pages)),
+        path in "(/[ -~]{0,80})?",
+    ) {
+        let line = line_of(&vma, &path);
+        let (read, at) = parse_line(line.as_bytes()).unwrap();
+        prop_assert_eq!(read, vma);
+        prop_assert_eq!(&line[at..], path);
+    }
+
+    #[test]
+    fn escaped_newlines_are_read_back(path in "[ -\\[\\]-~\n]{0,80}") {
+        let mut buffer = [0; 80];
+        let escaped = path.replace('\n', "\\012");
+        prop_assert_eq!(unescape(escaped.as_bytes(), &mut buffer), Ok(path.as_bytes()));
+    }
+
+    #[test]
+    fn unescaping_never_writes_more_than_it_reads(path in vec(any::<u8>(), 0..60), room in 0_usize..60) {
+        let mut buffer = [0; 60];
+        match unescape(&path, &mut buffer[..room]) {
+            Ok(plain) => prop_assert!(plain.len() <= path.len()),
+            Err(error) => prop_assert!(path.len() > room, "{}", error),
+        }
+    }
+
+    #[test]
+    fn looking_up_agrees_with_a_walk_over_all(vmas in address_space(), span in span()) {
+        let mut maps = Maps::of_text(text_of(&vmas).as_bytes());
+        let in_span: Vec<_> = vmas
+            .iter()
+            .filter(|vma| vma.file.inode != 0)
+            .map(|vma| {
+                let cut = vma.span.intersection(&span);
+                Vma { span: cut, offset: vma.offset + (cut.start.max(vma.span.start) - vma.span.start) as u64, ..*vma }
+            })
+            .filter(|vma| !vma.span.is_empty())
+            .collect();
+        // What is not a pathless ioctl answers with the text, and so does this.
+        let mut found = PageVec::new();
+        maps.file_backed_in(span, &mut found).unwrap();
+        prop_assert_eq!(&*found, &in_span[..]);
+        for (index, vma) in vmas.iter().enumerate() {
+            for address in [vma.span.start, vma.span.end - 1] {
+                let expected = (vma.file.inode != 0).then_some(*vma);
+                prop_assert_eq!(maps.file_backed_at(address), Ok(expected));
+                let mut buffer = [0; 64];
+                let path = maps.path_at(address, &mut buffer).map(|path| String::from_utf8_lossy(path).to_string());
+                prop_assert_eq!(path, Ok(path_of(index, vma)));
+            }
+        }
+    }
+
+    #[test]
+    fn any_text_can_be_asked(text in vec(any::<u8>(), 0..400), address: usize, span in span()) {
+        let mut maps = Maps::of_text(&text);
+        let mut found = PageVec::new();
+        maps.file_backed_in(span, &mut found).unwrap();
+        prop_assert!(found.is_empty() || found.iter().all(|vma| !vma.span.is_empty()));
+        let _ = (maps.file_backed_at(address), maps.path_at(address, &mut [0; 16]));
+    }
+}
