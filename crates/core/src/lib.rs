@@ -64,9 +64,9 @@ pub mod pagemap;
 pub mod pages;
 pub mod plan;
 pub mod preload_list;
-pub mod records;
 #[cfg(test)]
 mod properties;
+pub mod records;
 pub mod runs;
 pub mod settings;
 pub mod store;

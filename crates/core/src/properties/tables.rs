@@ -16,7 +16,6 @@ use crate::sys;
 enum MapStep {
     Insert(usize, u32),
     Remove(usize),
-    Retain(u32),
 }
 
 fn map_step() -> impl Strategy<Value = MapStep> {
@@ -25,7 +24,6 @@ fn map_step() -> impl Strategy<Value = MapStep> {
     prop_oneof![
         6 => (key(), any::<u32>()).prop_map(|(key, value)| MapStep::Insert(key, value)),
         4 => key().prop_map(MapStep::Remove),
-        1 => (1_u32..5).prop_map(MapStep::Retain),
     ]
 }
 
@@ -62,10 +60,6 @@ proptest! {
                     theirs.insert(key, value);
                 }
                 MapStep::Remove(key) => prop_assert_eq!(ours.remove(key), theirs.remove(&key)),
-                MapStep::Retain(divisor) => {
-                    ours.retain(|_, value| value % divisor == 0);
-                    theirs.retain(|_, value| *value % divisor == 0);
-                }
             }
             prop_assert_eq!(ours.len(), theirs.len());
         }
