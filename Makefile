@@ -10,7 +10,7 @@ libdir := $(DESTDIR)$(PREFIX)/lib
 docdir := $(DESTDIR)$(PREFIX)/share/doc/sopin
 DOCUMENTS := LICENSE README.md CHANGELOG.md
 
-.PHONY: build demo test bench miri lint clean install uninstall help environments
+.PHONY: build demo test bench rewriters miri lint clean install uninstall help environments
 
 build: ## build target/release/libsopin.so (the default)
 	$(CARGO) build --release --workspace
@@ -24,6 +24,10 @@ test: build environments ## run every test against the release build
 
 bench: build environments ## measure what protection costs; also written to target/bench.md
 	$(CARGO) bench --bench cost
+
+rewriters: build environments ## try everything that rewrites shared objects; makes docs/rewriters.md anew
+	SOPIN_NEW_TABLE=1 $(CARGO) test --test rewriters
+	cp target/rewriters.md docs/rewriters.md
 
 miri: ## tests of sopin-core in the interpreter that finds undefined behaviour, where a nightly has it
 	scripts/miri

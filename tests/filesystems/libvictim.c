@@ -3,7 +3,9 @@
  * pages of their own, pointers to them in RELRO and in writable data, and
  * counters. What it returns depends on all of them.
  */
+#ifndef PAGE
 #define PAGE 4096
+#endif
 
 #define FUNCTION(n)                                                            \
     static const unsigned constant_##n __attribute__((aligned(PAGE))) = 2654435761u * (n + 1); \
