@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use clap::Parser;
 use clap::error::ErrorKind;
 
+use crate::check::CheckArgs;
 use crate::exit::Exit;
 use crate::run::RunArgs;
 
@@ -22,14 +23,17 @@ struct Cli {
 pub enum Command {
     /// Run a program under libsopin.so
     Run(RunArgs),
+    /// Tell whether libsopin.so would get into a program
+    Check(CheckArgs),
 }
 
 impl Command {
     /// The exit status of a usage error of the subcommand of this name. `run`
-    /// keeps everything below 125 for the program that it runs.
+    /// keeps everything below 125 for the program that it runs, and `check` has
+    /// the same statuses.
     fn usage_exit(name: Option<&OsString>) -> Exit {
         match name.and_then(|name| name.to_str()) {
-            Some("run") => Exit::Failed,
+            Some("run" | "check") => Exit::Failed,
             _ => Exit::Usage,
         }
     }

@@ -10,6 +10,8 @@ use std::process::ExitCode;
 pub enum Exit {
     /// Done, and the answer is the good one.
     Success = 0,
+    /// Done, and the answer is the bad one.
+    Negative = 1,
     /// The command line was not understood.
     Usage = 2,
     /// A failure of sopin itself, before the program was executed.

@@ -1,13 +1,93 @@
 //! Where `libsopin.so` is: next to this command, installed or just built.
 
 use std::env;
+use std::fs::{self, File};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::exit::{Exit, Failure};
+use crate::program::elf::{self, Elf};
 
-/// The library's file name, which `LD_PRELOAD` and the loader know it by.
+/// The library's file name.
 pub const FILE_NAME: &str = "libsopin.so";
+
+/// The library that belongs to this command.
+#[derive(Debug)]
+pub struct Library {
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+impl Library {
+    /// Finds it by the path of the running command.
+    ///
+    /// # Errors
+    /// When there is none, or its path cannot be written into `LD_PRELOAD`.
+    pub fn find() -> Result<Self, Failure> {
+        let command = own_path()?;
+        let candidates = candidates(command.parent().unwrap_or(Path::new("/")));
+        for path in &candidates {
+            if let Some(identity) = identity(path) {
+                check_spelling(path)?;
+                return Ok(Self { path: path.clone(), identity });
+            }
+        }
+        let places: Vec<_> = candidates.iter().map(|path| path.display().to_string()).collect();
+        Err(Failure::new(Exit::Failed, FILE_NAME, format!("not found as {}", places.join(", ")))
+            .with_way_out("install the library and the command below one prefix"))
+    }
+
+    /// Its absolute path, as it goes into `LD_PRELOAD`. A symbolic link in it is
+    /// kept: that names the library after an upgrade too.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether this path leads to it.
+    pub fn is_at(&self, path: &Path) -> bool {
+        path == self.path || identity(path) == Some(self.identity)
+    }
+
+    /// What it is made for.
+    ///
+    /// # Errors
+    /// When it is no ELF file.
+    pub fn elf(&self) -> Result<Elf, Failure> {
+        read_elf(&self.path)
+    }
+}
+
+/// The loader that has started this very command.
+///
+/// # Errors
+/// When there is no `/proc`.
+pub fn own_loader() -> Result<Option<PathBuf>, Failure> {
+    Ok(read_elf(&own_path()?)?.loader)
+}
+
+/// Whether both paths lead to one file.
+pub fn is_same_file(one: &Path, other: &Path) -> bool {
+    identity(one).is_some_and(|one| identity(other) == Some(one))
+}
+
+fn own_path() -> Result<PathBuf, Failure> {
+    env::current_exe().map_err(|error| {
+        Failure::new(Exit::Failed, "/proc/self/exe", error)
+            .with_way_out("sopin finds libsopin.so by its own path, which needs /proc")
+    })
+}
+
+fn read_elf(path: &Path) -> Result<Elf, Failure> {
+    let failure = |reason: String| Failure::new(Exit::Failed, path.display(), reason);
+    elf::read(File::open(path).map_err(|error| failure(error.to_string()))?).map_err(failure)
+}
+
+/// Of a regular file; links are followed.
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().filter(fs::Metadata::is_file).map(|file| (file.dev(), file.ino()))
+}
 
 /// Where it may be, seen from the directory of the command's file, the
 /// likeliest first: `target/<profile>/`, then below an installation's prefix,
@@ -21,39 +101,16 @@ fn candidates(directory: &Path) -> Vec<PathBuf> {
     candidates
 }
 
-/// The library's absolute path, as it can be written into `LD_PRELOAD`. Links
-/// in it are kept: they name the library after an upgrade too.
-///
-/// # Errors
-/// When there is none, or its path cannot be written into `LD_PRELOAD`.
-pub fn find() -> Result<PathBuf, Failure> {
-    let command = env::current_exe().map_err(|error| {
-        Failure::new(Exit::Failed, "/proc/self/exe", error)
-            .with_way_out("sopin finds libsopin.so by its own path, which needs /proc")
-    })?;
-    let candidates = candidates(command.parent().unwrap_or(Path::new("/")));
-    let Some(library) = candidates.iter().find(|path| path.is_file()) else {
-        let places: Vec<_> = candidates.iter().map(|path| path.display().to_string()).collect();
-        return Err(Failure::new(Exit::Failed, FILE_NAME, format!("not found as {}", places.join(", ")))
-            .with_way_out("install the library and the command below one prefix"));
-    };
-    check_spelling(library)?;
-    Ok(library.clone())
-}
-
-/// `LD_PRELOAD` has no way to quote what separates its entries.
+/// `LD_PRELOAD` has no way to quote what means something in it (`ld.so(8)`).
 fn check_spelling(library: &Path) -> Result<(), Failure> {
-    let separator = match library.as_os_str().as_bytes().iter().find(|byte| b": ".contains(byte)) {
+    let meaning = match library.as_os_str().as_bytes().iter().find(|byte| b": $".contains(byte)) {
         None => return Ok(()),
-        Some(b':') => "a colon",
-        Some(_) => "a space",
+        Some(b':') => "a colon in it, which separates entries of LD_PRELOAD",
+        Some(b' ') => "a space in it, which separates entries of LD_PRELOAD",
+        Some(_) => "a dollar sign in it, which the loader takes for a token such as $LIB",
     };
-    Err(Failure::new(
-        Exit::Failed,
-        library.display(),
-        format!("the path has {separator} in it, which separates entries of LD_PRELOAD"),
-    )
-    .with_way_out("install sopin below another directory"))
+    Err(Failure::new(Exit::Failed, library.display(), format!("the path has {meaning}"))
+        .with_way_out("install sopin below another directory"))
 }
 
 #[cfg(test)]
@@ -72,6 +129,7 @@ mod tests {
         let refused = |path| check_spelling(Path::new(path)).unwrap_err().reason;
         assert!(refused("/a:b/lib/libsopin.so").contains("a colon"));
         assert!(refused("/a b/lib/libsopin.so").contains("a space"));
+        assert!(refused("/a/$LIB/libsopin.so").contains("a dollar sign"));
         assert!(check_spelling(Path::new("/a\tb;c/lib/libsopin.so")).is_ok());
     }
 }

@@ -8,7 +8,10 @@
 //! | [`settings`] | values of `SOPIN_*` variables given as options |
 //! | [`library`] | where `libsopin.so` is |
 //! | [`preload`] | the value of `LD_PRELOAD` |
+//! | [`program`] | which files a command executes, and what keeps the library out |
+//! | [`trial`] | the word of a program's loader |
 //! | [`run`] | `sopin run` |
+//! | [`check`] | `sopin check` |
 //!
 //! The command only reads and execs; it changes nothing in another process and
 //! contains no unsafe code.
@@ -17,12 +20,15 @@
 #![allow(clippy::doc_markdown)]
 
 mod args;
+mod check;
 mod exit;
 mod library;
 mod output;
 mod preload;
+mod program;
 mod run;
 mod settings;
+mod trial;
 
 use std::env;
 use std::process::ExitCode;
@@ -33,6 +39,7 @@ fn main() -> ExitCode {
     sopin_inherited::restore();
     let outcome = match args::parse(env::args_os()) {
         Ok(Command::Run(arguments)) => run::run(&arguments),
+        Ok(Command::Check(arguments)) => check::check(&arguments),
         Err(exit) => Ok(exit),
     };
     match outcome {

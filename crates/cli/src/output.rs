@@ -12,10 +12,8 @@ use crate::exit::Failure;
 /// Something is wrong.
 pub const BAD: Style = AnsiColor::Red.on_default().bold();
 /// Something may be wrong.
-#[allow(dead_code, reason = "for warnings")]
 pub const DOUBTFUL: Style = AnsiColor::Yellow.on_default().bold();
 /// All is well.
-#[allow(dead_code, reason = "for the subcommands that print tables")]
 pub const GOOD: Style = AnsiColor::Green.on_default();
 /// The heading of a table.
 #[allow(dead_code, reason = "for the subcommands that print tables")]
@@ -26,7 +24,6 @@ pub const HEADING: Style = Style::new().bold();
 /// # Errors
 /// Those of the stream. When it is a closed pipe, `SIGPIPE` has ended the
 /// process already unless that is ignored.
-#[allow(dead_code, reason = "for the subcommands that print tables")]
 pub fn print(text: impl Display) -> io::Result<()> {
     let mut stdout = anstream::stdout().lock();
     write!(stdout, "{text}")?;
@@ -39,7 +36,6 @@ pub fn error(failure: &Failure) {
 }
 
 /// Prints `sopin: warning: <thing>: <reason>`.
-#[allow(dead_code, reason = "for warnings")]
 pub fn warn(warning: impl Display) {
     line(DOUBTFUL, "warning: ", &warning);
 }

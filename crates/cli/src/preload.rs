@@ -4,33 +4,54 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use crate::library::{FILE_NAME, Library};
+
 /// The list with the library in front, or the list as it is when one of its
-/// entries is the library already, however it is spelt.
-pub fn with_library(list: Option<&OsStr>, library: &Path) -> OsString {
+/// entries is the library already, however that is spelt.
+pub fn with_library(list: Option<&OsStr>, library: &Library) -> OsString {
+    let path = library.path().as_os_str();
     let Some(list) = list.filter(|list| entries(list).next().is_some()) else {
-        return library.into();
+        return path.to_owned();
     };
     if entries(list).any(|entry| is_library(entry, library)) {
         return list.to_owned();
     }
-    let mut joined = library.as_os_str().as_bytes().to_vec();
+    let mut joined = path.as_bytes().to_vec();
     joined.push(b':');
     joined.extend_from_slice(list.as_bytes());
     OsString::from_vec(joined)
+}
+
+/// The first entry that is called like the library and is another file: another
+/// build of it.
+pub fn other_build<'a>(list: &'a OsStr, library: &Library) -> Option<&'a OsStr> {
+    entries(list).find(|entry| is_called_library(entry) && !is_library(entry, library))
 }
 
 fn entries(list: &OsStr) -> impl Iterator<Item = &OsStr> {
     list.as_bytes().split(|byte| b": ".contains(byte)).filter(|entry| !entry.is_empty()).map(OsStr::from_bytes)
 }
 
-fn is_library(entry: &OsStr, library: &Path) -> bool {
-    entry == library || same_file(Path::new(entry), library)
+fn is_called_library(entry: &OsStr) -> bool {
+    let name = Path::new(entry).file_name().unwrap_or_default().as_bytes();
+    name.strip_prefix(FILE_NAME.as_bytes()).is_some_and(|version| version.is_empty() || version[0] == b'.')
 }
 
-fn same_file(one: &Path, other: &Path) -> bool {
-    let identity = |path: &Path| fs::metadata(path).map(|file| (file.dev(), file.ino()));
-    matches!((identity(one), identity(other)), (Ok(one), Ok(other)) if one == other)
+fn is_library(entry: &OsStr, library: &Library) -> bool {
+    // The loader searches for a name without a slash and replaces tokens, by
+    // rules that are not to be repeated here; what it found, it has loaded into
+    // this process too.
+    let is_searched = !entry.as_bytes().contains(&b'/') || entry.as_bytes().contains(&b'$');
+    if is_searched { is_called_library(entry) && is_loaded_here(library) } else { library.is_at(Path::new(entry)) }
+}
+
+fn is_loaded_here(library: &Library) -> bool {
+    let maps = fs::read("/proc/self/maps").unwrap_or_default();
+    let paths = maps.split(|byte| *byte == b'\n').filter_map(|line| {
+        let at = line.iter().position(|byte| *byte == b'/')?;
+        Some(OsStr::from_bytes(&line[at..]))
+    });
+    paths.filter(|path| is_called_library(path)).any(|path| library.is_at(Path::new(path)))
 }

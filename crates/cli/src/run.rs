@@ -4,14 +4,20 @@
 
 use std::env;
 use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use nix::errno::Errno;
-use nix::unistd::execvpe;
+use nix::unistd::execve;
 
 use crate::exit::{Exit, Failure};
+use crate::library::{self, Library};
+use crate::program::chain::{Chain, SHELL};
+use crate::program::{elf, search};
 use crate::settings::value_of;
-use crate::{library, preload};
+use crate::{output, preload, trial};
 
 /// Run a program under libsopin.so
 #[derive(Debug, clap::Args)]
@@ -48,23 +54,108 @@ impl RunArgs {
 /// With 125, 126 or 127, as env(1): when it returns at all, the program was not
 /// executed.
 pub fn run(arguments: &RunArgs) -> Result<Exit, Failure> {
-    let library = library::find()?;
-    let list = preload::with_library(env::var_os("LD_PRELOAD").as_deref(), &library);
-    let mut changes = vec![("LD_PRELOAD", &list)];
-    changes.extend(arguments.variables());
-
-    let Some(program) = arguments.command.first() else {
+    let Some(command) = arguments.command.first() else {
         return Err(Failure::new(Exit::Failed, "run", "no command"));
     };
+    let library = Library::find()?;
+    let inherited = env::var_os("LD_PRELOAD");
+    let list = preload::with_library(inherited.as_deref(), &library);
+    // What cannot be followed is told by the kernel below, in its own words.
+    let is_welcome = Chain::follow(command).map_or(Ok(true), |chain| {
+        warn_of_obstacles(&chain, &library)?;
+        is_welcome(&chain, &list, inherited.as_deref())
+    })?;
+    if let Some(other) = preload::other_build(&list, &library) {
+        output::warn(format_args!(
+            "{}: another build of the library is in LD_PRELOAD, so everything will be pinned twice; remove it from there",
+            other.display()
+        ));
+    }
+    let mut changes: Vec<_> = arguments.variables().collect();
+    if is_welcome {
+        changes.push(("LD_PRELOAD", &list));
+    }
+
     let words: Vec<CString> = arguments.command.iter().map(|word| c_string(word)).collect::<Result<_, _>>()?;
-    let environment = environment(&changes)?;
-    let Err(errno) = execvpe(&words[0], &words, &environment);
-    Err(not_executed(program, errno))
+    let errno = execute(command, &words, &environment(&changes)?)?;
+    Err(why_not_executed(command, errno))
 }
 
-fn not_executed(program: &OsStr, errno: Errno) -> Failure {
+fn warn_of_obstacles(chain: &Chain, library: &Library) -> Result<(), Failure> {
+    for (path, obstacle) in chain.obstacles(library.elf()?.machine) {
+        output::warn(format_args!("{}: {obstacle}; it runs without sopin", path.display()));
+    }
+    Ok(())
+}
+
+/// Whether the program's loader puts up with the library. One of another C
+/// library ends the program if it does not, so it is asked first; the one that
+/// has loaded this command needs not be asked.
+fn is_welcome(chain: &Chain, list: &OsStr, inherited: Option<&OsStr>) -> Result<bool, Failure> {
+    let Some((path, elf)) = chain.program() else { return Ok(true) };
+    let Some(loader) = &elf.loader else { return Ok(true) };
+    if library::own_loader()?.is_some_and(|own| library::is_same_file(&own, loader)) {
+        return Ok(true);
+    }
+    let refusal = trial::is_fatal(path, loader, list, inherited);
+    if let Some(reason) = &refusal {
+        output::warn(format_args!(
+            "{}: its loader, {}, refuses libsopin.so: {reason}; it runs without sopin",
+            path.display(),
+            loader.display()
+        ));
+    }
+    Ok(refusal.is_none())
+}
+
+/// Executes the command as `execvp(3)` of glibc does (posix/execvpe.c), except
+/// that no shell is bothered with an ELF file that the kernel refuses. Returns
+/// why it could not.
+fn execute(command: &OsStr, words: &[CString], environment: &[CString]) -> Result<Errno, Failure> {
+    let mut outcome = Errno::ENOENT;
+    for path in search::candidates(command) {
+        let file = c_string(path.as_os_str())?;
+        let Err(errno) = execve(&file, words, environment);
+        match errno {
+            // Another directory may have it; that this one must not be executed is
+            // told if none has.
+            Errno::EACCES => outcome = errno,
+            Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT => {}
+            Errno::ENOEXEC if !is_elf(&path) => {
+                let shell = c_string(OsStr::new(SHELL))?;
+                let mut script = vec![shell.clone(), file];
+                script.extend_from_slice(words.get(1..).unwrap_or_default());
+                let Err(errno) = execve(&shell, &script, environment);
+                return Ok(errno);
+            }
+            _ => return Ok(errno),
+        }
+    }
+    Ok(outcome)
+}
+
+fn is_elf(path: &Path) -> bool {
+    let mut magic = [0; 4];
+    File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && elf::is_elf(&magic)
+}
+
+/// The kernel's answer, with what the files tell about it.
+fn why_not_executed(command: &OsStr, errno: Errno) -> Failure {
     let exit = if errno == Errno::ENOENT { Exit::NotFound } else { Exit::CannotExecute };
-    Failure::new(exit, program.to_string_lossy(), errno.desc())
+    let plain = || Failure::new(exit, Path::new(command).display(), errno.desc());
+    match Chain::follow(command) {
+        Err(failure) if failure.exit == exit => failure,
+        Err(_) => plain(),
+        Ok(chain) => match (errno, chain.missing_loader(), chain.program()) {
+            (Errno::ENOENT, Some(failure), _) => failure,
+            (Errno::ENOEXEC, _, Some((path, elf))) => Failure::new(
+                exit,
+                path.display(),
+                format!("made for {}, which this machine does not execute", elf.machine),
+            ),
+            _ => plain(),
+        },
+    }
 }
 
 /// The own environment with changes, in its order.
@@ -81,5 +172,5 @@ fn environment(changes: &[(&str, &OsString)]) -> Result<Vec<CString>, Failure> {
 }
 
 fn c_string(word: &OsStr) -> Result<CString, Failure> {
-    CString::new(word.as_bytes()).map_err(|error| Failure::new(Exit::Failed, word.to_string_lossy(), error))
+    CString::new(word.as_bytes()).map_err(|error| Failure::new(Exit::Failed, word.display(), error))
 }

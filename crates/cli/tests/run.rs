@@ -30,7 +30,7 @@ fn the_program_runs_with_the_library_in_it() {
 fn a_program_that_is_not_there() {
     let (_prefix, run) = run();
     run.args(["--", "no-such-program"]).assert().code(127).stderr_eq(str![[r#"
-sopin: no-such-program: No such file or directory
+sopin: no-such-program: no such program in PATH
 
 "#]]);
 }

@@ -1,0 +1,189 @@
+//! `sopin check`: would the library get into a program, and if not, why. The
+//! files tell what can be told from them; then the program's own loader is
+//! started for the proof ([`crate::trial`]).
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use serde::Serialize;
+use sopin_core::settings::{Mode, Settings};
+
+use crate::exit::{Exit, Failure};
+use crate::library::Library;
+use crate::program::chain::{Chain, Kind};
+use crate::trial::Trial;
+use crate::{output, preload};
+
+mod human;
+
+/// Tell whether libsopin.so would get into a program
+#[derive(Debug, clap::Args)]
+#[command(override_usage = "sopin check [OPTIONS] [--] COMMAND [ARGUMENT]...")]
+pub struct CheckArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+
+    /// The program, as it would be given to sopin run; none of its code runs
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND", value_hint = clap::ValueHint::CommandWithArguments)]
+    command: Vec<OsString>,
+}
+
+/// The answer. Its names are those of the JSON output; paths that are no UTF-8
+/// have U+FFFD where they are not.
+#[derive(Debug, Serialize)]
+struct Answer {
+    /// Of this structure; changes when something in it changes its meaning.
+    schema: u32,
+    command: String,
+    engages: bool,
+    library: String,
+    files: Vec<FileInChain>,
+    obstacles: Vec<Blame>,
+    trial: Option<TrialResult>,
+    /// What the library would say of its settings.
+    complaints: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+enum FileInChain {
+    Script { path: String, interpreter: String, argument: Option<String> },
+    ShellScript { path: String },
+    Program { path: String, machine: String, loader: Option<String> },
+}
+
+#[derive(Debug, Serialize)]
+struct Blame {
+    code: &'static str,
+    /// The file or variable that is to blame.
+    thing: String,
+    reason: String,
+}
+
+#[derive(Debug, Serialize)]
+struct TrialResult {
+    loader: String,
+    objects: Vec<String>,
+    messages: Vec<String>,
+}
+
+/// Prints the answer.
+///
+/// # Errors
+/// 125 when there is no answer; 126 or 127 when the command could not be
+/// executed.
+pub fn check(arguments: &CheckArgs) -> Result<Exit, Failure> {
+    let Some((command, rest)) = arguments.command.split_first() else {
+        return Err(Failure::new(Exit::Failed, "check", "no command"));
+    };
+    let answer = answer(command, rest)?;
+    let printed = if arguments.json {
+        let json = serde_json::to_string_pretty(&answer).map_err(|error| unwritten(&error))?;
+        output::print(format_args!("{json}\n"))
+    } else {
+        output::print(human::Page(&answer))
+    };
+    printed.map_err(|error| unwritten(&error))?;
+    Ok(if answer.engages { Exit::Success } else { Exit::Negative })
+}
+
+fn unwritten(error: &dyn std::error::Error) -> Failure {
+    Failure::new(Exit::Failed, "stdout", error)
+}
+
+fn answer(command: &OsStr, arguments: &[OsString]) -> Result<Answer, Failure> {
+    let library = Library::find()?;
+    let machine = library.elf()?.machine;
+    let chain = Chain::follow(command)?;
+    let Some((program, elf)) = chain.program() else {
+        let path = chain.links().last().map_or(Path::new(command), |link| &link.path);
+        return Err(Failure::new(Exit::Failed, path.display(), "no permission to read it")
+            .with_way_out("check it as a user who can"));
+    };
+    let mut obstacles: Vec<Blame> = chain
+        .obstacles(machine)
+        .into_iter()
+        .map(|(path, obstacle)| Blame { code: obstacle.code(), thing: text(path), reason: obstacle.to_string() })
+        .collect();
+    // A trial could only contradict what the kernel or env(1) would do before the
+    // loader, or start no loader.
+    let trial = if obstacles.is_empty() {
+        if let Some(failure) = chain.missing_loader() {
+            return Err(failure);
+        }
+        let list = preload::with_library(env::var_os("LD_PRELOAD").as_deref(), &library);
+        let trial = Trial::start(program, elf.loader.as_deref(), arguments, Some(&list))?;
+        obstacles.extend(blame_of_loader(&trial, program, &library));
+        let loader = elf.loader.as_deref().unwrap_or(program);
+        Some(TrialResult {
+            loader: text(loader),
+            objects: trial.objects.iter().map(|path| text(path)).collect(),
+            messages: trial.messages,
+        })
+    } else {
+        None
+    };
+    let (mode, complaints) = settings()?;
+    if mode == Mode::Off {
+        let reason = "off, so the library would be loaded and pin nothing".to_owned();
+        obstacles.push(Blame { code: "mode-off", thing: "SOPIN_MODE".to_owned(), reason });
+    }
+    Ok(Answer {
+        schema: 1,
+        command: text(Path::new(command)),
+        engages: obstacles.is_empty(),
+        library: text(library.path()),
+        files: chain.links().iter().filter_map(|link| file(&link.path, &link.kind)).collect(),
+        obstacles,
+        trial,
+        complaints,
+    })
+}
+
+fn blame_of_loader(trial: &Trial, program: &Path, library: &Library) -> Option<Blame> {
+    let (code, reason) = if !trial.is_success {
+        ("not-started", "its loader would not start it")
+    } else if !trial.has_mapped(library) {
+        ("not-loaded", "its loader does not load libsopin.so")
+    } else {
+        return None;
+    };
+    Some(Blame { code, thing: text(program), reason: reason.to_owned() })
+}
+
+fn file(path: &Path, kind: &Kind) -> Option<FileInChain> {
+    let path = text(path);
+    Some(match kind {
+        Kind::Script(header) => FileInChain::Script {
+            path,
+            interpreter: text(&header.interpreter),
+            argument: header.argument.as_deref().map(|argument| text(Path::new(argument))),
+        },
+        Kind::ShellScript => FileInChain::ShellScript { path },
+        Kind::Program(elf) => {
+            FileInChain::Program { path, machine: elf.machine.to_string(), loader: elf.loader.as_deref().map(text) }
+        }
+        Kind::Unreadable => return None,
+    })
+}
+
+/// The mode that the environment asks for, and what the library would say about
+/// the values that it finds there.
+fn settings() -> Result<(Mode, Vec<String>), Failure> {
+    let variables: Vec<_> = env::vars_os().collect();
+    let get = |name: &std::ffi::CStr| {
+        let found = variables.iter().find(|(known, _)| known.as_bytes() == name.to_bytes());
+        found.map(|(_, value)| value.as_bytes())
+    };
+    let mut complaints = Vec::new();
+    let settings = Settings::read(get, |complaint| complaints.push(complaint.to_string()))
+        .map_err(|_| Failure::new(Exit::Failed, "SOPIN_*", "no memory for the settings"))?;
+    Ok((settings.mode, complaints))
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

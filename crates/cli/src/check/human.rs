@@ -1,0 +1,54 @@
+//! The answer of `sopin check`, for people.
+
+use std::fmt;
+
+use super::{Answer, FileInChain};
+use crate::output::{BAD, DOUBTFUL, GOOD};
+use crate::program::chain::SHELL;
+
+/// A line for the verdict and lines of facts, each with its kind in front.
+pub struct Page<'a>(pub &'a Answer);
+
+impl fmt::Display for Page<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Answer { command, engages, files, obstacles, trial, complaints, library, .. } = self.0;
+        let (style, verdict) = if *engages { (GOOD, "would be protected") } else { (BAD, "would not be protected") };
+        writeln!(f, "{command}: {style}{verdict}{style:#}")?;
+        for file in files {
+            writeln!(f, "  file     {file}")?;
+        }
+        for obstacle in obstacles {
+            writeln!(f, "  {BAD}because{BAD:#}  {}: {}", obstacle.thing, obstacle.reason)?;
+        }
+        if let Some(trial) = trial {
+            if trial.objects.contains(library) {
+                writeln!(f, "  loader   maps {library} and {} other objects", trial.objects.len() - 1)?;
+            } else {
+                writeln!(f, "  loader   maps {} objects", trial.objects.len())?;
+            }
+            for message in &trial.messages {
+                writeln!(f, "  loader   says: {message}")?;
+            }
+        }
+        for complaint in complaints {
+            writeln!(f, "  {DOUBTFUL}setting{DOUBTFUL:#}  {complaint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for FileInChain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Script { path, interpreter, argument: None } => write!(f, "{path}: script for {interpreter}"),
+            Self::Script { path, interpreter, argument: Some(argument) } => {
+                write!(f, "{path}: script for {interpreter} {argument}")
+            }
+            Self::ShellScript { path } => write!(f, "{path}: script without #!, for {SHELL}"),
+            Self::Program { path, machine, loader: Some(loader) } => {
+                write!(f, "{path}: program for {machine}, loaded by {loader}")
+            }
+            Self::Program { path, machine, loader: None } => write!(f, "{path}: program for {machine}, without loader"),
+        }
+    }
+}
