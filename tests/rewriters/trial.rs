@@ -78,7 +78,7 @@ impl Bench {
             fs::create_dir_all(parent).map_err(|error| format!("{}: {error}", parent.display()))?;
             let mut command = Command::new("cc");
             command.args(["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&output).args(arguments);
-            run(&mut command.current_dir(checkout().join("tests/filesystems"))).map(|_| output)
+            run(command.current_dir(checkout().join("tests/filesystems"))).map(|_| output)
         };
         Ok(Self {
             victim: make("victim", &["victim.c", "-ldl"])?,
