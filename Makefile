@@ -6,13 +6,21 @@ DESTDIR ?=
 INSTALL ?= install
 
 LIBRARY := target/release/libsopin.so
+COMMAND := target/release/sopin
 libdir := $(DESTDIR)$(PREFIX)/lib
+bindir := $(DESTDIR)$(PREFIX)/bin
+mandir := $(DESTDIR)$(PREFIX)/share/man
+bashdir := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+zshdir := $(DESTDIR)$(PREFIX)/share/zsh/site-functions
+fishdir := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 docdir := $(DESTDIR)$(PREFIX)/share/doc/sopin
 DOCUMENTS := LICENSE README.md CHANGELOG.md
+PAGES1 := $(notdir $(wildcard man/*.1))
+PAGES7 := $(notdir $(wildcard man/*.7))
 
 .PHONY: build demo test bench rewriters miri lint clean install uninstall help environments
 
-build: ## build target/release/libsopin.so (the default)
+build: ## build target/release/libsopin.so and target/release/sopin (the default)
 	$(CARGO) build --release --workspace
 
 demo: build ## a busy gunicorn while its shared objects are rewritten, without and with sopin
@@ -35,6 +43,9 @@ miri: ## tests of sopin-core in the interpreter that finds undefined behaviour, 
 lint: build environments ## formatting, lints of every language, exported symbols
 	scripts/lint
 
+man: ## write man/ anew from --help, the table of variables and README.md
+	SNAPSHOTS=overwrite $(CARGO) test -p sopin-cli --bin sopin manual::
+
 environments: # what the tests and the benchmark run on, under target/
 	scripts/test-environments
 
@@ -42,15 +53,29 @@ clean: ## remove everything that was built
 	$(CARGO) clean
 
 # install(1) removes the old file first: a new inode, as it should always be.
-install: ## install the library and its documents (PREFIX, DESTDIR)
+install: install-command ## install library, command, manual pages and documents (PREFIX, DESTDIR)
 	@test -f $(LIBRARY) || { echo 'run make first' >&2; exit 1; }
 	$(INSTALL) -d '$(libdir)' '$(docdir)'
 	$(INSTALL) -m 755 $(LIBRARY) '$(libdir)/libsopin.so'
 	$(INSTALL) -m 644 $(DOCUMENTS) '$(docdir)'
 
-uninstall: ## remove what install installed
+install-command:
+	@test -x $(COMMAND) || { echo 'run make first' >&2; exit 1; }
+	$(INSTALL) -d '$(bindir)' '$(mandir)/man1' '$(mandir)/man7' '$(bashdir)' '$(zshdir)' '$(fishdir)'
+	$(INSTALL) -m 755 $(COMMAND) '$(bindir)/sopin'
+	$(INSTALL) -m 644 $(PAGES1:%=man/%) '$(mandir)/man1'
+	$(INSTALL) -m 644 $(PAGES7:%=man/%) '$(mandir)/man7'
+	$(COMMAND) completions bash > '$(bashdir)/sopin' && chmod 644 '$(bashdir)/sopin'
+	$(COMMAND) completions zsh > '$(zshdir)/_sopin' && chmod 644 '$(zshdir)/_sopin'
+	$(COMMAND) completions fish > '$(fishdir)/sopin.fish' && chmod 644 '$(fishdir)/sopin.fish'
+
+uninstall: uninstall-command ## remove what install installed
 	rm -f '$(libdir)/libsopin.so' $(DOCUMENTS:%='$(docdir)/%')
 	-rmdir '$(docdir)'
 
+uninstall-command:
+	rm -f '$(bindir)/sopin' $(PAGES1:%='$(mandir)/man1/%') $(PAGES7:%='$(mandir)/man7/%')
+	rm -f '$(bashdir)/sopin' '$(zshdir)/_sopin' '$(fishdir)/sopin.fish'
+
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -1,30 +1,57 @@
 //! The command line. Each subcommand's arguments are declared in its own
-//! module; here they become variants of one enum.
+//! module; here they become variants of one enum. The text of `--help` is the
+//! text of the manual pages too (`man/`, `make man`), and each subcommand ends it
+//! with its exit statuses.
 
 use std::ffi::OsString;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
 use crate::check::CheckArgs;
+use crate::completions::CompletionsArgs;
 use crate::exit::Exit;
 use crate::run::RunArgs;
 
-/// Run programs that survive their shared objects being rewritten on disk.
+const MORE: &str = "\
+Environment:
+  SOPIN_*     Settings of the library, see libsopin(7)
+  LD_PRELOAD  What is in it stays in it
+  NO_COLOR    If set, nothing is coloured; nothing is where the output is no terminal
+
+Exit status:
+  0  the answer is the good one
+  1  the answer is the bad one
+  2  the command line was not understood
+  See the subcommands for others.
+";
+
+/// Run programs that survive their shared objects being rewritten on disk
+///
+/// The command finds libsopin.so next to itself: below the same prefix, or in target/.
+/// What the library does, and what it cannot do, is told by libsopin(7).
 #[derive(Debug, Parser)]
-#[command(name = "sopin", version, max_term_width = 100, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "sopin",
+    version,
+    max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    subcommand_value_name = "COMMAND",
+    after_long_help = MORE
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
-/// What to do.
+/// What to do. The arguments' own documentation is what `--help` says; a comment
+/// here would hide all of it but the first line.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
-    /// Run a program under libsopin.so
     Run(RunArgs),
-    /// Tell whether libsopin.so would get into a program
     Check(CheckArgs),
+    Completions(CompletionsArgs),
 }
 
 impl Command {
@@ -37,6 +64,11 @@ impl Command {
             _ => Exit::Usage,
         }
     }
+}
+
+/// The whole command line, for what describes it.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// The command line's subcommand, or the exit status when clap has answered
@@ -56,10 +88,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 }

@@ -18,9 +18,28 @@ use crate::{output, preload};
 
 mod human;
 
+const MORE: &str = "\
+Exit status:
+  0    sopin run would protect the program
+  1    it would not
+  125  it could not be found out
+  126  the program was found and could not be executed
+  127  the program was not found
+
+Examples:
+  sopin check gunicorn
+  sopin check --json -- ./server --port 80
+";
+
 /// Tell whether libsopin.so would get into a program
+///
+/// Scripts are followed to the program that runs them. If nothing stands in the way
+/// (a static program, another machine, setuid, setgid, file capabilities), the
+/// program's own loader is started with --list and the LD_PRELOAD that sopin run
+/// would set: it then loads what it would load, prints that, and executes nothing.
+/// As with ldd(1), do not check a program whose loader you do not trust.
 #[derive(Debug, clap::Args)]
-#[command(override_usage = "sopin check [OPTIONS] [--] COMMAND [ARGUMENT]...")]
+#[command(override_usage = "sopin check [OPTIONS] [--] COMMAND [ARGUMENT]...", after_long_help = MORE)]
 pub struct CheckArgs {
     /// Print JSON
     #[arg(long)]

@@ -12,6 +12,8 @@
 //! | [`trial`] | the word of a program's loader |
 //! | [`run`] | `sopin run` |
 //! | [`check`] | `sopin check` |
+//! | [`completions`] | `sopin completions` |
+//! | `manual` | the pages in `man/`; only the tests have it |
 //!
 //! The command only reads and execs; it changes nothing in another process and
 //! contains no unsafe code.
@@ -21,8 +23,11 @@
 
 mod args;
 mod check;
+mod completions;
 mod exit;
 mod library;
+#[cfg(test)]
+mod manual;
 mod output;
 mod preload;
 mod program;
@@ -40,6 +45,7 @@ fn main() -> ExitCode {
     let outcome = match args::parse(env::args_os()) {
         Ok(Command::Run(arguments)) => run::run(&arguments),
         Ok(Command::Check(arguments)) => check::check(&arguments),
+        Ok(Command::Completions(arguments)) => completions::completions(&arguments),
         Err(exit) => Ok(exit),
     };
     match outcome {

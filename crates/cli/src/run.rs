@@ -19,9 +19,31 @@ use crate::program::{elf, search};
 use crate::settings::value_of;
 use crate::{output, preload, trial};
 
+const MORE: &str = "\
+Exit status:
+  125  sopin itself failed
+  126  the program was found and could not be executed
+  127  the program was not found
+  Otherwise that of the program.
+
+Examples:
+  sopin run -- gunicorn app:app
+  sopin run --mode relocated --log info -- python3 server.py
+";
+
 /// Run a program under libsopin.so
+///
+/// The library, which is found by the path of this command, is put in front of
+/// LD_PRELOAD unless it is there already, and the program is executed in place of
+/// sopin: it has sopin's process id and gets its signals.
+///
+/// A warning tells when the library cannot get into the program: when that is
+/// statically linked, is made for another machine, would be given more rights than
+/// the caller has (setuid, setgid, file capabilities), or is a script whose
+/// interpreter is one of these. It runs all the same. If the loader of another C
+/// library would refuse to start the program with the library, LD_PRELOAD stays as it is.
 #[derive(Debug, clap::Args)]
-#[command(override_usage = "sopin run [OPTIONS] [--] COMMAND [ARGUMENT]...")]
+#[command(override_usage = "sopin run [OPTIONS] [--] COMMAND [ARGUMENT]...", after_long_help = MORE)]
 pub struct RunArgs {
     /// What to pin (SOPIN_MODE)
     #[arg(long, value_name = "MODE", value_parser = value_of(c"SOPIN_MODE"))]

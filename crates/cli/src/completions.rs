@@ -1,0 +1,35 @@
+//! `sopin completions`: what a shell has to know about the command line.
+
+use std::io::Write;
+
+use clap_complete::{Shell, generate};
+
+use crate::args;
+use crate::exit::{Exit, Failure};
+
+/// Print completions for a shell
+///
+/// `make install` puts them where bash, zsh and fish look. Without it, have the
+/// shell read them at its start, for instance bash: source <(sopin completions bash)
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = "\
+Exit status:
+  0  they were printed
+  2  the command line was not understood
+")]
+pub struct CompletionsArgs {
+    /// The shell
+    shell: Shell,
+}
+
+/// Prints them.
+///
+/// # Errors
+/// When stdout cannot be written to.
+pub fn completions(arguments: &CompletionsArgs) -> Result<Exit, Failure> {
+    let mut text = Vec::new();
+    generate(arguments.shell, &mut args::command(), "sopin", &mut text);
+    let written = std::io::stdout().write_all(&text);
+    written.map_err(|error| Failure::new(Exit::Failed, "stdout", error))?;
+    Ok(Exit::Success)
+}

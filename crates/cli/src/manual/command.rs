@@ -1,0 +1,99 @@
+//! sopin(1) and a page for each subcommand, from what clap knows. What follows
+//! the options in `--help` has headings of the form `Exit status:`, which become
+//! sections here.
+
+use clap_mangen::Man;
+use roff::{Roff, bold, roman};
+
+use super::{Page, see_also, title};
+use crate::args;
+
+/// All pages, each command before its subcommands.
+pub fn pages() -> Vec<Page> {
+    let mut command = args::command().disable_help_subcommand(true);
+    command.build();
+    let mut pages = Vec::new();
+    add(&command, &mut pages);
+    pages
+}
+
+fn add(command: &clap::Command, pages: &mut Vec<Page>) {
+    pages.push(page(command));
+    for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
+        add(subcommand, pages);
+    }
+}
+
+fn page(command: &clap::Command) -> Page {
+    let name = name(command);
+    let man = Man::new(command.clone().mut_args(with_values_in_words)).section("1");
+    let mut text = title(&name, "1").into_bytes();
+    let mut render = |section: fn(&Man, &mut dyn std::io::Write) -> std::io::Result<()>| {
+        section(&man, &mut text).expect("writing to memory");
+    };
+    render(Man::render_name_section);
+    render(Man::render_synopsis_section);
+    render(Man::render_description_section);
+    render(Man::render_options_section);
+    if command.get_subcommands().any(|subcommand| !subcommand.is_hide_set()) {
+        render(Man::render_subcommands_section);
+    }
+    let mut roff = Roff::new();
+    if let Some(more) = command.get_after_long_help() {
+        sections(&mut roff, &more.to_string());
+    }
+    let other_pages = [("sopin", "1"), ("libsopin", "7"), ("env", "1"), ("ld.so", "8")];
+    see_also(&mut roff, other_pages.iter().filter(|page| page.0 != name).copied().collect::<Vec<_>>().as_slice());
+    roff.to_writer(&mut text).expect("writing to memory");
+    Page { name: format!("{name}.1"), text: String::from_utf8(text).expect("text in, text out") }
+}
+
+fn name(command: &clap::Command) -> String {
+    command.get_display_name().unwrap_or_else(|| command.get_name()).to_owned()
+}
+
+/// As a sentence of the description. The list that `clap_mangen` makes of them is
+/// half a page long and has spacing that mandoc complains about.
+fn with_values_in_words(argument: clap::Arg) -> clap::Arg {
+    let values: Vec<_> = argument.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
+    if values.is_empty() || !argument.get_action().takes_values() {
+        return argument;
+    }
+    let help = argument.get_long_help().or(argument.get_help()).map(ToString::to_string).unwrap_or_default();
+    argument.hide_possible_values(true).long_help(format!("{help}: {}", values.join(", ")))
+}
+
+/// `Heading:`, then lines that are indented by two spaces: `key  meaning`, which
+/// may go on in lines that are indented deeper, or whole sentences and examples.
+fn sections(roff: &mut Roff, text: &str) {
+    let mut is_first = true;
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        let Some(indented) = line.strip_prefix("  ") else {
+            let heading = line.trim_end_matches(':').to_uppercase();
+            roff.control("SH", [heading.as_str()]);
+            is_first = true;
+            continue;
+        };
+        match indented.split_once("  ") {
+            Some(("", continued)) => roff.text([roman(continued.trim())]),
+            Some((key, meaning)) => roff.control("TP", []).text([bold(key)]).text([roman(meaning.trim())]),
+            None => {
+                if !is_first {
+                    roff.control("PP", []);
+                }
+                let is_example = indented.starts_with("sopin ");
+                roff.text([if is_example { bold(indented) } else { roman(indented) }])
+            }
+        };
+        is_first = false;
+    }
+}
+
+#[test]
+fn every_subcommand_tells_its_exit_statuses() {
+    let pages = pages();
+    assert!(pages.len() > 3);
+    for Page { name, text } in pages {
+        assert!(text.contains("\n.SH \"EXIT STATUS\"\n"), "{name}: no `Exit status:` in after_long_help");
+    }
+}

@@ -1,0 +1,121 @@
+//! As much Markdown as README.md has, in roff: paragraphs, lists, code; tables
+//! are left out.
+
+use roff::{Inline, Roff, bold, italic, roman};
+
+/// A piece of text.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Block {
+    Paragraph(String),
+    Item(String),
+    Code(Vec<String>),
+}
+
+/// What is between the title and the first heading.
+pub fn introduction(text: &str) -> Vec<Block> {
+    let end = text.find("\n## ").unwrap_or(text.len());
+    let start = text.find('\n').unwrap_or(0);
+    blocks(&text[start..end])
+}
+
+/// What is below a heading.
+///
+/// # Panics
+/// When there is no such heading: the page is to have it.
+pub fn section(text: &str, heading: &str) -> Vec<Block> {
+    let marker = format!("\n## {heading}\n");
+    let start = text.find(&marker).unwrap_or_else(|| panic!("README.md has no section {heading:?}")) + marker.len();
+    let end = text[start..].find("\n## ").map_or(text.len(), |length| start + length);
+    blocks(&text[start..end])
+}
+
+fn blocks(text: &str) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    // Whether the next line of text goes on with the last block.
+    let mut is_open = false;
+    for line in text.lines() {
+        if line.trim().is_empty() || line.starts_with('|') {
+            is_open = false;
+        } else if let Some(item) = line.strip_prefix("- ") {
+            blocks.push(Block::Item(item.to_owned()));
+            is_open = true;
+        } else if let Some(code) = line.strip_prefix("    ").filter(|_| !is_open) {
+            match blocks.last_mut() {
+                Some(Block::Code(lines)) => lines.push(code.to_owned()),
+                _ => blocks.push(Block::Code(vec![code.to_owned()])),
+            }
+        } else if let (true, Some(Block::Paragraph(text) | Block::Item(text))) = (is_open, blocks.last_mut()) {
+            text.push(' ');
+            text.push_str(line.trim());
+        } else {
+            blocks.push(Block::Paragraph(line.to_owned()));
+            is_open = true;
+        }
+    }
+    blocks
+}
+
+/// Writes blocks; `is_first` if they are right behind a heading, which begins a
+/// paragraph itself.
+pub fn render(roff: &mut Roff, blocks: &[Block], is_first: bool) {
+    for (index, block) in blocks.iter().enumerate() {
+        match block {
+            Block::Paragraph(text) if is_first && index == 0 => roff.text(inlines(text)),
+            Block::Paragraph(text) => roff.control("PP", []).text(inlines(text)),
+            Block::Item(text) => roff.control("IP", ["\\(bu", "2"]).text(inlines(text)),
+            Block::Code(lines) => {
+                roff.control("PP", []).control("nf", []);
+                for line in lines {
+                    roff.text([bold(line)]);
+                }
+                roff.control("fi", [])
+            }
+        };
+    }
+}
+
+/// `code`, *emphasis*, **strong** and [links](to), which lose their target.
+fn inlines(text: &str) -> Vec<Inline> {
+    let mut inlines = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(['`', '*', '[']) {
+        let (plain, marked) = rest.split_at(at);
+        let found = if let Some(inside) = between(marked, "**", "**") {
+            Some((bold(inside), inside.len() + 4))
+        } else if let Some(inside) = between(marked, "*", "*") {
+            Some((italic(inside), inside.len() + 2))
+        } else if let Some(inside) = between(marked, "`", "`") {
+            Some((bold(inside), inside.len() + 2))
+        } else if let Some(link) = between(marked, "[", ")") {
+            link.split_once("](").map(|(shown, _)| (roman(shown), link.len() + 2))
+        } else {
+            None
+        };
+        let (inline, length) = found.unwrap_or_else(|| (roman(&marked[..1]), 1));
+        inlines.extend([roman(plain), inline]);
+        rest = &marked[length..];
+    }
+    inlines.push(roman(rest));
+    inlines
+}
+
+fn between<'a>(text: &'a str, opening: &str, closing: &str) -> Option<&'a str> {
+    let inside = text.strip_prefix(opening)?;
+    inside.find(closing).filter(|length| *length > 0).map(|length| &inside[..length])
+}
+
+#[test]
+fn blocks_are_told_apart() {
+    let text = "one\ntwo\n\n- item\n  goes on\n- next\n\n    code\n      more\n\n| a | table |\n\nlast\n";
+    let paragraph = |text: &str| Block::Paragraph(text.to_owned());
+    let item = |text: &str| Block::Item(text.to_owned());
+    let code = Block::Code(vec!["code".to_owned(), "  more".to_owned()]);
+    assert_eq!(blocks(text), [paragraph("one two"), item("item goes on"), item("next"), code, paragraph("last")]);
+}
+
+#[test]
+fn marks_become_fonts() {
+    let mut roff = Roff::new();
+    roff.text(inlines("a `b*c` *d* **e** [f](g) 2 * 3 [h]"));
+    assert_eq!(roff.to_roff(), "a \\fBb*c\\fR \\fId\\fR \\fBe\\fR f 2 * 3 [h]\n");
+}
