@@ -23,57 +23,54 @@ impl Random {
     }
 }
 
-/// The ways to damage a store.
-#[derive(Clone, Copy, Debug)]
-enum Damage {
-    EntryUnlinked,
-    EntryWritable,
-    EntrySymlink,
-    EntryAnotherFile,
-    EntryTruncated,
-    KeyRemoved,
-    KeyWritable,
-    KeySymlink,
-    KeyFile,
-    StoreWritable,
-}
+/// One way to damage a store; `None` if there was nothing to damage, or it went
+/// away meanwhile.
+type Damage = fn(&mut Scene) -> Option<()>;
 
-use Damage::{
-    EntryAnotherFile, EntrySymlink, EntryTruncated, EntryUnlinked, EntryWritable, KeyFile, KeyRemoved, KeySymlink,
-    KeyWritable, StoreWritable,
-};
-
-const ALL: [Damage; 10] = [
-    EntryUnlinked,
-    EntryWritable,
-    EntrySymlink,
-    EntryAnotherFile,
-    EntryTruncated,
-    KeyRemoved,
-    KeyWritable,
-    KeySymlink,
-    KeyFile,
-    StoreWritable,
+const DAMAGES: [(&str, Damage); 10] = [
+    ("entry unlinked", |scene| fs::remove_file(scene.entry()?).ok()),
+    ("entry writable", |scene| set_mode(&scene.entry()?, 0o666)),
+    ("entry a link", Scene::replace_entry_by_link),
+    ("entry another file", Scene::replace_entry_by_file),
+    ("entry truncated", |scene| truncate_unless_in_use(&scene.entry()?)),
+    ("key removed", |scene| fs::remove_dir_all(scene.key()?).ok()),
+    ("key writable", |scene| set_mode(&scene.key()?, 0o777)),
+    ("key a link", |scene| {
+        let key = scene.key()?;
+        fs::remove_dir_all(&key).ok()?;
+        symlink(&scene.bait, &key).ok()
+    }),
+    ("key a file", |scene| {
+        let key = scene.key()?;
+        fs::remove_dir_all(&key).ok()?;
+        File::create(&key).ok().map(drop)
+    }),
+    ("store writable", |scene| {
+        set_mode(&scene.store, 0o777)?;
+        thread::sleep(Duration::from_micros(200));
+        set_mode(&scene.store, 0o700)
+    }),
 ];
 
 /// A thread that damages a store until it is told to stop.
 pub struct Vandal {
     stop: Arc<AtomicBool>,
-    thread: JoinHandle<[usize; ALL.len()]>,
+    thread: JoinHandle<[usize; DAMAGES.len()]>,
 }
 
 impl Vandal {
     /// Begins. `bait` is what links lead to: traps that must never be executed.
-    pub fn start(store: PathBuf, bait: PathBuf, mut random: Random) -> Self {
+    pub fn start(store: PathBuf, bait: PathBuf, random: Random) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = thread::spawn(move || {
-            let mut done = [0; ALL.len()];
+            let mut scene = Scene { store, bait, random };
+            let mut done = [0; DAMAGES.len()];
             while !stopped.load(Ordering::Relaxed) {
-                let which = random.below(ALL.len());
+                let which = scene.random.below(DAMAGES.len());
                 // The library removes entries at the same time: what cannot be
                 // damaged any more is not counted.
-                done[which] += usize::from(damage(&store, &bait, ALL[which], &mut random).is_some());
+                done[which] += usize::from(DAMAGES[which].1(&mut scene).is_some());
                 thread::sleep(Duration::from_micros(500));
             }
             done
@@ -85,61 +82,68 @@ impl Vandal {
     pub fn stop(self) -> Result<String, String> {
         self.stop.store(true, Ordering::Relaxed);
         let done = self.thread.join().map_err(|_| "the vandal panicked")?;
-        let list: Vec<String> = ALL.iter().zip(done).map(|(kind, count)| format!("{kind:?}: {count}")).collect();
+        let list: Vec<String> = DAMAGES.iter().zip(done).map(|((kind, _), count)| format!("{kind}: {count}")).collect();
         let list = list.join(", ");
         if done.contains(&0) { Err(format!("not every damage was done: {list}")) } else { Ok(list) }
     }
 }
 
-/// `None` if there was nothing to damage, or it went away meanwhile.
-fn damage(store: &Path, bait: &Path, kind: Damage, random: &mut Random) -> Option<()> {
-    if matches!(kind, StoreWritable) {
-        fs::set_permissions(store, Permissions::from_mode(0o777)).ok()?;
-        thread::sleep(Duration::from_micros(200));
-        return fs::set_permissions(store, Permissions::from_mode(0o700)).ok();
+/// What is damaged, and with what.
+struct Scene {
+    store: PathBuf,
+    bait: PathBuf,
+    random: Random,
+}
+
+impl Scene {
+    /// Any key's directory.
+    fn key(&mut self) -> Option<PathBuf> {
+        let keys: Vec<DirEntry> = fs::read_dir(&self.store).ok()?.flatten().collect();
+        let chosen = self.random.below(keys.len().max(1));
+        keys.get(chosen).map(DirEntry::path)
     }
-    let key = any_of(store, random)?.path();
-    match kind {
-        KeyRemoved => return fs::remove_dir_all(&key).ok(),
-        KeyWritable => return fs::set_permissions(&key, Permissions::from_mode(0o777)).ok(),
-        KeySymlink | KeyFile => {
-            fs::remove_dir_all(&key).ok()?;
-            let made = if matches!(kind, KeyFile) { File::create(&key).map(drop) } else { symlink(bait, &key) };
-            return made.ok();
-        }
-        _ => {}
+
+    /// Any key's copy.
+    fn entry(&mut self) -> Option<PathBuf> {
+        let files = fs::read_dir(self.key()?).ok()?;
+        files.flatten().find(|file| file.file_name() != ".source").map(|file| file.path())
     }
-    let entry = fs::read_dir(&key).ok()?.flatten().find(|file| file.file_name() != ".source")?.path();
-    match kind {
-        EntryUnlinked => fs::remove_file(&entry).ok(),
-        EntryWritable => fs::set_permissions(&entry, Permissions::from_mode(0o666)).ok(),
-        EntrySymlink | EntryAnotherFile => {
-            // In one step, as a lookup in between would find nothing.
-            let new = entry.with_extension("vandal");
-            let traps = vec![0xCC; usize::try_from(fs::metadata(&entry).ok()?.len()).ok()?];
-            if matches!(kind, EntrySymlink) {
-                // To what looks like an entry but for the link.
-                let target = bait.with_extension(traps.len().to_string());
-                if !target.exists() {
-                    fs::write(&target, traps).ok()?;
-                    fs::set_permissions(&target, Permissions::from_mode(0o444)).ok()?;
-                }
-                symlink(target, &new).ok()?;
-            } else {
-                fs::write(&new, traps).ok()?;
-                fs::set_permissions(&new, Permissions::from_mode(0o666)).ok()?;
-            }
-            fs::rename(&new, &entry).ok()
+
+    /// The target looks like an entry but for the link.
+    fn replace_entry_by_link(&mut self) -> Option<()> {
+        let entry = self.entry()?;
+        let traps = traps_as_large_as(&entry)?;
+        let target = self.bait.with_extension(traps.len().to_string());
+        if !target.exists() {
+            fs::write(&target, traps).ok()?;
+            set_mode(&target, 0o444)?;
         }
-        EntryTruncated => truncate_unless_in_use(&entry),
-        _ => None,
+        replace(&entry, |new| symlink(target, new).ok())
+    }
+
+    fn replace_entry_by_file(&mut self) -> Option<()> {
+        let entry = self.entry()?;
+        let traps = traps_as_large_as(&entry)?;
+        replace(&entry, |new| {
+            fs::write(new, traps).ok()?;
+            set_mode(new, 0o666)
+        })
     }
 }
 
-fn any_of(store: &Path, random: &mut Random) -> Option<DirEntry> {
-    let keys: Vec<DirEntry> = fs::read_dir(store).ok()?.flatten().collect();
-    let chosen = random.below(keys.len().max(1));
-    keys.into_iter().nth(chosen)
+/// In one step, as a lookup in between would find nothing.
+fn replace(entry: &Path, make: impl FnOnce(&Path) -> Option<()>) -> Option<()> {
+    let new = entry.with_extension("vandal");
+    make(&new)?;
+    fs::rename(&new, entry).ok()
+}
+
+fn traps_as_large_as(entry: &Path) -> Option<Vec<u8>> {
+    Some(vec![0xCC; usize::try_from(fs::metadata(entry).ok()?.len()).ok()?])
+}
+
+fn set_mode(path: &Path, mode: u32) -> Option<()> {
+    fs::set_permissions(path, Permissions::from_mode(mode)).ok()
 }
 
 /// What is in use is locked: truncating that would break processes, which no
