@@ -14,10 +14,10 @@ use std::process::{Command, ExitCode};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use libtest_mimic::{Arguments, Completion, Failed};
+use libtest_mimic::{Completion, Failed};
 
 use common::directives::{Build, Copy, Directives, Preload, Trial};
-use common::{library, needs::Need, process, scratch};
+use common::{library, needs::Need, process, scratch, suite};
 
 /// The flags of every build. A fixture's own follow, so they win.
 const FLAGS: [&str; 6] = ["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE"];
@@ -37,21 +37,12 @@ struct Case {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
-    match conclude(&arguments) {
-        Ok(code) => code,
-        Err(message) => {
-            eprintln!("fixtures: {message}");
-            ExitCode::FAILURE
-        }
-    }
+    suite::run("fixtures", trials, || ())
 }
 
-fn conclude(arguments: &Arguments) -> Result<ExitCode, String> {
-    process::forbid_core_files().map_err(|error| format!("core files: {error}"))?;
-    let run_directory = scratch::for_this_run("fixtures").map_err(|error| error.to_string())?;
+fn trials(run_directory: &Path) -> Result<Vec<libtest_mimic::Trial>, String> {
     let mut trials = Vec::new();
-    for case in find_cases(&library::checkout().join("tests/fixtures"), &run_directory)? {
+    for case in find_cases(&library::checkout().join("tests/fixtures"), run_directory)? {
         let case = Arc::new(case);
         for index in 0..case.directives.trials.len() {
             let name = format!("{}::{}", case.name, case.directives.trials[index].label);
@@ -60,12 +51,7 @@ fn conclude(arguments: &Arguments) -> Result<ExitCode, String> {
                 .push(libtest_mimic::Trial::ignorable_test(name, move || case.try_one(&case.directives.trials[index])));
         }
     }
-    let conclusion = libtest_mimic::run(arguments, trials);
-    if !conclusion.has_failed() {
-        // Only failed trials are worth looking at.
-        fs::remove_dir_all(&run_directory).map_err(|error| error.to_string())?;
-    }
-    Ok(conclusion.exit_code())
+    Ok(trials)
 }
 
 fn find_cases(root: &Path, run_directory: &Path) -> Result<Vec<Case>, String> {

@@ -12,3 +12,4 @@ pub mod process;
 pub mod protection;
 pub mod rewrite;
 pub mod scratch;
+pub mod suite;

@@ -9,50 +9,38 @@ mod common;
 mod places;
 mod trials;
 
-use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use libtest_mimic::{Completion, Failed, Trial};
 
-use common::{process, scratch};
+use common::suite;
+use places::Place;
 use trials::Verdict;
 
 fn main() -> ExitCode {
     places::enter_namespace();
-    let arguments = Arguments::from_args();
-    match conclude(&arguments) {
-        Ok(code) => code,
-        Err(message) => {
-            eprintln!("filesystems: {message}");
-            ExitCode::FAILURE
-        }
-    }
+    let places: Vec<_> = places::all().into_iter().map(Arc::new).collect();
+    suite::run(
+        "filesystems",
+        |run_directory| trials(&places, run_directory),
+        || places.iter().for_each(|place| place.unmount()),
+    )
 }
 
-fn conclude(arguments: &Arguments) -> Result<ExitCode, String> {
-    process::forbid_core_files().map_err(|error| format!("core files: {error}"))?;
-    let run_directory = scratch::for_this_run("filesystems").map_err(|error| error.to_string())?;
+fn trials(places: &[Arc<Place>], run_directory: &Path) -> Result<Vec<Trial>, String> {
     let victim = run_directory.join("victim");
     trials::compile("victim.c", &victim)?;
-
     let mut trials = Vec::new();
-    let places: Vec<_> = places::all().into_iter().map(Arc::new).collect();
-    for place in &places {
+    for place in places {
         for case in trials::all_for(place) {
             let name = format!("{}::{case}", place.name);
-            let (place, scratch, victim) = (Arc::clone(place), run_directory.clone(), victim.clone());
+            let (place, scratch, victim) = (Arc::clone(place), run_directory.to_owned(), victim.clone());
             trials.push(Trial::ignorable_test(name, move || judge(case.run(&place, &scratch, &victim))));
         }
     }
-    let conclusion = libtest_mimic::run(arguments, trials);
-    for place in &places {
-        place.unmount();
-    }
-    if !conclusion.has_failed() {
-        fs::remove_dir_all(&run_directory).map_err(|error| format!("{}: {error}", run_directory.display()))?;
-    }
-    Ok(conclusion.exit_code())
+    Ok(trials)
 }
 
 fn judge(result: Result<Verdict, String>) -> Result<Completion, Failed> {

@@ -14,29 +14,21 @@ mod programs;
 mod scenarios;
 
 use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use libtest_mimic::{Arguments, Completion, Trial};
+use libtest_mimic::{Completion, Failed, Trial};
 
-use common::{process, scratch};
+use common::suite;
 use programs::Program;
 use scenarios::Scenario;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
-    match conclude(&arguments) {
-        Ok(code) => code,
-        Err(message) => {
-            eprintln!("hosts: {message}");
-            ExitCode::FAILURE
-        }
-    }
+    suite::run("hosts", |run_directory| Ok(trials(run_directory)), || ())
 }
 
-fn conclude(arguments: &Arguments) -> Result<ExitCode, String> {
-    process::forbid_core_files().map_err(|error| format!("core files: {error}"))?;
-    let run_directory = scratch::for_this_run("hosts").map_err(|error| error.to_string())?;
+fn trials(run_directory: &Path) -> Vec<Trial> {
     let mut trials = Vec::new();
     for program in programs::all() {
         let program = Arc::new(program);
@@ -46,18 +38,10 @@ fn conclude(arguments: &Arguments) -> Result<ExitCode, String> {
             trials.push(Trial::ignorable_test(name, move || try_one(&program, scenario, &directory)));
         }
     }
-    let conclusion = libtest_mimic::run(arguments, trials);
-    if !conclusion.has_failed() {
-        fs::remove_dir_all(&run_directory).map_err(|error| error.to_string())?;
-    }
-    Ok(conclusion.exit_code())
+    trials
 }
 
-fn try_one(
-    program: &Program,
-    scenario: Scenario,
-    directory: &std::path::Path,
-) -> Result<Completion, libtest_mimic::Failed> {
+fn try_one(program: &Program, scenario: Scenario, directory: &Path) -> Result<Completion, Failed> {
     if let Some(reason) = program.unmet_need() {
         return Ok(Completion::ignored_with(reason));
     }
