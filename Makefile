@@ -18,7 +18,7 @@ DOCUMENTS := LICENSE README.md CHANGELOG.md
 PAGES1 := $(notdir $(wildcard man/*.1))
 PAGES7 := $(notdir $(wildcard man/*.7))
 
-.PHONY: build demo test bench rewriters miri lint clean install uninstall help environments
+.PHONY: build demo test bench rewriters miri lint man header clean install install-command uninstall uninstall-command help environments
 
 build: ## build target/release/libsopin.so and target/release/sopin (the default)
 	$(CARGO) build --release --workspace
@@ -45,6 +45,9 @@ lint: build environments ## formatting, lints of every language, exported symbol
 
 man: ## write man/ anew from --help, the table of variables and README.md
 	SNAPSHOTS=overwrite $(CARGO) test -p sopin-cli --bin sopin manual::
+
+header: ## write include/sopin.h anew after a change of src/api.rs
+	SOPIN_WRITE_HEADER=1 $(CARGO) test --test header
 
 environments: # what the tests and the benchmark run on, under target/
 	scripts/test-environments

@@ -12,7 +12,9 @@ fn main() {
     println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
     // Nothing of ours is bound lazily while a mapping is being replaced.
     println!("cargo::rustc-cdylib-link-arg=-Wl,-z,now");
-    println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libsopin.so");
+    // The C interface only grows while the major version is the same.
+    let major = env::var("CARGO_PKG_VERSION_MAJOR").unwrap_or_default();
+    println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libsopin.so.{major}");
     link_unwinder_statically();
 }
 

@@ -77,7 +77,7 @@ impl Candidate {
 
     /// Whether it will announce itself to `announce`, our `__gmon_start__`,
     /// before any of its constructors.
-    fn will_announce(&self, memory: &OwnMemory, announce: usize) -> bool {
+    pub fn will_announce(&self, memory: &OwnMemory, announce: usize) -> bool {
         self.dynamic.init != 0 && crti::init_calls(memory, self.dynamic.init, announce)
     }
 }

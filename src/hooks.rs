@@ -1,4 +1,5 @@
-//! The exported symbols, nothing else.
+//! The exported symbols that the loader and other objects meet, nothing else.
+//! Those for the host to call are in [`crate::api`].
 //!
 //! * `__gmon_start__`: nearly every object linked for glibc calls it, if it is
 //!   defined anywhere, before its own constructors.
@@ -28,16 +29,21 @@ mod entry;
 
 /// Pins what `event` has brought.
 fn sweep(event: Event) {
-    // What other objects' `__gmon_start__` slots hold.
-    pinner::sweep(event, entry::__gmon_start__ as *const () as usize);
+    pinner::sweep(event, announce());
+}
+
+/// The address of our `__gmon_start__`, which other objects' slots hold.
+pub fn announce() -> usize {
+    entry::__gmon_start__ as *const () as usize
 }
 
 /// Runs our part of a hook: nothing unwinds out of it and `errno` is kept.
-fn shielded(work: impl FnOnce()) {
+/// `None` after a panic, a bug of ours; the objects at hand stay as they are.
+pub fn shielded<T>(work: impl FnOnce() -> T) -> Option<T> {
     let errno = sys::errno();
-    // A panic is a bug of ours; the objects at hand stay as they are.
-    let _ = catch_unwind(AssertUnwindSafe(work));
+    let done = catch_unwind(AssertUnwindSafe(work));
     sys::set_errno(errno);
+    done.ok()
 }
 
 /// An object's `_init` has called `__gmon_start__` and will go on at `caller`.

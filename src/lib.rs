@@ -27,6 +27,8 @@
 //! | [`workspace`] | memory that sweeps use one after the other |
 //! | [`environment`] | settings, `LD_PRELOAD` for children, counting threads |
 //! | [`report`] | what is said of an object, at which level |
+//! | [`api`] | the functions of `include/sopin.h` |
+//! | [`request`] | what the host asks for: sweeps, and copies of the records |
 //! | [`log`] | lines on stderr or in `SOPIN_LOG_FILE` |
 //!
 //! # What is forbidden here, and why
@@ -49,6 +51,7 @@
 
 extern crate std;
 
+mod api;
 mod candidates;
 mod environment;
 mod hooks;
@@ -60,6 +63,7 @@ mod published;
 mod registry;
 mod remap;
 mod report;
+mod request;
 mod sources;
 mod sweep;
 mod workspace;

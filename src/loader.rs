@@ -9,7 +9,7 @@ use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use once_cell::race::OnceNonZeroUsize;
-use std::panic::catch_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use sopin_core::memory::OwnMemory;
 use sopin_core::pages::PageVec;
@@ -119,6 +119,45 @@ pub fn snapshot(objects: &mut PageVec<Loaded>) -> Result<Counters> {
     // SAFETY: the callback gets the type it expects.
     unsafe { iterate(collect, (&raw mut collector).cast()) }.ok_or(Errno(libc::ENOSYS))?;
     collector.failure.map_or(Ok(collector.counters), Err)
+}
+
+/// What became of work that needs the list of objects to stand still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// The work was done.
+    Done,
+    /// The list is another one by now; nothing was done.
+    Changed,
+    /// The loader cannot be asked: it lacks the function, or the process forks.
+    Unavailable,
+}
+
+/// Runs `work` while no object of the list at `counters` can be unloaded: glibc
+/// holds `dl_load_write_lock`, without which `dlclose` unmaps nothing (source:
+/// `_dl_close_worker`), during the callback; musl never unloads. `work` must
+/// neither call the loader nor wait for anybody.
+pub fn while_held(counters: Counters, work: &mut dyn FnMut()) -> Held {
+    struct Work<'a> {
+        counters: Counters,
+        run: &'a mut dyn FnMut(),
+        held: Held,
+    }
+    unsafe extern "C" fn first(info: *mut libc::dl_phdr_info, _: usize, data: *mut c_void) -> c_int {
+        // SAFETY: the loader passes a live info, `data` is the local below.
+        let (work, info) = unsafe { (&mut *data.cast::<Work<'_>>(), &*info) };
+        if counters_of(info) == work.counters {
+            // Nothing may unwind through the loader; half a sweep is a sweep.
+            let _ = catch_unwind(AssertUnwindSafe(|| (work.run)()));
+            work.held = Held::Done;
+        }
+        1
+    }
+    let mut work = Work { counters, run: work, held: Held::Changed };
+    // SAFETY: the callback gets the type it expects.
+    match unsafe { iterate(first, (&raw mut work).cast()) } {
+        Some(_) => work.held,
+        None => Held::Unavailable,
+    }
 }
 
 fn counters_of(info: &libc::dl_phdr_info) -> Counters {

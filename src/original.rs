@@ -11,9 +11,10 @@
 use core::ffi::CStr;
 
 use sopin_core::object::Span;
+use sopin_core::records::Record;
 use sopin_core::store::Identity;
 use sopin_core::sys::{self, Fd};
-use sopin_core::vmas::{FileId, Maps};
+use sopin_core::vmas::{FileId, Maps, Vma};
 
 /// An open file that is the one mapped.
 pub struct Original {
@@ -69,4 +70,25 @@ pub fn unmap_witness(page: Span) {
         // SAFETY: the page is ours and nothing ever refers to it.
         let _ = unsafe { sys::munmap(page.start, page.len()) };
     }
+}
+
+/// An address at which `/proc/self/maps` shows the file that an object was
+/// loaded from: the witness, or a range that still maps it.
+pub fn shown_at(record: &Record, original: FileId, maps: &mut Maps) -> Option<usize> {
+    let is_original = |vma: &Vma| vma.file == original || original == FileId::default();
+    if record.witness != 0 {
+        return Some(record.witness as usize);
+    }
+    let (mut address, end) = (record.start as usize, record.end as usize);
+    while address < end {
+        let vma = maps.file_backed_at_or_after(address).ok()??;
+        if vma.span.start >= end {
+            break;
+        }
+        if is_original(&vma) {
+            return Some(vma.span.start.max(address));
+        }
+        address = vma.span.end;
+    }
+    None
 }

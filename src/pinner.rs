@@ -141,7 +141,7 @@ pub fn sweep_unloaded() {
 
 /// First sweep: reads the settings and prepares for forks. Without settings
 /// nothing may be pinned, and the next sweep tries again.
-fn initialise(guard: &mut Guard) -> sys::Result<()> {
+pub fn initialise(guard: &mut Guard) -> sys::Result<()> {
     if guard.is_initialised {
         return Ok(());
     }

@@ -30,7 +30,7 @@ use crate::workspace::Workspace;
 /// A nap, and how many of them before giving up: 10 seconds, which only a
 /// process that is being debugged thread by thread can reach.
 const NAP_NS: i64 = 50_000;
-const MAX_NAPS: u32 = 200_000;
+pub const MAX_NAPS: u32 = 200_000;
 
 /// A pinned object, or one that is known and was left alone.
 #[derive(Clone, Copy, Default)]
@@ -42,6 +42,8 @@ pub struct Entry {
     /// The file that is mapped there since the sweep, if that is known: that
     /// with inode 0, none, once it is pinned.
     file: Option<FileId>,
+    /// The file that it was loaded from; inode 0 if nothing was replaced.
+    pub original: FileId,
     /// It lives in a namespace that the loader's list does not show us.
     pub in_other_namespace: bool,
     /// The last walk that saw it in the loader's list.
@@ -70,6 +72,11 @@ impl Entry {
     /// An object with that witness page, and that file at its dynamic section.
     pub fn new(witness: Span, dynamic: usize, file: Option<FileId>) -> Self {
         Self { witness, dynamic, file, ..Self::default() }
+    }
+
+    /// The file at its dynamic section.
+    pub const fn file(&self) -> Option<FileId> {
+        self.file
     }
 
     /// Whether another object has taken the place of the one recorded, if this
@@ -171,20 +178,41 @@ pub struct Guard {
 /// or a function of the host called from inside a sweep), or if its owner does
 /// not exist or does not release it.
 pub fn lock() -> Option<Guard> {
-    let signals = sys::SignalsBlocked::new().ok();
+    let mut signals = sys::SignalsBlocked::new().ok();
     for _ in 0..MAX_NAPS {
-        if LOCK.try_lock() {
-            OWNER_PROCESS.store(sys::getpid(), Ordering::Relaxed);
-            OWNER_THREAD.store(sys::gettid(), Ordering::Relaxed);
-            return Some(Guard { signals });
+        match try_lock(&mut signals) {
+            Attempt::Locked(guard) => return Some(guard),
+            Attempt::Never => return None,
+            Attempt::Taken => nap(),
         }
-        let (process, thread) = (OWNER_PROCESS.load(Ordering::Relaxed), OWNER_THREAD.load(Ordering::Relaxed));
-        if process != 0 && process != sys::getpid() || thread == sys::gettid() {
-            return None;
-        }
-        sys::nap(NAP_NS);
     }
     None
+}
+
+/// One attempt to take the lock.
+pub enum Attempt {
+    /// It succeeded.
+    Locked(Guard),
+    /// Another thread has the lock.
+    Taken,
+    /// This thread has it, or one that does not exist.
+    Never,
+}
+
+/// Tries to take the lock once; a guard takes over `signals`.
+pub fn try_lock(signals: &mut Option<sys::SignalsBlocked>) -> Attempt {
+    if LOCK.try_lock() {
+        OWNER_PROCESS.store(sys::getpid(), Ordering::Relaxed);
+        OWNER_THREAD.store(sys::gettid(), Ordering::Relaxed);
+        return Attempt::Locked(Guard { signals: signals.take() });
+    }
+    let (process, thread) = (OWNER_PROCESS.load(Ordering::Relaxed), OWNER_THREAD.load(Ordering::Relaxed));
+    if process != 0 && process != sys::getpid() || thread == sys::gettid() { Attempt::Never } else { Attempt::Taken }
+}
+
+/// Waits a moment for the lock's owner.
+pub fn nap() {
+    sys::nap(NAP_NS);
 }
 
 impl Guard {
@@ -297,6 +325,17 @@ impl State {
     /// What is recorded of the object.
     pub fn recorded(&mut self, headers: usize) -> Option<Entry> {
         self.entries.get_mut(headers).copied()
+    }
+
+    /// What is published of the object.
+    pub fn published(&mut self, headers: usize) -> Option<Record> {
+        let index = self.recorded(headers)?.index;
+        self.records.as_slice().get(index as usize).copied()
+    }
+
+    /// Everything that is published.
+    pub fn all_published(&self) -> &[Record] {
+        self.records.as_slice()
     }
 
     /// Marks the object, if it is recorded, as seen in this walk.

@@ -18,6 +18,9 @@ use crate::sources::Sources;
 use crate::workspace::Workspace;
 
 mod pin;
+mod request;
+
+pub use request::{Verdict, Wanted};
 
 /// How to find the object that the event is about.
 #[derive(Clone, Copy)]

@@ -153,6 +153,7 @@ impl Case {
         let output = directory.join(&build.output);
         let mut command = Command::new("cc");
         command.args(FLAGS).arg("-I").arg(self.sources.join(".."));
+        command.arg("-I").arg(library::checkout().join("include"));
         // Libraries built before are beside the output.
         command.arg("-L").arg(directory);
         if Path::new(&build.output).extension().is_some_and(|e| e == "so") {
@@ -164,7 +165,10 @@ impl Case {
             if source.is_file() {
                 command.arg(source);
             } else {
-                command.arg(argument.replace("{dir}", &directory.to_string_lossy()));
+                let argument = argument.replace("{dir}", &directory.to_string_lossy());
+                // Without a library the compiler says so.
+                let library = library::path().unwrap_or_else(|_| PathBuf::from("libsopin.so"));
+                command.arg(argument.replace("{lib}", &library.to_string_lossy()));
             }
         }
         if let Some(parent) = output.parent() {

@@ -13,7 +13,7 @@ use sopin_core::vmas::{FileId, Maps, Vma};
 use super::{Sweep, file_at, no_maps, no_memory};
 use crate::candidates::{self, Candidate, Stores};
 use crate::loader::Loaded;
-use crate::original::Original;
+use crate::original;
 use crate::registry::{Account, Entry};
 use crate::remap::{self, Outcome};
 use crate::report::{self, Report};
@@ -21,16 +21,30 @@ use crate::sources;
 use crate::workspace::Workspace;
 
 impl Sweep<'_> {
-    /// Pins one object, records and reports it.
+    /// Pins one object, records and reports it. What is left of one that was
+    /// pinned in part is tried again.
     pub(super) fn pin(&mut self, candidate: &Candidate, stores: Stores, maps: &mut Maps) -> Result<(), Cause> {
         let begin = sys::monotonic_ns();
-        // Room for the record first: what is pinned must not be forgotten.
+        let headers = candidate.loaded.headers;
+        let earlier = self.guard.recorded(headers).zip(self.guard.published(headers));
         let mut account = Account { span: candidate.object.span, ..Account::default() };
-        self.record(&candidate.loaded, Entry::default(), &account)?;
+        if earlier.is_none() {
+            // Room for the record first: what is pinned must not be forgotten.
+            self.record(&candidate.loaded, Entry::default(), &account)?;
+        }
+        let (earlier, published) = earlier.unwrap_or_default();
         maps.file_backed_in(candidate.object.span, &mut self.work.vmas).map_err(no_maps)?;
-        let Some(lowest) = self.work.vmas.first().copied() else {
+        let was_pinned = earlier.original != FileId::default();
+        if was_pinned {
+            // The rest maps copies of ours.
+            self.work.vmas.retain(|vma| vma.file == earlier.original);
+        }
+        let lowest = match self.work.vmas.first().copied() {
+            Some(lowest) => lowest,
+            // The program has remapped what was left.
+            None if was_pinned => Vma::default(),
             // The vDSO, or an object that the program has remapped.
-            return self.record_untouched(candidate, Reached::NoFile, maps);
+            None => return self.record_untouched(candidate, Reached::NoFile, maps),
         };
         let path_len = self.read_path(&candidate.loaded, lowest.span.start, maps);
         let state = &mut *self.guard;
@@ -56,22 +70,36 @@ impl Sweep<'_> {
         // no writable range. A store entry is a copy of the file that is mapped.
         let outcome = unsafe { remap::replace(self.memory, path, replacements, shared.as_ref()) };
         let has_moved = outcome.read_only_failure.is_none() && replacements.iter().any(sources::is_text);
-        let witness = original.filter(|_| has_moved).map(Original::keep_witness);
+        let witness = match original.filter(|_| has_moved) {
+            Some(original) => {
+                original::unmap_witness(earlier.witness);
+                original.keep_witness()
+            }
+            None => earlier.witness,
+        };
         let dynamic = candidate.object.dynamic.start;
-        let entry = Entry::new(witness.unwrap_or_default(), dynamic, file_since(dynamic, vmas, replacements, &outcome));
+        let file = if was_pinned && !replacements.iter().any(|range| range.span.contains(dynamic)) {
+            earlier.file()
+        } else {
+            file_since(dynamic, vmas, replacements, &outcome)
+        };
+        let mut entry = Entry::new(witness, dynamic, file);
+        entry.original = if was_pinned { earlier.original } else { lowest.file };
         let micros = (sys::monotonic_ns() - begin) / 1000;
         let report = Report { outlook, outcome, modified, micros };
-        account.bytes = outcome.bytes;
+        account.bytes = published.bytes as usize + outcome.bytes;
         (account.reached, account.cause) = report.reached(self.guard.settings.mode);
         self.record(&candidate.loaded, entry, &account)?;
-        report::pinned(&mut self.guard, path_len, &report);
+        if outcome.bytes != 0 || published.reached() != Some(account.reached) {
+            report::pinned(&mut self.guard, path_len, &report);
+        }
         Ok(())
     }
 
     /// Reads the path of the file mapped at `address` into the path buffer,
     /// with a NUL behind it; its length. If the mappings do not tell it the
     /// loader's name has to do.
-    fn read_path(&mut self, loaded: &Loaded, address: usize, maps: &mut Maps) -> usize {
+    pub(super) fn read_path(&mut self, loaded: &Loaded, address: usize, maps: &mut Maps) -> usize {
         let buffer = &mut self.guard.path_buffer;
         let room = buffer.len() - 1;
         let path = buffer.get_mut(..room).unwrap_or_default();

@@ -155,7 +155,8 @@ impl Maps {
         }
     }
 
-    fn file_backed_at_or_after(&mut self, address: usize) -> Result<Option<Vma>> {
+    /// The file-backed VMA that contains `address`, or the next one.
+    pub fn file_backed_at_or_after(&mut self, address: usize) -> Result<Option<Vma>> {
         if matches!(self.source, Source::Query) {
             match self.query(address, QUERY_COVERING_OR_NEXT | QUERY_FILE_BACKED, None) {
                 Ok(answer) => return Ok(Some(vma_of_answer(&answer))),
