@@ -4,6 +4,8 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use crate::output::shown;
+
 /// Exit status of the command. `sopin run` ends with that of the program it
 /// runs, and uses 125 and above for its own failures, as env(1) does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +47,7 @@ pub struct Failure {
 impl Failure {
     /// A failure whose reason tells what to do.
     pub fn new(exit: Exit, thing: impl fmt::Display, reason: impl fmt::Display) -> Self {
-        Self { exit, thing: thing.to_string(), reason: reason.to_string(), way_out: String::new() }
+        Self { exit, thing: shown(&thing.to_string()), reason: reason.to_string(), way_out: String::new() }
     }
 
     /// The same, with what to do about it.

@@ -36,8 +36,20 @@ pub fn error(failure: &Failure) {
 }
 
 /// Prints `sopin: warning: <thing>: <reason>`.
-pub fn warn(warning: impl Display) {
-    line(DOUBTFUL, "warning: ", &warning);
+pub fn warn(thing: impl Display, reason: impl Display) {
+    line(DOUBTFUL, "warning: ", &format_args!("{}: {reason}", shown(&thing.to_string())));
+}
+
+/// A name as it can be shown on one line of a terminal, whatever is in it.
+pub fn shown(name: &str) -> String {
+    if name.is_empty() {
+        return "''".to_owned();
+    }
+    let mut shown = String::with_capacity(name.len());
+    for character in name.chars() {
+        if character.is_control() { shown.extend(character.escape_default()) } else { shown.push(character) }
+    }
+    shown
 }
 
 fn line(style: Style, kind: &str, text: &dyn Display) {

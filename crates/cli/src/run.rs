@@ -88,10 +88,10 @@ pub fn run(arguments: &RunArgs) -> Result<Exit, Failure> {
         is_welcome(&chain, &list, inherited.as_deref())
     })?;
     if let Some(other) = preload::other_build(&list, &library) {
-        output::warn(format_args!(
-            "{}: another build of the library is in LD_PRELOAD, so everything will be pinned twice; remove it from there",
-            other.display()
-        ));
+        output::warn(
+            other.display(),
+            "another build of the library is in LD_PRELOAD, so everything will be pinned twice; remove it from there",
+        );
     }
     let mut changes: Vec<_> = arguments.variables().collect();
     if is_welcome {
@@ -105,7 +105,7 @@ pub fn run(arguments: &RunArgs) -> Result<Exit, Failure> {
 
 fn warn_of_obstacles(chain: &Chain, library: &Library) -> Result<(), Failure> {
     for (path, obstacle) in chain.obstacles(library.elf()?.machine) {
-        output::warn(format_args!("{}: {obstacle}; it runs without sopin", path.display()));
+        output::warn(path.display(), format_args!("{obstacle}; it will not be protected"));
     }
     Ok(())
 }
@@ -121,11 +121,11 @@ fn is_welcome(chain: &Chain, list: &OsStr, inherited: Option<&OsStr>) -> Result<
     }
     let refusal = trial::is_fatal(path, loader, list, inherited);
     if let Some(reason) = &refusal {
-        output::warn(format_args!(
-            "{}: its loader, {}, refuses libsopin.so: {reason}; it runs without sopin",
+        let loader = loader.display();
+        output::warn(
             path.display(),
-            loader.display()
-        ));
+            format_args!("its loader, {loader}, refuses libsopin.so: {reason}; it will not be protected"),
+        );
     }
     Ok(refusal.is_none())
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{Answer, FileInChain};
-use crate::output::{BAD, DOUBTFUL, GOOD};
+use crate::output::{BAD, DOUBTFUL, GOOD, shown};
 use crate::program::chain::SHELL;
 
 /// A line for the verdict and lines of facts, each with its kind in front.
@@ -13,12 +13,12 @@ impl fmt::Display for Page<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Answer { command, engages, files, obstacles, trial, complaints, library, .. } = self.0;
         let (style, verdict) = if *engages { (GOOD, "would be protected") } else { (BAD, "would not be protected") };
-        writeln!(f, "{command}: {style}{verdict}{style:#}")?;
+        writeln!(f, "{}: {style}{verdict}{style:#}", shown(command))?;
         for file in files {
             writeln!(f, "  file     {file}")?;
         }
         for obstacle in obstacles {
-            writeln!(f, "  {BAD}because{BAD:#}  {}: {}", obstacle.thing, obstacle.reason)?;
+            writeln!(f, "  {BAD}because{BAD:#}  {}: {}", shown(&obstacle.thing), obstacle.reason)?;
         }
         if let Some(trial) = trial {
             if trial.objects.contains(library) {
@@ -27,7 +27,7 @@ impl fmt::Display for Page<'_> {
                 writeln!(f, "  loader   maps {} objects", trial.objects.len())?;
             }
             for message in &trial.messages {
-                writeln!(f, "  loader   says: {message}")?;
+                writeln!(f, "  loader   says: {}", shown(message))?;
             }
         }
         for complaint in complaints {
@@ -40,15 +40,18 @@ impl fmt::Display for Page<'_> {
 impl fmt::Display for FileInChain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Script { path, interpreter, argument: None } => write!(f, "{path}: script for {interpreter}"),
-            Self::Script { path, interpreter, argument: Some(argument) } => {
-                write!(f, "{path}: script for {interpreter} {argument}")
+            Self::Script { path, interpreter, argument } => {
+                write!(f, "{}: script for {}", shown(path), shown(interpreter))?;
+                argument.as_ref().map_or(Ok(()), |argument| write!(f, " {}", shown(argument)))
             }
-            Self::ShellScript { path } => write!(f, "{path}: script without #!, for {SHELL}"),
-            Self::Program { path, machine, loader: Some(loader) } => {
-                write!(f, "{path}: program for {machine}, loaded by {loader}")
+            Self::ShellScript { path } => write!(f, "{}: script without #!, for {SHELL}", shown(path)),
+            Self::Program { path, machine, loader } => {
+                write!(f, "{}: program for {machine}, ", shown(path))?;
+                match loader {
+                    Some(loader) => write!(f, "loaded by {}", shown(loader)),
+                    None => write!(f, "without loader"),
+                }
             }
-            Self::Program { path, machine, loader: None } => write!(f, "{path}: program for {machine}, without loader"),
         }
     }
 }

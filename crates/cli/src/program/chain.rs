@@ -167,13 +167,8 @@ impl Chain {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => (Kind::Unreadable, None),
             Err(error) => return Err(failure(&error)),
             Ok((file, bytes)) if elf::is_elf(&bytes) => {
-                let elf = elf::read(file).map_err(|reason| {
-                    Failure::new(
-                        Exit::CannotExecute,
-                        path.display(),
-                        format!("no ELF file that can be executed: {reason}"),
-                    )
-                })?;
+                let elf =
+                    elf::read(file).map_err(|reason| Failure::new(Exit::CannotExecute, path.display(), reason))?;
                 (Kind::Program(elf), self.after_env(&path, env)?)
             }
             Ok((_, bytes)) => match script::header(&bytes) {

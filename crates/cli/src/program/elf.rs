@@ -64,10 +64,9 @@ pub fn read(file: File) -> Result<Elf, String> {
     let found = match FileKind::parse(&data) {
         Ok(FileKind::Elf32) => facts::<FileHeader32<Endianness>, _>(&data),
         Ok(FileKind::Elf64) => facts::<FileHeader64<Endianness>, _>(&data),
-        Ok(_) => return Err("no ELF file".to_owned()),
-        Err(error) => Err(error),
+        Ok(_) | Err(_) => return Err("not a valid ELF file".to_owned()),
     };
-    found.map_err(|error| error.to_string())
+    found.map_err(|error| format!("not a valid ELF file: {error}"))
 }
 
 fn facts<'data, Header, Data>(data: Data) -> Result<Elf, object::read::Error>

@@ -1,15 +1,23 @@
 //! Support shared by the tests of the command.
 //!
 //! Human-readable output is compared with snapshots (`snapbox`): `[..]` in one
-//! stands for anything on a line, `...` for any lines. `SNAPSHOTS=overwrite cargo
-//! test` writes them anew; read the difference before committing it.
+//! stands for anything on a line, `...` for any lines, `[ROOT]` for the directory of
+//! an [`Installation`]. `SNAPSHOTS=overwrite cargo test` writes them anew; read the
+//! difference before committing it.
 
 #![allow(dead_code, reason = "every test binary uses its own part of this module")]
 
-use std::fs;
+use std::ffi::OsStr;
+use std::fs::{self, Permissions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::{env, process};
 
 use snapbox::cmd::Command;
+use snapbox::{Assert, Redactions};
+use tempfile::TempDir;
 
 /// The command as cargo has built it, with an environment that decides nothing
 /// for it: no `SOPIN_*`, no `LD_PRELOAD`, no store.
@@ -20,13 +28,18 @@ pub fn sopin() -> Command {
 /// A command without what the tester's environment says to sopin, and with the
 /// store off.
 pub fn clean(command: Command) -> Command {
-    let variables = std::env::vars_os().map(|(name, _)| name);
-    let ours = variables.filter(|name| name.as_encoded_bytes().starts_with(b"SOPIN_"));
-    ours.fold(command, Command::env_remove)
-        .env_remove("LD_PRELOAD")
-        .env_remove("NO_COLOR")
-        .env("SOPIN_STORE", "off")
-        .env("LC_ALL", "C")
+    unset().fold(command, Command::env_remove).env("SOPIN_STORE", "off").env("LC_ALL", "C")
+}
+
+/// The same for a command that is not only run to its end.
+pub fn clean_process(command: &mut process::Command) -> &mut process::Command {
+    unset().fold(command, process::Command::env_remove).env("SOPIN_STORE", "off").env("LC_ALL", "C")
+}
+
+fn unset() -> impl Iterator<Item = String> {
+    let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let ours = names.filter(|name| name.starts_with("SOPIN_") && name != "SOPIN_TEST_LIBRARY");
+    ours.chain(["LD_PRELOAD", "LD_LIBRARY_PATH", "NO_COLOR", "CLICOLOR_FORCE"].map(str::to_owned))
 }
 
 /// `libsopin.so` as `make` has built it, or the one that `SOPIN_TEST_LIBRARY` names.
@@ -35,22 +48,114 @@ pub fn clean(command: Command) -> Command {
 /// When there is none.
 pub fn library() -> PathBuf {
     let built = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/release/libsopin.so");
-    let path = std::env::var_os("SOPIN_TEST_LIBRARY").map_or_else(|| built.into(), PathBuf::from);
+    let path = env::var_os("SOPIN_TEST_LIBRARY").map_or_else(|| built.into(), PathBuf::from);
     path.canonicalize().unwrap_or_else(|error| panic!("{}: {error}; run `make build`", path.display()))
 }
 
-/// An installation of the command and the library of its own: `bin/sopin` and
-/// `lib/libsopin.so` below a directory.
-///
-/// # Panics
-/// When the files cannot be copied.
-pub fn install(prefix: &Path) -> PathBuf {
-    let command = prefix.join("bin/sopin");
-    for (from, to) in
-        [(Path::new(env!("CARGO_BIN_EXE_sopin")), &command), (&library(), &prefix.join("lib/libsopin.so"))]
-    {
-        fs::create_dir_all(to.parent().unwrap()).unwrap();
-        fs::copy(from, to).unwrap();
+/// An installation of the command and the library of its own, with room for files
+/// of the test, open to every user.
+pub struct Installation {
+    root: TempDir,
+}
+
+impl Installation {
+    /// `bin/sopin` and `lib/libsopin.so`.
+    pub fn new() -> Self {
+        Self::with_library_in("lib")
     }
-    command
+
+    /// With the library in another directory below the root.
+    pub fn with_library_in(directory: &str) -> Self {
+        let installation = Self::without_library();
+        installation.copy(&library(), &format!("{directory}/libsopin.so"));
+        installation
+    }
+
+    /// The command alone.
+    pub fn without_library() -> Self {
+        let installation = Self { root: tempfile::tempdir().unwrap() };
+        fs::set_permissions(installation.root.path(), Permissions::from_mode(0o755)).unwrap();
+        installation.copy(Path::new(env!("CARGO_BIN_EXE_sopin")), "bin/sopin");
+        installation
+    }
+
+    /// A file or directory below the root.
+    pub fn path(&self, below: &str) -> PathBuf {
+        self.root.path().join(below)
+    }
+
+    /// The library's path, as text.
+    pub fn library(&self) -> String {
+        self.path("lib/libsopin.so").into_os_string().into_string().unwrap()
+    }
+
+    /// Copies an executable file.
+    pub fn copy(&self, from: &Path, to: &str) -> PathBuf {
+        self.install(from.as_os_str(), &[], to, 0o755)
+    }
+
+    /// Writes an executable file.
+    pub fn script(&self, name: &str, text: &str) -> PathBuf {
+        self.file(name, text.as_bytes(), 0o755)
+    }
+
+    /// Writes a file.
+    pub fn file(&self, name: &str, bytes: &[u8], mode: u32) -> PathBuf {
+        self.install("/dev/stdin".as_ref(), bytes, name, mode)
+    }
+
+    /// Another process does the writing. What this one has open for writing, a
+    /// test in another thread that forks right now would have open too, and a file
+    /// that is open for writing cannot be executed (`ETXTBSY`).
+    fn install(&self, from: &OsStr, input: &[u8], to: &str, mode: u32) -> PathBuf {
+        let to = self.path(to);
+        let mut command = process::Command::new("install");
+        command.args(["-D", "-m", &format!("{mode:o}")]).arg(from).arg(&to).stdin(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        assert!(child.wait().unwrap().success(), "{command:?}");
+        to
+    }
+
+    /// A program that prints `ran` and exits with 42.
+    pub fn program(&self, name: &str, compiler: &str, flags: &[&str]) -> PathBuf {
+        self.compile(name, "#include <stdio.h>\nint main(void) { puts(\"ran\"); return 42; }\n", compiler, flags)
+    }
+
+    /// Compiles C.
+    pub fn compile(&self, name: &str, source: &str, compiler: &str, flags: &[&str]) -> PathBuf {
+        let (from, to) = (self.file(&format!("{name}.c"), source.as_bytes(), 0o644), self.path(name));
+        let mut command = process::Command::new(compiler);
+        let status = command.arg("-o").arg(&to).arg(from).args(flags).status().unwrap();
+        assert!(status.success(), "{command:?}: {status}");
+        to
+    }
+
+    /// The command, in the root directory, with the root's path shown as `[ROOT]` in
+    /// snapshots.
+    pub fn sopin(&self) -> Command {
+        self.command(self.path("bin/sopin"))
+    }
+
+    /// Another command, in the same way.
+    pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut redactions = Redactions::new();
+        redactions.insert("[ROOT]", self.root.path().to_path_buf()).unwrap();
+        let assert = Assert::new().action_env(snapbox::assert::DEFAULT_ACTION_ENV).redact_with(redactions);
+        // A backslash is an escape here, not a Windows path.
+        let assert = assert.normalize_paths(false);
+        clean(Command::new(program)).current_dir(self.root.path()).with_assert(assert)
+    }
+}
+
+/// Why this machine cannot run a test that needs these programs, or root.
+pub fn missing(needs: &[&str]) -> Option<String> {
+    needs.iter().find_map(|need| match *need {
+        "root" => (!rustix::process::geteuid().is_root()).then(|| "not root".to_owned()),
+        program => {
+            let path = env::var_os("PATH").unwrap_or_default();
+            let is_there = env::split_paths(&path).any(|directory| directory.join(program).is_file());
+            (!is_there).then(|| format!("no program {program}"))
+        }
+    })
 }
