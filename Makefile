@@ -30,7 +30,7 @@ demo: build ## a busy gunicorn while its shared objects are rewritten, without a
 test: build environments ## run every test against the release build
 	PATH="$$PATH:$(CURDIR)/target/test-python/bin" $(CARGO) test --workspace --no-fail-fast
 
-bench: build environments ## measure what protection costs; also written to target/bench.md
+bench: build environments ## measure what protection costs; writes docs/benchmarks.* and README's table
 	$(CARGO) bench --bench cost
 
 rewriters: build environments ## try everything that rewrites shared objects; makes docs/rewriters.md anew

@@ -1,48 +1,46 @@
-//! What protection costs, as ratios against the same work without it in the
-//! same run. Prints a Markdown table and writes it to target/bench.md. Nothing
-//! here fails because something was slow: the table says what the targets are.
+//! What protection costs, against the same work without it and against what else
+//! one could do, in the same run. Nothing here fails because something was slow:
+//! the page says what the targets are.
 //!
-//! Arguments select workloads: `cargo bench --bench cost -- start calls`.
+//! `cargo bench --bench cost` measures everything, and writes docs/benchmarks.json
+//! and what is made from it; `cargo bench --bench cost -- start imports` measures
+//! some of it and only prints.
 
-mod measure;
-mod workloads;
+mod circumstances;
+mod gunicorn;
+mod http;
+mod imports;
+mod load;
+mod memory;
+mod page;
+mod rounds;
+mod run;
+mod serving;
+mod site;
+mod small;
 
 use std::env;
-use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
-use measure::{ByMode, MODES, Mode};
+use page::{Results, Section};
+use site::Site;
 
-/// A row of the table.
-pub struct Row {
-    /// What was measured, with its unit.
-    pub what: String,
-    /// By mode: the number as people read it.
-    pub cells: ByMode<String>,
-    /// What is to be reached, and whether it was; or nothing.
-    pub target: String,
-}
+/// Measures one kind of work.
+type Measure = fn(&Site) -> Result<Section, String>;
 
-impl Row {
-    /// A row whose protected cells show the number and its ratio to native.
-    fn with_ratios(what: &str, unit: &str, rounds: &measure::Rounds, target: String) -> Self {
-        let number = |mode| format!("{:.3}", rounds.median(mode));
-        let ratio = |mode| format!("{} ({:.3}x)", number(mode), rounds.ratio(mode));
-        Self {
-            what: format!("{what}, {unit}"),
-            cells: MODES.map(|mode| if mode == Mode::Native { number(mode) } else { ratio(mode) }),
-            target,
-        }
-    }
-}
-
-/// `relocated <= 1.02: met` or the like.
-fn target(what: &str, number: f64, limit: f64) -> String {
-    let verdict = if number <= limit { "met" } else { "missed" };
-    format!("{what} at most {limit}: {number:.3}, {verdict}")
-}
+/// Every kind of work, by the name that selects it.
+const ALL: [(&str, Measure); 8] = [
+    ("start", small::start),
+    ("calls", small::calls),
+    ("libraries", small::libraries),
+    ("imports", imports::scientific),
+    ("small-imports", imports::small),
+    ("memory", serving::small),
+    ("scientific-memory", serving::scientific),
+    ("service", load::service),
+];
 
 fn main() -> ExitCode {
     match measure_everything() {
@@ -60,29 +58,37 @@ fn measure_everything() -> Result<(), String> {
         env::var_os("SOPIN_TEST_LIBRARY").map_or_else(|| checkout.join("target/release/libsopin.so"), Into::into);
     let library =
         library.canonicalize().map_err(|error| format!("{}: {error}; run `make build`", library.display()))?;
-    let bench = workloads::Bench::new(checkout, library)?;
 
     // cargo adds --bench to what the user asked for.
     let wanted: Vec<String> = env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
-    let mut rows = Vec::new();
-    for (name, measure) in workloads::ALL {
+    if let Some(unknown) = wanted.iter().find(|wanted| ALL.iter().all(|(name, _)| name != wanted)) {
+        let names: Vec<_> = ALL.iter().map(|(name, _)| *name).collect();
+        return Err(format!("{unknown:?} is none of {}", names.join(", ")));
+    }
+    let site = Site::new(checkout, library)?;
+    let mut sections = Vec::new();
+    for (name, measure) in ALL {
         if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
-            rows.extend(measure(&bench)?);
+            eprintln!("bench: {name}");
+            let section = measure(&site)?;
+            println!("{}", page::table(&section));
+            sections.push(section);
         }
     }
-    let table = render(&rows);
-    print!("{table}");
-    let output = checkout.join("target/bench.md");
-    fs::write(&output, table).map_err(|error| format!("{}: {error}", output.display()))
+    let results = Results { circumstances: circumstances::circumstances(&site), sections };
+    if wanted.is_empty() { publish(checkout, &results) } else { Ok(()) }
 }
 
-fn render(rows: &[Row]) -> String {
-    let mut table = String::from(
-        "| what | native | off | relocated | full (memfd) | full (store) | target |\n|---|---|---|---|---|---|---|\n",
-    );
-    for Row { what, cells, target } in rows {
-        // Writing to a String cannot fail.
-        let _ = writeln!(table, "| {what} | {} | {target} |", cells.join(" | "));
+/// Writes the numbers, and all that is made from them.
+fn publish(checkout: &Path, results: &Results) -> Result<(), String> {
+    let write = |file: &str, text: String| {
+        let file = checkout.join(file);
+        fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))
+    };
+    let numbers = serde_json::to_string_pretty(results).map_err(|error| error.to_string())?;
+    write(page::RESULTS, format!("{numbers}\n"))?;
+    for (file, text) in page::documents(checkout, results)? {
+        write(file, text)?;
     }
-    table
+    Ok(())
 }

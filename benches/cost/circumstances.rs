@@ -1,0 +1,68 @@
+//! On what machine, when, and of what the numbers are: enough to judge them,
+//! nothing that names anybody's machine.
+
+use std::fs;
+use std::process::Command;
+
+use crate::site::Site;
+
+/// Pairs of words for people; what cannot be found out is left out.
+pub fn circumstances(site: &Site) -> Vec<(String, String)> {
+    let all = [
+        ("processor", processor()),
+        ("memory", memory()),
+        ("kernel", kernel()),
+        ("C library", said("getconf", &["GNU_LIBC_VERSION"])),
+        ("Python", python(site)),
+        (
+            "file system of objects and store",
+            said("stat", &["--file-system", "--format=%T", &site.stores().to_string_lossy()]),
+        ),
+        ("sopin", Some(sopin(site))),
+        ("measured", said("date", &["--utc", "+%Y-%m-%d"])),
+    ];
+    all.into_iter().filter_map(|(what, value)| Some((what.to_owned(), value?))).collect()
+}
+
+fn processor() -> Option<String> {
+    let known = fs::read_to_string("/proc/cpuinfo").ok()?;
+    let model = known.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "))?.1;
+    let count = std::thread::available_parallelism().ok()?;
+    let shared = if known.contains(" hypervisor") { ", virtual" } else { "" };
+    Some(format!("{model}, {count} logical cores{shared}"))
+}
+
+fn memory() -> Option<String> {
+    let known = fs::read_to_string("/proc/meminfo").ok()?;
+    let kib: u64 = known.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok()?;
+    Some(format!("{} GiB", (kib + (1 << 19)) >> 20))
+}
+
+/// `Linux 6.18`, without what its builder has added.
+fn kernel() -> Option<String> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
+    let version = release.split(|character: char| character != '.' && !character.is_ascii_digit()).next()?;
+    Some(format!("Linux {version}"))
+}
+
+fn python(site: &Site) -> Option<String> {
+    const ASK: &str = "import platform, numpy, scipy, pandas, sqlalchemy
+print(platform.python_version(), *(f'{module.__name__} {module.__version__}'
+      for module in (numpy, scipy, pandas, sqlalchemy)), sep=', ')";
+    let python = site.checkout.join("target/test-python/bin/python");
+    said(&python.to_string_lossy(), &["-c", ASK])
+}
+
+fn sopin(site: &Site) -> String {
+    let checkout = site.checkout.to_string_lossy();
+    let commit = said("git", &["-C", &checkout, "describe", "--always", "--dirty"]);
+    let commit = commit.map(|commit| format!(", {commit}")).unwrap_or_default();
+    format!("{}{commit}", env!("CARGO_PKG_VERSION"))
+}
+
+/// What a program prints.
+fn said(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    (output.status.success() && !text.is_empty()).then_some(text)
+}

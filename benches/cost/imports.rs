@@ -1,0 +1,133 @@
+//! Importing Python packages: what protection costs a start, and its memory.
+
+use std::fs;
+
+use crate::memory;
+use crate::page::{Column, Compared, Section, Variant, quantile_of_sorted};
+use crate::rounds::interleave;
+use crate::run::{self, Held};
+use crate::site::Site;
+
+const VARIANTS: [Variant; 9] = [
+    Variant::Native,
+    Variant::Empty,
+    Variant::Floor,
+    Variant::Relocated,
+    Variant::Warm,
+    Variant::Cold,
+    Variant::Memfd,
+    Variant::Anonymous,
+    Variant::Replaced,
+];
+const SCIENTIFIC_ROUNDS: usize = 9;
+const SMALL_ROUNDS: usize = 15;
+const LOG_ROUNDS: usize = 1;
+
+/// What a data-serving Python process imports.
+///
+/// # Errors
+/// When a program fails.
+pub fn scientific(site: &Site) -> Result<Section, String> {
+    let mut section = importing(site, "scientific", SCIENTIFIC_ROUNDS, 150)?;
+    section.title = format!("Importing numpy, scipy, pandas and SQLAlchemy, {}", section.title);
+    for column in &mut section.columns {
+        match column.what.as_str() {
+            "CPU" => {
+                column.add_target(Variant::Warm, Compared::Ratio, 1.012);
+                column.summary = Some("importing numpy, scipy, pandas, SQLAlchemy: CPU".to_owned());
+            }
+            "elapsed" => column.add_target(Variant::Cold, Compared::Extra, 150.0),
+            "memory" => {
+                column.add_target(Variant::Warm, Compared::Extra, 4.0);
+                column.summary = Some("the same: memory".to_owned());
+            }
+            _ => {}
+        }
+    }
+    section.columns.push(time_per_object(site)?);
+    Ok(section)
+}
+
+/// What a small web service imports.
+///
+/// # Errors
+/// When a program fails.
+pub fn small(site: &Site) -> Result<Section, String> {
+    let mut section = importing(site, "app", SMALL_ROUNDS, 15)?;
+    section.title = format!("Importing a small Flask and SQLAlchemy service, {}", section.title);
+    if let Some(cpu) = section.columns.first_mut() {
+        cpu.summary = Some("importing a small Flask service: CPU".to_owned());
+    }
+    Ok(section)
+}
+
+/// Imports `module`, which must bring at least this many objects.
+fn importing(site: &Site, module: &str, rounds: usize, least: usize) -> Result<Section, String> {
+    site.copy_packages()?;
+    let mut objects = 0;
+    let mut distinct_known = true;
+    let [cpu, elapsed, memory, pages] = interleave(site, &VARIANTS, rounds, |variant| {
+        let held = Held::start(site.python(variant)?.arg(site.program("importing.py")).arg(module))?;
+        let text = memory::text_of(held.pid(), &site.stores())?;
+        if variant == Variant::Native {
+            objects = text.files;
+            if objects < least {
+                return Err(format!("{module} brings {objects} objects only"));
+            }
+        }
+        text.check(variant, least)?;
+        let memory = memory::of(&[held.pid()], &site.stores())?;
+        distinct_known &= memory.distinct.is_some();
+        let elapsed = held.took;
+        let cpu = held.end()?;
+        Ok([
+            1e3 * cpu.as_secs_f64(),
+            1e3 * elapsed.as_secs_f64(),
+            memory.proportional,
+            memory.distinct.unwrap_or_default(),
+        ])
+    })?;
+    let mut columns = vec![
+        Column::new("CPU", "ms", Compared::Ratio, cpu.cells()),
+        Column::new("elapsed", "ms", Compared::Extra, elapsed.cells()),
+        Column::new("memory", "MiB", Compared::Extra, memory.cells()),
+    ];
+    if distinct_known {
+        columns.push(Column::new("pages", "MiB", Compared::Extra, pages.cells()));
+    }
+    Ok(Section {
+        title: format!("{objects} objects"),
+        about: "CPU is user and system time of the whole process; elapsed is from before its start to after the last \
+            import; memory is that of the process then."
+            .to_owned(),
+        rounds,
+        columns,
+    })
+}
+
+/// What the library itself says at `SOPIN_LOG=info`, one number for each object.
+fn time_per_object(site: &Site) -> Result<Column, String> {
+    let log = site.built("sopin.log");
+    let variants = [Variant::Relocated, Variant::Warm, Variant::Cold, Variant::Memfd];
+    let [median] = interleave(site, &variants, LOG_ROUNDS, |variant| {
+        // The library appends.
+        let _ = fs::remove_file(&log);
+        let mut command = site.python(variant)?;
+        command.env("SOPIN_LOG", "info").env("SOPIN_LOG_FILE", &log);
+        run::run(command.arg(site.program("importing.py")).arg("scientific"))?;
+        let lines = fs::read_to_string(&log).map_err(|error| format!("{}: {error}", log.display()))?;
+        let mut took: Vec<f64> = lines.lines().filter_map(microseconds).collect();
+        if took.is_empty() {
+            return Err(format!("no line of {} says how long an object took", log.display()));
+        }
+        took.sort_by(f64::total_cmp);
+        Ok([quantile_of_sorted(&took, 0.5)])
+    })?;
+    Ok(Column::new("in sopin, median object", "µs", Compared::No, median.cells()))
+}
+
+/// `31` of `libsopin: PATH: full, 24576 bytes, 31 us`.
+fn microseconds(line: &str) -> Option<f64> {
+    let (before, _) = line.split_once(" us")?;
+    before.rsplit(' ').next()?.parse().ok()
+}

@@ -1,0 +1,133 @@
+//! gunicorn under load: throughput and latency. All variants' services run side
+//! by side, and one after the other is asked.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::gunicorn::{Gunicorn, SHOP, Workers, worker_of};
+use crate::http::Client;
+use crate::page::{Column, Compared, Section, Variant, quantile_of_sorted};
+use crate::rounds::interleave;
+use crate::site::Site;
+
+const VARIANTS: [Variant; 6] =
+    [Variant::Native, Variant::Empty, Variant::Warm, Variant::Memfd, Variant::Anonymous, Variant::Replaced];
+const WORKERS: usize = 2;
+const CLIENTS_PER_WORKER: usize = 2;
+const ROUNDS: usize = 8;
+const WINDOW: Duration = Duration::from_millis(1500);
+const CONNECTION_ATTEMPTS: usize = 1000;
+
+/// Requests answered in one window.
+struct Load {
+    per_second: f64,
+    /// Of workers and master, for each request, in milliseconds.
+    cpu: f64,
+    /// In milliseconds, sorted.
+    latencies: Vec<f64>,
+}
+
+/// Throughput and latency of a small web service.
+///
+/// # Errors
+/// When a service does not start, or an answer is wrong.
+pub fn service(site: &Site) -> Result<Section, String> {
+    site.copy_packages()?;
+    let mut services = BTreeMap::new();
+    for variant in VARIANTS {
+        // Once before, so that the store is warm.
+        if variant == Variant::Warm {
+            Gunicorn::start(site, variant, SHOP, Workers::Threads(CLIENTS_PER_WORKER), WORKERS)?;
+        }
+        let gunicorn = Gunicorn::start(site, variant, SHOP, Workers::Threads(CLIENTS_PER_WORKER), WORKERS)?;
+        services.insert(variant, gunicorn);
+        site.settle(variant)?;
+    }
+    let [throughput, cpu, half, most, nearly_all] = interleave(site, &VARIANTS, ROUNDS, |variant| {
+        let Load { per_second, cpu, latencies } = load(&services[&variant])?;
+        let quantile = |part| quantile_of_sorted(&latencies, part);
+        Ok([per_second, cpu, quantile(0.5), quantile(0.99), quantile(0.999)])
+    })?;
+    Ok(Section {
+        title: "Serving requests with gunicorn".to_owned(),
+        about: format!(
+            "The small Flask and SQLAlchemy service with {WORKERS} `gthread` workers; {} clients, {CLIENTS_PER_WORKER} for each \
+             worker, keep their connections and ask as fast as they are answered, for {} s a round. The clients run on the same \
+             cores. CPU is that of master and workers.",
+            WORKERS * CLIENTS_PER_WORKER,
+            WINDOW.as_secs_f64()
+        ),
+        rounds: ROUNDS,
+        columns: vec![
+            Column::new("requests per second", "", Compared::Ratio, throughput.cells()),
+            Column::new("CPU of a request", "ms", Compared::Ratio, cpu.cells()).in_summary("a request to it: CPU"),
+            Column::new("p50", "ms", Compared::Ratio, half.cells()),
+            Column::new("p99", "ms", Compared::Ratio, most.cells()).in_summary("the same: 99 % are answered within"),
+            Column::new("p99.9", "ms", Compared::Ratio, nearly_all.cells()),
+        ],
+    })
+}
+
+/// Asks for the length of a window.
+fn load(gunicorn: &Gunicorn) -> Result<Load, String> {
+    let clients = connect_evenly(gunicorn).map_err(|error| format!("gunicorn: {error}"))?;
+    let cpu_before = cpu_of(gunicorn)?;
+    let started = Instant::now();
+    let ask = |mut client: Client| -> io::Result<Vec<f64>> {
+        let mut took = Vec::new();
+        while started.elapsed() < WINDOW {
+            let asked = Instant::now();
+            client.get(SHOP.path)?;
+            took.push(1e3 * asked.elapsed().as_secs_f64());
+        }
+        Ok(took)
+    };
+    let answered: Result<Vec<Vec<f64>>, String> = thread::scope(|scope| {
+        let asking: Vec<_> = clients.into_iter().map(|client| scope.spawn(move || ask(client))).collect();
+        let joined = asking.into_iter().map(|asking| asking.join().map_err(|_| "a client panicked".to_owned()));
+        joined.map(|answered| answered?.map_err(|error| format!("gunicorn under load: {error}"))).collect()
+    });
+    let mut latencies = answered?.concat();
+    let elapsed = started.elapsed();
+    let cpu = cpu_of(gunicorn)?.saturating_sub(cpu_before);
+    latencies.sort_by(f64::total_cmp);
+    #[expect(clippy::cast_precision_loss, reason = "there are not so many requests")]
+    let requests = latencies.len() as f64;
+    Ok(Load { per_second: requests / elapsed.as_secs_f64(), cpu: 1e3 * cpu.as_secs_f64() / requests, latencies })
+}
+
+/// The same number of connections to each worker: who accepts one keeps it, and a
+/// worker without any would leave a core idle.
+fn connect_evenly(gunicorn: &Gunicorn) -> io::Result<Vec<Client>> {
+    let mut clients: BTreeMap<u32, Vec<Client>> = BTreeMap::new();
+    for _ in 0..CONNECTION_ATTEMPTS {
+        let mut client = Client::connect(gunicorn.address)?;
+        let worker = worker_of(&client.get(SHOP.path)?)?;
+        let its = clients.entry(worker).or_default();
+        if its.len() < CLIENTS_PER_WORKER {
+            its.push(client);
+        }
+        if clients.len() == WORKERS && clients.values().all(|its| its.len() == CLIENTS_PER_WORKER) {
+            return Ok(clients.into_values().flatten().collect());
+        }
+    }
+    Err(io::Error::other("one worker accepts every connection"))
+}
+
+/// User and system time of master and workers so far.
+fn cpu_of(gunicorn: &Gunicorn) -> Result<Duration, String> {
+    let ticks_per_second = rustix::param::clock_ticks_per_second();
+    let mut ticks = 0;
+    for process in gunicorn.processes() {
+        let stat =
+            fs::read_to_string(format!("/proc/{process}/stat")).map_err(|error| format!("{process}: {error}"))?;
+        // utime and stime of proc_pid_stat(5); the name before them may have
+        // blanks and parentheses.
+        let numbers = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+        ticks += numbers.filter_map(|number| number.parse::<u64>().ok()).sum::<u64>();
+    }
+    Ok(Duration::from_millis(ticks * 1000 / ticks_per_second))
+}

@@ -1,0 +1,149 @@
+//! The page, and the table that README shows of it.
+
+use std::fmt::Write;
+
+use super::{Cell, Column, Compared, Results, Section, Spread, Variant};
+
+/// `docs/benchmarks.md`.
+pub fn page(results: &Results) -> String {
+    let mut page = String::from(
+        "# What sopin costs\n\n\
+         <!-- Made by `make bench` from benchmarks.json; do not edit. -->\n\n\
+         Every number is the median of interleaved rounds, in brackets the quartiles. A ratio or difference is that of two\n\
+         neighbouring runs, native and not, and its own median: whatever else the machine did hit both.\n\n\
+         ![Cost against native](benchmarks.svg)\n\n",
+    );
+    for (what, value) in &results.circumstances {
+        // Writing to a String cannot fail.
+        let _ = writeln!(page, "- {what}: {value}");
+    }
+    page.push_str("\n## What is compared\n\n");
+    for variant in Variant::ALL {
+        if results.sections.iter().any(|section| has(section, variant)) {
+            let _ = writeln!(page, "- {}: {}.", variant.name(), variant.description());
+        }
+    }
+    page.push_str(MEMORY);
+    for section in &results.sections {
+        let _ = write!(page, "\n{}", table(section));
+    }
+    page
+}
+
+const MEMORY: &str = "
+## How memory is counted
+
+*Memory* is the sum of Pss (`smaps_rollup`) over the processes, a page that k processes of the machine map counting as
+1/k of it for each; and the pages of sopin's memfds that nobody has touched since they were written, which no Pss
+shows. *Pages* are those that the processes map, each physical page once, whoever else maps it (`pagemap`), and the same
+untouched pages. Page cache that nobody maps is in neither: it is clean, and given back when memory is short. So are the
+pages of the original files once everybody maps copies of them.
+";
+
+fn has(section: &Section, variant: Variant) -> bool {
+    section.columns.iter().any(|column| column.cells.contains_key(&variant))
+}
+
+/// One section with its table and what became of its targets.
+pub fn table(section: &Section) -> String {
+    let mut text = format!("## {}\n\n{} {} rounds.\n\n| |", section.title, section.about, section.rounds);
+    for Column { what, unit, compared, .. } in &section.columns {
+        let unit = if unit.is_empty() { String::new() } else { format!(", {unit}") };
+        let _ = write!(text, " {what}{unit} |");
+        match compared {
+            Compared::No => {}
+            Compared::Ratio => text.push_str(" to native |"),
+            Compared::Extra => text.push_str(" more than native |"),
+        }
+    }
+    text.push_str("\n|---|");
+    for column in &section.columns {
+        text.push_str(if column.compared == Compared::No { "---:|" } else { "---:|---:|" });
+    }
+    for variant in Variant::ALL.into_iter().filter(|variant| has(section, *variant)) {
+        let _ = write!(text, "\n| {} |", variant.name());
+        for column in &section.columns {
+            let cell = column.cells.get(&variant);
+            let _ = write!(text, " {} |", cell.map(|cell| spread(cell.value, Compared::No)).unwrap_or_default());
+            if column.compared != Compared::No {
+                let cell = cell.filter(|_| variant != Variant::Native);
+                let _ = write!(text, " {} |", cell.map(|cell| comparison(column.compared, cell)).unwrap_or_default());
+            }
+        }
+    }
+    text.push('\n');
+    for column in &section.columns {
+        for target in &column.targets {
+            let Some(cell) = column.cells.get(&target.variant) else { continue };
+            let reached = cell.compared(target.compared).median;
+            let (limit, number) = match target.compared {
+                Compared::No => (format!("{} {}", number(target.at_most), column.unit), number(reached)),
+                Compared::Ratio => (format!("{:.3} times native", target.at_most), format!("{reached:.3}")),
+                Compared::Extra => (format!("{:+} {}", target.at_most, column.unit), format!("{reached:+.1}")),
+            };
+            let verdict = if reached <= target.at_most { "reached" } else { "**missed**" };
+            let whose = target.variant.name().replace("**", "");
+            let _ = write!(text, "\nTarget, {}, {whose}: at most {limit}. It is {number}: {verdict}.\n", column.what);
+        }
+    }
+    text
+}
+
+fn comparison(compared: Compared, cell: &Cell) -> String {
+    spread(cell.compared(compared), compared)
+}
+
+fn spread(spread: Spread, compared: Compared) -> String {
+    let Spread { low, median, high } = spread;
+    let show = |value: f64| match compared {
+        Compared::No => number(value),
+        Compared::Ratio => format!("{value:.3}"),
+        Compared::Extra => format!("{value:+.1}"),
+    };
+    let (low, median, high) = (show(low), show(median), show(high));
+    if low == high { median } else { format!("{median} ({low} – {high})") }
+}
+
+/// With three digits that mean something.
+fn number(value: f64) -> String {
+    match value.abs() {
+        0.0..1.0 => format!("{value:.3}"),
+        1.0..10.0 => format!("{value:.2}"),
+        10.0..100.0 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
+    }
+}
+
+/// The variants that README compares.
+const SUMMARISED: [Variant; 6] =
+    [Variant::Warm, Variant::Cold, Variant::Memfd, Variant::Anonymous, Variant::Replaced, Variant::Floor];
+
+/// The table in README: what native costs, and the others as they compare.
+pub fn summary(results: &Results) -> String {
+    let mut text = String::from("| | native |");
+    for variant in SUMMARISED {
+        let _ = write!(text, " {} |", variant.name());
+    }
+    let _ = write!(text, "\n|---|---:|{}", "---:|".repeat(SUMMARISED.len()));
+    for column in results.sections.iter().flat_map(|section| &section.columns) {
+        let Some(name) = &column.summary else { continue };
+        let native =
+            column.cells.get(&Variant::Native).map(|cell| format!("{} {}", number(cell.value.median), column.unit));
+        let _ = write!(text, "\n| {name} | {} |", native.unwrap_or_default());
+        for variant in SUMMARISED {
+            let shown = column.cells.get(&variant).map(|cell| match column.compared {
+                Compared::No => format!("{} {}", number(cell.value.median), column.unit),
+                Compared::Ratio => ratio(cell.ratio.median),
+                Compared::Extra => format!("{:+.0} {}", cell.extra.median, column.unit),
+            });
+            let _ = write!(text, " {} |", shown.unwrap_or_default());
+        }
+    }
+    text.push('\n');
+    text
+}
+
+/// Small differences from 1 matter, those of large ratios do not.
+fn ratio(value: f64) -> String {
+    if value < 1.1 { format!("{value:.3}") } else { format!("{value:.2}") }
+}

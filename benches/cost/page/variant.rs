@@ -1,0 +1,105 @@
+//! Ways to run the same program: without sopin, with it, and with what could
+//! take its place.
+
+use serde::{Deserialize, Serialize};
+
+/// How a program is run. The order is that of the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Variant {
+    /// As it is.
+    Native,
+    /// With an empty library preloaded.
+    Empty,
+    /// The system calls that the work needs (`programs/rivals.c`).
+    Floor,
+    /// `SOPIN_MODE=off`.
+    Off,
+    /// `SOPIN_MODE=relocated`.
+    Relocated,
+    /// `SOPIN_MODE=full` with a store that has every copy already.
+    Warm,
+    /// `SOPIN_MODE=full` with an empty store.
+    Cold,
+    /// `SOPIN_MODE=full` without a store.
+    Memfd,
+    /// Every segment in anonymous memory (`programs/rivals.c`).
+    Anonymous,
+    /// Every object copied and renamed (`programs/rivals.c`).
+    Replaced,
+}
+
+impl Variant {
+    /// Every variant.
+    pub const ALL: [Self; 10] = [
+        Self::Native,
+        Self::Empty,
+        Self::Floor,
+        Self::Off,
+        Self::Relocated,
+        Self::Warm,
+        Self::Cold,
+        Self::Memfd,
+        Self::Anonymous,
+        Self::Replaced,
+    ];
+
+    /// What the tables call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Empty => "an empty library",
+            Self::Floor => "the floor",
+            Self::Off => "sopin, `off`",
+            Self::Relocated => "sopin, `relocated`",
+            Self::Warm => "**sopin, warm store**",
+            Self::Cold => "sopin, cold store",
+            Self::Memfd => "sopin, memfd",
+            Self::Anonymous => "anonymous copies",
+            Self::Replaced => "atomic replacement",
+        }
+    }
+
+    /// What it is, for who reads the page.
+    pub fn description(self) -> &'static str {
+        match self {
+            Self::Native => "nothing preloaded, nothing protected",
+            Self::Empty => {
+                "a library without code is preloaded: what loading any library costs; where that cannot matter, the \
+                 noise of the machine"
+            }
+            Self::Floor => {
+                "a library that does nothing but the system calls and copies the work needs, without finding anything \
+                 out or checking it: per object one `open`, `fstat` and `close`; per read-only range one `mmap` of a \
+                 file; per writable or relocated range `mmap`, `process_vm_readv`, `mprotect` where it is read-only, and \
+                 `mremap`"
+            }
+            Self::Off => "`SOPIN_MODE=off`: loaded, and nothing pinned",
+            Self::Relocated => "`SOPIN_MODE=relocated`: writable and relocated memory only, which saves idle processes",
+            Self::Warm => {
+                "the default, `SOPIN_MODE=full`, when the store has a copy of every object: every start but the first"
+            }
+            Self::Cold => {
+                "the same with a new, empty store each time (the objects' own pages are in the page cache): the first \
+                 start after an installation, once per machine and user"
+            }
+            Self::Memfd => "`SOPIN_MODE=full` with `SOPIN_STORE=off`: each process has copies of its own",
+            Self::Anonymous => {
+                "a library that copies every segment of every object into anonymous memory and moves it into place: the \
+                 same immunity by the simplest means"
+            }
+            Self::Replaced => {
+                "a library that copies the file of every object as it is loaded and renames the copy over it (no \
+                 `fsync`), so that the process keeps an inode nobody can open: the workaround that needs no \
+                 remapping, but write access to the installation. Objects of the operating system are copied and \
+                 renamed elsewhere, which costs the same and protects nothing"
+            }
+        }
+    }
+
+    /// Whether it leaves work for the disk behind, which must not be done during
+    /// the next measurement.
+    pub fn writes(self) -> bool {
+        matches!(self, Self::Cold | Self::Replaced)
+    }
+}

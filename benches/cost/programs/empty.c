@@ -1,0 +1,2 @@
+/* An empty library: what preloading costs whoever does it. */
+typedef int nothing;

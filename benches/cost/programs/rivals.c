@@ -1,0 +1,241 @@
+/*
+ * What else could be preloaded, to compare with. RIVAL names which:
+ *
+ * anonymous  every segment of every object is copied into anonymous memory: the
+ *            same immunity, by the means that come to mind first.
+ * replaced   every object's file is copied, and the copy renamed over it: the
+ *            process keeps the old inode, which nobody can open any more. Only
+ *            below the directory RIVAL_MAY_REPLACE; what lies elsewhere is copied
+ *            and renamed in that directory, which costs the same and changes
+ *            nothing.
+ * floor      the bare system calls and copies that the work needs, with nothing
+ *            found out or checked: for each object one open, fstat and close, one
+ *            mmap for each read-only range (of the same file, where a store would
+ *            have another), and for each writable or relocated range what moves a
+ *            copy over it. Nobody who keeps text shared can be cheaper.
+ *
+ * Each does its work when the library does: at the first call of __gmon_start__
+ * for all objects, at each later one for the object that calls.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <link.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+enum rival { NONE, ANONYMOUS, REPLACED, FLOOR };
+
+struct object {
+    uintptr_t base;
+    const ElfW(Phdr) * headers;
+    size_t header_count;
+    const char *path;
+};
+
+/* A part of a segment that has one protection. */
+struct range {
+    uintptr_t start;
+    uintptr_t end;
+    int protection;
+    off_t offset;
+    int is_written;
+};
+
+static enum rival rival;
+static const char *may_replace = "";
+static uintptr_t page_mask;
+/* Bases of what was there at startup: each of these calls as well. */
+static uintptr_t startup[256];
+static size_t startup_count;
+
+void __gmon_start__(void);
+
+static void give_up(const char *what, const char *path) {
+    fprintf(stderr, "rival: %s: %s: %m\n", path, what);
+    _exit(97);
+}
+
+static uintptr_t page_of(uintptr_t address) { return address & page_mask; }
+
+static uintptr_t pages_until(uintptr_t address) { return (address + ~page_mask) & page_mask; }
+
+/* A copy of the range's bytes takes its place in one step. */
+static void move_copy_over(const struct range *range, const char *path) {
+    size_t len = range->end - range->start;
+    char *copy = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+    if (copy == MAP_FAILED)
+        give_up("mmap", path);
+    struct iovec to = {copy, len};
+    struct iovec from = {(void *)range->start, len};
+    if (process_vm_readv(getpid(), &to, 1, &from, 1, 0) != (ssize_t)len)
+        give_up("process_vm_readv", path);
+    if (range->protection != (PROT_READ | PROT_WRITE) && mprotect(copy, len, range->protection) != 0)
+        give_up("mprotect", path);
+    if (mremap(copy, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)range->start) == MAP_FAILED)
+        give_up("mremap", path);
+}
+
+/* Calls `act` for each range of a loadable segment: of a writable one the part
+ * that is read-only after relocation, and the rest that comes from the file. */
+static void for_each_range(const struct object *object, void (*act)(const struct range *, void *), void *context) {
+    uintptr_t relro_start = 0;
+    uintptr_t relro_end = 0;
+    for (size_t i = 0; i < object->header_count; i++) {
+        const ElfW(Phdr) *header = &object->headers[i];
+        if (header->p_type == PT_GNU_RELRO) {
+            relro_start = page_of(object->base + header->p_vaddr);
+            relro_end = page_of(object->base + header->p_vaddr + header->p_memsz);
+        }
+    }
+    for (size_t i = 0; i < object->header_count; i++) {
+        const ElfW(Phdr) *header = &object->headers[i];
+        if (header->p_type != PT_LOAD || !(header->p_flags & PF_R) || header->p_filesz == 0)
+            continue;
+        struct range range = {
+            .start = page_of(object->base + header->p_vaddr),
+            .end = pages_until(object->base + header->p_vaddr + header->p_filesz),
+            .protection = PROT_READ | (header->p_flags & PF_W ? PROT_WRITE : 0) | (header->p_flags & PF_X ? PROT_EXEC : 0),
+            .offset = (off_t)page_of(header->p_offset),
+            .is_written = (header->p_flags & PF_W) != 0,
+        };
+        if (range.is_written && relro_start == range.start && relro_end > relro_start && relro_end <= range.end) {
+            struct range relro = range;
+            relro.end = relro_end;
+            relro.protection &= ~PROT_WRITE;
+            act(&relro, context);
+            range.offset += (off_t)(relro_end - relro_start);
+            range.start = relro_end;
+        }
+        if (range.start < range.end)
+            act(&range, context);
+    }
+}
+
+static void copy_range(const struct range *range, void *path) { move_copy_over(range, path); }
+
+struct file {
+    int fd;
+    const char *path;
+};
+
+static void share_or_copy_range(const struct range *range, void *context) {
+    const struct file *file = context;
+    if (range->is_written) {
+        move_copy_over(range, file->path);
+        return;
+    }
+    size_t len = range->end - range->start;
+    int flags = MAP_PRIVATE | MAP_FIXED;
+    if (mmap((void *)range->start, len, range->protection, flags, file->fd, range->offset) == MAP_FAILED)
+        give_up("mmap", file->path);
+}
+
+static void share_text(const struct object *object) {
+    struct file file = {open(object->path, O_RDONLY | O_CLOEXEC), object->path};
+    struct stat status;
+    if (file.fd < 0 || fstat(file.fd, &status) != 0)
+        give_up("open", object->path);
+    for_each_range(object, share_or_copy_range, &file);
+    close(file.fd);
+}
+
+static void replace_file(const struct object *object) {
+    char real[4096];
+    ssize_t len = readlink(object->path, real, sizeof real - 1);
+    real[len < 0 ? 0 : len] = '\0';
+    const char *path = len > 0 && real[0] == '/' ? real : object->path;
+    int is_ours = *may_replace && strncmp(path, may_replace, strlen(may_replace)) == 0;
+    char to[4096];
+    char from[sizeof to + 32];
+    if (is_ours)
+        snprintf(to, sizeof to, "%s", path);
+    else
+        snprintf(to, sizeof to, "%s/elsewhere-%d", may_replace, getpid());
+    snprintf(from, sizeof from, "%s.%d.new", to, getpid());
+    struct stat status;
+    int source = open(path, O_RDONLY | O_CLOEXEC);
+    if (source < 0 || fstat(source, &status) != 0)
+        give_up("open", path);
+    int copy = open(from, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, status.st_mode & 0777);
+    if (copy < 0)
+        give_up("create", from);
+    for (off_t done = 0; done < status.st_size;) {
+        ssize_t copied = copy_file_range(source, NULL, copy, NULL, (size_t)(status.st_size - done), 0);
+        if (copied <= 0)
+            give_up("copy_file_range", from);
+        done += copied;
+    }
+    close(copy);
+    close(source);
+    if (rename(from, to) != 0)
+        give_up("rename", to);
+    if (!is_ours)
+        unlink(to);
+}
+
+static void work_on(const struct object *object) {
+    if (rival == ANONYMOUS)
+        for_each_range(object, copy_range, (void *)object->path);
+    else if (rival == FLOOR)
+        share_text(object);
+    else if (rival == REPLACED)
+        replace_file(object);
+}
+
+static int work_on_listed(struct dl_phdr_info *info, size_t size, void *context) {
+    (void)size;
+    (void)context;
+    uintptr_t headers = (uintptr_t)info->dlpi_phdr;
+    if (page_of(headers) == getauxval(AT_SYSINFO_EHDR))
+        return 0;
+    if (startup_count == sizeof startup / sizeof *startup)
+        give_up("too many objects", info->dlpi_name);
+    startup[startup_count++] = page_of(headers);
+    const char *path = *info->dlpi_name ? info->dlpi_name : "/proc/self/exe";
+    work_on(&(struct object){info->dlpi_addr, info->dlpi_phdr, info->dlpi_phnum, path});
+    return 0;
+}
+
+static void begin(void) {
+    static const char *const names[] = {[ANONYMOUS] = "anonymous", [REPLACED] = "replaced", [FLOOR] = "floor"};
+    const char *wanted = getenv("RIVAL");
+    for (enum rival each = ANONYMOUS; wanted && each <= FLOOR; each++)
+        if (strcmp(wanted, names[each]) == 0)
+            rival = each;
+    if (getenv("RIVAL_MAY_REPLACE"))
+        may_replace = getenv("RIVAL_MAY_REPLACE");
+    page_mask = ~(uintptr_t)(sysconf(_SC_PAGESIZE) - 1);
+    if (rival == NONE)
+        give_up("RIVAL is none of anonymous, replaced, floor", wanted ? wanted : "");
+    dl_iterate_phdr(work_on_listed, NULL);
+}
+
+/* Called by the _init of each object, when it is relocated and before its
+ * constructors; the loader's lock is held but at startup. */
+void __gmon_start__(void) {
+    if (startup_count == 0) {
+        begin();
+        return;
+    }
+    Dl_info info;
+    struct link_map *map;
+    if (!dladdr1(__builtin_return_address(0), &info, (void **)&map, RTLD_DL_LINKMAP))
+        return;
+    uintptr_t start = (uintptr_t)info.dli_fbase;
+    for (size_t i = 0; i < startup_count; i++)
+        if (startup[i] == start)
+            return;
+    const ElfW(Ehdr) *header = info.dli_fbase;
+    const ElfW(Phdr) *headers = (const void *)(start + header->e_phoff);
+    work_on(&(struct object){map->l_addr, headers, header->e_phnum, map->l_name});
+}

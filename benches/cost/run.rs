@@ -1,0 +1,114 @@
+//! Running a program once and knowing what it used.
+
+use std::io::{self, Read};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// Runs a program to its end; its standard output.
+///
+/// # Errors
+/// When it cannot be started, or does not exit with 0.
+pub fn run(command: &mut Command) -> Result<String, String> {
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let output = output.map_err(|error| format!("{command:?}: {error}"))?;
+    if output.status.success() {
+        String::from_utf8(output.stdout).map_err(|error| format!("{command:?}: {error}"))
+    } else {
+        Err(format!("{command:?}: {}", output.status))
+    }
+}
+
+/// How long it takes from before the start of a program to after its end, and the
+/// user and system time of the program itself. The program inherits standard input and output: a pipe would cost as much as the
+/// difference that is looked for.
+///
+/// # Errors
+/// When it cannot be started, or does not exit with 0.
+pub fn start_and_end(command: &mut Command) -> Result<(Duration, Duration), String> {
+    let started = Instant::now();
+    let waited = command.spawn().and_then(|child| wait(child.id()));
+    let took = started.elapsed();
+    match waited {
+        Ok((status, cpu)) if status.success() => Ok((took, cpu)),
+        Ok((status, _)) => Err(format!("{command:?}: {status}")),
+        Err(error) => Err(format!("{command:?}: {error}")),
+    }
+}
+
+/// Waits for a child of ours, which `Child::wait` must not have waited for.
+fn wait(child: u32) -> io::Result<(ExitStatus, Duration)> {
+    let child = libc::pid_t::try_from(child).map_err(io::Error::other)?;
+    let mut status = 0;
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: both pointers are to live memory of the types that wait4(2) writes.
+    while unsafe { libc::wait4(child, &raw mut status, 0, usage.as_mut_ptr()) } != child {
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    // SAFETY: wait4 succeeded and filled it; all zeroes are valid too.
+    let usage = unsafe { usage.assume_init() };
+    Ok((ExitStatus::from_raw(status), duration(usage.ru_utime) + duration(usage.ru_stime)))
+}
+
+fn duration(time: libc::timeval) -> Duration {
+    Duration::from_secs(time.tv_sec.cast_unsigned()) + Duration::from_micros(time.tv_usec.cast_unsigned())
+}
+
+/// A program that does its work, prints a line, and waits for the end of its
+/// standard input so that it can be looked at.
+pub struct Held {
+    child: Child,
+    /// From before the start to the line.
+    pub took: Duration,
+}
+
+impl Held {
+    /// Starts a program and waits for its line.
+    ///
+    /// # Errors
+    /// When it cannot be started, or ends without the line.
+    pub fn start(command: &mut Command) -> Result<Self, String> {
+        let started = Instant::now();
+        let mut start = || {
+            let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+            let mut held = Self { child, took: Duration::ZERO };
+            let mut line = [0];
+            held.child.stdout.as_mut().map_or(Ok(()), |stdout| stdout.read_exact(&mut line))?;
+            held.took = started.elapsed();
+            Ok(held)
+        };
+        start().map_err(|error: io::Error| format!("{command:?}: {error}"))
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Lets it go on to its end; the user and system time of all.
+    ///
+    /// # Errors
+    /// When it does not exit with 0.
+    pub fn end(mut self) -> Result<Duration, String> {
+        drop(self.child.stdin.take());
+        let waited = wait(self.child.id());
+        // Its number may be somebody else's from here on.
+        std::mem::forget(self);
+        match waited {
+            Ok((status, cpu)) if status.success() => Ok(cpu),
+            Ok((status, _)) => Err(format!("a program that was to be measured: {status}")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // It has not been waited for, so it is still ours.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

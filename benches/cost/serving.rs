@@ -1,0 +1,86 @@
+//! gunicorn with one and with eight workers: memory, throughput, latency.
+
+use crate::gunicorn::{Application, Gunicorn, SCIENCE, SHOP, Workers};
+use crate::memory;
+use crate::page::{Column, Compared, Section, Variant};
+use crate::rounds::interleave;
+use crate::site::Site;
+
+const VARIANTS: [Variant; 7] = [
+    Variant::Native,
+    Variant::Floor,
+    Variant::Relocated,
+    Variant::Warm,
+    Variant::Memfd,
+    Variant::Anonymous,
+    Variant::Replaced,
+];
+const MANY: usize = 8;
+
+/// The memory of a small web service.
+///
+/// # Errors
+/// When it does not start.
+pub fn small(site: &Site) -> Result<Section, String> {
+    let title = "Memory of a small Flask and SQLAlchemy service under gunicorn";
+    let mut section = memory_of(site, SHOP, 3, title)?;
+    if let Some(many) = section.columns.iter_mut().find(|column| column.what.starts_with("8 workers: memory")) {
+        many.add_target(Variant::Warm, Compared::Ratio, 1.04);
+        many.summary = Some("a small Flask service, 8 gunicorn workers: memory".to_owned());
+    }
+    Ok(section)
+}
+
+/// The memory of a service with the scientific stack.
+///
+/// # Errors
+/// When it does not start.
+pub fn scientific(site: &Site) -> Result<Section, String> {
+    let title = "Memory of a service with numpy, scipy, pandas and SQLAlchemy under gunicorn";
+    let mut section = memory_of(site, SCIENCE, 1, title)?;
+    if let Some(many) = section.columns.iter_mut().find(|column| column.what.starts_with("8 workers: memory")) {
+        many.add_target(Variant::Warm, Compared::Ratio, 1.04);
+        many.summary = Some("a service with the same packages, 8 gunicorn workers: memory".to_owned());
+    }
+    Ok(section)
+}
+
+fn memory_of(site: &Site, application: Application, rounds: usize, title: &str) -> Result<Section, String> {
+    site.copy_packages()?;
+    let mut columns = Vec::new();
+    for workers in [1, MANY] {
+        let mut distinct_known = true;
+        let [memory, pages, resident, shared] = interleave(site, &VARIANTS, rounds, |variant| {
+            let gunicorn = Gunicorn::start(site, variant, application, Workers::Sync, workers)?;
+            for worker in &gunicorn.workers {
+                memory::text_of(*worker, &site.stores())?.check(variant, application.objects)?;
+            }
+            let memory = memory::of(&gunicorn.processes(), &site.stores())?;
+            distinct_known &= memory.distinct.is_some();
+            Ok([
+                memory.proportional,
+                memory.distinct.unwrap_or_default(),
+                memory.store_resident,
+                memory.store_proportional,
+            ])
+        })?;
+        let name = |what: &str| format!("{workers} worker{}: {what}", if workers == 1 { "" } else { "s" });
+        columns.push(Column::new(&name("memory"), "MiB", Compared::Ratio, memory.cells()));
+        if distinct_known {
+            columns.push(Column::new(&name("pages"), "MiB", Compared::Ratio, pages.cells()));
+        }
+        if workers == MANY {
+            columns.push(Column::new("of the store, each for itself", "MiB", Compared::No, resident.cells()));
+            columns.push(Column::new("of the store, really", "MiB", Compared::No, shared.cells()));
+        }
+    }
+    Ok(Section {
+        title: title.to_owned(),
+        about: "Master and sync workers, no `--preload`: each worker imports the application. Measured when every worker \
+            has answered 20 requests. \"Of the store\" is what the processes map of the store's entries: the sum of Rss, \
+            where each page counts once for each process, and the sum of Pss."
+            .to_owned(),
+        rounds,
+        columns,
+    })
+}

@@ -1,0 +1,249 @@
+//! What is measured and where it lies: compiled programs, tiny libraries,
+//! Python packages and stores, all below `target/bench`.
+
+use std::cell::Cell;
+use std::env;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use crate::page::Variant;
+use crate::run;
+
+/// How many tiny libraries there are to load.
+pub const LIBRARIES: usize = 5000;
+
+/// The files of the benchmark.
+pub struct Site {
+    /// The root of the checkout.
+    pub checkout: PathBuf,
+    /// The `libsopin.so` that is measured.
+    pub library: PathBuf,
+    directory: PathBuf,
+    new_stores: Cell<usize>,
+    /// Kept open: nobody else uses the directory meanwhile.
+    _lock: File,
+}
+
+impl Site {
+    /// Compiles what is measured, and empties the stores.
+    ///
+    /// # Errors
+    /// The compiler's, or the file system's.
+    pub fn new(checkout: &Path, library: PathBuf) -> Result<Self, String> {
+        let directory = checkout.join("target/bench");
+        let lock = lock(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+        let site = Self { checkout: checkout.to_owned(), library, directory, new_stores: Cell::new(0), _lock: lock };
+        for stale in [site.warm_store(), site.stores().join("cold"), site.replaceable()] {
+            remove(&stale)?;
+        }
+        for directory in [site.directory.join("tiny"), site.stores().join("cold"), site.replaceable().join("tiny")] {
+            fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+        }
+        site.compile("tiny.c", "libtiny.so", &["-shared", "-fPIC"])?;
+        site.compile("empty.c", "libempty.so", &["-shared", "-fPIC"])?;
+        site.compile("rivals.c", "librivals.so", &["-shared", "-fPIC", "-Wl,-z,now", "-ldl"])?;
+        site.compile("libraries.c", "libraries", &["-ldl"])?;
+        site.compile("calls.c", "calls", &["-L.", "-ltiny", "-Wl,-rpath,$ORIGIN"])?;
+        Ok(site)
+    }
+
+    /// Copies the tiny libraries, each twice: one of them may be replaced.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn copy_tiny_libraries(&self) -> Result<(), String> {
+        for directory in [self.directory.join("tiny"), self.replaceable().join("tiny")] {
+            for number in 0..LIBRARIES {
+                let copy = directory.join(format!("{number}.so"));
+                fs::copy(self.built("libtiny.so"), &copy).map_err(|error| format!("{}: {error}", copy.display()))?;
+            }
+        }
+        self.age();
+        Ok(())
+    }
+
+    /// Copies the Python packages, so that they can be replaced.
+    ///
+    /// # Errors
+    /// The file system's, or that the packages are not there.
+    pub fn copy_packages(&self) -> Result<(), String> {
+        for packages in self.packages()? {
+            let copy = self.replaceable().join(packages.strip_prefix("/").unwrap_or(&packages));
+            if !copy.exists() {
+                fs::create_dir_all(copy.parent().unwrap_or(&copy))
+                    .map_err(|error| format!("{}: {error}", copy.display()))?;
+                run::run(Command::new("cp").arg("-a").arg(&packages).arg(&copy))?;
+            }
+        }
+        self.age();
+        Ok(())
+    }
+
+    /// The store refuses files that changed a moment ago, and what was just
+    /// written should be on the disk.
+    fn age(&self) {
+        self.wait_for_disk();
+        thread::sleep(Duration::from_millis(2500));
+    }
+
+    fn compile(&self, source: &str, output: &str, flags: &[&str]) -> Result<(), String> {
+        let mut command = Command::new("cc");
+        // Flags last: libraries come after what needs them.
+        command.current_dir(&self.directory).args(["-O2", "-Wall", "-Wextra", "-Werror", "-o", output]);
+        command.arg(self.program(source)).args(flags);
+        run::run(&mut command).map(drop)
+    }
+
+    /// A file that [`Site::new`] has compiled.
+    pub fn built(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// A program of the benchmark that needs no compiler.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.checkout.join("benches/cost/programs").join(name)
+    }
+
+    /// Below here are all stores.
+    pub fn stores(&self) -> PathBuf {
+        self.directory.join("stores")
+    }
+
+    /// The store that keeps its entries for the whole benchmark.
+    pub fn warm_store(&self) -> PathBuf {
+        self.stores().join("warm")
+    }
+
+    /// A store that nobody has used.
+    pub fn new_store(&self) -> PathBuf {
+        let number = self.new_stores.replace(self.new_stores.get() + 1);
+        self.stores().join(format!("cold/{number}"))
+    }
+
+    /// Below here files may be replaced by copies of them.
+    pub fn replaceable(&self) -> PathBuf {
+        self.directory.join("replaceable")
+    }
+
+    /// The directory with the tiny libraries for this variant.
+    pub fn tiny_libraries(&self, variant: Variant) -> PathBuf {
+        if variant == Variant::Replaced { self.replaceable().join("tiny") } else { self.directory.join("tiny") }
+    }
+
+    /// A command that runs `program` in this way.
+    pub fn command(&self, program: &Path, variant: Variant) -> Command {
+        let mut command = Command::new(program);
+        self.apply(variant, &mut command);
+        command
+    }
+
+    /// Makes `command` run this way, whatever the caller's environment says.
+    fn apply(&self, variant: Variant, command: &mut Command) {
+        for (name, _) in env::vars_os() {
+            let name_text = name.to_string_lossy();
+            if name_text.starts_with("SOPIN_") || name_text.starts_with("LD_") || name_text.starts_with("PYTHON") {
+                command.env_remove(name);
+            }
+        }
+        let mut sopin = |mode: &str, store: &OsStr| {
+            command.env("LD_PRELOAD", &self.library).env("SOPIN_MODE", mode).env("SOPIN_STORE", store);
+        };
+        match variant {
+            Variant::Native => {}
+            Variant::Empty => {
+                command.env("LD_PRELOAD", self.built("libempty.so"));
+            }
+            Variant::Off => sopin("off", OsStr::new("off")),
+            Variant::Relocated => sopin("relocated", OsStr::new("off")),
+            Variant::Warm => sopin("full", self.warm_store().as_os_str()),
+            Variant::Cold => sopin("full", self.new_store().as_os_str()),
+            Variant::Memfd => sopin("full", OsStr::new("off")),
+            Variant::Floor | Variant::Anonymous | Variant::Replaced => {
+                let rival = match variant {
+                    Variant::Floor => "floor",
+                    Variant::Anonymous => "anonymous",
+                    _ => "replaced",
+                };
+                command.env("LD_PRELOAD", self.built("librivals.so")).env("RIVAL", rival);
+                command.env("RIVAL_MAY_REPLACE", self.replaceable());
+            }
+        }
+    }
+
+    /// The interpreter, set up for this variant: with an environment of the
+    /// packages and the programs of the benchmark, from copies of the packages if
+    /// they are to be replaced.
+    ///
+    /// # Errors
+    /// That the packages are not there.
+    pub fn python(&self, variant: Variant) -> Result<Command, String> {
+        let mut path = vec![self.checkout.join("benches/cost/programs"), self.checkout.join("examples/gunicorn")];
+        for packages in self.packages()? {
+            path.push(if variant == Variant::Replaced {
+                self.replaceable().join(packages.strip_prefix("/").unwrap_or(&packages))
+            } else {
+                packages
+            });
+        }
+        let path = env::join_paths(path).map_err(|error| error.to_string())?;
+        let mut command = self.command(&self.checkout.join("target/test-python/bin/python"), variant);
+        command.env("PYTHONPATH", path).env("PYTHONNOUSERSITE", "1").env("PYTHONDONTWRITEBYTECODE", "1");
+        // One thread each: how many more there are to start depends on the machine.
+        command.env("OPENBLAS_NUM_THREADS", "1").env("OMP_NUM_THREADS", "1");
+        Ok(command)
+    }
+
+    /// Where the Python packages are.
+    fn packages(&self) -> Result<[PathBuf; 2], String> {
+        let missing = || "no Python packages; run scripts/test-environments".to_owned();
+        let libraries = self.checkout.join("target/test-python/lib");
+        let mut versions = fs::read_dir(&libraries).map_err(|_| missing())?.flatten().map(|entry| entry.path());
+        let version = versions.find(|path| path.join("site-packages").is_dir()).ok_or_else(missing)?;
+        let served = self.checkout.join("target/bench-packages");
+        if served.is_dir() { Ok([served, version.join("site-packages")]) } else { Err(missing()) }
+    }
+
+    /// Clears up after a measurement, outside the time that is measured.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn settle(&self, variant: Variant) -> Result<(), String> {
+        if variant == Variant::Cold {
+            let stores = self.stores().join("cold");
+            for store in fs::read_dir(&stores).map_err(|error| format!("{}: {error}", stores.display()))?.flatten() {
+                remove(&store.path())?;
+            }
+        }
+        if variant.writes() {
+            self.wait_for_disk();
+        }
+        Ok(())
+    }
+
+    fn wait_for_disk(&self) {
+        // A file system that cannot do it has nothing to wait for.
+        if let Ok(directory) = File::open(&self.directory) {
+            let _ = rustix::fs::syncfs(directory);
+        }
+    }
+}
+
+fn lock(directory: &Path) -> io::Result<File> {
+    fs::create_dir_all(directory)?;
+    let lock = File::create(directory.join("lock"))?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| io::Error::other("another benchmark is running here"))?;
+    Ok(lock)
+}
+
+fn remove(directory: &Path) -> Result<(), String> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(format!("{}: {error}", directory.display())),
+        _ => Ok(()),
+    }
+}
