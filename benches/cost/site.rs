@@ -23,6 +23,8 @@ pub struct Site {
     pub checkout: PathBuf,
     /// The `libsopin.so` that is measured.
     pub library: PathBuf,
+    /// One round of everything: to see that the benchmark works.
+    pub is_quick: bool,
     directory: PathBuf,
     new_stores: Cell<usize>,
     /// Kept open: nobody else uses the directory meanwhile.
@@ -34,10 +36,11 @@ impl Site {
     ///
     /// # Errors
     /// The compiler's, or the file system's.
-    pub fn new(checkout: &Path, library: PathBuf) -> Result<Self, String> {
+    pub fn new(checkout: &Path, library: PathBuf, is_quick: bool) -> Result<Self, String> {
         let directory = checkout.join("target/bench");
         let lock = lock(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
-        let site = Self { checkout: checkout.to_owned(), library, directory, new_stores: Cell::new(0), _lock: lock };
+        let site =
+            Self { checkout: checkout.to_owned(), library, is_quick, directory, new_stores: Cell::new(0), _lock: lock };
         for stale in [site.warm_store(), site.stores().join("cold"), site.replaceable()] {
             remove(&stale)?;
         }
