@@ -1,0 +1,56 @@
+//! Colour: only on a terminal, and only if nobody minds.
+
+mod common;
+
+use std::fs::{File, OpenOptions};
+use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt;
+use std::process::{Command, Stdio};
+
+use common::{Installation, clean_process};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+/// A pseudo terminal: the side of the program, and the side of the user.
+fn terminal() -> (File, File) {
+    let user = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&user).unwrap();
+    unlockpt(&user).unwrap();
+    let name = ptsname(&user, Vec::new()).unwrap().into_string().unwrap();
+    let noctty = rustix::fs::OFlags::NOCTTY.bits().cast_signed();
+    let program = OpenOptions::new().read(true).write(true).custom_flags(noctty).open(name).unwrap();
+    (program, user.into())
+}
+
+/// What a terminal as stdout and stderr shows of a command.
+fn shown(installation: &Installation, arguments: &[&str], environment: &[(&str, &str)]) -> String {
+    let (program, mut user) = terminal();
+    let mut command = Command::new(installation.path("bin/sopin"));
+    clean_process(&mut command).env("TERM", "xterm").args(arguments).envs(environment.iter().copied());
+    command.stdout(program.try_clone().unwrap()).stderr(program).stdin(Stdio::null());
+    command.spawn().unwrap().wait().unwrap();
+    drop(command);
+    // The kernel keeps what was written until it is read, and ends with EIO.
+    let mut text = Vec::new();
+    let _ = user.read_to_end(&mut text);
+    String::from_utf8(text).unwrap()
+}
+
+#[test]
+fn a_terminal_gets_colour_unless_it_is_not_wanted() {
+    let installation = Installation::new();
+    for arguments in [&["check", "sh"][..], &["run", "no-such-program"], &["run", "--nonsense"], &["run", "--help"]] {
+        let plain = shown(&installation, arguments, &[("NO_COLOR", "1")]);
+        assert!(!plain.contains('\x1b') && !plain.is_empty(), "{arguments:?}: {plain:?}");
+        assert_eq!(shown(&installation, arguments, &[("TERM", "dumb")]), plain);
+        assert!(shown(&installation, arguments, &[]).contains("\x1b["), "{arguments:?}");
+    }
+}
+
+#[test]
+fn what_is_no_terminal_gets_none() {
+    let installation = Installation::new();
+    let mut command = Command::new(installation.path("bin/sopin"));
+    clean_process(&mut command).env("TERM", "xterm").args(["check", "sh"]);
+    let output = command.output().unwrap();
+    assert!(output.status.success() && !output.stdout.contains(&b'\x1b'));
+}

@@ -1,0 +1,161 @@
+//! `--help`, `--version` and completions. (The manual pages are tested where they
+//! are written, in `src/manual.rs`.)
+
+#![allow(clippy::needless_raw_string_hashes, reason = "snapbox writes snapshots so")]
+
+mod common;
+
+use std::fs;
+use std::process::Command;
+
+use common::{missing, sopin};
+use snapbox::str;
+
+#[test]
+fn help() {
+    sopin().args(["run", "--help"]).assert().success().stderr_eq("").stdout_eq(str![[r#"
+Run a program under libsopin.so
+
+The library, which is found by the path of this command, is put in front of LD_PRELOAD unless it is
+there already, and the program is executed in place of sopin: it has sopin's process id and gets its
+signals.
+
+A warning tells when the library cannot get into the program: when that is statically linked, is
+made for another machine, would be given more rights than the caller has (setuid, setgid, file
+capabilities), or is a script whose interpreter is one of these. It runs all the same. If the loader
+of another C library would refuse to start the program with the library, LD_PRELOAD stays as it is.
+
+Usage: sopin run [OPTIONS] [--] COMMAND [ARGUMENT]...
+
+Arguments:
+  <COMMAND>...
+          The program and its arguments
+
+Options:
+      --mode <MODE>
+          What to pin (SOPIN_MODE)
+          
+          [possible values: full, relocated, off]
+
+      --store <DIR>
+          Where the copies shared by processes live: an absolute path, or off (SOPIN_STORE)
+
+      --log <LEVEL>
+          What the library says on stderr (SOPIN_LOG)
+          
+          [possible values: off, error, warn, info, debug]
+
+  -h, --help
+          Print help (see a summary with '-h')
+
+Exit status:
+  125  sopin itself failed
+  126  the program was found and could not be executed
+  127  the program was not found
+  Otherwise that of the program.
+
+Examples:
+  sopin run -- gunicorn app:app
+  sopin run --mode relocated --log info -- python3 server.py
+
+"#]]);
+    sopin().args(["check", "-h"]).assert().success().stderr_eq("").stdout_eq(str![[r#"
+Tell whether libsopin.so would get into a program
+
+Usage: sopin check [OPTIONS] [--] COMMAND [ARGUMENT]...
+
+Arguments:
+  <COMMAND>...  The program, as it would be given to sopin run; none of its code runs
+
+Options:
+      --json  Print JSON
+  -h, --help  Print help (see more with '--help')
+
+"#]]);
+    sopin().args(["completions", "--help"]).assert().success().stderr_eq("").stdout_eq(str![[r#"
+Print completions for a shell
+
+`make install` puts them where bash, zsh and fish look. Without it, have the shell read them at its
+start, for instance bash: source <(sopin completions bash)
+
+Usage: sopin completions <SHELL>
+
+Arguments:
+  <SHELL>
+          The shell
+          
+          [possible values: bash, elvish, fish, powershell, zsh]
+
+Options:
+  -h, --help
+          Print help (see a summary with '-h')
+
+Exit status:
+  0  they were printed
+  2  the command line was not understood
+
+"#]]);
+}
+
+#[test]
+fn version() {
+    let expected = format!("sopin {}\n", env!("CARGO_PKG_VERSION"));
+    sopin().arg("--version").assert().success().stderr_eq("").stdout_eq(expected);
+}
+
+#[test]
+fn a_shell_that_is_not_known() {
+    sopin().args(["completions", "tcsh"]).assert().code(2).stdout_eq("").stderr_eq(str![[r#"
+error: invalid value 'tcsh' for '<SHELL>'
+  [possible values: bash, elvish, fish, powershell, zsh]
+
+  tip: a similar value exists: 'zsh'
+
+For more information, try '--help'.
+
+"#]]);
+}
+
+/// Runs a shell script that finds the completions of that shell in a file, and
+/// returns what it prints, or nothing without the shell.
+fn ask(shell: &str, options: &[&str], script: &str) -> Option<String> {
+    if let Some(reason) = missing(&[shell]) {
+        eprintln!("skipped: {reason}");
+        return None;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("_sopin");
+    let completions = sopin().args(["completions", shell]).assert().success().stderr_eq("");
+    fs::write(&file, &completions.get_output().stdout).unwrap();
+    let script = script.replace("FILE", file.to_str().unwrap());
+    let mut command = Command::new(shell);
+    let output = command.env("HOME", directory.path()).args(options).args(["-c", &script]).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    Some(String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn bash_completes() {
+    let script = ". FILE; COMP_WORDS=(sopin run --mode re); COMP_CWORD=3; _sopin sopin re --mode; echo ${COMPREPLY[@]}";
+    if let Some(answer) = ask("bash", &["--norc"], script) {
+        assert_eq!(answer, "relocated\n");
+    }
+}
+
+#[test]
+fn zsh_completes() {
+    // The script defines the function when the completion system loads it so.
+    let script = "autoload -Uz compinit && compinit -D -u -d FILE.dump; fpath=(${$(echo FILE):h} $fpath); \
+                  autoload -Uz _sopin; autoload +X _sopin; functions _sopin | grep -c relocated";
+    if let Some(answer) = ask("zsh", &["-f"], script) {
+        assert_ne!(answer.trim(), "0");
+    }
+}
+
+#[test]
+fn fish_completes() {
+    if let Some(answer) = ask("fish", &["--no-config"], "source FILE; complete -C 'sopin run --mode '") {
+        let words: Vec<_> = answer.lines().filter_map(|line| line.split_whitespace().next()).collect();
+        assert_eq!(words, ["full", "off", "relocated"]);
+    }
+}
