@@ -85,6 +85,8 @@ struct Blame {
 #[derive(Debug, Serialize)]
 struct TrialResult {
     loader: String,
+    /// Whether the program would have got to run.
+    starts: bool,
     objects: Vec<String>,
     messages: Vec<String>,
 }
@@ -133,12 +135,20 @@ fn answer(command: &OsStr, arguments: &[OsString]) -> Result<Answer, Failure> {
         if let Some(failure) = chain.missing_loader() {
             return Err(failure);
         }
-        let list = preload::with_library(env::var_os("LD_PRELOAD").as_deref(), &library);
-        let trial = Trial::start(program, elf.loader.as_deref(), arguments, Some(&list))?;
-        obstacles.extend(blame_of_loader(&trial, program, &library));
+        let inherited = env::var_os("LD_PRELOAD");
+        let list = preload::with_library(inherited.as_deref(), &library);
+        let start = |preload| Trial::start(program, elf.loader.as_deref(), arguments, preload);
+        let trial = start(Some(&list))?;
+        if !trial.is_success {
+            let is_fine_without = start(inherited.as_deref())?.is_success;
+            obstacles.push(blame(program, if is_fine_without { LoaderSays::NotWithIt } else { LoaderSays::Never }));
+        } else if !trial.has_mapped(&library) {
+            obstacles.push(blame(program, LoaderSays::NotLoaded));
+        }
         let loader = elf.loader.as_deref().unwrap_or(program);
         Some(TrialResult {
             loader: text(loader),
+            starts: trial.is_success,
             objects: trial.objects.iter().map(|path| text(path)).collect(),
             messages: trial.messages,
         })
@@ -162,15 +172,24 @@ fn answer(command: &OsStr, arguments: &[OsString]) -> Result<Answer, Failure> {
     })
 }
 
-fn blame_of_loader(trial: &Trial, program: &Path, library: &Library) -> Option<Blame> {
-    let (code, reason) = if !trial.is_success {
-        ("not-started", "its loader would not start it")
-    } else if !trial.has_mapped(library) {
-        ("not-loaded", "its loader does not load libsopin.so")
-    } else {
-        return None;
+/// Where the trial shows that the library does not engage.
+#[derive(Clone, Copy)]
+enum LoaderSays {
+    /// It fails with the library only.
+    NotWithIt,
+    /// It fails without the library too.
+    Never,
+    /// It goes on without the library.
+    NotLoaded,
+}
+
+fn blame(program: &Path, verdict: LoaderSays) -> Blame {
+    let (code, reason) = match verdict {
+        LoaderSays::NotWithIt => ("refused", "its loader would start it, but not with libsopin.so"),
+        LoaderSays::Never => ("not-started", "its loader would not start it"),
+        LoaderSays::NotLoaded => ("not-loaded", "its loader goes on without libsopin.so"),
     };
-    Some(Blame { code, thing: text(program), reason: reason.to_owned() })
+    Blame { code, thing: text(program), reason: reason.to_owned() }
 }
 
 fn file(path: &Path, kind: &Kind) -> Option<FileInChain> {

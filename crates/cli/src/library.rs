@@ -11,6 +11,8 @@ use crate::program::elf::{self, Elf};
 
 /// The library's file name.
 pub const FILE_NAME: &str = "libsopin.so";
+/// Its name where no development files are installed: the soname.
+const SONAME: &str = concat!("libsopin.so.", env!("CARGO_PKG_VERSION_MAJOR"));
 
 /// The library that belongs to this command.
 #[derive(Debug)]
@@ -27,15 +29,15 @@ impl Library {
     /// When there is none, or its path cannot be written into `LD_PRELOAD`.
     pub fn find() -> Result<Self, Failure> {
         let command = own_path()?;
-        let candidates = candidates(command.parent().unwrap_or(Path::new("/")));
-        for path in &candidates {
-            if let Some(identity) = identity(path) {
-                check_spelling(path)?;
-                return Ok(Self { path: path.clone(), identity });
+        let directories = directories(command.parent().unwrap_or(Path::new("/")));
+        for path in directories.iter().flat_map(|directory| [FILE_NAME, SONAME].map(|name| directory.join(name))) {
+            if let Some(identity) = identity(&path) {
+                check_spelling(&path)?;
+                return Ok(Self { path, identity });
             }
         }
-        let places: Vec<_> = candidates.iter().map(|path| path.display().to_string()).collect();
-        Err(Failure::new(Exit::Failed, FILE_NAME, format!("not found as {}", places.join(", ")))
+        let places: Vec<_> = directories.iter().map(|path| path.display().to_string()).collect();
+        Err(Failure::new(Exit::Failed, FILE_NAME, format!("not found in {}", places.join(", ")))
             .with_way_out("install the library and the command below one prefix"))
     }
 
@@ -64,7 +66,8 @@ impl Library {
 /// # Errors
 /// When there is no `/proc`.
 pub fn own_loader() -> Result<Option<PathBuf>, Failure> {
-    Ok(read_elf(&own_path()?)?.loader)
+    // Not by its path: the command may be being upgraded.
+    Ok(read_elf(Path::new("/proc/self/exe"))?.loader)
 }
 
 /// Whether both paths lead to one file.
@@ -92,13 +95,13 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 /// Where it may be, seen from the directory of the command's file, the
 /// likeliest first: `target/<profile>/`, then below an installation's prefix,
 /// with the library directories of Debian and of Fedora.
-fn candidates(directory: &Path) -> Vec<PathBuf> {
+fn directories(of_command: &Path) -> Vec<PathBuf> {
     let multiarch = format!("lib/{}-linux-gnu", env::consts::ARCH);
-    let mut candidates = vec![directory.join(FILE_NAME)];
-    if let Some(prefix) = directory.parent() {
-        candidates.extend(["lib", &multiarch, "lib64"].map(|below| prefix.join(below).join(FILE_NAME)));
+    let mut directories = vec![of_command.to_owned()];
+    if let Some(prefix) = of_command.parent() {
+        directories.extend(["lib", &multiarch, "lib64"].map(|below| prefix.join(below)));
     }
-    candidates
+    directories
 }
 
 /// `LD_PRELOAD` has no way to quote what means something in it (`ld.so(8)`).
@@ -119,9 +122,10 @@ mod tests {
 
     #[test]
     fn it_is_looked_for_below_the_prefix() {
-        let looked: Vec<_> = candidates(Path::new("/opt/bin"));
-        assert_eq!(looked[..2], [Path::new("/opt/bin/libsopin.so"), Path::new("/opt/lib/libsopin.so")]);
-        assert_eq!(looked.last().unwrap(), Path::new("/opt/lib64/libsopin.so"));
+        let looked = directories(Path::new("/opt/bin"));
+        assert_eq!(looked[..2], [Path::new("/opt/bin"), Path::new("/opt/lib")]);
+        assert_eq!(looked.last().unwrap(), Path::new("/opt/lib64"));
+        assert_eq!(directories(Path::new("/")), [Path::new("/")]);
     }
 
     #[test]

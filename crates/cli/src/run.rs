@@ -119,7 +119,7 @@ fn is_welcome(chain: &Chain, list: &OsStr, inherited: Option<&OsStr>) -> Result<
     if library::own_loader()?.is_some_and(|own| library::is_same_file(&own, loader)) {
         return Ok(true);
     }
-    let refusal = trial::is_fatal(path, loader, list, inherited);
+    let refusal = trial::refusal(path, loader, list, inherited);
     if let Some(reason) = &refusal {
         let loader = loader.display();
         output::warn(

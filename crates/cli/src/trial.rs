@@ -127,15 +127,14 @@ fn object(line: &[u8]) -> Option<Object> {
     path.contains(&b'/').then(|| Object::File(OsString::from_vec(path.to_vec()).into()))
 }
 
-/// Whether the library is what keeps a program from being started: with it its
-/// loader fails, without it does not. That happens where the library was linked
-/// for another C library: musl, or an older glibc. Their loaders treat a library
-/// with missing symbols as fatal, unlike one that cannot be opened. Returns the
-/// first thing that the loader says.
-pub fn is_fatal(program: &Path, loader: &Path, with_library: &OsStr, without: Option<&OsStr>) -> Option<String> {
+/// The first thing that the loader says when it refuses to start a program with
+/// the library, and would start it without. That happens where the library was
+/// linked for another C library: musl, or an older glibc. Their loaders treat a
+/// library with missing symbols as fatal, unlike one that cannot be opened.
+pub fn refusal(program: &Path, loader: &Path, with_library: &OsStr, without: Option<&OsStr>) -> Option<String> {
     let start = |preload| Trial::start(program, Some(loader), &[], preload).ok();
-    let failed = start(Some(with_library)).filter(|trial| !trial.is_success)?;
-    start(without)?.is_success.then(|| failed.messages.into_iter().next().unwrap_or_default())
+    let refused = start(Some(with_library)).filter(|trial| !trial.is_success)?;
+    start(without)?.is_success.then(|| refused.messages.into_iter().next().unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ fn the_answer_in_json() {
     let objects = answer["trial"]["objects"].as_array().unwrap();
     assert_eq!(objects[0], installation.library());
     assert!(objects.len() >= 2 && objects.iter().all(|object| object.as_str().unwrap().starts_with('/')));
+    assert_eq!(answer["trial"]["starts"], true);
     assert_eq!(answer["trial"]["messages"], Value::Array(vec![]));
 }
 
@@ -125,7 +126,6 @@ fn settings_count() {
 ./program: would not be protected
   file     ./program: program for [..], loaded by /lib[..]
   because  SOPIN_MODE: off, so the library would be loaded and pin nothing
-  loader   maps [ROOT]/lib/libsopin.so and 2 other objects
 
 "#]]);
     check().env("SOPIN_MODE", "relocated").assert().code(0);

@@ -345,8 +345,7 @@ sopin: warning: ./program: its loader, /lib/ld-musl-[..].so.1, refuses libsopin.
             check(installation, &["./program"]).code(1).stderr_eq("").stdout_eq(str![[r#"
 ./program: would not be protected
   file     ./program: program for [..], loaded by /lib/ld-musl-[..].so.1
-  because  ./program: its loader would not start it
-  loader   maps [ROOT]/lib/libsopin.so and 2 other objects
+  because  ./program: its loader would start it, but not with libsopin.so
 ...
 
 "#]]);
@@ -401,8 +400,7 @@ sopin: warning: ./program: its loader, [ROOT]/opt/ld-linux.so.2, refuses libsopi
             check(installation, &["./program"]).code(1).stderr_eq("").stdout_eq(str![[r#"
 ./program: would not be protected
   file     ./program: program for [..], loaded by [ROOT]/opt/ld-linux.so.2
-  because  ./program: its loader would not start it
-  loader   maps [ROOT]/lib/libsopin.so and 2 other objects
+  because  ./program: its loader would start it, but not with libsopin.so
   loader   says: ./program: /[..]/libc.so.6: version `GLIBC_9.99' not found (required by [ROOT]/lib/libsopin.so)
 
 "#]]);
@@ -433,7 +431,6 @@ sopin: ./program: its loader, [ROOT]/evil, is not called like one, so it was not
 ./program: would not be protected
   file     ./program: program for [..], loaded by /lib[..]
   because  ./program: its loader would not start it
-  loader   maps 0 objects
   loader   says: [..]libgone.so.1: cannot open shared object file: No such file or directory
 
 "#]]);
@@ -463,6 +460,22 @@ sopin: ./program: not a valid ELF file
 "#]]);
             check(installation, &["./program"]).code(126).stdout_eq("").stderr_eq(str![[r#"
 sopin: ./program: not a valid ELF file
+
+"#]]);
+        },
+    },
+    Case {
+        name: "library_that_the_loader_passes_over",
+        needs: &["cc"],
+        test: |installation| {
+            // A program is no library, and the loader only says so.
+            installation.program("lib/libsopin.so", "cc", &[]);
+            installation.program("program", "cc", &[]);
+            check(installation, &["./program"]).code(1).stderr_eq("").stdout_eq(str![[r#"
+./program: would not be protected
+  file     ./program: program for [..], loaded by /lib[..]
+  because  ./program: its loader goes on without libsopin.so
+  loader   says: ERROR: ld.so: object '[ROOT]/lib/libsopin.so' from LD_PRELOAD cannot be preloaded [..]
 
 "#]]);
         },

@@ -165,7 +165,7 @@ fn a_file_that_the_kernel_does_not_know_is_a_shell_script() {
 fn no_library() {
     let installation = Installation::without_library();
     run(&installation, &["true"]).code(125).stdout_eq("").stderr_eq(str![[r#"
-sopin: libsopin.so: not found as [ROOT]/bin/libsopin.so, [ROOT]/lib/libsopin.so, [ROOT]/lib/[..]-linux-gnu/libsopin.so, [ROOT]/lib64/libsopin.so; install the library and the command below one prefix
+sopin: libsopin.so: not found in [ROOT]/bin, [ROOT]/lib, [ROOT]/lib/[..]-linux-gnu, [ROOT]/lib64; install the library and the command below one prefix
 
 "#]]);
 }

@@ -11,7 +11,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{self, Stdio};
 
-use common::{Installation, clean_process};
+use common::{Installation, clean_process, library};
 use rustix::process::{Pid, Signal, kill_process};
 
 fn stdout(output: &process::Output) -> String {
@@ -228,6 +228,14 @@ fn it_finds_its_library_where_installations_have_it() {
         let expected = installation.path(directory).join("libsopin.so");
         assert_eq!(stdout(output.get_output()).trim_end(), expected.to_str().unwrap());
     }
+}
+
+#[test]
+fn it_finds_its_library_by_the_soname() {
+    let installation = Installation::without_library();
+    let library = installation.copy(&library(), concat!("lib/libsopin.so.", env!("CARGO_PKG_VERSION_MAJOR")));
+    let output = installation.sopin().args(["run", "--", "sh", "-c", "echo $LD_PRELOAD"]).assert().success();
+    assert_eq!(stdout(output.get_output()).trim_end(), library.to_str().unwrap());
 }
 
 #[test]

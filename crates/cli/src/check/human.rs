@@ -21,10 +21,8 @@ impl fmt::Display for Page<'_> {
             writeln!(f, "  {BAD}because{BAD:#}  {}: {}", shown(&obstacle.thing), obstacle.reason)?;
         }
         if let Some(trial) = trial {
-            if trial.objects.contains(library) {
-                writeln!(f, "  loader   maps {library} and {} other objects", trial.objects.len() - 1)?;
-            } else {
-                writeln!(f, "  loader   maps {} objects", trial.objects.len())?;
+            if *engages {
+                writeln!(f, "  loader   maps {} and {} other objects", shown(library), trial.objects.len() - 1)?;
             }
             for message in &trial.messages {
                 writeln!(f, "  loader   says: {}", shown(message))?;
