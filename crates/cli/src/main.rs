@@ -41,8 +41,12 @@ use std::process::ExitCode;
 use args::Command;
 
 fn main() -> ExitCode {
-    sopin_inherited::restore();
-    let outcome = match args::parse(env::args_os()) {
+    let command = args::parse(env::args_os());
+    // `run` does so itself, when nothing of its own can meet a SIGPIPE any more.
+    if !matches!(command, Ok(Command::Run(_))) {
+        sopin_inherited::restore();
+    }
+    let outcome = match command {
         Ok(Command::Run(arguments)) => run::run(&arguments),
         Ok(Command::Check(arguments)) => check::check(&arguments),
         Ok(Command::Completions(arguments)) => completions::completions(&arguments),

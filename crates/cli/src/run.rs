@@ -99,7 +99,10 @@ pub fn run(arguments: &RunArgs) -> Result<Exit, Failure> {
     }
 
     let words: Vec<CString> = arguments.command.iter().map(|word| c_string(word)).collect::<Result<_, _>>()?;
-    let errno = execute(command, &words, &environment(&changes)?)?;
+    let environment = environment(&changes)?;
+    // Only now: a warning that nobody reads must not keep the program from running.
+    sopin_inherited::restore();
+    let errno = execute(command, &words, &environment)?;
     Err(why_not_executed(command, errno))
 }
 
@@ -180,7 +183,8 @@ fn why_not_executed(command: &OsStr, errno: Errno) -> Failure {
     }
 }
 
-/// The own environment with changes, in its order.
+/// The own environment with changes, in its order. Entries without `=`, which the
+/// standard library does not show, are lost.
 fn environment(changes: &[(&str, &OsString)]) -> Result<Vec<CString>, Failure> {
     let kept = env::vars_os().filter(|(name, _)| changes.iter().all(|(changed, _)| name != changed));
     let new = changes.iter().map(|(name, value)| (OsString::from(name), (*value).clone()));

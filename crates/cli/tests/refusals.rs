@@ -92,6 +92,36 @@ sopin: [ROOT]/script: more than 5 scripts that are each other's interpreters
 }
 
 #[test]
+fn as_many_interpreters_as_the_kernel_follows() {
+    let installation = Installation::new();
+    let mut interpreter = "/bin/sh".to_owned();
+    for name in ["./one", "./two", "./three", "./four", "./five", "./six"] {
+        installation.script(name, &format!("#!{interpreter}\nexit 42\n"));
+        interpreter = name.to_owned();
+    }
+    run(&installation, &["./five"]).code(42).stderr_eq("");
+    installation.sopin().args(["check", "./five"]).assert().success();
+    let refused = run(&installation, &["./six"]).code(126);
+    let said = refused.stderr_eq(str![[r#"
+sopin: ./one: more than 5 scripts that are each other's interpreters
+
+"#]]);
+    installation.sopin().args(["check", "./six"]).assert().code(126).stderr_eq(said.get_output().stderr.clone());
+}
+
+#[test]
+fn a_script_that_env_leads_back_to() {
+    let installation = Installation::new();
+    installation.script("bin/script", "#!/usr/bin/env script\n");
+    let path = installation.path("bin").display().to_string();
+    // Running it never ends, so only the question is asked.
+    installation.sopin().env("PATH", path).args(["check", "script"]).assert().code(126).stderr_eq(str![[r#"
+sopin: [ROOT]/bin/script: it leads to itself
+
+"#]]);
+}
+
+#[test]
 fn a_program_whose_loader_is_not_there() {
     let installation = Installation::new();
     installation.program("program", "cc", &["-Wl,--dynamic-linker=/nonexistent/ld.so.1"]);

@@ -204,6 +204,21 @@ fn signal_dispositions_are_handed_on() {
 }
 
 #[test]
+fn a_warning_that_nobody_reads_does_not_stop_the_program() {
+    let installation = Installation::new();
+    installation.program("program", "cc", &["-static"]);
+    for redirection in ["", "2>/dev/full", "2>&-"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = process::Command::new("sh");
+        let script = format!("exec \"$0\" run ./program {redirection}");
+        clean_process(&mut command).args(["-c", &script]).arg(installation.path("bin/sopin"));
+        command.current_dir(installation.path("")).stderr(writer);
+        assert_eq!(command.status().unwrap().code(), Some(42), "{redirection}");
+    }
+}
+
+#[test]
 fn descriptors_are_handed_on_and_none_is_added() {
     let installation = Installation::new();
     let sopin = installation.path("bin/sopin").display().to_string();

@@ -17,6 +17,9 @@ use crate::exit::{Exit, Failure};
 /// How many interpreters of interpreters the kernel follows (`fs/exec.c`,
 /// `exec_binprm`).
 const MAX_SCRIPTS: usize = 5;
+/// More files than any command leads to: an env(1) or a shell that comes back to
+/// the same script has no end.
+const MAX_LINKS: usize = 4 * MAX_SCRIPTS;
 /// What runs files that the kernel does not know (`_PATH_BSHELL`, `execvp(3)`).
 pub const SHELL: &str = "/bin/sh";
 
@@ -93,11 +96,11 @@ pub struct Chain {
 }
 
 impl Chain {
-    /// Follows a command. Also returns what stops it, if something does: where
-    /// executing the command would fail, or env(1) would.
+    /// Follows a command.
     ///
     /// # Errors
-    /// 126 or 127, as the attempt to execute it would end.
+    /// 126 or 127, as the attempt to execute it would end, be that the kernel's or
+    /// that of env(1).
     pub fn follow(command: &OsStr) -> Result<Self, Failure> {
         let path = search::find(command).ok_or_else(|| not_found(command))?;
         let mut chain = Self { links: Vec::new(), drops_preload: None };
@@ -160,6 +163,9 @@ impl Chain {
     fn take(&mut self, step: Step) -> Result<Option<Step>, Failure> {
         let Step { path, asked_by, env } = step;
         let failure = |error: &io::Error| cannot_execute(&path, asked_by.as_ref(), error);
+        if self.links.len() == MAX_LINKS {
+            return Err(Failure::new(Exit::CannotExecute, path.display(), "it leads to itself"));
+        }
         if !search::is_executable(&path) {
             return Err(failure(&why_not_executable(&path)));
         }
@@ -184,7 +190,8 @@ impl Chain {
     }
 
     fn after_script(&self, path: &Path, header: &Header) -> Result<Step, Failure> {
-        let scripts = self.links.iter().filter(|link| matches!(link.kind, Kind::Script(_))).count();
+        // What env(1) and the shell execute, the kernel follows afresh.
+        let scripts = self.links.iter().rev().take_while(|link| matches!(link.kind, Kind::Script(_))).count();
         if scripts >= MAX_SCRIPTS {
             let reason = format!("more than {MAX_SCRIPTS} scripts that are each other's interpreters");
             return Err(Failure::new(Exit::CannotExecute, path.display(), reason));
