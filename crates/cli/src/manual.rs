@@ -11,7 +11,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use roff::{Roff, bold, roman};
 use snapbox::data::DataFormat;
@@ -65,30 +64,6 @@ fn the_pages_are_up_to_date() {
     for entry in fs::read_dir(directory()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         assert!(written.contains(&name), "man/{name} belongs to no subcommand any more");
-    }
-}
-
-/// What the formatters complain of. One that is not installed says nothing.
-#[test]
-fn the_formatters_have_no_complaint() {
-    let checks: [(&str, &[&str]); 2] = [
-        ("mandoc", &["-T", "lint", "-W", "warning"]),
-        ("groff", &["-man", "-ww", "-b", "-z", "-K", "utf8", "-T", "utf8"]),
-    ];
-    for Page { name, text } in pages() {
-        let scratch = tempfile::tempdir().unwrap();
-        let path = scratch.path().join(&name);
-        fs::write(&path, text).unwrap();
-        for (program, options) in checks {
-            let Ok(output) = Command::new(program).args(options).arg(&path).output() else {
-                eprintln!("{name}: no {program}");
-                continue;
-            };
-            let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-            // That there is no date is meant: see `title`.
-            let said: Vec<_> = said.lines().filter(|line| !line.contains("missing date")).collect();
-            assert!(said.concat().is_empty(), "{name}: {said:#?}");
-        }
     }
 }
 

@@ -1,14 +1,11 @@
-//! `--help`, `--version` and completions. (The manual pages are tested where they
-//! are written, in `src/manual.rs`.)
+//! `--help` and `--version`. (The manual pages are compared where they are written,
+//! in `src/manual.rs`; what shells and formatters make of our texts: `tools.rs`.)
 
 #![allow(clippy::needless_raw_string_hashes, reason = "snapbox writes snapshots so")]
 
 mod common;
 
-use std::fs;
-use std::process::Command;
-
-use common::{missing, sopin};
+use common::sopin;
 use snapbox::str;
 
 #[test]
@@ -114,48 +111,4 @@ error: invalid value 'tcsh' for '<SHELL>'
 For more information, try '--help'.
 
 "#]]);
-}
-
-/// Runs a shell script that finds the completions of that shell in a file, and
-/// returns what it prints, or nothing without the shell.
-fn ask(shell: &str, options: &[&str], script: &str) -> Option<String> {
-    if let Some(reason) = missing(&[shell]) {
-        eprintln!("skipped: {reason}");
-        return None;
-    }
-    let directory = tempfile::tempdir().unwrap();
-    let file = directory.path().join("_sopin");
-    let completions = sopin().args(["completions", shell]).assert().success().stderr_eq("");
-    fs::write(&file, &completions.get_output().stdout).unwrap();
-    let script = script.replace("FILE", file.to_str().unwrap());
-    let mut command = Command::new(shell);
-    let output = command.env("HOME", directory.path()).args(options).args(["-c", &script]).output().unwrap();
-    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
-    Some(String::from_utf8(output.stdout).unwrap())
-}
-
-#[test]
-fn bash_completes() {
-    let script = ". FILE; COMP_WORDS=(sopin run --mode re); COMP_CWORD=3; _sopin sopin re --mode; echo ${COMPREPLY[@]}";
-    if let Some(answer) = ask("bash", &["--norc"], script) {
-        assert_eq!(answer, "relocated\n");
-    }
-}
-
-#[test]
-fn zsh_completes() {
-    // The script defines the function when the completion system loads it so.
-    let script = "autoload -Uz compinit && compinit -D -u -d FILE.dump; fpath=(${$(echo FILE):h} $fpath); \
-                  autoload -Uz _sopin; autoload +X _sopin; functions _sopin | grep -c relocated";
-    if let Some(answer) = ask("zsh", &["-f"], script) {
-        assert_ne!(answer.trim(), "0");
-    }
-}
-
-#[test]
-fn fish_completes() {
-    if let Some(answer) = ask("fish", &["--no-config"], "source FILE; complete -C 'sopin run --mode '") {
-        let words: Vec<_> = answer.lines().filter_map(|line| line.split_whitespace().next()).collect();
-        assert_eq!(words, ["full", "off", "relocated"]);
-    }
 }
