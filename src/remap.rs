@@ -43,7 +43,7 @@ pub struct Outcome {
 impl Outcome {
     fn note(&mut self, source: Source, result: Result<usize, Cause>) {
         let failure = match source {
-            Source::Anonymous | Source::RelocatedCopy => &mut self.relocated_failure,
+            Source::Anonymous | Source::RelocatedCopy | Source::CopyOnWrite => &mut self.relocated_failure,
             Source::Copy => &mut self.read_only_failure,
         };
         match result {
@@ -70,7 +70,7 @@ pub unsafe fn replace(memory: &OwnMemory, path: &[u8], replacements: &[Replaceme
     unsafe { replace_by_anonymous(memory, replacements, &mut outcome) };
     let private = OnceCell::new();
     for range in replacements.iter().filter(|range| range.source != Source::Anonymous) {
-        let shared = shared.filter(|_| range.source == Source::Copy);
+        let shared = shared.filter(|_| range.source != Source::RelocatedCopy);
         // SAFETY: per the caller.
         let mapped = shared.map(|file| unsafe { map_copy(file, range) });
         let result = if let Some(Ok(len)) = mapped {

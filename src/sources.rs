@@ -21,6 +21,9 @@ use sopin_core::vmas::{FileId, Maps};
 use crate::original::Original;
 use crate::registry::{PathBuffer, State};
 
+/// Bytes of untouched data from which on another VMA is cheaper than a copy.
+const MIN_SHARED_DATA: usize = 64 << 10;
+
 /// What a sweep opens at most once.
 #[derive(Default)]
 pub struct Sources {
@@ -68,6 +71,46 @@ impl Sources {
         }
         core::mem::swap(replacements, runs);
         Ok(modified)
+    }
+
+    /// Has long runs of writable pages that nobody has stored to mapped from the
+    /// shared copy: large tables in .data would otherwise cost every process
+    /// their memory, and the time to copy it.
+    pub fn share_untouched_data(
+        &self,
+        replacements: &mut PageVec<Replacement>,
+        runs: &mut PageVec<Replacement>,
+    ) -> sys::Result<()> {
+        let Some(Ok(pagemap)) = self.pagemap.get() else { return Ok(()) };
+        runs.clear();
+        for range in replacements.iter() {
+            let part = |start: usize, end: usize, source: Source| Replacement {
+                span: Span { start, end },
+                offset: range.offset + (start - range.span.start) as u64,
+                source,
+                ..*range
+            };
+            let mut done = range.span.start;
+            let is_data = range.source == Source::Anonymous && range.protection & libc::PROT_WRITE != 0;
+            if is_data && range.span.len() >= MIN_SHARED_DATA {
+                // Pages that cannot be looked at are copied like all others.
+                let _ = pagemap.for_each_unmodified(range.span, |run| {
+                    if run.len() >= MIN_SHARED_DATA {
+                        if run.start != done {
+                            runs.push(part(done, run.start, range.source))?;
+                        }
+                        runs.push(part(run.start, run.end, Source::CopyOnWrite))?;
+                        done = run.end;
+                    }
+                    Ok(())
+                });
+            }
+            if done != range.span.end {
+                runs.push(part(done, range.span.end, range.source))?;
+            }
+        }
+        core::mem::swap(replacements, runs);
+        Ok(())
     }
 
     /// The store's copy of the object's file. Without one the copy is private.

@@ -64,6 +64,9 @@ impl Sweep<'_> {
         let modified =
             self.sources.leave_modified_pages(self.memory, original.as_ref(), replacements, runs).map_err(no_memory)?;
         let shared = original.as_ref().and_then(|original| self.sources.shared_copy(state, original, replacements));
+        if shared.is_some() && !terms.has_text_relocations {
+            self.sources.share_untouched_data(replacements, runs).map_err(no_memory)?;
+        }
         let path = state.path_buffer.get(..path_len).unwrap_or_default();
         // SAFETY: the ranges belong to an object that is relocated and cannot
         // be unloaded during the sweep; where stores are possible the plan has

@@ -58,7 +58,7 @@ impl OwnMemory {
                 Err(_) => {}
             }
         }
-        let file = self.file.get_or_init(|| sys::open(c"/proc/thread-self/mem", libc::O_RDONLY, 0));
+        let file = self.file.get_or_init(|| sys::open_own_proc_file(c"/proc/self/mem", c"/proc/thread-self/mem"));
         let file = file.as_ref().map_err(|error| *error)?;
         // SAFETY: per the caller.
         let target = unsafe { core::slice::from_raw_parts_mut(to, len) };
@@ -114,7 +114,7 @@ mod tests {
     /// A reader whose first choice has been refused.
     fn reader_of_the_file() -> OwnMemory {
         let memory = OwnMemory::new();
-        memory.file.set(sys::open(c"/proc/thread-self/mem", libc::O_RDONLY, 0)).unwrap();
+        memory.file.set(sys::open_own_proc_file(c"/proc/self/mem", c"/proc/thread-self/mem")).unwrap();
         memory
     }
 

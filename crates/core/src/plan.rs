@@ -30,6 +30,10 @@ pub enum Source {
     RelocatedCopy,
     /// A private mapping of an immutable copy of the file's bytes.
     Copy,
+    /// The same for data that nobody has stored to yet: a page that is stored to
+    /// becomes anonymous memory then. The plan does not say so; whoever knows
+    /// the pages and has a copy that is shared may.
+    CopyOnWrite,
 }
 
 /// A range to replace: whole pages of one VMA and one segment.

@@ -92,15 +92,9 @@ pub struct Maps {
 }
 
 impl Maps {
-    /// Opens the mappings of this process. The calling thread's directory is
-    /// used because `/proc/self` shows nothing once the main thread has exited.
+    /// Opens the mappings of this process.
     pub fn open() -> Result<Self> {
-        let open = |path| sys::open(path, libc::O_RDONLY, 0);
-        let file = match open(c"/proc/thread-self/maps") {
-            // Linux before 3.17.
-            Err(Errno(libc::ENOENT)) => open(c"/proc/self/maps"),
-            other => other,
-        }?;
+        let file = sys::open_own_proc_file(c"/proc/self/maps", c"/proc/thread-self/maps")?;
         Ok(Self { file, source: Source::Query })
     }
 

@@ -57,6 +57,19 @@ pub fn openat(directory: &Fd, path: &CStr, flags: c_int, mode: u32) -> Result<Fd
     Ok(Fd(fd as c_int))
 }
 
+/// Opens a file that the kernel shows of the calling process, by its path below
+/// `/proc/self` or, once the main thread has exited and nothing can be read
+/// there, below `/proc/thread-self` (Linux 3.17), which takes longer to find.
+pub fn open_own_proc_file(of_process: &CStr, of_thread: &CStr) -> Result<Fd> {
+    if super::gettid() != super::getpid() {
+        match open(of_thread, libc::O_RDONLY, 0) {
+            Err(Errno(libc::ENOENT)) => {}
+            other => return other,
+        }
+    }
+    open(of_process, libc::O_RDONLY, 0)
+}
+
 /// `memfd_create(2)`; falls back to the flags that kernels before 6.3 know.
 pub fn memfd_create(name: &CStr) -> Result<Fd> {
     let base = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
