@@ -25,20 +25,13 @@ impl<F: FnMut(Span) -> Result<()>> Runs<F> {
 
     /// Judges the next page.
     pub fn judge(&mut self, keep: bool) -> Result<()> {
-        self.judge_until(self.run.end + self.page, keep)
-    }
-
-    /// Judges all pages up to the one at `end`, if there are any.
-    pub fn judge_until(&mut self, end: usize, keep: bool) -> Result<()> {
-        if end <= self.run.end {
-            return Ok(());
-        }
+        let next = self.run.end + self.page;
         if !keep {
             self.end_run()?;
-            self.left_out += end - self.run.end;
-            self.run.start = end;
+            self.left_out += self.page;
+            self.run.start = next;
         }
-        self.run.end = end;
+        self.run.end = next;
         Ok(())
     }
 
