@@ -6,7 +6,9 @@
 //! (The numbers of `stat(2)` are not those of the maps on every file system.)
 //! The page is kept as the *witness*: executable and never touched, it keeps
 //! the file visible in `/proc/PID/maps` to people, `lsof` and needrestart when
-//! the object itself no longer maps it.
+//! the object itself no longer maps it. That of the program itself is not
+//! executable: `/proc/PID/exe` says the same to them, and py-spy would take it
+//! for the program's text.
 
 use core::ffi::CStr;
 
@@ -15,6 +17,7 @@ use sopin_core::records::Record;
 use sopin_core::store::Identity;
 use sopin_core::sys::{self, Fd};
 use sopin_core::vmas::{FileId, Maps, Vma};
+use sopin_core::witness;
 
 /// An open file that is the one mapped.
 pub struct Original {
@@ -25,16 +28,29 @@ pub struct Original {
     witness: Span,
 }
 
+/// Which page of an object's file is mapped, and how.
+#[derive(Clone, Copy)]
+pub struct Terms {
+    /// Where the object is.
+    pub object: Span,
+    /// It is the program itself.
+    pub is_executable: bool,
+    /// Offset of the page in the file.
+    pub offset: u64,
+}
+
 impl Original {
-    /// Opens the file at `path` if that is still `mapped`; maps the page at
-    /// `offset` of it.
-    pub fn find(maps: &mut Maps, path: &CStr, mapped: FileId, offset: u64) -> sys::Result<Option<Self>> {
+    /// Opens the file at `path` if that is still the one `mapped`; maps a page of
+    /// it as `terms` say.
+    pub fn find(maps: &mut Maps, path: &CStr, mapped: FileId, terms: Terms) -> sys::Result<Option<Self>> {
         let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW;
         let file = sys::open(path, flags, 0)?;
         let status = sys::fstat(file.raw())?;
-        let (len, protection) = (sys::page_size(), libc::PROT_READ | libc::PROT_EXEC);
-        // SAFETY: a new mapping at an address of the kernel's choice.
-        let start = unsafe { sys::mmap(0, len, protection, libc::MAP_PRIVATE, Some((&file, offset))) }?;
+        let len = sys::page_size();
+        let protection = libc::PROT_READ | if terms.is_executable { 0 } else { libc::PROT_EXEC };
+        let place = witness::place_for(terms.object, sys::stack_top(), len).unwrap_or_default();
+        // SAFETY: a new mapping, at the address asked for if that is free.
+        let start = unsafe { sys::mmap(place, len, protection, libc::MAP_PRIVATE, Some((&file, terms.offset))) }?;
         // From here on the page is unmapped when this is dropped.
         let witness = Span { start, end: start + len };
         let original = Self { file, identity: Identity::of(&status), witness };

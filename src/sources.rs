@@ -18,7 +18,8 @@ use sopin_core::store::{self, Store};
 use sopin_core::sys::{self, Fd};
 use sopin_core::vmas::{FileId, Maps};
 
-use crate::original::Original;
+use crate::candidates::Candidate;
+use crate::original::{self, Original};
 use crate::registry::{PathBuffer, State};
 
 /// Bytes of untouched data from which on another VMA is cheaper than a copy.
@@ -155,10 +156,13 @@ pub fn find_original(
     maps: &mut Maps,
     path: &PathBuffer,
     mapped: FileId,
+    candidate: &Candidate,
     replacements: &[Replacement],
 ) -> Option<Original> {
     let copied = || replacements.iter().filter(|range| range.source == Source::Copy);
     let shown = copied().find(|range| is_text(range)).or_else(|| copied().next())?;
     let path = CStr::from_bytes_until_nul(path).ok()?;
-    Original::find(maps, path, mapped, shown.offset).ok()?
+    let is_executable = candidate.loaded.headers == sys::executable_headers();
+    let terms = original::Terms { object: candidate.object.span, is_executable, offset: shown.offset };
+    Original::find(maps, path, mapped, terms).ok()?
 }

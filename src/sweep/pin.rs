@@ -60,7 +60,7 @@ impl Sweep<'_> {
         };
         let Workspace { vmas, replacements, runs, .. } = &mut self.work;
         let outlook = plan::plan(&candidate.object, vmas, terms, replacements).map_err(no_memory)?;
-        let original = sources::find_original(maps, &state.path_buffer, lowest.file, replacements);
+        let original = sources::find_original(maps, &state.path_buffer, lowest.file, candidate, replacements);
         let modified =
             self.sources.leave_modified_pages(self.memory, original.as_ref(), replacements, runs).map_err(no_memory)?;
         let shared = original.as_ref().and_then(|original| self.sources.shared_copy(state, original, replacements));

@@ -22,6 +22,7 @@
 //! | [`records`] | what the library publishes about its process |
 //! | [`settings`] | the `SOPIN_*` variables, one table |
 //! | [`glob`] | the patterns of `SOPIN_EXCLUDE` and `SOPIN_ONLY` |
+//! | [`witness`] | where the page goes that keeps a file visible |
 //! | [`store`] | the immutable copies of object files that processes share |
 //! | [`line`](mod@line) | text of bounded length without allocation |
 //!
@@ -72,3 +73,4 @@ pub mod settings;
 pub mod store;
 pub mod sys;
 pub mod vmas;
+pub mod witness;

@@ -146,6 +146,19 @@ pub fn page_size() -> usize {
     }
 }
 
+/// An address in the topmost page of the main thread's stack, where the kernel
+/// has put the program's name; 0 if unknown.
+pub fn stack_top() -> usize {
+    // SAFETY: getauxval only reads the process's auxiliary vector.
+    unsafe { libc::getauxval(libc::AT_EXECFN) as usize }
+}
+
+/// Where the program headers of the executable are; 0 if unknown.
+pub fn executable_headers() -> usize {
+    // SAFETY: getauxval only reads the process's auxiliary vector.
+    unsafe { libc::getauxval(libc::AT_PHDR) as usize }
+}
+
 /// Where the kernel has mapped the vDSO; 0 without one.
 pub fn vdso_address() -> usize {
     // SAFETY: getauxval only reads the process's auxiliary vector.
