@@ -22,7 +22,7 @@ pub fn for_each_equal(
     each: impl FnMut(Span) -> Result<()>,
 ) -> Result<usize> {
     let page = sys::page_size();
-    let (mut mapped, mut stored) = (PageVec::filled(0_u8, STEP)?, PageVec::filled(0_u8, STEP)?);
+    let (mut mapped, mut stored) = (PageVec::zeroed(STEP)?, PageVec::zeroed(STEP)?);
     let mut runs = Runs::new(span.start, each);
     while runs.position() < span.end {
         let at = runs.position();

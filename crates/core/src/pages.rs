@@ -107,9 +107,20 @@ impl<T: Copy> PageVec<T> {
     }
 }
 
+impl PageVec<u8> {
+    /// An array of `len` zero bytes, whose pages are not touched yet.
+    pub fn zeroed(len: usize) -> Result<Self> {
+        let mut array = Self::new();
+        array.reserve(len)?;
+        // Pages of a new anonymous mapping are zero.
+        array.len = len;
+        Ok(array)
+    }
+}
+
 /// Reads all of `file`, from its beginning.
 pub fn read_whole(file: &Fd) -> Result<PageVec<u8>> {
-    let (mut whole, mut block) = (PageVec::new(), PageVec::filled(0, 1 << 16)?);
+    let (mut whole, mut block) = (PageVec::new(), PageVec::zeroed(1 << 16)?);
     loop {
         match sys::pread(file, &mut block, whole.len() as u64)? {
             0 => return Ok(whole),
@@ -182,6 +193,13 @@ mod tests {
         assert_eq!(numbers.reserve(usize::MAX / 4), Err(Errno(libc::ENOMEM)));
         assert!(numbers.reserve(1 << 50).is_err());
         assert_eq!(*numbers, [1]);
+    }
+
+    #[test]
+    fn new_pages_are_zero() {
+        let zeros = PageVec::zeroed(100_000).unwrap();
+        assert!(zeros.len() == 100_000 && zeros.iter().all(|byte| *byte == 0));
+        assert!(PageVec::zeroed(0).unwrap().is_empty());
     }
 
     #[test]

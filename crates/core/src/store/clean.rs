@@ -64,7 +64,7 @@ fn is_older_version(store: &Fd, name: &CStr, prefix: Prefix, added: Prefix, orig
         return false;
     }
     let Ok(directory) = sys::openat(store, name, DIRECTORY_TO_PASS, 0) else { return false };
-    let Ok(mut buffer) = PageVec::filled(0, libc::PATH_MAX as usize) else { return false };
+    let Ok(mut buffer) = PageVec::zeroed(libc::PATH_MAX as usize) else { return false };
     let known = sys::readlinkat(&directory, SOURCE, &mut buffer).ok();
     known.is_some() && known == origin.map(CStr::to_bytes)
 }

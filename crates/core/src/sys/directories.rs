@@ -44,7 +44,7 @@ pub fn for_each_name(directory: &Fd, mut each: impl FnMut(&CStr)) -> Result<()> 
     /// Offsets in a `struct linux_dirent64`: `d_reclen` and `d_name`.
     const LENGTH: usize = 16;
     const NAME: usize = 19;
-    let mut buffer = PageVec::filled(0_u8, 1 << 14)?;
+    let mut buffer = PageVec::zeroed(1 << 14)?;
     loop {
         let (start, len) = (buffer.as_mut_ptr(), buffer.len());
         // SAFETY: the kernel writes at most `len` bytes into the live buffer.

@@ -191,20 +191,6 @@ pub fn clone_file(from: &Fd, to: &Fd) -> Result<()> {
     unsafe { raw!(libc::SYS_ioctl, to.raw(), FICLONE, from.raw()) }.map(drop)
 }
 
-/// `copy_file_range(2)` from and to the files' own positions.
-pub fn copy_file_range(from: &Fd, to: &Fd, len: usize) -> Result<usize> {
-    let none = core::ptr::null::<c_void>();
-    // SAFETY: no offsets are passed.
-    unsafe { raw!(libc::SYS_copy_file_range, from.raw(), none, to.raw(), none, len, 0) }
-}
-
-/// `sendfile(2)` from and to the files' own positions.
-pub fn sendfile(from: &Fd, to: &Fd, len: usize) -> Result<usize> {
-    let none = core::ptr::null::<c_void>();
-    // SAFETY: no offset is passed.
-    unsafe { raw!(libc::SYS_sendfile, to.raw(), from.raw(), none, len) }
-}
-
 /// Sets the access time of an open file to now, and nothing else.
 pub fn touch(fd: &Fd) -> Result<()> {
     let now = libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_NOW };
