@@ -37,7 +37,8 @@ Examples:
 /// (a static program, another machine, setuid, setgid, file capabilities), the
 /// program's own loader is started with --list and the LD_PRELOAD that sopin run
 /// would set: it then loads what it would load, prints that, and executes nothing.
-/// As with ldd(1), do not check a program whose loader you do not trust.
+/// As with ldd(1), do not check a program whose loader you do not trust. What a
+/// security module such as SELinux would say to the program's execution is not asked.
 #[derive(Debug, clap::Args)]
 #[command(override_usage = "sopin check [OPTIONS] [--] COMMAND [ARGUMENT]...", after_long_help = MORE)]
 pub struct CheckArgs {
