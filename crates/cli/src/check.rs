@@ -26,6 +26,19 @@ Exit status:
   126  the program was found and could not be executed
   127  the program was not found
 
+JSON output:
+  schema      1; changes when a field changes its meaning
+  command     as it was given
+  engages     whether sopin run would protect the program
+  library     path of libsopin.so
+  files       from the command to the program, each with its kind (script,
+              shell-script, program), path, and interpreter, argument, machine or loader
+  obstacles   each with a code (static, machine, setuid, setgid, capabilities,
+              drops-preload, mode-off, refused, not-started, not-loaded), thing, reason
+  trial       loader, whether it starts the program, objects it has mapped, messages;
+              null if the loader was not asked
+  complaints  about values of SOPIN_* variables
+
 Examples:
   sopin check gunicorn
   sopin check --json -- ./server --port 80

@@ -170,6 +170,12 @@ fn why_not_executed(command: &OsStr, errno: Errno) -> Failure {
     let plain = || Failure::new(exit, Path::new(command).display(), errno.desc());
     match Chain::follow(command) {
         Err(failure) if failure.exit == exit => failure,
+        // As glibc and env(1) have it: it might be where one must not look.
+        Err(_) if errno == Errno::EACCES && search::find(command).is_none() => Failure::new(
+            exit,
+            Path::new(command).display(),
+            "no such program in PATH, of which not every directory may be searched",
+        ),
         Err(_) => plain(),
         Ok(chain) => match (errno, chain.missing_loader(), chain.program()) {
             (Errno::ENOENT, Some(failure), _) => failure,

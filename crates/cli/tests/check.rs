@@ -73,6 +73,24 @@ fn the_negative_answer_in_json() {
 "#]]);
 }
 
+/// The names that `--help` and sopin-check(1) promise.
+#[test]
+fn every_field_is_documented() {
+    let installation = Installation::new();
+    let output = installation.sopin().args(["check", "--json", "sh"]).assert().success();
+    let answer: Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+    let help = installation.sopin().args(["check", "--help"]).assert().success();
+    let help = String::from_utf8_lossy(&help.get_output().stdout).into_owned();
+    let (_, table) = help.split_once("JSON output").unwrap();
+    let lines = table.lines().filter_map(|line| line.strip_prefix("  ")).take_while(|line| !line.starts_with("sopin "));
+    let documented: Vec<_> = lines.filter_map(|line| line.split(' ').next()).filter(|name| !name.is_empty()).collect();
+    let mut fields: Vec<_> = answer.as_object().unwrap().keys().map(String::as_str).collect();
+    fields.sort_unstable();
+    let mut sorted = documented.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, fields);
+}
+
 /// Neither the program's nor its libraries', not even what relocating them would call.
 #[test]
 fn no_code_of_the_program_runs() {

@@ -62,9 +62,9 @@ sopin: ./lib: it is a directory
 #[test]
 fn a_script_whose_interpreter_is_not_there() {
     let installation = Installation::new();
-    installation.script("script", "#!/nonexistent/python3\n");
+    installation.script("script", &format!("#!{}\n", installation.path("missing/python3").display()));
     run(&installation, &["./script"]).code(127).stdout_eq("").stderr_eq(str![[r#"
-sopin: ./script: its interpreter /nonexistent/python3: no such file
+sopin: ./script: its interpreter [ROOT]/missing/python3: no such file
 
 "#]]);
 }
@@ -124,9 +124,10 @@ sopin: [ROOT]/bin/script: it leads to itself
 #[test]
 fn a_program_whose_loader_is_not_there() {
     let installation = Installation::new();
-    installation.program("program", "cc", &["-Wl,--dynamic-linker=/nonexistent/ld.so.1"]);
+    let loader = installation.path("missing/ld.so.1");
+    installation.program("program", "cc", &[&format!("-Wl,--dynamic-linker={}", loader.display())]);
     run(&installation, &["./program"]).code(127).stdout_eq("").stderr_eq(str![[r#"
-sopin: ./program: its loader /nonexistent/ld.so.1: no such file
+sopin: ./program: its loader [ROOT]/missing/ld.so.1: no such file
 
 "#]]);
 }
@@ -165,10 +166,10 @@ sopin: [ROOT]/one/program: no permission to execute it
 fn an_empty_element_of_the_path_is_the_current_directory() {
     let installation = Installation::new();
     installation.script("program", "#!/bin/sh\necho here\n");
-    for path in ["", ":/nonexistent", "/nonexistent::/nonexistent", "/nonexistent:"] {
+    for path in ["", ":missing", "missing::missing", "missing:"] {
         installation.sopin().env("PATH", path).args(["run", "program"]).assert().success().stdout_eq("here\n");
     }
-    installation.sopin().env("PATH", "/nonexistent").args(["run", "program"]).assert().code(127);
+    installation.sopin().env("PATH", "missing").args(["run", "program"]).assert().code(127);
 }
 
 #[test]

@@ -98,7 +98,8 @@ fn options_become_variables_and_nothing_else_changes() {
     };
     assert_eq!(run(&[]), "off,off,error\n");
     assert_eq!(run(&["--mode", "relocated"]), "relocated,off,error\n");
-    assert_eq!(run(&["--mode=full", "--store=/nonexistent", "--log", "off"]), "full,/nonexistent,off\n");
+    let store = installation.path("store").display().to_string();
+    assert_eq!(run(&["--mode=full", "--store", &store, "--log=off"]), format!("full,{store},off\n"));
     assert_eq!(run(&["--log", "warn", "--store", "off"]), "off,off,warn\n");
 }
 

@@ -102,4 +102,19 @@ sopin: ./program: no permission to read it; check it as a user who can
 "#]]);
         },
     },
+    Case {
+        name: "in_a_directory_that_must_not_be_searched",
+        needs: &["root", "setpriv"],
+        test: |installation| {
+            installation.script("private/program", "#!/bin/sh\n");
+            fs::set_permissions(installation.path("private"), Permissions::from_mode(0o700)).unwrap();
+            let path = format!("{}:/usr/bin:/bin", installation.path("private").display());
+            let command = installation.command("setpriv").args(["--reuid=65534", "--clear-groups", "--"]);
+            let command = command.arg(installation.path("bin/sopin")).args(["run", "program"]).env("PATH", path);
+            command.assert().code(126).stdout_eq("").stderr_eq(str![[r#"
+sopin: program: no such program in PATH, of which not every directory may be searched
+
+"#]]);
+        },
+    },
 ];
