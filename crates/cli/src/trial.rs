@@ -7,7 +7,7 @@
 //! loader may not know that variable, and then the program runs.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -58,10 +58,10 @@ impl Trial {
             let reason = format!("its loader, {}, is not called like one, so it was not started", file.display());
             return Err(Failure::new(Exit::Failed, program.display(), reason));
         }
-        let mut command = Command::new(file);
+        let mut command = Command::new(not_searched_for(file));
         command.arg("--list");
         match loader {
-            Some(_) => command.arg(program),
+            Some(_) => command.arg(not_searched_for(program)),
             None => command.args(arguments),
         };
         for name in NOT_FOR_A_TRIAL {
@@ -105,6 +105,12 @@ impl Trial {
         }
         trial
     }
+}
+
+/// A path to a file in the current directory would be taken for a name to be
+/// searched for: by the loader among libraries, by `Command` in `PATH`.
+fn not_searched_for(path: &Path) -> PathBuf {
+    if path.as_os_str().as_bytes().contains(&b'/') { path.to_owned() } else { Path::new(".").join(path) }
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -142,4 +142,17 @@ sopin: ./program: not a valid ELF file
 "#]]);
         },
     },
+    Case {
+        name: "in_the_current_directory",
+        needs: &["cc"],
+        test: |installation| {
+            installation.program("program", "cc", &[]);
+            installation.script("script", "#!program\n");
+            for command in ["program", "script"] {
+                let sopin = || installation.sopin().env("PATH", "");
+                sopin().args(["run", command]).assert().code(42).stdout_eq("ran\n").stderr_eq("");
+                sopin().args(["check", command]).assert().code(0).stderr_eq("");
+            }
+        },
+    },
 ];
