@@ -1,0 +1,250 @@
+//! The system calls that the library makes, and the errors that their manual
+//! pages list (man-pages 6.0, section 2).
+
+#[allow(clippy::wildcard_imports, reason = "a table of constants")]
+use libc::*;
+
+/// A system call.
+#[derive(Debug)]
+pub struct Call {
+    /// As the manual calls it.
+    pub name: &'static str,
+    /// Its number.
+    pub number: c_long,
+    /// What it can fail with. Empty: its page says that it always succeeds.
+    pub errors: &'static [i32],
+}
+
+const fn call(name: &'static str, number: c_long, errors: &'static [i32]) -> Call {
+    Call { name, number, errors }
+}
+
+/// Every call that the library may make. One that is not here fails the tests:
+/// it needs its errors.
+pub const ALL: &[Call] = &[
+    call("clock_gettime", SYS_clock_gettime, &[EFAULT, EINVAL, ENODEV, EOPNOTSUPP]),
+    call("close", SYS_close, &[EBADF, EINTR, EIO, ENOSPC, EDQUOT]),
+    call(
+        "copy_file_range",
+        SYS_copy_file_range,
+        &[EBADF, EFBIG, EINVAL, EIO, EISDIR, ENOMEM, ENOSPC, EOPNOTSUPP, EOVERFLOW, EPERM, ETXTBSY, EXDEV],
+    ),
+    call(
+        "fchmod",
+        SYS_fchmod,
+        &[EBADF, EIO, EPERM, EROFS, EACCES, EFAULT, ELOOP, ENAMETOOLONG, ENOENT, ENOMEM, ENOTDIR],
+    ),
+    call(
+        "fcntl",
+        SYS_fcntl,
+        &[EACCES, EAGAIN, EBADF, EBUSY, EDEADLK, EFAULT, EINTR, EINVAL, EMFILE, ENOLCK, ENOTDIR, EPERM],
+    ),
+    call("flock", SYS_flock, &[EBADF, EINTR, EINVAL, ENOLCK, EWOULDBLOCK]),
+    call("fstat", SYS_fstat, &[EBADF, EFAULT, ENOMEM, EOVERFLOW]),
+    call("fstatfs", SYS_fstatfs, &[EBADF, EFAULT, EINTR, EIO, ENOMEM, ENOSYS, EOVERFLOW]),
+    call("ftruncate", SYS_ftruncate, &[EBADF, EFBIG, EINTR, EINVAL, EIO, EPERM, ETXTBSY]),
+    call("getdents64", SYS_getdents64, &[EBADF, EFAULT, EINVAL, ENOENT, ENOTDIR]),
+    call("geteuid", SYS_geteuid, &[]),
+    call("getpid", SYS_getpid, &[]),
+    call("gettid", SYS_gettid, &[]),
+    // Those of ioctl(2), and of ioctl_ficlone(2). The ENOENT of PROCMAP_QUERY
+    // is no error but an answer: nothing is mapped there.
+    call("ioctl", SYS_ioctl, &[EBADF, EFAULT, EINVAL, ENOTTY, EISDIR, EOPNOTSUPP, EPERM, ETXTBSY, EXDEV]),
+    call(
+        "linkat",
+        SYS_linkat,
+        &[
+            EACCES,
+            EBADF,
+            EDQUOT,
+            EEXIST,
+            EFAULT,
+            EINVAL,
+            EIO,
+            ELOOP,
+            EMLINK,
+            ENAMETOOLONG,
+            ENOENT,
+            ENOMEM,
+            ENOSPC,
+            ENOTDIR,
+            EPERM,
+            EROFS,
+            EXDEV,
+        ],
+    ),
+    call("memfd_create", SYS_memfd_create, &[EFAULT, EINVAL, EMFILE, ENFILE, ENOMEM, EPERM]),
+    call(
+        "mkdirat",
+        SYS_mkdirat,
+        &[
+            EACCES,
+            EBADF,
+            EDQUOT,
+            EEXIST,
+            EFAULT,
+            EINVAL,
+            ELOOP,
+            EMLINK,
+            ENAMETOOLONG,
+            ENOENT,
+            ENOMEM,
+            ENOSPC,
+            ENOTDIR,
+            EPERM,
+            EROFS,
+        ],
+    ),
+    call("mmap", SYS_mmap, &[EACCES, EAGAIN, EBADF, EEXIST, EINVAL, ENFILE, ENODEV, ENOMEM, EOVERFLOW, EPERM, ETXTBSY]),
+    call("mprotect", SYS_mprotect, &[EACCES, EINVAL, ENOMEM]),
+    call("mremap", SYS_mremap, &[EAGAIN, EFAULT, EINVAL, ENOMEM]),
+    call("munmap", SYS_munmap, &[EINVAL, ENOMEM]),
+    call("nanosleep", SYS_nanosleep, &[EFAULT, EINTR, EINVAL]),
+    call(
+        "newfstatat",
+        SYS_newfstatat,
+        &[EACCES, EBADF, EFAULT, EINVAL, ELOOP, ENAMETOOLONG, ENOENT, ENOMEM, ENOTDIR, EOVERFLOW],
+    ),
+    call(
+        "openat",
+        SYS_openat,
+        &[
+            EACCES,
+            EBADF,
+            EBUSY,
+            EDQUOT,
+            EEXIST,
+            EFAULT,
+            EFBIG,
+            EINTR,
+            EINVAL,
+            EISDIR,
+            ELOOP,
+            EMFILE,
+            ENAMETOOLONG,
+            ENFILE,
+            ENODEV,
+            ENOENT,
+            ENOMEM,
+            ENOSPC,
+            ENOTDIR,
+            ENXIO,
+            EOPNOTSUPP,
+            EOVERFLOW,
+            EPERM,
+            EROFS,
+            ETXTBSY,
+            EWOULDBLOCK,
+        ],
+    ),
+    call("ppoll", SYS_ppoll, &[EFAULT, EINTR, EINVAL, ENOMEM]),
+    call("pread64", SYS_pread64, &[EAGAIN, EBADF, EFAULT, EINTR, EINVAL, EIO, EISDIR, ENXIO, EOVERFLOW, ESPIPE]),
+    call("process_vm_readv", SYS_process_vm_readv, &[EFAULT, EINVAL, ENOMEM, EPERM, ESRCH]),
+    call(
+        "pwrite64",
+        SYS_pwrite64,
+        &[
+            EAGAIN,
+            EBADF,
+            EDESTADDRREQ,
+            EDQUOT,
+            EFAULT,
+            EFBIG,
+            EINTR,
+            EINVAL,
+            EIO,
+            ENOSPC,
+            ENXIO,
+            EOVERFLOW,
+            EPERM,
+            EPIPE,
+            ESPIPE,
+        ],
+    ),
+    call(
+        "readlinkat",
+        SYS_readlinkat,
+        &[EACCES, EBADF, EFAULT, EINVAL, EIO, ELOOP, ENAMETOOLONG, ENOENT, ENOMEM, ENOTDIR],
+    ),
+    call("rt_sigpending", SYS_rt_sigpending, &[EFAULT]),
+    call("rt_sigprocmask", SYS_rt_sigprocmask, &[EFAULT, EINVAL]),
+    call("rt_sigtimedwait", SYS_rt_sigtimedwait, &[EAGAIN, EINTR, EINVAL]),
+    call("sendfile", SYS_sendfile, &[EAGAIN, EBADF, EFAULT, EINVAL, EIO, ENOMEM, EOVERFLOW, ESPIPE]),
+    // Not in the manual pages of 6.0: those of the kernel's do_statmount().
+    call("statmount", 457, &[EFAULT, EINVAL, ENOENT, ENOMEM, ENOSYS, EOVERFLOW, EPERM]),
+    call("statx", SYS_statx, &[EACCES, EBADF, EFAULT, EINVAL, ELOOP, ENAMETOOLONG, ENOENT, ENOMEM, ENOTDIR]),
+    call(
+        "symlinkat",
+        SYS_symlinkat,
+        &[
+            EACCES,
+            EBADF,
+            EDQUOT,
+            EEXIST,
+            EFAULT,
+            EINVAL,
+            EIO,
+            ELOOP,
+            ENAMETOOLONG,
+            ENOENT,
+            ENOMEM,
+            ENOSPC,
+            ENOTDIR,
+            EPERM,
+            EROFS,
+        ],
+    ),
+    call(
+        "unlinkat",
+        SYS_unlinkat,
+        &[
+            EACCES,
+            EBADF,
+            EBUSY,
+            EFAULT,
+            EINVAL,
+            EIO,
+            EISDIR,
+            ELOOP,
+            ENAMETOOLONG,
+            ENOENT,
+            ENOMEM,
+            ENOTDIR,
+            ENOTEMPTY,
+            EPERM,
+            EROFS,
+        ],
+    ),
+    call(
+        "utimensat",
+        SYS_utimensat,
+        &[EACCES, EBADF, EFAULT, EINVAL, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM, EROFS, ESRCH],
+    ),
+    call(
+        "write",
+        SYS_write,
+        &[EAGAIN, EBADF, EDESTADDRREQ, EDQUOT, EFAULT, EFBIG, EINTR, EINVAL, EIO, ENOSPC, EPERM, EPIPE],
+    ),
+];
+
+/// The call of this number.
+pub fn find(number: i64) -> Option<&'static Call> {
+    ALL.iter().find(|call| call.number == number)
+}
+
+/// The symbol of an error, as `errno(3)` has it.
+pub fn symbol(error: i32) -> &'static str {
+    macro_rules! symbols {
+        ($($name:ident)*) => {
+            match error {
+                $($name => stringify!($name),)*
+                _ => "an unknown error",
+            }
+        };
+    }
+    symbols!(
+        EACCES EAGAIN EBADF EBUSY EDEADLK EDESTADDRREQ EDQUOT EEXIST EFAULT EFBIG EINTR EINVAL EIO EISDIR ELOOP EMFILE
+        EMLINK ENAMETOOLONG ENFILE ENODEV ENOENT ENOLCK ENOMEM ENOSPC ENOSYS ENOTDIR ENOTEMPTY ENOTTY ENXIO EOPNOTSUPP
+        EOVERFLOW EPERM EPIPE EROFS ESPIPE ESRCH ETXTBSY EXDEV
+    )
+}

@@ -1,0 +1,109 @@
+//! Whether a run with a fault has hurt nobody, and has said what it left.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::calls::{self, Call};
+use crate::common::directives::PASSED;
+use crate::common::process::Outcome;
+use crate::run::{Bench, Fault, Observed};
+use crate::scenarios::Scenario;
+
+/// Runs without faults, which the others are compared with.
+pub struct Reference {
+    /// What the host says without the library.
+    stdout: String,
+    /// Words of writable data that change without any fault.
+    changed: BTreeSet<String>,
+    sums: Vec<String>,
+    exposed: BTreeSet<String>,
+    /// The library's calls.
+    pub calls: Vec<&'static Call>,
+}
+
+/// What became of the objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Effect {
+    /// All that is pinned without the fault is pinned.
+    Nothing,
+    /// Something was left as it was, and the reason was said.
+    LeftAndSaid,
+}
+
+impl Reference {
+    /// Runs the scenario without the library, and with it a few times.
+    ///
+    /// # Errors
+    /// What was not right even so.
+    pub fn new(bench: &Bench, scenario: &Scenario, library: &Path) -> Result<Self, String> {
+        let without = bench.run(scenario, None, None)?;
+        let with = [(); 3].map(|()| bench.run(scenario, Some(library), None));
+        let with = with.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let first = with.first().ok_or("no run")?;
+        for run in with.iter().chain([&without]) {
+            let is_right = run.outcome == Outcome::Exit(PASSED) && run.wrong.is_empty() && run.stdout == without.stdout;
+            if !is_right {
+                return Err(format!("without a fault: {run:?}"));
+            }
+        }
+        if with.iter().any(|run| run.sums != first.sums || run.calls.len() != first.calls.len()) {
+            return Err("runs without a fault differ".to_owned());
+        }
+        Ok(Self {
+            changed: with.iter().chain([&without]).flat_map(|run| run.changed.iter().cloned()).collect(),
+            sums: first.sums.clone(),
+            exposed: first.exposed.clone(),
+            calls: first.calls.clone(),
+            stdout: without.stdout,
+        })
+    }
+
+    /// Judges a run with a fault.
+    ///
+    /// # Errors
+    /// Everything that was not as it must be.
+    pub fn judge(&self, run: &Observed, fault: Fault) -> Result<Effect, String> {
+        let mut complaints = Vec::new();
+        if run.outcome != Outcome::Exit(PASSED) {
+            complaints.push(format!("ended with {}", run.outcome));
+        } else if run.stdout != self.stdout {
+            complaints.push(format!("said\n{}--- and without the library\n{}---", run.stdout, self.stdout));
+        }
+        if !run.wrong.is_empty() {
+            complaints.push(format!("wrong bytes: {:?}", run.wrong));
+        }
+        let changed: Vec<_> = run.changed.difference(&self.changed).collect();
+        if !changed.is_empty() {
+            complaints.push(format!("other words than without a fault: {changed:?}"));
+        }
+        if run.sums != self.sums && run.outcome == Outcome::Exit(PASSED) {
+            complaints.push(format!("sums of later objects: {:?}, without a fault {:?}", run.sums, self.sums));
+        }
+        if !run.broken_entries.is_empty() {
+            complaints.push(format!("entries of the store are not whole: {:?}", run.broken_entries));
+        }
+        let left: Vec<_> = run.exposed.difference(&self.exposed).collect();
+        for object in &left {
+            if !run.messages.iter().any(|message| is_report(message, object, fault.error)) {
+                complaints.push(format!("not reported with {}: {object}", calls::symbol(fault.error)));
+            }
+        }
+        if complaints.is_empty() {
+            return Ok(if left.is_empty() { Effect::Nothing } else { Effect::LeftAndSaid });
+        }
+        complaints.extend(run.messages.iter().cloned());
+        Err(complaints.join("\n    "))
+    }
+}
+
+/// Whether the message says that this object, or all that were loaded at once,
+/// was left for this error.
+fn is_report(message: &str, object: &str, error: i32) -> bool {
+    let file_name = object.rsplit('/').next().unwrap_or(object);
+    let name = if file_name == "main" { "the executable" } else { file_name };
+    let about = [object, name, "the objects just loaded", "the settings cannot be read"];
+    message.starts_with("libsopin: ")
+        && (message.contains("left unmodified") || message.contains(": exposed, ") || message.contains(": relocated, "))
+        && message.contains(calls::symbol(error))
+        && about.iter().any(|name| message.contains(name))
+}

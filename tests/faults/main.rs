@@ -1,0 +1,142 @@
+//! Every system call that the library makes fails, one at a time, at every
+//! occurrence, with every error that its manual page lists: at startup, in the
+//! early pin, in `dlopen`, `dlmopen` and `dlclose`, around `fork`, while the store
+//! is filled and when it has everything already. Whatever fails, the host says
+//! what it says without the library, every byte of every segment is what it was,
+//! and an object that was left is reported with the error.
+//!
+//! `make test` tries one error at each occurrence, in turn; `make faults` tries
+//! all, and writes the table `target/faults.md`. docs/faults.md is its summary.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod calls;
+mod judge;
+mod run;
+mod scenarios;
+mod summary;
+
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use common::needs::Need;
+use common::{library, process, scratch};
+use judge::Reference;
+use run::{Bench, Fault};
+use scenarios::Scenario;
+use summary::Summary;
+
+/// Set: every error at every occurrence; the value is not read.
+const EVERYTHING: &str = "SOPIN_EVERY_FAULT";
+/// After so many the rest is hardly worth reading.
+const MAX_FAILURES: usize = 12;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    match conclude(&arguments) {
+        Ok(code) => code,
+        Err(message) => {
+            eprintln!("faults: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn conclude(arguments: &Arguments) -> Result<ExitCode, String> {
+    process::forbid_core_files().map_err(|error| format!("core files: {error}"))?;
+    let is_complete = env::var_os(EVERYTHING).is_some();
+    let needs = [Need::Glibc, Need::Kernel(5, 6), Need::Header("linux/seccomp.h".to_owned())];
+    if let Some(reason) = needs.iter().find_map(Need::unmet) {
+        println!("faults: skipped, {reason}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let library = library::path()?;
+    let run_directory = scratch::for_this_run("faults").map_err(|error| error.to_string())?;
+    let bench = Arc::new(Bench::new(&run_directory)?);
+    let summary = Arc::new(Mutex::new(Summary::default()));
+
+    let mut trials = Vec::new();
+    for scenario in scenarios::ALL {
+        let (bench, summary, library) = (Arc::clone(&bench), Arc::clone(&summary), library.clone());
+        trials.push(Trial::test(scenario.name, move || {
+            let seen = try_all(&bench, scenario, &library, is_complete)?;
+            summary.lock().unwrap_or_else(PoisonError::into_inner).extend(seen);
+            Ok(())
+        }));
+    }
+    let for_control = Arc::clone(&bench);
+    trials.push(Trial::test("control_meddled", move || notices_wrong_bytes(&for_control)));
+    let conclusion = libtest_mimic::run(arguments, trials);
+    if arguments.list || conclusion.has_failed() {
+        return Ok(conclusion.exit_code());
+    }
+    fs::remove_dir_all(&run_directory).map_err(|error| format!("{}: {error}", run_directory.display()))?;
+    let summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
+    if is_complete && conclusion.num_filtered_out == 0 {
+        let written = library::checkout().join("target/faults.md");
+        fs::write(&written, summary.table()).map_err(|error| format!("{}: {error}", written.display()))?;
+        println!("{}", summary.page());
+    }
+    println!("{}", summary.line());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Tries every fault of a scenario, or one error at each occurrence.
+fn try_all(bench: &Bench, scenario: &Scenario, library: &Path, is_complete: bool) -> Result<Summary, Failed> {
+    let reference = Reference::new(bench, scenario, library)?;
+    if reference.calls.is_empty() && scenario.settings != [("SOPIN_MODE", "off")] {
+        return Err("the library made no call: nothing would be shown".into());
+    }
+    let (mut summary, mut failures) = (Summary::default(), Vec::new());
+    for (index, call) in reference.calls.iter().enumerate() {
+        let chosen = if is_complete { call.errors } else { one_of(call.errors, index) };
+        for error in chosen {
+            let fault = Fault { step: index + 1, error: *error };
+            let run = bench.run(scenario, Some(library), Some(fault))?;
+            match reference.judge(&run, fault) {
+                Ok(effect) => summary.add(scenario.name, call.name, *error, effect),
+                Err(complaint) => {
+                    let symbol = calls::symbol(*error);
+                    failures.push(format!("call {} ({}) fails with {symbol}: {complaint}", fault.step, call.name));
+                }
+            }
+            if failures.len() == MAX_FAILURES {
+                return Err(failures.join("\n").into());
+            }
+        }
+    }
+    if failures.is_empty() { Ok(summary) } else { Err(failures.join("\n").into()) }
+}
+
+fn one_of(errors: &[i32], index: usize) -> &[i32] {
+    if errors.is_empty() { errors } else { &errors[index % errors.len()..][..1] }
+}
+
+/// A library that writes one wrong byte to the host's constants, and one that
+/// loses a word of its data, are noticed.
+fn notices_wrong_bytes(bench: &Bench) -> Result<(), Failed> {
+    let scenario = scenarios::ALL.first().ok_or("no scenario")?;
+    let source = library::checkout().join("tests/faults/libmeddles.c");
+    for (what, expected) in [("CONSTANTS", "wrong bytes"), ("DATA", "other words")] {
+        let meddler = bench.host.join(format!("libmeddles_{what}.so"));
+        let mut command = Command::new("cc");
+        command.args(["-shared", "-fPIC", "-D_GNU_SOURCE"]).arg(format!("-DMEDDLE_WITH_{what}"));
+        let status = command.arg("-o").arg(&meddler).arg(&source).status();
+        if !status.map_err(|error| format!("cc: {error}"))?.success() {
+            return Err("libmeddles.c does not compile".into());
+        }
+        let without = Reference::new(bench, scenario, &library::path()?)?;
+        let run = bench.run(scenario, Some(&meddler), None)?;
+        match without.judge(&run, Fault { step: 0, error: 0 }) {
+            Err(complaint) if complaint.contains(expected) => {}
+            other => return Err(format!("not noticed: {what}; {other:?}").into()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! The table of call, error and outcome.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use crate::calls;
+use crate::judge::Effect;
+
+/// Outcomes by scenario, call and error.
+#[derive(Default)]
+pub struct Summary {
+    counts: BTreeMap<(&'static str, &'static str, i32), [usize; 2]>,
+}
+
+impl Summary {
+    /// Counts one fault.
+    pub fn add(&mut self, scenario: &'static str, call: &'static str, error: i32, effect: Effect) {
+        self.counts.entry((scenario, call, error)).or_default()[effect as usize] += 1;
+    }
+
+    /// Adds what another has counted.
+    pub fn extend(&mut self, other: Self) {
+        self.counts.extend(other.counts);
+    }
+
+    /// How much was tried, in a sentence.
+    pub fn line(&self) -> String {
+        let [nothing, left] = total(self.counts.values());
+        let calls: BTreeSet<_> = self.counts.keys().map(|(_, call, _)| call).collect();
+        format!(
+            "faults: {} in {} system calls: {nothing} times everything was pinned all the same, {left} times something \
+             was left and reported, never was anybody hurt",
+            nothing + left,
+            calls.len()
+        )
+    }
+
+    /// Every row.
+    pub fn table(&self) -> String {
+        let mut table = String::from(
+            "| while | call | error | all pinned all the same | something left, and reported |\n|---|---|---|---|---|\n",
+        );
+        for ((scenario, call, error), [nothing, left]) in &self.counts {
+            let _ = writeln!(table, "| {scenario} | {call} | {} | {nothing} | {left} |", calls::symbol(*error));
+        }
+        table
+    }
+
+    /// The page for docs/: one row a call.
+    pub fn page(&self) -> String {
+        let mut by_call = BTreeMap::<_, (BTreeSet<_>, Vec<_>)>::new();
+        for ((_, call, error), counts) in &self.counts {
+            let (errors, all) = by_call.entry(call).or_default();
+            errors.insert(*error);
+            all.push(counts);
+        }
+        let mut page = format!(
+            "{}\n\n| call | errors | all pinned all the same | something left, and reported |\n|---|---|---|---|\n",
+            self.line()
+        );
+        for (call, (errors, counts)) in by_call {
+            let [nothing, left] = total(counts.into_iter());
+            let _ = writeln!(page, "| `{call}` | {} | {nothing} | {left} |", errors.len());
+        }
+        page
+    }
+}
+
+fn total<'a>(counts: impl Iterator<Item = &'a [usize; 2]>) -> [usize; 2] {
+    counts.fold([0, 0], |[nothing, left], [more_nothing, more_left]| [nothing + more_nothing, left + more_left])
+}

@@ -1,0 +1,86 @@
+/*
+ * supervisor CALLS REPORT STEP ERRNO [ALWAYS]... -- PROGRAM ARGUMENT...
+ *
+ * Runs the program, which arms itself (arm.h), and lets call number STEP of the
+ * library fail with ERRNO; 0: none. ALWAYS is NUMBER:ERRNO:INDEX:MASK:VALUE: every
+ * call of that number whose argument of that index has that value in the bits of
+ * the mask fails. Writes every call's number and first three arguments to CALLS;
+ * the program's descriptor 3 is REPORT. FAULTS_PRELOAD becomes its LD_PRELOAD.
+ * Ends as the program did: with its status, or by its signal.
+ */
+#include "../fixtures/hostile.h"
+
+#include <signal.h>
+
+struct always {
+    int number;
+    int error;
+    unsigned index;
+    uint64_t mask;
+    uint64_t value;
+};
+
+static bool applies(const struct always *rule, const struct seccomp_data *call) {
+    return call->nr == rule->number && (call->args[rule->index] & rule->mask) == rule->value;
+}
+
+static void become(char **command, const char *report, int socket) {
+    const int descriptor = open(report, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0600);
+    const char *preload = getenv("FAULTS_PRELOAD");
+    char number[16];
+    /* Above 3, so that it is still there. */
+    const int kept = fcntl(socket, F_DUPFD, 10);
+    expect(descriptor >= 0 && kept >= 0 && (descriptor == 3 || dup2(descriptor, 3) == 3));
+    snprintf(number, sizeof number, "%d", kept);
+    expect(setenv("FAULTS_SOCKET", number, 1) == 0);
+    expect(unsetenv("FAULTS_PRELOAD") == 0 && (!preload || setenv("LD_PRELOAD", preload, 1) == 0));
+    /* Ends it if it hangs. */
+    alarm(20);
+    execv(command[0], command);
+    expect(!"executed");
+}
+
+int main(int argc, char **argv) {
+    struct always rules[8];
+    size_t rule_count = 0;
+    int sockets[2], step, error, listener, status, at = 5;
+    struct seccomp_notif call;
+    FILE *calls;
+    pid_t child;
+    expect(argc > 6);
+    step = atoi(argv[3]);
+    error = atoi(argv[4]);
+    for (; strcmp(argv[at], "--") != 0; at++) {
+        struct always *rule = &rules[rule_count++];
+        expect(rule_count < sizeof rules / sizeof *rules);
+        expect(sscanf(argv[at], "%d:%d:%u:%lx:%lx", &rule->number, &rule->error, &rule->index, &rule->mask,
+                      &rule->value) == 5);
+    }
+    calls = fopen(argv[1], "we");
+    expect(calls && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) == 0);
+    child = fork();
+    expect(child >= 0);
+    if (child == 0)
+        become(argv + at + 1, argv[2], sockets[1]);
+    expect(close(sockets[1]) == 0);
+    listener = receive_listener(sockets[0]);
+    for (int number = 1; listener >= 0 && next_call(listener, &call); number++) {
+        const struct always *rule = NULL;
+        for (size_t i = 0; i < rule_count && !rule; i++)
+            rule = applies(&rules[i], &call.data) ? &rules[i] : NULL;
+        fprintf(calls, "%d %lx %lx %lx\n", call.data.nr, (unsigned long)call.data.args[0],
+                (unsigned long)call.data.args[1], (unsigned long)call.data.args[2]);
+        if (number == step)
+            let_fail(listener, &call, error);
+        else if (rule)
+            let_fail(listener, &call, rule->error);
+        else
+            let_go_on(listener, &call);
+    }
+    expect(waitpid(child, &status, 0) == child && fclose(calls) == 0);
+    if (WIFSIGNALED(status)) {
+        signal(WTERMSIG(status), SIG_DFL);
+        raise(WTERMSIG(status));
+    }
+    return WEXITSTATUS(status);
+}
