@@ -18,7 +18,7 @@ DOCUMENTS := LICENSE README.md CHANGELOG.md
 PAGES1 := $(notdir $(wildcard man/*.1))
 PAGES7 := $(notdir $(wildcard man/*.7))
 
-.PHONY: build demo test bench rewriters miri lint man header clean install install-command uninstall uninstall-command help environments
+.PHONY: build demo test bench faults rewriters miri lint man header clean install install-command uninstall uninstall-command help environments
 
 build: ## build target/release/libsopin.so and target/release/sopin (the default)
 	$(CARGO) build --release --workspace
@@ -32,6 +32,10 @@ test: build environments ## run every test against the release build
 
 bench: build environments ## measure what protection costs; writes docs/benchmarks.* and README's table
 	$(CARGO) bench --bench cost
+
+faults: build ## every system call of the library fails with every error, everywhere; makes docs/faults.md anew
+	SOPIN_EVERY_FAULT=1 $(CARGO) test --test faults
+	cp target/faults-summary.md docs/faults.md
 
 rewriters: build environments ## try everything that rewrites shared objects; makes docs/rewriters.md anew
 	SOPIN_NEW_TABLE=1 $(CARGO) test --test rewriters

@@ -14,10 +14,11 @@ use sopin_core::crti;
 use sopin_core::memory::OwnMemory;
 use sopin_core::object::{Dynamic, Object, ObjectError, file_name};
 use sopin_core::pages::PageVec;
-use sopin_core::sys::Result;
 use sopin_core::vmas::Vma;
 
+use crate::environment;
 use crate::loader::Loaded;
+use crate::registry::Guard;
 
 /// Longest SONAME and path that names are compared with, in bytes.
 const NAME: usize = 512;
@@ -38,7 +39,7 @@ pub struct Candidate {
 impl Candidate {
     /// Reads the headers of `loaded`.
     pub fn read(memory: &OwnMemory, loaded: Loaded) -> core::result::Result<Self, Cause> {
-        let read_error = |errno| Cause::call("process_vm_readv", errno);
+        let read_error = |errno| Cause::call(memory.operation(), errno);
         let object =
             Object::read(memory, loaded.base, loaded.headers, loaded.header_count).map_err(|error| match error {
                 ObjectError::Read(errno) => read_error(errno),
@@ -64,7 +65,7 @@ impl Candidate {
     /// object has not announced itself either.
     pub fn is_relocated_after_opening(&self, relro_vmas: &[Vma], memory: &OwnMemory, announce: usize) -> bool {
         let is_protected = if self.object.relro.is_empty() {
-            !self.will_announce(memory, announce)
+            self.will_announce(memory, announce) == Ok(false)
         } else {
             self.has_protected_relro(relro_vmas)
         };
@@ -77,8 +78,11 @@ impl Candidate {
 
     /// Whether it will announce itself to `announce`, our `__gmon_start__`,
     /// before any of its constructors.
-    pub fn will_announce(&self, memory: &OwnMemory, announce: usize) -> bool {
-        self.dynamic.init != 0 && crti::init_calls(memory, self.dynamic.init, announce)
+    pub fn will_announce(&self, memory: &OwnMemory, announce: usize) -> core::result::Result<bool, Cause> {
+        if self.dynamic.init == 0 {
+            return Ok(false);
+        }
+        crti::init_calls(memory, self.dynamic.init, announce).map_err(|errno| Cause::call(memory.operation(), errno))
     }
 }
 
@@ -87,37 +91,71 @@ impl Candidate {
 pub enum Stores {
     /// This is the only thread and signals are blocked.
     NoOtherThread,
-    /// An object that has yet to announce itself has run no code.
-    NotBeforeAnnouncement,
-    /// Anybody may be storing to any of them.
-    Possible,
+    /// An object that has yet to announce itself has run no code; why somebody
+    /// may be storing to the others.
+    NotBeforeAnnouncement(Cause),
+    /// Anybody may be storing to any of them, for this reason.
+    Possible(Cause),
 }
 
+const OTHER_THREADS: Cause = Cause::words("pin writable ranges", "other threads may be storing to them");
+
 impl Stores {
+    /// What can be known with this lock held. `trusts_announcements`: an object
+    /// that has yet to announce itself has run no code.
+    pub fn now(
+        guard: &Guard,
+        memory: &OwnMemory,
+        announce: usize,
+        candidates: &[Candidate],
+        trusts_announcements: bool,
+    ) -> Self {
+        let cause = match (guard.blocks_signals(), environment::has_one_thread()) {
+            (Ok(()), Ok(true)) => return Self::NoOtherThread,
+            (Err(errno), _) => Cause::call("rt_sigprocmask", errno),
+            (Ok(()), Err(errno)) => Cause::call("stat /proc/self/task", errno),
+            (Ok(()), Ok(false)) => OTHER_THREADS,
+        };
+        if trusts_announcements {
+            Self::with_threads(memory, announce, candidates, cause)
+        } else {
+            Self::Possible(cause)
+        }
+    }
+
     /// What threads could be doing when an object announces itself. If one of
     /// the candidates may have run constructors without announcing itself,
     /// they may have started threads that store to the others.
-    pub fn with_threads(memory: &OwnMemory, announce: usize, candidates: &[Candidate]) -> Self {
-        let may_have_run =
-            |candidate: &Candidate| candidate.dynamic.has_constructors() && !candidate.will_announce(memory, announce);
-        if candidates.iter().any(may_have_run) { Self::Possible } else { Self::NotBeforeAnnouncement }
+    fn with_threads(memory: &OwnMemory, announce: usize, candidates: &[Candidate], cause: Cause) -> Self {
+        for candidate in candidates.iter().filter(|candidate| candidate.dynamic.has_constructors()) {
+            match candidate.will_announce(memory, announce) {
+                Ok(true) => {}
+                Ok(false) => return Self::Possible(cause),
+                Err(unknown) => return Self::Possible(unknown),
+            }
+        }
+        Self::NotBeforeAnnouncement(cause)
     }
 
-    /// Whether somebody may be storing to `candidate`.
-    pub fn possible_to(self, memory: &OwnMemory, announce: usize, candidate: &Candidate) -> bool {
+    /// Why somebody may be storing to `candidate`, if that may be.
+    pub fn possible_to(self, memory: &OwnMemory, announce: usize, candidate: &Candidate) -> Option<Cause> {
         match self {
-            Self::NoOtherThread => false,
-            Self::NotBeforeAnnouncement => !candidate.will_announce(memory, announce),
-            Self::Possible => true,
+            Self::NoOtherThread => None,
+            Self::NotBeforeAnnouncement(cause) => match candidate.will_announce(memory, announce) {
+                Ok(will) => (!will).then_some(cause),
+                Err(unknown) => Some(unknown),
+            },
+            Self::Possible(cause) => Some(cause),
         }
     }
 }
 
 /// Marks the candidate at `root`, whose group the loader has relocated, and all
 /// candidates that it depends on, directly or not.
-pub fn mark_group(memory: &OwnMemory, candidates: &mut [Candidate], root: usize) -> Result<()> {
+pub fn mark_group(memory: &OwnMemory, candidates: &mut [Candidate], root: usize) -> core::result::Result<(), Cause> {
+    let no_memory = |errno| Cause::call("mmap", errno);
     let mut worklist = PageVec::new();
-    worklist.push(root)?;
+    worklist.push(root).map_err(no_memory)?;
     let mut next = 0;
     while let Some(index) = worklist.get(next).copied() {
         next += 1;
@@ -126,14 +164,16 @@ pub fn mark_group(memory: &OwnMemory, candidates: &mut [Candidate], root: usize)
             continue;
         }
         let candidate = *candidate;
-        candidate.dynamic.for_each_needed(memory, &candidate.object, |needed| {
+        let mut no_room = false;
+        let followed = candidate.dynamic.for_each_needed(memory, &candidate.object, |needed| {
             for (index, other) in candidates.iter().enumerate() {
                 if !other.is_in_initialised_group && is_named(memory, other, needed) {
-                    worklist.push(index)?;
+                    worklist.push(index).inspect_err(|_| no_room = true)?;
                 }
             }
             Ok(())
-        })?;
+        });
+        followed.map_err(|errno| if no_room { no_memory(errno) } else { Cause::call(memory.operation(), errno) })?;
     }
     Ok(())
 }
@@ -152,11 +192,12 @@ fn is_named(memory: &OwnMemory, candidate: &Candidate, needed: &[u8]) -> bool {
 }
 
 /// Reads the loader's name of an object into `buffer`, for one whose mappings do
-/// not tell it; its length. The executable has none.
+/// not tell it; its length. That of the executable is empty.
 pub fn read_loader_name(memory: &OwnMemory, loaded: &Loaded, buffer: &mut [u8]) -> usize {
     match memory.read_string(loaded.name, buffer) {
         Ok(name) if !name.is_empty() => name.len(),
-        Ok(_) | Err(_) => set_name(b"the executable", buffer),
+        Ok(_) => set_name(b"the executable", buffer),
+        Err(_) => set_name(b"an object whose name cannot be read", buffer),
     }
 }
 

@@ -49,11 +49,11 @@ fn find<'a>(block: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     block.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(name)?.strip_prefix(b"="))
 }
 
-/// Whether the calling thread is the process's only one. `false` if unknown.
-pub fn has_one_thread() -> bool {
+/// Whether the calling thread is the process's only one.
+pub fn has_one_thread() -> Result<bool> {
     // The directory has a link for itself, one for its entry in its parent,
     // and one for every thread (fs/proc/base.c, proc_task_getattr).
-    sys::stat(c"/proc/self/task").is_ok_and(|status| status.st_nlink == 3)
+    sys::stat(c"/proc/self/task").map(|status| status.st_nlink == 3)
 }
 
 /// Takes every entry whose file name is `own_name` off `LD_PRELOAD`, in place:

@@ -19,7 +19,7 @@ use sopin_core::cause::Cause;
 use sopin_core::object::Span;
 use sopin_core::records::{Reached, Record};
 use sopin_core::settings::Settings;
-use sopin_core::sys::{self, Result};
+use sopin_core::sys::{self, Errno, Result};
 use sopin_core::vmas::FileId;
 
 use crate::loader::{self, Counters, Loaded};
@@ -171,14 +171,14 @@ pub fn generation() -> u64 {
 /// The lock, held; signals stay blocked until it is dropped.
 pub struct Guard {
     // Fields drop in this order, after `drop` below has released the lock.
-    signals: Option<sys::SignalsBlocked>,
+    signals: Result<sys::SignalsBlocked>,
 }
 
 /// Takes the lock. `None` if this thread holds it already (a signal handler
 /// or a function of the host called from inside a sweep), or if its owner does
 /// not exist or does not release it.
 pub fn lock() -> Option<Guard> {
-    let mut signals = sys::SignalsBlocked::new().ok();
+    let mut signals = sys::SignalsBlocked::new();
     for _ in 0..MAX_NAPS {
         match try_lock(&mut signals) {
             Attempt::Locked(guard) => return Some(guard),
@@ -200,11 +200,12 @@ pub enum Attempt {
 }
 
 /// Tries to take the lock once; a guard takes over `signals`.
-pub fn try_lock(signals: &mut Option<sys::SignalsBlocked>) -> Attempt {
+pub fn try_lock(signals: &mut Result<sys::SignalsBlocked>) -> Attempt {
     if LOCK.try_lock() {
         OWNER_PROCESS.store(sys::getpid(), Ordering::Relaxed);
         OWNER_THREAD.store(sys::gettid(), Ordering::Relaxed);
-        return Attempt::Locked(Guard { signals: signals.take() });
+        let signals = core::mem::replace(signals, Err(Errno(libc::EALREADY)));
+        return Attempt::Locked(Guard { signals });
     }
     let (process, thread) = (OWNER_PROCESS.load(Ordering::Relaxed), OWNER_THREAD.load(Ordering::Relaxed));
     if process != 0 && process != sys::getpid() || thread == sys::gettid() { Attempt::Never } else { Attempt::Taken }
@@ -216,9 +217,9 @@ pub fn nap() {
 }
 
 impl Guard {
-    /// Whether signal handlers are kept from running in this thread.
-    pub const fn blocks_signals(&self) -> bool {
-        self.signals.is_some()
+    /// Whether signal handlers are kept from running in this thread, or why not.
+    pub fn blocks_signals(&self) -> Result<()> {
+        self.signals.as_ref().map(|_| ()).map_err(|errno| *errno)
     }
 }
 

@@ -116,7 +116,7 @@ impl Scratch {
     unsafe fn take_place_of(mut self, target: usize, protection: Protection, memory: &OwnMemory) -> Result<(), Cause> {
         let (copy, len) = (self.rest.start, self.rest.len());
         // SAFETY: the scratch memory is ours.
-        unsafe { memory.copy(copy as *mut u8, target, len) }.map_err(|errno| Cause::call("process_vm_readv", errno))?;
+        unsafe { memory.copy(copy as *mut u8, target, len) }.map_err(|errno| Cause::call(memory.operation(), errno))?;
         if protection != READ_WRITE {
             // SAFETY: nothing refers to the scratch memory.
             unsafe { sys::mprotect(copy, len, protection) }.map_err(|errno| Cause::call("mprotect", errno))?;

@@ -19,6 +19,8 @@ use crate::remap::Outcome;
 pub struct Report {
     /// What the plan has left.
     pub outlook: Outlook,
+    /// Why writable ranges had to be left, if they had to.
+    pub stores: Option<Cause>,
     /// What was done.
     pub outcome: Outcome,
     /// Bytes of text modified in memory, or why that could not be found out.
@@ -30,8 +32,7 @@ pub struct Report {
 impl Report {
     /// Why a writable or relocated range still maps the file.
     fn exposed_cause(&self) -> Option<Cause> {
-        let threads = Cause::words("pin writable ranges", "other threads may be storing to them");
-        self.outcome.relocated_failure.or((self.outlook.writable_left != 0).then_some(threads))
+        self.outcome.relocated_failure.or(self.stores.filter(|_| self.outlook.writable_left != 0))
     }
 
     /// Why a read-only range still maps the file although the mode is `full`.

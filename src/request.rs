@@ -78,7 +78,7 @@ pub unsafe fn pin_handle(handle: *mut c_void, announce: usize) -> Pinned {
 fn pin(wanted: Wanted<'_>, announce: usize) -> Pinned {
     let memory = OwnMemory::new();
     let mut objects = ObjectList::take();
-    let mut signals = sys::SignalsBlocked::new().ok();
+    let mut signals = sys::SignalsBlocked::new();
     for _ in 0..registry::MAX_NAPS {
         let counters = loader::snapshot(&mut objects).map_err(|_| Refusal::Busy)?;
         let mut result = None;

@@ -50,9 +50,10 @@ impl Sources {
                 runs.push(*range)?;
                 continue;
             }
+            let mut no_room = false;
             let keep = |span: Span| {
                 let offset = range.offset + (span.start - range.span.start) as u64;
-                runs.push(Replacement { span, offset, ..*range })
+                runs.push(Replacement { span, offset, ..*range }).inspect_err(|_| no_room = true)
             };
             let found = match (self.pagemap.get_or_init(Pagemap::open), original) {
                 (Ok(pagemap), _) => pagemap.for_each_unmodified(range.span, keep),
@@ -64,7 +65,10 @@ impl Sources {
             match (found, &mut modified) {
                 (Ok(bytes), Ok(sum)) => *sum += bytes,
                 (Ok(_), Err(_)) => {}
-                (Err(errno), modified) => *modified = Err(Cause::call("read /proc/self/pagemap", errno)),
+                (Err(errno), modified) => {
+                    let operation = if no_room { "mmap" } else { "read /proc/self/pagemap" };
+                    *modified = Err(Cause::call(operation, errno));
+                }
             }
         }
         if modified.is_err() {

@@ -9,7 +9,6 @@ use sopin_core::sys::{self, Errno};
 use sopin_core::vmas::{FileId, Maps};
 
 use crate::candidates::{self, Candidate, Stores};
-use crate::environment;
 use crate::loader::{Counters, Loaded};
 use crate::original;
 use crate::registry::{self, Account, Entry, Guard};
@@ -109,30 +108,33 @@ impl<'a> Sweep<'a> {
         };
         let has_unloaded = counters.subs != registry::recorded_counters().subs;
         let is_up_to_date = !has_unloaded || root.has_loader_lock();
-        let unreadable = self.find_candidates(objects, has_unloaded || self.in_other_namespace, &mut maps)?;
+        self.find_candidates(objects, has_unloaded || self.in_other_namespace, &mut maps)?;
         let Some(root_index) = self.work.candidates.iter().position(|candidate| root.is(candidate)) else {
-            if let Some(loaded) = root.among(objects).filter(|loaded| self.guard.recorded(loaded.headers).is_none())
-                && let Err(cause) = Candidate::read(self.memory, *loaded)
-            {
-                self.leave(loaded, cause)?;
+            let is_root =
+                |found: &&(Loaded, _)| root.among(objects).is_some_and(|root| root.headers == found.0.headers);
+            if let Some((loaded, cause)) = self.work.unreadable.iter().find(is_root).copied() {
+                if root.has_loader_lock() {
+                    self.leave_unreadable()?;
+                } else {
+                    self.leave(&loaded, cause)?;
+                }
             }
             // Known already: the group came with it. What else is new belongs
             // to another thread, and the loader's lock may not be held at all:
             // at startup it is not.
-            return Ok(is_up_to_date && self.work.candidates.is_empty());
+            return Ok(is_up_to_date && self.work.candidates.is_empty() && self.work.unreadable.is_empty());
         };
         self.forget_replaced();
         if root.has_loader_lock() {
-            if unreadable != 0 {
-                self.leave_unreadable(objects)?;
-            }
+            self.leave_unreadable()?;
             if has_unloaded {
                 forget_unloaded(&mut self.guard, self.memory, objects);
             }
         }
         let all = self.work.candidates.len();
         self.keep_relocated(root, root_index, objects, &mut maps)?;
-        let stores = self.stores();
+        let (candidates, trusts) = (&self.work.candidates, self.trusts_announcements);
+        let stores = Stores::now(&self.guard, self.memory, self.announce, candidates, trusts);
         for index in 0..self.work.candidates.len() {
             let Some(candidate) = self.work.candidates.get(index).copied() else { break };
             self.pin(&candidate, stores, &mut maps)?;
@@ -140,15 +142,14 @@ impl<'a> Sweep<'a> {
         let (kept, state) = (self.work.candidates.len(), &mut *self.guard);
         let message = format_args!("sweep: {all} objects new, {kept} of them ready to be pinned");
         state.log.line(&state.settings, Level::Debug, message);
-        Ok(is_up_to_date && kept == all)
+        Ok(is_up_to_date && kept == all && self.work.unreadable.is_empty())
     }
 
     /// Collects the objects that are not recorded. After an unload an object
     /// may have come to lie where a recorded one was: then what is mapped
-    /// decides. Returns how many new ones cannot be read; they may just have been
+    /// decides. Those that cannot be read are kept apart; they may just have been
     /// unloaded.
-    fn find_candidates(&mut self, objects: &[Loaded], has_unloaded: bool, maps: &mut Maps) -> Result<usize, Cause> {
-        let mut unreadable = 0;
+    fn find_candidates(&mut self, objects: &[Loaded], has_unloaded: bool, maps: &mut Maps) -> Result<(), Cause> {
         for loaded in objects {
             let recorded = self.guard.recorded(loaded.headers);
             if recorded.is_some() && !has_unloaded {
@@ -158,11 +159,11 @@ impl<'a> Sweep<'a> {
                 Ok(candidate) if recorded.is_none_or(|entry| is_replaced(&entry, &candidate, maps)) => {
                     self.work.candidates.push(candidate).map_err(no_memory)?;
                 }
-                Err(_) if recorded.is_none() => unreadable += 1,
+                Err(cause) if recorded.is_none() => self.work.unreadable.push((*loaded, cause)).map_err(no_memory)?,
                 Ok(_) | Err(_) => {}
             }
         }
-        Ok(unreadable)
+        Ok(())
     }
 
     /// Forgets the objects in whose place the candidates have come.
@@ -175,14 +176,10 @@ impl<'a> Sweep<'a> {
     }
 
     /// Reports the new objects that cannot be read.
-    fn leave_unreadable(&mut self, objects: &[Loaded]) -> Result<(), Cause> {
-        for loaded in objects {
-            if self.guard.recorded(loaded.headers).is_some() {
-                continue;
-            }
-            if let Err(cause) = Candidate::read(self.memory, *loaded) {
-                self.leave(loaded, cause)?;
-            }
+    fn leave_unreadable(&mut self) -> Result<(), Cause> {
+        while let Some((loaded, cause)) = self.work.unreadable.last().copied() {
+            self.leave(&loaded, cause)?;
+            self.work.unreadable.truncate(self.work.unreadable.len() - 1);
         }
         Ok(())
     }
@@ -209,7 +206,7 @@ impl<'a> Sweep<'a> {
             Some(index) if !only_group => marked.and_then(|()| candidates::mark_group(self.memory, candidates, index)),
             _ => marked,
         };
-        marked.map_err(|errno| Cause::call("read DT_NEEDED", errno))?;
+        marked?;
         let announce = self.announce;
         let mut kept = 0;
         for index in 0..candidates.len() {
@@ -238,16 +235,6 @@ impl<'a> Sweep<'a> {
             }
         }
         Ok(true)
-    }
-
-    fn stores(&self) -> Stores {
-        if self.guard.blocks_signals() && environment::has_one_thread() {
-            Stores::NoOtherThread
-        } else if self.trusts_announcements {
-            Stores::with_threads(self.memory, self.announce, &self.work.candidates)
-        } else {
-            Stores::Possible
-        }
     }
 
     fn record(&mut self, loaded: &Loaded, mut entry: Entry, account: &Account) -> Result<(), Cause> {
@@ -325,6 +312,7 @@ fn file_at(address: usize, maps: &mut Maps) -> FileId {
 impl Drop for Sweep<'_> {
     fn drop(&mut self) {
         self.work.candidates.clear();
+        self.work.unreadable.clear();
         self.guard.workspace = core::mem::take(&mut self.work);
     }
 }

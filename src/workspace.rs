@@ -1,17 +1,21 @@
 //! Memory that sweeps use one after the other, so that none of them has to map
 //! and touch it anew.
 
+use sopin_core::cause::Cause;
 use sopin_core::pages::PageVec;
 use sopin_core::plan::Replacement;
 use sopin_core::vmas::Vma;
 
 use crate::candidates::Candidate;
+use crate::loader::Loaded;
 
 /// Memory that is used again in every sweep.
 #[derive(Default)]
 pub struct Workspace {
     /// The objects that are new.
     pub candidates: PageVec<Candidate>,
+    /// Objects that are new and cannot be read, with the reason.
+    pub unreadable: PageVec<(Loaded, Cause)>,
     /// What one of them maps.
     pub vmas: PageVec<Vma>,
     /// What is to be replaced of it.
@@ -23,6 +27,12 @@ pub struct Workspace {
 impl Workspace {
     /// No memory yet.
     pub const fn new() -> Self {
-        Self { candidates: PageVec::new(), vmas: PageVec::new(), replacements: PageVec::new(), runs: PageVec::new() }
+        Self {
+            candidates: PageVec::new(),
+            unreadable: PageVec::new(),
+            vmas: PageVec::new(),
+            replacements: PageVec::new(),
+            runs: PageVec::new(),
+        }
     }
 }

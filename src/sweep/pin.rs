@@ -53,10 +53,11 @@ impl Sweep<'_> {
             state.log.line(&state.settings, Level::Info, format_args!("{}: excluded", Text(path)));
             return self.record_untouched(candidate, Reached::Excluded, maps);
         }
+        let stores = stores.possible_to(self.memory, self.announce, candidate);
         let terms = Terms {
             mode: state.settings.mode,
             has_text_relocations: candidate.dynamic.has_text_relocations,
-            stores_possible: stores.possible_to(self.memory, self.announce, candidate),
+            stores_possible: stores.is_some(),
         };
         let Workspace { vmas, replacements, runs, .. } = &mut self.work;
         let outlook = plan::plan(&candidate.object, vmas, terms, replacements).map_err(no_memory)?;
@@ -89,7 +90,7 @@ impl Sweep<'_> {
         let mut entry = Entry::new(witness, dynamic, file);
         entry.original = if was_pinned { earlier.original } else { lowest.file };
         let micros = (sys::monotonic_ns() - begin) / 1000;
-        let report = Report { outlook, outcome, modified, micros };
+        let report = Report { outlook, stores, outcome, modified, micros };
         account.bytes = published.bytes as usize + outcome.bytes;
         (account.reached, account.cause) = report.reached(self.guard.settings.mode);
         self.record(&candidate.loaded, entry, &account)?;

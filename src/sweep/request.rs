@@ -14,7 +14,6 @@ use sopin_core::vmas::{FileId, Maps};
 
 use super::{Sweep, forget_unloaded, is_replaced, no_maps, no_memory};
 use crate::candidates::{self, Candidate, Stores};
-use crate::environment;
 use crate::loader::Loaded;
 use crate::original;
 
@@ -82,11 +81,7 @@ impl Sweep<'_> {
         }
         let opened = target.filter(|_| matches!(wanted, Wanted::Dynamic(_)));
         let unproven = self.keep_proven(objects, opened, &mut maps)?;
-        let stores = if self.guard.blocks_signals() && environment::has_one_thread() {
-            Stores::NoOtherThread
-        } else {
-            Stores::Possible
-        };
+        let stores = Stores::now(&self.guard, self.memory, self.announce, &self.work.candidates, false);
         for index in 0..self.work.candidates.len() {
             let Some(candidate) = self.work.candidates.get(index).copied() else { break };
             self.pin(&candidate, stores, &mut maps)?;
@@ -183,8 +178,7 @@ impl Sweep<'_> {
     fn mark(&mut self, headers: usize) -> Result<(), Cause> {
         let candidates = &mut self.work.candidates;
         match candidates.iter().position(|candidate| candidate.loaded.headers == headers) {
-            Some(index) => candidates::mark_group(self.memory, candidates, index)
-                .map_err(|errno| Cause::call("read DT_NEEDED", errno)),
+            Some(index) => candidates::mark_group(self.memory, candidates, index),
             None => Ok(()),
         }
     }
@@ -214,7 +208,7 @@ impl Sweep<'_> {
                     candidate.is_relocated(&self.work.vmas)
                 };
             let will_be_pinned =
-                recorded.is_none() && !has_missed && candidate.will_announce(self.memory, self.announce);
+                recorded.is_none() && !has_missed && candidate.will_announce(self.memory, self.announce) != Ok(false);
             if is_relocated && !will_be_pinned {
                 self.keep(&candidate, &mut kept);
             } else {

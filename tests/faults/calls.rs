@@ -232,6 +232,19 @@ pub fn find(number: i64) -> Option<&'static Call> {
     ALL.iter().find(|call| call.number == number)
 }
 
+impl Call {
+    /// What a report says of it.
+    pub fn operation(&self) -> &'static str {
+        match self.name {
+            "openat" => "open",
+            "newfstatat" | "fstat" => "stat",
+            "pread64" => "read",
+            "pwrite64" => "pwrite",
+            name => name,
+        }
+    }
+}
+
 /// The symbol of an error, as `errno(3)` has it.
 pub fn symbol(error: i32) -> &'static str {
     macro_rules! symbols {

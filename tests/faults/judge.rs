@@ -62,7 +62,8 @@ impl Reference {
     ///
     /// # Errors
     /// Everything that was not as it must be.
-    pub fn judge(&self, run: &Observed, fault: Fault) -> Result<Effect, String> {
+    pub fn judge(&self, run: &Observed, fault: Option<Fault>) -> Result<Effect, String> {
+        let (operation, symbol) = fault.map_or(("", ""), |fault| (fault.call.operation(), calls::symbol(fault.error)));
         let mut complaints = Vec::new();
         if run.outcome != Outcome::Exit(PASSED) {
             complaints.push(format!("ended with {}", run.outcome));
@@ -82,28 +83,38 @@ impl Reference {
         if !run.broken_entries.is_empty() {
             complaints.push(format!("entries of the store are not whole: {:?}", run.broken_entries));
         }
+        let pinned: Vec<_> = self.exposed.difference(&run.exposed).collect();
+        if !pinned.is_empty() && run.outcome == Outcome::Exit(PASSED) {
+            complaints.push(format!("pinned, and without a fault left alone: {pinned:?}"));
+        }
         let left: Vec<_> = run.exposed.difference(&self.exposed).collect();
         for object in &left {
-            if !run.messages.iter().any(|message| is_report(message, object, fault.error)) {
-                complaints.push(format!("not reported with {}: {object}", calls::symbol(fault.error)));
+            let is_said = |message: &String| is_report(message, object, symbol) && message.contains(operation);
+            if !run.messages.iter().any(is_said) {
+                complaints.push(format!("not reported with {operation} and {symbol}: {object}"));
             }
         }
         if complaints.is_empty() {
             return Ok(if left.is_empty() { Effect::Nothing } else { Effect::LeftAndSaid });
         }
         complaints.extend(run.messages.iter().cloned());
+        complaints.push(format!("the calls: {}", run.calls.iter().map(|call| call.name).collect::<Vec<_>>().join(" ")));
         Err(complaints.join("\n    "))
     }
 }
 
 /// Whether the message says that this object, or all that were loaded at once,
 /// was left for this error.
-fn is_report(message: &str, object: &str, error: i32) -> bool {
+fn is_report(message: &str, object: &str, symbol: &str) -> bool {
     let file_name = object.rsplit('/').next().unwrap_or(object);
     let name = if file_name == "main" { "the executable" } else { file_name };
-    let about = [object, name, "the objects just loaded", "the settings cannot be read"];
+    let about =
+        [object, name, "the objects just loaded", "the settings cannot be read", "an object whose name cannot be read"];
+    let left = ["left unmodified", ": exposed, ", ": relocated, "];
+    // What /proc/self/mem calls EIO is EFAULT everywhere else.
+    let is_bad_address = symbol == "EIO" && message.contains("EFAULT");
     message.starts_with("libsopin: ")
-        && (message.contains("left unmodified") || message.contains(": exposed, ") || message.contains(": relocated, "))
-        && message.contains(calls::symbol(error))
+        && left.iter().any(|words| message.contains(words))
+        && (message.contains(symbol) || is_bad_address)
         && about.iter().any(|name| message.contains(name))
 }

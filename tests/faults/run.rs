@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::calls::{self, Call};
 use crate::common::process::{self, Outcome};
 use crate::common::{library, scratch};
-use crate::scenarios::{self, Before, Scenario};
+use crate::scenarios::{self, Always, Before, Scenario};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -26,7 +26,9 @@ pub struct Bench {
 /// A call that fails.
 #[derive(Clone, Copy)]
 pub struct Fault {
-    /// Which call of the run, from 1.
+    /// Which one. None fails in a run without a fault.
+    pub call: &'static Call,
+    /// The how manieth time that it is made, from 1.
     pub step: usize,
     /// With what.
     pub error: i32,
@@ -141,9 +143,10 @@ impl Bench {
         let store = directory.join("store");
         let (calls, report) = (directory.join("calls"), directory.join("report"));
         let mut command = Command::new(self.host.join("supervisor"));
-        let Fault { step, error } = fault.unwrap_or(Fault { step: 0, error: 0 });
-        command.current_dir(&self.host).arg(&calls).arg(&report).args([step.to_string(), error.to_string()]);
-        command.args(scenario.always.iter().map(|rule| rule.argument())).args(["--", "./main", scenario.activity]);
+        let (number, step, error) = fault.map_or((0, 0, 0), |fault| (fault.call.number, fault.step, fault.error));
+        command.current_dir(&self.host).arg(&calls).arg(&report);
+        command.args([number.to_string(), step.to_string(), error.to_string()]);
+        command.args(scenario.always.iter().map(Always::argument)).args(["--", "./main", scenario.activity]);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("SOPIN_") {
                 command.env_remove(name);

@@ -77,7 +77,7 @@ pub const ALL: &[Scenario] = &[
         settings: &[("SOPIN_LOG", "debug"), ("SOPIN_LOG_FILE", "{run}/log"), ("SOPIN_ONLY", "{dir}/*")],
         ..plain("startup_log_file", "startup")
     },
-    Scenario { settings: &[("SOPIN_MODE", "off")], ..plain("startup_off", "startup") },
+    Scenario { settings: &[("SOPIN_MODE", "off"), ("SOPIN_EXCLUDE", "/no/such/*")], ..plain("startup_off", "startup") },
     Scenario { always: &[NO_QUERY], ..plain("startup_maps_as_text", "startup") },
     Scenario {
         always: &[Always::every(libc::SYS_process_vm_readv, libc::EPERM)],

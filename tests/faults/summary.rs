@@ -54,8 +54,20 @@ impl Summary {
             errors.insert(*error);
             all.push(counts);
         }
+        let head = "\
+# When system calls fail
+
+Every system call that the library makes was made to fail, one at a time, at every occurrence, with every error that its
+manual page lists: at startup, in the early pin, in `dlopen`, `dlmopen` and `dlclose`, around `fork`, while the store is
+filled, when it has everything already, and with parts of the kernel's interface missing. Each time the host had to say
+what it says without the library, every byte of every segment had to be what it was, and whatever was left exposed had to
+be reported with the call and the error.
+
+Made by `make faults`, which also writes every row, by call, error and phase, to `target/faults.md`.
+
+";
         let mut page = format!(
-            "{}\n\n| call | errors | all pinned all the same | something left, and reported |\n|---|---|---|---|\n",
+            "{head}{}.\n\n| call | errors | all pinned all the same | something left, and reported |\n|---|---|---|---|\n",
             self.line()
         );
         for (call, (errors, counts)) in by_call {

@@ -1,8 +1,8 @@
 /*
- * supervisor CALLS REPORT STEP ERRNO [ALWAYS]... -- PROGRAM ARGUMENT...
+ * supervisor CALLS REPORT NUMBER STEP ERRNO [ALWAYS]... -- PROGRAM ARGUMENT...
  *
- * Runs the program, which arms itself (arm.h), and lets call number STEP of the
- * library fail with ERRNO; 0: none. ALWAYS is NUMBER:ERRNO:INDEX:MASK:VALUE: every
+ * Runs the program, which arms itself (arm.h), and lets the library's call of this
+ * NUMBER fail with ERRNO the STEPth time; 0: never. ALWAYS is NUMBER:ERRNO:INDEX:MASK:VALUE: every
  * call of that number whose argument of that index has that value in the bits of
  * the mask fails. Writes every call's number and first three arguments to CALLS;
  * the program's descriptor 3 is REPORT. FAULTS_PRELOAD becomes its LD_PRELOAD.
@@ -43,13 +43,14 @@ static void become(char **command, const char *report, int socket) {
 int main(int argc, char **argv) {
     struct always rules[8];
     size_t rule_count = 0;
-    int sockets[2], step, error, listener, status, at = 5;
+    int sockets[2], failing, step, error, listener, status, at = 6;
     struct seccomp_notif call;
     FILE *calls;
     pid_t child;
-    expect(argc > 6);
-    step = atoi(argv[3]);
-    error = atoi(argv[4]);
+    expect(argc > 7);
+    failing = atoi(argv[3]);
+    step = atoi(argv[4]);
+    error = atoi(argv[5]);
     for (; strcmp(argv[at], "--") != 0; at++) {
         struct always *rule = &rules[rule_count++];
         expect(rule_count < sizeof rules / sizeof *rules);
@@ -64,13 +65,13 @@ int main(int argc, char **argv) {
         become(argv + at + 1, argv[2], sockets[1]);
     expect(close(sockets[1]) == 0);
     listener = receive_listener(sockets[0]);
-    for (int number = 1; listener >= 0 && next_call(listener, &call); number++) {
+    while (listener >= 0 && next_call(listener, &call)) {
         const struct always *rule = NULL;
         for (size_t i = 0; i < rule_count && !rule; i++)
             rule = applies(&rules[i], &call.data) ? &rules[i] : NULL;
         fprintf(calls, "%d %lx %lx %lx\n", call.data.nr, (unsigned long)call.data.args[0],
                 (unsigned long)call.data.args[1], (unsigned long)call.data.args[2]);
-        if (number == step)
+        if (call.data.nr == failing && --step == 0)
             let_fail(listener, &call, error);
         else if (rule)
             let_fail(listener, &call, rule->error);

@@ -11,25 +11,29 @@
 //! compiled everywhere, so that it is tested everywhere.
 
 use crate::memory::OwnMemory;
+use crate::sys::Result;
 
 /// Bytes of `_init` that are looked at.
 const INIT_LEN: usize = 32;
 
-/// Whether the `_init` function at `init` calls the function at `callee`
-/// through its `__gmon_start__` slot. `false` if that cannot be proved.
-pub fn init_calls(memory: &OwnMemory, init: usize, callee: usize) -> bool {
-    let Ok(code) = memory.read::<[u8; INIT_LEN]>(init) else { return false };
+/// Whether the `_init` function at `init` provably calls the function at
+/// `callee` through its `__gmon_start__` slot.
+pub fn init_calls(memory: &OwnMemory, init: usize, callee: usize) -> Result<bool> {
+    let code = memory.read::<[u8; INIT_LEN]>(init)?;
     let slot = if cfg!(target_arch = "x86_64") {
         x86_64_slot(&code, init)
     } else if cfg!(target_arch = "aarch64") {
-        aarch64_helper(&code, init).and_then(|helper| {
-            let code = memory.read::<[u8; INIT_LEN]>(helper).ok()?;
-            aarch64_slot(&code, helper)
-        })
+        match aarch64_helper(&code, init) {
+            Some(helper) => aarch64_slot(&memory.read::<[u8; INIT_LEN]>(helper)?, helper),
+            None => None,
+        }
     } else {
         None
     };
-    slot.and_then(|slot| memory.read::<u64>(slot).ok()) == Some(callee as u64)
+    match slot {
+        Some(slot) => Ok(memory.read::<u64>(slot)? == callee as u64),
+        None => Ok(false),
+    }
 }
 
 /// x86-64 `_init`: `[endbr64]; sub $8,%rsp; mov slot(%rip),%rax; test; je; call`.
@@ -82,6 +86,7 @@ fn sign_extend(value: u32, bits: u32) -> isize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sys::Errno;
 
     #[test]
     fn decodes_the_x86_64_init_of_gcc_12() {
@@ -118,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn an_init_that_cannot_be_read_is_no_proof() {
-        assert!(!init_calls(&OwnMemory::new(), 8, 8));
+    fn an_init_that_cannot_be_read_is_an_error() {
+        assert_eq!(init_calls(&OwnMemory::new(), 8, 8), Err(Errno(libc::EFAULT)));
     }
 }

@@ -70,6 +70,15 @@ impl OwnMemory {
         }
     }
 
+    /// What is done to read: for messages.
+    pub fn operation(&self) -> &'static str {
+        match self.file.get() {
+            None => "process_vm_readv",
+            Some(Ok(_)) => "read /proc/self/mem",
+            Some(Err(_)) => "open /proc/self/mem",
+        }
+    }
+
     /// Reads a value at `address`, which need not be aligned.
     pub fn read<T: Plain>(&self, address: usize) -> Result<T> {
         let mut value = MaybeUninit::<T>::uninit();
