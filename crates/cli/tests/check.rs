@@ -41,7 +41,8 @@ fn the_answer_in_json() {
 #[test]
 fn the_negative_answer_in_json() {
     let installation = Installation::new();
-    installation.program("program", "cc", &["-static"]);
+    let flags = ["-nostdlib", "-ffreestanding", "-static"];
+    installation.compile("program", "void _start(void) {}\n", "cc", &flags);
     let command = installation.sopin().env("SOPIN_MODE", "on").args(["check", "--json", "--", "./program", "--json"]);
     command.assert().code(1).stderr_eq("").stdout_eq(str![[r#"
 {

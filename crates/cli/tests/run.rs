@@ -207,7 +207,7 @@ fn signal_dispositions_are_handed_on() {
 #[test]
 fn a_warning_that_nobody_reads_does_not_stop_the_program() {
     let installation = Installation::new();
-    installation.program("program", "cc", &["-static"]);
+    installation.script("program", "#!/usr/bin/env -S -i /bin/sh\nexit 42\n");
     for redirection in ["", "2>/dev/full", "2>&-"] {
         let (reader, writer) = std::io::pipe().unwrap();
         drop(reader);

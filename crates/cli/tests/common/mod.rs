@@ -148,14 +148,31 @@ impl Installation {
     }
 }
 
-/// Why this machine cannot run a test that needs these programs, or root.
+/// Why this machine cannot run a test that needs these: `root`, a program, or a
+/// flag with which the compiler can link a program.
 pub fn missing(needs: &[&str]) -> Option<String> {
     needs.iter().find_map(|need| match *need {
         "root" => (!rustix::process::geteuid().is_root()).then(|| "not root".to_owned()),
+        flag if flag.starts_with('-') => (!links_with(flag)).then(|| format!("no linking with {flag}")),
         program => {
             let path = env::var_os("PATH").unwrap_or_default();
             let is_there = env::split_paths(&path).any(|directory| directory.join(program).is_file());
             (!is_there).then(|| format!("no program {program}"))
         }
     })
+}
+
+fn links_with(flag: &str) -> bool {
+    let directory = tempfile::tempdir().unwrap();
+    // A program of the other word size has no C library, nor is it given one.
+    let (source, flags) = if flag == "-m32" {
+        ("void _start(void) {}\n", &["-nostdlib", "-ffreestanding"][..])
+    } else {
+        ("int main(void) { return 0; }\n", &[][..])
+    };
+    let file = directory.path().join("main.c");
+    fs::write(&file, source).unwrap();
+    let mut command = process::Command::new("cc");
+    command.arg(flag).args(flags).arg("-o").arg(directory.path().join("main")).arg(file);
+    command.stderr(Stdio::null()).status().is_ok_and(|status| status.success())
 }

@@ -24,7 +24,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "static",
-        needs: &["cc"],
+        needs: &["cc", "-static"],
         test: |installation| {
             installation.program("program", "cc", &["-static"]);
             run(installation, &["./program"]).code(42).stdout_eq("ran\n").stderr_eq(str![[r#"
@@ -41,7 +41,7 @@ sopin: warning: ./program: statically linked, so there is no loader that reads L
     },
     Case {
         name: "static_pie",
-        needs: &["cc"],
+        needs: &["cc", "-static-pie"],
         test: |installation| {
             installation.program("program", "cc", &["-static-pie"]);
             run(installation, &["./program"]).code(42).stdout_eq("ran\n").stderr_eq(str![[r#"
@@ -58,7 +58,7 @@ sopin: warning: ./program: statically linked, so there is no loader that reads L
     },
     Case {
         name: "i386",
-        needs: &["cc"],
+        needs: &["cc", "-m32"],
         test: |installation| {
             // exit(42): int 0x80 needs no libraries of the other word size.
             let source = "__asm__(\".globl _start\\n_start: mov $1, %eax\\n mov $42, %ebx\\n int $0x80\\n\");\n";
@@ -130,7 +130,7 @@ sopin: ./program: not a valid ELF file
     },
     Case {
         name: "named_by_a_link",
-        needs: &["cc"],
+        needs: &["cc", "-static"],
         test: |installation| {
             installation.program("program", "cc", &["-static"]);
             symlink("program", installation.path("link")).unwrap();

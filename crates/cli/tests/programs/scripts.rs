@@ -36,7 +36,7 @@ pub const CASES: &[Case] = &[
     },
     Case {
         name: "script_of_a_script_of_a_static_program",
-        needs: &["cc"],
+        needs: &["cc", "-static"],
         test: |installation| {
             let program = installation.program("program", "cc", &["-static"]);
             let inner = installation.script("inner", &format!("#!{}\n", program.display()));
@@ -57,7 +57,7 @@ sopin: warning: [ROOT]/program: statically linked, so there is no loader that re
     },
     Case {
         name: "script_by_env",
-        needs: &["cc"],
+        needs: &["cc", "-static"],
         test: |installation| {
             installation.program("bin/static-program", "cc", &["-static"]);
             installation.script("script", "#!/usr/bin/env static-program\n");
