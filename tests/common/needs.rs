@@ -21,6 +21,8 @@ pub enum Need {
     Arch(String),
     /// A program of this name on the PATH.
     Program(String),
+    /// A file system that the kernel knows.
+    FileSystem(String),
     /// A C header that the compiler finds.
     Header(String),
     /// A flag with which the compiler can link a shared object.
@@ -44,6 +46,7 @@ impl FromStr for Need {
         }
         match word.split_once(':') {
             Some(("cmd", name)) => Ok(Self::Program(name.to_owned())),
+            Some(("filesystem", name)) => Ok(Self::FileSystem(name.to_owned())),
             Some(("header", name)) => Ok(Self::Header(name.to_owned())),
             Some(("links", flag)) => Ok(Self::LinkFlag(flag.to_owned())),
             Some(("arch", name)) => Ok(Self::Arch(name.to_owned())),
@@ -71,6 +74,7 @@ impl Need {
             Self::Glibc => (cfg!(target_env = "gnu"), "not glibc".to_owned()),
             Self::Arch(name) => (env::consts::ARCH == name, format!("not {name}")),
             Self::Program(name) => (on_path(name), format!("no program {name}")),
+            Self::FileSystem(name) => (knows_file_system(name), format!("no file system {name}")),
             Self::Header(name) => (preprocesses(name), format!("no header {name}")),
             Self::LinkFlag(flag) => (links_with(flag), format!("no linking with {flag}")),
         };
@@ -95,6 +99,15 @@ fn succeeds(command: &mut Command) -> bool {
 
 fn on_path(program: &str) -> bool {
     env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|directory| directory.join(program).is_file()))
+}
+
+fn knows_file_system(name: &str) -> bool {
+    let is_known = || {
+        let all = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+        all.lines().any(|line| line.split_whitespace().next_back() == Some(name))
+    };
+    // A module that nobody has needed yet.
+    is_known() || succeeds(Command::new("modprobe").arg(name)) && is_known()
 }
 
 fn links_with(flag: &str) -> bool {

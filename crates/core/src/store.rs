@@ -5,7 +5,8 @@
 //! <store>/                      0700, ours
 //!   <key>/                      0700: one version of one file, see `name`
 //!     libfoo.so                 0444: the copy, complete or not there at all
-//!     .source -> <inode of its directory>/usr/lib/libfoo.so
+//!     .source -> <its directories>/usr/lib/libfoo.so, see `origin`
+//!   .looked                     when unneeded entries were last looked for
 //! ```
 //!
 //! An entry is written to a file without a name, compared with the source's
@@ -21,30 +22,31 @@
 //! entry is opened and then asked what it is.
 
 use core::ffi::{CStr, c_int};
+use core::ops::ControlFlow;
 
 use crate::cause::Cause;
 use crate::line::Line;
 use crate::object::file_name;
-use crate::pages::PageVec;
 use crate::sys::{self, Errno, Fd};
 
-mod clean;
+pub mod clean;
 pub(crate) mod name;
+mod names;
+mod origin;
 mod places;
 
-pub use name::Identity;
+pub use name::{Identity, Version};
+pub use origin::{Fate, Origin};
+use places::Missing;
 pub use places::Places;
 
 /// Seconds that a source must not have changed for before it is copied: a
 /// change within the file system's timestamp granularity would not show.
 const SETTLING_SECONDS: i64 = 2;
 /// Seconds after which the last use of an entry is noted again.
-const TOUCH_SECONDS: i64 = 24 * 60 * 60;
+const TOUCH_SECONDS: i64 = 30 * 60;
 /// Bytes copied per call.
 const COPY_STEP: usize = 1 << 20;
-
-/// The file name of the link that tells where an entry comes from.
-const SOURCE: &CStr = c".source";
 
 /// How a directory is opened to look at what is in it, and only to pass through.
 const DIRECTORY_TO_LIST: c_int = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
@@ -90,6 +92,21 @@ impl Store {
         let user = sys::geteuid();
         let directory = places.open(user)?;
         Ok(Self { directory, user })
+    }
+
+    /// Opens every store that `places` lead to, for who looks after them, and
+    /// hands it over with its path in two parts. Makes none.
+    pub fn for_each_existing(places: &Places, mut each: impl FnMut(&CStr, &CStr, Result<Self, Cause>)) {
+        let user = sys::geteuid();
+        let _ = places.try_each(user, Missing::StaysMissing, |base, below, directory| {
+            each(base, below, directory.map(|directory| Self { directory, user }));
+            ControlFlow::Continue(())
+        });
+    }
+
+    /// The store's directory.
+    pub fn directory(&self) -> &Fd {
+        &self.directory
     }
 
     /// The copy of `source`, open for reading; made if it is not there.
@@ -158,7 +175,7 @@ impl Store {
         if !source.identity.has_settled(sys::realtime_seconds(), SETTLING_SECONDS) {
             return Err(Cause::words("add to the store", "the file has changed within the last 2 seconds"));
         }
-        let origin = origin_of(&source);
+        let origin = origin::record(source.path, source.file);
         let origin = origin.as_ref().and_then(|origin| CStr::from_bytes_with_nul(origin).ok());
         clean::make_room(&self.directory, key, origin);
         let copy = Copy::new(&self.directory)?;
@@ -166,7 +183,7 @@ impl Store {
         let directory = self.entry_directory(key.as_c_str())?;
         if let Some(origin) = origin {
             // Another process that adds the same entry may have been first.
-            let _ = sys::symlinkat(origin, &directory, SOURCE);
+            let _ = sys::symlinkat(origin, &directory, origin::LINK);
         }
         match copy.link(&directory, source.file_name()) {
             Ok(()) | Err(Errno(libc::EEXIST)) => Ok(()),
@@ -190,24 +207,6 @@ fn make_directory(parent: &Fd, name: &CStr) -> sys::Result<()> {
 
 fn changed(operation: &'static str, errno: Errno) -> Found {
     Found::Changed(Cause::call(operation, errno))
-}
-
-/// What the `.source` link says: the inode of the directory that the source
-/// lies in, and its path. The inode tells the same path in two containers
-/// apart. `None` if the directory cannot be seen. Not on the stack, which may
-/// be a small one of the host's.
-fn origin_of(source: &Source<'_>) -> Option<PageVec<u8>> {
-    let path = source.path.to_bytes();
-    let parent_len = path.len() - source.file_name().to_bytes().len();
-    let mut parent = PageVec::new();
-    parent.extend(path.get(..parent_len)?).ok()?;
-    parent.push(0).ok()?;
-    let parent = sys::stat(CStr::from_bytes_with_nul(&parent).ok()?).ok()?;
-    let mut origin = PageVec::new();
-    origin.extend(Line::<32>::format_raw(format_args!("{:x}", parent.st_ino)).as_bytes()).ok()?;
-    origin.extend(path).ok()?;
-    origin.push(0).ok()?;
-    Some(origin)
 }
 
 /// A copy that has no name yet.

@@ -14,7 +14,7 @@ use crate::object::file_name;
 use crate::preload_list::{self, Kept};
 use crate::settings::{Children, Level, Mode, Settings, VARIABLES};
 use crate::store::Identity;
-use crate::store::name::{Key, Prefix};
+use crate::store::name::{Key, Version};
 
 /// Patterns and texts in which the special characters of `fnmatch(3)` are frequent.
 fn pattern() -> impl Strategy<Value = String> {
@@ -45,9 +45,9 @@ fn identity() -> impl Strategy<Value = Identity> {
         .prop_map(|(device, inode, size, modified, changed)| Identity { device, inode, size, modified, changed })
 }
 
-fn key_of(identity: &Identity, name: &str) -> (Vec<u8>, Prefix) {
+fn key_of(identity: &Identity, name: &str) -> (Vec<u8>, Version) {
     let key = Key::new(identity, &CString::new(name).unwrap());
-    (key.as_c_str().to_bytes().to_owned(), key.prefix())
+    (key.as_c_str().to_bytes().to_owned(), key.version())
 }
 
 proptest! {
@@ -187,9 +187,9 @@ proptest! {
 
     #[test]
     fn a_key_names_one_version(one in identity(), other in identity(), name in "[a-z.]{1,20}") {
-        let (text, prefix) = key_of(&one, &name);
-        prop_assert_eq!(Prefix::parse(&text), Some(prefix));
-        prop_assert_eq!((prefix.device, prefix.inode), (one.device, one.inode));
+        let (text, version) = key_of(&one, &name);
+        prop_assert_eq!(Version::parse(&text), Some(version));
+        prop_assert_eq!(version.identity, one);
         // NAME_MAX, and nothing that means something in a path.
         prop_assert!(!text.is_empty() && text.len() <= 255 && !text.contains(&b'/') && text[0] != b'.');
         prop_assert_eq!(key_of(&other, &name).0 == text, one == other);
@@ -199,10 +199,10 @@ proptest! {
 
     #[test]
     fn any_name_is_a_key_or_none(name in vec(any::<u8>(), 0..80), nearly in "[0-9a-f]{7,9}(-[0-9a-f]{0,18}){3,6}") {
-        let _ = Prefix::parse(&name);
-        if let Some(prefix) = Prefix::parse(nearly.as_bytes()) {
+        let _ = Version::parse(&name);
+        if let Some(version) = Version::parse(nearly.as_bytes()) {
             prop_assert_eq!(nearly.matches('-').count(), 5);
-            let begin = format!("{:08x}-", prefix.name_hash);
+            let begin = format!("{:08x}-", version.name_hash);
             prop_assert!(nearly.starts_with(&begin));
         }
     }

@@ -1,77 +1,215 @@
 //! Removing entries: older versions of the file that is being added, and what
-//! has not been used for long. An entry that is unlinked while processes map
-//! it stays theirs.
+//! nobody needs any more. An entry that is unlinked while processes map it
+//! stays theirs.
+//!
+//! Whether an entry is needed depends on what has become of its origin:
+//!
+//! | origin | kept when nobody maps it |
+//! |---|---|
+//! | still that version | 30 days after its last use |
+//! | superseded or gone | not |
+//! | not to be told from here | a day; an hour while the store is large |
+//!
+//! So the store is as large as the objects on disk that are in use, with a day's
+//! allowance for containers whose files cannot be seen: what they have used
+//! within it stays. Looking for such entries costs some system calls for each,
+//! so all processes together do it every ten minutes at most.
 
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicI64, Ordering};
 
+use crate::object::file_name;
 use crate::pages::PageVec;
 use crate::sys::{self, Fd};
 
-use super::name::{Key, Prefix};
-use super::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS, SOURCE};
+use super::name::{Key, Version};
+use super::names::Names;
+use super::origin::{self, Fate, Origin};
+use super::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS};
 
 /// How the names of unfinished copies begin.
 pub const TEMPORARY: &str = ".new-";
+/// The name of the file whose access time tells when unneeded entries were last
+/// looked for.
+pub const LOOKED: &CStr = c".looked";
 
-/// Seconds after which an entry that nobody has used is removed.
-const UNUSED_SECONDS: i64 = 30 * 24 * 60 * 60;
+const HOUR: i64 = 60 * 60;
+/// Seconds between two looks for unneeded entries.
+const LOOK_SECONDS: i64 = 10 * 60;
 /// Seconds after which an unfinished copy or an empty entry belongs to nobody.
-const ABANDONED_SECONDS: i64 = 60 * 60;
+pub const ABANDONED_SECONDS: i64 = HOUR;
+/// Entries that are looked at in one go, so that it takes a bounded time.
+const ENTRIES_AT_ONCE: i64 = 8192;
+/// Bytes from which on a store is large.
+const LARGE: u64 = 4 << 30;
 
-/// Seconds after which a process that adds entries looks for unused ones again.
-const LOOK_SECONDS: i64 = 24 * 60 * 60;
-/// When this process last did, in seconds since the epoch.
+/// For how many seconds after its last use an entry is kept that nobody maps.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowance {
+    /// While its origin is still that version.
+    pub current: i64,
+    /// When its origin is superseded or gone.
+    pub outdated: i64,
+    /// When that cannot be told.
+    pub unknown: i64,
+}
+
+impl Allowance {
+    /// What the library keeps. The minute is for who has just added an entry and
+    /// will have locked it soon.
+    pub const USUAL: Self = Self { current: 30 * 24 * HOUR, outdated: 60, unknown: 24 * HOUR };
+    /// The same while the store is large.
+    const SHORT: Self = Self { unknown: HOUR, ..Self::USUAL };
+
+    /// The seconds for an entry whose origin has become this.
+    pub fn of(&self, fate: Fate) -> i64 {
+        match fate {
+            Fate::Current => self.current,
+            Fate::Superseded | Fate::Gone => self.outdated,
+            Fate::Unknown => self.unknown,
+        }
+    }
+}
+
+/// The names in the store, for who adds several entries.
+static NAMES: Names = Names::new();
+/// When this process last looked for unneeded entries, in seconds since the
+/// epoch: the mark in the store may be impossible to make.
 static LAST_LOOK: AtomicI64 = AtomicI64::new(0);
 
-/// Before an entry is added: removes older versions of the same file, and what
-/// has not been used for 30 days.
+/// Before an entry is added: removes older versions of the same file, and from
+/// time to time what is not needed.
 pub fn make_room(store: &Fd, key: &Key, origin: Option<&CStr>) {
-    // The store's own descriptor keeps its position.
-    let Ok(listing) = sys::openat(store, c".", DIRECTORY_TO_LIST, 0) else { return };
-    let now = sys::realtime_seconds();
-    let looks_for_unused = now - LAST_LOOK.swap(now, Ordering::Relaxed) > LOOK_SECONDS;
-    // Nothing can be done about a listing that fails half way.
-    let _ = sys::for_each_name(&listing, |name| {
-        if name.to_bytes().starts_with(TEMPORARY.as_bytes()) {
-            let status = sys::fstatat(store, name, libc::AT_SYMLINK_NOFOLLOW);
-            if looks_for_unused && status.is_ok_and(|status| now - status.st_mtime > ABANDONED_SECONDS) {
-                let _ = sys::unlinkat(store, name, 0);
-            }
-            return;
-        }
-        let Some(prefix) = Prefix::parse(name.to_bytes()) else { return };
-        if name == key.as_c_str() {
-            return;
-        }
-        if is_older_version(store, name, prefix, key.prefix(), origin) {
-            // Even if it is in use: needrestart then lists the processes that
-            // map it, as it should.
+    replace_older_versions(store, key, origin);
+    if is_time_to_look(store) {
+        remove_unneeded(store, key);
+    }
+}
+
+/// Even if they are in use: needrestart then lists the processes that map them,
+/// as it should.
+fn replace_older_versions(store: &Fd, key: &Key, origin: Option<&CStr>) {
+    let added = key.version();
+    let now = i64::try_from(sys::monotonic_ns() / 1_000_000_000).unwrap_or(0);
+    let Ok(inode) = sys::fstat(store.raw()).map(|status| status.st_ino) else { return };
+    if !NAMES.may_have(inode, added.name_hash, now) {
+        NAMES.add(added.name_hash);
+        return;
+    }
+    let origin = origin.and_then(Origin::parse);
+    NAMES.clear(inode);
+    let listed = for_each_entry(store, |name, version| {
+        NAMES.add(version.name_hash);
+        if name != key.as_c_str() && is_older_version(store, name, &version, &added, origin) {
             remove_entry(store, name);
-        } else if looks_for_unused && last_use(store, name).is_some_and(|time| now - time > UNUSED_SECONDS) {
-            remove_unless_in_use(store, name);
         }
     });
+    NAMES.add(added.name_hash);
+    if listed.is_ok() {
+        NAMES.finish(inode, now);
+    }
 }
 
 /// Whether entry `name` is another version of the file that is being added:
 /// the same inode with other contents, or another inode at the same path.
-fn is_older_version(store: &Fd, name: &CStr, prefix: Prefix, added: Prefix, origin: Option<&CStr>) -> bool {
-    if prefix == added {
+fn is_older_version(store: &Fd, name: &CStr, version: &Version, added: &Version, origin: Option<Origin<'_>>) -> bool {
+    if version.is_of_same_file(added) {
         return true;
     }
-    if prefix.name_hash != added.name_hash || prefix.device != added.device {
+    if version.name_hash != added.name_hash || version.identity.device != added.identity.device {
         return false;
     }
-    let Ok(directory) = sys::openat(store, name, DIRECTORY_TO_PASS, 0) else { return false };
+    let Some(origin) = origin else { return false };
+    let Ok(entry) = sys::openat(store, name, DIRECTORY_TO_PASS, 0) else { return false };
     let Ok(mut buffer) = PageVec::zeroed(libc::PATH_MAX as usize) else { return false };
-    let known = sys::readlinkat(&directory, SOURCE, &mut buffer).ok();
-    known.is_some() && known == origin.map(CStr::to_bytes)
+    origin::read(&entry, &mut buffer).is_some_and(|known| known.is_at_same_place(&origin))
+}
+
+/// Whether nobody has looked for unneeded entries lately; notes that somebody
+/// does now.
+fn is_time_to_look(store: &Fd) -> bool {
+    let now = sys::realtime_seconds();
+    // A clock that was set back must not stop the cleaning.
+    let is_past = |last: i64| !(0..LOOK_SECONDS).contains(&(now - last));
+    if !is_past(LAST_LOOK.load(Ordering::Relaxed)) {
+        return false;
+    }
+    LAST_LOOK.store(now, Ordering::Relaxed);
+    let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let Ok(mark) = sys::openat(store, LOOKED, flags, 0) else {
+        let _ = sys::openat(store, LOOKED, flags | libc::O_CREAT | libc::O_EXCL, 0o444);
+        return true;
+    };
+    let is_time = sys::fstat(mark.raw()).is_ok_and(|status| is_past(status.st_atime));
+    is_time && sys::touch(&mark).is_ok()
+}
+
+/// Removes what is not needed, but for the entry that is being added.
+pub(super) fn remove_unneeded(store: &Fd, key: &Key) {
+    let Ok(mut buffer) = PageVec::zeroed(libc::PATH_MAX as usize) else { return };
+    let now = sys::realtime_seconds();
+    let (mut entries, mut bytes) = (0, 0_u64);
+    let _ = for_each_entry(store, |_, version| {
+        entries += 1;
+        bytes = bytes.saturating_add(version.identity.size);
+    });
+    let allowance = if bytes > LARGE { Allowance::SHORT } else { Allowance::USUAL };
+    let turns = 1 + entries / ENTRIES_AT_ONCE;
+    let turn = (now / LOOK_SECONDS).rem_euclid(turns);
+    // Nothing can be done about a listing that fails half way.
+    let _ = for_each_entry(store, |name, version| {
+        if name != key.as_c_str()
+            && i64::from(version.name_hash) % turns == turn
+            && is_unneeded(store, name, &version, &allowance, now, &mut buffer)
+        {
+            remove_unless_in_use(store, name);
+        }
+    });
+    let Ok(listing) = sys::openat(store, c".", DIRECTORY_TO_LIST, 0) else { return };
+    let _ = sys::for_each_name(&listing, |name| {
+        let is_abandoned = name.to_bytes().starts_with(TEMPORARY.as_bytes())
+            && sys::fstatat(store, name, libc::AT_SYMLINK_NOFOLLOW)
+                .is_ok_and(|status| now - status.st_mtime > ABANDONED_SECONDS);
+        if is_abandoned {
+            let _ = sys::unlinkat(store, name, 0);
+        }
+    });
+}
+
+/// Whether an entry may go, if nobody maps it.
+fn is_unneeded(store: &Fd, name: &CStr, version: &Version, allowance: &Allowance, now: i64, buffer: &mut [u8]) -> bool {
+    let Ok(entry) = sys::openat(store, name, DIRECTORY_TO_PASS, 0) else { return false };
+    let origin = origin::read(&entry, buffer);
+    // The copy has the origin's name.
+    let copy = origin.and_then(|origin| {
+        let file_name = file_name(origin.path.to_bytes_with_nul());
+        sys::fstatat(&entry, CStr::from_bytes_with_nul(file_name).ok()?, libc::AT_SYMLINK_NOFOLLOW).ok()
+    });
+    let last_use = match copy {
+        Some(status) => Some(status.st_atime),
+        None => last_use_of_any(store, name),
+    };
+    let Some(unused) = last_use.map(|time| now - time) else { return false };
+    // The origin is looked at only when it decides.
+    unused > allowance.outdated
+        && (unused > allowance.current
+            || unused > allowance.of(origin.map_or(Fate::Unknown, |origin| origin.fate(&version.identity))))
+}
+
+/// Calls `each` with every key in the store.
+fn for_each_entry(store: &Fd, mut each: impl FnMut(&CStr, Version)) -> sys::Result<()> {
+    // The store's own descriptor keeps its position.
+    let listing = sys::openat(store, c".", DIRECTORY_TO_LIST, 0)?;
+    sys::for_each_name(&listing, |name| {
+        if let Some(version) = Version::parse(name.to_bytes()) {
+            each(name, version);
+        }
+    })
 }
 
 /// The latest access time in an entry, in seconds since the epoch; of an
 /// abandoned one without a copy, a time long ago.
-fn last_use(store: &Fd, name: &CStr) -> Option<i64> {
+fn last_use_of_any(store: &Fd, name: &CStr) -> Option<i64> {
     let directory = sys::openat(store, name, DIRECTORY_TO_LIST, 0).ok()?;
     let mut latest = None;
     sys::for_each_name(&directory, |file| {
@@ -90,17 +228,17 @@ fn last_use(store: &Fd, name: &CStr) -> Option<i64> {
     (sys::realtime_seconds() - made > ABANDONED_SECONDS).then_some(0)
 }
 
-/// Removes an entry that nobody maps. A process that maps it runs what is on
-/// disk, and needrestart should not list it.
-fn remove_unless_in_use(store: &Fd, name: &CStr) {
-    let Ok(directory) = sys::openat(store, name, DIRECTORY_TO_LIST, 0) else { return };
+/// Removes an entry that nobody maps, and tells whether it did. A process that
+/// maps it may run what is on disk, and needrestart should not list it.
+pub fn remove_unless_in_use(store: &Fd, name: &CStr) -> bool {
+    let Ok(directory) = sys::openat(store, name, DIRECTORY_TO_LIST, 0) else { return false };
     let mut in_use = false;
     let _ = sys::for_each_name(&directory, |file| {
         let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let Ok(entry) = sys::openat(&directory, file, flags, 0) else { return };
         if sys::flock(&entry, libc::LOCK_EX | libc::LOCK_NB).is_err() {
             in_use = true;
-            // So that it is not looked at again every time.
+            // So that it counts as used when its last process has ended.
             let _ = sys::touch(&entry);
             return;
         }
@@ -110,6 +248,7 @@ fn remove_unless_in_use(store: &Fd, name: &CStr) {
     if !in_use {
         remove_entry(store, name);
     }
+    !in_use
 }
 
 /// Removes an entry and all that is in it.

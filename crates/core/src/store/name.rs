@@ -41,31 +41,31 @@ impl Identity {
 /// `<hash of the file name>-<device>-<inode>-<size>-<mtime>-<ctime>`, all hexadecimal.
 pub struct Key {
     text: crate::line::Line<160>,
-    prefix: Prefix,
+    version: Version,
 }
 
-/// The part of a key that tells which entries may be older versions.
+/// What a key says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Prefix {
+pub struct Version {
     /// Hash of the file name.
     pub name_hash: u32,
-    /// Device of the source.
-    pub device: u64,
-    /// Inode of the source.
-    pub inode: u64,
+    /// The source.
+    pub identity: Identity,
 }
 
 impl Key {
     /// The key of this version of a file of this name.
     pub fn new(identity: &Identity, file_name: &CStr) -> Self {
-        let Identity { device, inode, size, modified, changed } = identity;
-        let prefix = Prefix { name_hash: hash(file_name.to_bytes()), device: *device, inode: *inode };
+        Self::of(Version { name_hash: hash(file_name.to_bytes().iter().copied()), identity: *identity })
+    }
+
+    fn of(version: Version) -> Self {
+        let Version { name_hash, identity: Identity { device, inode, size, modified, changed } } = version;
         let mut text = crate::line::Line::new();
-        let name_hash = prefix.name_hash;
         // 8 + 5 * (1 + at most 25 digits) characters: it fits.
         let _ = write!(text, "{name_hash:08x}-{device:x}-{inode:x}-{size:x}-{modified:x}-{changed:x}");
         text.terminate();
-        Self { text, prefix }
+        Self { text, version }
     }
 
     /// The name, for system calls.
@@ -73,27 +73,41 @@ impl Key {
         self.text.as_c_str()
     }
 
-    /// Its distinguishing part.
-    pub fn prefix(&self) -> Prefix {
-        self.prefix
+    /// What it says.
+    pub fn version(&self) -> Version {
+        self.version
     }
 }
 
-impl Prefix {
-    /// Reads the beginning of a key; `None` if `name` is not one.
+impl Version {
+    /// Reads a key; `None` if `name` is not one, to the letter.
     pub fn parse(name: &[u8]) -> Option<Self> {
-        let name = core::str::from_utf8(name).ok()?;
-        let mut parts = name.split('-');
-        let name_hash = u32::from_str_radix(parts.next().filter(|part| part.len() == 8)?, 16).ok()?;
-        let device = u64::from_str_radix(parts.next()?, 16).ok()?;
-        let inode = u64::from_str_radix(parts.next()?, 16).ok()?;
-        (parts.count() == 3).then_some(Self { name_hash, device, inode })
+        let mut parts = core::str::from_utf8(name).ok()?.split('-');
+        let name_hash = u32::from_str_radix(parts.next()?, 16).ok()?;
+        let mut small = || u64::from_str_radix(parts.next()?, 16).ok();
+        let (device, inode, size) = (small()?, small()?, small()?);
+        // Times before 1970 are written as the bits of a negative number.
+        let mut time = || u128::from_str_radix(parts.next()?, 16).ok().map(u128::cast_signed);
+        let (modified, changed) = (time()?, time()?);
+        let version = Self { name_hash, identity: Identity { device, inode, size, modified, changed } };
+        (Key::of(version).as_c_str().to_bytes() == name).then_some(version)
+    }
+
+    /// Whether the source was the same file, perhaps with other contents.
+    pub fn is_of_same_file(&self, other: &Self) -> bool {
+        let parts = |version: &Self| (version.name_hash, version.identity.device, version.identity.inode);
+        parts(self) == parts(other)
+    }
+
+    /// Whether a file of this name may have this key.
+    pub fn may_be_named(&self, file_name: &[u8]) -> bool {
+        hash(file_name.iter().copied()) == self.name_hash
     }
 }
 
-/// FNV-1a, 32 bits: only to look at fewer entries.
-fn hash(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+/// FNV-1a, 32 bits.
+pub fn hash(bytes: impl IntoIterator<Item = u8>) -> u32 {
+    bytes.into_iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 #[cfg(test)]
@@ -106,8 +120,9 @@ mod tests {
     #[test]
     fn a_key_can_be_read_back() {
         let key = Key::new(&IDENTITY, c"libfoo.so");
-        assert_eq!(Prefix::parse(key.as_c_str().to_bytes()), Some(key.prefix()));
-        assert_eq!(key.prefix().inode, 42);
+        assert_eq!(Version::parse(key.as_c_str().to_bytes()), Some(key.version()));
+        assert_eq!(key.version().identity, IDENTITY);
+        assert!(key.version().may_be_named(b"libfoo.so") && !key.version().may_be_named(b"libbar.so"));
     }
 
     #[test]
@@ -130,14 +145,15 @@ mod tests {
         let most = i128::from(i64::MIN) * 1_000_000_000;
         let longest = Identity { device: u64::MAX, inode: u64::MAX, size: u64::MAX, modified: most, changed: most };
         let key = Key::new(&longest, c"x");
-        assert!(Prefix::parse(key.as_c_str().to_bytes()).is_some());
+        assert_eq!(Version::parse(key.as_c_str().to_bytes()), Some(key.version()));
     }
 
     #[test]
     fn other_names_are_no_keys() {
-        for name in ["", ".new-1-2", "0123-1-2-3-4-5", "00000000-1-2-3-4", "00000000-1-2-3-4-5-6", "zzzzzzzz-1-2-3-4-5"]
-        {
-            assert_eq!(Prefix::parse(name.as_bytes()), None, "{name}");
+        let names =
+            ["", ".new-1-2", "0123-1-2-3-4-5", "00000000-1-2-3-4", "00000000-1-2-3-4-5-6", "zzzzzzzz-1-2-3-4-5"];
+        for name in names.into_iter().chain(["0000000A-1-2-3-4-5", "00000000-01-2-3-4-5", "00000000-+1-2-3-4-5"]) {
+            assert_eq!(Version::parse(name.as_bytes()), None, "{name}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! Where the store lives, and whether a directory may be one.
 
 use core::ffi::CStr;
+use core::ops::ControlFlow::{self, Break, Continue};
 
 use crate::cause::Cause;
 use crate::line::Line;
@@ -16,6 +17,15 @@ const NOEXEC: i64 = 8;
 /// another machine or in another process: NFS, SMB, CIFS, SMB2, AFS, Ceph, 9P, FUSE.
 const REMOTE: [i64; 8] = [0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x5346_414f, 0x00c3_6400, 0x0102_1997, 0x6573_5546];
 
+/// What is done about a directory that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// It is made.
+    IsMade,
+    /// Nothing: who only looks leaves no traces.
+    StaysMissing,
+}
+
 /// The directories that are tried, as the environment names them.
 #[derive(Default)]
 pub struct Places {
@@ -30,7 +40,8 @@ pub struct Places {
 }
 
 impl Places {
-    /// No directory but the last resort, `/var/tmp/sopin-<uid>`.
+    /// No directory but the last resorts: `/var/cache/sopin` for root, which
+    /// alone may write there, and `/var/tmp/sopin-<uid>`.
     pub const fn new() -> Self {
         Self {
             explicit: PageVec::new(),
@@ -64,20 +75,43 @@ impl Places {
 
     /// Opens the first usable place, creating the store in it.
     pub fn open(&self, user: u32) -> Result<Fd, Cause> {
-        if let Some(directory) = c_str(&self.explicit) {
-            return open_store(&Fd::CWD, directory, user);
-        }
-        let mut last = None;
-        let bases = [(&self.cache_directory, false), (&self.cache_home, false), (&self.home, true)];
-        for (base, is_home) in bases {
-            let Some(base) = c_str(base) else { continue };
-            match open_base(base, is_home, user).and_then(|base| open_store(&base, c"sopin", user)) {
-                Ok(store) => return Ok(store),
-                Err(cause) => last = Some(cause),
+        let (mut store, mut first_cause) = (None, None);
+        let _ = self.try_each(user, Missing::IsMade, |_, _, opened| match opened {
+            Ok(opened) => {
+                store = Some(opened);
+                Break(())
             }
+            Err(cause) => {
+                first_cause.get_or_insert(cause);
+                Continue(())
+            }
+        });
+        store.ok_or(first_cause.unwrap_or(Cause::words("open the store", "there is no place for it")))
+    }
+
+    /// Opens every place, the likeliest first, until `each` breaks, and hands it
+    /// over with its path in two parts.
+    pub fn try_each(
+        &self,
+        user: u32,
+        missing: Missing,
+        mut each: impl FnMut(&CStr, &CStr, Result<Fd, Cause>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        if let Some(directory) = c_str(&self.explicit) {
+            return each(directory, c"", open_store(&Fd::CWD, directory, user, missing));
         }
-        let name = Line::<64>::format_raw(format_args!("/var/tmp/sopin-{user}\0"));
-        open_store(&Fd::CWD, name.as_c_str(), user).map_err(|cause| last.unwrap_or(cause))
+        let caches = [(&self.cache_directory, c"sopin"), (&self.cache_home, c"sopin"), (&self.home, c".cache/sopin")];
+        for (path, below) in caches {
+            let Some(path) = c_str(path) else { continue };
+            let is_home = below != c"sopin";
+            let base = open_base(path, is_home, user, missing);
+            each(path, below, base.and_then(|base| open_store(&base, c"sopin", user, missing)))?;
+        }
+        if user == 0 {
+            each(c"/var/cache", c"sopin", open_store(&Fd::CWD, c"/var/cache/sopin", user, missing))?;
+        }
+        let [path, below] = ["/var/tmp/", ""].map(|path| Line::<64>::format_raw(format_args!("{path}sopin-{user}\0")));
+        each(c"/var/tmp", below.as_c_str(), open_store(&Fd::CWD, path.as_c_str(), user, missing))
     }
 }
 
@@ -93,12 +127,12 @@ fn c_str(place: &PageVec<u8>) -> Option<&CStr> {
 
 /// Opens a directory that stores may be made in, or `.cache` in it. One of
 /// another user is passed over: root may run with somebody's HOME.
-fn open_base(path: &CStr, is_home: bool, user: u32) -> Result<Fd, Cause> {
+fn open_base(path: &CStr, is_home: bool, user: u32, missing: Missing) -> Result<Fd, Cause> {
     let flags = libc::O_PATH | libc::O_DIRECTORY;
     let call = |errno| Cause::call("open the cache directory", errno);
     let base = match sys::open(path, flags, 0) {
         // The XDG base directory specification asks for 0700.
-        Err(Errno(libc::ENOENT)) if !is_home => {
+        Err(Errno(libc::ENOENT)) if !is_home && missing == Missing::IsMade => {
             sys::mkdirat(&Fd::CWD, path, 0o700).and_then(|()| sys::open(path, flags, 0))
         }
         other => other,
@@ -111,14 +145,16 @@ fn open_base(path: &CStr, is_home: bool, user: u32) -> Result<Fd, Cause> {
     if !is_home {
         return Ok(base);
     }
-    let _ = sys::mkdirat(&base, c".cache", 0o700);
+    if missing == Missing::IsMade {
+        let _ = sys::mkdirat(&base, c".cache", 0o700);
+    }
     sys::openat(&base, c".cache", flags, 0).map_err(call)
 }
 
-/// Opens the store directory `name` in `base`, creating it if need be.
-fn open_store(base: &Fd, name: &CStr, user: u32) -> Result<Fd, Cause> {
+/// Opens the store directory `name` in `base`.
+fn open_store(base: &Fd, name: &CStr, user: u32, missing: Missing) -> Result<Fd, Cause> {
     let store = match sys::openat(base, name, DIRECTORY_TO_LIST, 0) {
-        Err(Errno(libc::ENOENT)) => {
+        Err(Errno(libc::ENOENT)) if missing == Missing::IsMade => {
             make_directory(base, name).map_err(|errno| Cause::call("create the store", errno))?;
             sys::openat(base, name, DIRECTORY_TO_LIST, 0)
         }

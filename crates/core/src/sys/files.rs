@@ -230,6 +230,40 @@ pub fn fstatat(directory: &Fd, path: &CStr, flags: c_int) -> Result<libc::stat> 
     Ok(status)
 }
 
+/// What tells the file at a path from others, and whether it is mounted there.
+#[derive(Clone, Copy, Debug)]
+pub struct PathIdentity {
+    /// `st_dev`
+    pub device: u64,
+    /// `st_ino`
+    pub inode: u64,
+    /// Whether it is the root of a mount; `None` from Linux before 5.8.
+    pub is_mount_root: Option<bool>,
+}
+
+/// `statx(2)`, following links; `stat(2)` where there is none.
+pub fn path_identity(path: &CStr) -> Result<PathIdentity> {
+    const STATX_INO: u32 = 0x100;
+    const STATX_ATTR_MOUNT_ROOT: u64 = 0x2000;
+    // SAFETY: an all-zero `statx` is a valid value of that C struct.
+    let mut status: libc::statx = unsafe { core::mem::zeroed() };
+    // SAFETY: the path and the struct are live for the duration of the call.
+    match unsafe { raw!(libc::SYS_statx, libc::AT_FDCWD, path.as_ptr(), 0, STATX_INO, &raw mut status) } {
+        Ok(_) => Ok(PathIdentity {
+            device: libc::makedev(status.stx_dev_major, status.stx_dev_minor),
+            inode: status.stx_ino,
+            is_mount_root: (status.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT != 0)
+                .then_some(status.stx_attributes & STATX_ATTR_MOUNT_ROOT != 0),
+        }),
+        // Before Linux 4.11, and refused by filters that do not know it.
+        Err(Errno(libc::ENOSYS | libc::EPERM)) => {
+            let status = stat(path)?;
+            Ok(PathIdentity { device: status.st_dev, inode: status.st_ino, is_mount_root: None })
+        }
+        Err(errno) => Err(errno),
+    }
+}
+
 /// `poll(2)` on one descriptor without waiting; the events that hold.
 pub fn poll_now(fd: c_int, events: i16) -> Result<i16> {
     let mut entry = libc::pollfd { fd, events, revents: 0 };

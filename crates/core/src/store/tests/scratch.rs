@@ -12,6 +12,7 @@ use std::thread;
 use std::time::Duration;
 use std::vec::Vec;
 
+use super::super::clean::LOOKED;
 use super::super::{Identity, Places, SETTLING_SECONDS, Source, Store};
 use crate::sys::{self, Fd};
 
@@ -43,7 +44,7 @@ fn directories() -> &'static Mutex<Vec<PathBuf>> {
             }
         }
         let run = root.join(process::id().to_string());
-        let all: Vec<_> = (0..32).map(|number| run.join(number.to_string())).collect();
+        let all: Vec<_> = (0..40).map(|number| run.join(number.to_string())).collect();
         for directory in &all {
             for (name, content) in FILES {
                 let path = directory.join(name);
@@ -89,9 +90,10 @@ impl Scratch {
         path
     }
 
-    /// The names in the store.
+    /// The names in the store, but for the mark of the last look.
     pub fn keys(&self) -> Vec<PathBuf> {
         let mut keys: Vec<_> = fs::read_dir(self.store_path()).unwrap().map(|key| key.unwrap().path()).collect();
+        keys.retain(|key| key.file_name().unwrap().as_bytes() != LOOKED.to_bytes());
         keys.sort();
         keys
     }
