@@ -27,16 +27,18 @@ use core::ops::ControlFlow;
 use crate::cause::Cause;
 use crate::line::Line;
 use crate::object::file_name;
+use crate::pages::PageVec;
 use crate::sys::{self, Errno, Fd};
 
-pub mod clean;
+mod clean;
 pub(crate) mod name;
 mod names;
 mod origin;
 mod places;
 
+pub use clean::{ABANDONED_SECONDS, Allowance, LOOKED, TEMPORARY, remove_entry, remove_unless_in_use};
 pub use name::{Identity, Version};
-pub use origin::{Fate, Origin};
+pub use origin::{Fate, LINK, Origin};
 use places::Missing;
 pub use places::Places;
 

@@ -20,7 +20,7 @@ use core::sync::atomic::{AtomicI64, Ordering};
 
 use crate::object::file_name;
 use crate::pages::PageVec;
-use crate::sys::{self, Fd};
+use crate::sys::{self, Errno, Fd};
 
 use super::name::{Key, Version};
 use super::names::Names;
@@ -178,7 +178,15 @@ pub(super) fn remove_unneeded(store: &Fd, key: &Key) {
 
 /// Whether an entry may go, if nobody maps it.
 fn is_unneeded(store: &Fd, name: &CStr, version: &Version, allowance: &Allowance, now: i64, buffer: &mut [u8]) -> bool {
-    let Ok(entry) = sys::openat(store, name, DIRECTORY_TO_PASS, 0) else { return false };
+    let entry = match sys::openat(store, name, DIRECTORY_TO_PASS, 0) {
+        Ok(entry) => entry,
+        // What took its place.
+        Err(Errno(libc::ENOTDIR | libc::ELOOP)) => {
+            let status = sys::fstatat(store, name, libc::AT_SYMLINK_NOFOLLOW);
+            return status.is_ok_and(|status| now - status.st_mtime > ABANDONED_SECONDS);
+        }
+        Err(_) => return false,
+    };
     let origin = origin::read(&entry, buffer);
     // The copy has the origin's name.
     let copy = origin.and_then(|origin| {
@@ -231,7 +239,14 @@ fn last_use_of_any(store: &Fd, name: &CStr) -> Option<i64> {
 /// Removes an entry that nobody maps, and tells whether it did. A process that
 /// maps it may run what is on disk, and needrestart should not list it.
 pub fn remove_unless_in_use(store: &Fd, name: &CStr) -> bool {
-    let Ok(directory) = sys::openat(store, name, DIRECTORY_TO_LIST, 0) else { return false };
+    let directory = match sys::openat(store, name, DIRECTORY_TO_LIST, 0) {
+        Ok(directory) => directory,
+        Err(Errno(libc::ENOTDIR | libc::ELOOP)) => {
+            remove_entry(store, name);
+            return true;
+        }
+        Err(_) => return false,
+    };
     let mut in_use = false;
     let _ = sys::for_each_name(&directory, |file| {
         let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;

@@ -111,6 +111,33 @@ fn a_file_with_other_names_may_live_on_under_them() {
 }
 
 #[test]
+fn what_took_the_place_of_an_entry_is_removed_in_the_end() {
+    let scratch = Scratch::new();
+    let (store, path) = (scratch.store(), scratch.file("libfoo.so"));
+    assert_eq!(entry(&store, &path), intact(b"one"));
+    let (key, elsewhere) = (scratch.only_key(), scratch.file("two"));
+    for is_link in [false, true] {
+        fs::remove_dir_all(&key).unwrap();
+        if is_link {
+            symlink(&elsewhere, &key).unwrap();
+        } else {
+            fs::write(&key, "a file").unwrap();
+        }
+        look(&store);
+        assert!(fs::symlink_metadata(&key).is_ok(), "somebody is about to mend it");
+        let then = libc::timespec { tv_sec: sys::realtime_seconds() - 2 * HOUR as i64, tv_nsec: 0 };
+        let (path, times) = (c_string(&key), [then, then]);
+        // SAFETY: a C string and two timespecs.
+        let set = unsafe { libc::utimensat(libc::AT_FDCWD, path.as_ptr(), times.as_ptr(), libc::AT_SYMLINK_NOFOLLOW) };
+        assert_eq!(set, 0);
+        look(&store);
+        assert!(fs::symlink_metadata(&key).is_err());
+        fs::create_dir(&key).unwrap();
+    }
+    assert!(elsewhere.join("libfoo.so").exists(), "what the link led to is not ours");
+}
+
+#[test]
 fn what_cannot_be_seen_is_kept_for_a_day() {
     let scratch = Scratch::new();
     let (store, path) = (scratch.store(), scratch.file("one/libfoo.so"));
