@@ -1,6 +1,7 @@
 # What people type. `make help` lists the targets.
 
 CARGO ?= cargo
+MINUTES ?= 10
 PREFIX ?= /usr/local
 DESTDIR ?=
 INSTALL ?= install
@@ -18,7 +19,7 @@ DOCUMENTS := LICENSE README.md CHANGELOG.md
 PAGES1 := $(notdir $(wildcard man/*.1))
 PAGES7 := $(notdir $(wildcard man/*.7))
 
-.PHONY: build demo test bench faults rewriters miri lint man header clean install install-command uninstall uninstall-command help environments
+.PHONY: build demo test bench soak faults rewriters miri lint man header clean install install-command uninstall uninstall-command help environments
 
 build: ## build target/release/libsopin.so and target/release/sopin (the default)
 	$(CARGO) build --release --workspace
@@ -32,6 +33,9 @@ test: build environments ## run every test against the release build
 
 bench: build environments ## measure what protection costs; writes docs/benchmarks.* and README's table
 	$(CARGO) bench --bench cost
+
+soak: build ## gunicorn for MINUTES (10) under a rewriter: what fails, dies or grows
+	examples/gunicorn/soak --minutes $(MINUTES)
 
 faults: build ## every system call of the library fails with every error, everywhere; makes docs/faults.md anew
 	SOPIN_EVERY_FAULT=1 $(CARGO) test --test faults

@@ -113,10 +113,13 @@ impl<'a> Sweep<'a> {
             let is_root =
                 |found: &&(Loaded, _)| root.among(objects).is_some_and(|root| root.headers == found.0.headers);
             if let Some((loaded, cause)) = self.work.unreadable.iter().find(is_root).copied() {
-                if root.has_loader_lock() {
+                if !root.has_loader_lock() {
+                    self.leave(&loaded, cause)?;
+                } else if self.work.candidates.is_empty() {
                     self.leave_unreadable()?;
                 } else {
-                    self.leave(&loaded, cause)?;
+                    // What came with it is for the next sweep to find.
+                    return Err(cause);
                 }
             }
             // Known already: the group came with it. What else is new belongs

@@ -7,7 +7,7 @@
 
 mod common;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -57,10 +57,7 @@ fn gunicorn_survives_the_rewriting_of_all_its_objects() {
 
 #[test]
 fn the_demonstration_notices_a_library_that_does_nothing() {
-    let scratch = tempfile::tempdir().expect("a temporary directory");
-    let library = scratch.path().join("libinert.so");
-    let compiled = Command::new("cc").args(["-shared", "-x", "c", "/dev/null", "-o"]).arg(&library).status();
-    assert!(compiled.expect("a C compiler").success());
+    let (_scratch, library) = inert_library();
     let (succeeded, results, said) =
         demonstrate(&library, &["--modes", "relocated", "full", "--cases", "other build", "idle"]);
     assert!(!succeeded, "{said}");
@@ -71,12 +68,47 @@ fn the_demonstration_notices_a_library_that_does_nothing() {
     }
 }
 
+#[test]
+fn gunicorn_soaks_for_a_short_time() {
+    let library = common::library::path().expect("the library under test");
+    let (succeeded, result, said) = run("soak", &library, &["--minutes", "0.25"]);
+    assert!(succeeded, "{said}");
+    assert!(result["rewritten"].as_u64() >= Some(1000), "{said}");
+    assert!(result["served"].as_u64() >= Some(500), "{said}");
+    assert_eq!((&result["failed"], &result["unharmed"]), (&json!(0), &json!(true)), "{said}");
+    assert_eq!(result["after"].as_object().map(serde_json::Map::len), Some(5), "{said}");
+}
+
+#[test]
+fn the_soak_notices_a_library_that_does_nothing() {
+    let (_scratch, library) = inert_library();
+    let (succeeded, result, said) = run("soak", &library, &["--minutes", "0.02"]);
+    assert!(!succeeded && result["unharmed"] == json!(false), "{said}");
+    assert!(said.contains("BROKEN: processes were lost") && said.contains("BROKEN: requests failed"), "{said}");
+}
+
 /// Runs the demonstration: whether it found its promise kept, its results, and
 /// everything that it said.
 fn demonstrate(library: &Path, arguments: &[&str]) -> (bool, Vec<Value>, String) {
+    let (succeeded, results, said) = run("demo", library, arguments);
+    (succeeded, serde_json::from_value(results).expect("a list of results"), said)
+}
+
+/// A library with nothing in it, and the directory that it lives in.
+fn inert_library() -> (tempfile::TempDir, PathBuf) {
+    let scratch = tempfile::tempdir().expect("a temporary directory");
+    let library = scratch.path().join("libinert.so");
+    let compiled = Command::new("cc").args(["-shared", "-x", "c", "/dev/null", "-o"]).arg(&library).status();
+    assert!(compiled.expect("a C compiler").success());
+    (scratch, library)
+}
+
+/// Runs a program of examples/gunicorn: whether it found its promise kept, its
+/// report, and everything that it said.
+fn run(program: &str, library: &Path, arguments: &[&str]) -> (bool, Value, String) {
     let scratch = tempfile::tempdir().expect("a temporary directory");
     let report = scratch.path().join("demo.json");
-    let output = Command::new(common::library::checkout().join("examples/gunicorn/demo"))
+    let output = Command::new(common::library::checkout().join("examples/gunicorn").join(program))
         .arg("--json")
         .arg(&report)
         .args(arguments)

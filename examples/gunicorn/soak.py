@@ -1,0 +1,194 @@
+"""Lets gunicorn serve for a long time while all its shared objects are rewritten
+in place, again and again, and looks for what such a time brings to light:
+requests that fail, workers that die, and memory, mappings or descriptors that
+become more.
+
+Ends with status 1 if any of that was seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from itertools import cycle
+from pathlib import Path
+
+import environment
+from experiment import ANSWER_SECONDS, CLIENTS, WORKERS
+from load import Load
+from rewriter import Rewriter
+from server import Server
+
+# The interpreter's memory goes up and down with what was served last; a leak of
+# ours would be a page or a mapping for each rewriting, which are thousands.
+PSS_SLACK_KIB = 1024
+MAPPINGS_SLACK = 4
+# How long the service is used before it is looked at for the first time.
+WARM_UP_REQUESTS = 400
+IDLE_SECONDS = 20
+STATES = ("same bytes", "other build", "same bytes", "emptied")
+
+
+@dataclass
+class Footprint:
+    """What a process holds."""
+
+    pss_kib: int
+    mappings: int
+    descriptors: int
+
+
+@dataclass
+class Soak:
+    """What came of it."""
+
+    minutes: float
+    rewritten: int = 0
+    """Files that were written in place, each time counted."""
+    served: int = 0
+    failed: int = 0
+    failures: dict[str, int] = field(default_factory=dict)
+    unharmed: bool = False
+    all_answered: bool = False
+    library_said: list[str] = field(default_factory=list)
+    before: dict[int, Footprint] = field(default_factory=dict)
+    after: dict[int, Footprint] = field(default_factory=dict)
+
+
+def footprint(pid: int) -> Footprint:
+    """Of one process, from proc(5)."""
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii", errors="replace")
+    pss = next(line for line in rollup.splitlines() if line.startswith("Pss:"))
+    maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
+    return Footprint(int(pss.split()[1]), len(maps.splitlines()), len(os.listdir(f"/proc/{pid}/fd")))
+
+
+def footprints(server: Server) -> dict[int, Footprint]:
+    """Of master and workers, once none of them has a connection open."""
+    pids = (server.process.pid, *sorted(server.workers))
+    deadline = time.monotonic() + IDLE_SECONDS
+    last = None
+    while time.monotonic() < deadline:
+        found = {pid: footprint(pid) for pid in pids}
+        held = {pid: (one.mappings, one.descriptors) for pid, one in found.items()}
+        if held == last:
+            return found
+        last = held
+        time.sleep(0.5)
+    raise SystemExit("the service does not become idle")
+
+
+def warm_up(server: Server) -> None:
+    """Until every worker has served many requests."""
+    load = Load(server.port)
+    while any(load.answered_by[worker] < WARM_UP_REQUESTS / WORKERS for worker in server.workers):
+        load.request_all()
+        if load.failed:
+            raise SystemExit(f"requests fail before anything was rewritten: {dict(load.failures)}")
+
+
+def rewrite(rewriter: Rewriter, how: str) -> int:
+    """One round over all objects; how many files were written."""
+    if how == "emptied":
+        rewriter.empty_for(0.2)
+        return 2 * len(rewriter.originals)
+    if how == "other build":
+        rewriter.other_build()
+    else:
+        rewriter.same_bytes()
+    return len(rewriter.originals)
+
+
+def soak(root: Path, library: Path, minutes: float) -> Soak:
+    """Everything, below `root`."""
+    result = Soak(minutes)
+    shutil.rmtree(root / "soak", ignore_errors=True)
+    packages = environment.prepare(root)
+    site = environment.copy_site(packages, root / "soak" / "site", library)
+    rewriter = Rewriter(site, packages)
+    settings = {"SOPIN_MODE": "full", "SOPIN_STORE": str(root / "soak" / "store")}
+    # So that the store takes the copies.
+    time.sleep(3)
+    with Server(site, WORKERS, settings, root / "soak" / "run") as server:
+        warm_up(server)
+        result.before = footprints(server)
+        load = Load(server.port)
+        load.start(CLIENTS)
+        end = time.monotonic() + minutes * 60
+        for how in cycle(STATES):
+            result.rewritten += rewrite(rewriter, how)
+            if time.monotonic() >= end or not server.is_running():
+                break
+        result.all_answered = load.wait_for_each(server.workers, ANSWER_SECONDS, server.is_running)
+        load.stop()
+        server.settle()
+        result.unharmed = server.is_unharmed()
+        result.library_said = server.library_said()
+        if result.unharmed:
+            result.after = footprints(server)
+        result.served, result.failed, result.failures = load.served, load.failed, dict(load.failures)
+    shutil.rmtree(root / "soak")
+    return result
+
+
+def broken_promises(result: Soak) -> list[str]:
+    """What should have been otherwise."""
+    wrong = []
+    if result.failed:
+        wrong.append(f"requests failed: {result.failures}")
+    if not result.unharmed:
+        wrong.append("processes were lost")
+    if not result.all_answered:
+        wrong.append("not every worker answered afterwards")
+    wrong += result.library_said
+    for pid, after in result.after.items():
+        before = result.before[pid]
+        if after.mappings > before.mappings + MAPPINGS_SLACK:
+            wrong.append(f"process {pid} has {after.mappings} mappings, and had {before.mappings}")
+        if after.descriptors > before.descriptors:
+            wrong.append(f"process {pid} has {after.descriptors} descriptors, and had {before.descriptors}")
+        if after.pss_kib > before.pss_kib + PSS_SLACK_KIB:
+            wrong.append(f"process {pid} has a Pss of {after.pss_kib} KiB, and had {before.pss_kib}")
+    return wrong
+
+
+def total(footprints: dict[int, Footprint]) -> str:
+    """Of all processes, in words."""
+    pss = sum(one.pss_kib for one in footprints.values()) / 1024
+    mappings = sum(one.mappings for one in footprints.values())
+    return f"Pss {pss:.1f} MiB, {mappings} mappings, {sum(one.descriptors for one in footprints.values())} descriptors"
+
+
+def main() -> int:
+    """Sets up, runs, prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--library", type=Path, required=True, help="the libsopin.so to try")
+    parser.add_argument("--root", type=Path, required=True, help="directory for packages and copies, made if missing")
+    parser.add_argument("--minutes", type=float, default=10, help="how long (default: 10)")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
+    arguments = parser.parse_args()
+    if not arguments.library.is_file():
+        parser.error(f"{arguments.library} does not exist; run make first")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
+    root: Path = arguments.root.resolve()
+    with environment.alone(root):
+        result = soak(root, arguments.library.resolve(), arguments.minutes)
+    print(f"{result.rewritten} files rewritten in place in {arguments.minutes:g} minutes; {result.served} requests served,")
+    print(f"{result.failed} failed; master and workers: {'the same as before' if result.unharmed else 'lost'}")
+    print(f"before: {total(result.before)}\nafter:  {total(result.after)}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="ascii")
+    wrong = broken_promises(result)
+    for line in wrong:
+        print(f"BROKEN: {line}", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
