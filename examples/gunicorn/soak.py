@@ -179,8 +179,9 @@ def main() -> int:
     root: Path = arguments.root.resolve()
     with environment.alone(root):
         result = soak(root, arguments.library.resolve(), arguments.minutes)
-    print(f"{result.rewritten} files rewritten in place in {arguments.minutes:g} minutes; {result.served} requests served,")
-    print(f"{result.failed} failed; master and workers: {'the same as before' if result.unharmed else 'lost'}")
+    print(f"{result.rewritten} files rewritten in place in {arguments.minutes:g} minutes")
+    fate = "the same as before" if result.unharmed else "lost"
+    print(f"{result.served} requests served, {result.failed} failed; master and workers: {fate}")
     print(f"before: {total(result.before)}\nafter:  {total(result.after)}")
     if arguments.json:
         arguments.json.write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="ascii")
