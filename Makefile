@@ -3,12 +3,16 @@
 CARGO ?= cargo
 MINUTES ?= 10
 PREFIX ?= /usr/local
+LIBDIR ?= $(PREFIX)/lib
 DESTDIR ?=
 INSTALL ?= install
 
 LIBRARY := target/release/libsopin.so
 COMMAND := target/release/sopin
-libdir := $(DESTDIR)$(PREFIX)/lib
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+MAJOR := $(firstword $(subst ., ,$(VERSION)))
+libdir := $(DESTDIR)$(LIBDIR)
+includedir := $(DESTDIR)$(PREFIX)/include
 bindir := $(DESTDIR)$(PREFIX)/bin
 mandir := $(DESTDIR)$(PREFIX)/share/man
 bashdir := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
@@ -19,7 +23,8 @@ DOCUMENTS := LICENSE README.md CHANGELOG.md
 PAGES1 := $(notdir $(wildcard man/*.1))
 PAGES7 := $(notdir $(wildcard man/*.7))
 
-.PHONY: build demo test bench soak faults rewriters miri lint man header clean install install-command uninstall uninstall-command help environments
+.PHONY: build demo test bench soak faults rewriters miri lint man header clean help environments
+.PHONY: install install-library install-command uninstall uninstall-library uninstall-command
 
 build: ## build target/release/libsopin.so and target/release/sopin (the default)
 	$(CARGO) build --release --workspace
@@ -64,11 +69,19 @@ clean: ## remove everything that was built
 	$(CARGO) clean
 
 # install(1) removes the old file first: a new inode, as it should always be.
-install: install-command ## install library, command, manual pages and documents (PREFIX, DESTDIR)
-	@test -f $(LIBRARY) || { echo 'run make first' >&2; exit 1; }
-	$(INSTALL) -d '$(libdir)' '$(docdir)'
-	$(INSTALL) -m 755 $(LIBRARY) '$(libdir)/libsopin.so'
+install: install-library install-command ## install everything (PREFIX, LIBDIR, DESTDIR)
+	$(INSTALL) -d '$(docdir)'
 	$(INSTALL) -m 644 $(DOCUMENTS) '$(docdir)'
+
+install-library:
+	@test -f $(LIBRARY) || { echo 'run make first' >&2; exit 1; }
+	$(INSTALL) -d '$(libdir)/pkgconfig' '$(includedir)'
+	$(INSTALL) -m 755 $(LIBRARY) '$(libdir)/libsopin.so.$(VERSION)'
+	ln -sfn libsopin.so.$(VERSION) '$(libdir)/libsopin.so.$(MAJOR)'
+	ln -sfn libsopin.so.$(MAJOR) '$(libdir)/libsopin.so'
+	$(INSTALL) -m 644 include/sopin.h '$(includedir)'
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@VERSION@|$(VERSION)|' sopin.pc.in > '$(libdir)/pkgconfig/sopin.pc'
+	chmod 644 '$(libdir)/pkgconfig/sopin.pc'
 
 install-command:
 	@test -x $(COMMAND) || { echo 'run make first' >&2; exit 1; }
@@ -80,9 +93,17 @@ install-command:
 	$(COMMAND) completions zsh > '$(zshdir)/_sopin' && chmod 644 '$(zshdir)/_sopin'
 	$(COMMAND) completions fish > '$(fishdir)/sopin.fish' && chmod 644 '$(fishdir)/sopin.fish'
 
-uninstall: uninstall-command ## remove what install installed
-	rm -f '$(libdir)/libsopin.so' $(DOCUMENTS:%='$(docdir)/%')
-	-rmdir '$(docdir)'
+# Directories that are empty then go too, those that install made among them.
+uninstall: uninstall-library uninstall-command ## remove what install installed
+	rm -f $(DOCUMENTS:%='$(docdir)/%')
+	@for directory in '$(docdir)' '$(libdir)/pkgconfig' '$(includedir)' '$(bindir)' '$(mandir)/man1' '$(mandir)/man7' \
+	    '$(bashdir)' '$(zshdir)' '$(fishdir)'; do \
+	    ! [ -d "$$directory" ] || (cd '$(DESTDIR)/' && rmdir -p --ignore-fail-on-non-empty "$${directory#'$(DESTDIR)'/}"); \
+	done
+
+uninstall-library:
+	rm -f '$(libdir)/libsopin.so.$(VERSION)' '$(libdir)/libsopin.so.$(MAJOR)' '$(libdir)/libsopin.so'
+	rm -f '$(includedir)/sopin.h' '$(libdir)/pkgconfig/sopin.pc'
 
 uninstall-command:
 	rm -f '$(bindir)/sopin' $(PAGES1:%='$(mandir)/man1/%') $(PAGES7:%='$(mandir)/man7/%')

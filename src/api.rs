@@ -13,6 +13,7 @@
 
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::fmt::Write as _;
+use core::mem::ManuallyDrop;
 use core::ptr;
 
 use sopin_core::line::Line;
@@ -247,8 +248,8 @@ pub unsafe extern "C" fn sopin_pin_handle(handle: *mut c_void) -> c_int {
 /// Calls `visitor` with `data` for every object of the process: first the
 /// loader's list in its order, then objects in namespaces of dlmopen(3) that the
 /// library knows. No lock is held during a call, so the visitor may do anything,
-/// load objects and call functions of this library included; it sees the
-/// objects as they were when sopin_for_each() was called.
+/// load objects, call functions of this library and throw C++ exceptions
+/// included; it sees the objects as they were when sopin_for_each() was called.
 ///
 /// Returns 0, also if the visitor has ended the walk, SOPIN_EINVAL, SOPIN_EBUSY
 /// or SOPIN_ESYSTEM.
@@ -258,29 +259,35 @@ pub unsafe extern "C" fn sopin_pin_handle(handle: *mut c_void) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sopin_for_each(visitor: sopin_visitor, data: *mut c_void) -> c_int {
     let Some(visitor) = visitor else { return SOPIN_EINVAL as c_int };
-    let mut walk = None;
-    let status = shielded(|| match Walk::begin() {
+    // What the visitor throws was made by another unwinder than the one that is
+    // linked into this library, so nothing here may need cleaning up on its way:
+    // a walk that ends like that costs a few pages.
+    let mut walk = ManuallyDrop::new(None);
+    let begun = shielded(|| match Walk::begin() {
         Ok(begun) => {
-            walk = Some(begun);
+            *walk = Some(begun);
             SOPIN_OK
         }
         Err(refusal) => code_of(refusal),
     });
-    let Some(mut walk) = walk else { return status };
     let mut index = 0;
     loop {
         let mut object = None;
-        let described = shielded(|| {
-            object = walk.object(index);
+        shielded(|| {
+            object = walk.as_mut().and_then(|walk| walk.object(index));
             SOPIN_OK
         });
         match object {
-            // The host's code: neither its errno nor its exceptions are ours.
             // SAFETY: per the caller; the object's texts live in `walk`.
             Some(object) if unsafe { visitor(&raw const object, data) } == 0 => index += 1,
-            _ => return described,
+            _ => break,
         }
     }
+    shielded(|| {
+        drop(walk.take());
+        SOPIN_OK
+    });
+    begun
 }
 
 /// Sums up what sopin_for_each() tells.

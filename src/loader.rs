@@ -6,14 +6,18 @@
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_long, c_void};
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use once_cell::race::OnceNonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use sopin_core::memory::OwnMemory;
 use sopin_core::pages::PageVec;
-use sopin_core::sys::{self, Errno, Result};
+use sopin_core::sys::{Errno, Result};
+
+pub mod walks;
+
+use walks::Walk;
 
 /// A function of the next object in the search order, looked up once.
 pub struct RealFunction {
@@ -164,65 +168,15 @@ fn counters_of(info: &libc::dl_phdr_info) -> Counters {
     Counters { adds: info.dlpi_adds, subs: info.dlpi_subs }
 }
 
-/// Threads inside the loader's `dl_iterate_phdr` on our behalf, and whether a
-/// thread of this process is forking.
-///
-/// glibc frees `dl_load_lock` in a forked child but not `dl_load_write_lock`,
-/// which `dl_iterate_phdr` holds: a child forked while another thread is in
-/// there could never load anything. So forks and our walks exclude each other.
-static WALKERS: AtomicU32 = AtomicU32::new(0);
-static IS_FORKING: AtomicBool = AtomicBool::new(false);
-/// A nap while the other one is busy, and how many of them: 100 ms, which is
-/// reached only if a fork handler of the host waits for the loader.
-const NAP_NS: i64 = 20_000;
-const MAX_NAPS: u32 = 5_000;
-
-/// Waits, for a short time, until no thread is walking; none starts to.
-pub fn stop_walks() {
-    IS_FORKING.store(true, Ordering::SeqCst);
-    for _ in 0..MAX_NAPS {
-        if WALKERS.load(Ordering::SeqCst) == 0 {
-            return;
-        }
-        sys::nap(NAP_NS);
-    }
-}
-
-/// Lets threads walk again.
-pub fn resume_walks(is_child: bool) {
-    if is_child {
-        // The other threads do not exist here.
-        WALKERS.store(0, Ordering::SeqCst);
-    }
-    IS_FORKING.store(false, Ordering::SeqCst);
-}
-
-/// Counts this thread among the walkers; whether it may walk.
-fn begin_walk() -> bool {
-    for _ in 0..MAX_NAPS {
-        WALKERS.fetch_add(1, Ordering::SeqCst);
-        if !IS_FORKING.load(Ordering::SeqCst) {
-            return true;
-        }
-        WALKERS.fetch_sub(1, Ordering::SeqCst);
-        sys::nap(NAP_NS);
-    }
-    false
-}
-
 /// # Safety
 /// `callback` must accept `data`.
 unsafe fn iterate(callback: IterateCallback, data: *mut c_void) -> Option<c_int> {
     let address = DL_ITERATE_PHDR.address()?;
     // SAFETY: the address is that of dl_iterate_phdr(3).
     let function = unsafe { core::mem::transmute::<usize, Iterate>(address) };
-    if !begin_walk() {
-        return None;
-    }
+    let _walk = Walk::begin()?;
     // SAFETY: per the caller.
-    let result = unsafe { function(Some(callback), data) };
-    WALKERS.fetch_sub(1, Ordering::SeqCst);
-    Some(result)
+    Some(unsafe { function(Some(callback), data) })
 }
 
 /// The public part of the loader's `struct link_map` (`<link.h>`).

@@ -22,7 +22,7 @@ use sopin_core::settings::Settings;
 use sopin_core::sys::{self, Errno, Result};
 use sopin_core::vmas::FileId;
 
-use crate::loader::{self, Counters, Loaded};
+use crate::loader::{Counters, Loaded, walks};
 use crate::log::Log;
 use crate::published::Records;
 use crate::workspace::Workspace;
@@ -31,6 +31,8 @@ use crate::workspace::Workspace;
 /// process that is being debugged thread by thread can reach.
 const NAP_NS: i64 = 50_000;
 pub const MAX_NAPS: u32 = 200_000;
+/// How many of them are for a fork, where it may be waiting for us.
+pub const MAX_NAPS_FOR_FORK: u32 = 1_000;
 
 /// A pinned object, or one that is known and was left alone.
 #[derive(Clone, Copy, Default)]
@@ -175,16 +177,27 @@ pub struct Guard {
 }
 
 /// Takes the lock. `None` if this thread holds it already (a signal handler
-/// or a function of the host called from inside a sweep), or if its owner does
-/// not exist or does not release it.
+/// or a function of the host called from inside a sweep), if its owner does not
+/// exist or does not release it, or if it may be waiting for this thread.
 pub fn lock() -> Option<Guard> {
+    lock_with(MAX_NAPS)
+}
+
+/// The same for who may have interrupted anything, an allocator that a fork
+/// waits for included: waits for a fork for a tenth of a second only.
+pub fn lock_in_handler() -> Option<Guard> {
+    lock_with(MAX_NAPS_FOR_FORK)
+}
+
+fn lock_with(mut naps_for_fork: u32) -> Option<Guard> {
     let mut signals = sys::SignalsBlocked::new();
     for _ in 0..MAX_NAPS {
         match try_lock(&mut signals) {
             Attempt::Locked(guard) => return Some(guard),
-            Attempt::Never => return None,
-            Attempt::Taken => nap(),
+            Attempt::Taken if !walks::is_within() && naps_for_fork != 0 => nap(),
+            Attempt::Taken | Attempt::Never => return None,
         }
+        naps_for_fork = naps_for_fork.saturating_sub(walks::is_forking().into());
     }
     None
 }
@@ -275,11 +288,11 @@ unsafe extern "C" fn before_fork() {
         // SAFETY: this thread holds the lock.
         unsafe { *FORKING.0.get() = guard };
     }
-    loader::stop_walks();
+    walks::stop();
 }
 
 unsafe extern "C" fn after_fork_in_parent() {
-    loader::resume_walks(false);
+    walks::resume(false);
     if OWNER_THREAD.load(Ordering::Relaxed) == sys::gettid() {
         // SAFETY: this thread holds the lock.
         drop(unsafe { (*FORKING.0.get()).take() });
@@ -287,7 +300,7 @@ unsafe extern "C" fn after_fork_in_parent() {
 }
 
 unsafe extern "C" fn after_fork_in_child() {
-    loader::resume_walks(true);
+    walks::resume(true);
     // SAFETY: this is the only thread. If the lock was taken before the fork
     // it was by this thread's image in the parent, and is free now; otherwise
     // there is nothing to drop.

@@ -14,7 +14,7 @@ use sopin_core::settings::{Level, Mode};
 use sopin_core::sys::{self, Errno, Fd};
 use sopin_core::vmas::{FileId, Maps};
 
-use crate::loader::{self, Counters, Held, Loaded, ObjectList};
+use crate::loader::{self, Counters, Held, Loaded, ObjectList, walks};
 use crate::registry::{self, Attempt, Guard, State};
 use crate::sweep::{Sweep, Verdict, Wanted};
 use crate::{candidates, original, pinner};
@@ -70,7 +70,7 @@ pub unsafe fn pin_handle(handle: *mut c_void, announce: usize) -> Pinned {
     let memory = OwnMemory::new();
     let mut objects = ObjectList::take();
     loader::namespace_of(handle, &memory, &mut objects).map_err(|_| Refusal::System)?;
-    let guard = registry::lock().ok_or(Refusal::Busy)?;
+    let guard = registry::lock_in_handler().ok_or(Refusal::Busy)?;
     let recorded = registry::recorded_counters();
     sweep(guard, &memory, &objects, wanted, announce, recorded, true)
 }
@@ -79,6 +79,7 @@ fn pin(wanted: Wanted<'_>, announce: usize) -> Pinned {
     let memory = OwnMemory::new();
     let mut objects = ObjectList::take();
     let mut signals = sys::SignalsBlocked::new();
+    let mut naps_for_fork = registry::MAX_NAPS_FOR_FORK;
     for _ in 0..registry::MAX_NAPS {
         let counters = loader::snapshot(&mut objects).map_err(|_| Refusal::Busy)?;
         let mut result = None;
@@ -91,10 +92,11 @@ fn pin(wanted: Wanted<'_>, announce: usize) -> Pinned {
         });
         match (held, result) {
             (Held::Done, Some(result)) => return result,
-            (Held::Done, None) => registry::nap(),
+            (Held::Done, None) if naps_for_fork != 0 => registry::nap(),
             (Held::Changed, _) => {}
-            (Held::Unavailable, _) => return Err(Refusal::Busy),
+            (Held::Done, None) | (Held::Unavailable, _) => return Err(Refusal::Busy),
         }
+        naps_for_fork = naps_for_fork.saturating_sub(walks::is_forking().into());
     }
     Err(Refusal::Busy)
 }
@@ -152,8 +154,12 @@ pub struct Description {
 /// Copies the records.
 pub fn describe_all() -> Result<Description, Refusal> {
     let mut loaded = ObjectList::take();
+    // A handler of the host's that asks too, from inside the walk, would wait for
+    // a fork that waits for the walk.
+    let signals = sys::SignalsBlocked::new().ok();
     loader::snapshot(&mut loaded).map_err(|_| Refusal::Busy)?;
-    let mut guard = registry::lock().ok_or(Refusal::Busy)?;
+    drop(signals);
+    let mut guard = registry::lock_in_handler().ok_or(Refusal::Busy)?;
     pinner::initialise(&mut guard).map_err(|_| Refusal::System)?;
     let mode = guard.settings.mode;
     let copied = copy_records(&mut guard, &loaded);

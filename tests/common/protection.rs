@@ -53,12 +53,7 @@ impl Protection {
     /// # Errors
     /// When there is no library.
     pub fn apply(self, command: &mut Command, variable: &str, store: &Path) -> Result<(), String> {
-        for (name, _) in env::vars_os() {
-            if name.to_string_lossy().starts_with("SOPIN_") {
-                command.env_remove(name);
-            }
-        }
-        command.env_remove("LD_PRELOAD");
+        forget_settings(command);
         if let Some(mode) = self.mode() {
             command.env("SOPIN_MODE", mode).env(variable, library::path()?);
             // Never the one of who runs the tests.
@@ -66,4 +61,14 @@ impl Protection {
         }
         Ok(())
     }
+}
+
+/// Takes everything that concerns the library out of `command`'s environment.
+pub fn forget_settings(command: &mut Command) {
+    for (name, _) in env::vars_os() {
+        if name.to_string_lossy().starts_with("SOPIN_") {
+            command.env_remove(name);
+        }
+    }
+    command.env_remove("LD_PRELOAD");
 }

@@ -87,6 +87,12 @@ pub fn errno() -> i32 {
     unsafe { *libc::__errno_location() }
 }
 
+/// Where the thread's `errno` is: no two threads share it.
+pub fn errno_address() -> usize {
+    // SAFETY: as in `errno`; nothing is read through the pointer.
+    unsafe { libc::__errno_location() }.addr()
+}
+
 /// Sets the thread's `errno`.
 pub fn set_errno(value: i32) {
     // SAFETY: as in `errno`.

@@ -1,0 +1,3 @@
+//! The other files of `examples/`.
+use super::Try;
+pub const TRIALS: &[(&str, Try)] = &[];

@@ -1,0 +1,35 @@
+"""Imports the copy of _json at argv[1], waits for a line, and uses it again.
+
+argv[2] says when `import sopin` comes: first, late or never. Exits with 42.
+"""
+
+import importlib.util
+import os
+import sys
+
+
+def load(path):
+    spec = importlib.util.spec_from_file_location("_json", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+path, when = sys.argv[1:]
+if when == "first":
+    import sopin  # noqa: F401
+extension = load(path)
+with open("/proc/self/maps") as maps:
+    assert path in maps.read()
+assert extension.scanstring('"once"', 1) == ("once", 6)
+if when == "late":
+    import sopin
+
+    assert sopin.pin(path)
+    sopin.start()
+print("ready", flush=True)
+sys.stdin.readline()
+assert extension.scanstring('"twice"', 1) == ("twice", 7)
+assert extension.make_scanner is extension.__dict__["make_scanner"]
+# Not through finalisation, which is not what this is about.
+os._exit(42)

@@ -1,0 +1,161 @@
+//! `examples/python/sopin.py`: its functions, and an extension module whose file
+//! is rewritten between two calls, with and without `LD_PRELOAD`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use libtest_mimic::Completion;
+
+use super::Try;
+use super::stage::Stage;
+use crate::common::dialogue::Dialogue;
+use crate::common::library::checkout;
+use crate::common::process::{self, Finished, Outcome};
+use crate::common::protection::forget_settings;
+use crate::common::rewrite::Rewrite;
+
+pub const TRIALS: &[(&str, Try)] = &[
+    ("python::imported_first", imported_first),
+    ("python::imported_first_emptied", imported_first_emptied),
+    ("python::preloaded", preloaded),
+    ("python::imported_late_then_started", imported_late),
+    ("python::not_imported_dies", not_imported_dies),
+    ("python::functions", functions),
+    ("python::functions_preloaded", functions_preloaded),
+    ("python::functions_turned_off", functions_turned_off),
+    ("python::no_library", no_library),
+];
+
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How the library gets into the interpreter.
+#[derive(Clone, Copy, PartialEq)]
+enum How {
+    NotAtAll,
+    Preloaded,
+    /// By `import sopin`, before the extension or after it.
+    Imported(&'static str),
+}
+
+/// An interpreter that finds the module and, if it asks, the library.
+fn python(stage: &Stage, how: How) -> Result<Command, String> {
+    let mut command = Command::new("python3");
+    forget_settings(&mut command);
+    command.env("PYTHONPATH", checkout().join("examples/python")).env("PYTHONDONTWRITEBYTECODE", "1");
+    command.env("SOPIN_STORE", "off");
+    let library = stage.path("lib/libsopin.so")?;
+    match how {
+        How::NotAtAll => {}
+        How::Preloaded => {
+            command.env("LD_PRELOAD", library);
+        }
+        How::Imported(_) => {
+            command.env("SOPIN_LIBRARY", library);
+        }
+    }
+    Ok(command)
+}
+
+/// A copy of an extension module of the interpreter's own, or why there is none.
+fn extension(directory: &Path) -> Result<Result<PathBuf, String>, String> {
+    let asked = Command::new("python3").args(["-c", "import _json; print(_json.__file__)"]).output();
+    let Ok(answer) = asked else { return Ok(Err("no python3".to_owned())) };
+    let path = PathBuf::from(String::from_utf8_lossy(&answer.stdout).trim());
+    let Some(name) = path.file_name().filter(|_| path.is_file()) else {
+        return Ok(Err("python3 has its extension modules built in".to_owned()));
+    };
+    let copy = directory.join(name);
+    fs::copy(&path, &copy).map_err(|error| error.to_string())?;
+    Ok(Ok(copy))
+}
+
+/// Calls the extension, has its file rewritten, and calls it again.
+fn rewritten(stage: &Stage, directory: &Path, how: How, rewrite: Rewrite) -> Result<Result<Finished, String>, String> {
+    let copy = match extension(directory)? {
+        Ok(copy) => copy,
+        Err(reason) => return Ok(Err(reason)),
+    };
+    let mut command = python(stage, how)?;
+    let when = if let How::Imported(when) = how { when } else { "never" };
+    command.arg(checkout().join("tests/installed/extension.py")).arg(&copy).arg(when);
+    let mut dialogue =
+        Dialogue::start(&mut command, &directory.join("python"), TIMEOUT).map_err(|error| error.to_string())?;
+    dialogue.wait_for("ready", 1)?;
+    rewrite.apply(&copy).map_err(|error| error.to_string())?;
+    dialogue.say("again");
+    dialogue.finish().map(Ok)
+}
+
+fn survives(stage: &Stage, directory: &Path, how: How, rewrite: Rewrite) -> Result<Completion, String> {
+    match rewritten(stage, directory, how, rewrite)? {
+        Err(reason) => Ok(Completion::ignored_with(reason)),
+        Ok(finished) if finished.outcome == Outcome::Exit(42) && finished.stderr.is_empty() => {
+            Ok(Completion::Completed)
+        }
+        Ok(finished) => Err(finished.to_string()),
+    }
+}
+
+fn imported_first(stage: &Stage, directory: &Path) -> Result<Completion, String> {
+    survives(stage, directory, How::Imported("first"), Rewrite::Traps)
+}
+
+fn imported_first_emptied(stage: &Stage, directory: &Path) -> Result<Completion, String> {
+    survives(stage, directory, How::Imported("first"), Rewrite::Empty)
+}
+
+fn preloaded(stage: &Stage, directory: &Path) -> Result<Completion, String> {
+    survives(stage, directory, How::Preloaded, Rewrite::Traps)
+}
+
+fn imported_late(stage: &Stage, directory: &Path) -> Result<Completion, String> {
+    survives(stage, directory, How::Imported("late"), Rewrite::SameBytes)
+}
+
+fn not_imported_dies(stage: &Stage, directory: &Path) -> Result<Completion, String> {
+    match rewritten(stage, directory, How::NotAtAll, Rewrite::SameBytes)? {
+        Err(reason) => Ok(Completion::ignored_with(reason)),
+        Ok(Finished { outcome: Outcome::Signal(7 | 11), .. }) => Ok(Completion::Completed),
+        Ok(finished) => Err(format!("survived: {finished}")),
+    }
+}
+
+/// The module's own tests, in one process each.
+fn unit_tests(stage: &Stage, directory: &Path, how: How, mode: &str) -> Result<Completion, String> {
+    let mut command = python(stage, how)?;
+    command.arg(checkout().join("tests/installed/module_test.py")).env("SOPIN_MODE", mode).current_dir(directory);
+    let log = directory.join("python");
+    let finished = process::run(&mut command, &log, TIMEOUT).map_err(|error| format!("python3: {error}"))?;
+    if finished.outcome == Outcome::Exit(0) && finished.stderr.contains("\nOK") {
+        Ok(Completion::Completed)
+    } else {
+        Err(finished.to_string())
+    }
+}
+
+fn functions(stage: &Stage, directory: &Path) -> Result<Completion, String> {
+    unit_tests(stage, directory, How::Imported("first"), "full")
+}
+
+fn functions_preloaded(stage: &Stage, directory: &Path) -> Result<Completion, String> {
+    unit_tests(stage, directory, How::Preloaded, "full")
+}
+
+fn functions_turned_off(stage: &Stage, directory: &Path) -> Result<Completion, String> {
+    unit_tests(stage, directory, How::Imported("first"), "off")
+}
+
+fn no_library(stage: &Stage, directory: &Path) -> Result<Completion, String> {
+    let mut command = python(stage, How::NotAtAll)?;
+    command.env("SOPIN_LIBRARY", directory.join("libsopin.so")).args(["-c", "import sopin"]);
+    let log = directory.join("python");
+    let finished = process::run(&mut command, &log, TIMEOUT).map_err(|error| format!("python3: {error}"))?;
+    let said = format!("ImportError: libsopin.so: {}/libsopin.so: cannot open", directory.display());
+    if finished.outcome == Outcome::Exit(1) && finished.stderr.contains(&said) {
+        Ok(Completion::Completed)
+    } else {
+        Err(finished.to_string())
+    }
+}
