@@ -302,8 +302,8 @@ int sopin_pin_handle(void *handle);
  * Calls `visitor` with `data` for every object of the process: first the
  * loader's list in its order, then objects in namespaces of dlmopen(3) that the
  * library knows. No lock is held during a call, so the visitor may do anything,
- * load objects and call functions of this library included; it sees the
- * objects as they were when sopin_for_each() was called.
+ * load objects, call functions of this library and throw C++ exceptions
+ * included; it sees the objects as they were when sopin_for_each() was called.
  *
  * Returns 0, also if the visitor has ended the walk, SOPIN_EINVAL, SOPIN_EBUSY
  * or SOPIN_ESYSTEM.
