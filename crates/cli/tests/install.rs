@@ -10,12 +10,13 @@ use std::process::Command;
 
 use common::clean;
 
-fn make(target: &str, stage: &Path) {
+fn make(target: &str, stage: &Path, libdir: &str) {
     let mut command = Command::new("make");
     command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")).args(["-s", target, "PREFIX=/usr"]);
     // What a make above this test has been told is not meant for this one.
     command.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").env_remove("MFLAGS");
-    let output = command.arg(format!("DESTDIR={}", stage.display())).output().unwrap();
+    command.arg(format!("DESTDIR={}", stage.display())).arg(format!("LIBDIR=/usr/{libdir}"));
+    let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
@@ -29,12 +30,19 @@ fn files(directory: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn the_command_works_from_where_it_is_staged() {
+    let multiarch = format!("lib/{}-linux-gnu", std::env::consts::ARCH);
+    for libdir in ["lib", "lib64", &multiarch] {
+        works_from_where_it_is_staged(libdir);
+    }
+}
+
+fn works_from_where_it_is_staged(libdir: &str) {
     let stage = tempfile::tempdir().unwrap();
-    make("install", stage.path());
+    make("install", stage.path(), libdir);
     let usr = stage.path().join("usr");
 
     let sopin = || clean(snapbox::cmd::Command::new(usr.join("bin/sopin")));
-    let preloaded = format!("{}\n", usr.join("lib/libsopin.so").display());
+    let preloaded = format!("{}\n", usr.join(libdir).join("libsopin.so").display());
     sopin().args(["run", "--", "sh", "-c", "echo $LD_PRELOAD"]).assert().success().stderr_eq("").stdout_eq(preloaded);
     sopin().args(["check", "sh"]).assert().success().stderr_eq("");
 
@@ -55,7 +63,7 @@ fn the_command_works_from_where_it_is_staged() {
         assert_eq!(fs::read(usr.join(path)).unwrap(), printed.get_output().stdout);
     }
 
-    make("uninstall", stage.path());
+    make("uninstall", stage.path(), libdir);
     let left = files(stage.path());
     assert!(left.is_empty(), "{left:?}");
 }
