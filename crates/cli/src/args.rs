@@ -12,6 +12,7 @@ use crate::check::CheckArgs;
 use crate::completions::CompletionsArgs;
 use crate::exit::Exit;
 use crate::run::RunArgs;
+use crate::store::StoreArgs;
 
 const MORE: &str = "\
 Environment:
@@ -51,6 +52,7 @@ struct Cli {
 pub enum Command {
     Run(RunArgs),
     Check(CheckArgs),
+    Store(StoreArgs),
     Completions(CompletionsArgs),
 }
 

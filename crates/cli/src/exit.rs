@@ -16,6 +16,8 @@ pub enum Exit {
     Negative = 1,
     /// The command line was not understood.
     Usage = 2,
+    /// What was asked about could not be looked at.
+    Uninspected = 3,
     /// A failure of sopin itself, before the program was executed.
     Failed = 125,
     /// The program was found and cannot be executed.

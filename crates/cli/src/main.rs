@@ -12,11 +12,12 @@
 //! | [`trial`] | the word of a program's loader |
 //! | [`run`] | `sopin run` |
 //! | [`check`] | `sopin check` |
+//! | [`store`] | `sopin store` |
 //! | [`completions`] | `sopin completions` |
 //! | `manual` | the pages in `man/`; only the tests have it |
 //!
-//! The command only reads and execs; it changes nothing in another process and
-//! contains no unsafe code.
+//! The command reads and execs, and removes copies from stores; it changes nothing
+//! in another process and contains no unsafe code.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::doc_markdown)]
@@ -33,6 +34,7 @@ mod preload;
 mod program;
 mod run;
 mod settings;
+mod store;
 mod trial;
 
 use std::env;
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
     let outcome = match command {
         Ok(Command::Run(arguments)) => run::run(&arguments),
         Ok(Command::Check(arguments)) => check::check(&arguments),
+        Ok(Command::Store(arguments)) => store::store(&arguments),
         Ok(Command::Completions(arguments)) => completions::completions(&arguments),
         Err(exit) => Ok(exit),
     };

@@ -2,24 +2,10 @@
 
 mod common;
 
-use std::fs::{File, OpenOptions};
 use std::io::Read;
-use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Command, Stdio};
 
-use common::{Installation, clean_process};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-
-/// A pseudo terminal: the side of the program, and the side of the user.
-fn terminal() -> (File, File) {
-    let user = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
-    grantpt(&user).unwrap();
-    unlockpt(&user).unwrap();
-    let name = ptsname(&user, Vec::new()).unwrap().into_string().unwrap();
-    let noctty = rustix::fs::OFlags::NOCTTY.bits().cast_signed();
-    let program = OpenOptions::new().read(true).write(true).custom_flags(noctty).open(name).unwrap();
-    (program, user.into())
-}
+use common::{Installation, clean_process, terminal};
 
 /// What a terminal as stdout and stderr shows of a command.
 fn shown(installation: &Installation, arguments: &[&str], environment: &[(&str, &str)]) -> String {

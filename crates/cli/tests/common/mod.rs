@@ -8,13 +8,14 @@
 #![allow(dead_code, reason = "every test binary uses its own part of this module")]
 
 use std::ffi::OsStr;
-use std::fs::{self, Permissions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::{env, process};
 
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use snapbox::cmd::Command;
 use snapbox::{Assert, Redactions};
 use tempfile::TempDir;
@@ -146,6 +147,17 @@ impl Installation {
         let assert = assert.normalize_paths(false);
         clean(Command::new(program)).current_dir(self.root.path()).with_assert(assert)
     }
+}
+
+/// A pseudo terminal: the side of the program, and the side of the user.
+pub fn terminal() -> (File, File) {
+    let user = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    grantpt(&user).unwrap();
+    unlockpt(&user).unwrap();
+    let name = ptsname(&user, Vec::new()).unwrap().into_string().unwrap();
+    let noctty = rustix::fs::OFlags::NOCTTY.bits().cast_signed();
+    let program = OpenOptions::new().read(true).write(true).custom_flags(noctty).open(name).unwrap();
+    (program, user.into())
 }
 
 /// Why this machine cannot run a test that needs these: `root`, a program, or a

@@ -191,6 +191,53 @@ pub fn clone_file(from: &Fd, to: &Fd) -> Result<()> {
     unsafe { raw!(libc::SYS_ioctl, to.raw(), FICLONE, from.raw()) }.map(drop)
 }
 
+/// The kernel's `struct fiemap_extent` (include/uapi/linux/fiemap.h).
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct Extent {
+    logical: u64,
+    physical: u64,
+    length: u64,
+    reserved: [u64; 2],
+    flags: u32,
+    reserved_flags: [u32; 3],
+}
+
+/// The kernel's `struct fiemap`, with room for some extents.
+#[repr(C)]
+#[derive(Default)]
+struct ExtentMap {
+    start: u64,
+    length: u64,
+    flags: u32,
+    mapped: u32,
+    room: u32,
+    reserved: u32,
+    extents: [Extent; 32],
+}
+
+/// Bytes of an open file whose blocks other files have as well; an error where
+/// the file system does not tell.
+pub fn shared_bytes(fd: c_int) -> Result<u64> {
+    const FIEMAP: u64 = 0xc020_660b;
+    const LAST: u32 = 1;
+    const SHARED: u32 = 0x2000;
+    let (mut shared, mut start) = (0, 0);
+    loop {
+        let mut map = ExtentMap { start, length: u64::MAX - start, ..ExtentMap::default() };
+        map.room = map.extents.len() as u32;
+        // SAFETY: the kernel reads the header and fills at most `room` extents
+        // of the live struct.
+        unsafe { raw!(libc::SYS_ioctl, fd, FIEMAP, &raw mut map) }?;
+        let found = map.extents.get(..map.mapped as usize).unwrap_or_default();
+        shared += found.iter().filter(|extent| extent.flags & SHARED != 0).map(|extent| extent.length).sum::<u64>();
+        match found.last() {
+            Some(last) if last.flags & LAST == 0 => start = last.logical + last.length,
+            _ => return Ok(shared),
+        }
+    }
+}
+
 /// Sets the access time of an open file to now, and nothing else.
 pub fn touch(fd: &Fd) -> Result<()> {
     let now = libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_NOW };

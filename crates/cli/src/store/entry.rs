@@ -1,0 +1,113 @@
+//! What lies in a store. Everything is opened relative to the store's directory
+//! and without following links, and then asked what it is.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+
+use rustix::fs::{AtFlags, Mode, OFlags, Stat};
+use rustix::io::Errno;
+use sopin_core::store::{Fate, LINK, Origin, Version};
+use sopin_core::sys;
+
+use super::place::{OpenStore, names};
+
+/// How a directory is opened to be listed.
+const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// A directory of a key, and the copy in it.
+pub struct Entry {
+    /// Its name.
+    pub key: OsString,
+    /// What the key says.
+    pub version: Version,
+    /// The directory.
+    pub directory: OwnedFd,
+    /// The copy: its name and what `stat` says. `None` if there is no regular
+    /// file, or several.
+    pub copy: Option<(OsString, Stat)>,
+    /// Where it comes from, if that is recorded.
+    pub origin: Option<PathBuf>,
+    /// What has become of that.
+    pub fate: Fate,
+}
+
+impl Entry {
+    /// Reads the entry of a key; `None` if `key` is not one.
+    ///
+    /// # Errors
+    /// Those of the file system: `ENOTDIR` if something else took its place,
+    /// `ENOENT` if it was removed meanwhile.
+    pub fn read(store: &OpenStore, key: &OsStr) -> rustix::io::Result<Option<Self>> {
+        let Some(version) = Version::parse(key.as_bytes()) else { return Ok(None) };
+        let directory = rustix::fs::openat(&store.directory, key, DIRECTORY, Mode::empty())?;
+        let mut copies = Vec::new();
+        for name in names(&directory)? {
+            match rustix::fs::statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(status) if is_regular(&status) => copies.push((name, status)),
+                Ok(_) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let copy = if copies.len() == 1 { copies.pop() } else { None };
+        let link = rustix::fs::readlinkat(&directory, LINK, Vec::new()).unwrap_or_default();
+        let origin = Origin::parse(&link);
+        let fate = origin.map_or(Fate::Unknown, |origin| origin.fate(&version.identity));
+        let origin = origin.map(|origin| PathBuf::from(OsStr::from_bytes(origin.path.to_bytes())));
+        Ok(Some(Self { key: key.to_owned(), version, directory, copy, origin, fate }))
+    }
+
+    /// Seconds since the epoch at which it was last used.
+    pub fn last_use(&self) -> Option<i64> {
+        self.copy.as_ref().map(|(_, status)| status.st_atime)
+    }
+
+    /// Bytes of the copy.
+    pub fn size(&self) -> u64 {
+        self.copy.as_ref().map_or(0, |(_, status)| status.st_size.cast_unsigned())
+    }
+
+    /// Bytes that the copy takes on disk, those included that it shares.
+    pub fn allocated(&self) -> u64 {
+        self.copy.as_ref().map_or(0, |(_, status)| status.st_blocks.cast_unsigned() * 512)
+    }
+
+    /// Of these, the bytes that other files have as well; `None` where the file
+    /// system does not tell.
+    pub fn shared(&self) -> Option<u64> {
+        let (name, _) = self.copy.as_ref()?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.directory, name, flags, Mode::empty()).ok()?;
+        sys::shared_bytes(file.as_raw_fd()).ok()
+    }
+
+    /// What it is called among people: its origin, else its name.
+    pub fn title(&self) -> String {
+        self.origin.as_ref().map_or_else(|| self.key.display().to_string(), |origin| origin.display().to_string())
+    }
+}
+
+/// All entries of a store. What cannot be read is left to `verify`.
+///
+/// # Errors
+/// When the store cannot be listed.
+pub fn all(store: &OpenStore) -> rustix::io::Result<Vec<Entry>> {
+    let names = names(&store.directory)?;
+    Ok(names.iter().filter_map(|key| Entry::read(store, key).ok().flatten()).collect())
+}
+
+/// Whether it is a regular file.
+pub fn is_regular(status: &Stat) -> bool {
+    rustix::fs::FileType::from_raw_mode(status.st_mode).is_file()
+}
+
+/// The word for a fate, in tables and JSON.
+pub fn word(fate: Fate) -> &'static str {
+    match fate {
+        Fate::Current => "current",
+        Fate::Superseded => "superseded",
+        Fate::Gone => "gone",
+        Fate::Unknown => "unknown",
+    }
+}

@@ -1,0 +1,136 @@
+//! Which stores there are. The library takes the first usable place; all that
+//! exist are looked after here, because programs started in another environment,
+//! by systemd or with another HOME, have theirs among the same places.
+
+use std::env;
+use std::ffi::{CStr, OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Dir, Mode, OFlags};
+use rustix::io::Errno;
+use sopin_core::cause::{Cause, Reason};
+use sopin_core::settings::Settings;
+use sopin_core::store::{LOOKED, Places, Store, TEMPORARY, Version};
+use sopin_core::sys;
+
+use crate::exit::{Exit, Failure};
+use crate::output;
+
+/// A store that could be opened.
+pub struct OpenStore {
+    /// Where it is.
+    pub path: PathBuf,
+    /// As the library sees it, for what changes it.
+    pub store: Store,
+    /// The same directory again.
+    pub directory: OwnedFd,
+}
+
+/// Opens the stores that the option, the environment, or the library's list
+/// lead to.
+///
+/// # Errors
+/// When the one that was named cannot be used, or is none.
+pub fn find(named: Option<&OsStr>) -> Result<Vec<OpenStore>, Failure> {
+    let places = places(named)?;
+    let is_named =
+        named.is_some() || env::var_os("SOPIN_STORE").is_some_and(|value| value.as_bytes().starts_with(b"/"));
+    let (mut stores, mut refused) = (Vec::<OpenStore>::new(), None);
+    Store::for_each_existing(&places, |base, below, opened| {
+        let path = joined(base, below);
+        match opened.map_err(|cause| failure(&path, cause, is_named)).and_then(|store| open(path, store).map_err(Some))
+        {
+            Ok(store) if stores.iter().all(|known| known.path != store.path) => stores.push(store),
+            Ok(_) | Err(None) => {}
+            Err(Some(failure)) if is_named => refused = Some(failure),
+            Err(Some(failure)) => output::warn(&failure.thing, &failure.reason),
+        }
+    });
+    refused.map_or(Ok(stores), Err)
+}
+
+fn places(named: Option<&OsStr>) -> Result<Places, Failure> {
+    let environment: Vec<(OsString, OsString)> = env::vars_os().collect();
+    let get = |name: &CStr| {
+        if name == c"SOPIN_STORE"
+            && let Some(named) = named
+        {
+            return Some(named.as_bytes());
+        }
+        let found = environment.iter().find(|(known, _)| known.as_bytes() == name.to_bytes());
+        found.map(|(_, value)| value.as_bytes())
+    };
+    let settings = Settings::read(get, |complaint| {
+        let text = complaint.to_string();
+        if let Some((thing, reason)) = text.split_once(": ").filter(|(thing, _)| *thing == "SOPIN_STORE") {
+            output::warn(thing, reason);
+        }
+    });
+    let places = settings.ok().and_then(|settings| settings.store);
+    places.ok_or_else(|| {
+        Failure::new(Exit::Uninspected, "SOPIN_STORE", "the store is off").with_way_out("name one with --store DIR")
+    })
+}
+
+fn joined(base: &CStr, below: &CStr) -> PathBuf {
+    let path = PathBuf::from(OsStr::from_bytes(base.to_bytes()));
+    if below.is_empty() { path } else { path.join(OsStr::from_bytes(below.to_bytes())) }
+}
+
+/// `None` for a place that is merely not there.
+fn failure(path: &Path, cause: Cause, is_named: bool) -> Option<Failure> {
+    let is = |errno: Errno| cause.reason == Reason::Errno(sys::Errno(errno.raw_os_error()));
+    if is(Errno::NOENT) && !is_named {
+        return None;
+    }
+    let failure = Failure::new(Exit::Uninspected, path.display(), cause);
+    Some(if is(Errno::NOTDIR) { failure.with_way_out("a store is a directory, and no link") } else { failure })
+}
+
+fn open(path: PathBuf, store: Store) -> Result<OpenStore, Failure> {
+    let failed = |error: Errno| Failure::new(Exit::Uninspected, path.display(), error);
+    let itself = format!("/proc/self/fd/{}", store.directory().raw());
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(itself, flags, Mode::empty()).map_err(failed)?;
+    let mut foreign = None;
+    for name in names(&directory).map_err(failed)? {
+        if is_ours(&name) {
+            return Ok(OpenStore { path, store, directory });
+        }
+        foreign = Some(name);
+    }
+    match foreign {
+        None => Ok(OpenStore { path, store, directory }),
+        // `SOPIN_STORE=/` and the like.
+        Some(name) => Err(Failure::new(
+            Exit::Uninspected,
+            path.display(),
+            format_args!("this is no store: it holds {:?} and no entry", name.to_string_lossy()),
+        )
+        .with_way_out("name the directory that the programs' SOPIN_STORE names")),
+    }
+}
+
+/// Whether the library gives such names.
+fn is_ours(name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    Version::parse(name).is_some() || name == LOOKED.to_bytes() || name.starts_with(TEMPORARY.as_bytes())
+}
+
+/// The names in a directory, in order.
+///
+/// # Errors
+/// Those of the file system.
+pub fn names(directory: &OwnedFd) -> rustix::io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(directory)? {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." {
+            names.push(OsString::from_vec(name));
+        }
+    }
+    names.sort();
+    Ok(names)
+}

@@ -1,0 +1,214 @@
+//! `sopin store prune`. Needed is what the library's own rule says, with the
+//! user's time instead of thirty days and without grace for what is outdated; an
+//! entry is removed as the library removes it, so that programs may start
+//! meanwhile.
+
+use std::ffi::{CString, OsStr};
+use std::fmt;
+use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
+
+use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use serde::Serialize;
+use sopin_core::store::{Allowance, Fate, LINK, TEMPORARY, Version, remove_entry, remove_unless_in_use};
+use sopin_core::sys;
+
+use super::entry::{Entry, word};
+use super::place::{OpenStore, names};
+use super::{SCHEMA, human, print, verify};
+use crate::exit::{Exit, Failure};
+use crate::output::{BAD, shown};
+
+/// The answer. Its names are those of the JSON output; sizes are in bytes.
+#[derive(Serialize)]
+struct Answer {
+    schema: u32,
+    dry_run: bool,
+    stores: Vec<Pruned>,
+}
+
+#[derive(Default, Serialize)]
+struct Pruned {
+    path: String,
+    #[serde(skip)]
+    dry_run: bool,
+    removed: Vec<Removed>,
+    /// What could not be removed.
+    failed: Vec<String>,
+    kept: usize,
+    /// Of these, what would have been removed but is mapped.
+    kept_in_use: usize,
+    /// Of what was removed.
+    size: u64,
+}
+
+#[derive(Serialize)]
+struct Removed {
+    name: String,
+    origin: Option<String>,
+    reason: String,
+    size: u64,
+}
+
+/// Removes, and prints what.
+///
+/// # Errors
+/// 3 when a store cannot be listed.
+pub fn prune(stores: &[OpenStore], older_than: Duration, dry_run: bool, json: bool) -> Result<Exit, Failure> {
+    let unused = i64::try_from(older_than.as_secs()).unwrap_or(i64::MAX);
+    let allowance = Allowance { current: unused, outdated: 0, unknown: unused.min(Allowance::USUAL.unknown) };
+    let mut pruned = Vec::new();
+    for store in stores {
+        let path = store.path.to_string_lossy().into_owned();
+        let mut one = Pruned { path, dry_run, ..Pruned::default() };
+        one.prune(store, &allowance).map_err(|error| Failure::new(Exit::Uninspected, store.path.display(), error))?;
+        pruned.push(one);
+    }
+    let is_done = pruned.iter().all(|store| store.failed.is_empty());
+    print(json, &Answer { schema: SCHEMA, dry_run, stores: pruned })?;
+    Ok(if is_done { Exit::Success } else { Exit::Negative })
+}
+
+impl Pruned {
+    fn prune(&mut self, store: &OpenStore, allowance: &Allowance) -> rustix::io::Result<()> {
+        for name in names(&store.directory)? {
+            let c_name = CString::new(name.as_bytes()).unwrap_or_default();
+            let shown_name = name.to_string_lossy().into_owned();
+            if Version::parse(name.as_bytes()).is_none() {
+                self.prune_unfinished(store, &c_name, shown_name);
+                continue;
+            }
+            match Entry::read(store, &name) {
+                Ok(None) | Err(Errno::NOENT) => {}
+                Ok(Some(entry)) => self.prune_entry(store, &entry, &c_name, allowance),
+                Err(error) => {
+                    let reason = if error == Errno::NOTDIR { "not a directory".to_owned() } else { error.to_string() };
+                    self.remove(store, &c_name, Removed { name: shown_name, origin: None, reason, size: 0 });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn prune_unfinished(&mut self, store: &OpenStore, c_name: &CString, name: String) {
+        let status = rustix::fs::statat(&store.directory, c_name, AtFlags::SYMLINK_NOFOLLOW);
+        if let Ok(status) = status
+            && name.starts_with(TEMPORARY)
+            && verify::is_abandoned(&status)
+        {
+            let size = status.st_size.cast_unsigned();
+            self.remove(store, c_name, Removed { name, origin: None, reason: "unfinished".to_owned(), size });
+        }
+    }
+
+    fn prune_entry(&mut self, store: &OpenStore, entry: &Entry, key: &CString, allowance: &Allowance) {
+        let removed = |reason: String| Removed {
+            name: entry.key.to_string_lossy().into_owned(),
+            origin: entry.origin.as_ref().map(|path| path.to_string_lossy().into_owned()),
+            reason,
+            size: entry.size(),
+        };
+        if verify::fault(entry).is_some() {
+            // Nobody begins to use it, and who maps it keeps it.
+            return self.remove(store, key, removed("damaged".to_owned()));
+        }
+        let Some(last_use) = entry.last_use() else { return };
+        let unused = sys::realtime_seconds() - last_use;
+        let reason = match entry.fate {
+            fate if unused < allowance.of(fate) => {
+                self.kept += 1;
+                return;
+            }
+            fate @ (Fate::Superseded | Fate::Gone) => word(fate).to_owned(),
+            Fate::Current | Fate::Unknown => format!("unused for {}", human::age(unused)),
+        };
+        if self.dry_run {
+            if is_in_use(entry) { self.keep_in_use() } else { self.note(removed(reason)) }
+        } else if remove_unless_in_use(store.store.directory(), key) {
+            self.check_removed(store, entry, removed(reason));
+        } else {
+            self.keep_in_use();
+        }
+    }
+
+    fn keep_in_use(&mut self) {
+        self.kept += 1;
+        self.kept_in_use += 1;
+    }
+
+    fn remove(&mut self, store: &OpenStore, name: &CString, removed: Removed) {
+        if self.dry_run {
+            return self.note(removed);
+        }
+        let key = OsStr::from_bytes(name.to_bytes());
+        let before = Entry::read(store, key);
+        remove_entry(store.store.directory(), name);
+        match before {
+            Ok(Some(entry)) => self.check_removed(store, &entry, removed),
+            _ if rustix::fs::statat(&store.directory, name, AtFlags::SYMLINK_NOFOLLOW).is_ok() => {
+                self.failed.push(removed.name);
+            }
+            _ => self.note(removed),
+        }
+    }
+
+    /// A directory in an entry, or a store on a read-only mount.
+    fn check_removed(&mut self, store: &OpenStore, entry: &Entry, removed: Removed) {
+        let version = |entry: &Entry| {
+            entry.copy.as_ref().map(|(_, status)| (status.st_ino, status.st_ctime, status.st_ctime_nsec))
+        };
+        // A program may have made it anew meanwhile, or be about to.
+        let is_still_there = Entry::read(store, &entry.key).is_ok_and(|now| {
+            now.is_some_and(|now| match &now.copy {
+                Some(_) => version(&now) == version(entry),
+                None => {
+                    names(&now.directory).is_ok_and(|names| names.iter().any(|name| name.as_bytes() != LINK.to_bytes()))
+                }
+            })
+        });
+        if is_still_there { self.failed.push(removed.name) } else { self.note(removed) }
+    }
+
+    fn note(&mut self, removed: Removed) {
+        self.size += removed.size;
+        self.removed.push(removed);
+    }
+}
+
+/// Whether a process maps it, as the library would find out when removing it. Who
+/// would begin to use it in this very moment takes private memory instead.
+fn is_in_use(entry: &Entry) -> bool {
+    let Some((name, _)) = &entry.copy else { return false };
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    rustix::fs::openat(&entry.directory, name, flags, Mode::empty())
+        .is_ok_and(|file| rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err())
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.stores.is_empty() {
+            return writeln!(f, "There is no store yet.");
+        }
+        self.stores.iter().try_for_each(|store| write!(f, "{store}"))
+    }
+}
+
+impl fmt::Display for Pruned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", shown(&self.path))?;
+        for Removed { name, origin, reason, size } in &self.removed {
+            writeln!(f, "  {reason}, {}: {}", human::bytes(*size), shown(origin.as_ref().unwrap_or(name)))?;
+        }
+        for name in &self.failed {
+            writeln!(f, "  {BAD}not removed{BAD:#}: {}; look at it, and remove it yourself", shown(name))?;
+        }
+        let verb = if self.dry_run { "would be removed" } else { "removed" };
+        let entries = human::count(self.removed.len(), "entry", "entries");
+        write!(f, "{entries} {verb}, {}; {} kept", human::bytes(self.size), self.kept)?;
+        match self.kept_in_use {
+            0 => writeln!(f),
+            in_use => writeln!(f, " ({in_use} for being in use)"),
+        }
+    }
+}

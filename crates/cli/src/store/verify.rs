@@ -1,0 +1,249 @@
+//! `sopin store verify`: what lies in a store is what the library would put
+//! there. Bytes are compared with the origin's while that still is the version
+//! that was copied.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use rustix::fs::{AtFlags, Mode, OFlags, Stat};
+use rustix::io::Errno;
+use serde::Serialize;
+use sopin_core::store::{ABANDONED_SECONDS, Fate, LINK, LOOKED, TEMPORARY, Version};
+use sopin_core::sys;
+
+use super::entry::{Entry, is_regular};
+use super::place::{OpenStore, names};
+use super::{SCHEMA, human, print};
+use crate::exit::{Exit, Failure};
+use crate::output::{BAD, GOOD, shown};
+
+/// What is done about a problem: the library or `prune` does it.
+const PRUNED: &str = "sopin store prune removes it";
+const MADE_ANEW: &str = "sopin store prune removes it, and it is made anew when it is needed";
+
+/// The answer. Its names are those of the JSON output.
+#[derive(Serialize)]
+struct Answer {
+    schema: u32,
+    stores: Vec<Verified>,
+}
+
+#[derive(Serialize)]
+struct Verified {
+    path: String,
+    entries: usize,
+    /// Entries whose bytes were compared with the origin's.
+    compared: usize,
+    problems: Vec<Problem>,
+}
+
+#[derive(Serialize)]
+struct Problem {
+    /// Below the store.
+    name: String,
+    origin: Option<String>,
+    reason: String,
+    way_out: &'static str,
+}
+
+/// What is wrong, and the way out of it.
+type Wrong = (String, &'static str);
+
+/// Prints what is wrong.
+///
+/// # Errors
+/// 3 when a store cannot be listed.
+pub fn verify(stores: &[OpenStore], json: bool) -> Result<Exit, Failure> {
+    let mut verified = Vec::new();
+    for store in stores {
+        let checked = Verified::check(store);
+        verified.push(checked.map_err(|error| Failure::new(Exit::Uninspected, store.path.display(), error))?);
+    }
+    let is_intact = verified.iter().all(|store| store.problems.is_empty());
+    print(json, &Answer { schema: SCHEMA, stores: verified })?;
+    Ok(if is_intact { Exit::Success } else { Exit::Negative })
+}
+
+impl Verified {
+    fn check(store: &OpenStore) -> rustix::io::Result<Self> {
+        let path = store.path.to_string_lossy().into_owned();
+        let mut verified = Self { path, entries: 0, compared: 0, problems: Vec::new() };
+        let all = names(&store.directory)?;
+        // Drawn where stderr is a terminal, and only there.
+        let progress = ProgressBar::new(all.len() as u64).with_style(
+            ProgressStyle::with_template("{bar:40} {pos}/{len} {msg}").unwrap_or(ProgressStyle::default_bar()),
+        );
+        for name in all {
+            if Version::parse(name.as_bytes()).is_some() {
+                verified.check_key(store, &name, &progress);
+            } else if let Some((reason, way_out)) = check_other(store, &name) {
+                let name = name.to_string_lossy().into_owned();
+                verified.problems.push(Problem { name, origin: None, reason, way_out });
+            }
+            progress.inc(1);
+        }
+        progress.finish_and_clear();
+        Ok(verified)
+    }
+
+    fn check_key(&mut self, store: &OpenStore, key: &OsStr, progress: &ProgressBar) {
+        let (origin, wrong) = match Entry::read(store, key) {
+            // Removed meanwhile by a program that needed room.
+            Ok(None) | Err(Errno::NOENT) => return,
+            Err(Errno::NOTDIR | Errno::LOOP) => (None, Some(("it is not a directory".to_owned(), MADE_ANEW))),
+            Err(error) => (None, Some((format!("it cannot be read: {error}"), MADE_ANEW))),
+            Ok(Some(entry)) => {
+                self.entries += 1;
+                progress.set_message(entry.title());
+                let wrong = fault(&entry).map(|reason| (reason, MADE_ANEW)).or_else(|| self.check_bytes(&entry));
+                (entry.origin.as_ref().map(|path| path.to_string_lossy().into_owned()), wrong)
+            }
+        };
+        if let Some((reason, way_out)) = wrong {
+            self.problems.push(Problem { name: key.to_string_lossy().into_owned(), origin, reason, way_out });
+        }
+    }
+
+    fn check_bytes(&mut self, entry: &Entry) -> Option<Wrong> {
+        let (Some((name, _)), Some(origin), Fate::Current) = (&entry.copy, &entry.origin, entry.fate) else {
+            return None;
+        };
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let copy = match rustix::fs::openat(&entry.directory, name, flags, Mode::empty()) {
+            Ok(copy) => File::from(copy),
+            Err(Errno::NOENT) => return None,
+            Err(error) => return Some((format!("it cannot be opened: {error}"), MADE_ANEW)),
+        };
+        // Who may not read the origin cannot compare.
+        let Ok(file) = File::open(origin) else { return None };
+        let before = file.metadata().ok()?;
+        let difference = first_difference(copy, &file);
+        let after = std::fs::metadata(origin).ok()?;
+        let is_same =
+            (after.ino(), after.ctime(), after.ctime_nsec()) == (before.ino(), before.ctime(), before.ctime_nsec());
+        if !is_same || before.ino() != entry.version.identity.inode {
+            // Rewritten while we looked; then nothing follows from it.
+            return None;
+        }
+        self.compared += 1;
+        match difference {
+            Ok(None) => None,
+            Ok(Some(offset)) => {
+                Some((format!("its bytes differ from the origin's, first at offset {offset}"), MADE_ANEW))
+            }
+            Err(error) => Some((format!("it cannot be read: {error}"), MADE_ANEW)),
+        }
+    }
+}
+
+/// What is wrong with an entry, as far as it can be told without reading it. The
+/// library does not use such an entry.
+pub fn fault(entry: &Entry) -> Option<String> {
+    let directory = rustix::fs::fstat(&entry.directory).ok()?;
+    let user = rustix::process::geteuid().as_raw();
+    if directory.st_uid != user {
+        return Some(format!("its directory belongs to user {}", directory.st_uid));
+    }
+    if directory.st_mode & 0o022 != 0 {
+        return Some(format!("others can write to its directory (mode {:04o})", directory.st_mode & 0o7777));
+    }
+    let mut others = names(&entry.directory).ok()?;
+    others.retain(|name| name.as_bytes() != LINK.to_bytes());
+    let Some((name, status)) = &entry.copy else {
+        return match others.as_slice() {
+            [] if sys::realtime_seconds() - directory.st_mtime <= ABANDONED_SECONDS => None,
+            [] => Some("it holds no copy".to_owned()),
+            [only] => Some(format!("{} is not a regular file", shown(&only.to_string_lossy()))),
+            several => Some(format!("it holds {} files", several.len())),
+        };
+    };
+    if others.len() > 1 {
+        return Some(format!("it holds {} files", others.len()));
+    }
+    if !entry.version.may_be_named(name.as_bytes()) {
+        return Some(format!("{} is not the name that the key is for", shown(&name.to_string_lossy())));
+    }
+    if status.st_uid != user {
+        return Some(format!("the copy belongs to user {}", status.st_uid));
+    }
+    if status.st_mode & 0o7777 != 0o444 {
+        return Some(format!("the copy has mode {:04o} instead of 0444", status.st_mode & 0o7777));
+    }
+    let (size, expected) = (entry.size(), entry.version.identity.size);
+    (size != expected).then(|| format!("the copy has {size} bytes instead of {expected}"))
+}
+
+/// What is wrong with a name that is not a key.
+fn check_other(store: &OpenStore, name: &OsStr) -> Option<Wrong> {
+    let status = rustix::fs::statat(&store.directory, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+    if name.as_bytes() == LOOKED.to_bytes() && is_regular(&status) {
+        return None;
+    }
+    if name.as_bytes().starts_with(TEMPORARY.as_bytes()) {
+        return is_abandoned(&status).then(|| ("left behind by a process that was killed".to_owned(), PRUNED));
+    }
+    Some(("sopin has not put it there".to_owned(), "move it away, if it is needed"))
+}
+
+/// Whether nobody writes to an unfinished copy any more.
+pub fn is_abandoned(status: &Stat) -> bool {
+    sys::realtime_seconds() - status.st_mtime > ABANDONED_SECONDS
+}
+
+/// The offset of the first byte that differs, or of the end of the shorter file.
+fn first_difference(mut copy: File, mut origin: &File) -> io::Result<Option<u64>> {
+    let (mut ours, mut theirs) = (vec![0; 1 << 18], Vec::new());
+    let mut offset = 0;
+    loop {
+        let len = copy.read(&mut ours)?;
+        theirs.resize(len.max(1), 0);
+        let mut filled = 0;
+        while filled < theirs.len() {
+            match origin.read(&mut theirs[filled..])? {
+                0 => break,
+                count => filled += count,
+            }
+        }
+        let equal = ours[..len].iter().zip(&theirs[..filled]).take_while(|(a, b)| a == b).count();
+        if equal < len || filled != len {
+            return Ok(Some(offset + equal as u64));
+        }
+        if len == 0 {
+            return Ok(None);
+        }
+        offset += len as u64;
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.stores.is_empty() {
+            return writeln!(f, "There is no store yet.");
+        }
+        self.stores.iter().try_for_each(|store| write!(f, "{store}"))
+    }
+}
+
+impl fmt::Display for Verified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let entries = human::count(self.entries, "entry", "entries");
+        let (style, verdict) = match self.problems.len() {
+            0 => (GOOD, "intact".to_owned()),
+            problems => (BAD, human::count(problems, "problem", "problems")),
+        };
+        let Self { path, compared, .. } = self;
+        writeln!(f, "{}: {style}{verdict}{style:#} ({entries}, {compared} compared with their origins)", shown(path))?;
+        for Problem { name, origin, reason, way_out } in &self.problems {
+            writeln!(f, "  {}: {reason}; {way_out}", shown(name))?;
+            if let Some(origin) = origin {
+                writeln!(f, "    a copy of {}", shown(origin))?;
+            }
+        }
+        Ok(())
+    }
+}
