@@ -23,11 +23,13 @@ What could not be pinned is told by warnings.warn, once for each object and
 reason. The settings are the library's own: SOPIN_MODE, SOPIN_LOG and the others.
 """
 
+from __future__ import annotations
+
 import ctypes
 import os
 import threading
 import warnings
-from typing import List, NamedTuple, Optional
+from typing import NamedTuple
 
 __all__ = ["Error", "Object", "Status", "NotPinned", "pin", "pin_all", "start", "status", "stop"]
 
@@ -57,7 +59,7 @@ class Object(NamedTuple):
     """full, relocated, exposed, excluded, pending, or "no file"."""
     bytes: int
     """Of all ranges that have been replaced."""
-    reason: Optional[str]
+    reason: str | None
     """Why not more was reached."""
 
 
@@ -67,7 +69,7 @@ class Status(NamedTuple):
     version: str
     mode: str
     """full, relocated or off."""
-    objects: List[Object]
+    objects: list[Object]
 
     def count(self, reached: str) -> int:
         """How many objects have reached this."""
@@ -149,7 +151,7 @@ def _check(code: int) -> None:
 
 def status() -> Status:
     """What is pinned, object by object, in the loader's order."""
-    objects: List[Object] = []
+    objects: list[Object] = []
 
     @_Visitor
     def visit(pointer, _):
@@ -216,7 +218,7 @@ class _Periodic:
     def __init__(self) -> None:
         self.period = 0.0
         self.end = threading.Event()
-        self.thread: Optional[threading.Thread] = None
+        self.thread: threading.Thread | None = None
 
     def start(self) -> None:
         self.end.clear()

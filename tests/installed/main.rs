@@ -7,6 +7,7 @@
 mod common;
 
 mod deployments;
+mod dockerfile;
 mod programs;
 mod python;
 mod stage;

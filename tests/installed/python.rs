@@ -59,14 +59,16 @@ fn python(stage: &Stage, how: How) -> Result<Command, String> {
 }
 
 /// A copy of an extension module of the interpreter's own, or why there is none.
-fn extension(directory: &Path) -> Result<Result<PathBuf, String>, String> {
+pub fn extension(directory: &Path) -> Result<Result<PathBuf, String>, String> {
     let asked = Command::new("python3").args(["-c", "import _json; print(_json.__file__)"]).output();
     let Ok(answer) = asked else { return Ok(Err("no python3".to_owned())) };
     let path = PathBuf::from(String::from_utf8_lossy(&answer.stdout).trim());
     let Some(name) = path.file_name().filter(|_| path.is_file()) else {
         return Ok(Err("python3 has its extension modules built in".to_owned()));
     };
-    let copy = directory.join(name);
+    // Not where the interpreter looks for modules of this name.
+    let copy = directory.join("extension").join(name);
+    fs::create_dir_all(directory.join("extension")).map_err(|error| error.to_string())?;
     fs::copy(&path, &copy).map_err(|error| error.to_string())?;
     Ok(Ok(copy))
 }

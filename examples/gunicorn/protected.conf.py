@@ -1,0 +1,42 @@
+"""A configuration of gunicorn that protects the service, however it is started:
+
+    gunicorn -c protected.conf.py app:app
+
+LD_PRELOAD has to be there when a program starts, and this file is read later;
+so it starts gunicorn once more in the same process, before anything of the
+service is there: the process id, open descriptors and the command line stay.
+Better, where the command line is yours: `sopin run gunicorn app:app`, or the
+drop-in of examples/systemd.
+
+With `user` and `group` the master runs as root and the workers do not. Each user
+has a store of its own: what the master has loaded comes from root's, what a
+worker loads from /var/tmp/sopin-UID if it may not write to the HOME that it
+inherits. So do not set SOPIN_STORE or XDG_CACHE_HOME there: the store would be
+root's alone, and every worker would keep copies in memory. Or set `preload_app`,
+so that the master loads everything.
+"""
+
+import os
+import sys
+
+LIBRARY = os.environ.get("SOPIN_LIBRARY", "/usr/local/lib/libsopin.so")
+
+
+def start_again_protected():
+    with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+        if "/libsopin.so" in maps.read():
+            return
+    # In vain before: a loader that ignores the variable. Once is enough.
+    if os.environ.get("SOPIN_STARTED_AGAIN") == str(os.getpid()) or not os.access(LIBRARY, os.R_OK):
+        print(f"{LIBRARY}: not loaded; this service is not protected", file=sys.stderr)
+        return
+    os.environ["SOPIN_STARTED_AGAIN"] = str(os.getpid())
+    others = os.environ.get("LD_PRELOAD")
+    os.environ["LD_PRELOAD"] = f"{LIBRARY}:{others}" if others else LIBRARY
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+start_again_protected()
+
+bind = os.environ.get("BIND", "127.0.0.1:8000")
+workers = 2
