@@ -42,8 +42,13 @@ fn page(command: &clap::Command) -> Page {
     if let Some(more) = command.get_after_long_help() {
         sections(&mut roff, &more.to_string());
     }
-    let other_pages = [("sopin", "1"), ("libsopin", "7"), ("env", "1"), ("ld.so", "8")];
-    see_also(&mut roff, other_pages.iter().filter(|page| page.0 != name).copied().collect::<Vec<_>>().as_slice());
+    let mut other_pages = vec![("libsopin", "7"), ("env", "1"), ("ld.so", "8")];
+    let mut above = name.as_str();
+    while let Some((parent, _)) = above.rsplit_once('-') {
+        other_pages.insert(0, (parent, "1"));
+        above = parent;
+    }
+    see_also(&mut roff, &other_pages);
     roff.to_writer(&mut text).expect("writing to memory");
     Page { name: format!("{name}.1"), text: String::from_utf8(text).expect("text in, text out") }
 }
@@ -63,30 +68,70 @@ fn with_values_in_words(argument: clap::Arg) -> clap::Arg {
     argument.hide_possible_values(true).long_help(format!("{help}: {}", values.join(", ")))
 }
 
+/// What the last line was, which decides whether the next one begins a paragraph.
+#[derive(PartialEq)]
+enum Last {
+    Heading,
+    Sentence,
+    Other,
+}
+
 /// `Heading:`, then lines that are indented by two spaces: `key  meaning`, which
-/// may go on in lines that are indented deeper, or whole sentences and examples.
+/// may go on in lines that are indented deeper, sentences, and examples. Sentences
+/// at the margin are notes.
 fn sections(roff: &mut Roff, text: &str) {
-    let mut is_first = true;
+    let mut last = Last::Other;
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
-        let Some(indented) = line.strip_prefix("  ") else {
-            let heading = line.trim_end_matches(':').to_uppercase();
-            roff.control("SH", [heading.as_str()]);
-            is_first = true;
+        if let Some(heading) = line.strip_suffix(':').filter(|_| !line.starts_with(' ')) {
+            roff.control("SH", [heading.to_uppercase().as_str()]);
+            last = Last::Heading;
             continue;
-        };
+        }
+        let indented = line.strip_prefix("  ");
+        if indented.is_none() && last == Last::Other {
+            roff.control("SH", ["NOTES"]);
+            last = Last::Heading;
+        }
+        let indented = indented.unwrap_or(line);
+        let is_example = indented.starts_with("sopin ");
         match indented.split_once("  ") {
-            Some(("", continued)) => roff.text([roman(continued.trim())]),
-            Some((key, meaning)) => roff.control("TP", []).text([bold(key)]).text([roman(meaning.trim())]),
+            Some(("", continued)) => _ = roff.text([roman(continued.trim())]),
+            Some((key, meaning)) => _ = roff.control("TP", []).text([bold(key)]).text([roman(meaning.trim())]),
             None => {
-                if !is_first {
+                if last == Last::Other || is_example && last == Last::Sentence {
                     roff.control("PP", []);
                 }
-                let is_example = indented.starts_with("sopin ");
-                roff.text([if is_example { bold(indented) } else { roman(indented) }])
+                roff.text([if is_example { bold(indented) } else { roman(indented) }]);
             }
-        };
-        is_first = false;
+        }
+        last = if indented.contains("  ") || is_example { Last::Other } else { Last::Sentence };
     }
+}
+
+#[test]
+fn the_end_of_help_becomes_sections() {
+    let mut roff = Roff::new();
+    let help = "A note\nof two lines.\n\nExit status:\n  0  good, as far\n     as we know\n  One thing\n  more.\n\n\
+                Examples:\n  sopin a\n  sopin b\n";
+    sections(&mut roff, help);
+    let lines = [
+        ".SH NOTES",
+        "A note",
+        "of two lines.",
+        ".SH \"EXIT STATUS\"",
+        ".TP",
+        "\\fB0\\fR",
+        "good, as far",
+        "as we know",
+        ".PP",
+        "One thing",
+        "more.",
+        ".SH EXAMPLES",
+        "\\fBsopin a\\fR",
+        ".PP",
+        "\\fBsopin b\\fR",
+    ];
+    assert_eq!(roff.to_roff().lines().collect::<Vec<_>>(), lines);
 }
 
 #[test]
