@@ -1,5 +1,5 @@
 //! The C interface: the functions of `include/sopin.h`, which cbindgen makes of
-//! this file (`tests/header.rs` compares; how to make it anew stands there).
+//! this file and [`types`] (`make header`; `tests/header.rs` compares).
 //! Documentation here is that of the header.
 //!
 //! Nothing unwinds out of these functions but what a visitor throws, `errno` is
@@ -11,160 +11,20 @@
     reason = "names of the C interface, where enumerators are global"
 )]
 
+mod objects;
+mod types;
+
 use core::ffi::{CStr, c_char, c_int, c_void};
-use core::fmt::Write as _;
 use core::mem::ManuallyDrop;
 use core::ptr;
 
-use sopin_core::line::Line;
-use sopin_core::memory::OwnMemory;
-use sopin_core::pages::PageVec;
-use sopin_core::records::{MAX_TEXT, Reached, ReasonAt, Record, TextAt};
-use sopin_core::settings::Mode;
-use sopin_core::sys::Errno;
-use sopin_core::vmas::Maps;
-
 use crate::hooks;
-use crate::request::{self, Description, Pinned, Refusal};
+use crate::request::{self, Pinned, Refusal};
 use crate::sweep::Verdict;
 
-use sopin_error::*;
-use sopin_mode::*;
-use sopin_reached::*;
-
-/// What the functions return.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum sopin_error {
-    /// What was asked for is done.
-    SOPIN_OK = 0,
-    /// An argument is null, a structure smaller than the first version of this
-    /// header had it, a path empty, a handle none.
-    SOPIN_EINVAL = -1,
-    /// No object that is loaded has this path or handle.
-    SOPIN_ENOENT = -2,
-    /// SOPIN_MODE=off: nothing is ever pinned.
-    SOPIN_EOFF = -3,
-    /// The library or the loader is busy in a way that waiting does not end: a
-    /// signal handler or an allocator called from inside a pin, a child made by
-    /// _Fork(3) or clone(2) while another thread was pinning.
-    SOPIN_EBUSY = -4,
-    /// Writable or relocated ranges still map the file, because other threads
-    /// may be storing to them, or for the reason that sopin_for_each() gives.
-    SOPIN_EEXPOSED = -5,
-    /// Read-only ranges still map the file although the mode is full; writable
-    /// and relocated ranges do not.
-    SOPIN_EPARTIAL = -6,
-    /// SOPIN_EXCLUDE or SOPIN_ONLY say to leave the object alone.
-    SOPIN_EEXCLUDED = -7,
-    /// The system refuses what everything needs: memory, or /proc.
-    SOPIN_ESYSTEM = -8,
-}
-
-/// What to pin: SOPIN_MODE.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum sopin_mode {
-    /// Everything that the process can read or execute.
-    SOPIN_MODE_FULL = 1,
-    /// Writable and relocated ranges.
-    SOPIN_MODE_RELOCATED = 2,
-    /// Nothing.
-    SOPIN_MODE_OFF = 3,
-}
-
-/// What was reached for an object.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum sopin_reached {
-    /// Nothing yet: another thread is loading it, nothing proves that the loader
-    /// has relocated it, or the mode is off.
-    SOPIN_PENDING = 0,
-    /// Every range is out of the file's reach.
-    SOPIN_FULL = 1,
-    /// Writable and relocated ranges are out of the file's reach.
-    SOPIN_RELOCATED = 2,
-    /// Writable or relocated ranges still map the file.
-    SOPIN_EXPOSED = 3,
-    /// The settings say to leave the object alone.
-    SOPIN_EXCLUDED = 4,
-    /// It maps no file: the vDSO, or an object that the program has remapped.
-    SOPIN_NO_FILE = 5,
-}
-
-/// The version of the library, as opposed to that of this header.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct sopin_version_info {
-    /// Bytes of this structure. Set it before the call; see sopin_version().
-    pub size: usize,
-    /// As in 1.2.3: 1.
-    pub major: u32,
-    /// As in 1.2.3: 2.
-    pub minor: u32,
-    /// As in 1.2.3: 3.
-    pub patch: u32,
-    /// Zero.
-    pub reserved: u32,
-    /// The same as text, for example "1.2.3". Never freed.
-    pub text: *const c_char,
-}
-
-/// Sums over the objects of the process.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct sopin_totals {
-    /// Bytes of this structure. Set it before the call; see sopin_version().
-    pub size: usize,
-    /// The enum sopin_mode in force.
-    pub mode: c_int,
-    /// Zero.
-    pub reserved: c_int,
-    /// All objects, those counted below included.
-    pub objects: usize,
-    /// Objects that are SOPIN_PENDING.
-    pub pending: usize,
-    /// Objects that are SOPIN_FULL.
-    pub full: usize,
-    /// Objects that are SOPIN_RELOCATED.
-    pub relocated: usize,
-    /// Objects that are SOPIN_EXPOSED.
-    pub exposed: usize,
-    /// Objects that are SOPIN_EXCLUDED.
-    pub excluded: usize,
-    /// Objects that are SOPIN_NO_FILE.
-    pub no_file: usize,
-    /// Bytes of all ranges that have been replaced.
-    pub bytes: u64,
-}
-
-/// An object, as sopin_for_each() describes it. Texts live until the visitor
-/// returns.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct sopin_object {
-    /// Bytes of this structure in the version of the library: a member beyond
-    /// them does not exist.
-    pub size: usize,
-    /// The path of the file that it was loaded from, as in /proc/PID/maps (with
-    /// " (deleted)" behind the path of a file that has been unlinked), or what the
-    /// loader calls it where that cannot be found out.
-    pub path: *const c_char,
-    /// Load bias: what the loader has added to the addresses in the file.
-    pub base: *const c_void,
-    /// What was reached, an enum sopin_reached.
-    pub reached: c_int,
-    /// errno of the system call that failed, or 0.
-    pub error: c_int,
-    /// Why not more was reached, for people, for example
-    /// "mmap: ENOMEM (Cannot allocate memory)"; null if there is nothing to say.
-    pub reason: *const c_char,
-    /// Bytes of the ranges that have been replaced.
-    pub bytes: u64,
-}
-
-/// Called by sopin_for_each() for one object. Anything but 0 ends the walk.
-pub type sopin_visitor = Option<unsafe extern "C-unwind" fn(object: *const sopin_object, data: *mut c_void) -> c_int>;
+use objects::{Walk, sum};
+use types::sopin_error::*;
+use types::{sopin_error, sopin_totals, sopin_version_info, sopin_visitor};
 
 /// Gets the version of the library.
 ///
@@ -398,119 +258,4 @@ unsafe fn fill<T: Extensible>(target: *mut T, filled: T) -> sopin_error {
     // SAFETY: as above.
     unsafe { target.cast::<usize>().write_unaligned(len) };
     SOPIN_OK
-}
-
-const fn mode_code(mode: Mode) -> sopin_mode {
-    match mode {
-        Mode::Full => SOPIN_MODE_FULL,
-        Mode::Relocated => SOPIN_MODE_RELOCATED,
-        Mode::Off => SOPIN_MODE_OFF,
-    }
-}
-
-const fn reached_code(reached: Reached) -> sopin_reached {
-    match reached {
-        Reached::Pending => SOPIN_PENDING,
-        Reached::Full => SOPIN_FULL,
-        Reached::Relocated => SOPIN_RELOCATED,
-        Reached::Exposed => SOPIN_EXPOSED,
-        Reached::Excluded => SOPIN_EXCLUDED,
-        Reached::NoFile => SOPIN_NO_FILE,
-    }
-}
-
-fn sum(description: &Description) -> sopin_totals {
-    let mut totals = sopin_totals {
-        size: size_of::<sopin_totals>(),
-        mode: mode_code(description.mode) as c_int,
-        reserved: 0,
-        objects: description.objects.len(),
-        pending: 0,
-        full: 0,
-        relocated: 0,
-        exposed: 0,
-        excluded: 0,
-        no_file: 0,
-        bytes: 0,
-    };
-    for object in description.objects.iter() {
-        let count = match object.record.reached().unwrap_or_default() {
-            Reached::Pending => &mut totals.pending,
-            Reached::Full => &mut totals.full,
-            Reached::Relocated => &mut totals.relocated,
-            Reached::Exposed => &mut totals.exposed,
-            Reached::Excluded => &mut totals.excluded,
-            Reached::NoFile => &mut totals.no_file,
-        };
-        *count += 1;
-        totals.bytes += object.record.bytes;
-    }
-    totals
-}
-
-/// Longest reason: two texts, a colon and a blank, a NUL.
-const REASON: usize = 2 * MAX_TEXT + 3;
-
-/// A walk over the objects. The stack may be a small one of the host's, so the
-/// path is in pages.
-struct Walk {
-    description: Description,
-    memory: OwnMemory,
-    path: PageVec<u8>,
-    reason: Line<REASON>,
-}
-
-impl Walk {
-    fn begin() -> Result<Self, Refusal> {
-        let description = request::describe_all()?;
-        let path = PageVec::filled(0, libc::PATH_MAX as usize).map_err(|_| Refusal::System)?;
-        Ok(Self { description, memory: OwnMemory::new(), path, reason: Line::new() })
-    }
-
-    /// The object at `index`, with its texts in the buffers.
-    fn object(&mut self, index: usize) -> Option<sopin_object> {
-        let object = *self.description.objects.get(index)?;
-        // Opened anew for every object: no descriptor of ours is open while the
-        // host's code runs.
-        let mut maps = Maps::open().ok();
-        request::read_path(&object, maps.as_mut(), &self.memory, &mut self.path);
-        self.reason.clear();
-        let has_reason = write_reason(&mut self.reason, &object.record).is_some();
-        Some(sopin_object {
-            size: size_of::<sopin_object>(),
-            path: self.path.as_ptr().cast(),
-            base: object.record.base as usize as *const c_void,
-            reached: reached_code(object.record.reached().unwrap_or_default()) as c_int,
-            error: errno_of(&object.record).map_or(0, |errno| errno.0),
-            reason: if has_reason { self.reason.as_bytes().as_ptr().cast() } else { ptr::null() },
-            bytes: object.record.bytes,
-        })
-    }
-}
-
-fn errno_of(record: &Record) -> Option<Errno> {
-    match record.cause()?.reason {
-        ReasonAt::Errno(errno) => Some(errno),
-        ReasonAt::Words(_) => None,
-    }
-}
-
-/// Writes why not more was reached, as a C string.
-fn write_reason(line: &mut Line<REASON>, record: &Record) -> Option<()> {
-    let cause = record.cause()?;
-    let operation = text(cause.operation)?;
-    let written = match cause.reason {
-        ReasonAt::Errno(errno) => write!(line, "{operation}: {errno}"),
-        ReasonAt::Words(words) => write!(line, "{operation}: {}", text(words)?),
-    };
-    line.terminate();
-    written.ok()
-}
-
-/// A text of this library's own, by its address.
-fn text(at: TextAt) -> Option<&'static str> {
-    // SAFETY: records of this process hold the addresses and lengths of static
-    // texts of this library.
-    let bytes = unsafe { core::slice::from_raw_parts(at.address as usize as *const u8, at.len) };
-    core::str::from_utf8(bytes).ok()
 }

@@ -2,8 +2,9 @@
 //! its shared objects being rewritten on disk.
 //!
 //! The crate is a C shared library, not a Rust one: what it offers is the
-//! symbols of [`hooks`] and the `SOPIN_*` variables of
-//! [`sopin_core::settings`]. Data flows one way:
+//! symbols of [`hooks`], the functions of [`api`], what [`published`] shows to
+//! the outside, and the `SOPIN_*` variables of [`sopin_core::settings`]. Data
+//! flows one way:
 //!
 //! ```text
 //! hooks ──> pinner ──> sweep ──> candidates ──> sopin_core::plan ──> sources ──> remap ──> registry

@@ -20,7 +20,11 @@ fn header_path() -> PathBuf {
 fn generated() -> String {
     let root = library::checkout();
     let config = Config::from_file(root.join("cbindgen.toml")).expect("cbindgen.toml");
-    let bindings = Builder::new().with_config(config).with_src(root.join("src/api.rs")).generate();
+    let bindings = Builder::new()
+        .with_config(config)
+        .with_src(root.join("src/api/types.rs"))
+        .with_src(root.join("src/api.rs"))
+        .generate();
     let mut text = Vec::new();
     bindings.expect("src/api.rs").write(&mut text);
     text.push(b'\n');

@@ -1,0 +1,137 @@
+//! The types of the C interface, as they stand in `include/sopin.h`.
+
+use core::ffi::{c_char, c_int, c_void};
+
+/// What the functions return.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum sopin_error {
+    /// What was asked for is done.
+    SOPIN_OK = 0,
+    /// An argument is null, a structure smaller than the first version of this
+    /// header had it, a path empty, a handle none.
+    SOPIN_EINVAL = -1,
+    /// No object that is loaded has this path or handle.
+    SOPIN_ENOENT = -2,
+    /// SOPIN_MODE=off: nothing is ever pinned.
+    SOPIN_EOFF = -3,
+    /// The library or the loader is busy in a way that waiting does not end: a
+    /// signal handler or an allocator called from inside a pin, a child made by
+    /// _Fork(3) or clone(2) while another thread was pinning.
+    SOPIN_EBUSY = -4,
+    /// Writable or relocated ranges still map the file, because other threads
+    /// may be storing to them, or for the reason that sopin_for_each() gives.
+    SOPIN_EEXPOSED = -5,
+    /// Read-only ranges still map the file although the mode is full; writable
+    /// and relocated ranges do not.
+    SOPIN_EPARTIAL = -6,
+    /// SOPIN_EXCLUDE or SOPIN_ONLY say to leave the object alone.
+    SOPIN_EEXCLUDED = -7,
+    /// The system refuses what everything needs: memory, or /proc.
+    SOPIN_ESYSTEM = -8,
+}
+
+/// What to pin: SOPIN_MODE.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum sopin_mode {
+    /// Everything that the process can read or execute.
+    SOPIN_MODE_FULL = 1,
+    /// Writable and relocated ranges.
+    SOPIN_MODE_RELOCATED = 2,
+    /// Nothing.
+    SOPIN_MODE_OFF = 3,
+}
+
+/// What was reached for an object.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum sopin_reached {
+    /// Nothing yet: another thread is loading it, nothing proves that the loader
+    /// has relocated it, or the mode is off.
+    SOPIN_PENDING = 0,
+    /// Every range is out of the file's reach.
+    SOPIN_FULL = 1,
+    /// Writable and relocated ranges are out of the file's reach.
+    SOPIN_RELOCATED = 2,
+    /// Writable or relocated ranges still map the file.
+    SOPIN_EXPOSED = 3,
+    /// The settings say to leave the object alone.
+    SOPIN_EXCLUDED = 4,
+    /// It maps no file: the vDSO, or an object that the program has remapped.
+    SOPIN_NO_FILE = 5,
+}
+
+/// The version of the library, as opposed to that of this header.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct sopin_version_info {
+    /// Bytes of this structure. Set it before the call; see sopin_version().
+    pub size: usize,
+    /// As in 1.2.3: 1.
+    pub major: u32,
+    /// As in 1.2.3: 2.
+    pub minor: u32,
+    /// As in 1.2.3: 3.
+    pub patch: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The same as text, for example "1.2.3". Never freed.
+    pub text: *const c_char,
+}
+
+/// Sums over the objects of the process.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct sopin_totals {
+    /// Bytes of this structure. Set it before the call; see sopin_version().
+    pub size: usize,
+    /// The enum sopin_mode in force.
+    pub mode: c_int,
+    /// Zero.
+    pub reserved: c_int,
+    /// All objects, those counted below included.
+    pub objects: usize,
+    /// Objects that are SOPIN_PENDING.
+    pub pending: usize,
+    /// Objects that are SOPIN_FULL.
+    pub full: usize,
+    /// Objects that are SOPIN_RELOCATED.
+    pub relocated: usize,
+    /// Objects that are SOPIN_EXPOSED.
+    pub exposed: usize,
+    /// Objects that are SOPIN_EXCLUDED.
+    pub excluded: usize,
+    /// Objects that are SOPIN_NO_FILE.
+    pub no_file: usize,
+    /// Bytes of all ranges that have been replaced.
+    pub bytes: u64,
+}
+
+/// An object, as sopin_for_each() describes it. Texts live until the visitor
+/// returns.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct sopin_object {
+    /// Bytes of this structure in the version of the library: a member beyond
+    /// them does not exist.
+    pub size: usize,
+    /// The path of the file that it was loaded from, as in /proc/PID/maps (with
+    /// " (deleted)" behind the path of a file that has been unlinked), or what the
+    /// loader calls it where that cannot be found out.
+    pub path: *const c_char,
+    /// Load bias: what the loader has added to the addresses in the file.
+    pub base: *const c_void,
+    /// What was reached, an enum sopin_reached.
+    pub reached: c_int,
+    /// errno of the system call that failed, or 0.
+    pub error: c_int,
+    /// Why not more was reached, for people, for example
+    /// "mmap: ENOMEM (Cannot allocate memory)"; null if there is nothing to say.
+    pub reason: *const c_char,
+    /// Bytes of the ranges that have been replaced.
+    pub bytes: u64,
+}
+
+/// Called by sopin_for_each() for one object. Anything but 0 ends the walk.
+pub type sopin_visitor = Option<unsafe extern "C-unwind" fn(object: *const sopin_object, data: *mut c_void) -> c_int>;
