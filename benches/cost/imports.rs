@@ -64,10 +64,13 @@ pub fn small(site: &Site) -> Result<Section, String> {
 /// Imports `module`, which must bring at least this many objects.
 fn importing(site: &Site, module: &str, rounds: usize, least: usize) -> Result<Section, String> {
     site.copy_packages()?;
+    let start = |variant| Held::start(site.python(variant)?.arg(site.program("importing.py")).arg(module));
+    start(Variant::Warm)?.end()?;
+    site.drop_from_cache()?;
     let mut objects = 0;
     let mut distinct_known = true;
     let [cpu, elapsed, memory, pages] = interleave(site, &VARIANTS, rounds, |variant| {
-        let held = Held::start(site.python(variant)?.arg(site.program("importing.py")).arg(module))?;
+        let held = start(variant)?;
         let text = memory::text_of(held.pid(), &site.stores())?;
         if variant == Variant::Native {
             objects = text.files;

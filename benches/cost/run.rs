@@ -19,6 +19,26 @@ pub fn run(command: &mut Command) -> Result<String, String> {
     }
 }
 
+/// The standard output of a program, whatever its exit status, and its user and
+/// system time.
+///
+/// # Errors
+/// When it cannot be started, or a signal ends it.
+pub fn output_and_cpu(command: &mut Command) -> Result<(String, Duration), String> {
+    let mut run = || {
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let mut output = String::new();
+        let read = child.stdout.take().map_or(Ok(0), |mut stdout| stdout.read_to_string(&mut output));
+        let (status, cpu) = wait(child.id())?;
+        match (read, status.code()) {
+            (Ok(_), Some(_)) => Ok((output, cpu)),
+            (Ok(_), None) => Err(io::Error::other(status.to_string())),
+            (Err(error), _) => Err(error),
+        }
+    };
+    run().map_err(|error| format!("{command:?}: {error}"))
+}
+
 /// How long it takes from before the start of a program to after its end, and the
 /// user and system time of the program itself. The program inherits standard input and output: a pipe would cost as much as the
 /// difference that is looked for.
@@ -76,7 +96,8 @@ impl Held {
             let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
             let mut held = Self { child, took: Duration::ZERO };
             let mut line = [0];
-            held.child.stdout.as_mut().map_or(Ok(()), |stdout| stdout.read_exact(&mut line))?;
+            // Closed then: there may be hundreds of such programs.
+            held.child.stdout.take().map_or(Ok(()), |mut stdout| stdout.read_exact(&mut line))?;
             held.took = started.elapsed();
             Ok(held)
         };

@@ -47,11 +47,14 @@ pub fn scientific(site: &Site) -> Result<Section, String> {
 
 fn memory_of(site: &Site, application: Application, rounds: usize, title: &str) -> Result<Section, String> {
     site.copy_packages()?;
+    let start = |variant, workers| Gunicorn::start(site, variant, application, Workers::Sync, workers);
+    start(Variant::Warm, 1)?;
+    site.drop_from_cache()?;
     let mut columns = Vec::new();
     for workers in [1, MANY] {
         let mut distinct_known = true;
         let [memory, pages, resident, shared] = interleave(site, &VARIANTS, rounds, |variant| {
-            let gunicorn = Gunicorn::start(site, variant, application, Workers::Sync, workers)?;
+            let gunicorn = start(variant, workers)?;
             for worker in &gunicorn.workers {
                 memory::text_of(*worker, &site.stores())?.check(variant, application.objects)?;
             }
