@@ -16,6 +16,7 @@ use crate::run;
 use crate::site::Site;
 
 const START: Duration = Duration::from_secs(120);
+const END: Duration = Duration::from_secs(5);
 /// So that every worker has done what it does only once.
 const WARMING_REQUESTS: usize = 20;
 
@@ -113,7 +114,16 @@ impl Drop for Gunicorn {
             unsafe { libc::kill(-group, libc::SIGKILL) };
         }
         let _ = self.master.wait();
+        // Until their memory is given back; somebody else waits for the workers.
+        let deadline = Instant::now() + END;
+        while self.workers.iter().any(|worker| has_memory(*worker)) && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
     }
+}
+
+fn has_memory(process: u32) -> bool {
+    fs::read(format!("/proc/{process}/maps")).is_ok_and(|maps| !maps.is_empty())
 }
 
 /// The database of the shop, which only reads it.

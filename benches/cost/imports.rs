@@ -8,19 +8,20 @@ use crate::rounds::interleave;
 use crate::run::{self, Held};
 use crate::site::Site;
 
-const VARIANTS: [Variant; 9] = [
+const VARIANTS: [Variant; 10] = [
     Variant::Native,
     Variant::Empty,
     Variant::Floor,
     Variant::Relocated,
     Variant::Warm,
+    Variant::Reread,
     Variant::Cold,
     Variant::Memfd,
     Variant::Anonymous,
     Variant::Replaced,
 ];
-const SCIENTIFIC_ROUNDS: usize = 9;
-const SMALL_ROUNDS: usize = 15;
+const SCIENTIFIC_ROUNDS: usize = 7;
+const SMALL_ROUNDS: usize = 11;
 const LOG_ROUNDS: usize = 1;
 
 /// What a data-serving Python process imports.
@@ -65,7 +66,7 @@ pub fn small(site: &Site) -> Result<Section, String> {
 fn importing(site: &Site, module: &str, rounds: usize, least: usize) -> Result<Section, String> {
     site.copy_packages()?;
     let start = |variant| Held::start(site.python(variant)?.arg(site.program("importing.py")).arg(module));
-    start(Variant::Warm)?.end()?;
+    start(Variant::Reread)?.end()?;
     site.drop_from_cache()?;
     let mut objects = 0;
     let mut distinct_known = true;

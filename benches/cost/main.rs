@@ -5,7 +5,8 @@
 //! `cargo bench --bench cost` measures everything, and writes docs/benchmarks.json
 //! and what is made from it; `cargo bench --bench cost -- start imports` measures
 //! some of it and only prints; `-- --quick` prints one round of everything, to see
-//! that the benchmark works.
+//! that the benchmark works; `-- --render` makes the documents anew from
+//! docs/benchmarks.json.
 
 mod circumstances;
 mod gunicorn;
@@ -67,6 +68,10 @@ fn measure_everything() -> Result<(), String> {
     if let Some(unknown) = wanted.iter().find(|wanted| ALL.iter().all(|(name, _)| name != wanted)) {
         let names: Vec<_> = ALL.iter().map(|(name, _)| *name).collect();
         return Err(format!("{unknown:?} is none of {}", names.join(", ")));
+    }
+    if env::args().any(|argument| argument == "--render") {
+        let numbers = fs::read_to_string(checkout.join(page::RESULTS)).map_err(|error| error.to_string())?;
+        return publish(checkout, &serde_json::from_str(&numbers).map_err(|error| error.to_string())?);
     }
     let is_quick = env::args().any(|argument| argument == "--quick");
     let site = Site::new(checkout, library, is_quick)?;

@@ -6,11 +6,12 @@ use crate::page::{Column, Compared, Section, Variant};
 use crate::rounds::interleave;
 use crate::site::Site;
 
-const VARIANTS: [Variant; 7] = [
+const VARIANTS: [Variant; 8] = [
     Variant::Native,
     Variant::Floor,
     Variant::Relocated,
     Variant::Warm,
+    Variant::Reread,
     Variant::Memfd,
     Variant::Anonymous,
     Variant::Replaced,
@@ -23,7 +24,7 @@ const MANY: usize = 8;
 /// When it does not start.
 pub fn small(site: &Site) -> Result<Section, String> {
     let title = "Memory of a small Flask and SQLAlchemy service under gunicorn";
-    let mut section = memory_of(site, SHOP, 3, title)?;
+    let mut section = memory_of(site, SHOP, 2, title)?;
     if let Some(many) = section.columns.iter_mut().find(|column| column.what.starts_with("8 workers: memory")) {
         many.add_target(Variant::Warm, Compared::Ratio, 1.04);
         many.summary = Some("a small Flask service, 8 gunicorn workers: memory".to_owned());
@@ -48,7 +49,7 @@ pub fn scientific(site: &Site) -> Result<Section, String> {
 fn memory_of(site: &Site, application: Application, rounds: usize, title: &str) -> Result<Section, String> {
     site.copy_packages()?;
     let start = |variant, workers| Gunicorn::start(site, variant, application, Workers::Sync, workers);
-    start(Variant::Warm, 1)?;
+    start(Variant::Reread, 1)?;
     site.drop_from_cache()?;
     let mut columns = Vec::new();
     for workers in [1, MANY] {

@@ -41,7 +41,7 @@ impl Site {
         let lock = lock(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
         let site =
             Self { checkout: checkout.to_owned(), library, is_quick, directory, new_stores: Cell::new(0), _lock: lock };
-        for stale in [site.warm_store(), site.stores().join("cold"), site.replaceable()] {
+        for stale in [site.warm_store(), site.reread_store(), site.stores().join("cold"), site.replaceable()] {
             remove(&stale)?;
         }
         for directory in [site.directory.join("tiny"), site.stores().join("cold"), site.replaceable().join("tiny")] {
@@ -87,18 +87,14 @@ impl Site {
         Ok(())
     }
 
-    /// Drops objects and copies from the page cache: they come in again as after a
-    /// reboot. It keeps a file in pieces of the size in which it was written, and
-    /// larger pieces put more of a file into a process that touches it.
+    /// Drops the copies that [`Variant::Reread`] uses from the page cache.
     ///
     /// # Errors
     /// The file system's.
     pub fn drop_from_cache(&self) -> Result<(), String> {
         self.wait_for_disk();
-        for directory in self.packages()?.into_iter().chain([self.warm_store()]) {
-            drop_from_cache(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
-        }
-        Ok(())
+        let store = self.reread_store();
+        drop_from_cache(&store).map_err(|error| format!("{}: {error}", store.display()))
     }
 
     /// The store refuses files that changed a moment ago, and what was just
@@ -134,6 +130,11 @@ impl Site {
     /// The store that keeps its entries for the whole benchmark.
     pub fn warm_store(&self) -> PathBuf {
         self.stores().join("warm")
+    }
+
+    /// The same for [`Variant::Reread`].
+    pub fn reread_store(&self) -> PathBuf {
+        self.stores().join("reread")
     }
 
     /// A store that nobody has used.
@@ -178,6 +179,7 @@ impl Site {
             Variant::Off => sopin("off", OsStr::new("off")),
             Variant::Relocated => sopin("relocated", OsStr::new("off")),
             Variant::Warm => sopin("full", self.warm_store().as_os_str()),
+            Variant::Reread => sopin("full", self.reread_store().as_os_str()),
             Variant::Cold => sopin("full", self.new_store().as_os_str()),
             Variant::Memfd => sopin("full", OsStr::new("off")),
             Variant::Floor | Variant::Anonymous | Variant::Replaced => {
@@ -250,14 +252,14 @@ impl Site {
     }
 }
 
-/// Every shared object below a directory. Those that somebody maps stay.
+/// Every file below a directory. What somebody maps stays.
 fn drop_from_cache(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let kind = entry.file_type()?;
         if kind.is_dir() {
             drop_from_cache(&entry.path())?;
-        } else if kind.is_file() && entry.path().to_string_lossy().contains(".so") {
+        } else if kind.is_file() {
             rustix::fs::fadvise(File::open(entry.path())?, 0, None, rustix::fs::Advice::DontNeed)?;
         }
     }

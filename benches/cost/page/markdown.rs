@@ -38,11 +38,6 @@ const MEMORY: &str = "
 shows. *Pages* are those that the processes map, each physical page once, whoever else maps it (`pagemap`), and the same
 untouched pages. Page cache that nobody maps is in neither: it is clean, and given back when memory is short. So are the
 pages of the original files once everybody maps copies of them.
-
-Before, the packages' objects and their copies in the warm store are dropped from the page cache, and come in from the
-disk again, as after a reboot. The page cache keeps a file in pieces of the size in which it was written, and larger
-pieces put more of a file into a process that touches it: which is why what *cold store* and *atomic replacement* have
-just written can take some MiB less or more.
 ";
 
 fn has(section: &Section, variant: Variant) -> bool {
@@ -145,6 +140,10 @@ pub fn summary(results: &Results) -> String {
         }
     }
     text.push('\n');
+    let told = ["processor", "kernel", "measured"];
+    let circumstances = results.circumstances.iter().filter(|(what, _)| told.contains(&what.as_str()));
+    let values: Vec<_> = circumstances.map(|(_, value)| value.as_str()).collect();
+    let _ = write!(text, "\n{}.\n", values.join(", "));
     text
 }
 

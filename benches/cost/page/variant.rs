@@ -19,6 +19,8 @@ pub enum Variant {
     Relocated,
     /// `SOPIN_MODE=full` with a store that has every copy already.
     Warm,
+    /// The same when the copies have been read from the disk again.
+    Reread,
     /// `SOPIN_MODE=full` with an empty store.
     Cold,
     /// `SOPIN_MODE=full` without a store.
@@ -31,13 +33,14 @@ pub enum Variant {
 
 impl Variant {
     /// Every variant.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Native,
         Self::Empty,
         Self::Floor,
         Self::Off,
         Self::Relocated,
         Self::Warm,
+        Self::Reread,
         Self::Cold,
         Self::Memfd,
         Self::Anonymous,
@@ -53,6 +56,7 @@ impl Variant {
             Self::Off => "sopin, `off`",
             Self::Relocated => "sopin, `relocated`",
             Self::Warm => "**sopin, warm store**",
+            Self::Reread => "sopin, warm store, after a reboot",
             Self::Cold => "sopin, cold store",
             Self::Memfd => "sopin, memfd",
             Self::Anonymous => "anonymous copies",
@@ -78,6 +82,11 @@ impl Variant {
             Self::Relocated => "`SOPIN_MODE=relocated`: writable and relocated memory only, which saves idle processes",
             Self::Warm => {
                 "the default, `SOPIN_MODE=full`, when the store has a copy of every object: every start but the first"
+            }
+            Self::Reread => {
+                "the same when the copies were dropped from the page cache once and have come in from the disk again. The \
+                 page cache keeps a file in pieces as large as it was written in, and a larger piece is mapped as a \
+                 whole: faster, and more of it"
             }
             Self::Cold => {
                 "the same with a new, empty store each time (the objects' own pages are in the page cache): the first \
