@@ -104,7 +104,7 @@ fn importing(site: &Site, module: &str, rounds: usize, least: usize) -> Result<S
         about: "CPU is user and system time of the whole process; elapsed is from before its start to after the last \
             import; memory is that of the process then."
             .to_owned(),
-        rounds,
+        rounds: cpu.count(),
         columns,
     })
 }

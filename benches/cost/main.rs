@@ -4,9 +4,9 @@
 //!
 //! `cargo bench --bench cost` measures everything, and writes docs/benchmarks.json
 //! and what is made from it; `cargo bench --bench cost -- start imports` measures
-//! some of it and only prints; `-- --quick` prints one round of everything, to see
-//! that the benchmark works; `-- --render` makes the documents anew from
-//! docs/benchmarks.json.
+//! some of it and only prints. `--quick` prints one round of everything, to see that
+//! the benchmark works; `--thorough` takes four times as many rounds; `--render`
+//! makes the documents anew from docs/benchmarks.json.
 
 mod circumstances;
 mod gunicorn;
@@ -28,6 +28,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use page::{Results, Section};
+use rounds::Effort;
 use site::Site;
 
 /// Measures one kind of work.
@@ -73,8 +74,13 @@ fn measure_everything() -> Result<(), String> {
         let numbers = fs::read_to_string(checkout.join(page::RESULTS)).map_err(|error| error.to_string())?;
         return publish(checkout, &serde_json::from_str(&numbers).map_err(|error| error.to_string())?);
     }
-    let is_quick = env::args().any(|argument| argument == "--quick");
-    let site = Site::new(checkout, library, is_quick)?;
+    let has = |option: &str| env::args().any(|argument| argument == option);
+    let effort = match (has("--quick"), has("--thorough")) {
+        (true, _) => Effort::Quick,
+        (_, true) => Effort::Thorough,
+        _ => Effort::Usual,
+    };
+    let site = Site::new(checkout, library, effort)?;
     let (mut sections, mut failed) = (Vec::new(), Vec::new());
     for (name, measure) in ALL {
         if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
@@ -92,7 +98,7 @@ fn measure_everything() -> Result<(), String> {
         }
     }
     let results = Results { circumstances: circumstances::circumstances(&site), sections };
-    if wanted.is_empty() && !is_quick {
+    if wanted.is_empty() && effort != Effort::Quick {
         publish(checkout, &results)?;
     }
     // What was measured is worth having all the same.

@@ -6,6 +6,27 @@ use std::collections::BTreeMap;
 use crate::page::{Cell, Spread, Variant};
 use crate::site::Site;
 
+/// How many rounds there are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Effort {
+    /// One of everything, to see that the benchmark works.
+    Quick,
+    /// Enough for medians to hold still on a quiet machine.
+    Usual,
+    /// Four times as many: for differences of less than a hundredth.
+    Thorough,
+}
+
+impl Effort {
+    fn rounds(self, usual: usize) -> usize {
+        match self {
+            Self::Quick => 1,
+            Self::Usual => usual,
+            Self::Thorough => 4 * usual,
+        }
+    }
+}
+
 /// Measured numbers: by variant one for each round. The native ones come in the
 /// same order as the others.
 #[derive(Default)]
@@ -26,7 +47,7 @@ pub fn interleave<const N: usize>(
     mut measure: impl FnMut(Variant) -> Result<[f64; N], String>,
 ) -> Result<[Rounds; N], String> {
     let mut all = [const { Rounds { numbers: BTreeMap::new() } }; N];
-    let rounds = if site.is_quick { 1 } else { rounds };
+    let rounds = site.effort.rounds(rounds);
     for round in 0..=rounds {
         for position in 0..variants.len() {
             // Forwards and backwards, from another place each time: nobody always
@@ -46,6 +67,11 @@ pub fn interleave<const N: usize>(
 }
 
 impl Rounds {
+    /// How many numbers each variant has.
+    pub fn count(&self) -> usize {
+        self.numbers.values().map(Vec::len).max().unwrap_or_default()
+    }
+
     /// The cells of a column.
     pub fn cells(&self) -> BTreeMap<Variant, Cell> {
         let native = self.numbers.get(&Variant::Native).map(Vec::as_slice).unwrap_or_default();

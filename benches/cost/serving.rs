@@ -51,7 +51,7 @@ fn memory_of(site: &Site, application: Application, rounds: usize, title: &str) 
     let start = |variant, workers| Gunicorn::start(site, variant, application, Workers::Sync, workers);
     start(Variant::Reread, 1)?;
     site.drop_from_cache()?;
-    let mut columns = Vec::new();
+    let (mut columns, mut measured) = (Vec::new(), 0);
     for workers in [1, MANY] {
         let mut distinct_known = true;
         let [memory, pages, resident, shared] = interleave(site, &VARIANTS, rounds, |variant| {
@@ -68,6 +68,7 @@ fn memory_of(site: &Site, application: Application, rounds: usize, title: &str) 
                 memory.store_proportional,
             ])
         })?;
+        measured = memory.count();
         let name = |what: &str| format!("{workers} worker{}: {what}", if workers == 1 { "" } else { "s" });
         columns.push(Column::new(&name("memory"), "MiB", Compared::Ratio, memory.cells()));
         if distinct_known {
@@ -84,7 +85,7 @@ fn memory_of(site: &Site, application: Application, rounds: usize, title: &str) 
             has answered 20 requests. \"Of the store\" is what the processes map of the store's entries: the sum of Rss, \
             where each page counts once for each process, and the sum of Pss."
             .to_owned(),
-        rounds,
+        rounds: measured,
         columns,
     })
 }

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::page::Variant;
+use crate::rounds::Effort;
 use crate::run;
 
 /// How many tiny libraries there are to load.
@@ -23,8 +24,8 @@ pub struct Site {
     pub checkout: PathBuf,
     /// The `libsopin.so` that is measured.
     pub library: PathBuf,
-    /// One round of everything: to see that the benchmark works.
-    pub is_quick: bool,
+    /// How thoroughly everything is measured.
+    pub effort: Effort,
     directory: PathBuf,
     new_stores: Cell<usize>,
     /// Kept open: nobody else uses the directory meanwhile.
@@ -36,11 +37,11 @@ impl Site {
     ///
     /// # Errors
     /// The compiler's, or the file system's.
-    pub fn new(checkout: &Path, library: PathBuf, is_quick: bool) -> Result<Self, String> {
+    pub fn new(checkout: &Path, library: PathBuf, effort: Effort) -> Result<Self, String> {
         let directory = checkout.join("target/bench");
         let lock = lock(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
         let site =
-            Self { checkout: checkout.to_owned(), library, is_quick, directory, new_stores: Cell::new(0), _lock: lock };
+            Self { checkout: checkout.to_owned(), library, effort, directory, new_stores: Cell::new(0), _lock: lock };
         for stale in [site.warm_store(), site.reread_store(), site.stores().join("cold"), site.replaceable()] {
             remove(&stale)?;
         }

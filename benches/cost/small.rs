@@ -22,6 +22,7 @@ pub fn start(site: &Site) -> Result<Section, String> {
         let (wall, cpu) = run::start_and_end(&mut site.command(Path::new("/bin/true"), variant))?;
         Ok([1e6 * wall.as_secs_f64(), 1e6 * cpu.as_secs_f64()])
     })?;
+    let rounds = wall.count();
     let wall = Column::new("elapsed", "µs", Compared::Ratio, wall.cells())
         .target(Variant::Warm, Compared::Ratio, 1.25)
         .in_summary("running `/bin/true`");
@@ -29,7 +30,7 @@ pub fn start(site: &Site) -> Result<Section, String> {
     Ok(Section {
         title: "Starting a tiny program".to_owned(),
         about: about.to_owned(),
-        rounds: START_ROUNDS,
+        rounds,
         columns: vec![wall, Column::new("CPU of the program", "µs", Compared::Ratio, cpu.cells())],
     })
 }
@@ -48,7 +49,7 @@ pub fn calls(site: &Site) -> Result<Section, String> {
     Ok(Section {
         title: "Calling a pinned library".to_owned(),
         about: "One call of a function of another object through the PLT.".to_owned(),
-        rounds: CALL_ROUNDS,
+        rounds: took.count(),
         columns: vec![Column::new("elapsed", "ns", Compared::Ratio, took.cells())],
     })
 }
@@ -75,6 +76,7 @@ pub fn libraries(site: &Site) -> Result<Section, String> {
     let column =
         |loaded: &str, took: &Rounds| Column::new(&format!("{loaded} loaded"), "µs", Compared::Ratio, took.cells());
     let [few, thousand, two_thousand, many] = &took;
+    let rounds = few.count();
     let few = column("100", few).target(Variant::Warm, Compared::Ratio, 1.9).in_summary("one `dlopen`, 100 loaded");
     let ratio_of_few = few.cells.get(&Variant::Warm).map_or(0.0, |cell| cell.ratio.median);
     let columns = vec![
@@ -90,7 +92,7 @@ pub fn libraries(site: &Site) -> Result<Section, String> {
              {LIBRARIES} of them; the median of the hundred around each number of libraries loaded. At 2,000 the target is the \
              ratio at 100."
         ),
-        rounds: LIBRARY_ROUNDS,
+        rounds,
         columns,
     })
 }

@@ -33,7 +33,7 @@ pub fn status(site: &Site) -> Result<Section, String> {
             "`sopin status --all` as root, besides {PROCESSES} processes of a shell that waits, which run without sopin or with \
              it. CPU is user and system time of the command."
         ),
-        rounds: ROUNDS,
+        rounds: cpu.count(),
         columns: vec![
             Column::new("CPU", "ms", Compared::No, cpu.cells()).target(Variant::Native, Compared::No, 1000.0).target(
                 Variant::Warm,

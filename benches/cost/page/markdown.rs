@@ -10,7 +10,8 @@ pub fn page(results: &Results) -> String {
         "# What sopin costs\n\n\
          <!-- Made by `make bench` from benchmarks.json; do not edit. -->\n\n\
          Every number is the median of interleaved rounds, in brackets the quartiles. A ratio or difference is that of two\n\
-         neighbouring runs, native and not, and its own median: whatever else the machine did hit both.\n\n\
+         neighbouring runs, native and not, and its own median: whatever else the machine did hit both. `make bench` measures \
+         all of it anew; `cargo bench --bench cost -- start imports` some.\n\n\
          ![Cost against native](benchmarks.svg)\n\n",
     );
     for (what, value) in &results.circumstances {
@@ -46,7 +47,8 @@ fn has(section: &Section, variant: Variant) -> bool {
 
 /// One section with its table and what became of its targets.
 pub fn table(section: &Section) -> String {
-    let mut text = format!("## {}\n\n{} {} rounds.\n\n| |", section.title, section.about, section.rounds);
+    let rounds = if section.rounds == 1 { "One round.".to_owned() } else { format!("{} rounds.", section.rounds) };
+    let mut text = format!("## {}\n\n{} {}\n\n| |", section.title, section.about, rounds);
     for Column { what, unit, compared, .. } in &section.columns {
         let unit = if unit.is_empty() { String::new() } else { format!(", {unit}") };
         let _ = write!(text, " {what}{unit} |");
