@@ -74,9 +74,9 @@ impl Variant {
             }
             Self::Floor => {
                 "a library that does nothing but the system calls and copies the work needs, without finding anything \
-                 out or checking it: per object one `open`, `fstat` and `close`; per read-only range one `mmap` of a \
-                 file; per writable or relocated range `mmap`, `process_vm_readv`, `mprotect` where it is read-only, and \
-                 `mremap`"
+                 out or checking it: per object one `open`, `fstat` and `close`; per read-only segment one `mmap` of a \
+                 file; per writable segment one `mmap`, `process_vm_readv` and `mremap`, and one `mprotect` of what is \
+                 read-only after relocation"
             }
             Self::Off => "`SOPIN_MODE=off`: loaded, and nothing pinned",
             Self::Relocated => "`SOPIN_MODE=relocated`: writable and relocated memory only, which saves idle processes",

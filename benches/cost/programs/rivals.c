@@ -11,8 +11,9 @@
  * floor      the bare system calls and copies that the work needs, with nothing
  *            found out or checked: for each object one open, fstat and close, one
  *            mmap for each read-only range (of the same file, where a store would
- *            have another), and for each writable or relocated range what moves a
- *            copy over it. Nobody who keeps text shared can be cheaper.
+ *            have another), and for each writable segment one mmap,
+ *            process_vm_readv, mremap, and mprotect of its relocated part. Nobody
+ *            who keeps text shared can be cheaper.
  *
  * Each does its work when the library does: at the first call of __gmon_start__
  * for all objects, at each later one for the object that calls.
@@ -42,13 +43,14 @@ struct object {
     const char *path;
 };
 
-/* A part of a segment that has one protection. */
+/* What of a loadable segment comes from the file. */
 struct range {
     uintptr_t start;
     uintptr_t end;
     int protection;
     off_t offset;
-    int is_written;
+    /* Up to here it is read-only since it was relocated; `start` if nothing is. */
+    uintptr_t relro_end;
 };
 
 static enum rival rival;
@@ -79,14 +81,15 @@ static void move_copy_over(const struct range *range, const char *path) {
     struct iovec from = {(void *)range->start, len};
     if (process_vm_readv(getpid(), &to, 1, &from, 1, 0) != (ssize_t)len)
         give_up("process_vm_readv", path);
-    if (range->protection != (PROT_READ | PROT_WRITE) && mprotect(copy, len, range->protection) != 0)
+    if (!(range->protection & PROT_WRITE) && mprotect(copy, len, range->protection) != 0)
         give_up("mprotect", path);
     if (mremap(copy, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)range->start) == MAP_FAILED)
         give_up("mremap", path);
+    if (range->relro_end > range->start && mprotect((void *)range->start, range->relro_end - range->start, PROT_READ) != 0)
+        give_up("mprotect", path);
 }
 
-/* Calls `act` for each range of a loadable segment: of a writable one the part
- * that is read-only after relocation, and the rest that comes from the file. */
+/* Calls `act` for each loadable segment. */
 static void for_each_range(const struct object *object, void (*act)(const struct range *, void *), void *context) {
     uintptr_t relro_start = 0;
     uintptr_t relro_end = 0;
@@ -106,18 +109,11 @@ static void for_each_range(const struct object *object, void (*act)(const struct
             .end = pages_until(object->base + header->p_vaddr + header->p_filesz),
             .protection = PROT_READ | (header->p_flags & PF_W ? PROT_WRITE : 0) | (header->p_flags & PF_X ? PROT_EXEC : 0),
             .offset = (off_t)page_of(header->p_offset),
-            .is_written = (header->p_flags & PF_W) != 0,
         };
-        if (range.is_written && relro_start == range.start && relro_end > relro_start && relro_end <= range.end) {
-            struct range relro = range;
-            relro.end = relro_end;
-            relro.protection &= ~PROT_WRITE;
-            act(&relro, context);
-            range.offset += (off_t)(relro_end - relro_start);
-            range.start = relro_end;
-        }
-        if (range.start < range.end)
-            act(&range, context);
+        range.relro_end = range.start;
+        if (range.start == relro_start && relro_end > relro_start)
+            range.relro_end = relro_end < range.end ? relro_end : range.end;
+        act(&range, context);
     }
 }
 
@@ -130,7 +126,7 @@ struct file {
 
 static void share_or_copy_range(const struct range *range, void *context) {
     const struct file *file = context;
-    if (range->is_written) {
+    if (range->protection & PROT_WRITE) {
         move_copy_over(range, file->path);
         return;
     }
