@@ -92,12 +92,12 @@ fn importing(site: &Site, module: &str, rounds: usize, least: usize) -> Result<S
         ])
     })?;
     let mut columns = vec![
-        Column::new("CPU", "ms", Compared::Ratio, cpu.cells()),
-        Column::new("elapsed", "ms", Compared::Extra, elapsed.cells()),
-        Column::new("memory", "MiB", Compared::Extra, memory.cells()),
+        Column::new("CPU", "ms", &[Compared::Ratio, Compared::Extra], cpu.cells()),
+        Column::new("elapsed", "ms", &[Compared::Extra], elapsed.cells()),
+        Column::new("memory", "MiB", &[Compared::Extra], memory.cells()),
     ];
     if distinct_known {
-        columns.push(Column::new("pages", "MiB", Compared::Extra, pages.cells()));
+        columns.push(Column::new("pages", "MiB", &[Compared::Extra], pages.cells()));
     }
     Ok(Section {
         title: format!("{objects} objects"),
@@ -127,7 +127,7 @@ fn time_per_object(site: &Site) -> Result<Column, String> {
         took.sort_by(f64::total_cmp);
         Ok([quantile_of_sorted(&took, 0.5)])
     })?;
-    Ok(Column::new("in sopin, median object", "µs", Compared::No, median.cells()))
+    Ok(Column::new("in sopin, median object", "µs", &[], median.cells()))
 }
 
 /// `31` of `libsopin: PATH: full, 24576 bytes, 31 us`.

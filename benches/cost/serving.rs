@@ -70,13 +70,13 @@ fn memory_of(site: &Site, application: Application, rounds: usize, title: &str) 
         })?;
         measured = memory.count();
         let name = |what: &str| format!("{workers} worker{}: {what}", if workers == 1 { "" } else { "s" });
-        columns.push(Column::new(&name("memory"), "MiB", Compared::Ratio, memory.cells()));
+        columns.push(Column::new(&name("memory"), "MiB", &[Compared::Ratio], memory.cells()));
         if distinct_known {
-            columns.push(Column::new(&name("pages"), "MiB", Compared::Ratio, pages.cells()));
+            columns.push(Column::new(&name("pages"), "MiB", &[Compared::Ratio], pages.cells()));
         }
         if workers == MANY {
-            columns.push(Column::new("of the store, each for itself", "MiB", Compared::No, resident.cells()));
-            columns.push(Column::new("of the store, really", "MiB", Compared::No, shared.cells()));
+            columns.push(Column::new("of the store, each for itself", "MiB", &[], resident.cells()));
+            columns.push(Column::new("of the store, really", "MiB", &[], shared.cells()));
         }
     }
     Ok(Section {

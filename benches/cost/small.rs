@@ -23,7 +23,7 @@ pub fn start(site: &Site) -> Result<Section, String> {
         Ok([1e6 * wall.as_secs_f64(), 1e6 * cpu.as_secs_f64()])
     })?;
     let rounds = wall.count();
-    let wall = Column::new("elapsed", "µs", Compared::Ratio, wall.cells())
+    let wall = Column::new("elapsed", "µs", &[Compared::Ratio], wall.cells())
         .target(Variant::Warm, Compared::Ratio, 1.25)
         .in_summary("running `/bin/true`");
     let about = "`/bin/true`, from before `posix_spawn` to after `wait4`. Three objects and sopin's own are pinned.";
@@ -31,7 +31,7 @@ pub fn start(site: &Site) -> Result<Section, String> {
         title: "Starting a tiny program".to_owned(),
         about: about.to_owned(),
         rounds,
-        columns: vec![wall, Column::new("CPU of the program", "µs", Compared::Ratio, cpu.cells())],
+        columns: vec![wall, Column::new("CPU of the program", "µs", &[Compared::Ratio], cpu.cells())],
     })
 }
 
@@ -50,7 +50,7 @@ pub fn calls(site: &Site) -> Result<Section, String> {
         title: "Calling a pinned library".to_owned(),
         about: "One call of a function of another object through the PLT.".to_owned(),
         rounds: took.count(),
-        columns: vec![Column::new("elapsed", "ns", Compared::Ratio, took.cells())],
+        columns: vec![Column::new("elapsed", "ns", &[Compared::Ratio], took.cells())],
     })
 }
 
@@ -74,7 +74,7 @@ pub fn libraries(site: &Site) -> Result<Section, String> {
         }))
     })?;
     let column =
-        |loaded: &str, took: &Rounds| Column::new(&format!("{loaded} loaded"), "µs", Compared::Ratio, took.cells());
+        |loaded: &str, took: &Rounds| Column::new(&format!("{loaded} loaded"), "µs", &[Compared::Ratio], took.cells());
     let [few, thousand, two_thousand, many] = &took;
     let rounds = few.count();
     let few = column("100", few).target(Variant::Warm, Compared::Ratio, 1.9).in_summary("one `dlopen`, 100 loaded");

@@ -34,13 +34,11 @@ pub fn status(site: &Site) -> Result<Section, String> {
              it. CPU is user and system time of the command."
         ),
         rounds: cpu.count(),
-        columns: vec![
-            Column::new("CPU", "ms", Compared::No, cpu.cells()).target(Variant::Native, Compared::No, 1000.0).target(
-                Variant::Warm,
-                Compared::No,
-                1000.0,
-            ),
-        ],
+        columns: vec![Column::new("CPU", "ms", &[], cpu.cells()).target(Variant::Native, Compared::No, 1000.0).target(
+            Variant::Warm,
+            Compared::No,
+            1000.0,
+        )],
     })
 }
 

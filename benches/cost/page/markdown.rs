@@ -52,24 +52,26 @@ pub fn table(section: &Section) -> String {
     for Column { what, unit, compared, .. } in &section.columns {
         let unit = if unit.is_empty() { String::new() } else { format!(", {unit}") };
         let _ = write!(text, " {what}{unit} |");
-        match compared {
-            Compared::No => {}
-            Compared::Ratio => text.push_str(" to native |"),
-            Compared::Extra => text.push_str(" more than native |"),
+        for compared in compared {
+            text.push_str(match compared {
+                Compared::No => " |",
+                Compared::Ratio => " to native |",
+                Compared::Extra => " more than native |",
+            });
         }
     }
     text.push_str("\n|---|");
     for column in &section.columns {
-        text.push_str(if column.compared == Compared::No { "---:|" } else { "---:|---:|" });
+        text.push_str(&"---:|".repeat(1 + column.compared.len()));
     }
     for variant in Variant::ALL.into_iter().filter(|variant| has(section, *variant)) {
         let _ = write!(text, "\n| {} |", variant.name());
         for column in &section.columns {
             let cell = column.cells.get(&variant);
             let _ = write!(text, " {} |", cell.map(|cell| spread(cell.value, Compared::No)).unwrap_or_default());
-            if column.compared != Compared::No {
+            for compared in &column.compared {
                 let cell = cell.filter(|_| variant != Variant::Native);
-                let _ = write!(text, " {} |", cell.map(|cell| comparison(column.compared, cell)).unwrap_or_default());
+                let _ = write!(text, " {} |", cell.map(|cell| comparison(*compared, cell)).unwrap_or_default());
             }
         }
     }
@@ -129,11 +131,12 @@ pub fn summary(results: &Results) -> String {
     let _ = write!(text, "\n|---|---:|{}", "---:|".repeat(SUMMARISED.len()));
     for column in results.sections.iter().flat_map(|section| &section.columns) {
         let Some(name) = &column.summary else { continue };
+        let compared = column.compared.first().copied().unwrap_or(Compared::No);
         let native =
             column.cells.get(&Variant::Native).map(|cell| format!("{} {}", number(cell.value.median), column.unit));
         let _ = write!(text, "\n| {name} | {} |", native.unwrap_or_default());
         for variant in SUMMARISED {
-            let shown = column.cells.get(&variant).map(|cell| match column.compared {
+            let shown = column.cells.get(&variant).map(|cell| match compared {
                 Compared::No => format!("{} {}", number(cell.value.median), column.unit),
                 Compared::Ratio => ratio(cell.ratio.median),
                 Compared::Extra => format!("{:+.0} {}", cell.extra.median, column.unit),

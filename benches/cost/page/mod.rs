@@ -67,8 +67,9 @@ pub struct Column {
     pub what: String,
     /// Of the value: ms, MiB...
     pub unit: String,
-    /// How the variants are compared with the native run.
-    pub compared: Compared,
+    /// How the variants are compared with the native run; in README, as the first
+    /// says.
+    pub compared: Vec<Compared>,
     /// The numbers.
     pub cells: BTreeMap<Variant, Cell>,
     /// What is to be reached.
@@ -77,11 +78,12 @@ pub struct Column {
     pub summary: Option<String>,
 }
 
-/// How a number is compared with that of the native run in the same round.
+/// What is looked at: a number, or how it compares with that of the native run in
+/// the same round.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Compared {
-    /// It is not.
+    /// The number itself.
     No,
     /// Divided by it.
     Ratio,
@@ -124,8 +126,15 @@ pub struct Target {
 
 impl Column {
     /// A column without targets.
-    pub fn new(what: &str, unit: &str, compared: Compared, cells: BTreeMap<Variant, Cell>) -> Self {
-        Self { what: what.to_owned(), unit: unit.to_owned(), compared, cells, targets: Vec::new(), summary: None }
+    pub fn new(what: &str, unit: &str, compared: &[Compared], cells: BTreeMap<Variant, Cell>) -> Self {
+        Self {
+            what: what.to_owned(),
+            unit: unit.to_owned(),
+            compared: compared.to_vec(),
+            cells,
+            targets: Vec::new(),
+            summary: None,
+        }
     }
 
     /// Gives it a target.
