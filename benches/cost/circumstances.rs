@@ -14,10 +14,7 @@ pub fn circumstances(site: &Site) -> Vec<(String, String)> {
         ("kernel", kernel()),
         ("C library", said("getconf", &["GNU_LIBC_VERSION"])),
         ("Python", python(site)),
-        (
-            "file system of objects and store",
-            said("stat", &["--file-system", "--format=%T", &site.stores().to_string_lossy()]),
-        ),
+        ("file system of objects and store", file_system(site)),
         ("sopin", Some(sopin(site))),
         ("measured", said("date", &["--utc", "+%Y-%m-%d"])),
     ];
@@ -43,6 +40,12 @@ fn kernel() -> Option<String> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
     let version = release.split(|character: char| character != '.' && !character.is_ascii_digit()).next()?;
     Some(format!("Linux {version}"))
+}
+
+fn file_system(site: &Site) -> Option<String> {
+    // A heading, and the type.
+    let table = said("df", &["--output=fstype", &site.checkout.to_string_lossy()])?;
+    table.lines().last().map(str::to_owned)
 }
 
 fn python(site: &Site) -> Option<String> {

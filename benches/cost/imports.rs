@@ -35,12 +35,12 @@ pub fn scientific(site: &Site) -> Result<Section, String> {
         match column.what.as_str() {
             "CPU" => {
                 column.add_target(Variant::Warm, Compared::Ratio, 1.012);
-                column.summary = Some("importing numpy, scipy, pandas, SQLAlchemy: CPU".to_owned());
+                column.summary = Some("scientific service, start: CPU".to_owned());
             }
             "elapsed" => column.add_target(Variant::Cold, Compared::Extra, 150.0),
             "memory" => {
                 column.add_target(Variant::Warm, Compared::Extra, 4.0);
-                column.summary = Some("the same: memory".to_owned());
+                column.summary = Some("scientific service, start: memory".to_owned());
             }
             _ => {}
         }
@@ -57,7 +57,7 @@ pub fn small(site: &Site) -> Result<Section, String> {
     let mut section = importing(site, "app", SMALL_ROUNDS, 15)?;
     section.title = format!("Importing a small Flask and SQLAlchemy service, {}", section.title);
     if let Some(cpu) = section.columns.first_mut() {
-        cpu.summary = Some("importing a small Flask service: CPU".to_owned());
+        cpu.summary = Some("Flask service, start: CPU".to_owned());
     }
     Ok(section)
 }

@@ -63,9 +63,10 @@ pub fn service(site: &Site) -> Result<Section, String> {
         rounds: throughput.count(),
         columns: vec![
             Column::new("requests per second", "", &[Compared::Ratio], throughput.cells()),
-            Column::new("CPU of a request", "ms", &[Compared::Ratio], cpu.cells()).in_summary("a request to it: CPU"),
+            Column::new("CPU of a request", "ms", &[Compared::Ratio], cpu.cells())
+                .in_summary("Flask service, a request: CPU"),
             Column::new("p50", "ms", &[Compared::Ratio], half.cells()),
-            Column::new("p99", "ms", &[Compared::Ratio], most.cells()).in_summary("the same: 99 % are answered within"),
+            Column::new("p99", "ms", &[Compared::Ratio], most.cells()).in_summary("Flask service, a request: p99"),
             Column::new("p99.9", "ms", &[Compared::Ratio], nearly_all.cells()),
         ],
     })

@@ -36,14 +36,14 @@ type Measure = fn(&Site) -> Result<Section, String>;
 
 /// Every kind of work, by the name that selects it.
 const ALL: [(&str, Measure); 9] = [
-    ("start", small::start),
-    ("calls", small::calls),
-    ("libraries", small::libraries),
     ("imports", imports::scientific),
     ("small-imports", imports::small),
     ("memory", serving::small),
     ("scientific-memory", serving::scientific),
     ("service", load::service),
+    ("libraries", small::libraries),
+    ("start", small::start),
+    ("calls", small::calls),
     ("status", status::status),
 ];
 
@@ -111,8 +111,7 @@ fn publish(checkout: &Path, results: &Results) -> Result<(), String> {
         let file = checkout.join(file);
         fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))
     };
-    let numbers = serde_json::to_string_pretty(results).map_err(|error| error.to_string())?;
-    write(page::RESULTS, format!("{numbers}\n"))?;
+    write(page::RESULTS, page::json(results).map_err(|error| error.to_string())?)?;
     for (file, text) in page::documents(checkout, results)? {
         write(file, text)?;
     }

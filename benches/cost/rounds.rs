@@ -77,7 +77,9 @@ impl Rounds {
         let native = self.numbers.get(&Variant::Native).map(Vec::as_slice).unwrap_or_default();
         let cell = |numbers: &[f64]| {
             let against_native = |compare: fn(f64, f64) -> f64| {
-                Spread::of(numbers.iter().zip(native).map(|(number, native)| compare(*number, *native)).collect())
+                // There are measures that natively do not exist.
+                let pairs = numbers.iter().zip(native).filter(|(_, native)| **native != 0.0);
+                Spread::of(pairs.map(|(number, native)| compare(*number, *native)).collect())
             };
             Cell {
                 value: Spread::of(numbers.to_vec()),

@@ -27,7 +27,7 @@ pub fn small(site: &Site) -> Result<Section, String> {
     let mut section = memory_of(site, SHOP, 2, title)?;
     if let Some(many) = section.columns.iter_mut().find(|column| column.what.starts_with("8 workers: memory")) {
         many.add_target(Variant::Warm, Compared::Ratio, 1.04);
-        many.summary = Some("a small Flask service, 8 gunicorn workers: memory".to_owned());
+        many.summary = Some("Flask service, 8 gunicorn workers: memory".to_owned());
     }
     Ok(section)
 }
@@ -41,7 +41,7 @@ pub fn scientific(site: &Site) -> Result<Section, String> {
     let mut section = memory_of(site, SCIENCE, 1, title)?;
     if let Some(many) = section.columns.iter_mut().find(|column| column.what.starts_with("8 workers: memory")) {
         many.add_target(Variant::Warm, Compared::Ratio, 1.04);
-        many.summary = Some("a service with the same packages, 8 gunicorn workers: memory".to_owned());
+        many.summary = Some("scientific service, 8 gunicorn workers: memory".to_owned());
     }
     Ok(section)
 }

@@ -77,13 +77,15 @@ pub fn libraries(site: &Site) -> Result<Section, String> {
         |loaded: &str, took: &Rounds| Column::new(&format!("{loaded} loaded"), "µs", &[Compared::Ratio], took.cells());
     let [few, thousand, two_thousand, many] = &took;
     let rounds = few.count();
-    let few = column("100", few).target(Variant::Warm, Compared::Ratio, 1.9).in_summary("one `dlopen`, 100 loaded");
+    let few = column("100", few)
+        .target(Variant::Warm, Compared::Ratio, 1.9)
+        .in_summary("`dlopen` of a tiny library, 100 loaded");
     let ratio_of_few = few.cells.get(&Variant::Warm).map_or(0.0, |cell| cell.ratio.median);
     let columns = vec![
         few,
         column("1,000", thousand),
         column("2,000", two_thousand).target(Variant::Warm, Compared::Ratio, ratio_of_few),
-        column("5,000", many).in_summary("one `dlopen`, 5,000 loaded"),
+        column("5,000", many).in_summary("`dlopen` of a tiny library, 5,000 loaded"),
     ];
     Ok(Section {
         title: "Loading one tiny library".to_owned(),

@@ -37,7 +37,7 @@ line { stroke: #d0d7de; }
 }
 ";
 const WIDTH: f64 = 900.0;
-const LEFT: f64 = 380.0;
+const LEFT: f64 = 330.0;
 const RIGHT: f64 = 870.0;
 const TOP: f64 = 70.0;
 const ROW: f64 = 40.0;
@@ -58,7 +58,7 @@ pub fn chart(results: &Results) -> String {
     document = document.add(legend()).add(axis.draw(bottom));
     let mut y = TOP + ROW / 2.0;
     for (name, column) in rows {
-        document = document.add(text(LEFT - 14.0, y + 4.0, "end", name));
+        document = document.add(text(LEFT - 14.0, y + 4.0, "end", name.replace('`', "")));
         for (place, (class, ratio)) in shown(column).enumerate() {
             // Side by side, so that equals do not hide each other.
             let y = y + 4.0 * (f64::from(u8::try_from(place).unwrap_or_default()) - 2.5);
@@ -86,7 +86,7 @@ impl Axis {
 
     fn draw(&self, bottom: f64) -> Group {
         let mut group = Group::new();
-        let ticks = [1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 64.0];
+        let ticks = [1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 20.0, 40.0, 80.0];
         for tick in ticks.into_iter().filter(|tick| *tick <= self.most) {
             let x = self.x(tick);
             let line = Line::new().set("x1", x).set("x2", x).set("y1", TOP - 4.0).set("y2", bottom);
@@ -100,11 +100,12 @@ impl Axis {
 
 fn legend() -> Group {
     let mut group = Group::new();
-    let mut x = 16.0;
+    let mut x = 40.0;
     for (_, class, name) in SHOWN {
         group = group.add(Circle::new().set("cx", x).set("cy", 26.0).set("r", 5).set("class", class));
         group = group.add(text(x + 10.0, 30.0, "start", name));
-        x += 150.0;
+        // Sans-serif text is about this wide.
+        x += name.chars().fold(36.0, |width, _| width + 6.4);
     }
     group
 }

@@ -10,8 +10,8 @@ pub fn page(results: &Results) -> String {
         "# What sopin costs\n\n\
          <!-- Made by `make bench` from benchmarks.json; do not edit. -->\n\n\
          Every number is the median of interleaved rounds, in brackets the quartiles. A ratio or difference is that of two\n\
-         neighbouring runs, native and not, and its own median: whatever else the machine did hit both. `make bench` measures \
-         all of it anew; `cargo bench --bench cost -- start imports` some.\n\n\
+         neighbouring runs, native and not, and its own median: whatever else the machine did hit both. `make bench`\n\
+         measures all of it anew, in about ten minutes on a quiet machine; `cargo bench --bench cost -- start imports` some.\n\n\
          ![Cost against native](benchmarks.svg)\n\n",
     );
     for (what, value) in &results.circumstances {
@@ -139,7 +139,8 @@ pub fn summary(results: &Results) -> String {
             let shown = column.cells.get(&variant).map(|cell| match compared {
                 Compared::No => format!("{} {}", number(cell.value.median), column.unit),
                 Compared::Ratio => ratio(cell.ratio.median),
-                Compared::Extra => format!("{:+.0} {}", cell.extra.median, column.unit),
+                // Zero without a minus.
+                Compared::Extra => format!("{:+.0} {}", cell.extra.median.round() + 0.0, column.unit),
             });
             let _ = write!(text, " {} |", shown.unwrap_or_default());
         }

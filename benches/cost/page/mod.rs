@@ -21,6 +21,16 @@ pub const RESULTS: &str = "docs/benchmarks.json";
 const BEGIN: &str = "<!-- make bench writes from here -->\n";
 const END: &str = "<!-- to here -->\n";
 
+/// The numbers as they are kept: a line for each section.
+///
+/// # Errors
+/// When they cannot be written as JSON.
+pub fn json(results: &Results) -> Result<String, serde_json::Error> {
+    let sections: Result<Vec<_>, _> = results.sections.iter().map(serde_json::to_string).collect();
+    let circumstances = serde_json::to_string(&results.circumstances)?;
+    Ok(format!("{{\"circumstances\":{circumstances},\"sections\":[\n{}\n]}}\n", sections?.join(",\n")))
+}
+
 /// Every document that is made from the numbers: its path in the checkout and its
 /// text.
 ///
@@ -103,7 +113,7 @@ pub struct Cell {
 }
 
 /// Median and quartiles.
-#[derive(Clone, Copy, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     /// A quarter is less.
     pub low: f64,
@@ -172,12 +182,14 @@ impl Spread {
     /// Of these numbers.
     pub fn of(mut numbers: Vec<f64>) -> Self {
         numbers.sort_by(f64::total_cmp);
-        Self {
-            low: quantile_of_sorted(&numbers, 0.25),
-            median: quantile_of_sorted(&numbers, 0.5),
-            high: quantile_of_sorted(&numbers, 0.75),
-        }
+        let quantile = |part| round(quantile_of_sorted(&numbers, part));
+        Self { low: quantile(0.25), median: quantile(0.5), high: quantile(0.75) }
     }
+}
+
+/// Ten-thousandths are more than any measurement here can tell.
+fn round(number: f64) -> f64 {
+    (number * 1e4).round() / 1e4
 }
 
 /// The value below which this part of the numbers lies, between two of them by
