@@ -1,0 +1,8 @@
+# CPython's tests of ctypes, threads and sqlite3, a result for each of them.
+# needs: python3
+# pinned: /_ctypes\.
+# pinned: /_ctypes_test\.
+# pinned: /_sqlite3\.
+# results: 200
+# quick
+python3 "$SOURCES/run_cpython_tests.py" test.test_ctypes test.test_sqlite3 test.test_hashlib

@@ -1,0 +1,38 @@
+//! Lines that differ, and those that are expected to.
+
+/// A line that the program prints with the library and not without, or the other
+/// way round.
+pub struct Expected {
+    program: &'static str,
+    mode: &'static str,
+    /// `+` or `-`, and the line.
+    line: &'static str,
+    #[allow(dead_code, reason = "for people: every difference has one")]
+    reason: &'static str,
+}
+
+/// The differences that are known. Each must be there.
+pub const EXPECTED: &[Expected] = &[];
+
+/// The differences between two runs that are not expected, and the expected ones
+/// that are not there.
+pub fn unexpected(program: &str, mode: &str, without: &[String], with: &[String]) -> Vec<String> {
+    let missing = without.iter().filter(|line| !with.contains(line)).map(|line| format!("-{line}"));
+    let new = with.iter().filter(|line| !without.contains(line)).map(|line| format!("+{line}"));
+    let mut found: Vec<String> = missing.chain(new).collect();
+    if found.is_empty() && without != with {
+        found.push("+the same lines in another order".to_owned());
+    }
+    let known = EXPECTED.iter().filter(|known| known.program == program && known.mode == mode);
+    let (mut complaints, mut expected) = (Vec::new(), Vec::new());
+    for known in known {
+        if found.iter().any(|line| line == known.line) {
+            expected.push(known.line);
+        } else {
+            complaints.push(format!("{mode}: expected to differ, and does not: {}", known.line));
+        }
+    }
+    complaints
+        .extend(found.iter().filter(|line| !expected.contains(&line.as_str())).map(|line| format!("{mode}: {line}")));
+    complaints
+}

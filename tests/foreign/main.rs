@@ -1,0 +1,66 @@
+//! Programs that this project did not write, run as they are and with the
+//! library, in both modes: what they print must be the same, line by line.
+//!
+//! Every `*.sh` beside this file runs one of them and prints one line a result,
+//! without what differs from run to run anyway. Its first lines say what it needs
+//! (`expectations.rs` has the reference). `make test` tries those that are quick
+//! and installed; `make foreign` installs what is missing and tries all.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod differences;
+mod program;
+
+use std::env;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use libtest_mimic::{Completion, Failed, Trial};
+
+use common::{library, suite};
+use differences::unexpected;
+use program::{MODES, Program};
+
+/// Set: those that take long as well; the value is not read.
+const EVERYTHING: &str = "SOPIN_EVERY_PROGRAM";
+
+fn main() -> ExitCode {
+    suite::run("foreign", trials, || {})
+}
+
+fn trials(directory: &Path) -> Result<Vec<Trial>, String> {
+    let library = library::path()?;
+    let mut trials = Vec::new();
+    for program in program::all()? {
+        let (directory, library) = (directory.join(&program.name), library.clone());
+        let program = Arc::new(program);
+        let name = program.name.clone();
+        trials.push(Trial::ignorable_test(name, move || judge(&program, &directory, &library)));
+    }
+    Ok(trials)
+}
+
+fn judge(program: &Program, directory: &Path, library: &Path) -> Result<Completion, Failed> {
+    if !program.is_quick && env::var_os(EVERYTHING).is_none() {
+        return Ok(Completion::ignored_with("make foreign runs it"));
+    }
+    if let Some(missing) = program.missing() {
+        return Ok(Completion::ignored_with(missing));
+    }
+    let without = program.run(directory, None)?;
+    if without.lines.len() < program.least {
+        let said = without.lines.join("\n");
+        return Err(
+            format!("only {} results without the library:\n{said}\n{}", without.lines.len(), without.errors).into()
+        );
+    }
+    let mut complaints = Vec::new();
+    for mode in MODES {
+        let with = program.run(directory, Some((library, mode)))?;
+        complaints.extend(with.complaints(program, mode));
+        complaints.extend(unexpected(&program.name, mode, &without.lines, &with.lines));
+    }
+    if complaints.is_empty() { Ok(Completion::Completed) } else { Err(complaints.join("\n").into()) }
+}

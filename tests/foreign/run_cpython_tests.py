@@ -1,0 +1,54 @@
+"""Runs tests of the standard library's own suite: `NAME: RESULT`, one a line, in
+the order of the names."""
+
+import sys
+import unittest
+
+
+class Results(unittest.TestResult):
+    """Keeps a word for each test."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words: dict[str, str] = {}
+
+    def addSuccess(self, test: unittest.TestCase) -> None:
+        self.words[test.id()] = "ok"
+
+    def addFailure(self, test: unittest.TestCase, err: object) -> None:
+        self.words[test.id()] = f"failed: {err[0].__name__}"
+
+    def addError(self, test: unittest.TestCase, err: object) -> None:
+        self.words[test.id()] = f"error: {err[0].__name__}"
+
+    def addSkip(self, test: unittest.TestCase, reason: str) -> None:
+        self.words[test.id()] = "skipped"
+
+    def addExpectedFailure(self, test: unittest.TestCase, err: object) -> None:
+        self.words[test.id()] = "expected failure"
+
+    def addUnexpectedSuccess(self, test: unittest.TestCase) -> None:
+        self.words[test.id()] = "unexpected success"
+
+    def addSubTest(self, test: unittest.TestCase, subtest: unittest.TestCase, err: object) -> None:
+        if err is not None:
+            self.words[subtest.id()] = f"failed: {err[0].__name__}"
+
+
+def main() -> None:
+    """Loads, runs, prints."""
+    try:
+        import test.support
+    except ImportError:
+        sys.exit("no tests of the standard library are installed")
+    test.support.use_resources = []
+    results = Results()
+    for name in sys.argv[1:]:
+        unittest.defaultTestLoader.loadTestsFromName(name).run(results)
+    sys.stdout.flush()
+    for name, word in sorted(results.words.items()):
+        sys.__stdout__.write(f"{name}: {word}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,30 @@
+# A host built with AddressSanitizer and one with UndefinedBehaviorSanitizer.
+# packages: gcc
+# needs: cc
+# results: 3
+# quick
+cat >host.c <<'C'
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+int main(int argc, char **argv) {
+    void *math = dlopen("libm.so.6", RTLD_NOW);
+    double (*cosine)(double) = (double (*)(double))dlsym(math, "cos");
+    char *text = strdup("sopin");
+    printf("cos: %.3f\n", cosine(1));
+    fflush(stdout);
+    if (argc > 1)
+        text[atoi(argv[1])] = 1;
+    free(text);
+    dlclose(math);
+    return 0;
+}
+C
+cc -g -fsanitize=address -o asan host.c -ldl
+cc -g -fsanitize=undefined -o ubsan host.c -ldl
+# With any preloaded library AddressSanitizer asks for this.
+export ASAN_OPTIONS=verify_asan_link_order=0:detect_leaks=0
+./asan
+./ubsan
+./asan 9 2>errors || echo "an overflow is found: $(grep -o 'heap-buffer-overflow' errors | head -n 1)"
