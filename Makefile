@@ -23,7 +23,7 @@ DOCUMENTS := LICENSE README.md CHANGELOG.md
 PAGES1 := $(notdir $(wildcard man/*.1))
 PAGES7 := $(notdir $(wildcard man/*.7))
 
-.PHONY: build demo test bench soak faults rewriters miri lint man header clean help environments
+.PHONY: build demo test bench soak faults foreign rewriters miri lint man header clean help environments
 .PHONY: install install-library install-command uninstall uninstall-library uninstall-command
 
 build: ## build target/release/libsopin.so and target/release/sopin (the default)
@@ -45,6 +45,10 @@ soak: build ## gunicorn for MINUTES (10) under a rewriter: what fails, dies or g
 faults: build ## every system call of the library fails with every error, everywhere; makes docs/faults.md anew
 	SOPIN_EVERY_FAULT=1 $(CARGO) test --test faults
 	cp target/faults-summary.md docs/faults.md
+
+foreign: build ## programs of others, without and with the library; installs them where it can
+	scripts/foreign-programs
+	SOPIN_EVERY_PROGRAM=1 $(CARGO) test --test foreign
 
 rewriters: build environments ## try everything that rewrites shared objects; makes docs/rewriters.md anew
 	SOPIN_NEW_TABLE=1 $(CARGO) test --test rewriters

@@ -15,6 +15,6 @@ int main(void) {
 C
 cc -g -O0 -o host host.c -ldl
 gdb -nx -batch -ex 'set startup-with-shell off' -ex 'break inner' -ex run -ex bt -ex 'info symbol cos' -ex finish \
-    -ex continue ./host 2>&1 | grep -E '^#|outer:|exited|Value returned' | sed 's/0x[0-9a-f]*/ADDRESS/g'
+    -ex continue ./host 2>&1 | grep -E '^#|outer:|exited|Value returned' | sed 's/0x[0-9a-f]*/ADDRESS/g; s/process [0-9]*/process/'
 strace -f -o trace ./host
 grep -c 'exited with 0' trace

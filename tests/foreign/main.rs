@@ -3,7 +3,7 @@
 //!
 //! Every `*.sh` beside this file runs one of them and prints one line a result,
 //! without what differs from run to run anyway. Its first lines say what it needs
-//! (`expectations.rs` has the reference). `make test` tries those that are quick
+//! (`program.rs` has the reference). `make test` tries those that are quick
 //! and installed; `make foreign` installs what is missing and tries all.
 
 #[path = "../common/mod.rs"]
@@ -39,7 +39,19 @@ fn trials(directory: &Path) -> Result<Vec<Trial>, String> {
         let name = program.name.clone();
         trials.push(Trial::ignorable_test(name, move || judge(&program, &directory, &library)));
     }
+    trials.push(Trial::test("control_differences", differences_are_seen));
     Ok(trials)
+}
+
+fn differences_are_seen() -> Result<(), Failed> {
+    let lines = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    for (with, complaints) in [("a b", 0), ("a c", 2), ("b a", 1), ("a", 1), ("a b b", 1)] {
+        let found = unexpected("control", "full", &lines("a b"), &lines(with));
+        if found.len() != complaints {
+            return Err(format!("{with:?}: {found:?}").into());
+        }
+    }
+    Ok(())
 }
 
 fn judge(program: &Program, directory: &Path, library: &Path) -> Result<Completion, Failed> {
