@@ -1,6 +1,6 @@
 # CPython's tests of ctypes, threads and sqlite3, a result for each of them.
 # needs: python3
-# needs-module: test.test_ctypes
+# needs-success: python3 -c 'import test.test_ctypes'
 # pinned: /_ctypes\.
 # pinned: /_ctypes_test\.
 # pinned: /_sqlite3\.

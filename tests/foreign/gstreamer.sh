@@ -1,6 +1,7 @@
 # GStreamer, whose registry is filled by loading every plug-in in a child.
 # packages: gstreamer1.0-tools gstreamer1.0-plugins-base
 # needs: gst-inspect-1.0 gst-launch-1.0
+# needs-success: gst-inspect-1.0 videotestsrc && gst-inspect-1.0 audioresample
 # pinned: /libgst[a-z]*\.so
 # results: 20
 export GST_REGISTRY=$WORK/registry.bin

@@ -1,6 +1,7 @@
 # Perl with the compiled extensions that come with it.
 # packages: perl
 # needs: perl
+# needs-success: perl -MCompress::Zlib -Mthreads -MDigest::SHA -MUnicode::Normalize -e 1
 # pinned: /POSIX\.so
 # pinned: /Storable\.so
 # results: 10

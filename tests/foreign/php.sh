@@ -1,6 +1,7 @@
 # PHP with extensions loaded at startup.
 # packages: php-cli php-sqlite3 php-mbstring php-xml
 # needs: php
+# needs-success: php -m | grep -q mbstring && php -m | grep -q pdo_sqlite && php -m | grep -q SimpleXML
 # pinned: /mbstring\.so
 # pinned: /pdo_sqlite\.so
 # results: 8

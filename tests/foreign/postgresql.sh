@@ -1,6 +1,7 @@
 # PostgreSQL: a cluster made, a server with contributed modules, pgbench.
 # packages: postgresql postgresql-contrib
 # needs: initdb pg_ctl psql pgbench
+# needs-success: [ "$(id -u)" != 0 ] || { id postgres && ls /usr/share/postgresql/*/extension/pg_trgm.control; }
 # pinned: /pg_trgm\.so
 # pinned: /plpgsql\.so
 # results: 20

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `# packages: NAME…` | Debian packages that have it, for `make foreign` |
 //! | `# needs: NAME…` | programs on the PATH, or files, without which it is skipped |
-//! | `# needs-module: NAME` | a module of `python3`, without which it is skipped |
+//! | `# needs-success: COMMAND` | a shell command that must succeed, or it is skipped |
 //! | `# pinned: REGEX` | an object that must be pinned, as the log names it; may be repeated |
 //! | `# results: N` | the least number of lines that it prints (default 1) |
 //! | `# quick` | it is part of `make test` |
@@ -40,7 +40,7 @@ pub struct Program {
     pub least: usize,
     script: PathBuf,
     needs: Vec<String>,
-    modules: Vec<String>,
+    trials: Vec<String>,
     pinned: Vec<Regex>,
 }
 
@@ -83,7 +83,7 @@ impl Program {
                 .map_or(Ok(1), |count| count.parse())
                 .map_err(|error| format!("{error}"))?,
             needs: directives("needs").iter().flat_map(|line| line.split(' ')).map(str::to_owned).collect(),
-            modules: directives("needs-module"),
+            trials: directives("needs-success"),
             pinned: pinned.map_err(|error| format!("{}: {error}", script.display()))?,
             script,
         })
@@ -93,12 +93,12 @@ impl Program {
     pub fn missing(&self) -> Option<String> {
         let path = search_path();
         let is_there = |name: &&String| env::split_paths(&path).any(|directory| directory.join(name).is_file());
-        let can_import = |name: &&String| {
-            let mut command = Command::new("python3");
-            command.args(["-c", &format!("import {name}")]).output().is_ok_and(|output| output.status.success())
+        let succeeds = |trial: &&String| {
+            let mut command = Command::new("sh");
+            command.args(["-c", trial]).env("PATH", &path).output().is_ok_and(|output| output.status.success())
         };
         let program = self.needs.iter().find(|name| !is_there(name)).map(|name| format!("no {name}"));
-        program.or_else(|| self.modules.iter().find(|name| !can_import(name)).map(|name| format!("no module {name}")))
+        program.or_else(|| self.trials.iter().find(|trial| !succeeds(trial)).map(|trial| format!("fails: {trial}")))
     }
 
     /// Runs it in a directory below `directory`, with the library in a mode or

@@ -1,6 +1,7 @@
 # Ruby with the compiled extensions that come with it.
 # packages: ruby
 # needs: ruby
+# needs-success: ruby -ropenssl -rfiddle -rbigdecimal -rpsych -e 0
 # pinned: /libruby
 # pinned: /openssl\.so
 # results: 8

@@ -1,6 +1,7 @@
 # A host built with AddressSanitizer and one with UndefinedBehaviorSanitizer.
 # packages: gcc
 # needs: cc
+# needs-success: echo 'int main(void) { return 0; }' | cc -fsanitize=address,undefined -x c -o /dev/null -
 # results: 3
 # quick
 cat >host.c <<'C'
