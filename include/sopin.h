@@ -6,8 +6,9 @@
  * preloaded, look the functions up by dlsym(RTLD_DEFAULT, "sopin_pin_all").
  * All functions may be called from any thread at any time, from constructors
  * and from the library's own visitor too. None changes errno, and none prints
- * what SOPIN_LOG does not ask for. In a signal handler that has interrupted a
- * pin they fail with SOPIN_EBUSY.
+ * what SOPIN_LOG does not ask for. In a signal handler they may fail with
+ * SOPIN_EBUSY. In a child made by _Fork(3) or clone(2) by a program with threads
+ * call nothing here, as you would not call dlopen(3) there.
  *
  * Generated from src/api.rs by cbindgen. Do not edit.
  */
@@ -40,9 +41,9 @@ enum sopin_error {
      */
     SOPIN_EOFF = -3,
     /**
-     * The library or the loader is busy in a way that waiting does not end: a
-     * signal handler or an allocator called from inside a pin, a child made by
-     * _Fork(3) or clone(2) while another thread was pinning.
+     * Waiting might never end: a signal handler or an allocator has called from
+     * inside a pin, or another thread has been forking for a tenth of a second
+     * and may be waiting for what this one has interrupted. Try again later.
      */
     SOPIN_EBUSY = -4,
     /**

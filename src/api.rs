@@ -185,7 +185,7 @@ pub extern "C" fn sopin_strerror(code: c_int) -> *const c_char {
         Some(SOPIN_EINVAL) => c"Invalid argument",
         Some(SOPIN_ENOENT) => c"No such object is loaded",
         Some(SOPIN_EOFF) => c"Pinning is turned off (SOPIN_MODE=off)",
-        Some(SOPIN_EBUSY) => c"The library is busy in this thread or was when the process was made",
+        Some(SOPIN_EBUSY) => c"The library is busy; try again later",
         Some(SOPIN_EEXPOSED) => c"Writable or relocated ranges still map the file",
         Some(SOPIN_EPARTIAL) => c"Read-only ranges still map the file",
         Some(SOPIN_EEXCLUDED) => c"The settings exclude the object",

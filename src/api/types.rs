@@ -15,9 +15,9 @@ pub enum sopin_error {
     SOPIN_ENOENT = -2,
     /// SOPIN_MODE=off: nothing is ever pinned.
     SOPIN_EOFF = -3,
-    /// The library or the loader is busy in a way that waiting does not end: a
-    /// signal handler or an allocator called from inside a pin, a child made by
-    /// _Fork(3) or clone(2) while another thread was pinning.
+    /// Waiting might never end: a signal handler or an allocator has called from
+    /// inside a pin, or another thread has been forking for a tenth of a second
+    /// and may be waiting for what this one has interrupted. Try again later.
     SOPIN_EBUSY = -4,
     /// Writable or relocated ranges still map the file, because other threads
     /// may be storing to them, or for the reason that sopin_for_each() gives.
