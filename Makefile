@@ -97,13 +97,19 @@ install-command:
 	$(COMMAND) completions zsh > '$(zshdir)/_sopin' && chmod 644 '$(zshdir)/_sopin'
 	$(COMMAND) completions fish > '$(fishdir)/sopin.fish' && chmod 644 '$(fishdir)/sopin.fish'
 
-# Directories that are empty then go too, those that install made among them.
+# Directories that are empty then go too, those that install made among them, but
+# not the system's own, which may have been empty before.
 uninstall: uninstall-library uninstall-command ## remove what install installed
 	rm -f $(DOCUMENTS:%='$(docdir)/%')
-	@for directory in '$(docdir)' '$(libdir)/pkgconfig' '$(includedir)' '$(bindir)' '$(mandir)/man1' '$(mandir)/man7' \
-	    '$(bashdir)' '$(zshdir)' '$(fishdir)'; do \
-	    ! [ -d "$$directory" ] || (cd '$(DESTDIR)/' && rmdir -p --ignore-fail-on-non-empty "$${directory#'$(DESTDIR)'/}"); \
-	done
+	@set -- '$(docdir)' '$(libdir)/pkgconfig' '$(includedir)' '$(bindir)' '$(mandir)/man1' '$(mandir)/man7' \
+	    '$(bashdir)' '$(zshdir)' '$(fishdir)'; \
+	case '$(DESTDIR)$(PREFIX)' in \
+	/usr | /usr/local) ! [ -d '$(docdir)' ] || rmdir --ignore-fail-on-non-empty '$(docdir)' ;; \
+	*) for directory; do \
+	        ! [ -d "$$directory" ] || \
+	            (cd '$(DESTDIR)/' && rmdir -p --ignore-fail-on-non-empty "$${directory#'$(DESTDIR)'/}"); \
+	    done ;; \
+	esac
 
 uninstall-library:
 	rm -f '$(libdir)/libsopin.so.$(VERSION)' '$(libdir)/libsopin.so.$(MAJOR)' '$(libdir)/libsopin.so'
