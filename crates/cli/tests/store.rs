@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use common::{Installation, clean_process, terminal};
+use common::{Installation, clean_process, missing, terminal};
 use serde_json::Value;
 use snapbox::str;
 
@@ -244,7 +244,7 @@ sopin: [ROOT]/precious: this is no store: it holds "letter" and no entry; name t
     }
     assert_eq!(fs::read(precious.join("letter")).unwrap(), b"dear");
     scene.sopin(&["prune", "--store", "/"]).assert().code(3).stdout_eq("").stderr_eq(str![[r#"
-sopin: /: this is no store: it holds "[..]" and no entry; name the directory that the programs' SOPIN_STORE names
+sopin: /: [..]
 
 "#]]);
     scene.sopin(&["list", "--store", scene.path("nowhere").to_str().unwrap()]).assert().code(3).stderr_eq(str![[r#"
@@ -311,7 +311,9 @@ type Damage = fn(&Scene, &Path);
 const DAMAGES: [(&str, Damage); 12] = [
     ("the copy has mode 0644 instead of 0444", |_, copy| set_mode(copy, 0o644)),
     ("the copy has 100 bytes instead of 32768", |_, copy| {
+        set_mode(copy, 0o600);
         OpenOptions::new().write(true).open(copy).unwrap().set_len(100).unwrap();
+        set_mode(copy, 0o444);
     }),
     ("its bytes differ from the origin's, first at offset 4096", |_, copy| {
         let mut bytes = fs::read(copy).unwrap();
@@ -568,4 +570,54 @@ fn progress_is_for_terminals() {
     let shown = String::from_utf8(shown).unwrap();
     assert!(output.status.success() && shown.contains("/4"), "{shown:?}");
     assert!(!String::from_utf8(output.stdout).unwrap().contains('\x1b'));
+}
+
+/// A command in a mount namespace of its own, after a script; `None`, and why on
+/// stderr, where that cannot be done.
+fn in_namespace(needs: &[&str]) -> Option<Command> {
+    if let Some(reason) = missing(&[&["root", "unshare"], needs].concat()) {
+        eprintln!("skipped: {reason}");
+        return None;
+    }
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-euc"]);
+    Some(command)
+}
+
+#[test]
+fn a_process_that_sees_the_store_elsewhere_uses_it() {
+    let Some(mut command) = in_namespace(&[]) else { return };
+    let scene = Scene::with(&["libone.so"]);
+    // Bound to another directory, which the other namespaces do not have there.
+    clean_process(&mut command).current_dir(scene.path("")).arg(
+        "mkdir elsewhere && mount --bind store elsewhere\n\
+         export LD_PRELOAD=$PWD/lib/libsopin.so SOPIN_STORE=$PWD/elsewhere SOPIN_ONLY='*/libone.so'\n\
+         exec ./program $PWD/libone.so",
+    );
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    let holder = Holder(child);
+    let answer = scene.json(&["list"]);
+    assert_eq!(answer["stores"][0]["entries"][0]["users"], serde_json::json!([holder.0.id()]));
+    holder.end();
+}
+
+#[test]
+fn blocks_that_are_shared_are_told() {
+    let Some(mut command) = in_namespace(&["mkfs.btrfs"]) else { return };
+    let scene = Scene::with(&[]);
+    let script = "truncate -s 256M image && mkfs.btrfs -q image >/dev/null 2>&1\n\
+         mkdir mounted && mount -o loop image mounted && cp libone.so mounted && sync\n\
+         while [ $(date +%s) -le $(($(stat -c %Z mounted/libone.so) + 2)) ]; do sleep 0.1; done\n\
+         export SOPIN_STORE=$PWD/mounted/store SOPIN_ONLY='*/libone.so'\n\
+         LD_PRELOAD=$PWD/lib/libsopin.so ./program $PWD/mounted/libone.so </dev/null >/dev/null || test $? = 42\n\
+         sync; bin/sopin store list --json; bin/sopin store verify >&2";
+    let output = clean_process(&mut command).current_dir(scene.path("")).arg(script).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let entry = &answer["stores"][0]["entries"][0];
+    // All but the hole at its end.
+    assert!(entry["shared"].as_u64() > Some(0) && entry["shared"] == entry["allocated"], "{entry}");
 }

@@ -154,12 +154,10 @@ pub(super) fn remove_unneeded(store: &Fd, key: &Key) {
         bytes = bytes.saturating_add(version.identity.size);
     });
     let allowance = if bytes > LARGE { Allowance::SHORT } else { Allowance::USUAL };
-    let turns = 1 + entries / ENTRIES_AT_ONCE;
-    let turn = (now / LOOK_SECONDS).rem_euclid(turns);
     // Nothing can be done about a listing that fails half way.
     let _ = for_each_entry(store, |name, version| {
         if name != key.as_c_str()
-            && i64::from(version.name_hash) % turns == turn
+            && is_its_turn(version.name_hash, entries, now)
             && is_unneeded(store, name, &version, &allowance, now, &mut buffer)
         {
             remove_unless_in_use(store, name);
@@ -174,6 +172,12 @@ pub(super) fn remove_unneeded(store: &Fd, key: &Key) {
             let _ = sys::unlinkat(store, name, 0);
         }
     });
+}
+
+/// Whether an entry is among those that are looked at now.
+fn is_its_turn(name_hash: u32, entries: i64, now: i64) -> bool {
+    let turns = 1 + entries / ENTRIES_AT_ONCE;
+    (i64::from(name_hash) - now / LOOK_SECONDS).rem_euclid(turns) == 0
 }
 
 /// Whether an entry may go, if nobody maps it.
@@ -278,6 +282,22 @@ pub fn remove_entry(store: &Fd, name: &CStr) {
         // Not a directory: somebody has put something else there.
         Err(_) => {
             let _ = sys::unlinkat(store, name, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_entry_has_its_turn() {
+        for (entries, turns) in [(0, 1), (8191, 1), (8192, 2), (100_000, 13)] {
+            for name_hash in [0, 1, 12_345, u32::MAX] {
+                let looks =
+                    (0..turns).filter(|look| is_its_turn(name_hash, entries, 1_800_000_123 + look * LOOK_SECONDS));
+                assert_eq!(looks.count(), 1, "{entries} {name_hash}");
+            }
         }
     }
 }

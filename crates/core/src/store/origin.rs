@@ -3,7 +3,7 @@
 //! Beside its copy an entry has a link, [`LINK`], whose target is
 //!
 //! ```text
-//! [+]<8 hexadecimal digits for each directory>/absolute/path/of/the/origin
+//! [+][@]<8 hexadecimal digits for each directory>/absolute/path/of/the/origin
 //! ```
 //!
 //! The digits tell the directories of the path apart (device and inode), from
@@ -11,7 +11,9 @@
 //! Only who finds those directories again may conclude from the path: in
 //! another container, or with another file system mounted, the same path leads
 //! elsewhere, and an absent file says nothing. A `+` says that the file had
-//! other names, under which it may live on.
+//! other names, under which it may live on; an `@` that it is on a remote file
+//! system, at which nobody looks: a server that does not answer would stop a
+//! program that has nothing to do with it.
 
 use core::ffi::CStr;
 use core::ops::ControlFlow::{self, Break, Continue};
@@ -21,12 +23,15 @@ use crate::pages::PageVec;
 use crate::sys::{self, Errno, Fd, PathIdentity};
 
 use super::name::Identity;
+use super::places::is_remote;
 
 /// The file name of the link.
 pub const LINK: &CStr = c".source";
 
 /// What stands before the digits when the file had other names.
 const OTHER_NAMES: u8 = b'+';
+/// What stands there when it is on a remote file system.
+const REMOTE: u8 = b'@';
 /// Digits for each directory.
 const DIGITS: usize = 8;
 
@@ -40,7 +45,8 @@ pub enum Fate {
     /// Nothing is at its path, or its directory is gone.
     Gone,
     /// It cannot be told from here: the path leads to other directories, as in
-    /// another container, or the file had other names.
+    /// another container, the file had other names, or it is on a remote file
+    /// system.
     Unknown,
 }
 
@@ -48,6 +54,7 @@ pub enum Fate {
 #[derive(Clone, Copy)]
 pub struct Origin<'a> {
     has_other_names: bool,
+    is_remote: bool,
     directories: &'a [u8],
     /// The absolute path.
     pub path: &'a CStr,
@@ -84,6 +91,9 @@ pub fn record(path: &CStr, file: &Fd) -> Option<PageVec<u8>> {
     if sys::fstat(file.raw()).ok()?.st_nlink > 1 {
         target.push(OTHER_NAMES).ok()?;
     }
+    if sys::fstatfs(file).is_ok_and(|status| is_remote(&status)) {
+        target.push(REMOTE).ok()?;
+    }
     target.extend(&directories).ok()?;
     target.extend(path.to_bytes_with_nul()).ok()?;
     Some(target)
@@ -95,10 +105,12 @@ impl<'a> Origin<'a> {
         let target = target.to_bytes_with_nul();
         let start = target.iter().position(|byte| *byte == b'/')?;
         let (head, path) = (target.get(..start)?, CStr::from_bytes_with_nul(target.get(start..)?).ok()?);
-        let directories = head.strip_prefix(&[OTHER_NAMES]).unwrap_or(head);
+        let after_names = head.strip_prefix(&[OTHER_NAMES]).unwrap_or(head);
+        let directories = after_names.strip_prefix(&[REMOTE]).unwrap_or(after_names);
         let is_ours = directories.len().is_multiple_of(DIGITS) && directories.iter().all(u8::is_ascii_hexdigit);
-        let has_other_names = directories.len() < head.len();
-        (is_ours && !directories.is_empty()).then_some(Self { has_other_names, directories, path })
+        let has_other_names = after_names.len() < head.len();
+        let is_remote = directories.len() < after_names.len();
+        (is_ours && !directories.is_empty()).then_some(Self { has_other_names, is_remote, directories, path })
     }
 
     /// Whether both are at one path in the same directory.
@@ -112,6 +124,9 @@ impl<'a> Origin<'a> {
     }
 
     fn find_out(&self, copied: &Identity) -> sys::Result<Fate> {
+        if self.is_remote {
+            return Ok(Fate::Unknown);
+        }
         let now = sys::stat(self.path).map(|status| Identity::of(&status));
         if now == Ok(*copied) {
             return Ok(Fate::Current);
@@ -208,9 +223,20 @@ mod tests {
     fn a_target_is_read_or_refused() {
         let origin = Origin::parse(c"0123456789abcdef/usr/libfoo.so").unwrap();
         assert_eq!((origin.has_other_names, origin.path), (false, c"/usr/libfoo.so"));
-        assert!(Origin::parse(c"+01234567/libfoo.so").unwrap().has_other_names);
-        let wrong =
-            [c"", c"01234567", c"/libfoo.so", c"+/libfoo.so", c"0123456/libfoo.so", c"++1234567/x", c"0123456g/x"];
+        let flags = |target| Origin::parse(target).map(|origin: Origin<'_>| (origin.has_other_names, origin.is_remote));
+        assert_eq!(flags(c"+01234567/libfoo.so"), Some((true, false)));
+        assert_eq!(flags(c"@01234567/libfoo.so"), Some((false, true)));
+        assert_eq!(flags(c"+@01234567/libfoo.so"), Some((true, true)));
+        let wrong = [
+            c"",
+            c"01234567",
+            c"/libfoo.so",
+            c"+/libfoo.so",
+            c"0123456/libfoo.so",
+            c"++1234567/x",
+            c"@+01234567/x",
+            c"0123456g/x",
+        ];
         for target in wrong {
             assert!(Origin::parse(target).is_none(), "{target:?}");
         }

@@ -6,7 +6,7 @@ use core::ops::ControlFlow::{self, Break, Continue};
 use crate::cause::Cause;
 use crate::line::Line;
 use crate::pages::PageVec;
-use crate::sys::{self, Errno, Fd};
+use crate::sys::{self, Errno, Fd, FileSystem};
 
 use super::{DIRECTORY_TO_LIST, make_directory};
 
@@ -168,10 +168,15 @@ fn open_store(base: &Fd, name: &CStr, user: u32, missing: Missing) -> Result<Fd,
     if status.flags & NOEXEC != 0 {
         return Err(Cause::words("use the store", "its file system is mounted noexec"));
     }
-    if REMOTE.contains(&status.kind) {
+    if is_remote(&status) {
         return Err(Cause::words("use the store", "its file system is remote"));
     }
     Ok(store)
+}
+
+/// Whether what happens there is decided by another machine or process.
+pub fn is_remote(status: &FileSystem) -> bool {
+    REMOTE.contains(&status.kind)
 }
 
 /// Whether an open directory belongs to `user` and nobody else can write to it.

@@ -158,3 +158,35 @@ fn what_cannot_be_seen_is_kept_for_a_day() {
     assert!(is_kept(&store, &key, 23 * HOUR), "no link");
     assert!(!is_kept(&store, &key, 25 * HOUR));
 }
+
+#[test]
+fn nobody_looks_at_a_remote_file_system() {
+    let scratch = Scratch::new();
+    let (store, path) = (scratch.store(), scratch.file("libfoo.so"));
+    assert_eq!(entry(&store, &path), intact(b"one"));
+    let link = scratch.only_key().join(".source");
+    let target = fs::read_link(&link).unwrap().into_os_string().into_string().unwrap();
+    fs::remove_file(&link).unwrap();
+    symlink(format!("@{target}"), &link).unwrap();
+    assert_eq!(fate_of(&scratch.only_key()), Fate::Unknown);
+}
+
+#[test]
+fn a_large_store_keeps_for_an_hour_what_cannot_be_seen() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    assert_eq!(entry(&store, &scratch.file("libfoo.so")), intact(b"one"));
+    assert_eq!(entry(&store, &scratch.file("one/libfoo.so")), intact(b"one"));
+    let keys = scratch.keys();
+    fs::remove_file(keys[0].join(".source")).unwrap();
+    age(&keys[0], 2 * HOUR);
+    age(&keys[1], 2 * HOUR);
+    look(&store);
+    assert_eq!(scratch.keys(), keys);
+    // What the name says counts.
+    let large = Identity { device: 2, inode: 2, size: 5 << 30, modified: 1, changed: 1 };
+    let large = scratch.store_path().join(Key::new(&large, c"liblarge.so").as_c_str().to_str().unwrap());
+    fs::create_dir(&large).unwrap();
+    look(&store);
+    assert!(!keys[0].exists() && keys[1].exists());
+}
