@@ -10,7 +10,6 @@ use std::path::Path;
 use crate::page::Variant;
 
 const MEMFD: &str = "/memfd:sopin:";
-const PAGE: u64 = 4096;
 const KIB_PER_MIB: f64 = 1024.0;
 
 /// What a set of processes holds, in MiB unless said otherwise.
@@ -94,13 +93,17 @@ pub fn of(processes: &[u32], store: &Path) -> Result<Memory, String> {
         }
     }
     let untouched: u64 = memfds.values().map(|(size, touched)| size.saturating_sub(*touched)).sum();
-    let frames = frames.map(|frames| frames.len() as u64 * PAGE / 1024);
+    let frames = frames.map(|frames| frames.len() as u64 * page_size() / 1024);
     Ok(Memory {
         proportional: mebibytes(proportional + untouched),
         distinct: frames.map(|kib| mebibytes(kib + untouched)),
         store_resident: mebibytes(store_resident),
         store_proportional: mebibytes(store_proportional),
     })
+}
+
+fn page_size() -> u64 {
+    rustix::param::page_size() as u64
 }
 
 #[expect(clippy::cast_precision_loss, reason = "nobody has that much memory")]
@@ -118,7 +121,7 @@ fn add_frames(process: u32, vma: &Vma, frames: &mut HashSet<u64>) -> io::Result<
         return Ok(true);
     }
     let pagemap = File::open(format!("/proc/{process}/pagemap"))?;
-    let (first, last) = (vma.start / PAGE, vma.end / PAGE);
+    let (first, last) = (vma.start / page_size(), vma.end / page_size());
     let mut entries = vec![0; usize::try_from((last - first) * 8).map_err(io::Error::other)?];
     pagemap.read_exact_at(&mut entries, first * 8)?;
     for entry in entries.chunks_exact(8).filter_map(|entry| entry.try_into().ok()).map(u64::from_ne_bytes) {
