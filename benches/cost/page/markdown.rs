@@ -11,7 +11,8 @@ pub fn page(results: &Results) -> String {
          <!-- Made by `make bench` from benchmarks.json; do not edit. -->\n\n\
          Every number is the median of interleaved rounds, in brackets the quartiles. A ratio or difference is that of two\n\
          neighbouring runs, native and not, and its own median: whatever else the machine did hit both. `make bench`\n\
-         measures all of it anew, in about ten minutes on a quiet machine; `cargo bench --bench cost -- start imports` some.\n\n\
+         measures all of it anew, in about ten minutes on a quiet machine; `cargo bench --bench cost -- start imports` some\n\
+         (`--quick` with one round, `--thorough` with four times as many).\n\n\
          ![Cost against native](benchmarks.svg)\n\n",
     );
     for (what, value) in &results.circumstances {
