@@ -85,7 +85,7 @@ fn conclude(arguments: &Arguments) -> Result<ExitCode, String> {
             fs::write(&written, text).map_err(|error| format!("{}: {error}", written.display()))?;
         }
     }
-    println!("{}", summary.line());
+    println!("faults: {}", summary.line());
     Ok(ExitCode::SUCCESS)
 }
 

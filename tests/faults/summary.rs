@@ -28,7 +28,7 @@ impl Summary {
         let [nothing, left] = total(self.counts.values());
         let calls: BTreeSet<_> = self.counts.keys().map(|(_, call, _)| call).collect();
         format!(
-            "faults: {} in {} system calls: {nothing} times everything was pinned all the same, {left} times something \
+            "{} faults in {} system calls: {nothing} times everything was pinned all the same, {left} times something \
              was left and reported, never was anybody hurt",
             nothing + left,
             calls.len()
