@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::{Duration, SystemTime};
 
 use libtest_mimic::Completion;
@@ -160,17 +161,25 @@ fn wait_until_settled(file: &Path) -> Result<(), String> {
 
 /// gunicorn in a directory of its own, or why there is none.
 fn gunicorn() -> Result<PathBuf, String> {
+    // Trials run at the same time; the first one installs.
+    static INSTALLED: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    INSTALLED.get_or_init(install_gunicorn).clone()
+}
+
+fn install_gunicorn() -> Result<PathBuf, String> {
     const VERSION: &str = "gunicorn==23.0.0";
     let directory = checkout().join("target/test-gunicorn");
-    if !directory.join("bin/gunicorn").exists() {
-        let mut pip = Command::new("python3");
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target"]);
-        let installed = pip.arg(&directory).arg(VERSION).output();
-        if !installed.is_ok_and(|installed| installed.status.success()) {
-            return Err("pip could not install gunicorn".to_owned());
-        }
+    if directory.join("bin/gunicorn").exists() {
+        return Ok(directory);
     }
-    Ok(directory)
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--target"]);
+    let installed = pip.arg(&directory).arg(VERSION).output();
+    if installed.is_ok_and(|installed| installed.status.success()) {
+        Ok(directory)
+    } else {
+        Err("pip could not install gunicorn".to_owned())
+    }
 }
 
 fn serve(library: &Path, directory: &Path, user: Option<&str>) -> Result<Result<Finished, String>, String> {
