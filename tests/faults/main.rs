@@ -73,6 +73,7 @@ fn conclude(arguments: &Arguments) -> Result<ExitCode, String> {
     }
     let for_control = Arc::clone(&bench);
     trials.push(Trial::test("control_meddled", move || notices_wrong_bytes(&for_control)));
+    trials.push(Trial::test("control_silent", move || notices_silence(&bench, &library)));
     let conclusion = libtest_mimic::run(arguments, trials);
     if arguments.list || conclusion.has_failed() {
         return Ok(conclusion.exit_code());
@@ -133,6 +134,20 @@ fn occurrence(calls: &[&calls::Call], index: usize) -> usize {
 
 fn one_of(errors: &[i32], index: usize) -> &[i32] {
     if errors.is_empty() { errors } else { &errors[index % errors.len()..][..1] }
+}
+
+/// A library that says nothing of what it leaves is noticed.
+fn notices_silence(bench: &Bench, library: &Path) -> Result<(), Failed> {
+    let startup = scenarios::ALL.first().ok_or("no scenario")?;
+    let silent = Scenario { settings: &[("SOPIN_LOG", "off")], ..*startup };
+    let reference = Reference::new(bench, &silent, library)?;
+    let call = calls::find(libc::SYS_memfd_create).ok_or("no such call")?;
+    let fault = Fault { call, step: 1, error: libc::ENOMEM };
+    let run = bench.run(&silent, Some(library), Some(fault))?;
+    match reference.judge(&run, Some(fault)) {
+        Err(complaint) if complaint.starts_with("not reported with memfd_create and ENOMEM") => Ok(()),
+        other => Err(format!("not noticed: {other:?}").into()),
+    }
 }
 
 /// A library that writes one wrong byte to the host's constants, and one that

@@ -1,6 +1,7 @@
 //! What a host does while calls of the library fail.
 
 /// One thing that programs do, with the library's calls in it.
+#[derive(Clone, Copy)]
 pub struct Scenario {
     /// In the name of its trial and in the table.
     pub name: &'static str,
