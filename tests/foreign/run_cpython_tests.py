@@ -1,6 +1,7 @@
 """Runs tests of the standard library's own suite: `NAME: RESULT`, one a line, in
 the order of the names."""
 
+import os
 import sys
 import unittest
 
@@ -42,12 +43,16 @@ def main() -> None:
     except ImportError:
         sys.exit("no tests of the standard library are installed")
     test.support.use_resources = []
+    test.support.verbose = 0
+    # What the tests print themselves, with times and addresses, is no result.
+    told = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     results = Results()
     for name in sys.argv[1:]:
         unittest.defaultTestLoader.loadTestsFromName(name).run(results)
-    sys.stdout.flush()
     for name, word in sorted(results.words.items()):
-        sys.__stdout__.write(f"{name}: {word}\n")
+        told.write(f"{name}: {word}\n")
+    told.flush()
 
 
 if __name__ == "__main__":
