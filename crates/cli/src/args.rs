@@ -12,6 +12,7 @@ use crate::check::CheckArgs;
 use crate::completions::CompletionsArgs;
 use crate::exit::Exit;
 use crate::run::RunArgs;
+use crate::status::StatusArgs;
 use crate::store::StoreArgs;
 
 const MORE: &str = "\
@@ -52,6 +53,7 @@ struct Cli {
 pub enum Command {
     Run(RunArgs),
     Check(CheckArgs),
+    Status(StatusArgs),
     Store(StoreArgs),
     Completions(CompletionsArgs),
 }

@@ -18,6 +18,8 @@ pub enum Exit {
     Usage = 2,
     /// What was asked about could not be looked at.
     Uninspected = 3,
+    /// Damage was found.
+    Damaged = 4,
     /// A failure of sopin itself, before the program was executed.
     Failed = 125,
     /// The program was found and cannot be executed.

@@ -12,6 +12,7 @@
 //! | [`trial`] | the word of a program's loader |
 //! | [`run`] | `sopin run` |
 //! | [`check`] | `sopin check` |
+//! | [`status`](mod@status) | `sopin status` |
 //! | [`store`] | `sopin store` |
 //! | [`completions`] | `sopin completions` |
 //! | `manual` | the pages in `man/`; only the tests have it |
@@ -34,6 +35,7 @@ mod preload;
 mod program;
 mod run;
 mod settings;
+mod status;
 mod store;
 mod trial;
 
@@ -51,6 +53,7 @@ fn main() -> ExitCode {
     let outcome = match command {
         Ok(Command::Run(arguments)) => run::run(&arguments),
         Ok(Command::Check(arguments)) => check::check(&arguments),
+        Ok(Command::Status(arguments)) => status::status(&arguments),
         Ok(Command::Store(arguments)) => store::store(&arguments),
         Ok(Command::Completions(arguments)) => completions::completions(&arguments),
         Err(exit) => Ok(exit),

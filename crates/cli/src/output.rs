@@ -16,7 +16,6 @@ pub const DOUBTFUL: Style = AnsiColor::Yellow.on_default().bold();
 /// All is well.
 pub const GOOD: Style = AnsiColor::Green.on_default();
 /// The heading of a table.
-#[allow(dead_code, reason = "for the subcommands that print tables")]
 pub const HEADING: Style = Style::new().bold();
 
 /// Writes text, which may contain styles, to stdout.

@@ -235,7 +235,7 @@ fn vma_of_answer(answer: &ProcmapQuery) -> Vma {
 
 /// Parses `start-end rwxp offset major:minor inode   path`; the VMA and where
 /// in the line the path begins. `None` for anything else.
-pub(crate) fn parse_line(line: &[u8]) -> Option<(Vma, usize)> {
+pub fn parse_line(line: &[u8]) -> Option<(Vma, usize)> {
     let (start, rest) = number(line, 16, b'-')?;
     let (end, rest) = number(rest, 16, b' ')?;
     let (flags, rest) = rest.split_first_chunk::<5>()?;
@@ -268,7 +268,7 @@ fn number(text: &[u8], radix: u32, separator: u8) -> Option<(u64, &[u8])> {
 }
 
 /// Undoes the octal escapes of the kernel's `seq_path` (it escapes newlines).
-pub(crate) fn unescape<'a>(path: &[u8], buffer: &'a mut [u8]) -> Result<&'a [u8]> {
+pub fn unescape<'a>(path: &[u8], buffer: &'a mut [u8]) -> Result<&'a [u8]> {
     let mut rest = path;
     let mut len = 0;
     while let Some((first, tail)) = rest.split_first() {

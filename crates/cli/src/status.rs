@@ -1,0 +1,185 @@
+//! `sopin status`: what became of the objects of live processes, seen from outside
+//! through `/proc` only. It works on processes without the library, too.
+//!
+//! | module | responsible for |
+//! |---|---|
+//! | [`process`] | a process and its directory in `/proc` |
+//! | [`memory`] | reading memory and files |
+//! | [`maps`] | VMAs, and whose copies they map |
+//! | [`image`] | program headers and dynamic sections |
+//! | [`loader`] | the loader's list of objects |
+//! | [`published`] | what the library says itself |
+//! | [`files`] | the mapped files, looked at once for all processes |
+//! | [`places`] | the words that a loader stores to |
+//! | [`object`](mod@object) | which VMAs an object has, and what state that makes |
+//! | [`damage`] | words that have reverted |
+//! | [`disk`] | what has become of an object's file |
+//! | [`inspect`] | all of it for one process |
+//! | [`report`] | the answer, as in JSON |
+//! | [`human`] | the answer, for people |
+
+mod damage;
+mod disk;
+mod files;
+mod human;
+mod image;
+mod inspect;
+mod loader;
+mod maps;
+mod memory;
+mod object;
+mod places;
+mod process;
+mod published;
+mod report;
+
+use crate::exit::{Exit, Failure};
+use crate::output;
+use inspect::{Inspector, remedy};
+use process::Trouble;
+use report::{Answer, NotInspected, PassedOver, SCHEMA};
+
+const MORE: &str = "\
+States of an object:
+  full       nothing that the process can read or execute maps the object's file
+  relocated  its text and constants do; writable and relocated memory does not
+  exposed    writable or relocated memory maps the file: if that is truncated, relocations are lost
+  damaged    that has happened, or pages lie behind the end of the file
+
+Exit status, the first that applies:
+  4  damage was found
+  1  an object is exposed
+  3  a process that was asked for, by its PID or with --all, could not be inspected
+  0  everything that was asked for is pinned
+  2  the command line was not understood
+
+Examples:
+  sopin status
+  sopin status --verbose $(pgrep -f gunicorn)
+  sopin status --all --json | jq '.processes[] | select(.damaged > 0) | .pid'
+";
+
+/// Show what became of the shared objects of running processes
+///
+/// Without PID and --all it shows the processes that have libsopin.so loaded, as far
+/// as one may look at them. Processes without it can be inspected just as well: an
+/// object whose relocated words are again what its file has is damaged, and its
+/// process will jump to where nothing is.
+///
+/// Everything is read through /proc. The loader's list of objects and the words that
+/// it has relocated are read in the process's memory, which takes the permission to
+/// trace it (ptrace(2)); without that the mappings alone have to do, and damage still
+/// shows by its pages. Paths are those that the process sees.
+///
+/// Whether a file was rewritten since it was loaded is exact where the library has it
+/// from its store. Elsewhere it is what the times of the file and the process allow to
+/// say: "may have been" where a change of mode, links or times looks the same, or where
+/// the object may have been loaded later than the program was started.
+#[derive(Debug, clap::Args)]
+#[command(after_long_help = MORE)]
+pub struct StatusArgs {
+    /// Processes to inspect
+    #[arg(value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    pids: Vec<u32>,
+
+    /// Inspect every process
+    #[arg(long, conflicts_with = "pids")]
+    all: bool,
+
+    /// Print JSON: "schema" 1, objects of all processes, sizes in KiB, addresses as numbers
+    #[arg(long)]
+    json: bool,
+
+    /// Show a line for each object, and every damaged word
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+/// Prints the answer.
+///
+/// # Errors
+/// 3 when there is no `/proc`, or the answer cannot be printed.
+pub fn status(arguments: &StatusArgs) -> Result<Exit, Failure> {
+    let answer = answer(arguments)?;
+    let printed = if arguments.json {
+        let json = serde_json::to_string_pretty(&answer).map_err(|error| unwritten(&error))?;
+        output::print(format_args!("{json}\n"))
+    } else {
+        let is_selective = arguments.pids.is_empty() && !arguments.all;
+        output::print(human::Page { answer: &answer, is_verbose: arguments.verbose, is_selective })
+    };
+    printed.map_err(|error| unwritten(&error))?;
+    Ok(exit(&answer, arguments.all))
+}
+
+fn unwritten(error: &dyn std::error::Error) -> Failure {
+    Failure::new(Exit::Uninspected, "stdout", error)
+}
+
+fn answer(arguments: &StatusArgs) -> Result<Answer, Failure> {
+    let inspector = Inspector::new(arguments.verbose);
+    let mut answer = Answer {
+        schema: SCHEMA,
+        processes: Vec::new(),
+        not_inspected: Vec::new(),
+        passed_over: PassedOver::default(),
+        remedy: None,
+    };
+    if arguments.pids.is_empty() {
+        let pids = process::all().map_err(|error| Failure::new(Exit::Uninspected, "/proc", error))?;
+        // A look at ourselves would say nothing about anybody's service.
+        for pid in pids.into_iter().filter(|pid| *pid != std::process::id()) {
+            match inspector.inspect(pid, !arguments.all) {
+                Ok(report) => answer.processes.extend(report),
+                Err(trouble) => count(&mut answer, pid, &trouble),
+            }
+        }
+    } else {
+        let mut pids = arguments.pids.clone();
+        pids.sort_unstable();
+        pids.dedup();
+        for pid in pids {
+            match inspector.inspect(pid, false) {
+                Ok(report) => answer.processes.extend(report),
+                Err(trouble) => answer.not_inspected.push(not_inspected(pid, &trouble)),
+            }
+        }
+    }
+    let denied = Trouble::Denied.code();
+    if answer.passed_over.denied != 0 || answer.not_inspected.iter().any(|process| process.error == denied) {
+        answer.remedy = Some(remedy());
+    }
+    Ok(answer)
+}
+
+fn not_inspected(pid: u32, trouble: &Trouble) -> NotInspected {
+    NotInspected { pid, error: trouble.code(), reason: trouble.reason().to_owned() }
+}
+
+fn count(answer: &mut Answer, pid: u32, trouble: &Trouble) {
+    let PassedOver { kernel_threads, zombies, vanished, denied, failed } = &mut answer.passed_over;
+    match trouble {
+        Trouble::KernelThread => *kernel_threads += 1,
+        Trouble::Zombie => *zombies += 1,
+        Trouble::Vanished => *vanished += 1,
+        Trouble::Denied => *denied += 1,
+        Trouble::Failed(_) => {
+            *failed += 1;
+            answer.not_inspected.push(not_inspected(pid, trouble));
+        }
+    }
+}
+
+/// What is known for certain outranks what is not known.
+fn exit(answer: &Answer, is_all: bool) -> Exit {
+    let any = |count: fn(&report::ProcessReport) -> usize| answer.processes.iter().any(|process| count(process) != 0);
+    if any(|process| process.damaged) {
+        Exit::Damaged
+    } else if any(|process| process.exposed) {
+        Exit::Negative
+    } else if !answer.not_inspected.is_empty() || (is_all && answer.passed_over.denied != 0) {
+        Exit::Uninspected
+    } else {
+        Exit::Success
+    }
+}

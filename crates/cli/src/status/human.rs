@@ -1,0 +1,196 @@
+//! The answer of `sopin status`, for people: a table with a line for each
+//! process, lines for its objects, and what was passed over.
+
+use std::fmt;
+
+use anstyle::Style;
+
+use super::object::State;
+use super::report::{Answer, DamageReport, ObjectReport, PassedOver, ProcessReport, WordReport};
+use crate::output::{BAD, DOUBTFUL, GOOD, HEADING, shown};
+
+/// Words of a damaged object that are shown without being asked for.
+const SHOWN_WORDS: usize = 1;
+
+/// The whole page.
+pub struct Page<'a> {
+    /// What to say.
+    pub answer: &'a Answer,
+    /// With a line for each object, and every damaged word.
+    pub is_verbose: bool,
+    /// Only processes with the library were wanted.
+    pub is_selective: bool,
+}
+
+/// The columns but the last, the command: all numbers, so aligned to the right.
+const COLUMNS: [&str; 7] = ["PID", "SHIM", "FULL", "RELOCATED", "EXPOSED", "DAMAGED", "PINNED-KIB"];
+
+impl fmt::Display for Page<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows: Vec<_> = self.answer.processes.iter().map(cells).collect();
+        let width = |column: usize| {
+            let cells = rows.iter().filter_map(|row| row.get(column)).map(|(text, _)| text.len());
+            cells.chain(COLUMNS.get(column).map(|name| name.len())).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..COLUMNS.len()).map(width).collect();
+        if !rows.is_empty() {
+            for (name, width) in COLUMNS.iter().zip(&widths) {
+                write!(f, "{HEADING}{name:>width$}{HEADING:#} ")?;
+            }
+            writeln!(f, "{HEADING}COMMAND{HEADING:#}")?;
+        }
+        for (process, row) in self.answer.processes.iter().zip(&rows) {
+            for ((text, style), width) in row.iter().zip(&widths) {
+                write!(f, "{style}{text:>width$}{style:#} ")?;
+            }
+            writeln!(f, "{}", command(process))?;
+            self.objects(f, process)?;
+        }
+        self.remarks(f)
+    }
+}
+
+impl Page<'_> {
+    fn objects(&self, f: &mut fmt::Formatter<'_>, process: &ProcessReport) -> fmt::Result {
+        for object in &process.objects {
+            if self.is_verbose || object.state == State::Damaged {
+                let style = style_of(object.state);
+                let state = object.state.word();
+                write!(f, "    {style}{state:<9}{style:#} {:>7} KiB  {}", object.pinned_kib, shown(&object.path))?;
+                writeln!(f, "{}", remarks(object))?;
+            }
+            if let Some(damage) = &object.damage {
+                self.damage(f, damage)?;
+            }
+        }
+        for error in process.errors.iter().filter(|_| self.is_verbose) {
+            writeln!(f, "    {DOUBTFUL}note{DOUBTFUL:#}      {}", shown(error))?;
+        }
+        Ok(())
+    }
+
+    fn damage(&self, f: &mut fmt::Formatter<'_>, damage: &DamageReport) -> fmt::Result {
+        if damage.bytes_beyond_end != 0 {
+            let kib = damage.bytes_beyond_end >> 10;
+            writeln!(f, "              {kib} KiB lie behind the end of the file: touching them is SIGBUS")?;
+        }
+        if damage.other_version {
+            writeln!(
+                f,
+                "              relocations are lost; the file is of another version now, so which is not known"
+            )?;
+        }
+        if damage.reverted_words != 0 {
+            let count = damage.reverted_words;
+            let words = if count == 1 { "relocated word is" } else { "relocated words are" };
+            writeln!(f, "              {count} {words} again what the file has:")?;
+        }
+        let wanted = if self.is_verbose { damage.words.len() } else { SHOWN_WORDS };
+        for word in damage.words.iter().take(wanted) {
+            writeln!(f, "                {}", Shown(word))?;
+        }
+        if damage.reverted_words > wanted {
+            let more = damage.reverted_words - wanted;
+            writeln!(
+                f,
+                "                and {more} more{}",
+                if self.is_verbose { "" } else { " (--verbose lists them)" }
+            )?;
+        }
+        Ok(())
+    }
+
+    /// What is not in the table.
+    fn remarks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Answer { processes, not_inspected, passed_over, remedy, .. } = self.answer;
+        if processes.is_empty() && self.is_selective {
+            writeln!(f, "No process has libsopin.so loaded; sopin status --all shows the others.")?;
+        }
+        for process in not_inspected {
+            writeln!(f, "{DOUBTFUL}{}{DOUBTFUL:#}: could not be inspected: {}", process.pid, shown(&process.reason))?;
+        }
+        let PassedOver { vanished, denied, failed, .. } = *passed_over;
+        let mut counted = |count: usize, what: &str| match count {
+            0 => Ok(()),
+            1 => writeln!(f, "1 process {what}."),
+            count => writeln!(f, "{count} processes {what}."),
+        };
+        counted(vanished, "ended meanwhile")?;
+        counted(failed, "could not be inspected")?;
+        if let Some(remedy) = remedy {
+            counted(denied, &format!("could not be inspected (permission denied): {remedy}"))?;
+            if denied == 0 {
+                writeln!(f, "Permission denied: {remedy}.")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A row: each cell with its style.
+fn cells(process: &ProcessReport) -> [(String, Style); COLUMNS.len()] {
+    let plain = Style::new();
+    let count = |state: State, count: usize| {
+        let style = if count == 0 { plain } else { style_of(state) };
+        (count.to_string(), style)
+    };
+    [
+        (process.pid.to_string(), plain),
+        (if process.shim.is_some() { "yes" } else { "no" }.to_owned(), plain),
+        count(State::Full, process.full),
+        count(State::Relocated, process.relocated),
+        count(State::Exposed, process.exposed),
+        count(State::Damaged, process.damaged),
+        (process.pinned_kib.to_string(), plain),
+    ]
+}
+
+fn style_of(state: State) -> Style {
+    match state {
+        State::Damaged => BAD,
+        State::Exposed => DOUBTFUL,
+        State::Relocated => Style::new(),
+        State::Full => GOOD,
+    }
+}
+
+fn command(process: &ProcessReport) -> String {
+    if process.command.iter().all(String::is_empty) {
+        return format!("[{}]", shown(&process.name));
+    }
+    shown(process.command.join(" ").trim_end())
+}
+
+/// What there is to say about an object behind its path.
+fn remarks(object: &ObjectReport) -> String {
+    let reason = object.reason.as_deref().map(shown);
+    let namespace = (object.namespace != 0).then(|| format!("namespace {}", object.namespace));
+    let unjudged = object.unjudged.as_ref().map(|why| format!("not checked for damage: {}", shown(why)));
+    let file = Some(object.file.words()).filter(|words| !words.is_empty()).map(str::to_owned);
+    let unjudged = unjudged.filter(|_| object.damage.as_ref().is_none_or(|damage| !damage.other_version));
+    let all: Vec<String> = [file, reason, namespace, unjudged].into_iter().flatten().collect();
+    if all.is_empty() { String::new() } else { format!(": {}", all.join("; ")) }
+}
+
+/// A word that has reverted.
+struct Shown<'a>(&'a WordReport);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let WordReport { address, section, symbol, offset, value, expected } = self.0;
+        write!(f, "{address:#x} in {}", section.as_deref().map_or_else(|| "no section".to_owned(), shown))?;
+        match (symbol, offset) {
+            (Some(symbol), Some(0)) => write!(f, ", {}", shown(symbol))?,
+            (Some(symbol), Some(offset)) => write!(f, ", {}+{offset:#x}", shown(symbol))?,
+            _ => {}
+        }
+        match value {
+            Some(value) => write!(f, ": holds {value:#x}")?,
+            None => write!(f, ": cannot be read")?,
+        }
+        match expected {
+            Some(expected) => write!(f, ", should hold {expected:#x}"),
+            None => write!(f, ", should hold an address"),
+        }
+    }
+}

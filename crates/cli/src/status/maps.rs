@@ -1,0 +1,214 @@
+//! The mappings of a process, and what stands behind each: `/proc/PID/maps`
+//! with the kernel's escapes undone.
+
+use sopin_core::vmas::{self, FileId};
+
+/// How the kernel marks the path of a file that has no name any more.
+const DELETED: &[u8] = b" (deleted)";
+
+/// One VMA.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mapping {
+    /// First byte.
+    pub start: u64,
+    /// One past the last byte.
+    pub end: u64,
+    /// Loads are allowed.
+    pub is_readable: bool,
+    /// Stores are allowed.
+    pub is_writable: bool,
+    /// Execution is allowed.
+    pub is_executable: bool,
+    /// `MAP_SHARED`
+    pub is_shared: bool,
+    /// Offset in the file of the first byte.
+    pub offset: u64,
+    /// The file; inode 0 if there is none.
+    pub file: FileId,
+    /// The path, as the kernel shows it: see [`Mapping::names`].
+    pub path: Vec<u8>,
+}
+
+impl Mapping {
+    /// Whether a file is mapped.
+    pub fn has_file(&self) -> bool {
+        self.file.inode != 0
+    }
+
+    /// Whether anything can be read or executed here.
+    pub fn is_accessible(&self) -> bool {
+        self.is_readable || self.is_writable || self.is_executable
+    }
+
+    /// The file's path, and whether it may be that of a file without a name: a
+    /// file can be called "x (deleted)", too.
+    pub fn names(&self) -> (&[u8], bool) {
+        match self.path.strip_suffix(DELETED) {
+            Some(path) => (path, true),
+            None => (&self.path, false),
+        }
+    }
+
+    /// The part of it that lies in `[start, end)`, with the offset of that.
+    pub fn part(&self, start: u64, end: u64) -> Option<(u64, u64, u64)> {
+        let (from, to) = (self.start.max(start), self.end.min(end));
+        (from < to).then(|| (from, to, self.offset.saturating_add(from - self.start)))
+    }
+}
+
+/// Parses the text of `/proc/PID/maps`; lines that are none are left out.
+pub fn parse(text: &[u8]) -> Vec<Mapping> {
+    text.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
+}
+
+fn parse_line(line: &[u8]) -> Option<Mapping> {
+    let (vma, path) = vmas::parse_line(line)?;
+    let path = line.get(path..)?;
+    let mut unescaped = vec![0; path.len()];
+    let len = vmas::unescape(path, &mut unescaped).ok()?.len();
+    unescaped.truncate(len);
+    let flags = line.split(|byte| *byte == b' ').nth(1)?;
+    let has = |flag: u8| flags.contains(&flag);
+    Some(Mapping {
+        start: vma.span.start as u64,
+        end: vma.span.end as u64,
+        is_readable: has(b'r'),
+        is_writable: has(b'w'),
+        is_executable: has(b'x'),
+        is_shared: vma.is_shared,
+        offset: vma.offset,
+        file: vma.file,
+        path: unescaped,
+    })
+}
+
+/// The VMAs that have a byte in `[start, end)`.
+pub fn within(maps: &[Mapping], start: u64, end: u64) -> &[Mapping] {
+    let first = maps.partition_point(|mapping| mapping.end <= start);
+    let rest = maps.get(first..).unwrap_or_default();
+    let count = rest.partition_point(|mapping| mapping.start < end);
+    rest.get(..count).unwrap_or_default()
+}
+
+/// The VMA that contains the address.
+pub fn at(maps: &[Mapping], address: u64) -> Option<&Mapping> {
+    within(maps, address, address.saturating_add(1)).first()
+}
+
+/// A version of a file, from the name of its entry in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreKey {
+    /// `st_dev`
+    pub device: u64,
+    /// `st_ino`
+    pub inode: u64,
+    /// Bytes.
+    pub size: u64,
+    /// `st_mtim` in nanoseconds.
+    pub modified: i128,
+    /// `st_ctim` in nanoseconds.
+    pub changed: i128,
+}
+
+impl StoreKey {
+    /// Reads `<hash>-<device>-<inode>-<size>-<mtime>-<ctime>`, hexadecimal.
+    fn parse(name: &[u8]) -> Option<Self> {
+        let name = std::str::from_utf8(name).ok()?;
+        let parts: Vec<&str> = name.split('-').collect();
+        let [hash, device, inode, size, modified, changed] = parts.as_slice() else { return None };
+        if hash.len() != 8 || u32::from_str_radix(hash, 16).is_err() {
+            return None;
+        }
+        let number = |text: &str| u64::from_str_radix(text, 16).ok();
+        Some(Self {
+            device: number(device)?,
+            inode: number(inode)?,
+            size: number(size)?,
+            modified: u128::from_str_radix(modified, 16).ok()?.cast_signed(),
+            changed: u128::from_str_radix(changed, 16).ok()?.cast_signed(),
+        })
+    }
+}
+
+/// A copy that the library has made of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copy {
+    /// `<store>/<key>/<name>`
+    Stored(StoreKey),
+    /// A memfd of the process.
+    Private,
+}
+
+/// Whether a path from `/proc/PID/maps` is that of one of the library's copies.
+/// An entry of the store may have been unlinked since.
+pub fn copy_at(mapping: &Mapping) -> Option<Copy> {
+    let (path, _) = mapping.names();
+    if let Some(name) = path.strip_prefix(b"/memfd:sopin") {
+        return (name.starts_with(b":") || name.starts_with(b"/")).then_some(Copy::Private);
+    }
+    let mut parts = path.rsplit(|byte| *byte == b'/');
+    let (_name, key) = (parts.next()?, parts.next()?);
+    StoreKey::parse(key).map(Copy::Stored)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(line: &str) -> Mapping {
+        let mut all = parse(line.as_bytes());
+        assert_eq!(all.len(), 1, "{line}");
+        all.remove(0)
+    }
+
+    #[test]
+    fn names_with_anything_in_them_are_read() {
+        let mapping = one("1000-3000 r-xp 00002000 08:1f 42      /a b/c\\012d (deleted)\n");
+        assert_eq!(mapping.path, b"/a b/c\nd (deleted)");
+        assert_eq!(mapping.names(), (&b"/a b/c\nd"[..], true));
+        assert!(mapping.is_readable && mapping.is_executable && !mapping.is_writable && !mapping.is_shared);
+        assert_eq!(mapping.part(0x2000, 0x9000), Some((0x2000, 0x3000, 0x3000)));
+        assert_eq!(mapping.part(0x3000, 0x9000), None);
+        let none = one("3000-4000 ---p 00000000 00:00 0 ");
+        assert!(!none.has_file() && !none.is_accessible() && none.path.is_empty());
+    }
+
+    #[test]
+    fn lines_that_are_none_are_left_out() {
+        assert!(parse(b"").is_empty());
+        assert!(parse(b"\n\nnonsense\n12-").is_empty());
+    }
+
+    #[test]
+    fn neighbours_are_found() {
+        let maps = parse(b"1000-2000 r--p 0 0:0 0\n3000-4000 r--p 0 0:0 0\n4000-5000 r--p 0 0:0 0\n");
+        let starts = |start, end| within(&maps, start, end).iter().map(|mapping| mapping.start).collect::<Vec<_>>();
+        assert_eq!(starts(0, 0x9000), [0x1000, 0x3000, 0x4000]);
+        assert_eq!(starts(0x1fff, 0x3000), [0x1000]);
+        assert_eq!(starts(0x2000, 0x3000), [0_u64; 0]);
+        assert_eq!(at(&maps, 0x4fff).map(|mapping| mapping.start), Some(0x4000));
+        assert_eq!(at(&maps, 0x2000), None);
+    }
+
+    #[test]
+    fn copies_of_the_library_are_known_by_their_names() {
+        let copy = |path: &str| copy_at(&Mapping { path: path.into(), ..Mapping::default() });
+        let key = StoreKey { device: 0xfe00, inode: 42, size: 4096, modified: 16, changed: 17 };
+        assert_eq!(copy("/s/0123abcd-fe00-2a-1000-10-11/libx.so"), Some(Copy::Stored(key)));
+        assert_eq!(copy("/s/0123abcd-fe00-2a-1000-10-11/libx.so (deleted)"), Some(Copy::Stored(key)));
+        assert_eq!(copy("/memfd:sopin:libx.so (deleted)"), Some(Copy::Private));
+        assert_eq!(copy("/memfd:sopin/libx.so (deleted)"), Some(Copy::Private));
+        for other in [
+            "/memfd:sopinx (deleted)",
+            "/memfd:x (deleted)",
+            "/usr/lib/libx.so",
+            "/s/0123abcd-fe00-2a-1000-10/libx.so",
+            "/s/0123abcd-fe00-2a-1000-10-11-12/libx.so",
+            "/s/123abcd-fe00-2a-1000-10-11/libx.so",
+            "",
+            "[heap]",
+        ] {
+            assert_eq!(copy(other), None, "{other}");
+        }
+    }
+}

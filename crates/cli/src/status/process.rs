@@ -1,0 +1,237 @@
+//! One process as `/proc` shows it: what it is, and a handle to its directory
+//! through which everything else of it is opened. The directory belongs to this
+//! very process: once that is gone, nothing opens any more, even if its number
+//! has been given to another.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{self, Mode, OFlags};
+use rustix::io::Errno;
+
+/// A task of the kernel's own (include/linux/sched.h).
+const PF_KTHREAD: u64 = 0x0020_0000;
+
+/// Why a process could not be looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// There is no such process, or no longer.
+    Vanished,
+    /// It belongs to somebody else, or a security module says no.
+    Denied,
+    /// It is the kernel's own and has no memory.
+    KernelThread,
+    /// It has ended and waits for its parent.
+    Zombie,
+    /// Anything else.
+    Failed(String),
+}
+
+impl Trouble {
+    /// What a failed call means, for a file that every living process has.
+    pub fn of(what: &str, error: &io::Error) -> Self {
+        match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::NOENT | Errno::SRCH) => Self::Vanished,
+            Some(Errno::ACCESS | Errno::PERM) => Self::Denied,
+            _ => Self::Failed(format!("{what}: {error}")),
+        }
+    }
+
+    /// For people.
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Vanished => "no such process",
+            Self::Denied => "permission denied",
+            Self::KernelThread => "a kernel thread, which has no memory of its own",
+            Self::Zombie => "it has ended and waits for its parent",
+            Self::Failed(reason) => reason,
+        }
+    }
+
+    /// For programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Vanished => "vanished",
+            Self::Denied => "denied",
+            Self::KernelThread => "kernel-thread",
+            Self::Zombie => "zombie",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+/// A process whose directory is open.
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// Effective user.
+    pub user: u32,
+    /// `/proc/PID/stat`
+    pub facts: Facts,
+    directory: OwnedFd,
+}
+
+/// What `/proc/PID/stat` tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// The name of its first thread.
+    pub name: String,
+    /// `R`, `S`, `Z`...
+    pub state: u8,
+    /// The process that it is a child of.
+    pub parent: u32,
+    flags: u64,
+    /// When it was made, in clock ticks since the machine was started.
+    pub start: u64,
+}
+
+impl Facts {
+    /// Parses the text; the name in it may contain anything, parentheses too.
+    fn parse(text: &[u8]) -> Option<Self> {
+        let name = text.iter().position(|byte| *byte == b'(')? + 1;
+        let end = text.iter().rposition(|byte| *byte == b')')?;
+        let rest = std::str::from_utf8(text.get(end + 1..)?).ok()?;
+        let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+        let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
+        Some(Self {
+            name: String::from_utf8_lossy(text.get(name..end)?).into_owned(),
+            state: *fields.first()?.as_bytes().first()?,
+            parent: u32::try_from(number(1)?).ok()?,
+            flags: number(6)?,
+            start: number(19)?,
+        })
+    }
+}
+
+impl Process {
+    /// Opens the directory of a process that has memory.
+    ///
+    /// # Errors
+    /// Why there is nothing to look at.
+    pub fn open(pid: u32) -> Result<Self, Trouble> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = fs::open(format!("/proc/{pid}"), flags, Mode::empty())
+            .map_err(|errno| Trouble::of("open /proc/PID", &errno.into()))?;
+        let user = fs::fstat(&directory).map_err(|errno| Trouble::of("stat /proc/PID", &errno.into()))?.st_uid;
+        let text = read(&directory, "stat").map_err(|error| Trouble::of("read /proc/PID/stat", &error))?;
+        let facts = Facts::parse(&text).ok_or_else(|| Trouble::Failed("/proc/PID/stat: not understood".to_owned()))?;
+        if facts.flags & PF_KTHREAD != 0 {
+            return Err(Trouble::KernelThread);
+        }
+        if matches!(facts.state, b'Z' | b'X') {
+            return Err(Trouble::Zombie);
+        }
+        Ok(Self { pid, user, facts, directory })
+    }
+
+    /// Its directory, to open files relative to.
+    pub fn directory(&self) -> &OwnedFd {
+        &self.directory
+    }
+
+    /// The whole of a file in its directory.
+    ///
+    /// # Errors
+    /// Those of opening and reading.
+    pub fn read(&self, name: &str) -> io::Result<Vec<u8>> {
+        read(&self.directory, name)
+    }
+
+    /// The same, where failure means that there is nothing to look at.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn require(&self, name: &str) -> Result<Vec<u8>, Trouble> {
+        self.read(name).map_err(|error| Trouble::of(&format!("read /proc/PID/{name}"), &error))
+    }
+
+    /// What a symbolic link in its directory says.
+    ///
+    /// # Errors
+    /// Those of `readlink(2)`.
+    pub fn link(&self, name: &str) -> io::Result<Vec<u8>> {
+        Ok(fs::readlinkat(&self.directory, name, Vec::new())?.into_bytes())
+    }
+
+    /// The words that it was started with; empty if it has overwritten them.
+    pub fn command(&self) -> Vec<String> {
+        let text = self.read("cmdline").unwrap_or_default();
+        let text = text.strip_suffix(b"\0").unwrap_or(&text);
+        if text.is_empty() {
+            return Vec::new();
+        }
+        text.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+    }
+
+    /// When the program image was made whose objects it has, in clock ticks since
+    /// the machine was started. A process that was forked and has not called exec
+    /// has the objects of its parent, which were loaded before it existed: the
+    /// kernel's word to the program (auxv, with randomised addresses in it) is
+    /// then the same in both.
+    pub fn image_start(&self, auxv: &[u8]) -> u64 {
+        let (mut start, mut parent) = (self.facts.start, self.facts.parent);
+        while parent > 1 {
+            let Ok(other) = Self::open(parent) else { break };
+            // A later process has been given the number.
+            if other.facts.start > start || !other.read("auxv").is_ok_and(|theirs| theirs == auxv) {
+                break;
+            }
+            (start, parent) = (other.facts.start, other.facts.parent);
+        }
+        start
+    }
+}
+
+/// The numbers of all processes there are, ascending.
+///
+/// # Errors
+/// When there is no `/proc`.
+pub fn all() -> io::Result<Vec<u32>> {
+    let mut pids = Vec::new();
+    for entry in std::fs::read_dir("/proc")? {
+        pids.extend(entry?.file_name().to_str().and_then(|name| name.parse::<u32>().ok()));
+    }
+    pids.sort_unstable();
+    Ok(pids)
+}
+
+fn read(directory: &OwnedFd, name: &str) -> io::Result<Vec<u8>> {
+    let file = fs::openat(directory, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    // Most of these files are longer than what read_to_end begins with, and each
+    // further call makes the kernel search for where it was.
+    let mut text = Vec::with_capacity(32 << 10);
+    File::from(file).read_to_end(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_may_look_like_the_rest() {
+        let text = b"7 (a) Z (b)) S 3 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 9876 1000 1 \n";
+        let facts = Facts::parse(text).unwrap();
+        assert_eq!((facts.name.as_str(), facts.state, facts.parent, facts.start), ("a) Z (b)", b'S', 3, 9876));
+        for cut in 0..60 {
+            assert_eq!(Facts::parse(&text[..cut]), None);
+        }
+    }
+
+    #[test]
+    fn kernel_threads_and_what_is_not_there_are_told_apart() {
+        assert_eq!(Process::open(u32::MAX).err(), Some(Trouble::Vanished));
+        let own = Process::open(std::process::id()).unwrap();
+        assert_eq!(own.user, rustix::process::geteuid().as_raw());
+        assert!(all().unwrap().contains(&own.pid) && !own.command().is_empty());
+    }
+
+    #[test]
+    fn errors_of_the_kernel_mean_something() {
+        let of = |errno: Errno| Trouble::of("read", &errno.into());
+        assert_eq!(of(Errno::SRCH), Trouble::Vanished);
+        assert_eq!(of(Errno::PERM), Trouble::Denied);
+        assert!(matches!(of(Errno::IO), Trouble::Failed(text) if text.starts_with("read: ")));
+    }
+}
