@@ -46,12 +46,13 @@ States of an object:
   exposed    writable or relocated memory maps the file: if that is truncated, relocations are lost
   damaged    that has happened, or pages lie behind the end of the file
 
-Exit status, the first that applies:
-  4  damage was found
-  1  an object is exposed
-  3  a process that was asked for, by its PID or with --all, could not be inspected
+Exit status:
   0  everything that was asked for is pinned
+  1  an object is exposed
   2  the command line was not understood
+  3  a process that was asked for, by its PID or with --all, could not be inspected
+  4  damage was found
+  Of 4, 1 and 3 the first that applies: what is known outranks what is not.
 
 Examples:
   sopin status
@@ -69,12 +70,11 @@ Examples:
 /// Everything is read through /proc. The loader's list of objects and the words that
 /// it has relocated are read in the process's memory, which takes the permission to
 /// trace it (ptrace(2)); without that the mappings alone have to do, and damage still
-/// shows by its pages. Paths are those that the process sees.
+/// shows by its pages.
 ///
-/// Whether a file was rewritten since it was loaded is exact where the library has it
-/// from its store. Elsewhere it is what the times of the file and the process allow to
-/// say: "may have been" where a change of mode, links or times looks the same, or where
-/// the object may have been loaded later than the program was started.
+/// "Rewritten on disk since it was loaded" is certain: the library's store knows the
+/// version that was loaded, or pages are lost. Without such a proof it says no more than
+/// "changed on disk after its process was started", which a chmod would be as well.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = MORE)]
 pub struct StatusArgs {

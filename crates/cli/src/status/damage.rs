@@ -133,7 +133,7 @@ impl<M: Bytes> Examiner<'_, M> {
             return 0;
         }
         let Ok(version) = &self.view.mapped(part.mapping).version else { return 0 };
-        let end = version.size.next_multiple_of(self.page);
+        let end = version.size.checked_next_multiple_of(self.page).unwrap_or(u64::MAX);
         (part.offset + (part.end - part.start)).saturating_sub(end.max(part.offset))
     }
 
@@ -286,13 +286,19 @@ impl<'a> Finder<'a> {
     fn new(bytes: &'a [u8]) -> Option<Self> {
         use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind, SymbolKind};
         let file = object::File::parse(bytes).ok()?;
-        let has_memory = |kind| !matches!(kind, SectionKind::Metadata | SectionKind::Debug | SectionKind::DebugString);
+        let has_memory = |kind| {
+            // .tbss takes no room where its address is.
+            !matches!(
+                kind,
+                SectionKind::Metadata | SectionKind::Debug | SectionKind::DebugString | SectionKind::UninitializedTls
+            )
+        };
         let sections = file.sections().filter(|section| section.address() != 0 && has_memory(section.kind()));
         let sections = sections.filter_map(|section| {
             let (address, name) = (section.address(), section.name().ok()?);
             Some(Section { address, end: address + section.size(), name })
         });
-        let named = file.symbols().chain(file.dynamic_symbols()).filter(|symbol| symbol.is_definition());
+        let named = file.symbols().chain(file.dynamic_symbols()).filter(object::ObjectSymbol::is_definition);
         let named =
             named.filter(|symbol| matches!(symbol.kind(), SymbolKind::Data | SymbolKind::Unknown | SymbolKind::Text));
         let mut symbols: Vec<(u64, &str)> = named

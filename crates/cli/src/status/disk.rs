@@ -1,11 +1,11 @@
 //! What has become of the file that an object was loaded from.
 //!
 //! The library's store names the version that was loaded, so there the answer is
-//! exact. Elsewhere the kernel keeps only times: what was changed after the
-//! program was started has been changed since for those objects that were loaded
-//! at the start; others may have been loaded after the change. A change of the
-//! status alone (ctime: chmod, link, or a rewrite that has put the mtime back, as
-//! `cp -p` does) cannot be told from one of the contents.
+//! exact, and damage proves that it was truncated. Elsewhere the kernel keeps only
+//! times, and they prove nothing: the process may have called exec or dlopen after
+//! the change, and a change of mode or links (ctime) cannot be told from a rewrite
+//! that has put the mtime back, as `cp -p` does. What can be said is that the file
+//! was changed after the process was started.
 
 use rustix::io::Errno;
 use serde::Serialize;
@@ -39,8 +39,8 @@ pub enum Fate {
 pub struct Disk {
     /// What has become of it.
     pub state: Fate,
-    /// False if `rewritten` may as well be a change of mode, links or times, or
-    /// have come before the object was loaded.
+    /// False if all that is known is that the file was changed, in its contents or
+    /// its mode, links or times, after the process was started.
     pub certain: bool,
     /// Seconds since 1970 at which it was changed last.
     pub changed: Option<i64>,
@@ -56,7 +56,7 @@ impl Disk {
         match (self.state, self.certain) {
             (Fate::Unchanged, _) => "",
             (Fate::Rewritten, true) => "rewritten on disk since it was loaded",
-            (Fate::Rewritten, false) => "may have been rewritten on disk since it was loaded",
+            (Fate::Rewritten, false) => "changed on disk after its process was started",
             (Fate::Replaced, _) => "replaced on disk by another file",
             (Fate::Deleted, _) => "deleted on disk",
             (Fate::Unknown, _) => "its file cannot be looked at",
@@ -74,7 +74,7 @@ pub fn look(object: &Object, view: &View, start: i128) -> Disk {
     let Some(original) = object.original else {
         // Only the loader's name is left of it.
         return match key {
-            Some(key) if object.name.starts_with(b"/") => by_name(view.at_path(&object.name), &key),
+            Some(key) if object.name.starts_with(b"/") => by_name(view.at_name(&object.name), &key),
             _ => Disk::of(Fate::Unknown),
         };
     };
@@ -82,7 +82,7 @@ pub fn look(object: &Object, view: &View, start: i128) -> Disk {
         Ok(now) => now,
         Err(fate) => return Disk::of(fate),
     };
-    key.map_or_else(|| by_time(&now, start, object.is_from_start), |key| by_key(&now, &key))
+    key.map_or_else(|| by_time(&now, start), |key| by_key(&now, &key))
 }
 
 /// The file that is mapped, if its path still leads to it.
@@ -96,23 +96,35 @@ fn mapped(original: &Mapping, view: &View) -> Result<Version, Fate> {
     };
     match view.at_path(&original.path) {
         Ok(found) if is_it(&found) => return Ok(found),
-        Ok(_) => return Err(Fate::Replaced),
-        Err(Errno::NOENT | Errno::NOTDIR) if !may_be_deleted => return Err(Fate::Deleted),
-        Err(Errno::NOENT | Errno::NOTDIR) => {}
-        Err(_) => return mapped.map_err(|_| Fate::Unknown),
+        Err(errno) if !is_nothing(errno) => return mapped.map_err(|_| Fate::Unknown),
+        Ok(_) if !may_be_deleted => return Err(Fate::Replaced),
+        Err(_) if !may_be_deleted => return Err(Fate::Deleted),
+        // Then the mark is the kernel's.
+        Ok(_) | Err(_) => {}
     }
-    match view.at_path(path) {
-        Err(Errno::NOENT | Errno::NOTDIR) => Err(Fate::Deleted),
-        Ok(_) => Err(Fate::Replaced),
-        Err(_) => Err(Fate::Unknown),
-    }
+    Err(match view.at_path(path) {
+        Ok(_) => Fate::Replaced,
+        Err(errno) if is_nothing(errno) => Fate::Deleted,
+        Err(_) => Fate::Unknown,
+    })
+}
+
+/// The path that leads to the file, or led to it.
+pub fn path<'a>(original: &'a Mapping, view: &View) -> &'a [u8] {
+    let (path, may_be_deleted) = original.names();
+    let is_called_so = || view.at_path(&original.path).is_ok_and(|found| found.inode == original.file.inode);
+    if may_be_deleted && is_called_so() { &original.path } else { path }
+}
+
+fn is_nothing(errno: Errno) -> bool {
+    matches!(errno, Errno::NOENT | Errno::NOTDIR)
 }
 
 fn by_name(found: Result<Version, Errno>, key: &StoreKey) -> Disk {
     match found {
         Ok(now) if (now.device, now.inode) == (key.device, key.inode) => by_key(&now, key),
         Ok(_) => Disk::of(Fate::Replaced),
-        Err(Errno::NOENT | Errno::NOTDIR) => Disk::of(Fate::Deleted),
+        Err(errno) if is_nothing(errno) => Disk::of(Fate::Deleted),
         Err(_) => Disk::of(Fate::Unknown),
     }
 }
@@ -123,11 +135,10 @@ fn by_key(now: &Version, key: &StoreKey) -> Disk {
     Disk { state, certain: state == Fate::Unchanged || is_other, changed: Some(seconds(now.changed)) }
 }
 
-fn by_time(now: &Version, start: i128, is_from_start: bool) -> Disk {
+fn by_time(now: &Version, start: i128) -> Disk {
     let is_after = |time: i128| time > start + GRANULARITY;
     let state = if is_after(now.changed) || is_after(now.modified) { Fate::Rewritten } else { Fate::Unchanged };
-    let certain = state == Fate::Unchanged || (is_from_start && is_after(now.modified));
-    Disk { state, certain, changed: Some(seconds(now.changed)) }
+    Disk { state, certain: state == Fate::Unchanged, changed: Some(seconds(now.changed)) }
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "fits for 292 thousand million years")]
@@ -148,13 +159,12 @@ mod tests {
 
     #[test]
     fn times_tell_what_they_can() {
-        assert_eq!(state(by_time(&NOW, 200 * SECOND, true)), (Fate::Unchanged, true));
-        assert_eq!(state(by_time(&NOW, 50 * SECOND, true)), (Fate::Rewritten, true));
-        assert_eq!(state(by_time(&NOW, 50 * SECOND, false)), (Fate::Rewritten, false), "loaded later, perhaps");
+        assert_eq!(state(by_time(&NOW, 200 * SECOND)), (Fate::Unchanged, true));
+        assert_eq!(state(by_time(&NOW, 50 * SECOND)), (Fate::Rewritten, false));
         let touched = Version { modified: 10 * SECOND, ..NOW };
-        assert_eq!(state(by_time(&touched, 50 * SECOND, true)), (Fate::Rewritten, false), "a chmod, perhaps");
-        assert_eq!(by_time(&NOW, 100 * SECOND - GRANULARITY, true).state, Fate::Unchanged);
-        assert_eq!(by_time(&NOW, 0, true).changed, Some(100));
+        assert_eq!(state(by_time(&touched, 50 * SECOND)), (Fate::Rewritten, false), "a chmod, perhaps");
+        assert_eq!(by_time(&NOW, 100 * SECOND - GRANULARITY).state, Fate::Unchanged);
+        assert_eq!(by_time(&NOW, 0).changed, Some(100));
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! The files that processes map: found through `/proc`, looked at once for all
-//! processes. A process may live in a container, so its paths are those below
-//! `/proc/PID/root`; `/proc/PID/map_files` leads to a mapped file whatever has
-//! become of its path, where the kernel allows it.
+//! processes. `/proc/PID/map_files` leads to a mapped file whatever has become of its
+//! path, where the kernel allows it. The paths in `/proc/PID/maps` begin at our root
+//! directory if the file is below that (d_path in fs/d_path.c), at the root of its
+//! mount namespace otherwise: of a container, which is `/proc/PID/root`.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
+use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
@@ -22,6 +24,8 @@ use super::process::Process;
 /// about its layers.
 const ALWAYS_READ_ONLY: [&[u8]; 4] = [b"squashfs", b"erofs", b"iso9660", b"cramfs"];
 const LAYERED: &[u8] = b"overlay";
+/// How a root directory is opened.
+const ROOT_FLAGS: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
 /// One version of one file. Times in nanoseconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,12 +71,18 @@ pub struct Image {
     pub places: Result<Vec<Place>, Flaw>,
 }
 
+/// Major and minor numbers.
+type Devices = HashSet<(u32, u32)>;
+
 /// The mapped files, by what the kernel shows in `/proc/PID/maps`.
 #[derive(Default)]
+#[allow(clippy::type_complexity, reason = "each type is used once")]
 pub struct Files {
     mapped: RefCell<HashMap<Number, Rc<Mapped>>>,
     paths: RefCell<HashMap<(Root, Vec<u8>), Result<Version, Errno>>>,
-    read_only: RefCell<HashMap<Vec<u8>, Rc<HashSet<(u32, u32)>>>>,
+    /// By mount namespace.
+    read_only: RefCell<HashMap<Vec<u8>, Rc<Devices>>>,
+    own_namespace: OnceCell<Vec<u8>>,
 }
 
 /// Major and minor device number, and inode number.
@@ -89,7 +99,7 @@ pub struct Mapped {
     image: OnceCell<Result<Rc<Image>, Flaw>>,
 }
 
-/// Where the paths of a process begin.
+/// Where the paths of a process's mappings begin.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Root {
     namespace: Vec<u8>,
@@ -127,7 +137,7 @@ impl<'a> View<'a> {
         if fs::fstat(&file)?.st_ino == mapping.file.inode { Ok(file) } else { Err(Errno::STALE) }
     }
 
-    /// What the path leads to in the eyes of the process.
+    /// What a path in `/proc/PID/maps` leads to.
     ///
     /// # Errors
     /// Those of `open(2)`.
@@ -141,6 +151,15 @@ impl<'a> View<'a> {
         let found = self.open_path(path, flags).and_then(fs::fstat).map(|status| Version::of(&status));
         self.files.paths.borrow_mut().insert(key, found);
         found
+    }
+
+    /// What a path leads to in the eyes of the process.
+    ///
+    /// # Errors
+    /// Those of `open(2)`.
+    pub fn at_name(&self, path: &[u8]) -> Result<Version, Errno> {
+        let root = fs::openat(self.process.directory(), "root", ROOT_FLAGS, Mode::empty())?;
+        open_below(&root, path, OFlags::PATH | OFlags::CLOEXEC).and_then(fs::fstat).map(|status| Version::of(&status))
     }
 
     /// The file that is mapped there.
@@ -180,24 +199,33 @@ impl<'a> View<'a> {
     }
 
     fn open_path(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
-        let (root, _) = self.root()?;
-        let below = path.strip_prefix(b"/").ok_or(Errno::NOENT)?;
-        // Links in it are the process's, too.
-        match fs::openat2(root, below, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
-            Err(Errno::NOSYS) => fs::openat(root, below, flags, Mode::empty()),
-            result => result,
-        }
+        open_below(&self.root()?.0, path, flags)
     }
 
     fn root(&self) -> Result<&(OwnedFd, Root), Errno> {
         let open = || {
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let root = fs::openat(self.process.directory(), "root", flags, Mode::empty())?;
-            let status = fs::fstat(&root)?;
             let namespace = self.process.link("ns/mnt").unwrap_or_default();
+            let own = self.files.own_namespace.get_or_init(|| {
+                fs::readlinkat(fs::CWD, "/proc/self/ns/mnt", Vec::new()).map(CString::into_bytes).unwrap_or_default()
+            });
+            let root = if namespace == *own && !own.is_empty() {
+                fs::open("/", ROOT_FLAGS, Mode::empty())?
+            } else {
+                fs::openat(self.process.directory(), "root", ROOT_FLAGS, Mode::empty())?
+            };
+            let status = fs::fstat(&root)?;
             Ok((root, Root { namespace, device: status.st_dev, inode: status.st_ino }))
         };
         self.root.get_or_init(open).as_ref().map_err(|errno| *errno)
+    }
+}
+
+/// Opens a path as if that directory was the root, for symbolic links in it, too.
+fn open_below(root: &OwnedFd, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    let below = path.strip_prefix(b"/").ok_or(Errno::NOENT)?;
+    match fs::openat2(root, below, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+        Err(Errno::NOSYS) => fs::openat(root, below, flags, Mode::empty()),
+        result => result,
     }
 }
 
@@ -213,7 +241,7 @@ fn read(file: &Opened) -> Result<Image, Flaw> {
 
 /// The devices of `/proc/PID/mountinfo` (`proc_pid_mountinfo(5)`) whose superblock
 /// is read-only.
-fn read_only_devices(text: &[u8]) -> HashSet<(u32, u32)> {
+fn read_only_devices(text: &[u8]) -> Devices {
     text.split(|byte| *byte == b'\n').filter_map(read_only_device).collect()
 }
 

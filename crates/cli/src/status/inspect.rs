@@ -80,13 +80,11 @@ impl Inspector {
         let auxv = Auxv::new(process.require("auxv")?);
         let memory = match Memory::memory_of(process) {
             Ok(memory) => Some(memory),
-            Err(error) => match Trouble::of("", &error) {
-                Trouble::Vanished => return Err(Trouble::Vanished),
-                _ => {
-                    errors.push(format!("its memory cannot be read: {error}"));
-                    None
-                }
-            },
+            Err(error) if Trouble::of("", &error) == Trouble::Vanished => return Err(Trouble::Vanished),
+            Err(error) => {
+                errors.push(format!("its memory cannot be read: {error}"));
+                None
+            }
         };
         let executable = memory.as_ref().and_then(|memory| Executable::read(memory, &auxv));
         let list = memory.as_ref().and_then(|memory| loader::list(memory, &auxv, executable.as_ref()));
@@ -107,7 +105,7 @@ impl Inspector {
             published: published.as_ref(),
             page: self.page,
         };
-        let objects = list.as_ref().map_or_else(|| scene.mapped(), |list| scene.listed(list));
+        let objects = scene.objects(list.as_ref());
         let shim = shim(&objects, list.as_ref(), &maps, published.as_ref());
         let examiner = Examiner {
             process,
@@ -145,13 +143,15 @@ impl Inspector {
 
     fn object(&self, object: &Object, about: &About, finding: Finding) -> ObjectReport {
         let mut file = disk::look(object, about.view, about.start);
-        if finding.has_other_contents && file.state == Fate::Rewritten {
+        // Only truncation makes a process lose pages.
+        let is_proven = finding.has_other_contents || finding.damage.is_any();
+        if is_proven && file.state == Fate::Rewritten {
             file.certain = true;
         }
         let damage = finding.damage.is_any().then(|| self.damage(object, about.view, &finding.damage));
         let state = if damage.is_some() { State::Damaged } else { object.state() };
         ObjectReport {
-            path: String::from_utf8_lossy(&path(object, about.process)).into_owned(),
+            path: String::from_utf8_lossy(&path(object, about)).into_owned(),
             state,
             base: object.base,
             start: object.span.0,
@@ -200,13 +200,12 @@ struct About<'a> {
 }
 
 /// The path that people know the object by.
-fn path(object: &Object, process: &Process) -> Vec<u8> {
-    if let Some(original) = object.original {
-        let (path, is_marked) = original.names();
-        let is_whole = !is_marked || matches!(object.original, Some(mapping) if mapping.path == object.name);
-        return if is_whole { original.path.clone() } else { path.to_owned() };
+fn path(object: &Object, about: &About) -> Vec<u8> {
+    match object.original {
+        Some(original) => disk::path(original, about.view).to_owned(),
+        None if object.name.is_empty() => about.process.link("exe").unwrap_or_default(),
+        None => object.name.clone(),
     }
-    if object.name.is_empty() { process.link("exe").unwrap_or_default() } else { object.name.clone() }
 }
 
 /// Why an object is not better off.

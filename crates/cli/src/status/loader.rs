@@ -15,8 +15,6 @@ const AT_BASE: u64 = 7;
 /// More than any process loads.
 const MAX_OBJECTS: usize = 100_000;
 const MAX_NAMESPACES: usize = 64;
-/// `r_state` of `struct r_debug` while nothing is being loaded or unloaded.
-const RT_CONSISTENT: u64 = 0;
 
 /// What the kernel has told the program at its start, `/proc/PID/auxv`.
 pub struct Auxv(Vec<u8>);
@@ -85,8 +83,6 @@ pub struct Listed {
     pub dynamic: u64,
     /// 0 for the program's own namespace, others are of `dlmopen(3)`.
     pub namespace: usize,
-    /// It was loaded before the program began, for certain.
-    pub is_from_start: bool,
 }
 
 /// The loader's list, of all namespaces that it shows.
@@ -94,8 +90,9 @@ pub struct Listed {
 pub struct List {
     /// The objects, in the order of loading in each namespace.
     pub objects: Vec<Listed>,
-    /// The loader is at work on it.
-    pub is_changing: bool,
+    /// The loader itself is not in it, so there must be more: musl keeps a part of its
+    /// list where pages of objects have room, and those can be damaged.
+    pub is_cut: bool,
 }
 
 /// Reads the list; `None` where there is none: a static program, a loader that is
@@ -104,7 +101,9 @@ pub fn list(memory: &impl Bytes, auxv: &Auxv, executable: Option<&Executable>) -
     let debug = executable
         .and_then(|executable| debug_of(memory, executable))
         .or_else(|| exported_debug(memory, auxv.loader()?))?;
-    walk(memory, debug, auxv.loader())
+    let mut list = walk(memory, debug)?;
+    list.is_cut = auxv.loader().is_some_and(|loader| list.objects.iter().all(|object| object.base != loader));
+    Some(list)
 }
 
 /// DT_DEBUG of the executable, if it leads to something.
@@ -129,14 +128,11 @@ fn is_debug(memory: &impl Bytes, at: u64) -> bool {
     (1..=2).contains(&version) && word_at(&bytes, 8).is_some_and(|map| map != 0)
 }
 
-fn walk(memory: &impl Bytes, first: u64, loader: Option<u64>) -> Option<List> {
+fn walk(memory: &impl Bytes, first: u64) -> Option<List> {
     let mut list = List::default();
     let mut debug = first;
     for namespace in 0..MAX_NAMESPACES {
         let head: [u8; 40] = memory.read_array(debug).ok()?;
-        let state = word_at(&head, 24)? & 0xffff_ffff;
-        list.is_changing |= state != RT_CONSISTENT;
-        let begin = list.objects.len();
         let mut next = word_at(&head, 8)?;
         while next != 0 && list.objects.len() < MAX_OBJECTS {
             // l_addr, l_name, l_ld, l_next
@@ -147,22 +143,14 @@ fn walk(memory: &impl Bytes, first: u64, loader: Option<u64>) -> Option<List> {
                 name: name.unwrap_or_default(),
                 dynamic: word_at(&map, 16)?,
                 namespace,
-                is_from_start: false,
             });
             next = word_at(&map, 24)?;
-        }
-        if namespace == 0 {
-            // What is needed at the start comes before what the program loads
-            // itself, and the loader is among the former.
-            let objects = list.objects.get_mut(begin..).unwrap_or_default();
-            let count = objects.iter().position(|object| Some(object.base) == loader).map_or(0, |index| index + 1);
-            objects.iter_mut().take(count).for_each(|object| object.is_from_start = true);
         }
         // `struct r_debug_extended` begins with version 2.
         if word_at(&head, 0)? & 0xffff_ffff < 2 {
             break;
         }
-        match memory.word(debug + 40) {
+        match memory.word(debug.wrapping_add(40)) {
             Ok(next) if next != 0 => debug = next,
             _ => break,
         }
@@ -181,22 +169,23 @@ pub fn symbol(memory: &impl Bytes, base: u64, dynamic: u64, size: u64, name: &[u
     let field = |index: usize| Some(u64::from(super::memory::half_at(&head, index * 4)?));
     let (buckets, first, bloom) = (field(0)?, field(1)?, field(2)?);
     let half = |at: u64| Some(u32::from_ne_bytes(memory.read_array(at).ok()?));
-    let bucket_array = hash + 16 + bloom * 8;
+    let element = |array: u64, index: u64, size: u64| array.wrapping_add(index.wrapping_mul(size));
+    let bucket_array = element(hash.wrapping_add(16), bloom, 8);
+    let chains = element(bucket_array, buckets, 4);
     let wanted = gnu_hash(name);
-    let mut index = u64::from(half(bucket_array + 4 * (u64::from(wanted).checked_rem(buckets)?))?);
-    for _ in 0..MAX_OBJECTS {
-        let found = half(bucket_array + 4 * buckets + 4 * index.checked_sub(first)?)?;
+    let start = u64::from(half(element(bucket_array, u64::from(wanted).checked_rem(buckets)?, 4))?);
+    for index in (start..).take(MAX_OBJECTS) {
+        let found = half(element(chains, index.checked_sub(first)?, 4))?;
         if found | 1 == wanted | 1 {
-            let entry: [u8; 24] = memory.read_array(symbols + 24 * index).ok()?;
+            let entry: [u8; 24] = memory.read_array(element(symbols, index, 24)).ok()?;
             let offset = u64::from(super::memory::half_at(&entry, 0)?);
-            if memory.string(strings + offset).is_ok_and(|found| found == name) {
+            if memory.string(strings.wrapping_add(offset)).is_ok_and(|found| found == name) {
                 return Some(base.wrapping_add(word_at(&entry, 8)?));
             }
         }
         if found & 1 != 0 {
             return None;
         }
-        index += 1;
     }
     None
 }
@@ -225,9 +214,9 @@ mod tests {
         let (memory, auxv, executable) = own();
         let list = list(&memory, &auxv, Some(&executable)).unwrap();
         assert_eq!(list.objects[0].base, executable.base);
-        assert!(list.objects[0].name.is_empty() && list.objects[0].is_from_start);
+        assert!(list.objects[0].name.is_empty());
         let libc = list.objects.iter().find(|object| object.name.windows(8).any(|part| part == b"/libc.so")).unwrap();
-        assert!(libc.dynamic > libc.base && libc.namespace == 0 && libc.is_from_start);
+        assert!(libc.dynamic > libc.base && libc.namespace == 0);
         assert!(list.objects.iter().any(|object| Some(object.base) == auxv.loader()));
     }
 
@@ -248,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_list_without_end_is_cut() {
-        let list = walk(&circle(3), 0x1000, None).unwrap();
+        let list = walk(&circle(3), 0x1000).unwrap();
         assert_eq!(list.objects.len(), MAX_OBJECTS);
     }
 
@@ -257,8 +246,8 @@ mod tests {
         let mut memory = circle(2);
         let next = memory.1.len() - 8;
         memory.1[next..].copy_from_slice(&0xdead_u64.to_ne_bytes());
-        assert_eq!(walk(&memory, 0x1000, Some(0)).unwrap().objects.len(), 2);
-        assert!(walk(&memory, 0x9000, None).is_none());
+        assert_eq!(walk(&memory, 0x1000).unwrap().objects.len(), 2);
+        assert!(walk(&memory, 0x9000).is_none());
         assert!(!is_debug(&memory, 0x1008));
         assert_eq!(word_at(&memory.1, 0), Some(1));
     }

@@ -7,6 +7,7 @@ use sopin_core::vmas::{self, FileId};
 const DELETED: &[u8] = b" (deleted)";
 
 /// One VMA.
+#[allow(clippy::struct_excessive_bools, reason = "they are the columns of /proc/PID/maps")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mapping {
     /// First byte.

@@ -90,8 +90,6 @@ pub struct Object<'a> {
     pub dynamic: Option<u64>,
     /// 0, or a number for a namespace of `dlmopen(3)`.
     pub namespace: usize,
-    /// It was there when the program began, for certain.
-    pub is_from_start: bool,
     /// Its parts that can be accessed.
     pub parts: Vec<Part<'a>>,
     /// A VMA that maps the file that it was loaded from.
@@ -143,8 +141,17 @@ pub struct Scene<'a, M> {
 }
 
 impl<'a, M: Bytes> Scene<'a, M> {
-    /// The objects in the loader's list.
-    pub fn listed(&self, list: &List) -> Vec<Object<'a>> {
+    /// All objects: those in the loader's list, and where that is not all there is
+    /// those that the mappings show.
+    pub fn objects(&self, list: Option<&List>) -> Vec<Object<'a>> {
+        let mut objects = list.map(|list| self.listed(list)).unwrap_or_default();
+        if list.is_none_or(|list| list.is_cut) {
+            self.add_mapped(&mut objects);
+        }
+        objects
+    }
+
+    fn listed(&self, list: &List) -> Vec<Object<'a>> {
         let mut objects: Vec<Object> = Vec::new();
         for (index, listed) in list.objects.iter().enumerate() {
             // The loader itself is in every namespace.
@@ -184,7 +191,6 @@ impl<'a, M: Bytes> Scene<'a, M> {
             span,
             dynamic: Some(listed.dynamic),
             namespace: listed.namespace,
-            is_from_start: listed.is_from_start,
             original: None,
             said: said.cloned(),
             parts,
@@ -192,9 +198,8 @@ impl<'a, M: Bytes> Scene<'a, M> {
         self.complete(object)
     }
 
-    /// The objects that the mappings alone show: executable mappings of ELF files.
-    pub fn mapped(&self) -> Vec<Object<'a>> {
-        let mut objects: Vec<Object> = Vec::new();
+    /// Adds the objects that the mappings alone show: executable mappings of ELF files.
+    fn add_mapped(&self, objects: &mut Vec<Object<'a>>) {
         for text in self.maps.iter().filter(|mapping| mapping.is_executable && mapping.has_file()) {
             if objects.iter().any(|object| object.span.0 <= text.start && text.start < object.span.1) {
                 continue;
@@ -205,20 +210,10 @@ impl<'a, M: Bytes> Scene<'a, M> {
                 Err(_) => self.by_neighbours(text.start).map(|(span, parts)| (None, None, span, parts)),
             };
             let Some((base, dynamic, span, parts)) = found else { continue };
-            let object = Object {
-                name: Vec::new(),
-                base,
-                span,
-                dynamic,
-                namespace: 0,
-                is_from_start: false,
-                original: None,
-                said: None,
-                parts,
-            };
+            let object =
+                Object { name: Vec::new(), base, span, dynamic, namespace: 0, original: None, said: None, parts };
             objects.extend(self.complete(object));
         }
-        objects
     }
 
     /// An object by one mapping of its text.
@@ -251,11 +246,12 @@ impl<'a, M: Bytes> Scene<'a, M> {
         let mut parts = Vec::new();
         for (index, segment) in headers.segments.iter().enumerate() {
             let from = base.wrapping_add(segment.address) & !(self.page - 1);
-            let to = base.wrapping_add(segment.address + segment.size).next_multiple_of(self.page);
+            let up = |end: u64| base.wrapping_add(end).checked_next_multiple_of(self.page).unwrap_or(u64::MAX);
+            let to = up(segment.address + segment.size);
             // A page that two segments touch is the later one's.
             let next = headers.segments.get(index + 1).map(|next| base.wrapping_add(next.address) & !(self.page - 1));
             let to = next.map_or(to, |next| to.min(next));
-            let file_end = base.wrapping_add(segment.address + segment.file_size).next_multiple_of(self.page);
+            let file_end = up(segment.address + segment.file_size);
             for mapping in maps::within(self.maps, from, to) {
                 parts.extend(self.part(mapping, (from, to), segment.is_writable, file_end));
             }

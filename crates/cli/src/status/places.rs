@@ -13,7 +13,7 @@ const DT_RELRSZ: u32 = 35;
 const DT_RELR: u32 = 36;
 /// Bytes of an `Elf64_Rela`, and of an `Elf64_Sym`.
 const RELA: usize = 24;
-const SYMBOL: u64 = 24;
+const SYMBOL: usize = 24;
 /// More bytes than any object's table has.
 const MAX_TABLE: u64 = 256 << 20;
 
@@ -112,7 +112,7 @@ impl Symbols {
         let entries = tables.flat_map(|bytes| bytes.chunks_exact(RELA));
         let last = entries.filter_map(fields).map(|(_, symbol, ..)| symbol).max().unwrap_or(0);
         let Some(address) = dynamic.get(DT_SYMTAB).filter(|_| last != 0) else { return Ok(Self(Vec::new())) };
-        let size = (u64::from(last) + 1) * SYMBOL;
+        let size = (u64::from(last) + 1) * SYMBOL as u64;
         if size > MAX_TABLE {
             return Err(Flaw::Malformed);
         }
@@ -122,7 +122,7 @@ impl Symbols {
 
     /// Whether 0 is a right value of the symbol: it is weak and not defined here.
     fn may_be_null(&self, symbol: u32) -> bool {
-        let Some(entry) = self.0.chunks_exact(SYMBOL as usize).nth(symbol as usize) else { return false };
+        let Some(entry) = self.0.chunks_exact(SYMBOL).nth(symbol as usize) else { return false };
         let (info, section) = (entry.get(4), entry.get(6..).and_then(|rest| rest.first_chunk()));
         symbol != 0
             && info.is_some_and(|info| info >> 4 == STB_WEAK)

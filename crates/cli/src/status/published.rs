@@ -60,7 +60,7 @@ impl Published {
         let header = loader::symbol(memory, base, dynamic, size.unwrap_or(MAX_DYNAMIC), SYMBOL.as_bytes())
             .ok_or_else(|| format!("no symbol {SYMBOL} in the library"))?;
         let read_header = || {
-            let bytes = memory.read_exact(header, HEADER_SIZE).map_err(|errno| unreadable(&errno))?;
+            let bytes = memory.read_exact(header, HEADER_SIZE).map_err(unreadable)?;
             Seen::decode(&bytes).map_err(|not| match not {
                 NotAHeader::Foreign => format!("{SYMBOL}: no records there"),
                 NotAHeader::Version(version) => {
@@ -71,7 +71,7 @@ impl Published {
         };
         let read_records = |seen: &Seen| match seen.count {
             0 => Ok(Vec::new()),
-            count => memory.read_exact(seen.records, count * seen.record_size).map_err(|errno| unreadable(&errno)),
+            count => memory.read_exact(seen.records, count * seen.record_size).map_err(unreadable),
         };
         let (seen, bytes, consistency) = read_consistently(ATTEMPTS, read_header, read_records)?;
         let objects = seen.decode_records(&bytes).map(|record| (record.base, said(memory, &record))).collect();
@@ -96,6 +96,6 @@ fn said(memory: &impl Bytes, record: &Record) -> Said {
     Said { reached: record.reached(), span: (record.start, record.end), witness: record.witness, cause }
 }
 
-fn unreadable(errno: &Errno) -> String {
+fn unreadable(errno: Errno) -> String {
     format!("{SYMBOL}: {errno}")
 }

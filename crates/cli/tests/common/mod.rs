@@ -7,6 +7,8 @@
 
 #![allow(dead_code, reason = "every test binary uses its own part of this module")]
 
+pub mod victim;
+
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::Write;
