@@ -46,6 +46,19 @@ States of an object:
   exposed    writable or relocated memory maps the file: if that is truncated, relocations are lost
   damaged    that has happened, or pages lie behind the end of the file
 
+JSON, whose names stay while \"schema\" is 1; more may come:
+  processes[]  pid, uid, name, command[], shim, full, relocated, exposed, damaged, pinned_kib, source, objects[], errors[]
+  shim         path, version, mode; null if libsopin.so is not loaded
+  source       \"loader\", or \"maps\" if the loader's list could not be had
+  objects[]    path, state, base, start, end, namespace, pinned_kib, reason, file, damage, unjudged
+  file         state (unchanged, rewritten, replaced, deleted, unknown), certain, changed (seconds since 1970)
+  damage       reverted_words, bytes_beyond_end, other_version, words[]; null if there is none
+  words[]      address, section, symbol, offset, value, expected; 16 from all sections, or all with --verbose
+  unjudged     why relocated words were not compared with the file, or null
+  not_inspected[]  pid, error (vanished, denied, kernel-thread, zombie, failed), reason
+  passed_over  kernel_threads, zombies, vanished, denied, failed: numbers of processes
+  remedy       what to do where permission was denied, or null
+
 Exit status:
   0  everything that was asked for is pinned
   1  an object is exposed
@@ -86,7 +99,7 @@ pub struct StatusArgs {
     #[arg(long, conflicts_with = "pids")]
     all: bool,
 
-    /// Print JSON: "schema" 1, objects of all processes, sizes in KiB, addresses as numbers
+    /// Print JSON, with the objects of every process
     #[arg(long)]
     json: bool,
 

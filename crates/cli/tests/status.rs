@@ -63,7 +63,10 @@ fn a_damaged_process() {
 [..]  no    0         0       3       1          0 ./program
     damaged         0 KiB  [ROOT]/libvictim.so: rewritten on disk since it was loaded; libsopin.so is not loaded
               [..] relocated words are again what the file has:
-                0x[..] in .[..]: holds 0x[..], should hold 0x[..]
+...
+                0x[..] in .data.rel.ro, table[..]: holds 0x[..], should hold 0x[..]
+...
+                0x[..] in .data, [..]: holds 0x[..], should hold 0x[..]
                 and [..] more (--verbose lists them)
 
 "#]]);
@@ -139,7 +142,7 @@ fn a_process_whose_library_is_empty() {
     victim.status(running.pid(), &[]).code(4).stderr_eq("").stdout_eq(str![[r#"
 [..]PID SHIM FULL RELOCATED EXPOSED DAMAGED PINNED-KIB COMMAND
 [..]  no    0         0       3       1          0 ./program
-    damaged         0 KiB  [ROOT]/libvictim.so: rewritten on disk since it was loaded; libsopin.so is not loaded; not checked for damage: its relocations cannot be read: Input/output error (os error 5)
+    damaged         0 KiB  [ROOT]/libvictim.so: rewritten on disk since it was loaded; libsopin.so is not loaded
               [..] KiB lie behind the end of the file: touching them is SIGBUS
 
 "#]]);
@@ -295,6 +298,28 @@ fn rewritten_under_the_library_is_exact() {
     assert_eq!((&library["state"], &library["damage"]), (&"full".into(), &Value::Null));
     assert_eq!((&library["file"]["state"], &library["file"]["certain"]), (&"rewritten".into(), &true.into()));
     assert!(running.ends_well());
+}
+
+/// The help lists the names.
+#[test]
+fn the_names_in_json_are_those_documented() {
+    let victim = Victim::new();
+    let running = victim.start();
+    victim.rewrite(&running);
+    let output = victim.status(running.pid(), &["--json"]).get_output().clone();
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let help = sopin().args(["status", "--help"]).assert().get_output().stdout.clone();
+    let help = String::from_utf8(help).unwrap();
+    let words: Vec<&str> = help.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).collect();
+    let process = &answer["processes"][0];
+    let object = object(process, "libvictim.so");
+    for part in [&answer, process, object, &object["file"], &object["damage"], &object["damage"]["words"][0]] {
+        let names = part.as_object().unwrap().keys();
+        assert!(names.len() >= 3);
+        for name in names {
+            assert!(words.contains(&name.as_str()), "{name} is not in the help");
+        }
+    }
 }
 
 #[test]

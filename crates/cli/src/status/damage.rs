@@ -132,8 +132,8 @@ impl<M: Bytes> Examiner<'_, M> {
         if !matches!(part.backing, Backing::File | Backing::Copy(Copy::Stored(_))) {
             return 0;
         }
-        let Ok(version) = &self.view.mapped(part.mapping).version else { return 0 };
-        let end = version.size.checked_next_multiple_of(self.page).unwrap_or(u64::MAX);
+        let Ok(identity) = &self.view.mapped(part.mapping).identity else { return 0 };
+        let end = identity.size.checked_next_multiple_of(self.page).unwrap_or(u64::MAX);
         (part.offset + (part.end - part.start)).saturating_sub(end.max(part.offset))
     }
 

@@ -9,9 +9,10 @@
 
 use rustix::io::Errno;
 use serde::Serialize;
+use sopin_core::store::Identity;
 
-use super::files::{Version, View};
-use super::maps::{Copy, Mapping, StoreKey};
+use super::files::View;
+use super::maps::{Copy, Mapping};
 use super::object::{Backing, Object};
 
 /// Nanoseconds by which the start of a process and the time of a file may seem
@@ -86,11 +87,11 @@ pub fn look(object: &Object, view: &View, start: i128) -> Disk {
 }
 
 /// The file that is mapped, if its path still leads to it.
-fn mapped(original: &Mapping, view: &View) -> Result<Version, Fate> {
-    let mapped = view.mapped(original).version;
+fn mapped(original: &Mapping, view: &View) -> Result<Identity, Fate> {
+    let mapped = view.mapped(original).identity;
     let (path, may_be_deleted) = original.names();
-    let is_it = |found: &Version| match mapped {
-        Ok(mapped) => mapped.is_same_file(found),
+    let is_it = |found: &Identity| match mapped {
+        Ok(mapped) => (mapped.device, mapped.inode) == (found.device, found.inode),
         // Without permission for map_files there is only the number.
         Err(_) => found.inode == original.file.inode,
     };
@@ -120,7 +121,7 @@ fn is_nothing(errno: Errno) -> bool {
     matches!(errno, Errno::NOENT | Errno::NOTDIR)
 }
 
-fn by_name(found: Result<Version, Errno>, key: &StoreKey) -> Disk {
+fn by_name(found: Result<Identity, Errno>, key: &Identity) -> Disk {
     match found {
         Ok(now) if (now.device, now.inode) == (key.device, key.inode) => by_key(&now, key),
         Ok(_) => Disk::of(Fate::Replaced),
@@ -129,13 +130,13 @@ fn by_name(found: Result<Version, Errno>, key: &StoreKey) -> Disk {
     }
 }
 
-fn by_key(now: &Version, key: &StoreKey) -> Disk {
+fn by_key(now: &Identity, key: &Identity) -> Disk {
     let is_other = (now.size, now.modified) != (key.size, key.modified);
     let state = if is_other || now.changed != key.changed { Fate::Rewritten } else { Fate::Unchanged };
     Disk { state, certain: state == Fate::Unchanged || is_other, changed: Some(seconds(now.changed)) }
 }
 
-fn by_time(now: &Version, start: i128) -> Disk {
+fn by_time(now: &Identity, start: i128) -> Disk {
     let is_after = |time: i128| time > start + GRANULARITY;
     let state = if is_after(now.changed) || is_after(now.modified) { Fate::Rewritten } else { Fate::Unchanged };
     Disk { state, certain: state == Fate::Unchanged, changed: Some(seconds(now.changed)) }
@@ -151,7 +152,7 @@ mod tests {
     use super::*;
 
     const SECOND: i128 = 1_000_000_000;
-    const NOW: Version = Version { device: 1, inode: 2, size: 3, modified: 100 * SECOND, changed: 100 * SECOND };
+    const NOW: Identity = Identity { device: 1, inode: 2, size: 3, modified: 100 * SECOND, changed: 100 * SECOND };
 
     fn state(disk: Disk) -> (Fate, bool) {
         (disk.state, disk.certain)
@@ -161,7 +162,7 @@ mod tests {
     fn times_tell_what_they_can() {
         assert_eq!(state(by_time(&NOW, 200 * SECOND)), (Fate::Unchanged, true));
         assert_eq!(state(by_time(&NOW, 50 * SECOND)), (Fate::Rewritten, false));
-        let touched = Version { modified: 10 * SECOND, ..NOW };
+        let touched = Identity { modified: 10 * SECOND, ..NOW };
         assert_eq!(state(by_time(&touched, 50 * SECOND)), (Fate::Rewritten, false), "a chmod, perhaps");
         assert_eq!(by_time(&NOW, 100 * SECOND - GRANULARITY).state, Fate::Unchanged);
         assert_eq!(by_time(&NOW, 0).changed, Some(100));
@@ -169,12 +170,12 @@ mod tests {
 
     #[test]
     fn the_store_knows_exactly() {
-        let key = StoreKey { device: 1, inode: 2, size: 3, modified: NOW.modified, changed: NOW.changed };
+        let key = Identity { device: 1, inode: 2, size: 3, modified: NOW.modified, changed: NOW.changed };
         assert_eq!(state(by_key(&NOW, &key)), (Fate::Unchanged, true));
-        assert_eq!(state(by_key(&Version { modified: 7, ..NOW }, &key)), (Fate::Rewritten, true));
-        assert_eq!(state(by_key(&Version { size: 4, ..NOW }, &key)), (Fate::Rewritten, true));
-        assert_eq!(state(by_key(&Version { changed: 7, ..NOW }, &key)), (Fate::Rewritten, false));
-        assert_eq!(by_name(Ok(Version { inode: 9, ..NOW }), &key).state, Fate::Replaced);
+        assert_eq!(state(by_key(&Identity { modified: 7, ..NOW }, &key)), (Fate::Rewritten, true));
+        assert_eq!(state(by_key(&Identity { size: 4, ..NOW }, &key)), (Fate::Rewritten, true));
+        assert_eq!(state(by_key(&Identity { changed: 7, ..NOW }, &key)), (Fate::Rewritten, false));
+        assert_eq!(by_name(Ok(Identity { inode: 9, ..NOW }), &key).state, Fate::Replaced);
         assert_eq!(by_name(Ok(NOW), &key).state, Fate::Unchanged);
         assert_eq!(by_name(Err(Errno::NOENT), &key).state, Fate::Deleted);
         assert_eq!(by_name(Err(Errno::ACCESS), &key).state, Fate::Unknown);

@@ -12,6 +12,7 @@ use std::rc::Rc;
 
 use rustix::fs::{self, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
+use sopin_core::store::Identity;
 use sopin_core::vmas::FileId;
 
 use super::image::{self, Dynamic, Flaw, Headers};
@@ -27,37 +28,15 @@ const LAYERED: &[u8] = b"overlay";
 /// How a root directory is opened.
 const ROOT_FLAGS: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// One version of one file. Times in nanoseconds since 1970.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Version {
-    /// `st_dev`
-    pub device: u64,
-    /// `st_ino`
-    pub inode: u64,
-    /// Bytes.
-    pub size: u64,
-    /// `st_mtim`
-    pub modified: i128,
-    /// `st_ctim`
-    pub changed: i128,
-}
-
-impl Version {
-    #[allow(clippy::cast_sign_loss, reason = "sizes of files are not negative")]
-    fn of(status: &Stat) -> Self {
-        let nanoseconds = |seconds: i64, rest: i128| i128::from(seconds) * 1_000_000_000 + rest;
-        Self {
-            device: status.st_dev,
-            inode: status.st_ino,
-            size: status.st_size as u64,
-            modified: nanoseconds(status.st_mtime, status.st_mtime_nsec.into()),
-            changed: nanoseconds(status.st_ctime, status.st_ctime_nsec.into()),
-        }
-    }
-
-    /// Whether both are of one file.
-    pub fn is_same_file(&self, other: &Self) -> bool {
-        (self.device, self.inode) == (other.device, other.inode)
+#[allow(clippy::cast_sign_loss, reason = "sizes of files are not negative")]
+fn identity_of(status: &Stat) -> Identity {
+    let nanoseconds = |seconds: i64, rest: i128| i128::from(seconds) * 1_000_000_000 + rest;
+    Identity {
+        device: status.st_dev,
+        inode: status.st_ino,
+        size: status.st_size as u64,
+        modified: nanoseconds(status.st_mtime, status.st_mtime_nsec.into()),
+        changed: nanoseconds(status.st_ctime, status.st_ctime_nsec.into()),
     }
 }
 
@@ -79,7 +58,7 @@ type Devices = HashSet<(u32, u32)>;
 #[allow(clippy::type_complexity, reason = "each type is used once")]
 pub struct Files {
     mapped: RefCell<HashMap<Number, Rc<Mapped>>>,
-    paths: RefCell<HashMap<(Root, Vec<u8>), Result<Version, Errno>>>,
+    paths: RefCell<HashMap<(Root, Vec<u8>), Result<Identity, Errno>>>,
     /// By mount namespace.
     read_only: RefCell<HashMap<Vec<u8>, Rc<Devices>>>,
     own_namespace: OnceCell<Vec<u8>>,
@@ -95,7 +74,7 @@ fn number(file: FileId) -> Number {
 /// A mapped file.
 pub struct Mapped {
     /// What it is now, or why that cannot be found out.
-    pub version: Result<Version, Errno>,
+    pub identity: Result<Identity, Errno>,
     image: OnceCell<Result<Rc<Image>, Flaw>>,
 }
 
@@ -141,14 +120,14 @@ impl<'a> View<'a> {
     ///
     /// # Errors
     /// Those of `open(2)`.
-    pub fn at_path(&self, path: &[u8]) -> Result<Version, Errno> {
+    pub fn at_path(&self, path: &[u8]) -> Result<Identity, Errno> {
         let (_, root) = self.root()?;
         let key = (root.clone(), path.to_owned());
         if let Some(known) = self.files.paths.borrow().get(&key) {
             return *known;
         }
         let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let found = self.open_path(path, flags).and_then(fs::fstat).map(|status| Version::of(&status));
+        let found = self.open_path(path, flags).and_then(fs::fstat).map(|status| identity_of(&status));
         self.files.paths.borrow_mut().insert(key, found);
         found
     }
@@ -157,9 +136,9 @@ impl<'a> View<'a> {
     ///
     /// # Errors
     /// Those of `open(2)`.
-    pub fn at_name(&self, path: &[u8]) -> Result<Version, Errno> {
+    pub fn at_name(&self, path: &[u8]) -> Result<Identity, Errno> {
         let root = fs::openat(self.process.directory(), "root", ROOT_FLAGS, Mode::empty())?;
-        open_below(&root, path, OFlags::PATH | OFlags::CLOEXEC).and_then(fs::fstat).map(|status| Version::of(&status))
+        open_below(&root, path, OFlags::PATH | OFlags::CLOEXEC).and_then(fs::fstat).map(|status| identity_of(&status))
     }
 
     /// The file that is mapped there.
@@ -167,10 +146,10 @@ impl<'a> View<'a> {
         if let Some(known) = self.files.mapped.borrow().get(&number(mapping.file)) {
             return Rc::clone(known);
         }
-        let version = self.open(mapping).and_then(fs::fstat).map(|status| Version::of(&status));
-        let mapped = Rc::new(Mapped { version, image: OnceCell::new() });
+        let identity = self.open(mapping).and_then(fs::fstat).map(|status| identity_of(&status));
+        let mapped = Rc::new(Mapped { identity, image: OnceCell::new() });
         // Another process may be allowed to see it.
-        if version.is_ok() {
+        if identity.is_ok() {
             self.files.mapped.borrow_mut().insert(number(mapping.file), Rc::clone(&mapped));
         }
         mapped
@@ -284,8 +263,8 @@ mod tests {
         let exe = std::env::current_exe().unwrap();
         let path = exe.as_os_str().as_encoded_bytes();
         let mapping = maps.iter().find(|mapping| mapping.path == path).unwrap();
-        let version = view.at_path(path).unwrap();
-        assert_eq!(view.mapped(mapping).version, Ok(version));
+        let identity = view.at_path(path).unwrap();
+        assert_eq!(view.mapped(mapping).identity, Ok(identity));
         assert_eq!(view.image(mapping).unwrap().headers.segments[0].offset, 0);
         assert_eq!(view.at_path(b"/nonexistent/file"), Err(Errno::NOENT));
         assert_eq!(view.at_path(b"relative"), Err(Errno::NOENT));

@@ -9,9 +9,6 @@ use super::object::State;
 use super::report::{Answer, DamageReport, ObjectReport, PassedOver, ProcessReport, WordReport};
 use crate::output::{BAD, DOUBTFUL, GOOD, HEADING, shown};
 
-/// Words of a damaged object that are shown without being asked for.
-const SHOWN_WORDS: usize = 1;
-
 /// The whole page.
 pub struct Page<'a> {
     /// What to say.
@@ -85,12 +82,14 @@ impl Page<'_> {
             let words = if count == 1 { "relocated word is" } else { "relocated words are" };
             writeln!(f, "              {count} {words} again what the file has:")?;
         }
-        let wanted = if self.is_verbose { damage.words.len() } else { SHOWN_WORDS };
-        for word in damage.words.iter().take(wanted) {
+        let mut words: Vec<&WordReport> = damage.words.iter().collect();
+        if !self.is_verbose {
+            words.dedup_by_key(|word| &word.section);
+        }
+        for word in &words {
             writeln!(f, "                {}", Shown(word))?;
         }
-        if damage.reverted_words > wanted {
-            let more = damage.reverted_words - wanted;
+        if let Some(more) = damage.reverted_words.checked_sub(words.len()).filter(|more| *more != 0) {
             writeln!(
                 f,
                 "                and {more} more{}",
@@ -165,9 +164,9 @@ fn command(process: &ProcessReport) -> String {
 fn remarks(object: &ObjectReport) -> String {
     let reason = object.reason.as_deref().map(shown);
     let namespace = (object.namespace != 0).then(|| format!("namespace {}", object.namespace));
-    let unjudged = object.unjudged.as_ref().map(|why| format!("not checked for damage: {}", shown(why)));
+    let unjudged = object.unjudged.as_ref().filter(|_| object.damage.is_none());
+    let unjudged = unjudged.map(|why| format!("not checked for damage: {}", shown(why)));
     let file = Some(object.file.words()).filter(|words| !words.is_empty()).map(str::to_owned);
-    let unjudged = unjudged.filter(|_| object.damage.as_ref().is_none_or(|damage| !damage.other_version));
     let all: Vec<String> = [file, reason, namespace, unjudged].into_iter().flatten().collect();
     if all.is_empty() { String::new() } else { format!(": {}", all.join("; ")) }
 }

@@ -219,17 +219,19 @@ impl Dynamic {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::super::memory::tests::Array;
     use super::*;
 
+    /// A program header.
     pub fn header(kind: u32, flags: u32, offset: u64, address: u64, file_size: u64, size: u64) -> Vec<u8> {
         let words = [offset, address, address, file_size, size, 0x1000];
         let halves = [kind, flags].into_iter().flat_map(u32::to_ne_bytes);
         halves.chain(words.into_iter().flat_map(u64::to_ne_bytes)).collect()
     }
 
-    fn ordinary() -> Vec<u8> {
+    /// Program headers of an ordinary object.
+    pub fn ordinary() -> Vec<u8> {
         let text = header(PT_LOAD, 5, 0, 0, 0x1800, 0x1800);
         let data = header(PT_LOAD, 6, 0x1800, 0x2800, 0x400, 0x2000);
         [
@@ -239,6 +241,31 @@ mod tests {
             header(PT_GNU_RELRO, 4, 0, 0x2800, 0x800, 0x800),
         ]
         .concat()
+    }
+
+    /// The beginning of an ordinary object.
+    pub fn file() -> Vec<u8> {
+        let mut bytes = vec![0; ELF_HEADER];
+        bytes[..6].copy_from_slice(&IDENTITY);
+        bytes[18..20].copy_from_slice(&EM_X86_64.to_ne_bytes());
+        bytes[32..40].copy_from_slice(&(ELF_HEADER as u64).to_ne_bytes());
+        bytes[54..56].copy_from_slice(&56_u16.to_ne_bytes());
+        let headers = ordinary();
+        bytes[56] = u8::try_from(headers.len() / PROGRAM_HEADER).unwrap();
+        bytes.extend(headers);
+        bytes
+    }
+
+    #[test]
+    fn an_object_is_read_from_its_beginning() {
+        let (machine, headers) = read(&Array(0x7000, file()), 0x7000).unwrap();
+        assert_eq!((machine, headers), (X86_64, Headers::parse(&ordinary()).unwrap()));
+        let mut other = file();
+        other[18] = 3;
+        assert_eq!(read(&Array(0, other), 0), Err(Flaw::OtherMachine));
+        for cut in 1..file().len() {
+            assert!(read(&Array(0, file()[..cut].to_vec()), 0).is_err(), "{cut}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Inspecting one process: from its files in `/proc` to its part of the answer.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use sopin_core::records::Reached;
@@ -166,15 +167,23 @@ impl Inspector {
     }
 
     fn damage(&self, object: &Object, view: &View, damage: &Damage) -> DamageReport {
-        let wanted = if self.lists_all_words { damage.words.len() } else { LISTED_WORDS };
         let mapping = object.copy().map(|part| part.mapping).or(object.original);
         let names = mapping.filter(|_| !damage.words.is_empty()).and_then(|mapping| Names::read(view, mapping));
         let finder = names.as_ref().and_then(Names::finder);
+        let section = |word: &Word| finder.as_ref().and_then(|finder| finder.section(word.place));
+        let mut listed: Vec<&Word> = damage.words.iter().collect();
+        if !self.lists_all_words {
+            // The first of each section, then others: what comes first is less telling.
+            let mut seen = HashSet::new();
+            let (first, rest): (Vec<_>, Vec<_>) = listed.iter().partition(|word| seen.insert(section(word)));
+            listed = first.into_iter().chain(rest).take(LISTED_WORDS).collect();
+            listed.sort_unstable_by_key(|word| word.address);
+        }
         let word = |word: &Word| {
             let symbol = finder.as_ref().and_then(|finder| finder.symbol(word.place));
             WordReport {
                 address: word.address,
-                section: finder.as_ref().and_then(|finder| finder.section(word.place)).map(str::to_owned),
+                section: section(word).map(str::to_owned),
                 symbol: symbol.map(|(name, _)| name.to_owned()),
                 offset: symbol.map(|(_, offset)| offset),
                 value: word.value,
@@ -185,7 +194,7 @@ impl Inspector {
             reverted_words: damage.words.len(),
             bytes_beyond_end: damage.beyond_end,
             other_version: damage.is_of_another_version,
-            words: damage.words.iter().take(wanted).map(word).collect(),
+            words: listed.iter().map(|listed| word(listed)).collect(),
         }
     }
 }

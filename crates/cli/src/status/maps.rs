@@ -1,6 +1,7 @@
 //! The mappings of a process, and what stands behind each: `/proc/PID/maps`
 //! with the kernel's escapes undone.
 
+use sopin_core::store::{Identity, Version};
 use sopin_core::vmas::{self, FileId};
 
 /// How the kernel marks the path of a file that has no name any more.
@@ -96,46 +97,11 @@ pub fn at(maps: &[Mapping], address: u64) -> Option<&Mapping> {
     within(maps, address, address.saturating_add(1)).first()
 }
 
-/// A version of a file, from the name of its entry in the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StoreKey {
-    /// `st_dev`
-    pub device: u64,
-    /// `st_ino`
-    pub inode: u64,
-    /// Bytes.
-    pub size: u64,
-    /// `st_mtim` in nanoseconds.
-    pub modified: i128,
-    /// `st_ctim` in nanoseconds.
-    pub changed: i128,
-}
-
-impl StoreKey {
-    /// Reads `<hash>-<device>-<inode>-<size>-<mtime>-<ctime>`, hexadecimal.
-    fn parse(name: &[u8]) -> Option<Self> {
-        let name = std::str::from_utf8(name).ok()?;
-        let parts: Vec<&str> = name.split('-').collect();
-        let [hash, device, inode, size, modified, changed] = parts.as_slice() else { return None };
-        if hash.len() != 8 || u32::from_str_radix(hash, 16).is_err() {
-            return None;
-        }
-        let number = |text: &str| u64::from_str_radix(text, 16).ok();
-        Some(Self {
-            device: number(device)?,
-            inode: number(inode)?,
-            size: number(size)?,
-            modified: u128::from_str_radix(modified, 16).ok()?.cast_signed(),
-            changed: u128::from_str_radix(changed, 16).ok()?.cast_signed(),
-        })
-    }
-}
-
 /// A copy that the library has made of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Copy {
     /// `<store>/<key>/<name>`
-    Stored(StoreKey),
+    Stored(Identity),
     /// A memfd of the process.
     Private,
 }
@@ -149,7 +115,7 @@ pub fn copy_at(mapping: &Mapping) -> Option<Copy> {
     }
     let mut parts = path.rsplit(|byte| *byte == b'/');
     let (_name, key) = (parts.next()?, parts.next()?);
-    StoreKey::parse(key).map(Copy::Stored)
+    Version::parse(key).map(|version| Copy::Stored(version.identity))
 }
 
 #[cfg(test)]
@@ -194,7 +160,7 @@ mod tests {
     #[test]
     fn copies_of_the_library_are_known_by_their_names() {
         let copy = |path: &str| copy_at(&Mapping { path: path.into(), ..Mapping::default() });
-        let key = StoreKey { device: 0xfe00, inode: 42, size: 4096, modified: 16, changed: 17 };
+        let key = Identity { device: 0xfe00, inode: 42, size: 4096, modified: 16, changed: 17 };
         assert_eq!(copy("/s/0123abcd-fe00-2a-1000-10-11/libx.so"), Some(Copy::Stored(key)));
         assert_eq!(copy("/s/0123abcd-fe00-2a-1000-10-11/libx.so (deleted)"), Some(Copy::Stored(key)));
         assert_eq!(copy("/memfd:sopin:libx.so (deleted)"), Some(Copy::Private));

@@ -131,7 +131,7 @@ pub struct DamageReport {
     /// The loader's stores are lost, and the file is of another version, so which
     /// words they were is not known.
     pub other_version: bool,
-    /// The first of the words, or all of them with `--verbose`.
+    /// Some of the words, from every section, or all of them with `--verbose`.
     pub words: Vec<WordReport>,
 }
 

@@ -129,7 +129,7 @@ fn node() -> Result<(), String> {
     Ok(())
 }
 
-/// The newest PostgreSQL of the machine, where Debian and others put it.
+/// The newest `PostgreSQL` of the machine, where Debian and others put it.
 fn postgres_programs() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").ok()?.filter_map(|entry| Some(entry.ok()?.path().join("bin")));
     versions.chain(["/usr/bin".into()]).filter(|path| path.join("initdb").exists()).max()
