@@ -374,6 +374,32 @@ mod tests {
         assert!(!is_same_dynamic(&Dynamic(vec![(1, 7)]), &file, BASE));
     }
 
+    /// As for somebody who may not trace a process: mappings and pages alone.
+    #[test]
+    fn without_memory_this_process_is_found_undamaged() {
+        use super::super::files::Files;
+        use super::super::object::Scene;
+        let (process, files) = (Process::open(std::process::id()).unwrap(), Files::default());
+        let view = View::new(&process, &files);
+        let maps = super::super::maps::parse(&process.read("maps").unwrap());
+        let page = rustix::param::page_size() as u64;
+        let memory: Option<&Opened> = None;
+        let scene = Scene { maps: &maps, memory, view: &view, executable: None, published: None, page };
+        let objects = scene.objects(None);
+        let exe = std::env::current_exe().unwrap();
+        let own =
+            objects.iter().find(|object| object.original.unwrap().path == exe.as_os_str().as_encoded_bytes()).unwrap();
+        assert!(own.base.is_some() && own.state() == super::super::object::State::Exposed && objects.len() >= 3);
+        let examiner = Examiner { process: &process, memory, view: &view, page, is_glibc: true };
+        for object in &objects {
+            let finding = examiner.examine(object);
+            assert!(!finding.damage.is_any() && finding.unjudged.is_none(), "{object:?} {finding:?}");
+        }
+        // All that the loader has stored to is on private pages, and would be missed elsewhere.
+        let part = own.parts.iter().find(|part| part.is_relocated && part.backing == Backing::File).unwrap();
+        assert!(examiner.pagemap(part.start, part.end).unwrap().iter().any(|entry| !is_of_file(*entry)));
+    }
+
     #[test]
     fn places_of_this_program_have_names() {
         let bytes = std::fs::read(std::env::current_exe().unwrap()).unwrap();

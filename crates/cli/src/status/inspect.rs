@@ -296,6 +296,10 @@ pub fn remedy() -> String {
         "" | "0" => String::new(),
         scope => format!(" (kernel.yama.ptrace_scope={scope})"),
     };
+    if rustix::process::geteuid().is_root() {
+        // A container's root, or a process in another user namespace.
+        return "even root needs CAP_SYS_PTRACE in its user namespace, and no security module against it".to_owned();
+    }
     format!("run as root or with CAP_SYS_PTRACE{more}")
 }
 
