@@ -83,7 +83,8 @@ fn sections(roff: &mut Roff, text: &str) {
     let mut last = Last::Other;
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
         if let Some(heading) = line.strip_suffix(':').filter(|_| !line.starts_with(' ')) {
-            roff.control("SH", [heading.to_uppercase().as_str()]);
+            // A quote would end the macro's argument.
+            roff.control("SH", [heading.to_uppercase().replace('"', "\\(dq").as_str()]);
             last = Last::Heading;
             continue;
         }
@@ -111,14 +112,14 @@ fn sections(roff: &mut Roff, text: &str) {
 #[test]
 fn the_end_of_help_becomes_sections() {
     let mut roff = Roff::new();
-    let help = "A note\nof two lines.\n\nExit status:\n  0  good, as far\n     as we know\n  One thing\n  more.\n\n\
+    let help = "A note\nof two lines.\n\nThe \"exit\" status:\n  0  good, as far\n     as we know\n  One thing\n  more.\n\n\
                 Examples:\n  sopin a\n  sopin b\n";
     sections(&mut roff, help);
     let lines = [
         ".SH NOTES",
         "A note",
         "of two lines.",
-        ".SH \"EXIT STATUS\"",
+        ".SH \"THE \\(dqEXIT\\(dq STATUS\"",
         ".TP",
         "\\fB0\\fR",
         "good, as far",
