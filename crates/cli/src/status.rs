@@ -13,6 +13,7 @@
 //! | [`places`] | the words that a loader stores to |
 //! | [`object`](mod@object) | which VMAs an object has, and what state that makes |
 //! | [`damage`] | words that have reverted |
+//! | [`names`] | the section and symbol of a word |
 //! | [`disk`] | what has become of an object's file |
 //! | [`inspect`] | all of it for one process |
 //! | [`report`] | the answer, as in JSON |
@@ -27,6 +28,7 @@ mod inspect;
 mod loader;
 mod maps;
 mod memory;
+mod names;
 mod object;
 mod places;
 mod process;

@@ -6,12 +6,13 @@ use std::time::Duration;
 use sopin_core::records::Reached;
 use sopin_core::settings::Mode;
 
-use super::damage::{Damage, Examiner, Finding, Names, Word};
+use super::damage::{Damage, Examiner, Finding, Word};
 use super::disk::{self, Disk, Fate};
 use super::files::{Files, View};
 use super::loader::{self, Auxv, Executable, List};
 use super::maps::{self, Mapping};
 use super::memory::Place as Memory;
+use super::names::Names;
 use super::object::{Backing, Object, Scene, State};
 use super::process::{Process, Trouble};
 use super::published::Published;
