@@ -376,6 +376,8 @@ fn every_damage_is_found_and_pruned() {
         scene.sopin(&["verify"]).assert().code(1);
         // What only the bytes tell is found by reading them, which pruning does not.
         let is_found_without_reading = !reason.contains("bytes differ");
+        let way_out = problems[0]["way_out"].as_str().unwrap();
+        assert_eq!(way_out.contains("prune removes it"), is_found_without_reading, "{reason}: {way_out}");
         let removed = scene.json(&["prune"])["stores"][0]["removed"].as_array().unwrap().len();
         match (reason, removed) {
             // Whoever made a directory there has to look at it.

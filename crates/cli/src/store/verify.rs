@@ -22,9 +22,11 @@ use super::{SCHEMA, human, print};
 use crate::exit::{Exit, Failure};
 use crate::output::{BAD, GOOD, shown};
 
-/// What is done about a problem: the library or `prune` does it.
+/// What is done about a problem: the library or `prune` does it, but neither
+/// reads bytes.
 const PRUNED: &str = "sopin store prune removes it";
 const MADE_ANEW: &str = "sopin store prune removes it, and it is made anew when it is needed";
+const BY_HAND: &str = "remove its directory, and it is made anew when it is needed";
 
 /// The answer. Its names are those of the JSON output.
 #[derive(Serialize)]
@@ -134,7 +136,7 @@ impl Verified {
         match difference {
             Ok(None) => None,
             Ok(Some(offset)) => {
-                Some((format!("its bytes differ from the origin's, first at offset {offset}"), MADE_ANEW))
+                Some((format!("its bytes differ from the origin's, first at offset {offset}"), BY_HAND))
             }
             Err(error) => Some((format!("it cannot be read: {error}"), MADE_ANEW)),
         }
