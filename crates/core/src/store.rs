@@ -47,8 +47,9 @@ pub use places::Places;
 const SETTLING_SECONDS: i64 = 2;
 /// Seconds after which the last use of an entry is noted again.
 const TOUCH_SECONDS: i64 = 30 * 60;
-/// Bytes copied per call.
-const COPY_STEP: usize = 1 << 20;
+/// Bytes copied per call: what the kernel maps around a page fault
+/// (`fault_around_bytes`, mm/memory.c).
+const COPY_STEP: usize = 64 << 10;
 
 /// How a directory is opened to look at what is in it, and only to pass through.
 const DIRECTORY_TO_LIST: c_int = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
@@ -255,9 +256,10 @@ impl<'a> Copy<'a> {
         }
     }
 
-    /// Writes all bytes of `source`, many at a time. The page cache then holds
-    /// them in large folios, which are mapped in a fraction of the time that the
-    /// single pages of `copy_file_range(2)` take.
+    /// Writes all bytes of `source`. Where the file system has large folios the
+    /// page cache then holds a piece in one, which is mapped at once; those of
+    /// `copy_file_range(2)` are single pages. Folios that are larger still Linux
+    /// 6.18 maps whole, and counts them as the process's.
     fn write(&self, source: &Source<'_>) -> sys::Result<()> {
         let size = usize::try_from(source.identity.size).map_err(|_| Errno(libc::EFBIG))?;
         let mut buffer = PageVec::zeroed(COPY_STEP.min(size))?;
