@@ -39,10 +39,13 @@ pub fn clean_process(command: &mut process::Command) -> &mut process::Command {
     unset().fold(command, process::Command::env_remove).env("SOPIN_STORE", "off").env("LC_ALL", "C")
 }
 
+/// Variables that change what the library or the loader does, or whether there is
+/// colour (`CI`, too: where it is set, every terminal is taken to have it).
 fn unset() -> impl Iterator<Item = String> {
     let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     let ours = names.filter(|name| name.starts_with("SOPIN_") && name != "SOPIN_TEST_LIBRARY");
-    ours.chain(["LD_PRELOAD", "LD_LIBRARY_PATH", "NO_COLOR", "CLICOLOR_FORCE"].map(str::to_owned))
+    let colour = ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "CI"];
+    ours.chain(["LD_PRELOAD", "LD_LIBRARY_PATH"].into_iter().chain(colour).map(str::to_owned))
 }
 
 /// `libsopin.so` as `make` has built it, or the one that `SOPIN_TEST_LIBRARY` names.
