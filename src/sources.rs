@@ -124,6 +124,7 @@ impl Sources {
         &self,
         state: &mut State,
         original: &Original,
+        copied: &mut PageVec<u8>,
         replacements: &mut PageVec<Replacement>,
     ) -> Option<Fd> {
         if original.is_unwritable() {
@@ -136,7 +137,7 @@ impl Sources {
         let path = CStr::from_bytes_until_nul(path_buffer).unwrap_or_default();
         let source = store::Source { file: &original.file, path, identity: original.identity };
         let mut tampered = None;
-        let entry = store.and_then(|store| store.entry(source, |cause| tampered = Some(cause)));
+        let entry = store.and_then(|store| store.entry(source, copied, |cause| tampered = Some(cause)));
         if let Some(cause) = tampered {
             log.line(settings, Level::Warn, format_args!("store: {}: {cause}; copied again", Text(path.to_bytes())));
         }

@@ -22,6 +22,8 @@ pub struct Workspace {
     pub replacements: PageVec<Replacement>,
     /// The same, while pages are taken out.
     pub runs: PageVec<Replacement>,
+    /// What is copied to the store at once. Empty while the store has everything.
+    pub copied: PageVec<u8>,
 }
 
 impl Workspace {
@@ -33,6 +35,7 @@ impl Workspace {
             vmas: PageVec::new(),
             replacements: PageVec::new(),
             runs: PageVec::new(),
+            copied: PageVec::new(),
         }
     }
 }

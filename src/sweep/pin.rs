@@ -59,12 +59,13 @@ impl Sweep<'_> {
             has_text_relocations: candidate.dynamic.has_text_relocations,
             stores_possible: stores.is_some(),
         };
-        let Workspace { vmas, replacements, runs, .. } = &mut self.work;
+        let Workspace { vmas, replacements, runs, copied, .. } = &mut self.work;
         let outlook = plan::plan(&candidate.object, vmas, terms, replacements).map_err(no_memory)?;
         let original = sources::find_original(maps, &state.path_buffer, lowest.file, candidate, replacements);
         let modified =
             self.sources.leave_modified_pages(self.memory, original.as_ref(), replacements, runs).map_err(no_memory)?;
-        let shared = original.as_ref().and_then(|original| self.sources.shared_copy(state, original, replacements));
+        let shared =
+            original.as_ref().and_then(|original| self.sources.shared_copy(state, original, copied, replacements));
         if shared.is_some() && !terms.has_text_relocations {
             self.sources.share_untouched_data(replacements, runs).map_err(no_memory)?;
         }

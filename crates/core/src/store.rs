@@ -112,9 +112,15 @@ impl Store {
         &self.directory
     }
 
-    /// The copy of `source`, open for reading; made if it is not there.
+    /// The copy of `source`, open for reading; made if it is not there, by way of
+    /// `buffer`, which gets its size then and is worth keeping for the next one.
     /// `changed` is told about entries that somebody has tampered with.
-    pub fn entry(&self, source: Source<'_>, mut changed: impl FnMut(Cause)) -> Result<Fd, Cause> {
+    pub fn entry(
+        &self,
+        source: Source<'_>,
+        buffer: &mut PageVec<u8>,
+        mut changed: impl FnMut(Cause),
+    ) -> Result<Fd, Cause> {
         let (key, file_name) = (name::Key::new(&source.identity, source.file_name()), source.file_name());
         match self.find(key.as_c_str(), file_name, &source.identity)? {
             Found::Entry(file) => return Ok(file),
@@ -124,7 +130,7 @@ impl Store {
                 clean::remove_entry(&self.directory, key.as_c_str());
             }
         }
-        self.add(source, &key)?;
+        self.add(source, buffer, &key)?;
         match self.find(key.as_c_str(), file_name, &source.identity)? {
             Found::Entry(file) => Ok(file),
             Found::Nothing => Err(Cause::words("add to the store", "the entry was removed again at once")),
@@ -174,7 +180,7 @@ impl Store {
     }
 
     /// Copies `source` and gives the copy its name under `key`.
-    fn add(&self, source: Source<'_>, key: &name::Key) -> Result<(), Cause> {
+    fn add(&self, source: Source<'_>, buffer: &mut PageVec<u8>, key: &name::Key) -> Result<(), Cause> {
         if !source.identity.has_settled(sys::realtime_seconds(), SETTLING_SECONDS) {
             return Err(Cause::words("add to the store", "the file has changed within the last 2 seconds"));
         }
@@ -182,7 +188,7 @@ impl Store {
         let origin = origin.as_ref().and_then(|origin| CStr::from_bytes_with_nul(origin).ok());
         clean::make_room(&self.directory, key, origin);
         let copy = Copy::new(&self.directory)?;
-        copy.fill_from(&source)?;
+        copy.fill_from(&source, buffer)?;
         let directory = self.entry_directory(key.as_c_str())?;
         if let Some(origin) = origin {
             // Another process that adds the same entry may have been first.
@@ -242,9 +248,9 @@ impl<'a> Copy<'a> {
 
     /// Copies all of `source`, sharing blocks where the file system can, and
     /// makes sure that it is the version that it was.
-    fn fill_from(&self, source: &Source<'_>) -> Result<(), Cause> {
+    fn fill_from(&self, source: &Source<'_>, buffer: &mut PageVec<u8>) -> Result<(), Cause> {
         if sys::clone_file(source.file, &self.file).is_err() {
-            self.write(source).map_err(|errno| Cause::call("copy to the store", errno))?;
+            self.write(source, buffer).map_err(|errno| Cause::call("copy to the store", errno))?;
         }
         let after = sys::fstat(source.file.raw()).map_err(|errno| Cause::call("fstat", errno))?;
         let copied = sys::fstat(self.file.raw()).map_err(|errno| Cause::call("fstat", errno))?;
@@ -260,12 +266,14 @@ impl<'a> Copy<'a> {
     /// page cache then holds a piece in one, which is mapped at once; those of
     /// `copy_file_range(2)` are single pages. Folios that are larger still Linux
     /// 6.18 maps whole, and counts them as the process's.
-    fn write(&self, source: &Source<'_>) -> sys::Result<()> {
+    fn write(&self, source: &Source<'_>, buffer: &mut PageVec<u8>) -> sys::Result<()> {
         let size = usize::try_from(source.identity.size).map_err(|_| Errno(libc::EFBIG))?;
-        let mut buffer = PageVec::zeroed(COPY_STEP.min(size))?;
+        if buffer.len() < COPY_STEP {
+            *buffer = PageVec::zeroed(COPY_STEP)?;
+        }
         let mut copied = 0;
         while copied < size {
-            let read = sys::pread(source.file, &mut buffer, copied as u64)?;
+            let read = sys::pread(source.file, buffer, copied as u64)?;
             let mut piece = buffer.get(..read).unwrap_or_default();
             if piece.is_empty() {
                 break;

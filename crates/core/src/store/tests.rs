@@ -21,7 +21,7 @@ use scratch::{Opened, Scratch, c_string, refuse_unnamed_files, settle};
 /// The content of an entry, and whether something had been changed by others.
 fn try_entry(store: &Store, path: &Path) -> Result<(Vec<u8>, bool), Cause> {
     let (opened, mut has_changed) = (Opened::new(path), false);
-    let entry = store.entry(opened.source(), |_| has_changed = true)?;
+    let entry = store.entry(opened.source(), &mut PageVec::new(), |_| has_changed = true)?;
     Ok((content(&entry), has_changed))
 }
 
@@ -111,7 +111,7 @@ fn what_is_not_the_version_that_was_mapped_is_not_published() {
     let mut opened = Opened::new(&path);
     // As if it had been written between being looked at and being copied.
     opened.identity.modified -= 1;
-    let error = scratch.store().entry(opened.source(), |_| ()).err().unwrap();
+    let error = scratch.store().entry(opened.source(), &mut PageVec::new(), |_| ()).err().unwrap();
     assert_eq!(error.reason, Reason::Words("the file has changed meanwhile"));
     assert!(scratch.keys().is_empty());
 }
@@ -194,7 +194,7 @@ fn a_version_written_in_place_replaces_the_older_one() {
     let path = scratch.file("libfoo.so");
     let store = scratch.store();
     let opened = Opened::new(&path);
-    let held = store.entry(opened.source(), |_| ()).unwrap();
+    let held = store.entry(opened.source(), &mut PageVec::new(), |_| ()).unwrap();
     let older = scratch.only_key();
     scratch.write("libfoo.so", b"two");
     assert_eq!(entry(&store, &path), intact(b"two"));
@@ -259,7 +259,7 @@ fn an_entry_that_somebody_is_removing_is_not_used() {
 fn an_entry_in_use_is_locked() {
     let scratch = Scratch::new();
     let opened = Opened::new(&scratch.file("libfoo.so"));
-    let held = scratch.store().entry(opened.source(), |_| ()).unwrap();
+    let held = scratch.store().entry(opened.source(), &mut PageVec::new(), |_| ()).unwrap();
     let copy = sys::open(&c_string(&scratch.only_key().join("libfoo.so")), libc::O_RDONLY, 0).unwrap();
     let lock = || sys::flock(&copy, libc::LOCK_EX | libc::LOCK_NB);
     assert_eq!(lock(), Err(Errno(libc::EWOULDBLOCK)));
@@ -289,7 +289,7 @@ fn an_unfinished_copy_takes_its_name_along() {
     let store = scratch.store();
     let done = thread::spawn(move || {
         refuse_unnamed_files();
-        store.entry(opened.source(), |_| ()).is_err()
+        store.entry(opened.source(), &mut PageVec::new(), |_| ()).is_err()
     });
     assert!(done.join().unwrap());
     assert!(scratch.keys().is_empty());
