@@ -12,6 +12,7 @@ mod circumstances;
 mod gunicorn;
 mod http;
 mod imports;
+mod inodes;
 mod load;
 mod memory;
 mod page;
@@ -97,6 +98,7 @@ fn measure_everything() -> Result<(), String> {
             }
         }
     }
+    site.remove_stale()?;
     let results = Results { circumstances: circumstances::circumstances(&site), sections };
     if wanted.is_empty() && effort != Effort::Quick {
         publish(checkout, &results)?;

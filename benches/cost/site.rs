@@ -11,6 +11,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use crate::inodes;
 use crate::page::Variant;
 use crate::rounds::Effort;
 use crate::run;
@@ -28,6 +29,9 @@ pub struct Site {
     pub effort: Effort,
     directory: PathBuf,
     new_stores: Cell<usize>,
+    /// Of those, how many were done with at the last look.
+    emptied_stores: Cell<usize>,
+    kept_inodes: Cell<usize>,
     /// Kept open: nobody else uses the directory meanwhile.
     _lock: File,
 }
@@ -40,11 +44,19 @@ impl Site {
     pub fn new(checkout: &Path, library: PathBuf, effort: Effort) -> Result<Self, String> {
         let directory = checkout.join("target/bench");
         let lock = lock(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
-        let site =
-            Self { checkout: checkout.to_owned(), library, effort, directory, new_stores: Cell::new(0), _lock: lock };
-        for stale in [site.warm_store(), site.reread_store(), site.stores().join("cold"), site.replaceable()] {
-            remove(&stale)?;
-        }
+        let site = Self {
+            checkout: checkout.to_owned(),
+            library,
+            effort,
+            directory,
+            new_stores: Cell::default(),
+            emptied_stores: Cell::default(),
+            kept_inodes: Cell::default(),
+            _lock: lock,
+        };
+        site.remove_stale()?;
+        remove(&site.warm_store())?;
+        remove(&site.reread_store())?;
         for directory in [site.directory.join("tiny"), site.stores().join("cold"), site.replaceable().join("tiny")] {
             fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
         }
@@ -54,6 +66,14 @@ impl Site {
         site.compile("libraries.c", "libraries", &["-ldl"])?;
         site.compile("calls.c", "calls", &["-L.", "-ltiny", "-Wl,-rpath,$ORIGIN"])?;
         Ok(site)
+    }
+
+    /// Removes what was kept only until the end.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn remove_stale(&self) -> Result<(), String> {
+        [self.stores().join("cold"), self.replaceable(), self.kept()].iter().try_for_each(|stale| remove(stale))
     }
 
     /// Copies the tiny libraries, each twice: one of them may be replaced.
@@ -67,6 +87,7 @@ impl Site {
                 fs::copy(self.built("libtiny.so"), &copy).map_err(|error| format!("{}: {error}", copy.display()))?;
             }
         }
+        self.keep_inodes()?;
         self.age();
         Ok(())
     }
@@ -84,6 +105,7 @@ impl Site {
                 run::run(Command::new("cp").arg("-a").arg(&packages).arg(&copy))?;
             }
         }
+        self.keep_inodes()?;
         self.age();
         Ok(())
     }
@@ -95,7 +117,9 @@ impl Site {
     pub fn drop_from_cache(&self) -> Result<(), String> {
         self.wait_for_disk();
         let store = self.reread_store();
-        drop_from_cache(&store).map_err(|error| format!("{}: {error}", store.display()))
+        // What somebody maps stays.
+        let drop = |file: &Path| Ok(rustix::fs::fadvise(File::open(file)?, 0, None, rustix::fs::Advice::DontNeed)?);
+        inodes::for_each_file(&store, &mut { drop }).map_err(|error| format!("{}: {error}", store.display()))
     }
 
     /// The store refuses files that changed a moment ago, and what was just
@@ -147,6 +171,19 @@ impl Site {
     /// Below here files may be replaced by copies of them.
     pub fn replaceable(&self) -> PathBuf {
         self.directory.join("replaceable")
+    }
+
+    /// Below here are other names of files that may be replaced.
+    fn kept(&self) -> PathBuf {
+        self.directory.join("kept")
+    }
+
+    fn keep_inodes(&self) -> Result<(), String> {
+        let number = self.kept_inodes.replace(self.kept_inodes.get() + 1);
+        let kept = |number: usize| self.kept().join(number.to_string());
+        inodes::keep(&self.replaceable(), &kept(number))
+            .and_then(|()| if number > 0 { inodes::empty(&kept(number - 1)) } else { Ok(()) })
+            .map_err(|error| format!("{}: {error}", self.kept().display()))
     }
 
     /// The directory with the tiny libraries for this variant.
@@ -233,11 +270,15 @@ impl Site {
     /// # Errors
     /// The file system's.
     pub fn settle(&self, variant: Variant) -> Result<(), String> {
-        if variant == Variant::Cold {
-            let stores = self.stores().join("cold");
-            for store in fs::read_dir(&stores).map_err(|error| format!("{}: {error}", stores.display()))?.flatten() {
-                remove(&store.path())?;
+        match variant {
+            Variant::Cold => {
+                for number in self.emptied_stores.replace(self.new_stores.get())..self.new_stores.get() {
+                    let store = self.stores().join(format!("cold/{number}"));
+                    inodes::empty(&store).map_err(|error| format!("{}: {error}", store.display()))?;
+                }
             }
+            Variant::Replaced => self.keep_inodes()?,
+            _ => {}
         }
         if variant.writes() {
             self.wait_for_disk();
@@ -251,20 +292,6 @@ impl Site {
             let _ = rustix::fs::syncfs(directory);
         }
     }
-}
-
-/// Every file below a directory. What somebody maps stays.
-fn drop_from_cache(directory: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            drop_from_cache(&entry.path())?;
-        } else if kind.is_file() {
-            rustix::fs::fadvise(File::open(entry.path())?, 0, None, rustix::fs::Advice::DontNeed)?;
-        }
-    }
-    Ok(())
 }
 
 fn lock(directory: &Path) -> io::Result<File> {
