@@ -17,8 +17,6 @@ use sopin_core::sys::{Errno, Result};
 
 pub mod walks;
 
-use walks::Walk;
-
 /// A function of the next object in the search order, looked up once.
 pub struct RealFunction {
     /// With a trailing NUL, as `dlsym_next` wants it.
@@ -174,7 +172,7 @@ unsafe fn iterate(callback: IterateCallback, data: *mut c_void) -> Option<c_int>
     let address = DL_ITERATE_PHDR.address()?;
     // SAFETY: the address is that of dl_iterate_phdr(3).
     let function = unsafe { core::mem::transmute::<usize, Iterate>(address) };
-    let _walk = Walk::begin()?;
+    let _walk = walks::begin()?;
     // SAFETY: per the caller.
     Some(unsafe { function(Some(callback), data) })
 }

@@ -24,6 +24,7 @@
 //! | [`glob`] | the patterns of `SOPIN_EXCLUDE` and `SOPIN_ONLY` |
 //! | [`witness`] | where the page goes that keeps a file visible |
 //! | [`store`] | the immutable copies of object files that processes share |
+//! | [`walks`] | forks and walks over the loader's list exclude each other |
 //! | [`line`](mod@line) | text of bounded length without allocation |
 //!
 //! # What is forbidden here, and why
@@ -73,4 +74,5 @@ pub mod settings;
 pub mod store;
 pub mod sys;
 pub mod vmas;
+pub mod walks;
 pub mod witness;
