@@ -29,6 +29,11 @@ pub fn print(text: impl Display) -> io::Result<()> {
     stdout.flush()
 }
 
+/// How many columns stdout has, if it is a terminal.
+pub fn columns() -> Option<usize> {
+    console::Term::stdout().size_checked().map(|(_, columns)| columns.into())
+}
+
 /// Prints `sopin: <thing>: <reason>; <way out>`.
 pub fn error(failure: &Failure) {
     line(BAD, "", failure);

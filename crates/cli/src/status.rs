@@ -105,7 +105,7 @@ pub struct StatusArgs {
     #[arg(long)]
     json: bool,
 
-    /// Show a line for each object, and every damaged word
+    /// Show a line for each object, every damaged word, and commands in full
     #[arg(short, long)]
     verbose: bool,
 }
@@ -121,7 +121,8 @@ pub fn status(arguments: &StatusArgs) -> Result<Exit, Failure> {
         output::print(format_args!("{json}\n"))
     } else {
         let is_selective = arguments.pids.is_empty() && !arguments.all;
-        output::print(human::Page { answer: &answer, is_verbose: arguments.verbose, is_selective })
+        let columns = output::columns();
+        output::print(human::Page { answer: &answer, is_verbose: arguments.verbose, is_selective, columns })
     };
     printed.map_err(|error| unwritten(&error))?;
     Ok(exit(&answer, arguments.all))

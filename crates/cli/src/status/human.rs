@@ -4,6 +4,7 @@
 use std::fmt;
 
 use anstyle::Style;
+use console::truncate_str;
 
 use super::object::State;
 use super::report::{Answer, DamageReport, ObjectReport, PassedOver, ProcessReport, WordReport};
@@ -17,10 +18,15 @@ pub struct Page<'a> {
     pub is_verbose: bool,
     /// Only processes with the library were wanted.
     pub is_selective: bool,
+    /// Columns of the terminal that it is for.
+    pub columns: Option<usize>,
 }
 
 /// The columns but the last, the command: all numbers, so aligned to the right.
 const COLUMNS: [&str; 7] = ["PID", "SHIM", "FULL", "RELOCATED", "EXPOSED", "DAMAGED", "PINNED-KIB"];
+
+/// Columns that a command gets at least.
+const MIN_COMMAND: usize = 16;
 
 impl fmt::Display for Page<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -30,6 +36,10 @@ impl fmt::Display for Page<'_> {
             cells.chain(COLUMNS.get(column).map(|name| name.len())).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..COLUMNS.len()).map(width).collect();
+        // Whole with --verbose, as with `ps -ww`.
+        let before: usize = widths.iter().map(|width| width + 1).sum();
+        let room =
+            self.columns.filter(|_| !self.is_verbose).map(|columns| columns.saturating_sub(before).max(MIN_COMMAND));
         if !rows.is_empty() {
             for (name, width) in COLUMNS.iter().zip(&widths) {
                 write!(f, "{HEADING}{name:>width$}{HEADING:#} ")?;
@@ -40,7 +50,8 @@ impl fmt::Display for Page<'_> {
             for ((text, style), width) in row.iter().zip(&widths) {
                 write!(f, "{style}{text:>width$}{style:#} ")?;
             }
-            writeln!(f, "{}", command(process))?;
+            let command = command(process);
+            writeln!(f, "{}", room.map_or(command.as_str().into(), |room| truncate_str(&command, room, "…")))?;
             self.objects(f, process)?;
         }
         self.remarks(f)
