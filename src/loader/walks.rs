@@ -12,7 +12,7 @@ const MAX_NAPS: u32 = 5_000;
 
 /// Waits, for a short time, until no thread is walking; none starts to.
 pub fn stop() {
-    WALKS.stop(naps());
+    WALKS.stop(identity(), naps());
 }
 
 /// Lets threads walk again.
@@ -21,7 +21,7 @@ pub fn resume(is_child: bool) {
 }
 
 /// Counts this thread among the walkers, when no thread forks. `None` if one
-/// does for too long, or if this thread is one already.
+/// does for too long, or if this thread is one already or forks itself.
 pub fn begin() -> Option<Walk<'static, 16>> {
     WALKS.begin(identity(), naps())
 }

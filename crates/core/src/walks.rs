@@ -7,15 +7,16 @@
 //!
 //! A signal handler of the host may come to want a walk inside a walk of its
 //! own thread, and whatever it waits for may be waiting for that walk. It does
-//! without: hence the walkers are known by thread.
+//! without: hence the walkers are known by thread. So is the one that forks, whose
+//! fork handlers may want a walk.
 
 use core::sync::atomic::Ordering;
 #[cfg(not(test))]
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, fence};
+use core::sync::atomic::{AtomicU32, AtomicUsize, fence};
 #[cfg(test)]
-use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, fence};
+use loom::sync::atomic::{AtomicU32, AtomicUsize, fence};
 
-/// Who walks, and whether a thread forks. Up to `SLOTS` walkers are told apart.
+/// Who walks and who forks. Up to `SLOTS` walkers are told apart.
 ///
 /// What waits calls its `nap` in between, until that says that it was enough.
 pub struct Walks<const SLOTS: usize> {
@@ -23,7 +24,8 @@ pub struct Walks<const SLOTS: usize> {
     walkers: [AtomicUsize; SLOTS],
     /// Walkers beyond those.
     others: AtomicU32,
-    is_forking: AtomicBool,
+    /// The thread that forks, or 0.
+    forker: AtomicUsize,
 }
 
 /// A walk; it ends when this is dropped.
@@ -38,19 +40,15 @@ impl<const SLOTS: usize> Walks<SLOTS> {
     #[cfg(not(test))]
     #[allow(clippy::new_without_default, reason = "for a static")]
     pub const fn new() -> Self {
-        Self {
-            walkers: [const { AtomicUsize::new(0) }; SLOTS],
-            others: AtomicU32::new(0),
-            is_forking: AtomicBool::new(false),
-        }
+        Self { walkers: [const { AtomicUsize::new(0) }; SLOTS], others: AtomicU32::new(0), forker: AtomicUsize::new(0) }
     }
 
-    /// Waits until no thread is walking, and tells whether it came to that. None
-    /// starts to before [`Walks::resume`], in either case.
-    pub fn stop(&self, mut nap: impl FnMut() -> bool) -> bool {
-        self.is_forking.store(true, Ordering::Relaxed);
+    /// Waits until no thread is walking, so that `thread` can fork, and tells whether
+    /// it came to that. None starts to before [`Walks::resume`], in either case.
+    pub fn stop(&self, thread: usize, mut nap: impl FnMut() -> bool) -> bool {
+        self.forker.store(thread, Ordering::Relaxed);
         // Of this and the fence in `begin` one comes first: either the walker
-        // sees the flag, or it is seen.
+        // sees the fork, or it is seen.
         fence(Ordering::SeqCst);
         loop {
             let is_free = |walker: &AtomicUsize| walker.load(Ordering::Acquire) == 0;
@@ -71,19 +69,19 @@ impl<const SLOTS: usize> Walks<SLOTS> {
                 walker.store(0, Ordering::Relaxed);
             }
         }
-        self.is_forking.store(false, Ordering::Release);
+        self.forker.store(0, Ordering::Release);
     }
 
     /// Counts `thread` among the walkers when no thread forks. `None` if one does
-    /// for too long, or if it is one already.
+    /// for too long, or if it is one already or forks itself.
     pub fn begin(&self, thread: usize, mut nap: impl FnMut() -> bool) -> Option<Walk<'_, SLOTS>> {
-        if self.is_within(thread) {
+        if self.is_within(thread) || self.forker.load(Ordering::Relaxed) == thread {
             return None;
         }
         loop {
             let walk = self.announce(thread);
             fence(Ordering::SeqCst);
-            if !self.is_forking.load(Ordering::Acquire) {
+            if self.forker.load(Ordering::Acquire) == 0 {
                 return Some(walk);
             }
             drop(walk);
@@ -105,7 +103,7 @@ impl<const SLOTS: usize> Walks<SLOTS> {
 
     /// Whether a thread is forking, and what wants a walk has to wait.
     pub fn is_forking(&self) -> bool {
-        self.is_forking.load(Ordering::Relaxed)
+        self.forker.load(Ordering::Relaxed) != 0
     }
 
     /// Whether `thread` is in a walk: then it may wait for nobody.
@@ -144,7 +142,7 @@ mod tests {
             Self {
                 walkers: core::array::from_fn(|_| AtomicUsize::new(0)),
                 others: AtomicU32::new(0),
-                is_forking: AtomicBool::new(false),
+                forker: AtomicUsize::new(0),
             }
         }
     }
@@ -158,6 +156,8 @@ mod tests {
             left != 0
         }
     }
+
+    const FORKER: usize = 100;
 
     fn impatient() -> bool {
         false
@@ -201,7 +201,7 @@ mod tests {
                 thread::spawn(move || walker(&scene, number))
             };
             let threads: Vec<_> = (1..=walkers).map(spawn).collect();
-            if scene.walks.stop(naps(2)) {
+            if scene.walks.stop(FORKER, naps(2)) {
                 scene.fork();
             }
             scene.walks.resume(false);
@@ -209,7 +209,7 @@ mod tests {
                 thread.join().unwrap();
             }
             assert!(scene.walks.begin(1, impatient).is_some(), "a fork that has ended counts");
-            assert!(scene.walks.stop(impatient), "a walk that has ended counts");
+            assert!(scene.walks.stop(FORKER, impatient), "a walk that has ended counts");
         });
     }
 
@@ -246,7 +246,7 @@ mod tests {
     fn announcing_without_the_fence_would_not_do() {
         let unfenced = |scene: &Scene<1>, number: usize| {
             let walk = scene.walks.announce(number);
-            if !scene.walks.is_forking.load(Ordering::Acquire) {
+            if scene.walks.forker.load(Ordering::Acquire) == 0 {
                 scene.walk();
             }
             drop(walk);
@@ -268,16 +268,27 @@ mod tests {
     }
 
     #[test]
+    fn a_fork_handler_waits_for_nobody() {
+        model(|| {
+            let walks = Walks::<1>::new();
+            assert!(walks.stop(FORKER, impatient));
+            assert!(walks.begin(FORKER, || panic!("waited for itself")).is_none());
+            walks.resume(false);
+            assert!(walks.begin(FORKER, impatient).is_some());
+        });
+    }
+
+    #[test]
     fn a_child_knows_nothing_of_the_walks_of_its_parent() {
         model(|| {
             let walks = Walks::<1>::new();
             let left_behind = [walks.announce(1), walks.announce(2)];
-            assert!(!walks.stop(impatient));
+            assert!(!walks.stop(FORKER, impatient));
             assert!(walks.begin(3, impatient).is_none());
             left_behind.into_iter().for_each(core::mem::forget);
             walks.resume(true);
             assert!(walks.begin(3, impatient).is_some());
-            assert!(walks.stop(impatient));
+            assert!(walks.stop(FORKER, impatient));
         });
     }
 }
