@@ -1,5 +1,7 @@
 //! Lines that differ, and those that are expected to.
 
+use std::collections::HashSet;
+
 /// A line that the program prints with the library and not without, or the other
 /// way round.
 pub struct Expected {
@@ -17,8 +19,10 @@ pub const EXPECTED: &[Expected] = &[];
 /// The differences between two runs that are not expected, and the expected ones
 /// that are not there.
 pub fn unexpected(program: &str, mode: &str, without: &[String], with: &[String]) -> Vec<String> {
-    let missing = without.iter().filter(|line| !with.contains(line)).map(|line| format!("-{line}"));
-    let new = with.iter().filter(|line| !without.contains(line)).map(|line| format!("+{line}"));
+    // Some have tens of thousands of lines.
+    let (all_without, all_with): (HashSet<_>, HashSet<_>) = (without.iter().collect(), with.iter().collect());
+    let missing = without.iter().filter(|line| !all_with.contains(line)).map(|line| format!("-{line}"));
+    let new = with.iter().filter(|line| !all_without.contains(line)).map(|line| format!("+{line}"));
     let mut found: Vec<String> = missing.chain(new).collect();
     if found.is_empty() && without != with {
         found.push("+the same lines in another order".to_owned());
