@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `# packages: NAME…` | Debian packages that have it, for `make foreign` |
 //! | `# needs: NAME…` | programs on the PATH, or files, without which it is skipped |
-//! | `# needs-success: COMMAND` | a shell command that must succeed, or it is skipped |
+//! | `# needs-success: COMMAND` | a shell command that must succeed in the checkout, or it is skipped |
 //! | `# pinned: REGEX` | an object that must be pinned, as the log names it; may be repeated |
 //! | `# results: N` | the least number of lines that it prints (default 1) |
 //! | `# quick` | it is part of `make test` |
@@ -95,7 +95,8 @@ impl Program {
         let is_there = |name: &&String| env::split_paths(&path).any(|directory| directory.join(name).is_file());
         let succeeds = |trial: &&String| {
             let mut command = Command::new("sh");
-            command.args(["-c", trial]).env("PATH", &path).output().is_ok_and(|output| output.status.success())
+            command.args(["-c", trial]).current_dir(checkout()).env("PATH", &path);
+            command.output().is_ok_and(|output| output.status.success())
         };
         let program = self.needs.iter().find(|name| !is_there(name)).map(|name| format!("no {name}"));
         program.or_else(|| self.trials.iter().find(|trial| !succeeds(trial)).map(|trial| format!("fails: {trial}")))
