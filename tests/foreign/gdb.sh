@@ -1,6 +1,8 @@
 # Under gdb and strace.
 # packages: gdb strace gcc
 # needs: gdb strace cc
+# pinned: /strace:
+# pinned: /libm\.so\.6:
 # results: 4
 cat >host.c <<'C'
 #include <dlfcn.h>

@@ -2,6 +2,9 @@
 # packages: gcc
 # needs: cc
 # needs-success: echo 'int main(void) { return 0; }' | cc -fsanitize=address,undefined -x c -o /dev/null -
+# pinned: /asan:
+# pinned: /libasan\.so
+# pinned: /ubsan:
 # results: 3
 # quick
 cat >host.c <<'C'

@@ -1,6 +1,8 @@
 # Under valgrind, which loads programs itself and watches every access.
 # packages: valgrind gcc
 # needs: valgrind cc
+# pinned: /host:
+# pinned: /vgpreload_memcheck
 # results: 2
 cat >host.c <<'C'
 #include <dlfcn.h>
