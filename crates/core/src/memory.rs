@@ -119,6 +119,8 @@ impl Default for OwnMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pages::PageVec;
+    use std::vec::Vec;
 
     /// A reader whose first choice has been refused.
     fn reader_of_the_file() -> OwnMemory {
@@ -127,17 +129,44 @@ mod tests {
         memory
     }
 
+    fn reads_values(memory: &OwnMemory) {
+        let values = [0x89_u8, 0xef, 0xcd, 0xab, 0x89, 0x67, 0x45, 0x23, 0x01];
+        // One byte further, so that the value is not aligned somewhere or other.
+        let address = (&raw const values).expose_provenance() + 1;
+        assert_eq!(memory.read(address), Ok(u64::from_ne_bytes(*values.last_chunk().unwrap())));
+        assert_eq!(memory.read::<u64>(8), Err(Errno(libc::EFAULT)));
+    }
+
     #[test]
-    fn reads_values_by_both_ways() {
-        let value = 0x0123_4567_89ab_cdef_u64;
-        let address = (&raw const value).addr();
-        for memory in [OwnMemory::new(), reader_of_the_file()] {
-            assert_eq!(memory.read(address), Ok(value));
-            assert_eq!(memory.read::<u64>(8), Err(Errno(libc::EFAULT)));
+    fn reads_values_by_the_system_call() {
+        reads_values(&OwnMemory::new());
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "reads /proc/self/mem")]
+    fn reads_values_through_the_file() {
+        reads_values(&reader_of_the_file());
+    }
+
+    #[test]
+    fn reads_strings_piece_by_piece() {
+        let end = sys::page_size();
+        let mut page = PageVec::zeroed(end).unwrap();
+        let start = page.as_ptr().expose_provenance();
+        let text: Vec<u8> = (0..150).map(|index| b'a' + index % 26).collect();
+        // From before one multiple of 64, from one, across several, and up to the end.
+        for (offset, len) in [(60, 3), (60, 4), (60, 5), (64, 1), (64, 64), (1, 150), (70, 0), (end - 100, 99)] {
+            page.fill(0);
+            page[offset..offset + len].copy_from_slice(&text[..len]);
+            let mut buffer = [0xff; 151];
+            assert_eq!(OwnMemory::new().read_string(start + offset, &mut buffer), Ok(&text[..len]));
+            let room = &mut buffer[..len];
+            assert_eq!(OwnMemory::new().read_string(start + offset, room), Err(Errno(libc::ENAMETOOLONG)));
         }
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "unmaps half of a mapping")]
     fn reads_strings_that_end_right_before_an_unreadable_page() {
         let page = sys::page_size();
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);

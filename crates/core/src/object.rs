@@ -315,6 +315,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "asks the dynamic loader")]
     fn describes_every_object_of_this_process() {
         let memory = OwnMemory::new();
         let here = describes_every_object_of_this_process as *const () as usize;
@@ -351,15 +352,16 @@ mod tests {
     fn too_many_segments_are_an_error() {
         let load = Elf64_Phdr { p_type: PT_LOAD, p_memsz: 1, ..EMPTY_HEADER };
         let headers = [load; MAX_SEGMENTS + 1];
-        let object = Object::read(&OwnMemory::new(), 0, headers.as_ptr().addr(), headers.len());
+        let object = Object::read(&OwnMemory::new(), 0, headers.as_ptr().expose_provenance(), headers.len());
         assert!(matches!(object, Err(ObjectError::TooManySegments)));
     }
 
     #[test]
     fn a_page_of_two_segments_is_the_later_ones() {
         let load = |start, size| Elf64_Phdr { p_type: PT_LOAD, p_vaddr: start, p_memsz: size, ..EMPTY_HEADER };
-        let read =
-            |headers: &[Elf64_Phdr]| Object::read(&OwnMemory::new(), 0x10_0000, headers.as_ptr().addr(), headers.len());
+        let read = |headers: &[Elf64_Phdr]| {
+            Object::read(&OwnMemory::new(), 0x10_0000, headers.as_ptr().expose_provenance(), headers.len())
+        };
         let object = read(&[load(0, 0x1800), load(0x1900, 0x100), load(0x1a00, 0x1000)]).unwrap();
         let spans: Vec<_> = object.segments().iter().map(|segment| (segment.span.start, segment.span.end)).collect();
         assert_eq!(spans, [(0x10_0000, 0x10_1000), (0x10_1000, 0x10_1000), (0x10_1000, 0x10_3000)]);

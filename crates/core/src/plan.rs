@@ -133,7 +133,7 @@ mod tests {
                 p_align: 0x1000,
             })
             .collect();
-        Object::read(&OwnMemory::new(), BASE, headers.as_ptr().addr(), headers.len()).unwrap()
+        Object::read(&OwnMemory::new(), BASE, headers.as_ptr().expose_provenance(), headers.len()).unwrap()
     }
 
     fn vma(start: usize, end: usize, protection: Protection) -> Vma {

@@ -148,7 +148,6 @@ proptest! {
             })
             .filter(|vma| !vma.span.is_empty())
             .collect();
-        // What is not a pathless ioctl answers with the text, and so does this.
         let mut found = PageVec::new();
         maps.file_backed_in(span, &mut found).unwrap();
         prop_assert_eq!(&*found, &in_span[..]);

@@ -53,7 +53,7 @@ fn ascending_segments() -> impl Strategy<Value = Vec<Elf64_Phdr>> {
 }
 
 fn read(headers: &[Elf64_Phdr]) -> Result<Object, ObjectError> {
-    Object::read(&OwnMemory::new(), BASE, headers.as_ptr().addr(), headers.len())
+    Object::read(&OwnMemory::new(), BASE, headers.as_ptr().expose_provenance(), headers.len())
 }
 
 /// What may be mapped where such an object is: in order and apart, whatever
@@ -116,8 +116,11 @@ proptest! {
                 prop_assert!(span.start >= object.span.start && span.end <= object.span.end);
                 end = span.end;
             }
-            // Nothing is mapped there: an error or nothing, never a fault.
-            let _ = Dynamic::read(&OwnMemory::new(), &object);
+            // Nothing is mapped there: an error or nothing, never a fault. The
+            // interpreter would stop.
+            if !cfg!(miri) {
+                let _ = Dynamic::read(&OwnMemory::new(), &object);
+            }
         }
     }
 
