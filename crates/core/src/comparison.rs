@@ -59,6 +59,7 @@ mod tests {
     use std::vec::Vec;
 
     #[test]
+    #[cfg_attr(miri, ignore = "maps a file")]
     fn changed_pages_are_told_from_those_of_the_file() {
         let page = sys::page_size();
         let fd = sys::memfd_create(c"comparison").unwrap();

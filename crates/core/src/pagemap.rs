@@ -55,6 +55,7 @@ mod tests {
     use std::vec::Vec;
 
     #[test]
+    #[cfg_attr(miri, ignore = "maps a file")]
     fn a_page_written_to_is_told_from_pages_of_the_file() {
         let page = sys::page_size();
         let fd = sys::memfd_create(c"pagemap").unwrap();

@@ -87,6 +87,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes the interpreter minutes")]
     fn few_names_are_taken_for_others() {
         let names = Names::new();
         names.clear(1);
