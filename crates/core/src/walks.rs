@@ -123,8 +123,10 @@ impl<const SLOTS: usize> Drop for Walk<'_, SLOTS> {
     }
 }
 
-/// Every interleaving that the memory model allows (loom). What else threads
-/// share is behind the registry's lock, a mutex of `parking_lot`.
+/// All interleavings of two threads, and those of three with few interruptions,
+/// as the memory model allows them (loom). The registry's state needs no model: it
+/// is behind a mutex of `parking_lot`. How others read its records without that
+/// lock is tried in [`crate::records`].
 #[cfg(test)]
 mod tests {
     use loom::cell::UnsafeCell;
