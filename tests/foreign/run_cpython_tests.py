@@ -48,8 +48,14 @@ def main() -> None:
     told = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     results = Results()
-    for name in sys.argv[1:]:
-        unittest.defaultTestLoader.loadTestsFromName(name).run(results)
+    loader = unittest.defaultTestLoader
+    suites = [loader.loadTestsFromName(name) for name in sys.argv[1:]]
+    # The loader turns a module that is not there into a test that fails, with the library
+    # and without.
+    if loader.errors:
+        sys.exit("\n".join(loader.errors))
+    for suite in suites:
+        suite.run(results)
     for name, word in sorted(results.words.items()):
         told.write(f"{name}: {word}\n")
     told.flush()
