@@ -3,7 +3,7 @@
 # needs-success: python-with-numpy -c 'import xdist, mesonbuild'
 # pinned: /_multiarray_umath\.
 # pinned: /libscipy_openblas
-# results: 300
+# results: 2500
 
 # As in numpy.sh.
 export PYTHONPATH="$SOURCES" RESULTS_FILE="$WORK/results" NPY_AVAILABLE_MEM='1 GB' OPENBLAS_NUM_THREADS=1
