@@ -28,7 +28,7 @@ use crate::common::process::{self, Outcome};
 
 /// `SOPIN_MODE` of the runs with the library.
 pub const MODES: [&str; 2] = ["full", "relocated"];
-const TIMEOUT: Duration = Duration::from_secs(1800);
+const TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// A script.
 pub struct Program {
