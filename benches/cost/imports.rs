@@ -20,7 +20,7 @@ const VARIANTS: [Variant; 10] = [
     Variant::Anonymous,
     Variant::Replaced,
 ];
-const SCIENTIFIC_ROUNDS: usize = 7;
+const SCIENTIFIC_ROUNDS: usize = 15;
 const SMALL_ROUNDS: usize = 11;
 const LOG_ROUNDS: usize = 1;
 
