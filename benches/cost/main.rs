@@ -4,7 +4,8 @@
 //!
 //! `cargo bench --bench cost` measures everything, and writes docs/benchmarks.json
 //! and what is made from it; `cargo bench --bench cost -- start imports` measures
-//! some of it and only prints. `--quick` prints one round of everything, to see that
+//! some of it and only prints; with `--update` that takes the place of what
+//! docs/benchmarks.json has of it. `--quick` prints one round of everything, to see that
 //! the benchmark works; `--thorough` takes four times as many rounds; `--render`
 //! makes the documents anew from docs/benchmarks.json.
 
@@ -99,9 +100,17 @@ fn measure_everything() -> Result<(), String> {
         }
     }
     site.remove_stale()?;
-    let results = Results { circumstances: circumstances::circumstances(&site), sections };
-    if wanted.is_empty() && effort != Effort::Quick {
+    if has("--update") {
+        let numbers = fs::read_to_string(checkout.join(page::RESULTS)).map_err(|error| error.to_string())?;
+        let mut results: Results = serde_json::from_str(&numbers).map_err(|error| error.to_string())?;
+        for section in sections {
+            if let Some(old) = results.sections.iter_mut().find(|old| old.title == section.title) {
+                *old = section;
+            }
+        }
         publish(checkout, &results)?;
+    } else if wanted.is_empty() && effort != Effort::Quick {
+        publish(checkout, &Results { circumstances: circumstances::circumstances(&site), sections })?;
     }
     // What was measured is worth having all the same.
     if failed.is_empty() { Ok(()) } else { Err(format!("not measured: {}", failed.join(", "))) }
