@@ -10,14 +10,18 @@ use core::ffi::c_void;
 use core::fmt;
 
 mod directories;
+mod file_systems;
 mod files;
+mod identity;
 #[cfg(miri)]
 mod interpreted;
 mod mapping;
 mod signals;
 
 pub use directories::*;
+pub use file_systems::*;
 pub use files::*;
+pub use identity::*;
 pub use mapping::*;
 pub use signals::*;
 

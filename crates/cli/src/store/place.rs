@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Dir, Mode, OFlags};
 use rustix::io::Errno;
 use sopin_core::cause::{Cause, Reason};
+use sopin_core::credentials::User;
 use sopin_core::settings::Settings;
 use sopin_core::store::{LOOKED, Places, Store, TEMPORARY, Version};
 use sopin_core::sys;
@@ -38,8 +39,9 @@ pub fn find(named: Option<&OsStr>) -> Result<Vec<OpenStore>, Failure> {
     let is_named =
         named.is_some() || env::var_os("SOPIN_STORE").is_some_and(|value| value.as_bytes().starts_with(b"/"));
     let (mut stores, mut refused) = (Vec::<OpenStore>::new(), None);
-    Store::for_each_existing(&places, |base, below, opened| {
-        let path = joined(base, below);
+    let user = User::of_this_thread().map_err(|cause| Failure::new(Exit::Uninspected, "the user's store", cause))?;
+    Store::for_each_existing(&places, user, |path, opened| {
+        let path = PathBuf::from(OsStr::from_bytes(path.to_bytes()));
         match opened.map_err(|cause| failure(&path, cause, is_named)).and_then(|store| open(path, store).map_err(Some))
         {
             Ok(store) if stores.iter().all(|known| known.path != store.path) => stores.push(store),
@@ -72,11 +74,6 @@ fn places(named: Option<&OsStr>) -> Result<Places, Failure> {
     places.ok_or_else(|| {
         Failure::new(Exit::Uninspected, "SOPIN_STORE", "the store is off").with_way_out("name one with --store DIR")
     })
-}
-
-fn joined(base: &CStr, below: &CStr) -> PathBuf {
-    let path = PathBuf::from(OsStr::from_bytes(base.to_bytes()));
-    if below.is_empty() { path } else { path.join(OsStr::from_bytes(below.to_bytes())) }
 }
 
 /// `None` for a place that is merely not there.
