@@ -11,7 +11,7 @@
 use core::cell::OnceCell;
 use core::ffi::CStr;
 
-use sopin_core::build_id;
+use sopin_core::build_id::{self, BuildId};
 use sopin_core::cause::Cause;
 use sopin_core::comparison;
 use sopin_core::credentials::User;
@@ -65,8 +65,8 @@ struct InMemory<'a> {
 }
 
 impl Mapped for InMemory<'_> {
-    fn has_build_id_of(&self, copy: &Fd) -> sys::Result<bool> {
-        build_id::is_that_of(copy, self.object, self.memory)
+    fn build_id_of(&self, copy: &Fd) -> sys::Result<BuildId> {
+        build_id::compare(copy, self.object, self.memory)
     }
 
     fn equals(&self, copy: &Fd) -> sys::Result<bool> {

@@ -14,9 +14,19 @@ const OWNER: &[u8] = b"GNU\0";
 /// beginning, in front of it at most a property note.
 const ROOM: usize = 512;
 
-/// Whether the copy of an object's file that is open as `copy` has the build-id
-/// that `object` has in memory; also if the object has none.
-pub fn is_that_of(copy: &Fd, object: &Object, memory: &OwnMemory) -> Result<bool> {
+/// How the build-id of a copy compares with that of the object in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BuildId {
+    /// The copy has the object's.
+    Same,
+    /// The copy has another or none.
+    Other,
+    /// The object has none.
+    Absent,
+}
+
+/// Holds the copy of an object's file that is open as `copy` against `object`.
+pub fn compare(copy: &Fd, object: &Object, memory: &OwnMemory) -> Result<BuildId> {
     for notes in object.notes() {
         let mut mapped = [0; ROOM];
         let len = notes.span.len().min(ROOM);
@@ -27,14 +37,15 @@ pub fn is_that_of(copy: &Fd, object: &Object, memory: &OwnMemory) -> Result<bool
             return has_notes(copy, notes, mapped, build_id);
         }
     }
-    Ok(true)
+    Ok(BuildId::Absent)
 }
 
-fn has_notes(copy: &Fd, notes: Notes, mapped: &[u8], build_id: &[u8]) -> Result<bool> {
+fn has_notes(copy: &Fd, notes: Notes, mapped: &[u8], build_id: &[u8]) -> Result<BuildId> {
     let mut stored = [0; ROOM];
     let stored = stored.get_mut(..mapped.len()).unwrap_or_default();
     let len = sys::pread(copy, stored, notes.offset)?;
-    Ok(find(stored.get(..len).unwrap_or_default()) == Some(build_id))
+    let is_same = find(stored.get(..len).unwrap_or_default()) == Some(build_id);
+    Ok(if is_same { BuildId::Same } else { BuildId::Other })
 }
 
 /// The build-id among notes (`Elf64_Nhdr` of `elf(5)`); names and descriptors
@@ -102,7 +113,7 @@ mod tests {
     fn a_copy_is_held_against_what_is_mapped() {
         let (notes, other) = (note(NT_GNU_BUILD_ID, OWNER, &[7; 20]), note(NT_GNU_BUILD_ID, OWNER, &[8; 20]));
         let place = Notes { span: crate::object::Span { start: 0, end: notes.len() }, offset: 100 };
-        for (stored, expected) in [(&notes, true), (&other, false), (&Vec::new(), false)] {
+        for (stored, expected) in [(&notes, BuildId::Same), (&other, BuildId::Other), (&Vec::new(), BuildId::Other)] {
             let copy = sys::memfd_create(c"build-id").unwrap();
             sys::pwrite_from(&copy, stored.as_ptr().addr(), stored.len(), 100).unwrap();
             assert_eq!(has_notes(&copy, place, &notes, find(&notes).unwrap()), Ok(expected));

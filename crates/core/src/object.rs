@@ -114,7 +114,7 @@ pub struct Object {
     notes: [Notes; MAX_NOTES],
 }
 
-/// A PT_NOTE segment; empty where there are fewer.
+/// One PT_NOTE segment or several neighbours; empty where there are fewer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Notes {
     /// Where it is in memory.
@@ -179,16 +179,29 @@ impl Object {
                 self.span.end = self.span.end.max(up);
             }
             PT_DYNAMIC => self.dynamic = Span { start, end },
-            PT_NOTE => {
-                if let Some(free) = self.notes.iter_mut().find(|notes| notes.span.is_empty()) {
-                    *free = Notes { span: Span { start, end }, offset: header.p_offset };
-                }
-            }
+            PT_NOTE => self.add_notes(Notes { span: Span { start, end }, offset: header.p_offset }),
             // glibc's _dl_protect_relro and musl's reloc_all round both ends down.
             PT_GNU_RELRO => self.relro = Span { start: down, end: (end & !(page - 1)).max(down) },
             _ => {}
         }
         Ok(())
+    }
+
+    /// Notes that follow others directly, in memory and in the file, are read
+    /// together with them.
+    fn add_notes(&mut self, notes: Notes) {
+        for slot in &mut self.notes {
+            let is_next = slot.span.end == notes.span.start
+                && slot.offset.checked_add(slot.span.len() as u64) == Some(notes.offset);
+            if slot.span.is_empty() {
+                *slot = notes;
+                return;
+            }
+            if is_next {
+                slot.span.end = notes.span.end;
+                return;
+            }
+        }
     }
 
     /// The loader maps segments in the order of their headers, which is that of
@@ -208,7 +221,7 @@ impl Object {
         self.segments.get(..self.segment_count).unwrap_or_default()
     }
 
-    /// The first PT_NOTE segments.
+    /// The first PT_NOTE segments, neighbours as one.
     pub fn notes(&self) -> impl Iterator<Item = Notes> {
         self.notes.into_iter().filter(|notes| !notes.span.is_empty())
     }

@@ -25,13 +25,14 @@
 //! | is believed | because |
 //! |---|---|
 //! | the directory | only its owner and root can change where its path leads (`proven_path`), and its owner is root or the user whose rights the process has, no more and no less ([`crate::credentials`]) |
-//! | that an entry is this version of the file | device, inode, size and times are the same, on a file system whose kernel moves them with every change; elsewhere the bytes are compared with what is mapped |
+//! | that an entry is this version of the file | device, inode, size and times are the same, on a file system whose kernel moves them with every change, and they are not an image builder's; elsewhere the bytes are compared with what is mapped |
 //! | that it is the object's | it has the build-id that is in memory |
 //! | its bytes | it was written in this boot, or is known to be on the disk (`mark`); else they are compared with the file's |
 
 use core::ffi::{CStr, c_int};
 use core::ops::ControlFlow;
 
+use crate::build_id::BuildId;
 use crate::cause::Cause;
 use crate::credentials::User;
 use crate::object::file_name;
@@ -93,19 +94,18 @@ impl OriginFile<'_> {
         CStr::from_bytes_with_nul(file_name(self.path.to_bytes_with_nul())).unwrap_or_default()
     }
 
-    /// Whether the identity alone tells what the file holds. Image builders give
-    /// all files one time, in whole seconds, in every image; and so do file
-    /// systems with coarse times.
-    fn is_told_by_identity(&self) -> bool {
-        self.file_system.dates_changes() && self.identity.has_fine_times()
+    /// Whether the identity tells what the file holds, together with the build-id.
+    /// Image builders give all files one time, in whole seconds, in every version of
+    /// an image; so identity alone does only where the kernel has set a finer one.
+    fn is_told_by_identity(&self, build_id: BuildId) -> bool {
+        self.file_system.dates_changes() && (self.identity.has_fine_times() || build_id == BuildId::Same)
     }
 }
 
 /// What the loader has mapped of a file, to hold copies of that file against.
 pub trait Mapped {
-    /// Whether `copy` has the build-id that the object has in memory; also if the
-    /// object has none.
-    fn has_build_id_of(&self, copy: &Fd) -> sys::Result<bool>;
+    /// Whether `copy` has the build-id that the object has in memory.
+    fn build_id_of(&self, copy: &Fd) -> sys::Result<BuildId>;
     /// Whether `copy` has the bytes that are mapped now, in all ranges that are
     /// to be mapped from a copy.
     fn equals(&self, copy: &Fd) -> sys::Result<bool>;
@@ -283,10 +283,11 @@ impl Store {
         mapped: &impl Mapped,
     ) -> Result<Examined, Cause> {
         let compared = |errno| Cause::call("compare the store entry", errno);
-        if !mapped.has_build_id_of(entry).map_err(compared)? {
+        let build_id = mapped.build_id_of(entry).map_err(compared)?;
+        if build_id == BuildId::Other {
             return Ok(Examined::Wrong("it has another build-id than the object"));
         }
-        let proof = match (mark::is_believed(status), origin.is_told_by_identity()) {
+        let proof = match (mark::is_believed(status), origin.is_told_by_identity(build_id)) {
             (true, true) => Some(Proof::Whole),
             // Nobody need ask again, once it was compared as a whole.
             (false, true) if !self.is_system => {

@@ -14,6 +14,7 @@ use std::vec::Vec;
 
 use super::super::clean::LOOKED;
 use super::super::{Identity, Known, Mapped, OriginFile, Places, SETTLING_SECONDS, Store};
+use crate::build_id::BuildId;
 use crate::credentials::User;
 use crate::sys::{self, Fd, FileSystem};
 
@@ -143,8 +144,8 @@ pub fn this_user() -> User {
 pub struct Nothing;
 
 impl Mapped for Nothing {
-    fn has_build_id_of(&self, _: &Fd) -> sys::Result<bool> {
-        Ok(true)
+    fn build_id_of(&self, _: &Fd) -> sys::Result<BuildId> {
+        Ok(BuildId::Absent)
     }
 
     fn equals(&self, _: &Fd) -> sys::Result<bool> {
