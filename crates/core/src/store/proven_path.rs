@@ -75,8 +75,9 @@ impl Walk {
             }
             let status = found.map_err(|errno| Cause::call("open the store", errno))?;
             match status.st_mode & libc::S_IFMT {
+                // What the store itself must be is for who opens it.
+                libc::S_IFDIR if self.names_left() == 0 => {}
                 libc::S_IFDIR => self.check_directory(&status)?,
-                // The store itself is a directory, and no link.
                 libc::S_IFLNK if self.names_left() != 0 => return self.target(&status).map(Some),
                 _ => return Err(Cause::call("open the store", Errno(libc::ENOTDIR))),
             }
