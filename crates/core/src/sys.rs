@@ -197,14 +197,6 @@ pub fn getpid() -> i32 {
     id.map_or(-1, |id| id as i32)
 }
 
-/// The effective user id, from the kernel.
-pub fn geteuid() -> u32 {
-    // SAFETY: geteuid has no arguments.
-    let user = unsafe { raw!(libc::SYS_geteuid) };
-    // It cannot fail; the overflow uid owns nothing that we would use.
-    user.map_or(65534, |user| user as u32)
-}
-
 /// The calling thread's id.
 pub fn gettid() -> i32 {
     // SAFETY: gettid has no arguments and cannot fail.
