@@ -161,28 +161,6 @@ pub struct StoreArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum StoreCommand {
-    /// Put copies into the system's store before any program needs them
-    ///
-    /// Programs of every user then map the copies that root has made, from their first start
-    /// on; privileged programs use no other store. For installers, images of machines, and services
-    /// that run already. Of a file that is rewritten later, programs make copies in the
-    /// stores of their users, until the system's store is filled again.
-    ///
-    /// Only root can do this. Everybody can read what is in the system's store, so a file is
-    /// copied only if everybody may read it. Copied are shared objects and programs that a
-    /// loader loads; other files in directories are passed over. A file that has changed within
-    /// the last 2 seconds is waited for.
-    #[command(after_long_help = AFTER_FILL)]
-    Fill {
-        /// Files and directories; symbolic links in directories are not followed, and other
-        /// file systems below a directory are not entered
-        #[arg(value_name = "PATH", required_unless_present = "used_by", value_hint = clap::ValueHint::AnyPath)]
-        paths: Vec<PathBuf>,
-
-        /// Copy the objects that this process maps; may be given several times
-        #[arg(long, value_name = "PID")]
-        used_by: Vec<u32>,
-    },
     /// List the copies, who maps them, and what has become of their origins
     ///
     /// STATE is current if the file at ORIGIN still is the version that was copied,
@@ -216,6 +194,28 @@ enum StoreCommand {
         /// Only say what would be removed
         #[arg(long)]
         dry_run: bool,
+    },
+    /// Put copies into the system's store before any program needs them
+    ///
+    /// Programs of every user then map the copies that root has made, from their first start
+    /// on; privileged programs use no other store. For installers, images of machines, and services
+    /// that run already. Of a file that is rewritten later, programs make copies in the
+    /// stores of their users, until the system's store is filled again.
+    ///
+    /// Only root can do this. Everybody can read what is in the system's store, so a file is
+    /// copied only if everybody may read it. Copied are shared objects and programs that a
+    /// loader loads; other files in directories are passed over. A file that has changed within
+    /// the last 2 seconds is waited for.
+    #[command(after_long_help = AFTER_FILL)]
+    Fill {
+        /// Files and directories; symbolic links in directories are not followed, and other
+        /// file systems below a directory are not entered
+        #[arg(value_name = "PATH", required_unless_present = "used_by", value_hint = clap::ValueHint::AnyPath)]
+        paths: Vec<PathBuf>,
+
+        /// Copy the objects that this process maps; may be given several times
+        #[arg(long, value_name = "PID")]
+        used_by: Vec<u32>,
     },
 }
 

@@ -241,7 +241,10 @@ impl fmt::Display for Answer {
         self.stores.iter().try_for_each(|store| write!(f, "{store}"))?;
         if self.processes_not_inspected > 0 {
             let processes = human::count(self.processes_not_inspected, "process", "processes");
-            writeln!(f, "{DOUBTFUL}{processes}{DOUBTFUL:#} could not be looked at, so every entry counts as in use")?;
+            writeln!(
+                f,
+                "{DOUBTFUL}{processes}{DOUBTFUL:#} could not be looked at, so every entry counts as in use; root with CAP_SYS_PTRACE may look at all"
+            )?;
         }
         Ok(())
     }

@@ -13,7 +13,12 @@ use crate::common::{Installation, clean_process};
 pub const CASES: &[Case] = &[
     Case { name: "a_chroot", needs: &["root", "chroot"], test: a_chroot },
     Case { name: "another_mount_namespace", needs: &["root", "unshare", "mount"], test: another_mount_namespace },
-    Case { name: "a_read_only_file_system", needs: &["root", "unshare", "mount"], test: a_read_only_file_system },
+    Case { name: "a_read_only_mount", needs: &["root", "unshare", "mount"], test: a_read_only_mount },
+    Case {
+        name: "a_file_system_without_writes",
+        needs: &["root", "unshare", "mount", "mksquashfs"],
+        test: a_file_system_without_writes,
+    },
 ];
 
 /// Where a file of the C library is, by its name.
@@ -85,13 +90,27 @@ fn another_mount_namespace() -> Result<(), String> {
     Ok(())
 }
 
-fn a_read_only_file_system() -> Result<(), String> {
+/// It can be made writable again.
+fn a_read_only_mount() -> Result<(), String> {
     let victim = Victim::compiled(&["-Wl,-soname,libvictim.so"]);
     let running = in_namespace(&victim, "mount -o remount,ro .");
     let process = victim.json(running.pid());
     let object = object(&process, "/mounted/libvictim.so");
+    assert_eq!(object["state"], "exposed", "{process:#}");
+    assert_eq!(object["reason"], "libsopin.so is not loaded");
+    Ok(())
+}
+
+fn a_file_system_without_writes() -> Result<(), String> {
+    let victim = Victim::compiled(&["-Wl,-soname,libvictim.so"]);
+    let running = in_namespace(
+        &victim,
+        "mksquashfs . ../image -quiet -no-progress >/dev/null && mount -o loop -t squashfs ../image .",
+    );
+    let process = victim.json(running.pid());
+    let object = object(&process, "/mounted/libvictim.so");
     assert_eq!(object["state"], "full", "{process:#}");
-    assert_eq!(object["reason"], "its file system is read-only");
+    assert_eq!(object["reason"], "nobody can write to its file");
     assert_eq!(object["damage"], Value::Null);
     Ok(())
 }

@@ -98,12 +98,12 @@ impl fmt::Display for Answer {
         writeln!(f, "{}", shown(&self.path))?;
         let Skipped { not_objects, not_for_everybody, elsewhere, need_no_copy, vanished, changing } = self.skipped;
         let skipped = [
-            (not_for_everybody, "not everybody may read them"),
-            (elsewhere, "their paths lead elsewhere from here"),
-            (need_no_copy, "nobody can write to them"),
+            (not_for_everybody, "not readable by everybody"),
+            (elsewhere, "not at that path from here"),
+            (need_no_copy, "not writable, so no copy is needed"),
             (vanished, "replaced or removed"),
             (changing, "still changing"),
-            (not_objects, "no objects of this machine"),
+            (not_objects, "not an object of this machine"),
         ];
         for (count, reason) in skipped.into_iter().filter(|(count, _)| *count > 0) {
             writeln!(f, "  {} skipped: {reason}", human::count(count, "file", "files"))?;

@@ -203,7 +203,7 @@ fn check_permission(what: &str, mode: u32, needed: u32, descriptor: i32) -> Resu
 /// pass every directory on it.
 fn check_path(path: &Path, identity: &Identity) -> Result<(), Refusal> {
     let Ok(below) = path.strip_prefix("/") else { return Err(Refusal::Elsewhere) };
-    let directories = below.parent().unwrap_or(Path::new(""));
+    let Some(directories) = below.parent() else { return Err(Refusal::Elsewhere) };
     let mut walked = PathBuf::from("/");
     let mut directory = rustix::fs::open("/", TO_LOOK | OFlags::DIRECTORY, Mode::empty())?;
     let pass = |walked: &Path, directory: &OwnedFd| {
@@ -212,7 +212,7 @@ fn check_path(path: &Path, identity: &Identity) -> Result<(), Refusal> {
         check_permission(&what, status.st_mode, PASS, directory.as_raw_fd())
     };
     pass(&walked, &directory)?;
-    for name in directories.iter() {
+    for name in directories {
         walked.push(name);
         let flags = TO_LOOK | OFlags::DIRECTORY | OFlags::NOFOLLOW;
         directory = rustix::fs::openat(&directory, name, flags, Mode::empty()).map_err(elsewhere)?;
@@ -281,6 +281,7 @@ mod tests {
         let directory = directory();
         let (object, link) = (directory.path().join("libx.so.1.2"), directory.path().join("libx.so"));
         fs::copy("/proc/self/exe", &object).unwrap();
+        set_mode(&object, 0o755);
         symlink("libx.so.1.2", &link).unwrap();
         assert_eq!(Candidate::at(&link, true).unwrap().path(), object.canonicalize().unwrap());
         assert!(matches!(Candidate::at(&link, false), Err(Refusal::NotAnObject(_))));
