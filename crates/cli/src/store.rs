@@ -182,8 +182,8 @@ enum StoreCommand {
     /// and what is damaged: what verify finds something wrong with, its bytes too. What a process
     /// maps stays, unless it is damaged: that process keeps what it has, and others get a new copy.
     ///
-    /// In the system's store nobody notes uses: copies of files that are still the same stay there,
-    /// unless --older-than is given.
+    /// Uses are not noted in the system's store: copies of files that are still the same stay
+    /// there, unless --older-than is given.
     #[command(after_long_help = AFTER_PRUNE)]
     Prune {
         /// Remove what has not been used for so long, by default 30days; copies of files that

@@ -68,23 +68,23 @@ fn number(file: FileId) -> Number {
 pub struct Mapped {
     /// What it is now, or why that cannot be found out.
     pub identity: Result<Identity, Errno>,
-    /// Who can write to it.
+    /// Whether it can be written to.
     pub writability: Writability,
     image: OnceCell<Result<Rc<Image>, Flaw>>,
 }
 
-/// Who can write to a file that is mapped. A mount or a superblock that is read-only
-/// now says nothing: somebody may write to it later, or elsewhere.
+/// Whether a file that is mapped can be written to. A mount or a superblock that is
+/// read-only now proves nothing: it can be remounted, or be mounted elsewhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Writability {
-    /// Somebody may, or that cannot be told.
+    /// It can, or that cannot be found out.
     #[default]
     Writable,
-    /// Nobody: the format of its file system has no way to, or it has fs-verity.
+    /// It cannot: the format of its file system has no way to, or it has fs-verity.
     Unwritable,
-    /// It is on an overlay. In a container's image nobody can write to it
-    /// (`sopin_core::image_layers`), but only the container itself can tell which
-    /// files these are.
+    /// It is on an overlay. If it is in a container's image it cannot be written to
+    /// (`sopin_core::image_layers`), but only a process in the container can find out
+    /// which files are.
     Layered,
 }
 

@@ -333,9 +333,9 @@ impl<'a, M: Bytes> Scene<'a, M> {
         Some(object)
     }
 
-    /// Which files of an overlay are a container's image the library knows from
-    /// inside. It says `full` of an object whose read-only ranges it has left, if nobody
-    /// can write to its file.
+    /// Takes files of an overlay for unwritable where the library does: it runs inside
+    /// the container and can find out which files are in the image. It records `full`
+    /// for an object whose read-only ranges it has left only in that case.
     fn believe_in_layers(&self, object: &mut Object<'a>) {
         if object.said.as_ref().and_then(|said| said.reached) != Some(Reached::Full) {
             return;

@@ -1,8 +1,10 @@
 //! Programs that see other files than the command: containers.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
@@ -19,6 +21,7 @@ pub const CASES: &[Case] = &[
         needs: &["root", "unshare", "mount", "mksquashfs"],
         test: a_file_system_without_writes,
     },
+    Case { name: "an_image_layer", needs: &["root", "unshare", "mount", "pivot_root"], test: an_image_layer },
 ];
 
 /// Where a file of the C library is, by its name.
@@ -110,7 +113,62 @@ fn a_file_system_without_writes() -> Result<(), String> {
     let process = victim.json(running.pid());
     let object = object(&process, "/mounted/libvictim.so");
     assert_eq!(object["state"], "full", "{process:#}");
-    assert_eq!(object["reason"], "nobody can write to its file");
+    assert_eq!(object["reason"], "its file cannot be written to");
     assert_eq!(object["damage"], Value::Null);
+    Ok(())
+}
+
+/// Becomes a container whose image is this machine's root, and looks at a program of
+/// the image, at the library, which is new, and at the same without the library.
+const CONTAINER: &str = "\
+mount -t tmpfs none layers
+mkdir layers/upper layers/work layers/root
+mount -t overlay -o lowerdir=/,upperdir=layers/upper,workdir=layers/work none layers/root
+mount --rbind /dev layers/root/dev
+cd layers/root
+mkdir -p old-root opt/sopin
+cp \"$ROOT/lib/libsopin.so\" \"$ROOT/bin/sopin\" opt/sopin
+pivot_root . old-root
+cd /
+mount -t proc none /proc
+umount -l /old-root
+export SOPIN_STORE=/opt/sopin/store
+LD_PRELOAD=/opt/sopin/libsopin.so \"$PROGRAM\" 60 & protected=$!
+\"$PROGRAM\" 60 & bare=$!
+for pid in $protected $bare; do
+    until grep -q libc.so /proc/$pid/maps; do sleep 0.05; done
+done
+sleep 0.3
+/opt/sopin/sopin status --json $protected $bare || true
+kill $protected $bare
+";
+
+fn an_image_layer() -> Result<(), String> {
+    let program = fs::canonicalize("/bin/sleep").unwrap();
+    let status = fs::metadata(&program).unwrap();
+    let two_days_ago = SystemTime::now() - Duration::from_secs(2 * 24 * 60 * 60);
+    let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(status.ctime().unsigned_abs());
+    if status.created().map_err(|error| error.to_string())?.max(changed) > two_days_ago {
+        return Err(format!("{} is not old enough for an image", program.display()));
+    }
+    let installation = Installation::new();
+    fs::create_dir(installation.path("layers")).unwrap();
+    let mut command = Command::new("unshare");
+    let command = clean_process(&mut command)
+        .args(["--mount", "--propagation", "private", "--pid", "--fork", "sh", "-euc", CONTAINER])
+        .envs([("ROOT", installation.path("").as_os_str()), ("PROGRAM", program.as_os_str())])
+        .current_dir(installation.path(""));
+    let output = command.output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if errors.contains("overlay") {
+        return Err(errors.into_owned());
+    }
+    let answer: Value = serde_json::from_slice(&output.stdout).map_err(|error| panic!("{error}: {errors}")).unwrap();
+    let state = |process: usize, path: &str| object(&answer["processes"][process], path)["state"].clone();
+    // Its text maps the file, which no process can write to.
+    assert_eq!(state(0, program.to_str().unwrap()), "full", "{answer:#}");
+    assert_eq!(state(0, "/opt/sopin/libsopin.so"), "full", "{answer:#}");
+    // Without the library there is no telling that it is in an image.
+    assert_eq!(state(1, program.to_str().unwrap()), "exposed", "{answer:#}");
     Ok(())
 }

@@ -1,11 +1,12 @@
 //! Whether a file may go into the system's store, and what it is then called.
 //!
-//! Everybody can read what is in that store, so a copy must not tell anybody what
-//! the file itself does not: every user may read the file, and may pass every
-//! directory on its path. That is found out about descriptors, not about names:
-//! the path that the kernel shows for the open file is walked from the root down
-//! and must lead to that very file. Whoever takes the permission away afterwards
-//! changes the file's `st_ctim`, or has let everybody read these bytes before.
+//! Every user can read what is in that store, so a copy must not disclose what the
+//! file does not: every user may read the file, and may pass every directory on its
+//! path. This is checked on descriptors, not on names: the path that the kernel
+//! shows for the open file is walked from the root down and must lead to that very
+//! file. Permissions and version come from one `fstat(2)`, and a copy is kept only
+//! if the version is the same afterwards: bytes that were written after the
+//! permission was taken away do not get into it.
 //!
 //! This module decides; it copies nothing.
 
@@ -57,7 +58,7 @@ pub enum Refusal {
     NotForEverybody(String),
     /// It has lost its name, or has it in another mount namespace or root.
     Elsewhere,
-    /// Nobody can write to it, so programs map the file itself.
+    /// No process can write to it, so programs map the file itself.
     NeedsNoCopy,
     /// It has no name any more.
     Vanished,
@@ -83,7 +84,7 @@ impl fmt::Display for Refusal {
         f.write_str(match self {
             Self::NotAnObject(reason) | Self::NotForEverybody(reason) | Self::Failed(reason) => reason,
             Self::Elsewhere => "its path leads elsewhere from here, as that of another container's file",
-            Self::NeedsNoCopy => "it needs no copy: nobody can write to it",
+            Self::NeedsNoCopy => "it needs no copy: it cannot be written to",
             Self::Vanished => "it was replaced or removed",
         })
     }
