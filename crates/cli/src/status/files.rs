@@ -12,7 +12,7 @@ use std::rc::Rc;
 
 use rustix::fs::{self, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
-use sopin_core::store::Identity;
+use sopin_core::store::{Identity, SYSTEM};
 use sopin_core::sys::{self, FileSystem};
 use sopin_core::vmas::FileId;
 
@@ -70,6 +70,8 @@ pub struct Mapped {
     pub identity: Result<Identity, Errno>,
     /// Whether it can be written to.
     pub writability: Writability,
+    /// Its owner, if it can be looked at.
+    owner: Option<u32>,
     image: OnceCell<Result<Rc<Image>, Flaw>>,
 }
 
@@ -172,8 +174,9 @@ impl<'a> View<'a> {
         }
         let file = self.open(mapping);
         let writability = file.as_ref().map(Writability::of).unwrap_or_default();
-        let identity = file.and_then(fs::fstat).map(|status| identity_of(&status));
-        let mapped = Rc::new(Mapped { identity, writability, image: OnceCell::new() });
+        let status = file.and_then(fs::fstat);
+        let (identity, owner) = (status.map(|status| identity_of(&status)), status.ok().map(|status| status.st_uid));
+        let mapped = Rc::new(Mapped { identity, writability, owner, image: OnceCell::new() });
         // Another process may be allowed to see it.
         if identity.is_ok() {
             self.files.mapped.borrow_mut().insert(number(mapping.file), Rc::clone(&mapped));
@@ -187,6 +190,16 @@ impl<'a> View<'a> {
     /// What is wrong with it.
     pub fn image(&self, mapping: &Mapping) -> Result<Rc<Image>, Flaw> {
         self.mapped(mapping).image.get_or_init(|| Ok(Rc::new(read(&self.open(mapping)?.into())?))).clone()
+    }
+
+    /// Whether a mapped copy may be the library's: in the system's store only root's
+    /// are. Root of a container is another user in our eyes, but owns its root
+    /// directory. What cannot be looked at is believed.
+    pub fn may_be_copy(&self, mapping: &Mapping) -> bool {
+        let in_system = mapping.path.strip_prefix(SYSTEM.to_bytes()).is_some_and(|rest| rest.starts_with(b"/"));
+        let owner = if in_system { self.mapped(mapping).owner } else { None };
+        let root = self.root().ok().and_then(|(root, _)| fs::fstat(root).ok());
+        owner.zip(root).is_none_or(|(owner, root)| owner == root.st_uid)
     }
 
     fn open_path(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {

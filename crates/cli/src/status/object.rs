@@ -301,7 +301,7 @@ impl<'a, M: Bytes> Scene<'a, M> {
         }
         let backing = if !mapping.has_file() {
             Backing::Anonymous
-        } else if let Some(copy) = maps::copy_at(mapping) {
+        } else if let Some(copy) = maps::copy_at(mapping).filter(|_| self.view.may_be_copy(mapping)) {
             Backing::Copy(copy)
         } else if self.view.mapped(mapping).writability == Writability::Unwritable {
             Backing::Unwritable

@@ -21,6 +21,7 @@ pub const CASES: &[Case] = &[
         needs: &["root", "unshare", "mount", "mksquashfs"],
         test: a_file_system_without_writes,
     },
+    Case { name: "a_false_copy", needs: &["root", "unshare", "mount"], test: a_false_copy },
     Case { name: "an_image_layer", needs: &["root", "unshare", "mount", "pivot_root"], test: an_image_layer },
 ];
 
@@ -115,6 +116,25 @@ fn a_file_system_without_writes() -> Result<(), String> {
     assert_eq!(object["state"], "full", "{process:#}");
     assert_eq!(object["reason"], "its file cannot be written to");
     assert_eq!(object["damage"], Value::Null);
+    Ok(())
+}
+
+/// What lies in the system's store is a copy only if root has put it there.
+fn a_false_copy() -> Result<(), String> {
+    let victim = Victim::compiled(&["-Wl,-soname,libvictim.so"]);
+    let state = |owner: &str| {
+        let script = format!(
+            "mount -t tmpfs none /var/lib && cd /var/lib && mkdir -p sopin/0123abcd-fe00-2a-1000-10-11 && \
+             cd sopin/* && cp {0}/libvictim.so . && chown {owner} libvictim.so && \
+             exec env LD_PRELOAD=$PWD/libvictim.so {0}/program",
+            victim.installation.path("").display()
+        );
+        let mut command = Command::new("unshare");
+        let running = Running::start(clean_process(&mut command).args(["--mount", "sh", "-c", &script]));
+        object(&victim.json(running.pid()), "/libvictim.so")["state"].clone()
+    };
+    assert_eq!(state("65534"), "exposed");
+    assert_eq!(state("0"), "full");
     Ok(())
 }
 

@@ -242,6 +242,36 @@ bin/sopin store prune --system --older-than 0s
 }
 
 #[test]
+fn a_store_that_is_full_or_not_roots_is_refused() {
+    let scene = Scene::with(&[]);
+    let script = r#"
+mount -o remount,size=80k /var/lib
+bin/sopin store fill libone.so libtwo.so libthree.so || echo "status $?"
+ls -d /var/lib/sopin/*/lib* | wc -l
+chown 65534 /var/lib/sopin
+bin/sopin store fill libone.so || echo "status $?"
+nobody bin/sopin store verify --system || echo "status $?"
+"#;
+    let Some(machine) = machine(&scene, script) else { return };
+    machine
+        .assert()
+        .success()
+        .stdout_eq(str![[r#"
+status 3
+2
+status 3
+status 3
+
+"#]])
+        .stderr_eq(str![[r#"
+sopin: /var/lib/sopin: [..]: ENOSPC (No space left on device); make room on its file system, or remove what is not needed (sopin store prune --system)
+sopin: /var/lib/sopin: use the store: [..] belongs to another user
+sopin: /var/lib/sopin: use the store: [..] belongs to another user
+
+"#]]);
+}
+
+#[test]
 fn what_processes_map_is_copied() {
     let scene = Scene::with(&[]);
     // The store of the user has copies already; what counts are the files.
