@@ -50,6 +50,8 @@ mod proven_path;
 
 pub use clean::{ABANDONED_SECONDS, Allowance, LOOKED, TEMPORARY, remove_entry, remove_unless_in_use};
 use copy::Copy;
+pub use copy::equals_origin;
+pub use mark::time_of_entry_on_disk;
 pub use name::{Identity, Version};
 pub use origin::{Fate, LINK, Origin};
 use places::Missing;

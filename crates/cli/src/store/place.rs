@@ -8,14 +8,15 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Dir, Mode, OFlags};
+use rustix::fs::{Dir, OFlags};
 use rustix::io::Errno;
 use sopin_core::cause::{Cause, Reason};
 use sopin_core::credentials::User;
 use sopin_core::settings::Settings;
-use sopin_core::store::{LOOKED, Places, Store, TEMPORARY, Version};
+use sopin_core::store::{Known, LOOKED, Places, SYSTEM, Store, TEMPORARY, Version};
 use sopin_core::sys;
 
+use crate::descriptors;
 use crate::exit::{Exit, Failure};
 use crate::output;
 
@@ -27,6 +28,26 @@ pub struct OpenStore {
     pub store: Store,
     /// The same directory again.
     pub directory: OwnedFd,
+}
+
+impl OpenStore {
+    /// Whether this process has the rights of the store's owner.
+    pub fn is_owned(&self) -> bool {
+        User::of_this_thread() == Ok(self.store.owner())
+    }
+}
+
+/// Opens the system's store, if there is one.
+///
+/// # Errors
+/// When it cannot be used.
+pub fn find_system() -> Result<Vec<OpenStore>, Failure> {
+    let path = PathBuf::from(OsStr::from_bytes(SYSTEM.to_bytes()));
+    match Store::open_system(&mut Known::new()) {
+        Ok(Some(store)) => Ok(vec![open(path, store)?]),
+        Ok(None) => Ok(Vec::new()),
+        Err(cause) => Err(Failure::new(Exit::Uninspected, path.display(), cause)),
+    }
 }
 
 /// Opens the stores that the option, the environment, or the library's list
@@ -51,6 +72,19 @@ pub fn find(named: Option<&OsStr>) -> Result<Vec<OpenStore>, Failure> {
         }
     });
     refused.map_or(Ok(stores), Err)
+}
+
+/// Checks that this is root, with root's rights.
+///
+/// # Errors
+/// 3 for everybody else.
+pub fn check_root(reason: &str) -> Result<(), Failure> {
+    let failure = |reason: &dyn std::fmt::Display| Failure::new(Exit::Uninspected, SYSTEM.to_string_lossy(), reason);
+    match User::of_this_thread() {
+        Ok(User::ROOT) => Ok(()),
+        Ok(_) => Err(failure(&reason).with_way_out("run it with sudo")),
+        Err(cause) => Err(failure(&cause)),
+    }
 }
 
 fn places(named: Option<&OsStr>) -> Result<Places, Failure> {
@@ -88,9 +122,7 @@ fn failure(path: &Path, cause: Cause, is_named: bool) -> Option<Failure> {
 
 fn open(path: PathBuf, store: Store) -> Result<OpenStore, Failure> {
     let failed = |error: Errno| Failure::new(Exit::Uninspected, path.display(), error);
-    let itself = format!("/proc/self/fd/{}", store.directory().raw());
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = rustix::fs::open(itself, flags, Mode::empty()).map_err(failed)?;
+    let directory = descriptors::from_core(store.directory(), OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed)?;
     let mut foreign = None;
     for name in names(&directory).map_err(failed)? {
         if is_ours(&name) {

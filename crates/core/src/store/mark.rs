@@ -55,6 +55,13 @@ impl Mark {
     }
 }
 
+/// The modification time, in seconds and nanoseconds, of an entry with this inode
+/// number that is known to be on the disk: for who looks after a store.
+pub fn time_of_entry_on_disk(inode: u64) -> (i64, i64) {
+    let Mark { seconds, nanoseconds } = Mark::on_disk(inode);
+    (seconds, nanoseconds)
+}
+
 /// Whether the bytes of the entry with this status are known to be those that
 /// were written to it.
 pub fn is_believed(status: &libc::stat) -> bool {
