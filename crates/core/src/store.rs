@@ -329,7 +329,7 @@ impl Store {
         clean::replace_older_versions(&self.directory, &key, link);
         let copy = Copy::of(origin, &self.directory, buffer)?;
         copy.secure()?;
-        self.publish(copy, origin, &key, link)?;
+        self.publish(&copy, origin, &key, link)?;
         Ok(Filled::Added)
     }
 
@@ -351,13 +351,13 @@ impl Store {
         if !mapped.equals(copy.file()).map_err(|errno| Cause::call("compare the copy", errno))? {
             return Err(Cause::words("copy to the store", "the file is not what is mapped"));
         }
-        self.publish(copy, origin, &key, link)
+        self.publish(&copy, origin, &key, link)
     }
 
     /// Gives a copy its name under `key`.
     fn publish(
         &self,
-        copy: Copy<'_>,
+        copy: &Copy<'_>,
         origin: &OriginFile<'_>,
         key: &name::Key,
         link: Option<&CStr>,
