@@ -13,7 +13,7 @@
 //!   (`.cargo/config.toml` and link time optimisation), and the toolchain's C
 //!   pieces that are called through pointers are built for it.
 //!
-//! tests/branch_targets.rs proves what is claimed.
+//! `tests/branch_targets.rs` proves what is claimed.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -28,7 +28,7 @@ const SHSTK: u32 = 2;
 const REQUIRED: [&str; 2] = ["-x86-indirect-branch-tracking", "-min-jump-table-entries=4294967295"];
 
 /// Arguments that make linkers set both marks: lld's, and those of GNU ld and
-/// mold. Our own DT_INIT and DT_FINI (src/hooks/entry_x86_64.rs) take the place
+/// mold. Our own `DT_INIT` and `DT_FINI` (`src/hooks/entry_x86_64.rs`) take the place
 /// of crti.o's, which may have no `endbr64`.
 const BOTH: [&str; 2] = [
     "-Wl,-z,force-ibt,-z,shstk,-init=sopin_init,-fini=sopin_fini",

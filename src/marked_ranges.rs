@@ -68,9 +68,7 @@ impl MarkedRanges {
         if replacements.is_empty() || self.has_run_no_code(memory, announce, candidate) {
             return left;
         }
-        let attributes = self
-            .attributes
-            .get_or_init(|| AttributeMap::read().map_err(|errno| Cause::call("read /proc/self/smaps", errno)));
+        let attributes = self.attributes.get_or_init(AttributeMap::read);
         let lost = |range: &Replacement| match attributes {
             Ok(attributes) => attributes.would_lose(range.span, range.protection).then_some(MARKED),
             Err(cause) => Some(*cause),

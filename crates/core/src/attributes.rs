@@ -6,9 +6,10 @@
 //! kernel walks all page tables: it is read only where a program may have asked for
 //! something, after it has run code of the object.
 
+use crate::cause::Cause;
 use crate::object::Span;
-use crate::pages::{PageVec, read_whole};
-use crate::sys::{self, Errno, Result};
+use crate::pages::PageVec;
+use crate::sys::{self, Errno};
 use crate::vmas;
 
 /// Flags that a replacement has by itself, or that say nothing about what the
@@ -48,6 +49,12 @@ const INHERITED: &[([u8; 2], u32)] = &[
 const BRANCH_TARGETS: u32 = 1 << 3;
 /// A flag that is in neither table, or an entry without flags.
 const OTHER: u32 = 1 << 31;
+
+/// Bytes of the text that are looked at together. A line has at most four for each
+/// of a path's 4096, and some sixty before it.
+const BLOCK: usize = 1 << 16;
+/// VMAs that there is room for at once: more than most processes have.
+const ENTRIES: usize = 2048;
 
 /// What one VMA carries beside its protection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -92,31 +99,65 @@ pub struct AttributeMap {
 
 impl AttributeMap {
     /// Reads those of this process.
-    pub fn read() -> Result<Self> {
-        let file = sys::open_own_proc_file(c"/proc/self/smaps", c"/proc/thread-self/smaps")?;
-        // The array is a mapping like any that is new.
-        let fresh = PageVec::zeroed(1)?;
-        Self::of_text(&read_whole(&file)?, fresh.as_ptr().addr())
+    pub fn read() -> Result<Self, Cause> {
+        const READ: &str = "read /proc/self/smaps";
+        let file = sys::open_own_proc_file(c"/proc/self/smaps", c"/proc/thread-self/smaps")
+            .map_err(|errno| Cause::call("open /proc/self/smaps", errno))?;
+        let mut map = Self::with_room()?;
+        let mut block = PageVec::zeroed(BLOCK).map_err(no_room)?;
+        let (mut offset, mut held) = (0, 0);
+        loop {
+            let free = block.get_mut(held..).unwrap_or_default();
+            let len = sys::pread(&file, free, offset).map_err(|errno| Cause::call(READ, errno))?;
+            let filled = held + len;
+            let text = block.get(..filled).unwrap_or_default();
+            let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            map.add(text.get(..whole).unwrap_or_default())?;
+            if len == 0 {
+                // The array is a mapping like any that is new.
+                return map.with_fresh(block.as_ptr().addr()).ok_or(Cause::call(READ, Errno(libc::EIO)));
+            }
+            block.copy_within(whole..filled, 0);
+            (offset, held) = (offset + len as u64, filled - whole);
+        }
     }
 
-    /// Those in this text, where a mapping with nothing of its own is at the
-    /// address `fresh`.
-    fn of_text(text: &[u8], fresh: usize) -> Result<Self> {
+    /// Those in this text, where a mapping that nobody has asked anything of is at
+    /// the address `fresh`.
+    #[cfg(test)]
+    pub(crate) fn of_text(text: &[u8], fresh: usize) -> Option<Self> {
+        let mut map = Self::with_room().unwrap();
+        map.add(text).unwrap();
+        map.with_fresh(fresh)
+    }
+
+    fn with_room() -> Result<Self, Cause> {
         let mut map = Self { entries: PageVec::new(), fresh: Attributes::default() };
-        for line in text.split(|byte| *byte == b'\n') {
+        map.entries.reserve(ENTRIES).map_err(no_room)?;
+        Ok(map)
+    }
+
+    /// Adds what whole lines say.
+    fn add(&mut self, lines: &[u8]) -> Result<(), Cause> {
+        for line in lines.split(|byte| *byte == b'\n') {
             if let Some((vma, _)) = vmas::parse_line(line) {
                 let attributes = Attributes { flags: OTHER, key: 0 };
-                map.entries.push(Entry { span: vma.span, attributes, protection: vma.protection })?;
-            } else if let (Some(text), Some(entry)) = (line.strip_prefix(b"VmFlags:"), map.entries.last_mut()) {
+                let entry = Entry { span: vma.span, attributes, protection: vma.protection };
+                self.entries.push(entry).map_err(|errno| Cause::call("mremap", errno))?;
+            } else if let (Some(text), Some(entry)) = (line.strip_prefix(b"VmFlags:"), self.entries.last_mut()) {
                 entry.attributes.flags = Attributes::of_flags(text).flags;
-            } else if let (Some(text), Some(entry)) = (line.strip_prefix(b"ProtectionKey:"), map.entries.last_mut()) {
+            } else if let (Some(text), Some(entry)) = (line.strip_prefix(b"ProtectionKey:"), self.entries.last_mut()) {
                 let number = core::str::from_utf8(text.trim_ascii()).ok().and_then(|number| number.parse().ok());
-                // A file that cannot be read is no reason to lose a key.
+                // What is not understood is no reason to lose a key.
                 entry.attributes.key = number.unwrap_or(u32::MAX);
             }
         }
-        map.fresh = map.at(fresh).ok_or(Errno(libc::EINVAL))?.attributes;
-        Ok(map)
+        Ok(())
+    }
+
+    fn with_fresh(mut self, address: usize) -> Option<Self> {
+        self.fresh = self.at(address)?.attributes;
+        Some(self)
     }
 
     fn at(&self, address: usize) -> Option<&Entry> {
@@ -147,6 +188,10 @@ impl AttributeMap {
         }
         false
     }
+}
+
+fn no_room(errno: Errno) -> Cause {
+    Cause::call("mmap", errno)
 }
 
 #[cfg(test)]
@@ -201,7 +246,7 @@ mod tests {
         }
         let text = entry(0x1000, 0x2000, "r-xp", "VmFlags: rd ex mr mw me sd \n");
         assert!(loses_between(&text, 0x1000, 0x3000) && loses_between(&text, 0x4000, 0x5000));
-        assert!(AttributeMap::of_text(text.as_bytes(), FRESH).is_err());
+        assert!(AttributeMap::of_text(text.as_bytes(), FRESH).is_none());
     }
 
     #[test]
