@@ -52,11 +52,8 @@ pub fn mark(unwinder: Option<&Path>) {
     }
     let of_unwinder = unwinder.map_or(IBT | SHSTK, |path| features_of_archive(&fs::read(path).unwrap_or_default()));
     let in_force = |option: &&str| variable("CARGO_ENCODED_RUSTFLAGS").contains(*option);
-    // The development profile takes the standard library as it was compiled.
-    let is_tracked = variable("PROFILE") == "release"
-        && variable("OPT_LEVEL") != "0"
-        && REQUIRED.iter().all(in_force)
-        && features_of_start_files() & of_unwinder & IBT != 0;
+    let is_tracked =
+        is_optimised_whole() && REQUIRED.iter().all(in_force) && features_of_start_files() & of_unwinder & IBT != 0;
     let wanted = BOTH.iter().copied().filter(|_| is_tracked).chain([SHSTK_ONLY]);
     if of_unwinder & SHSTK == 0 {
         return;
@@ -68,6 +65,18 @@ pub fn mark(unwinder: Option<&Path>) {
             return;
         }
     }
+}
+
+/// Whether link time optimisation takes the standard library through LLVM again, as
+/// the profile `release` of Cargo.toml says. Cargo does not tell a build script of
+/// it; what it does tell is the profile, in the path of the output.
+fn is_optimised_whole() -> bool {
+    println!("cargo::rerun-if-env-changed=CARGO_PROFILE_RELEASE_LTO");
+    let output = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+    // <profile>/build/<package>/out
+    let is_release = output.ancestors().nth(3).is_some_and(|directory| directory.ends_with("release"));
+    let overridden = env::var("CARGO_PROFILE_RELEASE_LTO").is_ok_and(|lto| !matches!(&*lto, "fat" | "true"));
+    is_release && !overridden
 }
 
 /// The marks of crtbeginS.o, whose functions stand in `.init_array` and `.fini_array`.
