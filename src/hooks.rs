@@ -27,6 +27,8 @@ use crate::pinner::{self, Event};
 #[cfg_attr(target_arch = "aarch64", path = "hooks/entry_aarch64.rs")]
 mod entry;
 
+pub use entry::register_fork_handlers;
+
 /// Pins what `event` has brought.
 fn sweep(event: Event) {
     pinner::sweep(event, announce());

@@ -21,6 +21,7 @@
 //! | [`loader`] | asking the dynamic loader: its functions, its list of objects |
 //! | [`candidates`] | the objects that are new, and what is proven about them |
 //! | [`sources`] | where the bytes of read-only ranges come from |
+//! | [`marked_ranges`] | leaving what carries locks, advice or keys that a replacement would lose |
 //! | [`original`] | the file that an object was loaded from, and the witness page |
 //! | [`remap`] | replacing ranges; nothing else changes a mapping of the host |
 //! | [`registry`] | what is pinned, behind the one lock; fork |
@@ -58,6 +59,7 @@ mod environment;
 mod hooks;
 mod loader;
 mod log;
+mod marked_ranges;
 mod original;
 mod pinner;
 mod published;

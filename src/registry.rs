@@ -275,7 +275,7 @@ fn release() {
 pub fn prepare_for_forks() {
     // SAFETY: the handlers stay loaded: this library is linked with `-z nodelete`.
     // Failure (no memory) leaves the case of a child made by `_Fork`.
-    unsafe { libc::pthread_atfork(Some(before_fork), Some(after_fork_in_parent), Some(after_fork_in_child)) };
+    unsafe { crate::hooks::register_fork_handlers(before_fork, after_fork_in_parent, after_fork_in_child) };
 }
 
 /// Whether `before_fork` holds the lock, with the signal mask that it found.

@@ -10,6 +10,7 @@ use sopin_core::vmas::{FileId, Maps};
 
 use crate::candidates::{self, Candidate, Stores};
 use crate::loader::{Counters, Loaded};
+use crate::marked_ranges::{self, MarkedRanges};
 use crate::original;
 use crate::registry::{self, Account, Entry, Guard};
 use crate::report;
@@ -64,6 +65,7 @@ pub struct Sweep<'a> {
     in_other_namespace: bool,
     work: Workspace,
     sources: Sources,
+    marked: MarkedRanges,
 }
 
 impl<'a> Sweep<'a> {
@@ -76,11 +78,17 @@ impl<'a> Sweep<'a> {
         in_other_namespace: bool,
     ) -> Self {
         let work = core::mem::take(&mut guard.workspace);
-        Self { guard, memory, announce, trusts_announcements, in_other_namespace, work, sources: Sources::default() }
+        let (sources, marked) = (Sources::default(), MarkedRanges::of_late_sweep());
+        Self { guard, memory, announce, trusts_announcements, in_other_namespace, work, sources, marked }
     }
 
     /// Pins what is new in `objects`, the loader's list at `counters`.
     pub fn run(&mut self, objects: &[Loaded], root: Root, counters: Counters) -> Result<(), Cause> {
+        if root.has_loader_lock() {
+            let is_first = self.guard.all_published().is_empty() && !registry::has_missed_a_sweep();
+            let is_startup = is_first && marked_ranges::came_with_the_program(objects, self.memory, self.announce);
+            self.marked = MarkedRanges::of_announcement(is_startup, self.trusts_announcements);
+        }
         let complete = self.pin_new(objects, root, counters)?;
         if complete && !self.in_other_namespace {
             registry::set_counters(&self.guard, counters);

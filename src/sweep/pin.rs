@@ -1,6 +1,7 @@
 //! The steps of pinning one object: what it maps, which file that is, what to
 //! replace and by what; then replace it, record it, report it.
 
+use sopin_core::branch_protection;
 use sopin_core::cause::Cause;
 use sopin_core::line::Text;
 use sopin_core::object::Span;
@@ -62,6 +63,8 @@ impl Sweep<'_> {
         };
         let Workspace { vmas, replacements, runs, copied, .. } = &mut self.work;
         let outlook = plan::plan(&candidate.object, vmas, terms, replacements).map_err(no_memory)?;
+        branch_protection::keep(self.memory, &candidate.object, replacements);
+        let left = self.marked.leave(self.memory, self.announce, candidate, replacements);
         let original = sources::find_original(maps, &state.path_buffer, lowest.file, candidate, replacements);
         let modified =
             self.sources.leave_modified_pages(self.memory, original.as_ref(), replacements, runs).map_err(no_memory)?;
@@ -78,6 +81,7 @@ impl Sweep<'_> {
         // no writable range. A store entry is a copy of the file that is mapped.
         let outcome =
             unsafe { remap::replace(self.memory, path, replacements, shared.as_ref().map(|entry| &entry.file)) };
+        let outcome = left.note_in(outcome);
         let has_moved = outcome.read_only_failure.is_none() && replacements.iter().any(sources::is_text);
         let witness = match original.filter(|_| has_moved) {
             Some(original) => {

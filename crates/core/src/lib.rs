@@ -19,6 +19,8 @@
 //! | [`comparison`] | the same by comparing with the file |
 //! | [`runs`] | the runs of pages that these two leave |
 //! | [`plan`] | pure: object + VMAs + mode -> ranges to replace, and by what |
+//! | [`branch_protection`] | protection bits that the kernel does not show |
+//! | [`attributes`] | what else VMAs carry, such as locks and advice: `/proc/PID/smaps` |
 //! | [`preload_list`] | the value of `LD_PRELOAD` |
 //! | [`records`] | what the library publishes about its process |
 //! | [`settings`] | the `SOPIN_*` variables, one table |
@@ -58,6 +60,8 @@ compile_error!("sopin supports 64-bit Linux only");
 extern crate std;
 
 pub mod address_map;
+pub mod attributes;
+pub mod branch_protection;
 pub mod build_id;
 pub mod cause;
 pub mod comparison;

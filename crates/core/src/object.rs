@@ -23,6 +23,8 @@ const DT_INIT_ARRAYSZ: u64 = 27;
 const DT_FLAGS: u64 = 30;
 const DT_RELR: u64 = 36;
 const DF_TEXTREL: u64 = 4;
+/// Linux's `elf.h`; libc has no constant of that name.
+const PT_GNU_PROPERTY: u32 = 0x6474_e553;
 
 /// Largest number of PT_LOAD segments of an object that can be pinned; the
 /// linkers make 2 to 10.
@@ -111,6 +113,8 @@ pub struct Object {
     pub relro: Span,
     /// The dynamic section, empty without one.
     pub dynamic: Span,
+    /// The PT_GNU_PROPERTY note, empty without one.
+    pub property: Span,
     notes: [Notes; MAX_NOTES],
 }
 
@@ -139,6 +143,7 @@ impl Object {
             segment_count: 0,
             relro: Span::default(),
             dynamic: Span::default(),
+            property: Span::default(),
             notes: [Notes::default(); MAX_NOTES],
         };
         let mut index = 0;
@@ -179,6 +184,7 @@ impl Object {
                 self.span.end = self.span.end.max(up);
             }
             PT_DYNAMIC => self.dynamic = Span { start, end },
+            PT_GNU_PROPERTY => self.property = Span { start, end },
             PT_NOTE => self.add_notes(Notes { span: Span { start, end }, offset: header.p_offset }),
             // glibc's _dl_protect_relro and musl's reloc_all round both ends down.
             PT_GNU_RELRO => self.relro = Span { start: down, end: (end & !(page - 1)).max(down) },

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use super::trials;
+use crate::attributes::AttributeMap;
 use crate::object::Span;
 use crate::pages::PageVec;
 use crate::vmas::{FileId, Maps, Vma, parse_line, unescape};
@@ -80,8 +81,46 @@ fn text_of(vmas: &[Vma]) -> String {
     lines.collect()
 }
 
+/// The text of `/proc/PID/smaps`, with these flags for each mapping, and behind
+/// them a mapping with none but those of any.
+fn smaps_of(vmas: &[Vma], flags: &[&str]) -> (String, usize) {
+    let fresh = Vma { span: Span { start: 1 << 40, end: (1 << 40) + 4096 }, ..Vma::default() };
+    let entry = |(vma, flags): (&Vma, &&str)| {
+        let line = line_of(vma, "/x: VmFlags: lo");
+        format!("{line}\nRss: 4 kB\nProtectionKey:         0\nVmFlags: rd mr {flags} sd \n")
+    };
+    let entries = vmas.iter().zip(flags).chain([(&fresh, &"ac")]).map(entry);
+    (entries.collect(), fresh.span.start)
+}
+
 proptest! {
     #![proptest_config(trials())]
+
+    #[test]
+    fn attributes_are_those_of_every_mapping_in_a_span(
+        vmas in address_space(),
+        flags in vec(prop_oneof![3 => Just("wr"), 3 => Just(""), 1 => Just("lo"), 1 => Just("dc"), 1 => Just("zz")], 24),
+        span in span(),
+    ) {
+        let (text, fresh) = smaps_of(&vmas, &flags);
+        let map = AttributeMap::of_text(text.as_bytes(), fresh).unwrap();
+        let pages = (span.start..span.end).step_by(4096);
+        let is_plain = |address: usize| {
+            let mut marked = vmas.iter().zip(&flags).filter(|(vma, _)| vma.span.contains(address));
+            marked.next().is_some_and(|(_, flags)| matches!(*flags, "wr" | ""))
+        };
+        prop_assert_eq!(map.would_lose(span, libc::PROT_READ), !pages.into_iter().all(is_plain));
+    }
+
+    #[test]
+    fn any_text_has_attributes_or_none(text in vec(any::<u8>(), 0..400), address: usize, span in span()) {
+        let (known, fresh) = smaps_of(&[], &[]);
+        for (text, fresh) in [(text.clone(), address), ([text, b"\n".to_vec(), known.into_bytes()].concat(), fresh)] {
+            if let Some(map) = AttributeMap::of_text(&text, fresh) {
+                prop_assert!(map.would_lose(span, libc::PROT_READ) || span.is_empty());
+            }
+        }
+    }
 
     #[test]
     fn any_bytes_are_a_line_or_none(line in vec(any::<u8>(), 0..120)) {

@@ -1,0 +1,304 @@
+//! What VMAs carry beside their protection: locks, advice, protection keys,
+//! registrations with a userfaultfd. A mapping that takes the place of a range has
+//! none of it, but for what the process has asked for all of its mappings.
+//!
+//! The source is the text of `/proc/PID/smaps` (`proc_pid_smaps(5)`), for which the
+//! kernel walks all page tables: it is read only where a program may have asked for
+//! something, after it has run code of the object.
+
+use crate::cause::Cause;
+use crate::object::Span;
+use crate::pages::PageVec;
+use crate::sys::{self, Errno};
+use crate::vmas;
+
+/// Flags that a replacement has by itself, or that say nothing about what the
+/// program has asked for (`show_smap_vma_flags` in `fs/proc/task_mmu.c`, Linux
+/// 5.4 to 6.18).
+///
+/// | flags | meaning |
+/// |---|---|
+/// | `rd wr ex` | protection, which the plan keeps |
+/// | `mr mw me` | protection that `mprotect(2)` may give |
+/// | `ac nr` | counted against the limit on committed memory, or not |
+/// | `sd` | stored to since `/proc/PID/clear_refs` was written; set in every new VMA |
+/// | `dw` | the file could not be written when it was mapped (until Linux 5.14) |
+/// | `mm` | the file's pages are those of a device (DAX) |
+const HARMLESS: &[[u8; 2]] = &[*b"rd", *b"wr", *b"ex", *b"mr", *b"mw", *b"me", *b"ac", *b"nr", *b"sd", *b"dw", *b"mm"];
+
+/// Flags that a replacement may have too, each with its bit in [`Attributes`]:
+/// those that a process can ask for in advance. All others are lost with the VMA:
+///
+/// | flags | from |
+/// |---|---|
+/// | `dc wf dd sr rr hg nh` | `madvise(2)`: DONTFORK, WIPEONFORK, DONTDUMP, SEQUENTIAL, RANDOM, (NO)HUGEPAGE |
+/// | `um uw ui` | `UFFDIO_REGISTER` |
+/// | `sl` | `mseal(2)` |
+/// | `mt ss ar` | `PROT_MTE`, a shadow stack, of the architecture |
+/// | `gd dp de io pf ht sf sh ms` | no private mapping of a file in a file system, as the loader makes them |
+/// | whatever else | a kernel that is newer than this table |
+const INHERITED: &[([u8; 2], u32)] = &[
+    // mlock(2); mlockall(MCL_FUTURE), with MCL_ONFAULT `lf` as well
+    (*b"lo", 1),
+    (*b"lf", 1 << 1),
+    // MADV_MERGEABLE; PR_SET_MEMORY_MERGE
+    (*b"mg", 1 << 2),
+    // PROT_BTI, which `crate::branch_protection` may have planned
+    (*b"bt", BRANCH_TARGETS),
+];
+const BRANCH_TARGETS: u32 = 1 << 3;
+/// A flag that is in neither table, or an entry without flags.
+const OTHER: u32 = 1 << 31;
+
+/// Bytes of the text that are looked at together. A line has at most four for each
+/// of a path's 4096, and some sixty before it.
+const BLOCK: usize = 1 << 16;
+/// VMAs that there is room for at once: more than most processes have.
+const ENTRIES: usize = 2048;
+
+/// What one VMA carries beside its protection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Attributes {
+    flags: u32,
+    key: u32,
+}
+
+impl Attributes {
+    /// Parses what follows `VmFlags:`.
+    fn of_flags(text: &[u8]) -> Self {
+        let words = text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+        let flags = words.map(|word| {
+            let is_harmless = HARMLESS.iter().any(|flag| flag == word);
+            let inherited = INHERITED.iter().find(|(flag, _)| flag == word).map(|(_, bit)| *bit);
+            if is_harmless { 0 } else { inherited.unwrap_or(OTHER) }
+        });
+        Self { flags: flags.fold(0, |all, flag| all | flag), key: 0 }
+    }
+
+    /// Whether a mapping with the attributes `fresh` lacks something of this one.
+    fn exceed(self, fresh: Self) -> bool {
+        self.flags & (!fresh.flags | OTHER) != 0 || self.key != fresh.key
+    }
+}
+
+/// One VMA.
+#[derive(Clone, Copy)]
+struct Entry {
+    span: Span,
+    attributes: Attributes,
+    /// `r`, `w` and `x`
+    protection: vmas::Protection,
+}
+
+/// The attributes of all VMAs of this process at one time.
+pub struct AttributeMap {
+    entries: PageVec<Entry>,
+    /// Those of a mapping that nobody has asked anything of.
+    fresh: Attributes,
+}
+
+impl AttributeMap {
+    /// Reads those of this process.
+    pub fn read() -> Result<Self, Cause> {
+        const READ: &str = "read /proc/self/smaps";
+        let file = sys::open_own_proc_file(c"/proc/self/smaps", c"/proc/thread-self/smaps")
+            .map_err(|errno| Cause::call("open /proc/self/smaps", errno))?;
+        let mut map = Self::with_room()?;
+        let mut block = PageVec::zeroed(BLOCK).map_err(no_room)?;
+        let (mut offset, mut held) = (0, 0);
+        loop {
+            let free = block.get_mut(held..).unwrap_or_default();
+            let len = sys::pread(&file, free, offset).map_err(|errno| Cause::call(READ, errno))?;
+            let filled = held + len;
+            let text = block.get(..filled).unwrap_or_default();
+            let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            map.add(text.get(..whole).unwrap_or_default())?;
+            if len == 0 {
+                // The array is a mapping like any that is new.
+                return map.with_fresh(block.as_ptr().addr()).ok_or(Cause::call(READ, Errno(libc::EIO)));
+            }
+            block.copy_within(whole..filled, 0);
+            (offset, held) = (offset + len as u64, filled - whole);
+        }
+    }
+
+    /// Those in this text, where a mapping that nobody has asked anything of is at
+    /// the address `fresh`.
+    #[cfg(test)]
+    pub(crate) fn of_text(text: &[u8], fresh: usize) -> Option<Self> {
+        let mut map = Self::with_room().unwrap();
+        map.add(text).unwrap();
+        map.with_fresh(fresh)
+    }
+
+    fn with_room() -> Result<Self, Cause> {
+        let mut map = Self { entries: PageVec::new(), fresh: Attributes::default() };
+        map.entries.reserve(ENTRIES).map_err(no_room)?;
+        Ok(map)
+    }
+
+    /// Adds what whole lines say.
+    fn add(&mut self, lines: &[u8]) -> Result<(), Cause> {
+        for line in lines.split(|byte| *byte == b'\n') {
+            if let Some((vma, _)) = vmas::parse_line(line) {
+                let attributes = Attributes { flags: OTHER, key: 0 };
+                let entry = Entry { span: vma.span, attributes, protection: vma.protection };
+                self.entries.push(entry).map_err(|errno| Cause::call("mremap", errno))?;
+            } else if let (Some(text), Some(entry)) = (line.strip_prefix(b"VmFlags:"), self.entries.last_mut()) {
+                entry.attributes.flags = Attributes::of_flags(text).flags;
+            } else if let (Some(text), Some(entry)) = (line.strip_prefix(b"ProtectionKey:"), self.entries.last_mut()) {
+                let number = core::str::from_utf8(text.trim_ascii()).ok().and_then(|number| number.parse().ok());
+                // What is not understood is no reason to lose a key.
+                entry.attributes.key = number.unwrap_or(u32::MAX);
+            }
+        }
+        Ok(())
+    }
+
+    fn with_fresh(mut self, address: usize) -> Option<Self> {
+        self.fresh = self.at(address)?.attributes;
+        Some(self)
+    }
+
+    fn at(&self, address: usize) -> Option<&Entry> {
+        let first = self.entries.partition_point(|entry| entry.span.end <= address);
+        self.entries.get(first).filter(|entry| entry.span.contains(address))
+    }
+
+    /// Whether new mappings of this `protection` in place of `span` would lack
+    /// something that the range has; also if its VMAs are not known.
+    pub fn would_lose(&self, span: Span, protection: vmas::Protection) -> bool {
+        let mut fresh = self.fresh;
+        if protection & !(libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC) != 0 {
+            fresh.flags |= BRANCH_TARGETS;
+        }
+        let mut address = span.start;
+        while address < span.end {
+            let Some(entry) = self.at(address) else { return true };
+            let mut attributes = entry.attributes;
+            if entry.protection == libc::PROT_EXEC {
+                // The kernel gives mappings that may only be executed a key that
+                // keeps loads and stores away, and does so again.
+                attributes.key = fresh.key;
+            }
+            if attributes.exceed(fresh) {
+                return true;
+            }
+            address = entry.span.end;
+        }
+        false
+    }
+}
+
+fn no_room(errno: Errno) -> Cause {
+    Cause::call("mmap", errno)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::format;
+    use std::string::String;
+
+    /// An entry as the kernel writes it, with some of its lines.
+    fn entry(start: usize, end: usize, protection: &str, rest: &str) -> String {
+        format!(
+            "{start:x}-{end:x} {protection} 00000000 fe:00 263 {:20}/usr/lib/VmFlags: lo.so\n\
+             Size:                  4 kB\nLocked:                4 kB\nTHPeligible:           0\n{rest}",
+            ""
+        )
+    }
+
+    const FRESH: usize = 0x9000;
+
+    fn loses_between(text: &str, start: usize, end: usize) -> bool {
+        let fresh = entry(FRESH, 0xa000, "rw-p", "ProtectionKey:         0\nVmFlags: rd wr mr mw me ac sd \n");
+        let map = AttributeMap::of_text(format!("{text}{fresh}").as_bytes(), FRESH).unwrap();
+        map.would_lose(Span { start, end }, libc::PROT_READ)
+    }
+
+    fn loses(rest: &str) -> bool {
+        loses_between(&entry(0x1000, 0x2000, "r-xp", rest), 0x1000, 0x2000)
+    }
+
+    #[test]
+    fn ordinary_mappings_lose_nothing() {
+        assert!(!loses("VmFlags: rd ex mr mw me sd \n"));
+        assert!(!loses("ProtectionKey:         0\nVmFlags: rd wr mr mw me dw ac nr \n"));
+        assert!(!loses("VmFlags: \n"));
+    }
+
+    #[test]
+    fn what_a_program_has_asked_for_is_seen() {
+        for flag in
+            ["lo", "lf", "mg", "dc", "wf", "dd", "sr", "rr", "hg", "nh", "um", "uw", "ui", "sl", "bt", "mt", "ss"]
+        {
+            assert!(loses(&format!("VmFlags: rd ex mr mw me {flag} sd \n")), "{flag}");
+        }
+        assert!(loses("ProtectionKey:         3\nVmFlags: rd ex mr mw me sd \n"));
+    }
+
+    #[test]
+    fn what_is_not_known_counts_as_lost() {
+        for rest in ["VmFlags: rd ex zz\n", "VmFlags: rd exx\n", "VmFlags: r\n", "", "ProtectionKey: x\nVmFlags: rd\n"]
+        {
+            assert!(loses(rest), "{rest}");
+        }
+        let text = entry(0x1000, 0x2000, "r-xp", "VmFlags: rd ex mr mw me sd \n");
+        assert!(loses_between(&text, 0x1000, 0x3000) && loses_between(&text, 0x4000, 0x5000));
+        assert!(AttributeMap::of_text(text.as_bytes(), FRESH).is_none());
+    }
+
+    #[test]
+    fn every_vma_of_a_range_counts() {
+        let plain = "VmFlags: rd ex mr mw me sd \n";
+        let text = entry(0x1000, 0x2000, "r-xp", plain)
+            + &entry(0x2000, 0x3000, "r-xp", "VmFlags: rd ex mr mw me lo \n")
+            + &entry(0x3000, 0x4000, "r-xp", plain);
+        assert!(loses_between(&text, 0x1000, 0x4000) && loses_between(&text, 0x2800, 0x2900));
+        assert!(!loses_between(&text, 0x1000, 0x2000) && !loses_between(&text, 0x3000, 0x4000));
+    }
+
+    #[test]
+    fn what_every_new_mapping_has_is_not_lost() {
+        let locked = "VmFlags: rd wr mr mw me lo mg ac sd \n";
+        let text = entry(0x1000, 0x2000, "r-xp", "VmFlags: rd ex mr mw me lo sd \n")
+            + &entry(0x2000, 0x3000, "r-xp", "VmFlags: rd ex mr mw me lo dd sd \n")
+            + &entry(FRESH, 0xa000, "rw-p", locked);
+        let map = AttributeMap::of_text(text.as_bytes(), FRESH).unwrap();
+        assert!(!map.would_lose(Span { start: 0x1000, end: 0x2000 }, libc::PROT_READ));
+        assert!(map.would_lose(Span { start: 0x2000, end: 0x3000 }, libc::PROT_READ));
+        // An unknown flag that everything has may be lost all the same.
+        let text = entry(0x1000, 0x2000, "r-xp", "VmFlags: zz\n") + &entry(FRESH, 0xa000, "rw-p", "VmFlags: zz\n");
+        let map = AttributeMap::of_text(text.as_bytes(), FRESH).unwrap();
+        assert!(map.would_lose(Span { start: 0x1000, end: 0x2000 }, libc::PROT_READ));
+    }
+
+    #[test]
+    fn planned_bits_and_the_key_of_what_may_only_be_executed_are_kept() {
+        let text = entry(0x1000, 0x2000, "--xp", "ProtectionKey: 1\nVmFlags: ex mr mw me bt sd \n")
+            + &entry(FRESH, 0xa000, "rw-p", "ProtectionKey: 0\nVmFlags: rd wr mr mw me ac sd \n");
+        let map = AttributeMap::of_text(text.as_bytes(), FRESH).unwrap();
+        let span = Span { start: 0x1000, end: 0x2000 };
+        assert!(!map.would_lose(span, libc::PROT_EXEC | 0x10));
+        assert!(map.would_lose(span, libc::PROT_EXEC));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "reads /proc/self/smaps")]
+    fn sees_what_this_process_asks_for() {
+        let page = sys::page_size();
+        let asked = PageVec::zeroed(3 * page).unwrap();
+        let start = asked.as_ptr().addr();
+        let loses = || AttributeMap::read().unwrap().would_lose(Span { start, end: start + page }, libc::PROT_READ);
+        let advise = |advice| {
+            // SAFETY: the pages are ours; neither advice changes what they hold.
+            assert_eq!(unsafe { libc::madvise(start as *mut libc::c_void, page, advice) }, 0);
+        };
+        assert!(!loses());
+        advise(libc::MADV_DONTFORK);
+        assert!(loses());
+        advise(libc::MADV_DOFORK);
+        assert!(!loses());
+    }
+}

@@ -1,0 +1,213 @@
+//! The marks of control-flow protection that the library carries on x86-64, and
+//! that they are true. With indirect branch tracking (IBT) a processor kills a
+//! program whose indirect branch goes to an instruction other than `endbr64`, so
+//! every address that such a branch can take from the file is looked at: what
+//! the dynamic section, the symbols and the relocations hand out, the functions
+//! whose addresses are computed in code, and the landing pads of the unwinder.
+
+#![cfg(target_arch = "x86_64")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::{env, fs};
+
+use gimli::{CieOrFde, EhFrame, EndianSlice, LittleEndian, Pointer, Reader, UnwindSection};
+use object::elf::FileHeader64;
+use object::read::elf::{Dyn, ElfFile64, NoteIterator, ProgramHeader};
+use object::{
+    LittleEndian as Elf, Object, ObjectSection, ObjectSegment, ObjectSymbol, RelocationFlags, SegmentFlags, elf,
+};
+use regex::bytes::Regex;
+
+use common::library;
+
+const IBT: u32 = elf::GNU_PROPERTY_X86_FEATURE_1_IBT;
+const SHSTK: u32 = elf::GNU_PROPERTY_X86_FEATURE_1_SHSTK;
+const ENDBR64: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa];
+
+type File<'a> = ElfFile64<'a, Elf>;
+
+fn bytes() -> Vec<u8> {
+    let path = library::path().unwrap_or_else(|error| panic!("{error}"));
+    fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// The marks in the note that the loader looks at.
+fn marks(file: &File<'_>) -> u32 {
+    let headers = file.elf_program_headers().iter();
+    let mut marks = 0;
+    for header in headers.filter(|header| header.p_type(Elf) == elf::PT_GNU_PROPERTY) {
+        let bytes = header.data(Elf, file.data()).expect("a segment without bytes");
+        let mut notes = NoteIterator::<FileHeader64<Elf>>::new(Elf, 8, bytes).expect("no notes");
+        while let Some(note) = notes.next().expect("a note that cannot be read") {
+            let Some(mut properties) = note.gnu_properties(Elf) else { continue };
+            while let Some(property) = properties.next().expect("a property that cannot be read") {
+                if property.pr_type() == elf::GNU_PROPERTY_X86_FEATURE_1_AND {
+                    marks |= property.data_u32(Elf).expect("a property of another size");
+                }
+            }
+        }
+    }
+    marks
+}
+
+/// The executable segments: address and bytes.
+fn code<'a>(file: &File<'a>) -> Vec<(u64, &'a [u8])> {
+    let is_executable = |flags| matches!(flags, SegmentFlags::Elf { p_flags } if p_flags & elf::PF_X != 0);
+    file.segments()
+        .filter(|segment| is_executable(segment.flags()))
+        .map(|segment| (segment.address(), segment.data().expect("a segment without bytes")))
+        .collect()
+}
+
+/// What is at `address`, if that is code.
+fn at<'a>(code: &[(u64, &'a [u8])], address: u64) -> Option<&'a [u8]> {
+    code.iter().find_map(|(start, bytes)| {
+        let offset = usize::try_from(address.checked_sub(*start)?).ok()?;
+        bytes.get(offset..).filter(|rest| !rest.is_empty())
+    })
+}
+
+/// Every address that the loader or other objects are given, and from where.
+fn handed_out(file: &File<'_>) -> BTreeMap<u64, String> {
+    let mut found = BTreeMap::new();
+    let functions = file.dynamic_symbols().filter(|symbol| symbol.is_definition() && symbol.address() != 0);
+    for symbol in functions {
+        found.insert(symbol.address(), format!("symbol {}", symbol.name().unwrap_or("?")));
+    }
+    for (offset, relocation) in file.dynamic_relocations().into_iter().flatten() {
+        let RelocationFlags::Elf { r_type } = relocation.flags() else { unreachable!("not an ELF relocation") };
+        if matches!(r_type, elf::R_X86_64_RELATIVE | elf::R_X86_64_IRELATIVE) {
+            let addend = u64::try_from(relocation.addend()).expect("a negative address");
+            found.insert(addend, format!("relocation at {offset:#x}"));
+        }
+    }
+    let (entries, _) = file.elf_section_table().dynamic(Elf, file.data()).unwrap().expect("no dynamic section");
+    for entry in entries {
+        match entry.tag32(Elf) {
+            Some(elf::DT_INIT) => drop(found.insert(entry.d_val(Elf), "DT_INIT".to_owned())),
+            Some(elf::DT_FINI) => drop(found.insert(entry.d_val(Elf), "DT_FINI".to_owned())),
+            // DT_RELR, whose addends are in the data.
+            Some(36) => panic!("DT_RELR: this test does not know it"),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Every address of code that code computes: `lea displacement(%rip),%reg`.
+fn computed(code: &[(u64, &[u8])]) -> BTreeMap<u64, String> {
+    let lea = Regex::new(r"(?s-u)[\x48\x4c]\x8d[\x05\x0d\x15\x1d\x25\x2d\x35\x3d]").unwrap();
+    let mut found = BTreeMap::new();
+    for (start, bytes) in code {
+        for instruction in lea.find_iter(bytes) {
+            let Some((displacement, _)) = bytes.get(instruction.end()..).and_then(|rest| rest.split_first_chunk())
+            else {
+                continue;
+            };
+            let next = start + instruction.end() as u64 + 4;
+            let target = next.wrapping_add_signed(i32::from_le_bytes(*displacement).into());
+            found.insert(target, format!("lea at {:#x}", start + instruction.start() as u64));
+        }
+    }
+    found
+}
+
+/// Every landing pad: the unwinder jumps there, when a panic is caught.
+fn landing_pads(file: &File<'_>) -> BTreeMap<u64, String> {
+    let section = |name| {
+        let section = file.section_by_name(name).unwrap_or_else(|| panic!("no {name}"));
+        (section.address(), section.data().expect("a section without bytes"))
+    };
+    let ((frames_address, frames), (table_address, table)) = (section(".eh_frame"), section(".gcc_except_table"));
+    let bases = gimli::BaseAddresses::default().set_eh_frame(frames_address);
+    let frames = EhFrame::new(frames, LittleEndian);
+    let mut found = BTreeMap::new();
+    let mut entries = frames.entries(&bases);
+    while let Some(entry) = entries.next().expect("an .eh_frame that cannot be read") {
+        let CieOrFde::Fde(partial) = entry else { continue };
+        let fde = partial.parse(EhFrame::cie_from_offset).expect("an entry that cannot be read");
+        let Some(Pointer::Direct(language_data)) = fde.lsda() else { continue };
+        let offset = usize::try_from(language_data - table_address).unwrap();
+        let mut table = EndianSlice::new(table.get(offset..).expect("not in the table"), LittleEndian);
+        for pad in call_sites(&mut table).expect("a table that cannot be read") {
+            found.insert(fde.initial_address() + pad, format!("landing pad of {:#x}", fde.initial_address()));
+        }
+    }
+    found
+}
+
+/// The landing pads in one function's language-specific data, as offsets from
+/// its beginning (LLVM and GCC: "Exception Handling Tables").
+fn call_sites(table: &mut EndianSlice<'_, LittleEndian>) -> gimli::Result<Vec<u64>> {
+    assert_eq!(table.read_u8()?, gimli::DW_EH_PE_omit.0, "landing pads from another base");
+    if table.read_u8()? != gimli::DW_EH_PE_omit.0 {
+        table.read_uleb128()?;
+    }
+    let encoding = table.read_u8()?;
+    let read = |table: &mut EndianSlice<'_, LittleEndian>| match gimli::DwEhPe(encoding) {
+        gimli::DW_EH_PE_uleb128 => table.read_uleb128(),
+        gimli::DW_EH_PE_udata4 => table.read_u32().map(u64::from),
+        other => panic!("call sites in the encoding {other}"),
+    };
+    let len = usize::try_from(table.read_uleb128()?).unwrap();
+    let mut sites = table.split(len)?;
+    let mut pads = Vec::new();
+    while !sites.is_empty() {
+        let (_start, _len, pad) = (read(&mut sites)?, read(&mut sites)?, read(&mut sites)?);
+        sites.read_uleb128()?;
+        if pad != 0 {
+            pads.push(pad);
+        }
+    }
+    Ok(pads)
+}
+
+#[test]
+fn the_release_build_is_marked() {
+    // Flags of the user's take the place of those that the mark needs.
+    if ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "SOPIN_TEST_LIBRARY"].iter().any(|name| env::var_os(name).is_some()) {
+        return;
+    }
+    let bytes = bytes();
+    let marks = marks(&File::parse(&*bytes).expect("no 64-bit ELF file"));
+    assert_eq!(marks & (IBT | SHSTK), IBT | SHSTK, "hosts would run without IBT or shadow stack: {marks:#x}");
+}
+
+#[test]
+fn every_target_of_an_indirect_branch_is_one() {
+    let bytes = bytes();
+    let file = File::parse(&*bytes).expect("no 64-bit ELF file");
+    if marks(&file) & IBT == 0 {
+        return;
+    }
+    let code = code(&file);
+    let (handed_out, computed, landing_pads) = (handed_out(&file), computed(&code), landing_pads(&file));
+    let mut wrong = Vec::new();
+    for (kind, targets) in [("handed out", handed_out), ("computed", computed), ("landing pads", landing_pads)] {
+        let targets: Vec<_> =
+            targets.into_iter().filter_map(|(address, from)| Some((address, at(&code, address)?, from))).collect();
+        assert!(targets.len() > 5, "{kind}: found {} only, so the search is wrong", targets.len());
+        let missing = targets.into_iter().filter(|(_, code, _)| !code.starts_with(ENDBR64));
+        wrong.extend(missing.map(|(address, _, from)| format!("{address:#x}, {from}")));
+    }
+    assert!(wrong.is_empty(), "marked for IBT, and without endbr64:\n{}", wrong.join("\n"));
+}
+
+/// LLVM tells the processor not to track a jump through a table only where
+/// rustc's own option asks for protection.
+#[test]
+fn no_tracked_jump_goes_through_a_table() {
+    let bytes = bytes();
+    let file = File::parse(&*bytes).expect("no 64-bit ELF file");
+    if marks(&file) & IBT == 0 {
+        return;
+    }
+    // movslq (table,index,4),%a; add %b,%c; jmp *%c, the latter without `notrack`.
+    let jump = Regex::new(r"(?s-u)[\x48-\x4f]\x63.{2,3}[\x48-\x4f]\x01[\xc0-\xff]\x41?\xff[\xe0-\xe7]").unwrap();
+    for (start, bytes) in code(&file) {
+        let found: Vec<_> = jump.find_iter(bytes).map(|found| format!("{:#x}", start + found.start() as u64)).collect();
+        assert!(found.is_empty(), "jumps through tables: {found:?}");
+    }
+}
