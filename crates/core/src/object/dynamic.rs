@@ -1,0 +1,115 @@
+//! What an object's dynamic section says (`elf(5)`, "Dynamic tags"). Entries are
+//! copied out and read up to DT_NULL; a section that does not end is cut.
+
+use super::Object;
+use crate::memory::OwnMemory;
+use crate::sys::Result;
+
+const DT_NULL: u64 = 0;
+const DT_NEEDED: u64 = 1;
+const DT_STRTAB: u64 = 5;
+const DT_RELA: u64 = 7;
+const DT_INIT: u64 = 12;
+const DT_SONAME: u64 = 14;
+const DT_REL: u64 = 17;
+const DT_TEXTREL: u64 = 22;
+const DT_JMPREL: u64 = 23;
+const DT_INIT_ARRAYSZ: u64 = 27;
+const DT_FLAGS: u64 = 30;
+const DT_RELR: u64 = 36;
+const DF_TEXTREL: u64 = 4;
+
+/// Entries of a dynamic section that are looked at; the linkers make 20 to 60
+/// besides one DT_NEEDED per library.
+const MAX_DYNAMIC_ENTRIES: usize = 4096;
+/// Dynamic entries read at a time.
+const DYNAMIC_BATCH: usize = 32;
+
+/// What the dynamic section says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dynamic {
+    /// DT_TEXTREL or DF_TEXTREL: read-only segments hold relocated words.
+    pub has_text_relocations: bool,
+    /// DT_REL, DT_RELA, DT_RELR or DT_JMPREL is there.
+    pub has_relocations: bool,
+    /// Address of the DT_INIT function, 0 without one.
+    pub init: usize,
+    /// DT_INIT_ARRAY is not empty.
+    pub has_init_array: bool,
+    /// Address of the string table, 0 without one.
+    strings: usize,
+    /// DT_SONAME, as an offset into the string table.
+    soname: Option<u64>,
+}
+
+impl Dynamic {
+    /// Reads the dynamic section of `object`; all defaults if it has none.
+    pub fn read(memory: &OwnMemory, object: &Object) -> Result<Self> {
+        let mut dynamic = Self::default();
+        for_each_entry(memory, object, |tag, value| {
+            match tag {
+                DT_TEXTREL => dynamic.has_text_relocations = true,
+                DT_FLAGS => dynamic.has_text_relocations |= value & DF_TEXTREL != 0,
+                DT_REL | DT_RELA | DT_RELR | DT_JMPREL => dynamic.has_relocations = true,
+                DT_INIT => dynamic.init = object.absolute(value),
+                DT_INIT_ARRAYSZ => dynamic.has_init_array = value != 0,
+                DT_STRTAB => dynamic.strings = object.absolute(value),
+                DT_SONAME => dynamic.soname = Some(value),
+                _ => {}
+            }
+            Ok(())
+        })?;
+        Ok(dynamic)
+    }
+
+    /// Whether the object has code that the loader runs when it is loaded.
+    pub const fn has_constructors(&self) -> bool {
+        self.init != 0 || self.has_init_array
+    }
+
+    /// The DT_SONAME, read into `buffer`.
+    pub fn soname<'a>(&self, memory: &OwnMemory, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+        let address = self.strings.checked_add(self.soname? as usize)?;
+        memory.read_string(address, buffer).ok()
+    }
+
+    /// Calls `each` with every DT_NEEDED name of `object`.
+    pub fn for_each_needed(
+        &self,
+        memory: &OwnMemory,
+        object: &Object,
+        mut each: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
+        for_each_entry(memory, object, |tag, value| {
+            if tag != DT_NEEDED {
+                return Ok(());
+            }
+            let mut buffer = [0; 512];
+            each(memory.read_string(self.strings.wrapping_add(value as usize), &mut buffer)?)
+        })
+    }
+}
+
+/// Calls `each` with tag and value of every entry up to DT_NULL.
+fn for_each_entry(memory: &OwnMemory, object: &Object, mut each: impl FnMut(u64, u64) -> Result<()>) -> Result<()> {
+    let entry_size = size_of::<[u64; 2]>();
+    let mut entries = [[0_u64; 2]; DYNAMIC_BATCH];
+    let mut address = object.dynamic.start;
+    // What lies behind the section need not be readable.
+    while address < object.dynamic.end.min(object.dynamic.start + MAX_DYNAMIC_ENTRIES * entry_size) {
+        let batch = DYNAMIC_BATCH.min((object.dynamic.end - address) / entry_size);
+        if batch == 0 {
+            break;
+        }
+        // SAFETY: `entries` has room for `batch` of them.
+        unsafe { memory.copy(entries.as_mut_ptr().cast(), address, batch * entry_size) }?;
+        for [tag, value] in entries.iter().take(batch) {
+            if *tag == DT_NULL {
+                return Ok(());
+            }
+            each(*tag, *value)?;
+        }
+        address += batch * entry_size;
+    }
+    Ok(())
+}
