@@ -8,10 +8,12 @@
 //! |---|---|---|
 //! | an object announces itself | held, or startup | all new ones that are proven relocated |
 //! | our own constructor (musl: nobody announces) | startup | the same |
-//! | `dlopen` has returned | not held | the new ones of the handle's group, which cannot vanish |
+//! | `dlopen` has returned | not held | the new ones of the handle's group |
 //! | `dlmopen` has returned | not held | those of the handle's namespace |
 //!
-//! The list is taken before our lock, since the loader's locks come first.
+//! After `dlopen` and `dlmopen` the list is held still meanwhile (see
+//! [`crate::held_list`]). In the other cases it is taken before our lock, since
+//! the loader's locks come first.
 
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -19,11 +21,13 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use sopin_core::cause::Cause;
 use sopin_core::memory::OwnMemory;
 use sopin_core::object::{Object, file_name};
-use sopin_core::settings::{Children, Complaint, Level, Mode};
-use sopin_core::sys;
+use sopin_core::settings::{Children, Complaint, Level, Mode, Settings};
+use sopin_core::sys::{self, Errno};
 
 use crate::environment;
+use crate::held_list::{self, Namespace};
 use crate::loader::{self, Loaded, ObjectList};
+use crate::log::Log;
 use crate::published;
 use crate::registry::{self, Guard, State};
 use crate::sweep::{self, Root, Sweep};
@@ -44,6 +48,9 @@ pub enum Event {
 /// `SOPIN_MODE=off`, known after the first sweep.
 static IS_OFF: AtomicBool = AtomicBool::new(false);
 
+/// The settings are read and the fork handlers registered.
+static IS_PREPARED: AtomicBool = AtomicBool::new(false);
+
 /// How often `sweep_unloaded` tries to see a list that no sweep overtakes.
 const MAX_ATTEMPTS: u32 = 4;
 
@@ -57,6 +64,18 @@ pub fn sweep(event: Event, announce: usize) {
     if is_off() {
         return;
     }
+    match event {
+        Event::Announced(caller) => sweep_in_loader(caller, announce),
+        Event::Constructed => sweep_in_loader(announce, announce),
+        Event::Opened(handle) => sweep_opened(handle, Some(Namespace::Program), announce),
+        Event::OpenedInNamespace(handle) => sweep_opened(handle, Namespace::of(handle), announce),
+    }
+}
+
+/// Sweeps while the loader initialises the object with the address `caller` inside.
+fn sweep_in_loader(caller: usize, announce: usize) {
+    // Before the list is taken: later ones may concern what is not in it.
+    let missed = registry::missed_sweeps();
     let Some(counters) = loader::counters() else {
         registry::note_missed_sweep();
         return;
@@ -66,47 +85,60 @@ pub fn sweep(event: Event, announce: usize) {
     }
     let mut objects = ObjectList::take();
     let memory = OwnMemory::new();
-    let in_namespace = match event {
-        Event::OpenedInNamespace(handle) if loader::is_in_other_namespace(handle) => Some(handle),
-        _ => None,
-    };
-    let root = match event {
-        Event::Opened(handle) | Event::OpenedInNamespace(handle) => match loader::link_map(handle) {
-            Some(map) => Root::Dynamic(map.dynamic),
-            None => return,
-        },
-        Event::Announced(caller) => Root::Containing(caller),
-        Event::Constructed => Root::Containing(announce),
-    };
-    let listed = match in_namespace {
-        Some(handle) => loader::namespace_of(handle, &memory, &mut objects).map(|()| registry::recorded_counters()),
-        None => loader::snapshot(&mut objects),
-    };
+    let listed = loader::snapshot(&mut objects);
     let Some(mut guard) = registry::lock() else {
         registry::note_missed_sweep();
         return;
     };
-    if let Err(errno) = initialise(&mut guard) {
+    if initialise(&mut guard).is_err() {
         registry::note_missed_sweep();
-        let State { settings, log, .. } = &mut *guard;
-        if log.is_new(Cause::call("read the settings", errno)) {
-            log.line(settings, Level::Error, format_args!("the settings cannot be read: {errno}; left unmodified"));
-        }
         return;
     }
     drop_preload_when_ready(&mut guard, &memory, &objects, announce);
     if is_off() {
         return;
     }
-    let trusts_announcements = matches!(event, Event::Announced(_)) && !registry::has_missed_a_sweep();
-    let mut sweep = Sweep::new(guard, &memory, announce, trusts_announcements, in_namespace.is_some());
-    let done = listed
-        .map_err(|errno| Cause::call("list the loaded objects", errno))
-        .and_then(|counters| sweep.run(&objects, root, counters));
+    let root = Root::Containing(caller);
+    let mut sweep = Sweep::new(guard, &memory, announce, false);
+    let done = listed.map_err(no_list).and_then(|counters| sweep.run(&objects, root, counters, missed));
     if let Err(cause) = done {
         registry::note_missed_sweep();
         sweep.give_up(&objects, root, cause);
     }
+}
+
+/// Sweeps after the loader has returned a `handle`.
+fn sweep_opened(handle: *mut c_void, namespace: Option<Namespace>, announce: usize) {
+    let missed = registry::missed_sweeps();
+    let is_current = || loader::counters().is_none_or(registry::is_current);
+    let (false, Some(map), Some(namespace)) = (is_current(), loader::link_map(handle), namespace) else { return };
+    // Registering fork handlers may allocate, and an allocator may load something:
+    // not while the list is held.
+    if !matches!(prepare(registry::lock), Some(Ok(()))) || is_off() {
+        return;
+    }
+    let memory = OwnMemory::new();
+    let mut objects = ObjectList::take();
+    let root = Root::Dynamic(map.dynamic);
+    let mut work = |mut guard: Guard, objects: &[Loaded], counters| {
+        if !namespace.is_other() {
+            drop_preload_when_ready(&mut guard, &memory, objects, announce);
+        }
+        let mut sweep = Sweep::new(guard, &memory, announce, namespace.is_other());
+        if let Err(cause) = sweep.run(objects, root, counters, missed) {
+            sweep.give_up(objects, root, cause);
+        }
+    };
+    let swept = held_list::sweep(namespace, &memory, &mut objects, registry::MAX_NAPS, &mut work);
+    if let Err(held_list::Refusal::NoList(errno)) = swept
+        && let Some(guard) = registry::lock()
+    {
+        Sweep::new(guard, &memory, announce, namespace.is_other()).give_up(&[], root, no_list(errno));
+    }
+}
+
+fn no_list(errno: Errno) -> Cause {
+    Cause::call("list the loaded objects", errno)
 }
 
 /// Forgets the objects that `dlclose` has unloaded. If other threads keep
@@ -139,6 +171,15 @@ pub fn sweep_unloaded() {
     }
 }
 
+/// Prepares for a sweep with the lock that `lock` takes, unless that was done
+/// before; `None` if the lock cannot be had.
+pub fn prepare(lock: fn() -> Option<Guard>) -> Option<sys::Result<()>> {
+    if IS_PREPARED.load(Ordering::Relaxed) {
+        return Some(Ok(()));
+    }
+    lock().map(|mut guard| initialise(&mut guard))
+}
+
 /// First sweep: reads the settings and prepares for forks. Without settings
 /// nothing may be pinned, and the next sweep tries again.
 pub fn initialise(guard: &mut Guard) -> sys::Result<()> {
@@ -148,16 +189,27 @@ pub fn initialise(guard: &mut Guard) -> sys::Result<()> {
     silence_panics();
     guard.log.remember_stderr();
     let State { settings, log, .. } = &mut **guard;
+    if let Err(errno) = read_settings(settings, log) {
+        if log.is_new(Cause::call("read the settings", errno)) {
+            log.line(settings, Level::Error, format_args!("the settings cannot be read: {errno}; left unmodified"));
+        }
+        return Err(errno);
+    }
+    IS_OFF.store(settings.mode == Mode::Off, Ordering::Relaxed);
+    published::set_mode(settings.mode);
+    registry::prepare_for_forks();
+    guard.is_initialised = true;
+    IS_PREPARED.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+fn read_settings(settings: &mut Settings, log: &mut Log) -> sys::Result<()> {
     let mut complaints = 0;
     *settings = environment::settings(|_| complaints += 1)?;
     if complaints != 0 {
         let complain = |complaint: &Complaint<'_>| log.line(settings, Level::Error, format_args!("{complaint}"));
         environment::settings(complain)?;
     }
-    IS_OFF.store(settings.mode == Mode::Off, Ordering::Relaxed);
-    published::set_mode(settings.mode);
-    registry::prepare_for_forks();
-    guard.is_initialised = true;
     Ok(())
 }
 

@@ -9,9 +9,10 @@ use sopin_core::records::Reached;
 use sopin_core::settings::Level;
 use sopin_core::sys;
 use sopin_core::vmas::{FileId, Maps, Vma};
+use sopin_core::write_safety::WriteSafety;
 
 use super::{Sweep, file_at, no_maps, no_memory};
-use crate::candidates::{self, Candidate, Stores};
+use crate::candidates::{self, Candidate};
 use crate::loader::Loaded;
 use crate::original;
 use crate::registry::{Account, Entry};
@@ -19,18 +20,20 @@ use crate::remap::{self, Outcome};
 use crate::report::{self, Report};
 use crate::sources;
 use crate::workspace::Workspace;
+use crate::write_safety;
 
 impl Sweep<'_> {
     /// Pins one object, records and reports it. What is left of one that was
     /// pinned in part is tried again.
-    pub(super) fn pin(&mut self, candidate: &Candidate, stores: Stores, maps: &mut Maps) -> Result<(), Cause> {
+    pub(super) fn pin(&mut self, candidate: &Candidate, safety: WriteSafety, maps: &mut Maps) -> Result<(), Cause> {
         let begin = sys::monotonic_ns();
         let headers = candidate.loaded.headers;
         let earlier = self.guard.recorded(headers).zip(self.guard.published(headers));
         let mut account = Account { span: candidate.object.span, ..Account::default() };
         if earlier.is_none() {
             // Room for the record first: what is pinned must not be forgotten.
-            self.record(&candidate.loaded, Entry::default(), &account)?;
+            let entry = Entry::named(candidate.read_names(self.memory));
+            self.record(&candidate.loaded, entry, &account)?;
         }
         let (earlier, published) = earlier.unwrap_or_default();
         maps.file_backed_in(candidate.object.span, &mut self.work.vmas).map_err(no_maps)?;
@@ -47,13 +50,13 @@ impl Sweep<'_> {
             None => return self.record_untouched(candidate, Reached::NoFile, maps),
         };
         let path_len = self.read_path(&candidate.loaded, lowest.span.start, maps);
+        let stores = write_safety::reason_to_leave(safety, &self.guard, candidate);
         let state = &mut *self.guard;
         let path = state.path_buffer.get(..path_len).unwrap_or_default();
         if !state.settings.selects(path) {
             state.log.line(&state.settings, Level::Info, format_args!("{}: excluded", Text(path)));
             return self.record_untouched(candidate, Reached::Excluded, maps);
         }
-        let stores = stores.possible_to(self.memory, self.announce, candidate);
         let terms = Terms {
             mode: state.settings.mode,
             has_text_relocations: candidate.dynamic.has_text_relocations,
