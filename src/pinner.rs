@@ -110,8 +110,10 @@ fn sweep_in_loader(caller: usize, announce: usize) {
 /// Sweeps after the loader has returned a `handle`.
 fn sweep_opened(handle: *mut c_void, namespace: Option<Namespace>, announce: usize) {
     let missed = registry::missed_sweeps();
-    let is_current = || loader::counters().is_none_or(registry::is_current);
-    let (false, Some(map), Some(namespace)) = (is_current(), loader::link_map(handle), namespace) else { return };
+    if loader::counters().is_none_or(registry::is_current) {
+        return;
+    }
+    let (Some(map), Some(namespace)) = (loader::link_map(handle), namespace) else { return };
     // Registering fork handlers may allocate, and an allocator may load something:
     // not while the list is held.
     if !matches!(prepare(registry::lock), Some(Ok(()))) || is_off() {
