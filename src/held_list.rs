@@ -1,7 +1,6 @@
-//! Sweeps that run while the loader can unload nothing: those after `dlopen` and
-//! `dlmopen` have returned, and those that the host asks for. Nobody holds the
-//! loader's own lock for them, so another thread could unmap any object but the
-//! ones that the caller has a handle of.
+//! Sweeps that run while the loader can unload nothing: those after `dlmopen` has
+//! returned, and those that the host asks for. Nobody holds the loader's own lock
+//! for them, so another thread could unmap objects.
 //!
 //! glibc unmaps and unlinks objects, in every namespace, only while it holds
 //! `dl_load_write_lock` (source: `_dl_close_worker`), which `dl_iterate_phdr`

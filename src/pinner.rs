@@ -4,16 +4,17 @@
 //!
 //! There are four reasons for a sweep:
 //!
-//! | [`Event`] | loader's lock | objects considered |
+//! | [`Event`] | what keeps objects from being unloaded | objects considered |
 //! |---|---|---|
-//! | an object announces itself | held, or startup | all new ones that are proven relocated |
+//! | an object announces itself | the loader's lock; startup | all new ones that are proven relocated |
 //! | our own constructor (musl: nobody announces) | startup | the same |
-//! | `dlopen` has returned | not held | the new ones of the handle's group |
-//! | `dlmopen` has returned | not held | those of the handle's namespace |
+//! | `dlopen` has returned | the handle | the new ones of the handle's group |
+//! | `dlmopen` has returned | the list is held, see [`crate::held_list`] | those of the handle's namespace that are proven relocated |
 //!
-//! After `dlopen` and `dlmopen` the list is held still meanwhile (see
-//! [`crate::held_list`]). In the other cases it is taken before our lock, since
-//! the loader's locks come first.
+//! After a `dlopen` the list is not held: the members of a group cannot vanish
+//! while their handle is open, and a child that another thread makes without fork
+//! handlers (`_Fork`, raw `clone`) would find the loader's lock taken for ever.
+//! The list is taken before our lock, since the loader's locks come first.
 
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -64,56 +65,65 @@ pub fn sweep(event: Event, announce: usize) {
     if is_off() {
         return;
     }
-    match event {
-        Event::Announced(caller) => sweep_in_loader(caller, announce),
-        Event::Constructed => sweep_in_loader(announce, announce),
-        Event::Opened(handle) => sweep_opened(handle, Some(Namespace::Program), announce),
-        Event::OpenedInNamespace(handle) => sweep_opened(handle, Namespace::of(handle), announce),
+    let in_program = match event {
+        Event::Announced(caller) => Some(Root::Containing(caller)),
+        Event::Constructed => Some(Root::Containing(announce)),
+        Event::Opened(handle) | Event::OpenedInNamespace(handle) => {
+            if loader::counters().is_none_or(registry::is_current) {
+                return;
+            }
+            let Some(map) = loader::link_map(handle) else { return };
+            let root = Root::Dynamic(map.dynamic);
+            match event {
+                Event::OpenedInNamespace(handle) => match Namespace::of(handle) {
+                    Some(Namespace::Program) => Some(root),
+                    Some(other) => return sweep_namespace(other, root, announce),
+                    None => None,
+                },
+                _ => Some(root),
+            }
+        }
+    };
+    if let Some(root) = in_program
+        && !sweep_program(root, announce)
+        && !matches!(root, Root::Dynamic(_))
+    {
+        registry::note_missed_sweep();
     }
 }
 
-/// Sweeps while the loader initialises the object with the address `caller` inside.
-fn sweep_in_loader(caller: usize, announce: usize) {
+/// Sweeps the objects of the program's namespace. Whether that was possible.
+fn sweep_program(root: Root, announce: usize) -> bool {
     // Before the list is taken: later ones may concern what is not in it.
     let missed = registry::missed_sweeps();
-    let Some(counters) = loader::counters() else {
-        registry::note_missed_sweep();
-        return;
-    };
+    let Some(counters) = loader::counters() else { return false };
     if registry::is_current(counters) {
-        return;
+        return true;
     }
     let mut objects = ObjectList::take();
     let memory = OwnMemory::new();
     let listed = loader::snapshot(&mut objects);
-    let Some(mut guard) = registry::lock() else {
-        registry::note_missed_sweep();
-        return;
-    };
+    let Some(mut guard) = registry::lock() else { return false };
     if initialise(&mut guard).is_err() {
-        registry::note_missed_sweep();
-        return;
+        return false;
     }
     drop_preload_when_ready(&mut guard, &memory, &objects, announce);
     if is_off() {
-        return;
+        return true;
     }
-    let root = Root::Containing(caller);
     let mut sweep = Sweep::new(guard, &memory, announce, false);
     let done = listed.map_err(no_list).and_then(|counters| sweep.run(&objects, root, counters, missed));
     if let Err(cause) = done {
-        registry::note_missed_sweep();
         sweep.give_up(&objects, root, cause);
+        return false;
     }
+    true
 }
 
-/// Sweeps after the loader has returned a `handle`.
-fn sweep_opened(handle: *mut c_void, namespace: Option<Namespace>, announce: usize) {
+/// Sweeps another namespace, in which any object but that of an open handle may
+/// be unloaded at any time: while the loader can unload nothing.
+fn sweep_namespace(namespace: Namespace, root: Root, announce: usize) {
     let missed = registry::missed_sweeps();
-    if loader::counters().is_none_or(registry::is_current) {
-        return;
-    }
-    let (Some(map), Some(namespace)) = (loader::link_map(handle), namespace) else { return };
     // Registering fork handlers may allocate, and an allocator may load something:
     // not while the list is held.
     if !matches!(prepare(registry::lock), Some(Ok(()))) || is_off() {
@@ -121,12 +131,8 @@ fn sweep_opened(handle: *mut c_void, namespace: Option<Namespace>, announce: usi
     }
     let memory = OwnMemory::new();
     let mut objects = ObjectList::take();
-    let root = Root::Dynamic(map.dynamic);
-    let mut work = |mut guard: Guard, objects: &[Loaded], counters| {
-        if !namespace.is_other() {
-            drop_preload_when_ready(&mut guard, &memory, objects, announce);
-        }
-        let mut sweep = Sweep::new(guard, &memory, announce, namespace.is_other());
+    let mut work = |guard: Guard, objects: &[Loaded], counters| {
+        let mut sweep = Sweep::new(guard, &memory, announce, true);
         if let Err(cause) = sweep.run(objects, root, counters, missed) {
             sweep.give_up(objects, root, cause);
         }
@@ -135,7 +141,7 @@ fn sweep_opened(handle: *mut c_void, namespace: Option<Namespace>, announce: usi
     if let Err(held_list::Refusal::NoList(errno)) = swept
         && let Some(guard) = registry::lock()
     {
-        Sweep::new(guard, &memory, announce, namespace.is_other()).give_up(&[], root, no_list(errno));
+        Sweep::new(guard, &memory, announce, true).give_up(&[], root, no_list(errno));
     }
 }
 

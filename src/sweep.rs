@@ -189,10 +189,10 @@ impl<'a> Sweep<'a> {
         Ok(())
     }
 
-    /// Drops the candidates that are not proven relocated. Where the loader's lock
-    /// is not held, another thread may be loading objects that look like members
-    /// of the group, and what has yet to announce itself is dropped, because it
-    /// can be pinned whole then.
+    /// Drops the candidates that are not proven relocated and, where neither the
+    /// loader's lock nor its list is held, those that might be unloaded meanwhile.
+    /// Without the lock, what has yet to announce itself is dropped too, because
+    /// it can be pinned whole then.
     fn keep_relocated(
         &mut self,
         root: Root,
@@ -221,7 +221,8 @@ impl<'a> Sweep<'a> {
             let is_ready = if has_loader_lock {
                 candidate.is_relocated(&self.work.vmas)
             } else {
-                candidate.is_relocated_after_opening(&self.work.vmas, memory, announce)
+                (candidate.is_in_initialised_group || self.in_other_namespace)
+                    && candidate.is_relocated_after_opening(&self.work.vmas, memory, announce)
                     && (has_missed || candidate.will_announce(memory, announce) == Ok(false))
             };
             if let (true, Some(slot)) = (is_ready, candidates.get_mut(kept)) {
