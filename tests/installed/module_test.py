@@ -77,7 +77,7 @@ class Module(unittest.TestCase):
 
     def test_what_is_exposed_is_warned_of_once(self):
         answers = [-5, -5, 0]
-        exposed = sopin.Object("/x/liba.so", 0, "exposed", 4096, "pin writable ranges: other threads may be storing")
+        exposed = sopin.Object("/x/liba.so", 0, "exposed", 4096, "pin writable ranges: code of the object may have run")
         partial = sopin.Object("/x/libb.so", 0, "relocated", 4096, "pin text: some pages are modified")
         fine = sopin.Object("/x/libc.so", 0, "full", 4096, None)
         state = sopin.Status("1.2.3", "full", [exposed, partial, fine])
@@ -94,7 +94,7 @@ class Module(unittest.TestCase):
         self.assertEqual(
             [str(item.message) for item in caught],
             [
-                "/x/liba.so: exposed: pin writable ranges: other threads may be storing",
+                "/x/liba.so: exposed: pin writable ranges: code of the object may have run",
                 "/x/libb.so: relocated: pin text: some pages are modified",
             ],
         )

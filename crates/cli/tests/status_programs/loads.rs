@@ -125,6 +125,9 @@ fn reasons_are_told() -> Result<(), String> {
     let process = victim.json(running.pid());
     let object = object(&process, "libvictim.so");
     assert_eq!(object["state"], "exposed", "{process:#}");
-    assert_eq!(object["reason"], "pin writable ranges: other threads may be storing to them");
+    assert_eq!(
+        object["reason"],
+        "pin writable ranges: code of the object may have run, and something may be storing to them"
+    );
     Ok(())
 }
