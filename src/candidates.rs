@@ -101,16 +101,16 @@ impl Candidate {
     }
 }
 
-/// Marks the candidate at `root`, whose group the loader has relocated, and all
-/// candidates that it depends on, directly or not, as far as their names alone
+/// Marks the candidates at `roots`, whose groups the loader has relocated, and all
+/// candidates that they depend on, directly or not, as far as their names alone
 /// prove that: a namesake may be an object that another thread is just loading.
 /// The candidates must be in the order of `objects`, the loader's list.
-pub fn mark_group(
+pub fn mark_groups(
     memory: &OwnMemory,
     state: &mut State,
     objects: &[Loaded],
     candidates: &mut [Candidate],
-    root: usize,
+    roots: impl IntoIterator<Item = usize>,
 ) -> core::result::Result<(), Cause> {
     let no_memory = |errno| Cause::call("mmap", errno);
     let mut own_names = PageVec::new();
@@ -119,7 +119,9 @@ pub fn mark_group(
     }
     let others = names_of_others(state, objects, candidates).map_err(no_memory)?;
     let mut worklist = PageVec::new();
-    worklist.push(root).map_err(no_memory)?;
+    for root in roots {
+        worklist.push(root).map_err(no_memory)?;
+    }
     let mut next = 0;
     while let Some(index) = worklist.get(next).copied() {
         next += 1;

@@ -53,6 +53,18 @@ pub enum Refusal {
     NoList(Errno),
 }
 
+/// What came of one attempt.
+enum Attempted<T> {
+    /// The list cannot be held, our lock will never be free, or `sweep` has panicked.
+    Nothing,
+    /// The list was another one by then, and is to be taken again.
+    Outdated,
+    /// Another thread has our lock.
+    Locked,
+    /// The sweep was made, or its objects could not be listed.
+    Done(Result<T, Refusal>),
+}
+
 /// Calls `sweep` once with the lock, the objects of `namespace` and the loader's
 /// counters, while none of these objects can be unloaded. It must neither call
 /// the loader nor wait for anybody. Waits for a fork for `naps_for_fork` naps.
@@ -72,21 +84,17 @@ pub fn sweep<T>(
             Namespace::Program => Some(loader::snapshot(objects).map_err(no_list)?),
             Namespace::Other(_) => None,
         };
-        let mut result = None;
-        let mut is_taken = false;
-        let was_called = loader::while_held(&mut |counters| {
-            // Another list by now: it is taken again.
+        let mut attempt = Attempted::Nothing;
+        loader::while_held(&mut |counters| {
             if listed_at.is_some_and(|listed_at| listed_at != counters) {
+                attempt = Attempted::Outdated;
                 return;
             }
             let guard = match registry::try_lock(&mut guards_signals) {
                 Attempt::Locked(guard) => guard,
-                Attempt::Never => {
-                    result = Some(Err(Refusal::Busy));
-                    return;
-                }
+                Attempt::Never => return,
                 Attempt::Taken => {
-                    is_taken = true;
+                    attempt = Attempted::Locked;
                     return;
                 }
             };
@@ -95,16 +103,16 @@ pub fn sweep<T>(
                 Namespace::Program => Ok(()),
                 Namespace::Other(start) => loader::namespace_of(start, memory, objects),
             };
-            result = Some(match listed {
+            attempt = Attempted::Done(match listed {
                 Ok(()) => Ok(sweep(guard, objects, counters)),
                 Err(errno) => Err(Refusal::NoList(errno)),
             });
         });
-        match result {
-            Some(result) => return result,
-            None if !was_called || is_taken && naps_for_fork == 0 => return Err(Refusal::Busy),
-            None if is_taken => registry::nap(),
-            None => {}
+        match attempt {
+            Attempted::Done(result) => return result,
+            Attempted::Outdated => {}
+            Attempted::Locked if naps_for_fork != 0 => registry::nap(),
+            Attempted::Locked | Attempted::Nothing => return Err(Refusal::Busy),
         }
         naps_for_fork = naps_for_fork.saturating_sub(walks::is_forking().into());
     }

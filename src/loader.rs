@@ -127,9 +127,9 @@ pub fn snapshot(objects: &mut PageVec<Loaded>) -> Result<Counters> {
 /// or unloaded: glibc holds `dl_load_write_lock` during the callback, without
 /// which it neither extends a list (source: `_dl_add_to_namespace_list`) nor
 /// unmaps anything (source: `_dl_close_worker`); musl never unloads. `work` must
-/// neither call the loader nor wait for anybody. Whether it was run: the loader
-/// may lack the function, or the process may be forking.
-pub fn while_held(work: &mut dyn FnMut(Counters)) -> bool {
+/// neither call the loader nor wait for anybody. It is not run if the loader lacks
+/// the function, or while the process is forking.
+pub fn while_held(work: &mut dyn FnMut(Counters)) {
     type Work<'a> = &'a mut dyn FnMut(Counters);
     unsafe extern "C" fn first(info: *mut libc::dl_phdr_info, _: usize, data: *mut c_void) -> c_int {
         // SAFETY: the loader passes a live info, `data` is the local below.
@@ -140,7 +140,7 @@ pub fn while_held(work: &mut dyn FnMut(Counters)) -> bool {
     }
     let mut work: Work<'_> = work;
     // SAFETY: the callback gets the type it expects.
-    unsafe { iterate(first, (&raw mut work).cast()) }.is_some()
+    unsafe { iterate(first, (&raw mut work).cast()) };
 }
 
 fn counters_of(info: &libc::dl_phdr_info) -> Counters {

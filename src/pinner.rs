@@ -65,34 +65,37 @@ pub fn sweep(event: Event, announce: usize) {
     if is_off() {
         return;
     }
-    let in_program = match event {
-        Event::Announced(caller) => Some(Root::Containing(caller)),
-        Event::Constructed => Some(Root::Containing(announce)),
-        Event::Opened(handle) | Event::OpenedInNamespace(handle) => {
-            if loader::counters().is_none_or(registry::is_current) {
-                return;
-            }
-            let Some(map) = loader::link_map(handle) else { return };
-            let root = Root::Dynamic(map.dynamic);
-            match event {
-                Event::OpenedInNamespace(handle) => match Namespace::of(handle) {
-                    Some(Namespace::Program) => Some(root),
-                    Some(other) => return sweep_namespace(other, root, announce),
-                    None => None,
-                },
-                _ => Some(root),
-            }
-        }
-    };
-    if let Some(root) = in_program
-        && !sweep_program(root, announce)
-        && !matches!(root, Root::Dynamic(_))
-    {
+    match event {
+        Event::Announced(caller) => sweep_initialised(caller, announce),
+        Event::Constructed => sweep_initialised(announce, announce),
+        Event::Opened(handle) => sweep_opened(handle, |_| Some(Namespace::Program), announce),
+        Event::OpenedInNamespace(handle) => sweep_opened(handle, Namespace::of, announce),
+    }
+}
+
+/// Sweeps while the object with the address `inside` is initialised.
+fn sweep_initialised(inside: usize, announce: usize) {
+    if !sweep_program(Root::Containing(inside), announce) {
         registry::note_missed_sweep();
     }
 }
 
-/// Sweeps the objects of the program's namespace. Whether that was possible.
+/// Sweeps after the loader has returned a `handle`. Nothing was to announce itself
+/// here, so nothing is missed if that is not possible.
+fn sweep_opened(handle: *mut c_void, namespace_of: fn(*mut c_void) -> Option<Namespace>, announce: usize) {
+    if loader::counters().is_none_or(registry::is_current) {
+        return;
+    }
+    let (Some(map), Some(namespace)) = (loader::link_map(handle), namespace_of(handle)) else { return };
+    let root = Root::Dynamic(map.dynamic);
+    if namespace.is_other() {
+        sweep_namespace(namespace, root, announce);
+    } else {
+        sweep_program(root, announce);
+    }
+}
+
+/// Sweeps the objects of the program's namespace. Returns whether that was possible.
 fn sweep_program(root: Root, announce: usize) -> bool {
     // Before the list is taken: later ones may concern what is not in it.
     let missed = registry::missed_sweeps();

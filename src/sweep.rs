@@ -206,13 +206,11 @@ impl<'a> Sweep<'a> {
         }
         let (memory, announce) = (self.memory, self.announce);
         let candidates = &mut self.work.candidates;
-        candidates::mark_group(memory, &mut self.guard, objects, candidates, root_index)?;
         // The loader relocates the executable's group before any code runs.
         let executable = objects.first().map(|first| first.headers);
         let executable = candidates.iter().position(|candidate| Some(candidate.loaded.headers) == executable);
-        if let Some(index) = executable.filter(|_| has_loader_lock) {
-            candidates::mark_group(memory, &mut self.guard, objects, candidates, index)?;
-        }
+        let roots = [Some(root_index), executable.filter(|_| has_loader_lock)];
+        candidates::mark_groups(memory, &mut self.guard, objects, candidates, roots.into_iter().flatten())?;
         let has_missed = registry::has_missed_a_sweep();
         let mut kept = 0;
         for index in 0..candidates.len() {

@@ -178,7 +178,7 @@ impl Sweep<'_> {
     fn mark(&mut self, objects: &[Loaded], headers: usize) -> Result<(), Cause> {
         let candidates = &mut self.work.candidates;
         match candidates.iter().position(|candidate| candidate.loaded.headers == headers) {
-            Some(index) => candidates::mark_group(self.memory, &mut self.guard, objects, candidates, index),
+            Some(index) => candidates::mark_groups(self.memory, &mut self.guard, objects, candidates, [index]),
             None => Ok(()),
         }
     }
