@@ -35,8 +35,6 @@ pub struct Candidate {
     pub is_in_initialised_group: bool,
     /// What is known of its code; to be found out by [`crate::write_safety`].
     pub progress: Progress,
-    /// Why its progress could not be found out, if that is so.
-    pub doubt: Option<Cause>,
 }
 
 impl Candidate {
@@ -52,14 +50,7 @@ impl Candidate {
                 }
             })?;
         let dynamic = Dynamic::read(memory, &object).map_err(read_error)?;
-        Ok(Self {
-            loaded,
-            object,
-            dynamic,
-            is_in_initialised_group: false,
-            progress: Progress::MayHaveRun,
-            doubt: None,
-        })
+        Ok(Self { loaded, object, dynamic, is_in_initialised_group: false, progress: Progress::MayHaveRun })
     }
 
     /// Whether its relocation is proven finished, when constructors of its

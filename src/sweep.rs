@@ -7,7 +7,6 @@ use sopin_core::records::Reached;
 use sopin_core::settings::Level;
 use sopin_core::sys::{self, Errno};
 use sopin_core::vmas::{FileId, Maps};
-use sopin_core::write_safety::WriteSafety;
 
 use crate::candidates::{self, Candidate};
 use crate::loader::{Counters, Loaded};
@@ -16,7 +15,7 @@ use crate::registry::{self, Account, Entry, Guard};
 use crate::report;
 use crate::sources::Sources;
 use crate::workspace::Workspace;
-use crate::write_safety::Announcement;
+use crate::write_safety::{Announcement, Assessment};
 
 mod pin;
 mod request;
@@ -133,16 +132,16 @@ impl<'a> Sweep<'a> {
         }
         let all = self.work.candidates.len();
         self.keep_relocated(root, root_index, objects, &mut maps)?;
-        let safety = if root.has_loader_lock() {
+        let assessment = if root.has_loader_lock() {
             let root = self.work.candidates.iter().position(|candidate| root.is(candidate)).unwrap_or(usize::MAX);
             let (memory, announce, has_missed) = (self.memory, self.announce, registry::has_missed_a_sweep());
             Announcement { memory, announce, objects, root, is_first, has_missed }.assess(&mut self.work.candidates)
         } else {
-            WriteSafety::AfterRunning
+            Assessment::AFTER_RUNNING
         };
         for index in 0..self.work.candidates.len() {
             let Some(candidate) = self.work.candidates.get(index).copied() else { break };
-            self.pin(&candidate, safety, &mut maps)?;
+            self.pin(&candidate, assessment, &mut maps)?;
         }
         let (kept, state) = (self.work.candidates.len(), &mut *self.guard);
         let message = format_args!("sweep: {all} objects new, {kept} of them ready to be pinned");
@@ -221,7 +220,7 @@ impl<'a> Sweep<'a> {
             } else {
                 (candidate.is_in_initialised_group || self.in_other_namespace)
                     && candidate.is_relocated_after_opening(&self.work.vmas, memory, announce)
-                    && (has_missed || candidate.will_announce(memory, announce) == Ok(false))
+                    && (has_missed || candidate.will_announce(memory, announce) != Ok(true))
             };
             if let (true, Some(slot)) = (is_ready, candidates.get_mut(kept)) {
                 *slot = candidate;

@@ -3,6 +3,7 @@
 
 use sopin_core::cause::Cause;
 use sopin_core::memory::OwnMemory;
+use sopin_core::sys::Errno;
 use sopin_core::write_safety::{Permission, Progress, WriteSafety};
 
 use crate::candidates::Candidate;
@@ -38,18 +39,31 @@ pub struct Announcement<'a> {
     pub has_missed: bool,
 }
 
+/// What a sweep knows about stores to its candidates.
+#[derive(Clone, Copy)]
+pub struct Assessment {
+    safety: WriteSafety,
+    /// Why the progress of a candidate could not be found out, if that is so.
+    doubt: Option<Cause>,
+}
+
 impl Announcement<'_> {
     /// Finds out the progress of each candidate, and what all of them prove. They
     /// must be in the order of the loader's list.
-    pub fn assess(&self, candidates: &mut [Candidate]) -> WriteSafety {
+    pub fn assess(&self, candidates: &mut [Candidate]) -> Assessment {
+        let mut doubt = None;
         for (index, candidate) in candidates.iter_mut().enumerate() {
             match self.progress(candidate, index == self.root) {
                 Ok(progress) => candidate.progress = progress,
-                Err(cause) => candidate.doubt = Some(cause),
+                Err(cause) => doubt = doubt.or(Some(cause)),
             }
         }
-        let at_startup = self.is_first && !self.has_missed && self.marks_executable(candidates);
-        WriteSafety::of_announcement(candidates.iter().map(|candidate| candidate.progress), at_startup)
+        let at_startup = self.marks_executable(candidates).unwrap_or_else(|cause| {
+            doubt = doubt.or(Some(cause));
+            false
+        });
+        let progress = candidates.iter().map(|candidate| candidate.progress);
+        Assessment { safety: WriteSafety::of_announcement(progress, at_startup), doubt }
     }
 
     fn progress(&self, candidate: &Candidate, is_root: bool) -> Result<Progress, Cause> {
@@ -70,48 +84,63 @@ impl Announcement<'_> {
             // Nobody has called this library before its first sweep.
             return Ok(Progress::NotBegun);
         }
-        Ok(if self.is_c_library(candidate) { Progress::CLibrary } else { Progress::MayHaveRun })
+        Ok(if self.is_c_library(candidate)? { Progress::CLibrary } else { Progress::MayHaveRun })
     }
 
-    fn is_c_library(&self, candidate: &Candidate) -> bool {
+    fn is_c_library(&self, candidate: &Candidate) -> Result<bool, Cause> {
         // Room for the NUL, and so that a longer name is not taken for one of these.
         let mut buffer = [0; 32];
-        let soname = candidate.dynamic.soname(self.memory, &mut buffer);
-        soname.is_some_and(|soname| C_LIBRARY.contains(&soname))
+        let Some(address) = candidate.dynamic.soname_address() else { return Ok(false) };
+        match self.memory.read_string(address, &mut buffer) {
+            Ok(soname) => Ok(C_LIBRARY.contains(&soname)),
+            Err(Errno(libc::ENAMETOOLONG)) => Ok(false),
+            Err(errno) => Err(Cause::call(self.memory.operation(), errno)),
+        }
     }
 
-    /// Whether the executable is among the candidates and has not begun. One that
-    /// does not announce itself (linked without crti, or with one that calls a
-    /// `__gmon_start__` of its own) has not in the first sweep of all, if the
-    /// loader has loaded this library together with it: that comes before libc.
-    fn marks_executable(&self, candidates: &mut [Candidate]) -> bool {
-        let precedes_libc = {
-            let own = candidates.iter().position(|candidate| candidate.object.span.contains(self.announce));
-            let libc = candidates.iter().position(|candidate| self.is_c_library(candidate));
-            own.zip(libc).is_some_and(|(own, libc)| own < libc)
-        };
-        let Some(executable) = candidates.first_mut() else { return false };
+    /// Whether this is the start of the process: the executable is among the
+    /// candidates and has not begun. One that does not announce itself (linked
+    /// without crti, or with one that calls a `__gmon_start__` of its own) has not in
+    /// the first sweep of all, if this library was loaded together with it: then the
+    /// loader's list has it before libc.
+    fn marks_executable(&self, candidates: &mut [Candidate]) -> Result<bool, Cause> {
+        let Some(executable) = candidates.first().copied() else { return Ok(false) };
         let is_listed_first = self.objects.first().is_some_and(|first| first.headers == executable.loaded.headers);
-        if !is_listed_first || executable.dynamic.has_preinit_array {
-            return false;
+        let can_be = self.is_first && !self.has_missed && is_listed_first && !executable.dynamic.has_preinit_array;
+        if !can_be || executable.progress == Progress::NotBegun {
+            return Ok(can_be);
         }
-        if precedes_libc {
-            executable.progress = Progress::NotBegun;
+        for candidate in candidates.iter() {
+            if candidate.object.span.contains(self.announce) {
+                if let Some(executable) = candidates.first_mut() {
+                    executable.progress = Progress::NotBegun;
+                }
+                return Ok(true);
+            }
+            if self.is_c_library(candidate)? {
+                break;
+            }
         }
-        executable.progress == Progress::NotBegun
+        Ok(false)
     }
 }
 
-/// Why the writable ranges of `candidate` must be left, if they must.
-pub fn reason_to_leave(safety: WriteSafety, guard: &Guard, candidate: &Candidate) -> Option<Cause> {
-    match safety.permission(candidate.progress) {
-        Permission::Granted => None,
-        Permission::Refused => Some(candidate.doubt.unwrap_or(CODE_MAY_HAVE_RUN)),
-        Permission::WithOneThread => match (guard.blocks_signals(), environment::has_one_thread()) {
-            (Ok(()), Ok(true)) => None,
-            (Ok(()), Ok(false)) => Some(CODE_MAY_HAVE_RUN),
-            (Err(errno), _) => Some(Cause::call("rt_sigprocmask", errno)),
-            (Ok(()), Err(errno)) => Some(Cause::call("stat /proc/self/task", errno)),
-        },
+impl Assessment {
+    /// Code of every candidate may have run.
+    pub const AFTER_RUNNING: Self = Self { safety: WriteSafety::AfterRunning, doubt: None };
+
+    /// Returns why the writable ranges of `candidate` must be left, if they must.
+    pub fn reason_to_leave(&self, guard: &Guard, candidate: &Candidate) -> Option<Cause> {
+        let cause = self.doubt.unwrap_or(CODE_MAY_HAVE_RUN);
+        match self.safety.permission(candidate.progress) {
+            Permission::Granted => None,
+            Permission::Refused => Some(cause),
+            Permission::WithOneThread => match (guard.blocks_signals(), environment::has_one_thread()) {
+                (Ok(()), Ok(true)) => None,
+                (Ok(()), Ok(false)) => Some(cause),
+                (Err(errno), _) => Some(Cause::call("rt_sigprocmask", errno)),
+                (Ok(()), Err(errno)) => Some(Cause::call("stat /proc/self/task", errno)),
+            },
+        }
     }
 }

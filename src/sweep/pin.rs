@@ -9,7 +9,6 @@ use sopin_core::records::Reached;
 use sopin_core::settings::Level;
 use sopin_core::sys;
 use sopin_core::vmas::{FileId, Maps, Vma};
-use sopin_core::write_safety::WriteSafety;
 
 use super::{Sweep, file_at, no_maps, no_memory};
 use crate::candidates::{self, Candidate};
@@ -20,12 +19,12 @@ use crate::remap::{self, Outcome};
 use crate::report::{self, Report};
 use crate::sources;
 use crate::workspace::Workspace;
-use crate::write_safety;
+use crate::write_safety::Assessment;
 
 impl Sweep<'_> {
     /// Pins one object, records and reports it. What is left of one that was
     /// pinned in part is tried again.
-    pub(super) fn pin(&mut self, candidate: &Candidate, safety: WriteSafety, maps: &mut Maps) -> Result<(), Cause> {
+    pub(super) fn pin(&mut self, candidate: &Candidate, assessment: Assessment, maps: &mut Maps) -> Result<(), Cause> {
         let begin = sys::monotonic_ns();
         let headers = candidate.loaded.headers;
         let earlier = self.guard.recorded(headers).zip(self.guard.published(headers));
@@ -50,7 +49,7 @@ impl Sweep<'_> {
             None => return self.record_untouched(candidate, Reached::NoFile, maps),
         };
         let path_len = self.read_path(&candidate.loaded, lowest.span.start, maps);
-        let stores = write_safety::reason_to_leave(safety, &self.guard, candidate);
+        let stores = assessment.reason_to_leave(&self.guard, candidate);
         let state = &mut *self.guard;
         let path = state.path_buffer.get(..path_len).unwrap_or_default();
         if !state.settings.selects(path) {

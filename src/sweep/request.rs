@@ -11,12 +11,12 @@ use sopin_core::object::file_name;
 use sopin_core::records::{Reached, Record};
 use sopin_core::settings::Mode;
 use sopin_core::vmas::{FileId, Maps};
-use sopin_core::write_safety::WriteSafety;
 
 use super::{Sweep, forget_unloaded, is_replaced, no_maps, no_memory};
 use crate::candidates::{self, Candidate};
 use crate::loader::Loaded;
 use crate::original;
+use crate::write_safety::Assessment;
 
 /// Which objects a request is about.
 #[derive(Clone, Copy)]
@@ -84,7 +84,7 @@ impl Sweep<'_> {
         let unproven = self.keep_proven(objects, opened, &mut maps)?;
         for index in 0..self.work.candidates.len() {
             let Some(candidate) = self.work.candidates.get(index).copied() else { break };
-            self.pin(&candidate, WriteSafety::AfterRunning, &mut maps)?;
+            self.pin(&candidate, Assessment::AFTER_RUNNING, &mut maps)?;
         }
         let listed = objects.iter().filter(|loaded| target.is_none_or(|headers| loaded.headers == headers));
         let mut worst = if target.is_none() && unproven { Verdict::Exposed } else { Verdict::Pinned };

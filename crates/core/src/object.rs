@@ -203,6 +203,7 @@ const EMPTY_HEADER: Elf64_Phdr =
     Elf64_Phdr { p_type: 0, p_flags: 0, p_offset: 0, p_vaddr: 0, p_paddr: 0, p_filesz: 0, p_memsz: 0, p_align: 0 };
 
 /// What the dynamic section says.
+#[allow(clippy::struct_excessive_bools, reason = "each is an entry that is there or not")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dynamic {
     /// DT_TEXTREL or DF_TEXTREL: read-only segments hold relocated words.
