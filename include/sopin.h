@@ -47,8 +47,8 @@ enum sopin_error {
      */
     SOPIN_EBUSY = -4,
     /**
-     * Writable or relocated ranges still map the file, because other threads
-     * may be storing to them, or for the reason that sopin_for_each() gives.
+     * Writable or relocated ranges still map the file, because something may be
+     * storing to them, or for the reason that sopin_for_each() gives.
      */
     SOPIN_EEXPOSED = -5,
     /**
@@ -261,10 +261,9 @@ int sopin_version(struct sopin_version_info *version);
 /**
  * Pins every object that is loaded, as far as that is possible now: objects
  * that were loaded before the library or that it could not pin whole are tried
- * again. Of an object whose data other threads may be storing to only the
- * read-only and the RELRO ranges are pinned; its writable ranges follow when
- * this is called while the process has one thread. What another thread is just
- * loading is pinned by that thread.
+ * again. Code of such an object may have run, so that something may be storing
+ * to its data: only its read-only and its RELRO ranges are pinned. What another
+ * thread is just loading is pinned by that thread.
  *
  * Returns 0 if every object that is not excluded is pinned as the mode says,
  * SOPIN_EEXPOSED or SOPIN_EPARTIAL if one is not, SOPIN_EOFF, SOPIN_EBUSY or

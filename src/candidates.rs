@@ -1,24 +1,23 @@
-//! The objects that are new to us, and what is proven about each.
+//! The objects that are new to us, and what proves that each is relocated.
 //!
-//! Two proofs decide what may be done to an object:
-//!
-//! * **It is relocated.** The loader lists an object before it has relocated
-//!   it. Proof is that its RELRO is read-only (the loader's last step), that an
-//!   initialised object depends on it (the loader relocates all of a group
-//!   before it initialises any of it), or that it has no relocations.
-//! * **Nobody is storing to it.** Proof is that this is the only thread, or
-//!   that no constructor of the object has run (see [`sopin_core::crti`]).
+//! The loader lists an object before it has relocated it. Proof is that its
+//! RELRO is read-only (the loader's last step), that an initialised object
+//! depends on it (the loader relocates all of a group before it initialises any
+//! of it), or that it has no relocations. What is proven about stores to its
+//! data is in [`crate::write_safety`].
 
 use sopin_core::cause::Cause;
 use sopin_core::crti;
 use sopin_core::memory::OwnMemory;
+use sopin_core::names::{self, NameHashes};
 use sopin_core::object::{Dynamic, Object, ObjectError, file_name};
 use sopin_core::pages::PageVec;
+use sopin_core::sys::Result;
 use sopin_core::vmas::Vma;
+use sopin_core::write_safety::Progress;
 
-use crate::environment;
 use crate::loader::Loaded;
-use crate::registry::Guard;
+use crate::registry::State;
 
 /// Longest SONAME and path that names are compared with, in bytes.
 const NAME: usize = 512;
@@ -34,6 +33,8 @@ pub struct Candidate {
     pub dynamic: Dynamic,
     /// An initialised object depends on it, or it is one.
     pub is_in_initialised_group: bool,
+    /// What is known of its code; to be found out by [`crate::write_safety`].
+    pub progress: Progress,
 }
 
 impl Candidate {
@@ -49,7 +50,7 @@ impl Candidate {
                 }
             })?;
         let dynamic = Dynamic::read(memory, &object).map_err(read_error)?;
-        Ok(Self { loaded, object, dynamic, is_in_initialised_group: false })
+        Ok(Self { loaded, object, dynamic, is_in_initialised_group: false, progress: Progress::MayHaveRun })
     }
 
     /// Whether its relocation is proven finished, when constructors of its
@@ -58,22 +59,27 @@ impl Candidate {
         self.is_in_initialised_group || !self.dynamic.has_relocations || self.has_protected_relro(relro_vmas)
     }
 
-    /// Whether its relocation is proven finished, when a `dlopen` of something
-    /// that depends on it has returned. That alone is not enough: called from
-    /// inside another `dlopen` (from an interposed `malloc`, say), it returns a
-    /// handle of an object that the other one has not relocated yet. Such an
-    /// object has not announced itself either.
+    /// Whether its relocation is proven finished, when a `dlopen` has returned
+    /// and other threads may be inside theirs: by its RELRO, or because what was
+    /// opened depends on it. The latter alone is not enough: called from inside
+    /// another `dlopen` (from an interposed `malloc`, say), it returns a handle of
+    /// an object that the other one has not relocated yet. If that announces
+    /// itself, it has not done so.
     pub fn is_relocated_after_opening(&self, relro_vmas: &[Vma], memory: &OwnMemory, announce: usize) -> bool {
-        let is_protected = if self.object.relro.is_empty() {
-            self.will_announce(memory, announce) == Ok(false)
+        if self.object.relro.is_empty() {
+            self.is_in_initialised_group && self.will_announce(memory, announce) == Ok(false)
         } else {
             self.has_protected_relro(relro_vmas)
-        };
-        self.is_in_initialised_group && is_protected
+        }
     }
 
     fn has_protected_relro(&self, relro_vmas: &[Vma]) -> bool {
         !self.object.relro.is_empty() && !relro_vmas.iter().any(Vma::is_writable)
+    }
+
+    /// What a DT_NEEDED entry may call it.
+    pub fn read_names(&self, memory: &OwnMemory) -> NameHashes {
+        NameHashes::read(memory, self.loaded.name, self.dynamic.soname_address())
     }
 
     /// Whether it will announce itself to `announce`, our `__gmon_start__`,
@@ -86,76 +92,27 @@ impl Candidate {
     }
 }
 
-/// What is known about stores to the candidates of one sweep.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stores {
-    /// This is the only thread and signals are blocked.
-    NoOtherThread,
-    /// An object that has yet to announce itself has run no code; why somebody
-    /// may be storing to the others.
-    NotBeforeAnnouncement(Cause),
-    /// Anybody may be storing to any of them, for this reason.
-    Possible(Cause),
-}
-
-const OTHER_THREADS: Cause = Cause::words("pin writable ranges", "other threads may be storing to them");
-
-impl Stores {
-    /// What can be known with this lock held. `trusts_announcements`: an object
-    /// that has yet to announce itself has run no code.
-    pub fn now(
-        guard: &Guard,
-        memory: &OwnMemory,
-        announce: usize,
-        candidates: &[Candidate],
-        trusts_announcements: bool,
-    ) -> Self {
-        let cause = match (guard.blocks_signals(), environment::has_one_thread()) {
-            (Ok(()), Ok(true)) => return Self::NoOtherThread,
-            (Err(errno), _) => Cause::call("rt_sigprocmask", errno),
-            (Ok(()), Err(errno)) => Cause::call("stat /proc/self/task", errno),
-            (Ok(()), Ok(false)) => OTHER_THREADS,
-        };
-        if trusts_announcements {
-            Self::with_threads(memory, announce, candidates, cause)
-        } else {
-            Self::Possible(cause)
-        }
-    }
-
-    /// What threads could be doing when an object announces itself. If one of
-    /// the candidates may have run constructors without announcing itself,
-    /// they may have started threads that store to the others.
-    fn with_threads(memory: &OwnMemory, announce: usize, candidates: &[Candidate], cause: Cause) -> Self {
-        for candidate in candidates.iter().filter(|candidate| candidate.dynamic.has_constructors()) {
-            match candidate.will_announce(memory, announce) {
-                Ok(true) => {}
-                Ok(false) => return Self::Possible(cause),
-                Err(unknown) => return Self::Possible(unknown),
-            }
-        }
-        Self::NotBeforeAnnouncement(cause)
-    }
-
-    /// Why somebody may be storing to `candidate`, if that may be.
-    pub fn possible_to(self, memory: &OwnMemory, announce: usize, candidate: &Candidate) -> Option<Cause> {
-        match self {
-            Self::NoOtherThread => None,
-            Self::NotBeforeAnnouncement(cause) => match candidate.will_announce(memory, announce) {
-                Ok(will) => (!will).then_some(cause),
-                Err(unknown) => Some(unknown),
-            },
-            Self::Possible(cause) => Some(cause),
-        }
-    }
-}
-
-/// Marks the candidate at `root`, whose group the loader has relocated, and all
-/// candidates that it depends on, directly or not.
-pub fn mark_group(memory: &OwnMemory, candidates: &mut [Candidate], root: usize) -> core::result::Result<(), Cause> {
+/// Marks the candidates at `roots`, whose groups the loader has relocated, and all
+/// candidates that they depend on, directly or not, as far as their names alone
+/// prove that: a namesake may be an object that another thread is just loading.
+/// The candidates must be in the order of `objects`, the loader's list.
+pub fn mark_groups(
+    memory: &OwnMemory,
+    state: &mut State,
+    objects: &[Loaded],
+    candidates: &mut [Candidate],
+    roots: impl IntoIterator<Item = usize>,
+) -> core::result::Result<(), Cause> {
     let no_memory = |errno| Cause::call("mmap", errno);
+    let mut own_names = PageVec::new();
+    for candidate in candidates.iter() {
+        own_names.push(candidate.read_names(memory)).map_err(no_memory)?;
+    }
+    let others = names_of_others(state, objects, candidates).map_err(no_memory)?;
     let mut worklist = PageVec::new();
-    worklist.push(root).map_err(no_memory)?;
+    for root in roots {
+        worklist.push(root).map_err(no_memory)?;
+    }
     let mut next = 0;
     while let Some(index) = worklist.get(next).copied() {
         next += 1;
@@ -166,16 +123,31 @@ pub fn mark_group(memory: &OwnMemory, candidates: &mut [Candidate], root: usize)
         let candidate = *candidate;
         let mut no_room = false;
         let followed = candidate.dynamic.for_each_needed(memory, &candidate.object, |needed| {
-            for (index, other) in candidates.iter().enumerate() {
-                if !other.is_in_initialised_group && is_named(memory, other, needed) {
-                    worklist.push(index).inspect_err(|_| no_room = true)?;
-                }
+            let found = names::only_object(needed, own_names.iter().copied(), &others);
+            if let Some((index, other)) = found.and_then(|index| Some((index, candidates.get(index)?)))
+                && !other.is_in_initialised_group
+                && is_named(memory, other, needed)
+            {
+                worklist.push(index).inspect_err(|_| no_room = true)?;
             }
             Ok(())
         });
         followed.map_err(|errno| if no_room { no_memory(errno) } else { Cause::call(memory.operation(), errno) })?;
     }
     Ok(())
+}
+
+/// The names of those of `objects` that are no candidates. What is neither a
+/// candidate nor recorded could not be read, and may have any name.
+fn names_of_others(state: &mut State, objects: &[Loaded], candidates: &[Candidate]) -> Result<PageVec<NameHashes>> {
+    let mut others = PageVec::new();
+    let mut own = candidates.iter().peekable();
+    for loaded in objects {
+        if own.next_if(|candidate| candidate.loaded.headers == loaded.headers).is_none() {
+            others.push(state.recorded(loaded.headers).map_or(NameHashes::UNKNOWN, |entry| entry.names))?;
+        }
+    }
+    Ok(others)
 }
 
 /// Whether a DT_NEEDED entry of this text leads to `candidate`: by its path if

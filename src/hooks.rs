@@ -34,9 +34,15 @@ fn sweep(event: Event) {
     pinner::sweep(event, announce());
 }
 
-/// The address of our `__gmon_start__`, which other objects' slots hold.
+/// The address of our `__gmon_start__`, which other objects' slots hold. Not that
+/// of the symbol: an executable built for gprof exports one of its own, and then
+/// our references lead there as well, while nothing announces itself to us.
 pub fn announce() -> usize {
-    entry::__gmon_start__ as *const () as usize
+    unsafe extern "C" {
+        /// Another, hidden name of the function in `entry`.
+        fn sopin_own_gmon_start();
+    }
+    sopin_own_gmon_start as *const () as usize
 }
 
 /// Runs our part of a hook: nothing unwinds out of it and `errno` is kept.

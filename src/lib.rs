@@ -19,7 +19,9 @@
 //! | [`pinner`] | from "something was loaded" to a sweep, and the first one's preparations |
 //! | [`sweep`] | one sweep under the lock |
 //! | [`loader`] | asking the dynamic loader: its functions, its list of objects |
-//! | [`candidates`] | the objects that are new, and what is proven about them |
+//! | [`held_list`] | sweeps during which the loader can unload nothing |
+//! | [`candidates`] | the objects that are new, and that they are relocated |
+//! | [`write_safety`] | what is known of their code, and so of stores to their data |
 //! | [`sources`] | where the bytes of read-only ranges come from |
 //! | [`marked_ranges`] | leaving what carries locks, advice or keys that a replacement would lose |
 //! | [`original`] | the file that an object was loaded from, and the witness page |
@@ -56,6 +58,7 @@ extern crate std;
 mod api;
 mod candidates;
 mod environment;
+mod held_list;
 mod hooks;
 mod loader;
 mod log;
@@ -70,3 +73,4 @@ mod request;
 mod sources;
 mod sweep;
 mod workspace;
+mod write_safety;

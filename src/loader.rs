@@ -123,43 +123,24 @@ pub fn snapshot(objects: &mut PageVec<Loaded>) -> Result<Counters> {
     collector.failure.map_or(Ok(collector.counters), Err)
 }
 
-/// What became of work that needs the list of objects to stand still.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Held {
-    /// The work was done.
-    Done,
-    /// The list is another one by now; nothing was done.
-    Changed,
-    /// The loader cannot be asked: it lacks the function, or the process forks.
-    Unavailable,
-}
-
-/// Runs `work` while no object of the list at `counters` can be unloaded: glibc
-/// holds `dl_load_write_lock`, without which `dlclose` unmaps nothing (source:
-/// `_dl_close_worker`), during the callback; musl never unloads. `work` must
-/// neither call the loader nor wait for anybody.
-pub fn while_held(counters: Counters, work: &mut dyn FnMut()) -> Held {
-    struct Work<'a> {
-        counters: Counters,
-        run: &'a mut dyn FnMut(),
-        held: Held,
-    }
+/// Runs `work` with the counters while no object of any namespace can be added
+/// or unloaded: glibc holds `dl_load_write_lock` during the callback, without
+/// which it neither extends a list (source: `_dl_add_to_namespace_list`) nor
+/// unmaps anything (source: `_dl_close_worker`); musl never unloads. `work` must
+/// neither call the loader nor wait for anybody. It is not run if the loader lacks
+/// the function, or while the process is forking.
+pub fn while_held(work: &mut dyn FnMut(Counters)) {
+    type Work<'a> = &'a mut dyn FnMut(Counters);
     unsafe extern "C" fn first(info: *mut libc::dl_phdr_info, _: usize, data: *mut c_void) -> c_int {
         // SAFETY: the loader passes a live info, `data` is the local below.
         let (work, info) = unsafe { (&mut *data.cast::<Work<'_>>(), &*info) };
-        if counters_of(info) == work.counters {
-            // Nothing may unwind through the loader; half a sweep is a sweep.
-            let _ = catch_unwind(AssertUnwindSafe(|| (work.run)()));
-            work.held = Held::Done;
-        }
+        // Nothing may unwind through the loader; half a sweep is a sweep.
+        let _ = catch_unwind(AssertUnwindSafe(|| work(counters_of(info))));
         1
     }
-    let mut work = Work { counters, run: work, held: Held::Changed };
+    let mut work: Work<'_> = work;
     // SAFETY: the callback gets the type it expects.
-    match unsafe { iterate(first, (&raw mut work).cast()) } {
-        Some(_) => work.held,
-        None => Held::Unavailable,
-    }
+    unsafe { iterate(first, (&raw mut work).cast()) };
 }
 
 fn counters_of(info: &libc::dl_phdr_info) -> Counters {
@@ -199,15 +180,19 @@ fn dlinfo<T>(handle: *mut c_void, request: c_int, mut answer: T) -> Option<T> {
     (status == 0).then_some(answer)
 }
 
+/// Where the link map of an open handle is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkMapAddress(usize);
+
 /// The address of the link map of an open `handle`.
-fn link_map_address(handle: *mut c_void) -> Option<usize> {
+pub fn link_map_address(handle: *mut c_void) -> Option<LinkMapAddress> {
     let map = dlinfo(handle, libc::RTLD_DI_LINKMAP, ptr::null::<LinkMap>())?;
-    (!map.is_null()).then_some(map.addr())
+    (!map.is_null()).then_some(LinkMapAddress(map.addr()))
 }
 
 /// The link map of an open `handle`.
 pub fn link_map(handle: *mut c_void) -> Option<LinkMap> {
-    let address = link_map_address(handle)?;
+    let LinkMapAddress(address) = link_map_address(handle)?;
     // SAFETY: the handle is open, so its link map lives.
     Some(unsafe { *(address as *const LinkMap) })
 }
@@ -219,18 +204,15 @@ pub fn is_in_other_namespace(handle: *mut c_void) -> bool {
     dlinfo(handle, libc::RTLD_DI_LMID, LM_ID_BASE).is_some_and(|namespace| namespace != LM_ID_BASE)
 }
 
-/// Replaces `objects` by the objects of the namespace of an open `handle`.
-///
-/// The list is followed without the loader's lock, which nobody outside it can
-/// take, so every link map but the handle's own may vanish on the way: they
-/// are read through `memory`, and an object whose headers do not lead to the
-/// dynamic section that its link map names is not believed.
-pub fn namespace_of(handle: *mut c_void, memory: &OwnMemory, objects: &mut PageVec<Loaded>) -> Result<()> {
+/// Replaces `objects` by those of the namespace that the link map at `start` is
+/// in. To be called from [`while_held`]: then the list stands still. It is read
+/// through `memory` all the same, and an object whose headers do not lead to the
+/// dynamic section that its link map names is left out.
+pub fn namespace_of(start: LinkMapAddress, memory: &OwnMemory, objects: &mut PageVec<Loaded>) -> Result<()> {
     /// More objects than any process loads: the end of a list that is not one.
     const LIMIT: usize = 1 << 16;
     objects.clear();
-    let start = link_map_address(handle).ok_or(Errno(libc::ESRCH))?;
-    let mut first = start;
+    let LinkMapAddress(mut first) = start;
     for _ in 0..LIMIT {
         match read_link_map(memory, first)?.previous {
             0 => break,

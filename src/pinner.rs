@@ -4,13 +4,16 @@
 //!
 //! There are four reasons for a sweep:
 //!
-//! | [`Event`] | loader's lock | objects considered |
+//! | [`Event`] | what keeps objects from being unloaded | objects considered |
 //! |---|---|---|
-//! | an object announces itself | held, or startup | all new ones that are proven relocated |
+//! | an object announces itself | the loader's lock; startup | all new ones that are proven relocated |
 //! | our own constructor (musl: nobody announces) | startup | the same |
-//! | `dlopen` has returned | not held | the new ones of the handle's group, which cannot vanish |
-//! | `dlmopen` has returned | not held | those of the handle's namespace |
+//! | `dlopen` has returned | the handle | the new ones of the handle's group |
+//! | `dlmopen` has returned | the list is held, see [`crate::held_list`] | those of the handle's namespace that are proven relocated |
 //!
+//! After a `dlopen` the list is not held: the members of a group cannot vanish
+//! while their handle is open, and a child that another thread makes without fork
+//! handlers (`_Fork`, raw `clone`) would find the loader's lock taken for ever.
 //! The list is taken before our lock, since the loader's locks come first.
 
 use core::ffi::c_void;
@@ -19,11 +22,13 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use sopin_core::cause::Cause;
 use sopin_core::memory::OwnMemory;
 use sopin_core::object::{Object, file_name};
-use sopin_core::settings::{Children, Complaint, Level, Mode};
-use sopin_core::sys;
+use sopin_core::settings::{Children, Complaint, Level, Mode, Settings};
+use sopin_core::sys::{self, Errno};
 
 use crate::environment;
+use crate::held_list::{self, Namespace};
 use crate::loader::{self, Loaded, ObjectList};
+use crate::log::Log;
 use crate::published;
 use crate::registry::{self, Guard, State};
 use crate::sweep::{self, Root, Sweep};
@@ -44,6 +49,9 @@ pub enum Event {
 /// `SOPIN_MODE=off`, known after the first sweep.
 static IS_OFF: AtomicBool = AtomicBool::new(false);
 
+/// The settings are read and the fork handlers registered.
+static IS_PREPARED: AtomicBool = AtomicBool::new(false);
+
 /// How often `sweep_unloaded` tries to see a list that no sweep overtakes.
 const MAX_ATTEMPTS: u32 = 4;
 
@@ -57,56 +65,91 @@ pub fn sweep(event: Event, announce: usize) {
     if is_off() {
         return;
     }
-    let Some(counters) = loader::counters() else {
+    match event {
+        Event::Announced(caller) => sweep_initialised(caller, announce),
+        Event::Constructed => sweep_initialised(announce, announce),
+        Event::Opened(handle) => sweep_opened(handle, |_| Some(Namespace::Program), announce),
+        Event::OpenedInNamespace(handle) => sweep_opened(handle, Namespace::of, announce),
+    }
+}
+
+/// Sweeps while the object with the address `inside` is initialised.
+fn sweep_initialised(inside: usize, announce: usize) {
+    if !sweep_program(Root::Containing(inside), announce) {
         registry::note_missed_sweep();
+    }
+}
+
+/// Sweeps after the loader has returned a `handle`. Nothing was to announce itself
+/// here, so nothing is missed if that is not possible.
+fn sweep_opened(handle: *mut c_void, namespace_of: fn(*mut c_void) -> Option<Namespace>, announce: usize) {
+    if loader::counters().is_none_or(registry::is_current) {
         return;
-    };
+    }
+    let (Some(map), Some(namespace)) = (loader::link_map(handle), namespace_of(handle)) else { return };
+    let root = Root::Dynamic(map.dynamic);
+    if namespace.is_other() {
+        sweep_namespace(namespace, root, announce);
+    } else {
+        sweep_program(root, announce);
+    }
+}
+
+/// Sweeps the objects of the program's namespace. Returns whether that was possible.
+fn sweep_program(root: Root, announce: usize) -> bool {
+    // Before the list is taken: later ones may concern what is not in it.
+    let missed = registry::missed_sweeps();
+    let Some(counters) = loader::counters() else { return false };
     if registry::is_current(counters) {
-        return;
+        return true;
     }
     let mut objects = ObjectList::take();
     let memory = OwnMemory::new();
-    let in_namespace = match event {
-        Event::OpenedInNamespace(handle) if loader::is_in_other_namespace(handle) => Some(handle),
-        _ => None,
-    };
-    let root = match event {
-        Event::Opened(handle) | Event::OpenedInNamespace(handle) => match loader::link_map(handle) {
-            Some(map) => Root::Dynamic(map.dynamic),
-            None => return,
-        },
-        Event::Announced(caller) => Root::Containing(caller),
-        Event::Constructed => Root::Containing(announce),
-    };
-    let listed = match in_namespace {
-        Some(handle) => loader::namespace_of(handle, &memory, &mut objects).map(|()| registry::recorded_counters()),
-        None => loader::snapshot(&mut objects),
-    };
-    let Some(mut guard) = registry::lock() else {
-        registry::note_missed_sweep();
-        return;
-    };
-    if let Err(errno) = initialise(&mut guard) {
-        registry::note_missed_sweep();
-        let State { settings, log, .. } = &mut *guard;
-        if log.is_new(Cause::call("read the settings", errno)) {
-            log.line(settings, Level::Error, format_args!("the settings cannot be read: {errno}; left unmodified"));
-        }
-        return;
+    let listed = loader::snapshot(&mut objects);
+    let Some(mut guard) = registry::lock() else { return false };
+    if initialise(&mut guard).is_err() {
+        return false;
     }
     drop_preload_when_ready(&mut guard, &memory, &objects, announce);
     if is_off() {
+        return true;
+    }
+    let mut sweep = Sweep::new(guard, &memory, announce, false);
+    let done = listed.map_err(no_list).and_then(|counters| sweep.run(&objects, root, counters, missed));
+    if let Err(cause) = done {
+        sweep.give_up(&objects, root, cause);
+        return false;
+    }
+    true
+}
+
+/// Sweeps another namespace, in which any object but that of an open handle may
+/// be unloaded at any time: while the loader can unload nothing.
+fn sweep_namespace(namespace: Namespace, root: Root, announce: usize) {
+    let missed = registry::missed_sweeps();
+    // Registering fork handlers may allocate, and an allocator may load something:
+    // not while the list is held.
+    if !matches!(prepare(registry::lock), Some(Ok(()))) || is_off() {
         return;
     }
-    let trusts_announcements = matches!(event, Event::Announced(_)) && !registry::has_missed_a_sweep();
-    let mut sweep = Sweep::new(guard, &memory, announce, trusts_announcements, in_namespace.is_some());
-    let done = listed
-        .map_err(|errno| Cause::call("list the loaded objects", errno))
-        .and_then(|counters| sweep.run(&objects, root, counters));
-    if let Err(cause) = done {
-        registry::note_missed_sweep();
-        sweep.give_up(&objects, root, cause);
+    let memory = OwnMemory::new();
+    let mut objects = ObjectList::take();
+    let mut work = |guard: Guard, objects: &[Loaded], counters| {
+        let mut sweep = Sweep::new(guard, &memory, announce, true);
+        if let Err(cause) = sweep.run(objects, root, counters, missed) {
+            sweep.give_up(objects, root, cause);
+        }
+    };
+    let swept = held_list::sweep(namespace, &memory, &mut objects, registry::MAX_NAPS, &mut work);
+    if let Err(held_list::Refusal::NoList(errno)) = swept
+        && let Some(guard) = registry::lock()
+    {
+        Sweep::new(guard, &memory, announce, true).give_up(&[], root, no_list(errno));
     }
+}
+
+fn no_list(errno: Errno) -> Cause {
+    Cause::call("list the loaded objects", errno)
 }
 
 /// Forgets the objects that `dlclose` has unloaded. If other threads keep
@@ -139,6 +182,15 @@ pub fn sweep_unloaded() {
     }
 }
 
+/// Prepares for a sweep with the lock that `lock` takes, unless that was done
+/// before; `None` if the lock cannot be had.
+pub fn prepare(lock: fn() -> Option<Guard>) -> Option<sys::Result<()>> {
+    if IS_PREPARED.load(Ordering::Relaxed) {
+        return Some(Ok(()));
+    }
+    lock().map(|mut guard| initialise(&mut guard))
+}
+
 /// First sweep: reads the settings and prepares for forks. Without settings
 /// nothing may be pinned, and the next sweep tries again.
 pub fn initialise(guard: &mut Guard) -> sys::Result<()> {
@@ -148,16 +200,27 @@ pub fn initialise(guard: &mut Guard) -> sys::Result<()> {
     silence_panics();
     guard.log.remember_stderr();
     let State { settings, log, .. } = &mut **guard;
+    if let Err(errno) = read_settings(settings, log) {
+        if log.is_new(Cause::call("read the settings", errno)) {
+            log.line(settings, Level::Error, format_args!("the settings cannot be read: {errno}; left unmodified"));
+        }
+        return Err(errno);
+    }
+    IS_OFF.store(settings.mode == Mode::Off, Ordering::Relaxed);
+    published::set_mode(settings.mode);
+    registry::prepare_for_forks();
+    guard.is_initialised = true;
+    IS_PREPARED.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
+fn read_settings(settings: &mut Settings, log: &mut Log) -> sys::Result<()> {
     let mut complaints = 0;
     *settings = environment::settings(|_| complaints += 1)?;
     if complaints != 0 {
         let complain = |complaint: &Complaint<'_>| log.line(settings, Level::Error, format_args!("{complaint}"));
         environment::settings(complain)?;
     }
-    IS_OFF.store(settings.mode == Mode::Off, Ordering::Relaxed);
-    published::set_mode(settings.mode);
-    registry::prepare_for_forks();
-    guard.is_initialised = true;
     Ok(())
 }
 

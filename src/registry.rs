@@ -10,12 +10,13 @@
 //! While the lock is held all signals are blocked, because a handler may fork.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use parking_lot::RawMutex;
 use parking_lot::lock_api::RawMutex as _;
 
 use sopin_core::address_map::AddressMap;
 use sopin_core::cause::Cause;
+use sopin_core::names::NameHashes;
 use sopin_core::object::Span;
 use sopin_core::records::{Reached, Record};
 use sopin_core::settings::Settings;
@@ -49,6 +50,8 @@ pub struct Entry {
     pub original: FileId,
     /// It lives in a namespace that the loader's list does not show us.
     pub in_other_namespace: bool,
+    /// What a DT_NEEDED entry may call it. Recording it again does not change that.
+    pub names: NameHashes,
     /// The last walk that saw it in the loader's list.
     seen: u32,
     /// Where its published record is.
@@ -75,6 +78,11 @@ impl Entry {
     /// An object with that witness page, and that file at its dynamic section.
     pub fn new(witness: Span, dynamic: usize, file: Option<FileId>) -> Self {
         Self { witness, dynamic, file, ..Self::default() }
+    }
+
+    /// An object of which only the names are known yet.
+    pub fn named(names: NameHashes) -> Self {
+        Self { names, ..Self::default() }
     }
 
     /// The file at its dynamic section.
@@ -139,8 +147,10 @@ static ADDS: AtomicU64 = AtomicU64::new(0);
 static SUBS: AtomicU64 = AtomicU64::new(0);
 /// Counts how often the lock was released: unchanged means that no sweep ran.
 static RELEASES: AtomicU64 = AtomicU64::new(0);
-/// A sweep that should have happened did not.
-static MISSED: AtomicBool = AtomicBool::new(false);
+/// How many announcements were not followed by a sweep, and how many of them
+/// do not matter any more: everything loaded has been recorded since.
+static MISSED: AtomicU32 = AtomicU32::new(0);
+static MADE_UP_FOR: AtomicU32 = AtomicU32::new(0);
 
 /// Whether nothing was loaded or unloaded since the last complete sweep.
 pub fn is_current(counters: Counters) -> bool {
@@ -161,12 +171,23 @@ pub fn set_counters(_lock: &Guard, counters: Counters) {
 
 /// Whether some object may have announced itself without being recorded.
 pub fn has_missed_a_sweep() -> bool {
+    missed_sweeps() != MADE_UP_FOR.load(Ordering::Relaxed)
+}
+
+/// How many sweeps after an announcement did not happen.
+pub fn missed_sweeps() -> u32 {
     MISSED.load(Ordering::Relaxed)
 }
 
-/// Remembers that a sweep did not happen.
+/// Remembers that an object has announced itself and was not recorded.
 pub fn note_missed_sweep() {
-    MISSED.store(true, Ordering::Relaxed);
+    MISSED.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Says that everything is recorded that was loaded when `missed` sweeps had
+/// not happened; the caller holds the lock.
+pub fn make_up_for_missed_sweeps(_lock: &Guard, missed: u32) {
+    MADE_UP_FOR.store(missed, Ordering::Relaxed);
 }
 
 /// A number that changes with every sweep.
@@ -320,13 +341,13 @@ impl State {
     /// Records what became of the object that the loader lists as `loaded`, in
     /// the place of an older record. Recording it again cannot fail.
     pub fn record(&mut self, loaded: &Loaded, entry: Entry, account: &Account) -> Result<()> {
-        let index = if let Some(older) = self.entries.get_mut(loaded.headers) {
-            older.index
+        let (index, names) = if let Some(older) = self.entries.get_mut(loaded.headers) {
+            (older.index, older.names)
         } else {
             self.records.reserve()?;
-            self.records.len() as u32
+            (self.records.len() as u32, entry.names)
         };
-        self.entries.insert(loaded.headers, Entry { seen: self.walk, index, ..entry })?;
+        self.entries.insert(loaded.headers, Entry { seen: self.walk, index, names, ..entry })?;
         let mut record = Record::default();
         record.headers = loaded.headers as u64;
         record.base = loaded.base as u64;

@@ -1,9 +1,8 @@
 //! What the host asks for through the C interface: from a request to a sweep,
 //! or to a copy of the records. No lock is held when anything here returns.
 //!
-//! Objects of the program's namespace are pinned while the loader's list is
-//! held, so that none of them can be unloaded meanwhile. The registry's lock is
-//! only tried there: a thread that forks holds it and waits for the list.
+//! Objects are pinned while the loader can unload none of them (see
+//! [`crate::held_list`]).
 
 use core::ffi::{CStr, c_void};
 
@@ -14,8 +13,9 @@ use sopin_core::settings::{Level, Mode};
 use sopin_core::sys::{self, Errno, Fd};
 use sopin_core::vmas::{FileId, Maps};
 
-use crate::loader::{self, Counters, Held, Loaded, ObjectList, walks};
-use crate::registry::{self, Attempt, Guard, State};
+use crate::held_list::{self, Namespace};
+use crate::loader::{self, Counters, Loaded, ObjectList};
+use crate::registry::{self, Guard, State};
 use crate::sweep::{Sweep, Verdict, Wanted};
 use crate::{candidates, original, pinner};
 
@@ -37,7 +37,7 @@ pub type Pinned = Result<Verdict, Refusal>;
 
 /// Pins every object of the program's namespace as far as that is possible.
 pub fn pin_everything(announce: usize) -> Pinned {
-    pin(Wanted::Everything, announce)
+    pin(Wanted::Everything, Namespace::Program, announce)
 }
 
 /// Pins the object that was loaded from `path`.
@@ -50,7 +50,7 @@ pub fn pin_path(path: &CStr, announce: usize) -> Pinned {
     // The kernel's path for the file that this leads to now; none if the file
     // has been removed since it was loaded.
     let canonical = if given.contains(&b'/') { canonical(path, &mut buffer).unwrap_or_default() } else { &[] };
-    pin(Wanted::Path { given, canonical }, announce)
+    pin(Wanted::Path { given, canonical }, Namespace::Program, announce)
 }
 
 /// Pins the object of an open `handle` and those that it needs.
@@ -63,47 +63,31 @@ pub unsafe fn pin_handle(handle: *mut c_void, announce: usize) -> Pinned {
         return Err(Refusal::Invalid);
     }
     let map = loader::link_map(handle).ok_or(Refusal::Invalid)?;
-    let wanted = Wanted::Dynamic(map.dynamic);
-    if !loader::is_in_other_namespace(handle) {
-        return pin(wanted, announce);
-    }
-    let memory = OwnMemory::new();
-    let mut objects = ObjectList::take();
-    loader::namespace_of(handle, &memory, &mut objects).map_err(|_| Refusal::System)?;
-    let guard = registry::lock_in_handler().ok_or(Refusal::Busy)?;
-    let recorded = registry::recorded_counters();
-    sweep(guard, &memory, &objects, wanted, announce, recorded, true)
+    let namespace = Namespace::of(handle).ok_or(Refusal::Invalid)?;
+    pin(Wanted::Dynamic(map.dynamic), namespace, announce)
 }
 
-fn pin(wanted: Wanted<'_>, announce: usize) -> Pinned {
+fn pin(wanted: Wanted<'_>, namespace: Namespace, announce: usize) -> Pinned {
     let memory = OwnMemory::new();
-    let mut objects = ObjectList::take();
-    let mut signals = sys::SignalsBlocked::new();
-    let mut naps_for_fork = registry::MAX_NAPS_FOR_FORK;
-    for _ in 0..registry::MAX_NAPS {
-        let counters = loader::snapshot(&mut objects).map_err(|_| Refusal::Busy)?;
-        let mut result = None;
-        let held = loader::while_held(counters, &mut || {
-            result = match registry::try_lock(&mut signals) {
-                Attempt::Locked(guard) => Some(sweep(guard, &memory, &objects, wanted, announce, counters, false)),
-                Attempt::Never => Some(Err(Refusal::Busy)),
-                Attempt::Taken => None,
-            };
-        });
-        match (held, result) {
-            (Held::Done, Some(result)) => return result,
-            (Held::Done, None) if naps_for_fork != 0 => registry::nap(),
-            (Held::Changed, _) => {}
-            (Held::Done, None) | (Held::Unavailable, _) => return Err(Refusal::Busy),
-        }
-        naps_for_fork = naps_for_fork.saturating_sub(walks::is_forking().into());
+    pinner::prepare(registry::lock_in_handler).ok_or(Refusal::Busy)?.map_err(|_| Refusal::System)?;
+    if pinner::is_off() {
+        return Err(Refusal::Off);
     }
-    Err(Refusal::Busy)
+    let mut objects = ObjectList::take();
+    let naps_for_fork = registry::MAX_NAPS_FOR_FORK;
+    let mut work = |guard: Guard, objects: &[Loaded], counters| {
+        sweep(guard, &memory, objects, wanted, announce, counters, namespace.is_other())
+    };
+    match held_list::sweep(namespace, &memory, &mut objects, naps_for_fork, &mut work) {
+        Ok(pinned) => pinned,
+        Err(held_list::Refusal::NoList(_)) if namespace.is_other() => Err(Refusal::System),
+        Err(_) => Err(Refusal::Busy),
+    }
 }
 
 /// One sweep under the lock.
 fn sweep(
-    mut guard: Guard,
+    guard: Guard,
     memory: &OwnMemory,
     objects: &[Loaded],
     wanted: Wanted<'_>,
@@ -111,12 +95,8 @@ fn sweep(
     counters: Counters,
     in_other_namespace: bool,
 ) -> Pinned {
-    pinner::initialise(&mut guard).map_err(|_| Refusal::System)?;
-    if pinner::is_off() {
-        return Err(Refusal::Off);
-    }
     let has_unloaded = counters.subs != registry::recorded_counters().subs;
-    let mut sweep = Sweep::new(guard, memory, announce, false, in_other_namespace);
+    let mut sweep = Sweep::new(guard, memory, announce, in_other_namespace);
     sweep.run_request(objects, wanted, has_unloaded).map_err(|cause| {
         let State { settings, log, .. } = &mut *sweep.guard;
         log.line(settings, Level::Warn, format_args!("request: {cause}"));

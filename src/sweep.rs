@@ -8,14 +8,15 @@ use sopin_core::settings::Level;
 use sopin_core::sys::{self, Errno};
 use sopin_core::vmas::{FileId, Maps};
 
-use crate::candidates::{self, Candidate, Stores};
+use crate::candidates::{self, Candidate};
 use crate::loader::{Counters, Loaded};
-use crate::marked_ranges::{self, MarkedRanges};
+use crate::marked_ranges::MarkedRanges;
 use crate::original;
 use crate::registry::{self, Account, Entry, Guard};
 use crate::report;
 use crate::sources::Sources;
 use crate::workspace::Workspace;
+use crate::write_safety::{Announcement, Assessment};
 
 mod pin;
 mod request;
@@ -60,8 +61,6 @@ pub struct Sweep<'a> {
     memory: &'a OwnMemory,
     /// Our `__gmon_start__`, which objects announce themselves to.
     announce: usize,
-    /// An object that has yet to announce itself has run no code.
-    trusts_announcements: bool,
     in_other_namespace: bool,
     work: Workspace,
     sources: Sources,
@@ -70,28 +69,19 @@ pub struct Sweep<'a> {
 
 impl<'a> Sweep<'a> {
     /// A sweep that has found nothing yet.
-    pub fn new(
-        mut guard: Guard,
-        memory: &'a OwnMemory,
-        announce: usize,
-        trusts_announcements: bool,
-        in_other_namespace: bool,
-    ) -> Self {
+    pub fn new(mut guard: Guard, memory: &'a OwnMemory, announce: usize, in_other_namespace: bool) -> Self {
         let work = core::mem::take(&mut guard.workspace);
-        let (sources, marked) = (Sources::default(), MarkedRanges::of_late_sweep());
-        Self { guard, memory, announce, trusts_announcements, in_other_namespace, work, sources, marked }
+        let (sources, marked) = (Sources::default(), MarkedRanges::default());
+        Self { guard, memory, announce, in_other_namespace, work, sources, marked }
     }
 
-    /// Pins what is new in `objects`, the loader's list at `counters`.
-    pub fn run(&mut self, objects: &[Loaded], root: Root, counters: Counters) -> Result<(), Cause> {
-        if root.has_loader_lock() {
-            let is_first = self.guard.all_published().is_empty() && !registry::has_missed_a_sweep();
-            let is_startup = is_first && marked_ranges::came_with_the_program(objects, self.memory, self.announce);
-            self.marked = MarkedRanges::of_announcement(is_startup, self.trusts_announcements);
-        }
+    /// Pins what is new in `objects`, the loader's list at `counters`. `missed`:
+    /// how many sweeps had been missed before the list was taken.
+    pub fn run(&mut self, objects: &[Loaded], root: Root, counters: Counters, missed: u32) -> Result<(), Cause> {
         let complete = self.pin_new(objects, root, counters)?;
         if complete && !self.in_other_namespace {
             registry::set_counters(&self.guard, counters);
+            registry::make_up_for_missed_sweeps(&self.guard, missed);
         }
         Ok(())
     }
@@ -114,6 +104,7 @@ impl<'a> Sweep<'a> {
             Ok(maps) => maps,
             Err(errno) => return self.leave_all(objects, errno),
         };
+        let is_first = self.guard.all_published().is_empty();
         let has_unloaded = counters.subs != registry::recorded_counters().subs;
         let is_up_to_date = !has_unloaded || root.has_loader_lock();
         self.find_candidates(objects, has_unloaded || self.in_other_namespace, &mut maps)?;
@@ -144,11 +135,16 @@ impl<'a> Sweep<'a> {
         }
         let all = self.work.candidates.len();
         self.keep_relocated(root, root_index, objects, &mut maps)?;
-        let (candidates, trusts) = (&self.work.candidates, self.trusts_announcements);
-        let stores = Stores::now(&self.guard, self.memory, self.announce, candidates, trusts);
+        let assessment = if root.has_loader_lock() {
+            let root = self.work.candidates.iter().position(|candidate| root.is(candidate)).unwrap_or(usize::MAX);
+            let (memory, announce, has_missed) = (self.memory, self.announce, registry::has_missed_a_sweep());
+            Announcement { memory, announce, objects, root, is_first, has_missed }.assess(&mut self.work.candidates)
+        } else {
+            Assessment::AFTER_RUNNING
+        };
         for index in 0..self.work.candidates.len() {
             let Some(candidate) = self.work.candidates.get(index).copied() else { break };
-            self.pin(&candidate, stores, &mut maps)?;
+            self.pin(&candidate, assessment, &mut maps)?;
         }
         let (kept, state) = (self.work.candidates.len(), &mut *self.guard);
         let message = format_args!("sweep: {all} objects new, {kept} of them ready to be pinned");
@@ -195,8 +191,10 @@ impl<'a> Sweep<'a> {
         Ok(())
     }
 
-    /// Drops the candidates that are not proven relocated and, where the
-    /// loader's lock is not held, those that might be unloaded meanwhile.
+    /// Drops the candidates that are not proven relocated and, where neither the
+    /// loader's lock nor its list is held, those that might be unloaded meanwhile.
+    /// Without the lock, what has yet to announce itself is dropped too, because
+    /// it can be pinned whole then.
     fn keep_relocated(
         &mut self,
         root: Root,
@@ -204,31 +202,30 @@ impl<'a> Sweep<'a> {
         objects: &[Loaded],
         maps: &mut Maps,
     ) -> Result<(), Cause> {
-        let only_group = !root.has_loader_lock() && !self.in_other_namespace;
-        if !only_group && self.all_are_relocated(maps)? {
+        let has_loader_lock = root.has_loader_lock();
+        if has_loader_lock && self.all_are_relocated(maps)? {
             return Ok(());
         }
+        let (memory, announce) = (self.memory, self.announce);
         let candidates = &mut self.work.candidates;
-        let marked = candidates::mark_group(self.memory, candidates, root_index);
         // The loader relocates the executable's group before any code runs.
         let executable = objects.first().map(|first| first.headers);
         let executable = candidates.iter().position(|candidate| Some(candidate.loaded.headers) == executable);
-        let marked = match executable {
-            Some(index) if !only_group => marked.and_then(|()| candidates::mark_group(self.memory, candidates, index)),
-            _ => marked,
-        };
-        marked?;
-        let announce = self.announce;
+        let roots = [Some(root_index), executable.filter(|_| has_loader_lock)];
+        candidates::mark_groups(memory, &mut self.guard, objects, candidates, roots.into_iter().flatten())?;
+        let has_missed = registry::has_missed_a_sweep();
         let mut kept = 0;
         for index in 0..candidates.len() {
             let Some(candidate) = candidates.get(index).copied() else { break };
             maps.file_backed_in(candidate.object.relro, &mut self.work.vmas).map_err(no_maps)?;
-            let is_relocated = if only_group {
-                candidate.is_relocated_after_opening(&self.work.vmas, self.memory, announce)
-            } else {
+            let is_ready = if has_loader_lock {
                 candidate.is_relocated(&self.work.vmas)
+            } else {
+                (candidate.is_in_initialised_group || self.in_other_namespace)
+                    && candidate.is_relocated_after_opening(&self.work.vmas, memory, announce)
+                    && (has_missed || candidate.will_announce(memory, announce) != Ok(true))
             };
-            if let (true, Some(slot)) = (is_relocated, candidates.get_mut(kept)) {
+            if let (true, Some(slot)) = (is_ready, candidates.get_mut(kept)) {
                 *slot = candidate;
                 kept += 1;
             }

@@ -12,8 +12,9 @@ Copy this file to where Python finds it. It is plain ctypes and works in two way
 * In a process that was started with LD_PRELOAD=libsopin.so (or by `sopin run`)
   it talks to the library that is there. Everything is pinned already.
 * Otherwise importing it loads the library with RTLD_GLOBAL: whatever is
-  imported later is pinned before its constructors run, and what is there
-  already as far as that is safe. So import it first, and before threads start.
+  imported later is pinned before its constructors run. Of what is there already
+  the writable data stays in the file, because something may be storing to it; the
+  rest is pinned. So import it first, or better use LD_PRELOAD.
 
 Where it looks for the library: in the process; then at $SOPIN_LIBRARY, if that
 is set, and nowhere else; then for libsopin.so.0 as the dynamic loader does; then
@@ -206,8 +207,8 @@ def pin(filename) -> bool:
 def pin_all() -> bool:
     """Pins every object that is loaded; True if all of them are pinned as SOPIN_MODE says.
 
-    Otherwise False, with a warning for each that is not. What other threads may be
-    storing to is pinned once this is called while there is one thread only.
+    Otherwise False, with a warning for each that is not. Writable data of an object
+    whose code may have run stays in the file, because something may be storing to it.
     """
     return _conclude(_library.sopin_pin_all(), 2)
 

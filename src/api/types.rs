@@ -19,8 +19,8 @@ pub enum sopin_error {
     /// inside a pin, or another thread has been forking for a tenth of a second
     /// and may be waiting for what this one has interrupted. Try again later.
     SOPIN_EBUSY = -4,
-    /// Writable or relocated ranges still map the file, because other threads
-    /// may be storing to them, or for the reason that sopin_for_each() gives.
+    /// Writable or relocated ranges still map the file, because something may be
+    /// storing to them, or for the reason that sopin_for_each() gives.
     SOPIN_EEXPOSED = -5,
     /// Read-only ranges still map the file although the mode is full; writable
     /// and relocated ranges do not.

@@ -16,6 +16,9 @@ use super::{announced, open_and_sweep, open_in_namespace_and_sweep, route_open, 
 pub extern "C" fn __gmon_start__() {
     naked_asm!(
         ".cfi_startproc",
+        ".hidden sopin_own_gmon_start",
+        ".globl sopin_own_gmon_start",
+        "sopin_own_gmon_start:",
         "endbr64",
         "mov rdi, [rsp]",
         "jmp {announced}",

@@ -13,26 +13,29 @@ use sopin_core::sys;
 use sopin_core::vmas::{FileId, Maps, Vma};
 
 use super::{Sweep, file_at, no_maps, no_memory};
-use crate::candidates::{self, Candidate, Stores};
+use crate::candidates::{self, Candidate};
 use crate::loader::Loaded;
+use crate::marked_ranges::Left;
 use crate::original;
 use crate::registry::{Account, Entry};
 use crate::remap::{self, Outcome};
 use crate::report::{self, Report};
 use crate::sources;
 use crate::workspace::Workspace;
+use crate::write_safety::Assessment;
 
 impl Sweep<'_> {
     /// Pins one object, records and reports it. What is left of one that was
     /// pinned in part is tried again.
-    pub(super) fn pin(&mut self, candidate: &Candidate, stores: Stores, maps: &mut Maps) -> Result<(), Cause> {
+    pub(super) fn pin(&mut self, candidate: &Candidate, assessment: Assessment, maps: &mut Maps) -> Result<(), Cause> {
         let begin = sys::monotonic_ns();
         let headers = candidate.loaded.headers;
         let earlier = self.guard.recorded(headers).zip(self.guard.published(headers));
         let mut account = Account { span: candidate.object.span, ..Account::default() };
         if earlier.is_none() {
             // Room for the record first: what is pinned must not be forgotten.
-            self.record(&candidate.loaded, Entry::default(), &account)?;
+            let entry = Entry::named(candidate.read_names(self.memory));
+            self.record(&candidate.loaded, entry, &account)?;
         }
         let (earlier, published) = earlier.unwrap_or_default();
         maps.file_backed_in(candidate.object.span, &mut self.work.vmas).map_err(no_maps)?;
@@ -49,13 +52,13 @@ impl Sweep<'_> {
             None => return self.record_untouched(candidate, Reached::NoFile, maps),
         };
         let path_len = self.read_path(&candidate.loaded, lowest.span.start, maps);
+        let stores = assessment.reason_to_leave(&self.guard, candidate);
         let state = &mut *self.guard;
         let path = state.path_buffer.get(..path_len).unwrap_or_default();
         if !state.settings.selects(path) {
             state.log.line(&state.settings, Level::Info, format_args!("{}: excluded", Text(path)));
             return self.record_untouched(candidate, Reached::Excluded, maps);
         }
-        let stores = stores.possible_to(self.memory, self.announce, candidate);
         let terms = Terms {
             mode: state.settings.mode,
             has_text_relocations: candidate.dynamic.has_text_relocations,
@@ -64,7 +67,8 @@ impl Sweep<'_> {
         let Workspace { vmas, replacements, runs, copied, .. } = &mut self.work;
         let outlook = plan::plan(&candidate.object, vmas, terms, replacements).map_err(no_memory)?;
         branch_protection::keep(self.memory, &candidate.object, replacements);
-        let left = self.marked.leave(self.memory, self.announce, candidate, replacements);
+        let has_begun = !assessment.proves_not_begun(candidate);
+        let left = if has_begun { self.marked.leave(replacements) } else { Left::default() };
         let original = sources::find_original(maps, &state.path_buffer, lowest.file, candidate, replacements);
         let modified =
             self.sources.leave_modified_pages(self.memory, original.as_ref(), replacements, runs).map_err(no_memory)?;

@@ -3,8 +3,8 @@
 //!
 //! Nobody has loaded anything just now, so nothing follows from the moment: an
 //! object counts as relocated if its own mappings say so, if it belongs to the
-//! executable's group, or if it was pinned in part before; and stores to its
-//! data are possible unless this is the only thread.
+//! executable's group, or if it was pinned in part before; and its code may have
+//! run, so that stores to its data are possible.
 
 use sopin_core::cause::Cause;
 use sopin_core::object::file_name;
@@ -13,9 +13,10 @@ use sopin_core::settings::Mode;
 use sopin_core::vmas::{FileId, Maps};
 
 use super::{Sweep, forget_unloaded, is_replaced, no_maps, no_memory};
-use crate::candidates::{self, Candidate, Stores};
+use crate::candidates::{self, Candidate};
 use crate::loader::Loaded;
 use crate::original;
+use crate::write_safety::Assessment;
 
 /// Which objects a request is about.
 #[derive(Clone, Copy)]
@@ -81,10 +82,9 @@ impl Sweep<'_> {
         }
         let opened = target.filter(|_| matches!(wanted, Wanted::Dynamic(_)));
         let unproven = self.keep_proven(objects, opened, &mut maps)?;
-        let stores = Stores::now(&self.guard, self.memory, self.announce, &self.work.candidates, false);
         for index in 0..self.work.candidates.len() {
             let Some(candidate) = self.work.candidates.get(index).copied() else { break };
-            self.pin(&candidate, stores, &mut maps)?;
+            self.pin(&candidate, Assessment::AFTER_RUNNING, &mut maps)?;
         }
         let listed = objects.iter().filter(|loaded| target.is_none_or(|headers| loaded.headers == headers));
         let mut worst = if target.is_none() && unproven { Verdict::Exposed } else { Verdict::Pinned };
@@ -155,7 +155,7 @@ impl Sweep<'_> {
                 self.work.candidates.push(candidate).map_err(no_memory)?;
             }
         }
-        self.mark(root)?;
+        self.mark(objects, root)?;
         let mut kept = 0;
         for index in 0..self.work.candidates.len() {
             let Some(candidate) = self.work.candidates.get(index).copied() else { break };
@@ -175,10 +175,10 @@ impl Sweep<'_> {
     }
 
     /// Marks the group of the candidate with these program headers, if it is one.
-    fn mark(&mut self, headers: usize) -> Result<(), Cause> {
+    fn mark(&mut self, objects: &[Loaded], headers: usize) -> Result<(), Cause> {
         let candidates = &mut self.work.candidates;
         match candidates.iter().position(|candidate| candidate.loaded.headers == headers) {
-            Some(index) => candidates::mark_group(self.memory, candidates, index),
+            Some(index) => candidates::mark_groups(self.memory, &mut self.guard, objects, candidates, [index]),
             None => Ok(()),
         }
     }
@@ -193,7 +193,7 @@ impl Sweep<'_> {
             && let Some(executable) = objects.first().filter(|_| !self.in_other_namespace)
         {
             // The loader relocates the executable's group before any code runs.
-            self.mark(executable.headers)?;
+            self.mark(objects, executable.headers)?;
         }
         let (mut kept, mut unproven) = (0, false);
         for index in 0..self.work.candidates.len() {

@@ -17,6 +17,8 @@ pub enum Need {
     Kernel(u32, u32),
     /// The C library is glibc.
     Glibc,
+    /// The kernel makes rings of `io_uring(7)` for this process.
+    IoUring,
     /// This architecture, as `uname -m` says it.
     Arch(String),
     /// A program of this name on the PATH.
@@ -38,6 +40,7 @@ impl FromStr for Need {
             "root" => return Ok(Self::Root),
             "userns" => return Ok(Self::UserNamespaces),
             "glibc" => return Ok(Self::Glibc),
+            "io_uring" => return Ok(Self::IoUring),
             _ => {}
         }
         if let Some(version) = word.strip_prefix("kernel>=") {
@@ -72,6 +75,7 @@ impl Need {
                 )
             }
             Self::Glibc => (cfg!(target_env = "gnu"), "not glibc".to_owned()),
+            Self::IoUring => (makes_rings(), "no io_uring".to_owned()),
             Self::Arch(name) => (env::consts::ARCH == name, format!("not {name}")),
             Self::Program(name) => (on_path(name), format!("no program {name}")),
             Self::FileSystem(name) => (knows_file_system(name), format!("no file system {name}")),
@@ -108,6 +112,14 @@ fn knows_file_system(name: &str) -> bool {
     };
     // A module that nobody has needed yet.
     is_known() || succeeds(Command::new("modprobe").arg(name)) && is_known()
+}
+
+/// Whether `io_uring_setup(2)` gets as far as looking at its argument: kernels
+/// without it, filters and `kernel.io_uring_disabled` answer something else.
+fn makes_rings() -> bool {
+    // SAFETY: a null pointer is an argument that the kernel refuses.
+    let result = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, std::ptr::null::<u8>()) };
+    result == -1 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
 }
 
 fn links_with(flag: &str) -> bool {

@@ -23,10 +23,16 @@ with open("/proc/self/maps") as maps:
     assert path in maps.read()
 assert extension.scanstring('"once"', 1) == ("once", 6)
 if when == "late":
+    import warnings
+
     import sopin
 
-    assert sopin.pin(path)
-    sopin.start()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert not sopin.pin(path)
+        sopin.start()
+    reasons = [str(item.message) for item in caught]
+    assert any(path in reason and "code of the object may have run" in reason for reason in reasons), reasons
 print("ready", flush=True)
 sys.stdin.readline()
 assert extension.scanstring('"twice"', 1) == ("twice", 7)

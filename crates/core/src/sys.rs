@@ -176,12 +176,6 @@ pub fn executable_headers() -> usize {
     unsafe { libc::getauxval(libc::AT_PHDR) as usize }
 }
 
-/// Where the kernel has mapped the dynamic loader; 0 if the loader is the program.
-pub fn loader_address() -> usize {
-    // SAFETY: getauxval only reads the process's auxiliary vector.
-    unsafe { libc::getauxval(libc::AT_BASE) as usize }
-}
-
 /// Where the kernel has mapped the vDSO; 0 without one.
 pub fn vdso_address() -> usize {
     // SAFETY: getauxval only reads the process's auxiliary vector.

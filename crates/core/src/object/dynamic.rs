@@ -16,6 +16,7 @@ const DT_TEXTREL: u64 = 22;
 const DT_JMPREL: u64 = 23;
 const DT_INIT_ARRAYSZ: u64 = 27;
 const DT_FLAGS: u64 = 30;
+const DT_PREINIT_ARRAYSZ: u64 = 33;
 const DT_RELR: u64 = 36;
 const DF_TEXTREL: u64 = 4;
 
@@ -26,6 +27,7 @@ const MAX_DYNAMIC_ENTRIES: usize = 4096;
 const DYNAMIC_BATCH: usize = 32;
 
 /// What the dynamic section says.
+#[allow(clippy::struct_excessive_bools, reason = "each is an entry that is there or not")]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dynamic {
     /// DT_TEXTREL or DF_TEXTREL: read-only segments hold relocated words.
@@ -36,6 +38,9 @@ pub struct Dynamic {
     pub init: usize,
     /// DT_INIT_ARRAY is not empty.
     pub has_init_array: bool,
+    /// DT_PREINIT_ARRAY is not empty. The loader runs the executable's before
+    /// anything else.
+    pub has_preinit_array: bool,
     /// Address of the string table, 0 without one.
     strings: usize,
     /// DT_SONAME, as an offset into the string table.
@@ -53,6 +58,7 @@ impl Dynamic {
                 DT_REL | DT_RELA | DT_RELR | DT_JMPREL => dynamic.has_relocations = true,
                 DT_INIT => dynamic.init = object.absolute(value),
                 DT_INIT_ARRAYSZ => dynamic.has_init_array = value != 0,
+                DT_PREINIT_ARRAYSZ => dynamic.has_preinit_array = value != 0,
                 DT_STRTAB => dynamic.strings = object.absolute(value),
                 DT_SONAME => dynamic.soname = Some(value),
                 _ => {}
@@ -64,13 +70,17 @@ impl Dynamic {
 
     /// Whether the object has code that the loader runs when it is loaded.
     pub const fn has_constructors(&self) -> bool {
-        self.init != 0 || self.has_init_array
+        self.init != 0 || self.has_init_array || self.has_preinit_array
+    }
+
+    /// The address of the DT_SONAME.
+    pub fn soname_address(&self) -> Option<usize> {
+        self.soname.map(|offset| self.strings.wrapping_add(offset as usize))
     }
 
     /// The DT_SONAME, read into `buffer`.
     pub fn soname<'a>(&self, memory: &OwnMemory, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
-        let address = self.strings.checked_add(self.soname? as usize)?;
-        memory.read_string(address, buffer).ok()
+        memory.read_string(self.soname_address()?, buffer).ok()
     }
 
     /// Calls `each` with every DT_NEEDED name of `object`.

@@ -1,0 +1,125 @@
+//! Sweeps that run while the loader can unload nothing: those after `dlmopen` has
+//! returned, and those that the host asks for. Nobody holds the loader's own lock
+//! for them, so another thread could unmap objects.
+//!
+//! glibc unmaps and unlinks objects, in every namespace, only while it holds
+//! `dl_load_write_lock` (source: `_dl_close_worker`), which `dl_iterate_phdr`
+//! holds during its callback. So the sweep is made in such a callback.
+//!
+//! The loader's locks come before ours. A thread that has ours may be waiting
+//! for the list (one that forks stops all walks first), so inside the callback
+//! ours is only tried, and waited for outside.
+
+use core::ffi::c_void;
+
+use sopin_core::memory::OwnMemory;
+use sopin_core::pages::PageVec;
+use sopin_core::sys::{self, Errno};
+
+use crate::loader::{self, Counters, LinkMapAddress, Loaded, walks};
+use crate::registry::{self, Attempt, Guard};
+
+/// Whose objects a sweep is about.
+#[derive(Clone, Copy)]
+pub enum Namespace {
+    /// The program's, which `dl_iterate_phdr` lists.
+    Program,
+    /// That of an object of another one, which is open and stays so.
+    Other(LinkMapAddress),
+}
+
+impl Namespace {
+    /// The namespace of an open `handle`; `None` if the loader does not know it.
+    pub fn of(handle: *mut c_void) -> Option<Self> {
+        if loader::is_in_other_namespace(handle) {
+            loader::link_map_address(handle).map(Self::Other)
+        } else {
+            Some(Self::Program)
+        }
+    }
+
+    /// Whether it is not the program's.
+    pub const fn is_other(self) -> bool {
+        matches!(self, Self::Other(_))
+    }
+}
+
+/// Why no sweep was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A lock could not be had, or may never be.
+    Busy,
+    /// The objects could not be listed.
+    NoList(Errno),
+}
+
+/// What came of one attempt.
+enum Attempted<T> {
+    /// The list cannot be held, our lock will never be free, or `sweep` has panicked.
+    Nothing,
+    /// The list was another one by then, and is to be taken again.
+    Outdated,
+    /// Another thread has our lock.
+    Locked,
+    /// The sweep was made, or its objects could not be listed.
+    Done(Result<T, Refusal>),
+}
+
+/// Calls `sweep` once with the lock, the objects of `namespace` and the loader's
+/// counters, while none of these objects can be unloaded. It must neither call
+/// the loader nor wait for anybody. Waits for a fork for `naps_for_fork` naps.
+pub fn sweep<T>(
+    namespace: Namespace,
+    memory: &OwnMemory,
+    objects: &mut PageVec<Loaded>,
+    mut naps_for_fork: u32,
+    sweep: &mut dyn FnMut(Guard, &[Loaded], Counters) -> T,
+) -> Result<T, Refusal> {
+    // Until the callback has returned, not only while our lock is held: a handler
+    // that called the loader from inside it would take the locks in the wrong order.
+    let _signals = sys::SignalsBlocked::new();
+    let mut guards_signals = sys::SignalsBlocked::new();
+    for _ in 0..registry::MAX_NAPS {
+        let listed_at = match namespace {
+            Namespace::Program => Some(loader::snapshot(objects).map_err(no_list)?),
+            Namespace::Other(_) => None,
+        };
+        let mut attempt = Attempted::Nothing;
+        loader::while_held(&mut |counters| {
+            if listed_at.is_some_and(|listed_at| listed_at != counters) {
+                attempt = Attempted::Outdated;
+                return;
+            }
+            let guard = match registry::try_lock(&mut guards_signals) {
+                Attempt::Locked(guard) => guard,
+                Attempt::Never => return,
+                Attempt::Taken => {
+                    attempt = Attempted::Locked;
+                    return;
+                }
+            };
+            // The objects of other namespaces can be listed here only.
+            let listed = match namespace {
+                Namespace::Program => Ok(()),
+                Namespace::Other(start) => loader::namespace_of(start, memory, objects),
+            };
+            attempt = Attempted::Done(match listed {
+                Ok(()) => Ok(sweep(guard, objects, counters)),
+                Err(errno) => Err(Refusal::NoList(errno)),
+            });
+        });
+        match attempt {
+            Attempted::Done(result) => return result,
+            Attempted::Outdated => {}
+            Attempted::Locked if naps_for_fork != 0 => registry::nap(),
+            Attempted::Locked | Attempted::Nothing => return Err(Refusal::Busy),
+        }
+        naps_for_fork = naps_for_fork.saturating_sub(walks::is_forking().into());
+    }
+    Err(Refusal::Busy)
+}
+
+/// Without a walk there is no list: this thread or another is forking.
+fn no_list(errno: Errno) -> Refusal {
+    if errno == Errno(libc::ENOSYS) { Refusal::Busy } else { Refusal::NoList(errno) }
+}

@@ -1,0 +1,152 @@
+//! Finding out what [`sopin_core::write_safety`] decides from: what is known of
+//! the code of each candidate of a sweep.
+
+use sopin_core::cause::Cause;
+use sopin_core::memory::OwnMemory;
+use sopin_core::sys::Errno;
+use sopin_core::write_safety::{Permission, Progress, WriteSafety};
+
+use crate::candidates::Candidate;
+use crate::environment;
+use crate::loader::Loaded;
+use crate::registry::Guard;
+
+/// Why writable ranges are left.
+const CODE_MAY_HAVE_RUN: Cause =
+    Cause::words("pin writable ranges", "code of the object may have run, and something may be storing to them");
+
+/// SONAMEs of the objects of glibc that have constructors and do not announce
+/// themselves: their start-up files are not those of other objects. Names, and
+/// not addresses of functions, because a program may export functions of the
+/// same names, and one that is not position-independent has addresses of its
+/// own for those that it calls.
+const C_LIBRARY: [&[u8]; 2] = [b"libc.so.6", b"libpthread.so.0"];
+
+/// What a sweep after an announcement starts from.
+pub struct Announcement<'a> {
+    /// To read with.
+    pub memory: &'a OwnMemory,
+    /// Our `__gmon_start__`.
+    pub announce: usize,
+    /// The loader's list.
+    pub objects: &'a [Loaded],
+    /// The index among the candidates of the object that has announced itself, or
+    /// of this library while its constructor runs.
+    pub root: usize,
+    /// Nothing was recorded before this sweep.
+    pub is_first: bool,
+    /// An object may have announced itself without being recorded.
+    pub has_missed: bool,
+}
+
+/// What a sweep knows about stores to its candidates.
+#[derive(Clone, Copy)]
+pub struct Assessment {
+    safety: WriteSafety,
+    /// Why the progress of a candidate could not be found out, if that is so.
+    doubt: Option<Cause>,
+}
+
+impl Announcement<'_> {
+    /// Finds out the progress of each candidate, and what all of them prove. They
+    /// must be in the order of the loader's list.
+    pub fn assess(&self, candidates: &mut [Candidate]) -> Assessment {
+        let mut doubt = None;
+        for (index, candidate) in candidates.iter_mut().enumerate() {
+            match self.progress(candidate, index == self.root) {
+                Ok(progress) => candidate.progress = progress,
+                Err(cause) => doubt = doubt.or(Some(cause)),
+            }
+        }
+        let at_startup = self.marks_executable(candidates).unwrap_or_else(|cause| {
+            doubt = doubt.or(Some(cause));
+            false
+        });
+        let progress = candidates.iter().map(|candidate| candidate.progress);
+        Assessment { safety: WriteSafety::of_announcement(progress, at_startup), doubt }
+    }
+
+    fn progress(&self, candidate: &Candidate, is_root: bool) -> Result<Progress, Cause> {
+        if candidate.dynamic.has_preinit_array {
+            // It runs before any constructor of any object.
+            return Ok(Progress::MayHaveRun);
+        }
+        if !candidate.dynamic.has_constructors() {
+            return Ok(Progress::NoConstructors);
+        }
+        // An object that was loaded before this library has nothing in the slot
+        // of `__gmon_start__`. Of those with our function in it only the one that
+        // is just calling is sure not to have called before, if sweeps were missed.
+        if candidate.will_announce(self.memory, self.announce)? && (is_root || !self.has_missed) {
+            return Ok(Progress::NotBegun);
+        }
+        if self.is_first && !self.has_missed && candidate.object.span.contains(self.announce) {
+            // Nobody has called this library before its first sweep.
+            return Ok(Progress::NotBegun);
+        }
+        Ok(if self.is_c_library(candidate)? { Progress::CLibrary } else { Progress::MayHaveRun })
+    }
+
+    fn is_c_library(&self, candidate: &Candidate) -> Result<bool, Cause> {
+        // Room for the NUL, and so that a longer name is not taken for one of these.
+        let mut buffer = [0; 32];
+        let Some(address) = candidate.dynamic.soname_address() else { return Ok(false) };
+        match self.memory.read_string(address, &mut buffer) {
+            Ok(soname) => Ok(C_LIBRARY.contains(&soname)),
+            Err(Errno(libc::ENAMETOOLONG)) => Ok(false),
+            Err(errno) => Err(Cause::call(self.memory.operation(), errno)),
+        }
+    }
+
+    /// Whether this is the start of the process: the executable is among the
+    /// candidates and has not begun. One that does not announce itself (linked
+    /// without crti, or with one that calls a `__gmon_start__` of its own) has not in
+    /// the first sweep of all, if this library was loaded together with it: then the
+    /// loader's list has it before libc.
+    fn marks_executable(&self, candidates: &mut [Candidate]) -> Result<bool, Cause> {
+        let Some(executable) = candidates.first().copied() else { return Ok(false) };
+        let is_listed_first = self.objects.first().is_some_and(|first| first.headers == executable.loaded.headers);
+        let can_be = self.is_first && !self.has_missed && is_listed_first && !executable.dynamic.has_preinit_array;
+        if !can_be || executable.progress == Progress::NotBegun {
+            return Ok(can_be);
+        }
+        for candidate in candidates.iter() {
+            if candidate.object.span.contains(self.announce) {
+                if let Some(executable) = candidates.first_mut() {
+                    executable.progress = Progress::NotBegun;
+                }
+                return Ok(true);
+            }
+            if self.is_c_library(candidate)? {
+                break;
+            }
+        }
+        Ok(false)
+    }
+}
+
+impl Assessment {
+    /// Code of every candidate may have run.
+    pub const AFTER_RUNNING: Self = Self { safety: WriteSafety::AfterRunning, doubt: None };
+
+    /// Whether no code of `candidate` has run: nobody can have asked anything of
+    /// its ranges, such as a lock, yet.
+    pub fn proves_not_begun(&self, candidate: &Candidate) -> bool {
+        self.safety.permission(candidate.progress) != Permission::Refused
+    }
+
+    /// Returns why the writable ranges of `candidate` must be left, if they must.
+    pub fn reason_to_leave(&self, guard: &Guard, candidate: &Candidate) -> Option<Cause> {
+        let cause = self.doubt.unwrap_or(CODE_MAY_HAVE_RUN);
+        match self.safety.permission(candidate.progress) {
+            Permission::Granted => None,
+            Permission::Refused => Some(cause),
+            Permission::WithOneThread => match (guard.blocks_signals(), environment::has_one_thread()) {
+                (Ok(()), Ok(true)) => None,
+                (Ok(()), Ok(false)) => Some(cause),
+                (Err(errno), _) => Some(Cause::call("rt_sigprocmask", errno)),
+                (Ok(()), Err(errno)) => Some(Cause::call("stat /proc/self/task", errno)),
+            },
+        }
+    }
+}
