@@ -33,6 +33,8 @@ pub struct Candidate {
     pub dynamic: Dynamic,
     /// An initialised object depends on it, or it is one.
     pub is_in_initialised_group: bool,
+    /// What a DT_NEEDED entry may call it, once that has been read.
+    names: Option<NameHashes>,
     /// What is known of its code; to be found out by [`crate::write_safety`].
     pub progress: Progress,
 }
@@ -50,7 +52,14 @@ impl Candidate {
                 }
             })?;
         let dynamic = Dynamic::read(memory, &object).map_err(read_error)?;
-        Ok(Self { loaded, object, dynamic, is_in_initialised_group: false, progress: Progress::MayHaveRun })
+        Ok(Self {
+            loaded,
+            object,
+            dynamic,
+            is_in_initialised_group: false,
+            names: None,
+            progress: Progress::MayHaveRun,
+        })
     }
 
     /// Whether its relocation is proven finished, when constructors of its
@@ -78,8 +87,8 @@ impl Candidate {
     }
 
     /// What a DT_NEEDED entry may call it.
-    pub fn read_names(&self, memory: &OwnMemory) -> NameHashes {
-        NameHashes::read(memory, self.loaded.name, self.dynamic.soname_address())
+    pub fn names(&self, memory: &OwnMemory) -> NameHashes {
+        self.names.unwrap_or_else(|| NameHashes::read(memory, self.loaded.name, self.dynamic.soname_address()))
     }
 
     /// Whether it will announce itself to `announce`, our `__gmon_start__`,
@@ -92,6 +101,20 @@ impl Candidate {
     }
 }
 
+/// Memory for marking groups.
+#[derive(Default)]
+pub struct GroupWork {
+    others: PageVec<NameHashes>,
+    worklist: PageVec<usize>,
+}
+
+impl GroupWork {
+    /// No memory yet.
+    pub const fn new() -> Self {
+        Self { others: PageVec::new(), worklist: PageVec::new() }
+    }
+}
+
 /// Marks the candidates at `roots`, whose groups the loader has relocated, and all
 /// candidates that they depend on, directly or not, as far as their names alone
 /// prove that: a namesake may be an object that another thread is just loading.
@@ -101,15 +124,16 @@ pub fn mark_groups(
     state: &mut State,
     objects: &[Loaded],
     candidates: &mut [Candidate],
+    work: &mut GroupWork,
     roots: impl IntoIterator<Item = usize>,
 ) -> core::result::Result<(), Cause> {
     let no_memory = |errno| Cause::call("mmap", errno);
-    let mut own_names = PageVec::new();
-    for candidate in candidates.iter() {
-        own_names.push(candidate.read_names(memory)).map_err(no_memory)?;
+    let GroupWork { others, worklist } = work;
+    for candidate in candidates.iter_mut() {
+        candidate.names = Some(candidate.names(memory));
     }
-    let others = names_of_others(state, objects, candidates).map_err(no_memory)?;
-    let mut worklist = PageVec::new();
+    collect_other_names(state, objects, candidates, others).map_err(no_memory)?;
+    worklist.clear();
     for root in roots {
         worklist.push(root).map_err(no_memory)?;
     }
@@ -123,7 +147,8 @@ pub fn mark_groups(
         let candidate = *candidate;
         let mut no_room = false;
         let followed = candidate.dynamic.for_each_needed(memory, &candidate.object, |needed| {
-            let found = names::only_object(needed, own_names.iter().copied(), &others);
+            let names = candidates.iter().map(|candidate| candidate.names(memory));
+            let found = names::only_object(needed, names, others);
             if let Some((index, other)) = found.and_then(|index| Some((index, candidates.get(index)?)))
                 && !other.is_in_initialised_group
                 && is_named(memory, other, needed)
@@ -137,17 +162,23 @@ pub fn mark_groups(
     Ok(())
 }
 
-/// The names of those of `objects` that are no candidates. What is neither a
-/// candidate nor recorded could not be read, and may have any name.
-fn names_of_others(state: &mut State, objects: &[Loaded], candidates: &[Candidate]) -> Result<PageVec<NameHashes>> {
-    let mut others = PageVec::new();
+/// Replaces `others` by the names of those of `objects` that are no candidates.
+/// What is neither a candidate nor recorded could not be read, and may have any
+/// name.
+fn collect_other_names(
+    state: &mut State,
+    objects: &[Loaded],
+    candidates: &[Candidate],
+    others: &mut PageVec<NameHashes>,
+) -> Result<()> {
+    others.clear();
     let mut own = candidates.iter().peekable();
     for loaded in objects {
         if own.next_if(|candidate| candidate.loaded.headers == loaded.headers).is_none() {
             others.push(state.recorded(loaded.headers).map_or(NameHashes::UNKNOWN, |entry| entry.names))?;
         }
     }
-    Ok(others)
+    Ok(())
 }
 
 /// Whether a DT_NEEDED entry of this text leads to `candidate`: by its path if

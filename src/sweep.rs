@@ -207,22 +207,22 @@ impl<'a> Sweep<'a> {
             return Ok(());
         }
         let (memory, announce) = (self.memory, self.announce);
-        let candidates = &mut self.work.candidates;
+        let Workspace { candidates, groups, vmas, .. } = &mut self.work;
         // The loader relocates the executable's group before any code runs.
         let executable = objects.first().map(|first| first.headers);
         let executable = candidates.iter().position(|candidate| Some(candidate.loaded.headers) == executable);
         let roots = [Some(root_index), executable.filter(|_| has_loader_lock)];
-        candidates::mark_groups(memory, &mut self.guard, objects, candidates, roots.into_iter().flatten())?;
+        candidates::mark_groups(memory, &mut self.guard, objects, candidates, groups, roots.into_iter().flatten())?;
         let has_missed = registry::has_missed_a_sweep();
         let mut kept = 0;
         for index in 0..candidates.len() {
             let Some(candidate) = candidates.get(index).copied() else { break };
-            maps.file_backed_in(candidate.object.relro, &mut self.work.vmas).map_err(no_maps)?;
+            maps.file_backed_in(candidate.object.relro, vmas).map_err(no_maps)?;
             let is_ready = if has_loader_lock {
-                candidate.is_relocated(&self.work.vmas)
+                candidate.is_relocated(vmas)
             } else {
                 (candidate.is_in_initialised_group || self.in_other_namespace)
-                    && candidate.is_relocated_after_opening(&self.work.vmas, memory, announce)
+                    && candidate.is_relocated_after_opening(vmas, memory, announce)
                     && (has_missed || candidate.will_announce(memory, announce) != Ok(true))
             };
             if let (true, Some(slot)) = (is_ready, candidates.get_mut(kept)) {

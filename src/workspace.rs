@@ -6,7 +6,7 @@ use sopin_core::pages::PageVec;
 use sopin_core::plan::Replacement;
 use sopin_core::vmas::Vma;
 
-use crate::candidates::Candidate;
+use crate::candidates::{Candidate, GroupWork};
 use crate::loader::Loaded;
 
 /// Memory that is used again in every sweep.
@@ -16,6 +16,8 @@ pub struct Workspace {
     pub candidates: PageVec<Candidate>,
     /// Objects that are new and cannot be read, with the reason.
     pub unreadable: PageVec<(Loaded, Cause)>,
+    /// Which of them belong together.
+    pub groups: GroupWork,
     /// What one of them maps.
     pub vmas: PageVec<Vma>,
     /// What is to be replaced of it.
@@ -32,6 +34,7 @@ impl Workspace {
         Self {
             candidates: PageVec::new(),
             unreadable: PageVec::new(),
+            groups: GroupWork::new(),
             vmas: PageVec::new(),
             replacements: PageVec::new(),
             runs: PageVec::new(),

@@ -34,7 +34,7 @@ impl Sweep<'_> {
         let mut account = Account { span: candidate.object.span, ..Account::default() };
         if earlier.is_none() {
             // Room for the record first: what is pinned must not be forgotten.
-            let entry = Entry::named(candidate.read_names(self.memory));
+            let entry = Entry::named(candidate.names(self.memory));
             self.record(&candidate.loaded, entry, &account)?;
         }
         let (earlier, published) = earlier.unwrap_or_default();

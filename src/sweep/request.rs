@@ -16,6 +16,7 @@ use super::{Sweep, forget_unloaded, is_replaced, no_maps, no_memory};
 use crate::candidates::{self, Candidate};
 use crate::loader::Loaded;
 use crate::original;
+use crate::workspace::Workspace;
 use crate::write_safety::Assessment;
 
 /// Which objects a request is about.
@@ -176,9 +177,9 @@ impl Sweep<'_> {
 
     /// Marks the group of the candidate with these program headers, if it is one.
     fn mark(&mut self, objects: &[Loaded], headers: usize) -> Result<(), Cause> {
-        let candidates = &mut self.work.candidates;
+        let Workspace { candidates, groups, .. } = &mut self.work;
         match candidates.iter().position(|candidate| candidate.loaded.headers == headers) {
-            Some(index) => candidates::mark_groups(self.memory, &mut self.guard, objects, candidates, [index]),
+            Some(index) => candidates::mark_groups(self.memory, &mut self.guard, objects, candidates, groups, [index]),
             None => Ok(()),
         }
     }
