@@ -6,7 +6,7 @@
 
 use crate::memory::OwnMemory;
 use crate::object::{Notes, Object};
-use crate::sys::{self, Fd, Result};
+use crate::sys::{self, Errno, Fd, Result};
 
 const NT_GNU_BUILD_ID: u32 = 3;
 const OWNER: &[u8] = b"GNU\0";
@@ -31,7 +31,12 @@ pub fn compare(copy: &Fd, object: &Object, memory: &OwnMemory) -> Result<BuildId
         let mut mapped = [0; ROOM];
         let len = notes.span.len().min(ROOM);
         // SAFETY: the buffer has room for `len` bytes.
-        unsafe { memory.copy(mapped.as_mut_ptr(), notes.span.start, len) }?;
+        match unsafe { memory.copy(mapped.as_mut_ptr(), notes.span.start, len) } {
+            Ok(()) => {}
+            // Notes that no PT_LOAD segment covers are not mapped.
+            Err(Errno(libc::EFAULT)) => continue,
+            Err(errno) => return Err(errno),
+        }
         let mapped = mapped.get(..len).unwrap_or_default();
         if let Some(build_id) = find(mapped) {
             return has_notes(copy, notes, mapped, build_id);

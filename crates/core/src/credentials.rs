@@ -7,13 +7,12 @@
 //! may not read. A process whose user is not mapped in its user namespace sees
 //! the overflow uid, and so does every other such process.
 //!
-//! The file system uid needs no call of its own. It follows the effective uid
-//! at every change of that; to part them takes CAP_SETUID, and a thread with
-//! capabilities is refused here unless it is root's. Root's capabilities for
-//! files leave the effective set when its file system uid is no longer 0
-//! (`cap_task_fix_setuid`, security/commoncap.c).
+//! Credentials are a thread's own. The kernel tells the file system ids in a file
+//! only, which takes longer than all the rest. A thread without capabilities cannot
+//! give itself others, and one that gets capabilities shows that, so the file is
+//! read when the thread or its rights are not those that were looked at last.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::cause::Cause;
 use crate::line::Line;
@@ -24,10 +23,6 @@ use crate::sys::{self, Capabilities, Fd, Ids, Result};
 pub struct User(u32);
 
 const OPERATION: &str = "use the user's store";
-/// CAP_FS_MASK of the kernel: CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH,
-/// CAP_FOWNER, CAP_FSETID, CAP_LINUX_IMMUTABLE, CAP_MKNOD, CAP_MAC_OVERRIDE.
-const FOR_FILES: u64 = 0x1f | 1 << 9 | 1 << 27 | 1 << 32;
-
 impl User {
     /// The user whose rights, no more and no less, the calling thread has now.
     /// Credentials are a thread's own and may change at any time: ask again for
@@ -37,15 +32,21 @@ impl User {
             return Err(Cause::words(OPERATION, "the program was started with raised privileges (AT_SECURE)"));
         }
         let call = |operation, errno| Cause::call(operation, errno);
-        let users = sys::user_ids().map_err(|errno| call("getresuid", errno))?;
-        let groups = sys::group_ids().map_err(|errno| call("getresgid", errno))?;
-        let capabilities = sys::capabilities().map_err(|errno| call("capget", errno))?;
-        let user = single_user(users, groups, capabilities).map_err(|reason| Cause::words(OPERATION, reason))?;
-        if is_mapped(user)? {
-            Ok(Self(user))
-        } else {
-            Err(Cause::words(OPERATION, "the user id is not mapped in this user namespace"))
+        let rights = Rights {
+            thread: sys::gettid(),
+            users: sys::user_ids().map_err(|errno| call("getresuid", errno))?,
+            groups: sys::group_ids().map_err(|errno| call("getresgid", errno))?,
+            capabilities: sys::capabilities().map_err(|errno| call("capget", errno))?,
+        };
+        let user = rights.single_user().map_err(|reason| Cause::words(OPERATION, reason))?;
+        if !LAST.is(&rights) {
+            check_file_system_ids(&rights)?;
+            if !is_mapped(user)? {
+                return Err(Cause::words(OPERATION, "the user id is not mapped in this user namespace"));
+            }
+            LAST.set(&rights);
         }
+        Ok(Self(user))
     }
 
     /// The user id.
@@ -57,49 +58,90 @@ impl User {
     pub const ROOT: Self = Self(0);
 }
 
-fn single_user(users: Ids, groups: Ids, capabilities: Capabilities) -> core::result::Result<u32, &'static str> {
-    let user = users.single().ok_or("real, effective and saved user id differ")?;
-    groups.single().ok_or("real, effective and saved group id differ")?;
-    if user != 0 && capabilities.permitted != 0 {
-        return Err("the process has capabilities that its user lacks");
-    }
-    if (capabilities.permitted ^ capabilities.effective) & FOR_FILES != 0 {
-        return Err("the file system user id differs, or capabilities are not in force");
-    }
-    Ok(user)
+/// What a thread may do, as far as the kernel tells it quickly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rights {
+    thread: i32,
+    users: Ids,
+    groups: Ids,
+    capabilities: Capabilities,
 }
 
-/// The last user that was found to be mapped. A thread that enters another user
-/// namespace has all capabilities there, or the overflow uid, or was executed
-/// anew, and is not answered from here.
-static MAPPED: AtomicU32 = AtomicU32::new(NOBODY);
-/// An id that no process can have (`(uid_t) -1`).
-const NOBODY: u32 = u32::MAX;
-/// What the kernel shows for users that are not mapped, unless an administrator
-/// has changed it.
-const USUAL_OVERFLOW: u32 = 65534;
-
-fn is_mapped(user: u32) -> core::result::Result<bool, Cause> {
-    if user == MAPPED.load(Ordering::Relaxed) {
-        return Ok(true);
+impl Rights {
+    fn single_user(&self) -> core::result::Result<u32, &'static str> {
+        let user = self.users.single().ok_or("real, effective and saved user id differ")?;
+        self.groups.single().ok_or("real, effective and saved group id differ")?;
+        if user != 0 && self.capabilities.permitted != 0 {
+            return Err("the process has capabilities that its user lacks");
+        }
+        Ok(user)
     }
+}
+
+/// The rights that were looked at last and found to be one user's, as words.
+/// Written under the registry's lock only.
+struct Last {
+    words: [AtomicU64; 4],
+}
+
+static LAST: Last = Last { words: [const { AtomicU64::new(u64::MAX) }; 4] };
+
+impl Last {
+    fn words_of(rights: &Rights) -> [u64; 4] {
+        let Rights { thread, users, groups, capabilities } = rights;
+        let ids = u64::from(users.effective) << 32 | u64::from(groups.effective);
+        [u64::from(thread.cast_unsigned()), ids, capabilities.effective, capabilities.permitted]
+    }
+
+    fn is(&self, rights: &Rights) -> bool {
+        self.words.iter().zip(Self::words_of(rights)).all(|(word, now)| word.load(Ordering::Relaxed) == now)
+    }
+
+    fn set(&self, rights: &Rights) {
+        for (word, now) in self.words.iter().zip(Self::words_of(rights)) {
+            word.store(now, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The file system ids must be the other ones, in `/proc/PID/task/TID/status`
+/// (`proc_pid_status(5)`): real, effective, saved and file system id.
+fn check_file_system_ids(rights: &Rights) -> core::result::Result<(), Cause> {
+    let path = Line::<64>::format_raw(format_args!("/proc/self/task/{}/status\0", rights.thread));
+    let mut text = [0; 512];
+    let len = sys::open(path.as_c_str(), libc::O_RDONLY, 0)
+        .and_then(|file| sys::pread(&file, &mut text, 0))
+        .map_err(|errno| Cause::call("read /proc/self/task/TID/status", errno))?;
+    let text = text.get(..len).unwrap_or_default();
+    let has_only = |name: &[u8], ids: Ids| {
+        let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(name));
+        line.is_some_and(|line| {
+            numbers(line).count() == 4 && numbers(line).all(|number| number == u64::from(ids.effective))
+        })
+    };
+    if !has_only(b"Uid:", rights.users) {
+        return Err(Cause::words(OPERATION, "the file system user id differs"));
+    }
+    if !has_only(b"Gid:", rights.groups) {
+        return Err(Cause::words(OPERATION, "the file system group id differs"));
+    }
+    Ok(())
+}
+
+/// Whether the kernel knows `user` in this user namespace, and does not show its
+/// number for want of another. A thread that enters another namespace has all
+/// capabilities there, or another number.
+fn is_mapped(user: u32) -> core::result::Result<bool, Cause> {
     let map = sys::open_own_proc_file(c"/proc/self/uid_map", c"/proc/thread-self/uid_map")
         .and_then(|file| read_small(&file))
         .map_err(|errno| Cause::call("read /proc/self/uid_map", errno))?;
-    let maps_everybody = covers_everybody(map.as_bytes());
-    if maps_everybody && user == USUAL_OVERFLOW {
+    if covers_everybody(map.as_bytes()) {
         return Ok(true);
     }
-    if !maps_everybody {
-        let overflow = sys::open(c"/proc/sys/kernel/overflowuid", libc::O_RDONLY, 0)
-            .and_then(|file| read_small(&file))
-            .map_err(|errno| Cause::call("read /proc/sys/kernel/overflowuid", errno))?;
-        if numbers(overflow.as_bytes()).next().is_none_or(|overflow| overflow == u64::from(user)) {
-            return Ok(false);
-        }
-    }
-    MAPPED.store(user, Ordering::Relaxed);
-    Ok(true)
+    let overflow = sys::open(c"/proc/sys/kernel/overflowuid", libc::O_RDONLY, 0)
+        .and_then(|file| read_small(&file))
+        .map_err(|errno| Cause::call("read /proc/sys/kernel/overflowuid", errno))?;
+    Ok(numbers(overflow.as_bytes()).next().is_some_and(|overflow| overflow != u64::from(user)))
 }
 
 /// Whether a `uid_map` (`user_namespaces(7)`) has a place for every user id: then
@@ -135,32 +177,42 @@ mod tests {
         Ids { real, effective, saved }
     }
 
-    fn capabilities(effective: u64, permitted: u64) -> Capabilities {
-        Capabilities { effective, permitted }
+    fn rights(users: Ids, groups: Ids, permitted: u64) -> Rights {
+        Rights { thread: 1, users, groups, capabilities: Capabilities { effective: permitted, permitted } }
     }
 
     #[test]
     fn one_user_with_no_capabilities_is_that_user() {
-        assert_eq!(single_user(ids(7, 7, 7), ids(9, 9, 9), capabilities(0, 0)), Ok(7));
-        assert_eq!(single_user(ids(0, 0, 0), ids(0, 0, 0), capabilities(ALL, ALL)), Ok(0));
+        assert_eq!(rights(ids(7, 7, 7), ids(9, 9, 9), 0).single_user(), Ok(7));
+        assert_eq!(rights(ids(0, 0, 0), ids(0, 0, 0), ALL).single_user(), Ok(0));
         // Root of a container, without most capabilities.
-        assert_eq!(single_user(ids(0, 0, 0), ids(0, 0, 0), capabilities(0x4fb, 0x4fb)), Ok(0));
+        assert_eq!(rights(ids(0, 0, 0), ids(0, 0, 0), 0x4fb).single_user(), Ok(0));
     }
 
     #[test]
     fn raised_or_lowered_rights_are_nobodys() {
-        let nothing = capabilities(0, 0);
         for users in [ids(0, 7, 7), ids(7, 0, 7), ids(7, 7, 0), ids(0, 7, 0)] {
-            assert!(single_user(users, ids(9, 9, 9), nothing).is_err(), "{users:?}");
+            assert!(rights(users, ids(9, 9, 9), 0).single_user().is_err(), "{users:?}");
         }
         for groups in [ids(0, 9, 9), ids(9, 0, 9), ids(9, 9, 0)] {
-            assert!(single_user(ids(7, 7, 7), groups, nothing).is_err(), "{groups:?}");
+            assert!(rights(ids(7, 7, 7), groups, 0).single_user().is_err(), "{groups:?}");
         }
         for permitted in [1, 1 << 10, 1 << 40] {
-            assert!(single_user(ids(7, 7, 7), ids(9, 9, 9), capabilities(0, permitted)).is_err());
+            assert!(rights(ids(7, 7, 7), ids(9, 9, 9), permitted).single_user().is_err());
         }
-        // What setfsuid(2) to another user takes from root.
-        assert!(single_user(ids(0, 0, 0), ids(0, 0, 0), capabilities(ALL & !FOR_FILES, ALL)).is_err());
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "asks the kernel")]
+    fn the_file_system_ids_are_read() {
+        let own = |users| Rights {
+            thread: sys::gettid(),
+            users,
+            groups: sys::group_ids().unwrap(),
+            capabilities: sys::capabilities().unwrap(),
+        };
+        assert_eq!(check_file_system_ids(&own(sys::user_ids().unwrap())), Ok(()));
+        assert!(check_file_system_ids(&own(ids(4711, 4711, 4711))).is_err());
     }
 
     #[test]

@@ -9,8 +9,11 @@
 //!
 //! Times say so only if the clock did not go back in between, which happens when
 //! it is first set after a boot, by as much as a time zone. So a file must be
-//! older than the container by more than that. Overlays that are mounted elsewhere
-//! are not believed: their lower directory may be somebody's work tree.
+//! older than the container by more than that, and the container must not be from
+//! the future. A clock that was days ahead when the container was made, and was set
+//! right since, makes files of the container look like those of its image once that
+//! time has come: README names this. Overlays that are mounted elsewhere are not
+//! believed: their lower directory may be somebody's work tree.
 
 use crate::sys::{self, Fd, FileSystem, Result};
 
@@ -39,7 +42,8 @@ impl ImageLayers {
         // made the container, sees another root.
         let first = sys::open(c"/proc/1/root", libc::O_PATH | libc::O_DIRECTORY, 0).ok()?;
         let is_root = here.is_mount_root && Birth::of(&first).ok()? == here;
-        is_root.then_some(Self { mount: here.mount, made: here.seconds })
+        let is_from_the_past = here.seconds <= sys::realtime_seconds();
+        (is_root && is_from_the_past).then_some(Self { mount: here.mount, made: here.seconds })
     }
 
     /// Whether a file is in one of them.

@@ -32,7 +32,6 @@
 use core::ffi::{CStr, c_int};
 use core::ops::ControlFlow;
 
-use crate::build_id::BuildId;
 use crate::cause::Cause;
 use crate::credentials::User;
 use crate::object::file_name;
@@ -46,16 +45,19 @@ pub(crate) mod name;
 mod names;
 mod origin;
 mod places;
+mod proof;
 mod proven_path;
 
 pub use clean::{ABANDONED_SECONDS, Allowance, LOOKED, TEMPORARY, remove_entry, remove_unless_in_use};
 use copy::Copy;
 pub use copy::equals_origin;
-pub use mark::time_of_entry_on_disk;
+pub use mark::{note_on_disk, says_on_disk};
 pub use name::{Identity, Version};
 pub use origin::{Fate, LINK, Origin};
 use places::Missing;
 pub use places::{Known, Places, SYSTEM};
+use proof::Examined;
+pub use proof::{Entry, Mapped, Proof};
 
 /// Seconds that a source must not have changed for before it is copied: a
 /// change within the file system's timestamp granularity would not show.
@@ -95,46 +97,6 @@ impl OriginFile<'_> {
     fn file_name(&self) -> &CStr {
         CStr::from_bytes_with_nul(file_name(self.path.to_bytes_with_nul())).unwrap_or_default()
     }
-
-    /// Whether the identity tells what the file holds, together with the build-id.
-    /// Image builders give all files one time, in whole seconds, in every version of
-    /// an image; so identity alone does only where the kernel has set a finer one.
-    fn is_told_by_identity(&self, build_id: BuildId) -> bool {
-        self.file_system.dates_changes() && (self.identity.has_fine_times() || build_id == BuildId::Same)
-    }
-}
-
-/// What the loader has mapped of a file, to hold copies of that file against.
-pub trait Mapped {
-    /// Whether `copy` has the build-id that the object has in memory.
-    fn build_id_of(&self, copy: &Fd) -> sys::Result<BuildId>;
-    /// Whether `copy` has the bytes that are mapped now, in all ranges that are
-    /// to be mapped from a copy.
-    fn equals(&self, copy: &Fd) -> sys::Result<bool>;
-}
-
-/// A copy that may be mapped in place of what the loader has mapped.
-pub struct Entry {
-    /// Open for reading; in the user's store locked, and mappings of it keep the lock.
-    pub file: Fd,
-    /// What of it is proven.
-    pub proof: Proof,
-}
-
-/// What of an entry is proven to be the file's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Proof {
-    /// All of it.
-    Whole,
-    /// The ranges that [`Mapped`] has compared.
-    Ranges,
-}
-
-/// What an entry was found to be.
-enum Examined {
-    Right(Proof),
-    /// Not a copy of what is mapped, for this reason.
-    Wrong(&'static str),
 }
 
 /// What [`Store::fill`] has found.
@@ -202,9 +164,11 @@ impl Store {
     ) -> Result<Option<Entry>, Cause> {
         let key = name::Key::new(&origin.identity, origin.file_name());
         let wrong = match self.look_up(key.as_c_str(), origin.file_name(), &origin.identity)? {
-            Found::Entry(file, status) => match self.examine(&file, &status, origin, mapped)? {
+            Found::Entry(file, status) => match proof::examine(&file, &status, origin, mapped, !self.is_system)? {
                 Examined::Right(proof) => return Ok(Some(Entry { file, proof })),
-                Examined::Wrong(reason) => Cause::words("use the store entry", reason),
+                // It is the file's, and that is not what this process has mapped.
+                Examined::NotMapped(cause) if !self.is_system => return Err(cause),
+                Examined::NotMapped(cause) | Examined::Damaged(cause) => cause,
             },
             Found::Nothing => return Ok(None),
             Found::Changed(cause) => cause,
@@ -276,30 +240,6 @@ impl Store {
         Ok(Found::Entry(file, status))
     }
 
-    /// Finds out whether an entry may be mapped in place of what is `mapped`.
-    fn examine(
-        &self,
-        entry: &Fd,
-        status: &libc::stat,
-        origin: &OriginFile<'_>,
-        mapped: &impl Mapped,
-    ) -> Result<Examined, Cause> {
-        let compared = |errno| Cause::call("compare the store entry", errno);
-        let build_id = mapped.build_id_of(entry).map_err(compared)?;
-        if build_id == BuildId::Other {
-            return Ok(Examined::Wrong("it has another build-id than the object"));
-        }
-        let proof = match (mark::is_believed(status), origin.is_told_by_identity(build_id)) {
-            (true, true) => Some(Proof::Whole),
-            // Nobody need ask again, once it was compared as a whole.
-            (false, true) if !self.is_system => {
-                copy::equals_origin(entry, origin)?.then(|| copy::note_on_disk(entry, status)).map(|()| Proof::Whole)
-            }
-            _ => mapped.equals(entry).map_err(compared)?.then_some(Proof::Ranges),
-        };
-        Ok(proof.map_or(Examined::Wrong("its bytes are not those of the file"), Examined::Right))
-    }
-
     /// Makes and opens the system's store, for [`Store::fill`].
     pub fn create_system() -> Result<Self, Cause> {
         let call = |operation, errno| Cause::call(operation, errno);
@@ -314,8 +254,8 @@ impl Store {
     pub fn fill(&self, origin: &OriginFile<'_>, buffer: &mut PageVec<u8>) -> Result<Filled, Cause> {
         let key = name::Key::new(&origin.identity, origin.file_name());
         match self.look_up(key.as_c_str(), origin.file_name(), &origin.identity)? {
-            Found::Entry(entry, status) if copy::equals_origin(&entry, origin)? => {
-                copy::note_on_disk(&entry, &status);
+            Found::Entry(entry, _) if copy::equals_origin(&entry, origin)? => {
+                sys::fsync(&entry).and_then(|()| note_on_disk(&entry)).map_err(|errno| Cause::call("fsync", errno))?;
                 return Ok(Filled::WasThere);
             }
             Found::Nothing => {}
@@ -327,7 +267,7 @@ impl Store {
         let link = origin::record(origin.path, origin.file);
         let link = link.as_ref().and_then(|link| CStr::from_bytes_with_nul(link).ok());
         clean::replace_older_versions(&self.directory, &key, link);
-        let copy = Copy::of(origin, &self.directory, buffer)?;
+        let mut copy = Copy::of(origin, &self.directory, buffer)?;
         copy.secure()?;
         self.publish(&copy, origin, &key, link)?;
         Ok(Filled::Added)

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use rustix::fs::{self, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use sopin_core::store::{Identity, SYSTEM};
-use sopin_core::sys::{self, FileSystem};
+use sopin_core::sys::FileSystem;
 use sopin_core::vmas::FileId;
 
 use super::image::{self, Dynamic, Flaw, Headers};
@@ -96,8 +96,7 @@ impl Writability {
             return Self::Writable;
         };
         match FileSystem::of(&file) {
-            Ok(kind) if kind.cannot_be_written() => Self::Unwritable,
-            Ok(kind) if kind.may_have_verity() && sys::has_verity(&file) => Self::Unwritable,
+            Ok(kind) if kind.forbids_writes_to(&file) => Self::Unwritable,
             Ok(kind) if kind.is_overlay() => Self::Layered,
             _ => Self::Writable,
         }

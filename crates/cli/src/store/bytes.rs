@@ -12,9 +12,9 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{Mode, OFlags, Stat, Timespec, Timestamps};
+use rustix::fs::{Mode, OFlags, Stat};
 use rustix::io::Errno;
-use sopin_core::store::{Fate, Identity, OriginFile, equals_origin, time_of_entry_on_disk};
+use sopin_core::store::{Fate, Identity, OriginFile, equals_origin, note_on_disk, says_on_disk};
 use sopin_core::sys::{self, FileSystem};
 
 use super::entry::Entry;
@@ -50,7 +50,7 @@ pub fn compare(entry: &Entry, notes: bool) -> Compared {
     // Who may not read the origin cannot compare.
     let Ok(file) = rustix::fs::open(origin, TO_READ, Mode::empty()) else { return Compared::Not };
     if is_equal(entry, &copy, origin.as_os_str(), &file) == Some(true) {
-        if notes {
+        if notes && let Ok(copy) = descriptors::for_core(&copy, OFlags::RDONLY | OFlags::NOATIME) {
             let _ = note_on_disk(&copy);
         }
         return Compared::Equal;
@@ -98,19 +98,7 @@ fn identity(file: &File) -> Option<Identity> {
 /// Whether an entry with this status is known to be on the disk.
 pub fn is_on_disk(status: &Stat) -> bool {
     let modified = (status.st_mtime, i64::try_from(status.st_mtime_nsec).unwrap_or(-1));
-    modified == time_of_entry_on_disk(status.st_ino)
-}
-
-fn note_on_disk(copy: &OwnedFd) -> rustix::io::Result<()> {
-    let status = rustix::fs::fstat(copy)?;
-    if is_on_disk(&status) {
-        return Ok(());
-    }
-    rustix::fs::fdatasync(copy)?;
-    let time = |tv_sec, tv_nsec| Timespec { tv_sec, tv_nsec };
-    let (seconds, nanoseconds) = time_of_entry_on_disk(status.st_ino);
-    let last_access = time(status.st_atime, i64::try_from(status.st_atime_nsec).unwrap_or(0));
-    rustix::fs::futimens(copy, &Timestamps { last_access, last_modification: time(seconds, nanoseconds) })
+    says_on_disk(status.st_ino, modified)
 }
 
 /// The offset of the first byte that differs, or of the end of the shorter file.

@@ -7,7 +7,7 @@ use crate::line::Line;
 use crate::pages::PageVec;
 use crate::sys::{self, Errno, Fd, FileSystem};
 
-use super::mark::{self, Mark};
+use super::mark::Mark;
 use super::{Identity, OriginFile, clean};
 
 /// Bytes copied per call: what the kernel maps around a page fault
@@ -19,6 +19,7 @@ pub struct Copy<'a> {
     file: Fd,
     /// Where the file system has no files without a name: the one in the store.
     temporary: Option<Temporary<'a>>,
+    mark: Option<Mark>,
 }
 
 struct Temporary<'a> {
@@ -30,7 +31,7 @@ impl<'a> Copy<'a> {
     /// Copies all of `origin`, sharing blocks where the file system can, and
     /// makes sure that it is the version that it was.
     pub fn of(origin: &OriginFile<'_>, store: &'a Fd, buffer: &mut PageVec<u8>) -> Result<Self, Cause> {
-        write_back(origin).map_err(|errno| Cause::call("write the file back", errno))?;
+        write_back(origin)?;
         let mut copy = Self::new(store)?;
         if sys::clone_file(origin.file, &copy.file).is_err() {
             copy.write(origin, buffer).map_err(|errno| Cause::call("copy to the store", errno))?;
@@ -39,12 +40,11 @@ impl<'a> Copy<'a> {
         if !is_still(origin)? || copied.st_size.cast_unsigned() != origin.identity.size {
             return Err(Cause::words("copy to the store", "the file has changed meanwhile"));
         }
-        let mark = if copy.has_become_immutable() { Some(Mark::on_disk(copied.st_ino)) } else { Mark::this_boot() };
+        copy.mark = if copy.has_become_immutable() { Some(Mark::on_disk(copied.st_ino)) } else { Mark::this_boot() };
         // The mode asked for at creation is subject to the umask.
         sys::fchmod(&copy.file, 0o444).map_err(|errno| Cause::call("fchmod", errno))?;
-        if let Some(mark) = mark {
-            // Without its mark it is compared with its file each time.
-            let _ = mark.put_on(&copy.file);
+        if copy.temporary.is_none() {
+            copy.put_mark();
         }
         Ok(copy)
     }
@@ -54,7 +54,7 @@ impl<'a> Copy<'a> {
         match sys::openat(store, c".", flags, 0o600) {
             Ok(file) => {
                 let file = file.above_stderr().map_err(|errno| Cause::call("fcntl", errno))?;
-                return Ok(Self { file, temporary: None });
+                return Ok(Self { file, temporary: None, mark: None });
             }
             Err(Errno(libc::EOPNOTSUPP | libc::EISDIR | libc::ENOENT | libc::EINVAL)) => {}
             Err(errno) => return Err(Cause::call("open a new store entry", errno)),
@@ -66,7 +66,7 @@ impl<'a> Copy<'a> {
         let file = sys::openat(store, name.as_c_str(), flags, 0o600)
             .and_then(Fd::above_stderr)
             .map_err(|errno| Cause::call("open a new store entry", errno))?;
-        Ok(Self { file, temporary: Some(Temporary { name, store }) })
+        Ok(Self { file, temporary: Some(Temporary { name, store }), mark: None })
     }
 
     /// Writes all bytes of `origin`. Where the file system has large folios the
@@ -102,7 +102,10 @@ impl<'a> Copy<'a> {
 
     /// Enables fs-verity, where whoever made the file system has asked for it:
     /// then nobody can write to the copy or truncate it, not even its owner, and
-    /// it is on the disk. It is asked of a file that nobody has open for writing.
+    /// it is on the disk. It is asked of a file that nobody has open for writing. The
+    /// kernel reads the copy once more for that and waits for the disk, which is the
+    /// price of the feature; a power loss before the copy has its name leaves an
+    /// inode to fsck(8).
     fn has_become_immutable(&mut self) -> bool {
         if !FileSystem::of(&self.file).is_ok_and(|status| status.may_offer_verity()) {
             return false;
@@ -120,21 +123,34 @@ impl<'a> Copy<'a> {
         &self.file
     }
 
-    /// Writes it to the disk and notes that it is there.
-    pub fn secure(&self) -> Result<(), Cause> {
+    /// Writes it to the disk, which its mark then says.
+    pub fn secure(&mut self) -> Result<(), Cause> {
         let status = sys::fstat(self.file.raw()).map_err(|errno| Cause::call("fstat", errno))?;
-        sys::fsync(&self.file)
-            .and_then(|()| Mark::on_disk(status.st_ino).put_on(&self.file))
-            .map_err(|errno| Cause::call("fsync", errno))
+        sys::fsync(&self.file).map_err(|errno| Cause::call("fsync", errno))?;
+        self.mark = Some(Mark::on_disk(status.st_ino));
+        if self.temporary.is_none() {
+            self.put_mark();
+        }
+        Ok(())
     }
 
-    /// Gives it a name.
+    /// Gives it a name. Until then the modification time of a file that has another
+    /// one tells whether it was abandoned, so its mark comes last.
     pub fn link(&self, directory: &Fd, file_name: &CStr) -> sys::Result<()> {
         if let Some(Temporary { name, store }) = &self.temporary {
-            return sys::linkat(store, name.as_c_str(), directory, file_name);
+            sys::linkat(store, name.as_c_str(), directory, file_name)?;
+            self.put_mark();
+            return Ok(());
         }
         let path = Line::<64>::format_raw(format_args!("/proc/self/fd/{}\0", self.file.raw()));
         sys::linkat(&Fd::CWD, path.as_c_str(), directory, file_name)
+    }
+
+    /// Without its mark it is compared with its file before it is used.
+    fn put_mark(&self) {
+        if let Some(mark) = self.mark {
+            let _ = mark.put_on(&self.file);
+        }
     }
 }
 
@@ -148,27 +164,8 @@ impl Drop for Copy<'_> {
 
 /// Writes the dirty pages of `origin` back, so that from now on a store through
 /// a shared mapping moves its times: such a store to a dirty page does not.
-fn write_back(origin: &OriginFile<'_>) -> sys::Result<()> {
-    if origin.file_system.is_overlay() {
-        return write_back_below_overlay(origin);
-    }
-    sys::write_back(origin.file).or_else(|_| sys::fdatasync(origin.file))
-}
-
-/// The pages of an overlay's file are those of the file below, which a mapping
-/// refers to. The descriptor's own file is the overlay's, which synchronises
-/// nothing where it is mounted volatile.
-fn write_back_below_overlay(origin: &OriginFile<'_>) -> sys::Result<()> {
-    let len = usize::try_from(origin.identity.size).map_err(|_| Errno(libc::EFBIG))?;
-    if len == 0 {
-        return Ok(());
-    }
-    // SAFETY: a new mapping at an address of the kernel's choice, never touched.
-    let start = unsafe { sys::mmap(0, len, libc::PROT_READ, libc::MAP_SHARED, Some((origin.file, 0))) }?;
-    let written = sys::msync(start, len);
-    // SAFETY: nothing refers to the mapping.
-    unsafe { sys::munmap(start, len) }?;
-    written
+fn write_back(origin: &OriginFile<'_>) -> Result<(), Cause> {
+    sys::write_back(origin.file).map_err(|errno| Cause::call("write the file back", errno))
 }
 
 /// Whether the file still is the version that it was.
@@ -177,24 +174,29 @@ fn is_still(origin: &OriginFile<'_>) -> Result<bool, Cause> {
     Ok(Identity::of(&now) == origin.identity)
 }
 
-/// Whether an entry holds the bytes of its file, which is the same version
-/// before and after.
+/// Whether an entry holds the bytes of its file; an error if the file is not the
+/// same version before and after, or cannot be read. An entry that cannot be read
+/// does not.
 pub fn equals_origin(entry: &Fd, origin: &OriginFile<'_>) -> Result<bool, Cause> {
     let call = |errno| Cause::call("compare the store entry", errno);
-    write_back(origin).map_err(|errno| Cause::call("write the file back", errno))?;
+    write_back(origin)?;
     let mut buffers = [PageVec::zeroed(COPY_STEP).map_err(call)?, PageVec::zeroed(COPY_STEP).map_err(call)?];
     let mut offset = 0;
-    loop {
+    let is_equal = loop {
         let [ours, theirs] = &mut buffers;
-        let (ours, theirs) =
-            (read_at(entry, ours, offset).map_err(call)?, read_at(origin.file, theirs, offset).map_err(call)?);
-        if ours != theirs {
-            return Ok(false);
+        let theirs = read_at(origin.file, theirs, offset).map_err(call)?;
+        if read_at(entry, ours, offset) != Ok(theirs) {
+            break false;
         }
-        if ours.is_empty() {
-            return is_still(origin);
+        if theirs.is_empty() {
+            break true;
         }
-        offset += ours.len() as u64;
+        offset += theirs.len() as u64;
+    };
+    if is_still(origin)? {
+        Ok(is_equal)
+    } else {
+        Err(Cause::words("compare the store entry", "the file has changed meanwhile"))
     }
 }
 
@@ -208,12 +210,4 @@ fn read_at<'a>(file: &Fd, buffer: &'a mut [u8], offset: u64) -> sys::Result<&'a 
         }
     }
     Ok(buffer.get(..done).unwrap_or_default())
-}
-
-/// Notes on an entry that was compared that it is on the disk, for which it is
-/// synchronised.
-pub fn note_on_disk(entry: &Fd, status: &libc::stat) {
-    if !mark::is_on_disk(status) && sys::fdatasync(entry).is_ok() {
-        let _ = Mark::on_disk(status.st_ino).put_on(entry);
-    }
 }

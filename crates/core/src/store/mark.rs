@@ -4,9 +4,9 @@
 //! After a power loss a file that was never synchronised can have its full size
 //! and hold zeros. Synchronising every new entry would stop the host for the
 //! disk, so instead an entry says in which boot it was written, and is believed
-//! in that boot: the page cache has it. In a later one it is compared with its
-//! file first, and then says that it is on the disk. An entry that says neither
-//! is compared too.
+//! in that boot: the page cache has it, as long as the disk takes what is written
+//! back. In a later one it is compared with its file first, and then says that it
+//! is on the disk. An entry that says neither is compared too.
 //!
 //! | modification time | believed |
 //! |---|---|
@@ -14,6 +14,7 @@
 //! | derived from the entry's inode number | always: it was synchronised, compared after a reboot, or has fs-verity |
 //! | anything else | not before it was compared |
 //!
+//! Whole seconds are enough: a file system with inodes of 128 bytes keeps no more.
 //! The inode number is part of the second kind so that a copy of the entry, as a
 //! backup makes one, does not claim to be on the disk.
 
@@ -47,30 +48,37 @@ impl Mark {
 
     /// Writes the mark on an entry.
     pub fn put_on(self, entry: &Fd) -> Result<()> {
-        sys::set_times(entry, libc::timespec { tv_sec: self.seconds, tv_nsec: self.nanoseconds })
+        sys::set_modified(entry, libc::timespec { tv_sec: self.seconds, tv_nsec: self.nanoseconds })
     }
 
-    fn is_on(self, status: &libc::stat) -> bool {
-        (status.st_mtime, status.st_mtime_nsec) == (self.seconds, self.nanoseconds)
+    fn is(self, (seconds, nanoseconds): (i64, i64)) -> bool {
+        seconds == self.seconds && (nanoseconds == self.nanoseconds || nanoseconds == 0)
     }
-}
-
-/// The modification time, in seconds and nanoseconds, of an entry with this inode
-/// number that is known to be on the disk: for who looks after a store.
-pub fn time_of_entry_on_disk(inode: u64) -> (i64, i64) {
-    let Mark { seconds, nanoseconds } = Mark::on_disk(inode);
-    (seconds, nanoseconds)
 }
 
 /// Whether the bytes of the entry with this status are known to be those that
 /// were written to it.
 pub fn is_believed(status: &libc::stat) -> bool {
-    is_on_disk(status) || Mark::this_boot().is_some_and(|mark| mark.is_on(status))
+    let modified = (status.st_mtime, status.st_mtime_nsec);
+    says_on_disk(status.st_ino, modified) || Mark::this_boot().is_some_and(|mark| mark.is(modified))
 }
 
-/// Whether an entry with this status says that it is on the disk.
-pub fn is_on_disk(status: &libc::stat) -> bool {
-    Mark::on_disk(status.st_ino).is_on(status)
+/// Whether an entry with this inode number, modified at this time in seconds and
+/// nanoseconds, says that it is on the disk.
+pub fn says_on_disk(inode: u64, modified: (i64, i64)) -> bool {
+    Mark::on_disk(inode).is(modified)
+}
+
+/// Notes on an entry that was compared that it is on the disk. Its pages are
+/// written back first, if it was copied here by something else than the library;
+/// a journal that has the new time has them too.
+pub fn note_on_disk(entry: &Fd) -> Result<()> {
+    let status = sys::fstat(entry.raw())?;
+    if says_on_disk(status.st_ino, (status.st_mtime, status.st_mtime_nsec)) {
+        return Ok(());
+    }
+    sys::write_back(entry)?;
+    Mark::on_disk(status.st_ino).put_on(entry)
 }
 
 /// A hash of the kernel's boot id, read once in a process; 0 before that.
@@ -101,26 +109,37 @@ fn hash(kind: &[u8], bytes: &[u8]) -> u64 {
 mod tests {
     use super::*;
 
-    fn status(inode: u64, mark: Mark) -> libc::stat {
+    fn status(inode: u64, modified: (i64, i64)) -> libc::stat {
         // SAFETY: an all-zero `stat` is a valid value of that C struct.
         let mut status: libc::stat = unsafe { core::mem::zeroed() };
-        (status.st_ino, status.st_mtime, status.st_mtime_nsec) = (inode, mark.seconds, mark.nanoseconds);
+        (status.st_ino, (status.st_mtime, status.st_mtime_nsec)) = (inode, modified);
         status
+    }
+
+    fn time(mark: Mark) -> (i64, i64) {
+        (mark.seconds, mark.nanoseconds)
     }
 
     #[test]
     fn a_mark_of_the_disk_is_one_entrys_own() {
-        assert!(is_on_disk(&status(7, Mark::on_disk(7))));
-        assert!(!is_on_disk(&status(8, Mark::on_disk(7))));
-        assert!(!is_on_disk(&status(7, Mark::of(hash(b"boot", b"x")))));
+        assert!(says_on_disk(7, time(Mark::on_disk(7))));
+        assert!(!says_on_disk(8, time(Mark::on_disk(7))));
+        assert!(!says_on_disk(7, time(Mark::of(hash(b"boot", b"x")))));
+    }
+
+    #[test]
+    fn a_mark_is_known_by_whole_seconds() {
+        let (seconds, nanoseconds) = time(Mark::on_disk(7));
+        assert!(says_on_disk(7, (seconds, 0)));
+        assert!(!says_on_disk(7, (seconds, nanoseconds ^ 1)) && !says_on_disk(7, (seconds + 1, 0)));
     }
 
     #[test]
     #[cfg_attr(miri, ignore = "reads /proc")]
     fn an_entry_of_this_boot_is_believed() {
-        assert!(is_believed(&status(7, Mark::this_boot().unwrap())));
-        assert!(!is_believed(&status(7, Mark::of(hash(b"boot", b"of another boot")))));
-        assert!(!is_believed(&status(7, Mark { seconds: 1_800_000_000, nanoseconds: 0 })));
+        assert!(is_believed(&status(7, time(Mark::this_boot().unwrap()))));
+        assert!(!is_believed(&status(7, time(Mark::of(hash(b"boot", b"of another boot"))))));
+        assert!(!is_believed(&status(7, (1_800_000_000, 0))));
     }
 
     #[test]

@@ -4,9 +4,12 @@
 //! lies in it: another directory of the same user will do, in which the user has
 //! once unpacked somebody's archive. So every directory on the way belongs to
 //! root or to the user and is writable by no one else, as `sshd` asks of a home
-//! (`StrictModes`). A sticky directory such as `/tmp` will do, since in it nobody
-//! renames what is another's. A symbolic link counts as what it leads to, and
-//! must itself be root's or the user's.
+//! (`StrictModes`). A symbolic link counts as what it leads to, and must itself be
+//! root's or the user's.
+//!
+//! In a sticky directory such as `/tmp` nobody renames what is another's. For root
+//! it will do. For others it does not: what the previous owner of a user id has
+//! left there looks like this user's own, and everybody can make something there.
 //!
 //! From the root down each step makes the next name one that only root and the
 //! user can change, so looking at one name after the other leaves no gap.
@@ -89,8 +92,12 @@ impl Walk {
         if status.st_uid != 0 && status.st_uid != self.user {
             return Err(Cause::words(OPERATION, "a directory on the way to it belongs to another user"));
         }
-        if status.st_mode & 0o022 != 0 && status.st_mode & libc::S_ISVTX == 0 {
+        let is_shared = status.st_mode & 0o022 != 0;
+        if is_shared && status.st_mode & libc::S_ISVTX == 0 {
             return Err(Cause::words(OPERATION, "others can write to a directory on the way to it"));
+        }
+        if is_shared && self.user != 0 {
+            return Err(Cause::words(OPERATION, "everybody can make a directory in one on the way to it"));
         }
         Ok(())
     }

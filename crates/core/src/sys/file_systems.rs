@@ -71,9 +71,11 @@ impl FileSystem {
     /// Whether every change of a file's content moves its `st_ctim`, once its
     /// dirty pages have been written back: the file system notes a store through a
     /// shared mapping when a clean page is stored to (`file_update_time` in its
-    /// `page_mkwrite`). tmpfs never cleans a page, ZFS notes such stores late.
-    pub fn dates_changes(&self) -> bool {
-        [EXT, XFS, BTRFS, F2FS, BCACHEFS, OVERLAYFS].contains(&self.kind)
+    /// `page_mkwrite`). tmpfs never cleans a page, and ZFS notes such stores late. An
+    /// overlay shows one inode number for a file of a lower layer and for what it
+    /// was copied up to, and says nothing about the file systems below.
+    pub fn updates_ctime_on_every_change(&self) -> bool {
+        [EXT, XFS, BTRFS, F2FS, BCACHEFS].contains(&self.kind)
     }
 
     /// Whether fs-verity can be enabled for its files where whoever made the file
@@ -83,9 +85,9 @@ impl FileSystem {
         [EXT, F2FS].contains(&self.kind)
     }
 
-    /// Whether its files may have fs-verity.
-    pub fn may_have_verity(&self) -> bool {
-        [EXT, F2FS, BTRFS].contains(&self.kind)
+    /// Whether nobody can ever write to this file of it.
+    pub fn forbids_writes_to(&self, file: &Fd) -> bool {
+        self.cannot_be_written() || [EXT, F2FS, BTRFS].contains(&self.kind) && has_verity(file)
     }
 }
 
@@ -156,11 +158,19 @@ mod tests {
     #[test]
     fn what_is_not_known_gets_the_careful_answer() {
         let unknown = FileSystem { kind: 0x1234, ..FileSystem::default() };
-        assert!(!unknown.cannot_be_written() && !unknown.is_kept_by_this_kernel() && !unknown.dates_changes());
-        assert!(!unknown.may_offer_verity() && !unknown.may_have_verity());
+        assert!(
+            !unknown.cannot_be_written()
+                && !unknown.is_kept_by_this_kernel()
+                && !unknown.updates_ctime_on_every_change()
+        );
+        assert!(!unknown.may_offer_verity());
         for kind in REMOTE {
             let remote = FileSystem { kind, ..FileSystem::default() };
-            assert!(!remote.is_kept_by_this_kernel() && !remote.dates_changes() && !remote.cannot_be_written());
+            assert!(
+                !remote.is_kept_by_this_kernel()
+                    && !remote.updates_ctime_on_every_change()
+                    && !remote.cannot_be_written()
+            );
         }
     }
 }

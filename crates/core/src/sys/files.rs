@@ -123,14 +123,6 @@ pub fn fdatasync(fd: &Fd) -> Result<()> {
     unsafe { raw!(libc::SYS_fdatasync, fd.raw()) }.map(drop)
 }
 
-/// Writes the dirty pages of an open file back and waits for them
-/// (`sync_file_range(2)`); neither metadata nor a flush of the disk's cache.
-pub fn write_back(fd: &Fd) -> Result<()> {
-    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
-    // SAFETY: integers only.
-    unsafe { raw!(libc::SYS_sync_file_range, fd.raw(), 0_u64, 0_u64, flags) }.map(drop)
-}
-
 /// `flock(2)`.
 pub fn flock(fd: &Fd, operation: c_int) -> Result<()> {
     // SAFETY: integers only.
@@ -143,6 +135,9 @@ pub fn clone_file(from: &Fd, to: &Fd) -> Result<()> {
     // SAFETY: the argument of FICLONE is a descriptor.
     unsafe { raw!(libc::SYS_ioctl, to.raw(), FICLONE, from.raw()) }.map(drop)
 }
+
+/// `FS_IOC_FIEMAP`
+const FIEMAP: u64 = 0xc020_660b;
 
 /// The kernel's `struct fiemap_extent` (include/uapi/linux/fiemap.h).
 #[repr(C)]
@@ -169,10 +164,22 @@ struct ExtentMap {
     extents: [Extent; 32],
 }
 
+/// Writes the dirty pages of a file back and waits for them, without flushing the
+/// disk's cache: what `FIEMAP_FLAG_SYNC` does first of all
+/// (`filemap_write_and_wait`, fs/ioctl.c). An overlay hands it to the file below,
+/// also where it is mounted volatile and synchronises nothing else.
+pub fn write_back(fd: &Fd) -> Result<()> {
+    const FIEMAP_FLAG_SYNC: u32 = 1;
+    // Without room for extents none are listed.
+    let mut map = ExtentMap { length: u64::MAX, flags: FIEMAP_FLAG_SYNC, ..ExtentMap::default() };
+    // SAFETY: the kernel reads and writes the header of the live struct.
+    let synchronised = unsafe { raw!(libc::SYS_ioctl, fd.raw(), FIEMAP, &raw mut map) };
+    synchronised.map(drop).or_else(|_| fdatasync(fd))
+}
+
 /// Bytes of an open file whose blocks other files have as well; an error where
 /// the file system does not tell.
 pub fn shared_bytes(fd: c_int) -> Result<u64> {
-    const FIEMAP: u64 = 0xc020_660b;
     const LAST: u32 = 1;
     const SHARED: u32 = 0x2000;
     let (mut shared, mut start) = (0, 0);
@@ -193,13 +200,17 @@ pub fn shared_bytes(fd: c_int) -> Result<u64> {
 
 /// Sets the access time of an open file to now, and nothing else.
 pub fn touch(fd: &Fd) -> Result<()> {
-    set_times(fd, libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT })
+    set_times(fd, libc::UTIME_NOW, libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT })
 }
 
-/// Sets the access time of an open file to now, and its modification time.
-pub fn set_times(fd: &Fd, modified: libc::timespec) -> Result<()> {
-    let now = libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_NOW };
-    let (times, no_path) = ([now, modified], core::ptr::null::<c_void>());
+/// Sets the modification time of an open file, and nothing else.
+pub fn set_modified(fd: &Fd, modified: libc::timespec) -> Result<()> {
+    set_times(fd, libc::UTIME_OMIT, modified)
+}
+
+fn set_times(fd: &Fd, accessed: i64, modified: libc::timespec) -> Result<()> {
+    let accessed = libc::timespec { tv_sec: 0, tv_nsec: accessed };
+    let (times, no_path) = ([accessed, modified], core::ptr::null::<c_void>());
     // SAFETY: two live timespecs; without a path the descriptor is meant.
     unsafe { raw!(libc::SYS_utimensat, fd.raw(), no_path, times.as_ptr(), 0) }.map(drop)
 }

@@ -130,7 +130,7 @@ impl Candidate {
             return Err(Refusal::Vanished);
         }
         let file_system = FileSystem::of(&file)?;
-        if file_system.cannot_be_written() || file_system.may_have_verity() && sys::has_verity(&file) {
+        if file_system.forbids_writes_to(&file) {
             return Err(Refusal::NeedsNoCopy);
         }
         let path = rustix::fs::readlink(descriptors::path_of(file.raw()), Vec::new())?;

@@ -5,10 +5,12 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
+use std::vec::Vec;
 
 use super::super::*;
 use super::scratch::{Nothing, Opened, Scratch, c_string, this_user};
 use super::{content, copy_inode};
+use crate::build_id::BuildId;
 use crate::cause::Reason;
 
 /// A process that has mapped something else, and counts how often it compares.
@@ -57,7 +59,10 @@ fn forget_boot(copy: &Path) {
 }
 
 fn is_on_disk(copy: &Path) -> bool {
-    mark::is_on_disk(&sys::stat(&c_string(copy)).unwrap())
+    {
+        let status = sys::stat(&c_string(copy)).unwrap();
+        says_on_disk(status.st_ino, (status.st_mtime, status.st_mtime_nsec))
+    }
 }
 
 #[test]
@@ -104,10 +109,54 @@ fn an_entry_with_another_build_id_is_not_used() {
     let (opened, store) = (Opened::new(&scratch.file("libfoo.so")), scratch.store());
     proof(&store, &opened, &Nothing).unwrap();
     let other = Process { build_id: BuildId::Other, ..Process::default() };
-    let mut reason = None;
-    let error = store.entry(opened.origin(), &other, &mut PageVec::new(), |cause| reason = Some(cause)).err().unwrap();
-    assert_eq!(reason, Some(error));
+    let error = proof(&store, &opened, &other).unwrap_err();
     assert_eq!(error.reason, Reason::Words("it has another build-id than the object"));
+    // It is the file's: others use it.
+    assert_eq!(content_of_only_copy(&scratch), b"one");
+
+    damage(&scratch.only_key().join("libfoo.so"), b"two");
+    let error = proof(&store, &opened, &other).unwrap_err();
+    assert_eq!(error.reason, Reason::Words("it has another build-id than the object"));
+    // And now it was made anew.
+    assert_eq!(content_of_only_copy(&scratch), b"one");
+}
+
+fn content_of_only_copy(scratch: &Scratch) -> Vec<u8> {
+    fs::read(scratch.only_key().join("libfoo.so")).unwrap()
+}
+
+#[test]
+fn an_entry_is_not_removed_because_a_process_has_mapped_something_else() {
+    let scratch = Scratch::new();
+    let (mut opened, store) = (Opened::new(&scratch.file("libfoo.so")), scratch.store());
+    // As on an overlay, where a file keeps its number when it is copied up.
+    opened.file_system.kind = 0x794c_7630;
+    assert_eq!(proof(&store, &opened, &Process::default()), Ok(Proof::Ranges));
+    let other = Process { has_other_bytes: true, ..Process::default() };
+    let mut changed = None;
+    let refused = store.entry(opened.origin(), &other, &mut PageVec::new(), |cause| changed = Some(cause));
+    assert_eq!(refused.err().unwrap().reason, Reason::Words("its bytes are not those that are mapped"));
+    assert!(changed.is_none() && scratch.keys().len() == 1);
+}
+
+#[test]
+fn a_copy_with_a_name_for_the_time_being_is_marked_when_it_has_its_own() {
+    let scratch = Scratch::new();
+    let path = scratch.file("libfoo.so");
+    let store = scratch.store();
+    let done = std::thread::spawn(move || {
+        super::scratch::refuse_unnamed_files();
+        let opened = Opened::new(&path);
+        let copy = Copy::of(&opened.origin(), store.directory(), &mut PageVec::new()).unwrap();
+        // Its time still tells how old it is.
+        let age = sys::realtime_seconds() - sys::fstat(copy.file().raw()).unwrap().st_mtime;
+        assert!((0..60).contains(&age), "{age}");
+        drop(copy);
+        proof(&store, &opened, &Nothing).unwrap();
+    });
+    done.join().unwrap();
+    let copy = scratch.only_key().join("libfoo.so");
+    assert!(mark::is_believed(&sys::stat(&c_string(&copy)).unwrap()));
 }
 
 #[test]
@@ -129,13 +178,13 @@ fn where_the_kernel_does_not_vouch_for_the_identity_each_process_compares() {
 fn a_time_in_whole_seconds_is_an_image_builders() {
     let scratch = Scratch::new();
     let mut opened = Opened::new(&scratch.file("libfoo.so"));
-    assert!(opened.origin().is_told_by_identity(BuildId::Absent));
+    assert!(opened.origin().is_identified_by_times(BuildId::Absent));
     opened.identity.changed -= opened.identity.changed % 1_000_000_000;
-    assert!(!opened.origin().is_told_by_identity(BuildId::Absent));
-    assert!(opened.origin().is_told_by_identity(BuildId::Same));
+    assert!(!opened.origin().is_identified_by_times(BuildId::Absent));
+    assert!(opened.origin().is_identified_by_times(BuildId::Same));
     // tmpfs never cleans a page.
     opened.file_system.kind = 0x0102_1994;
-    assert!(!opened.origin().is_told_by_identity(BuildId::Same));
+    assert!(!opened.origin().is_identified_by_times(BuildId::Same));
 }
 
 #[test]

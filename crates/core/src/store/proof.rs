@@ -1,0 +1,96 @@
+//! Whether an entry may be mapped in place of what the loader has mapped.
+
+use crate::build_id::BuildId;
+use crate::cause::Cause;
+use crate::sys::{self, Fd};
+
+use super::{OriginFile, copy, mark};
+
+/// What the loader has mapped of a file, to hold copies of that file against.
+pub trait Mapped {
+    /// Whether `copy` has the build-id that the object has in memory.
+    fn build_id_of(&self, copy: &Fd) -> sys::Result<BuildId>;
+    /// Whether `copy` has the bytes that are mapped now, in all ranges that are
+    /// to be mapped from a copy.
+    fn equals(&self, copy: &Fd) -> sys::Result<bool>;
+}
+
+/// A copy that may be mapped in place of what the loader has mapped.
+pub struct Entry {
+    /// Open for reading; in the user's store locked, and mappings of it keep the lock.
+    pub file: Fd,
+    /// What of it is proven.
+    pub proof: Proof,
+}
+
+/// What of an entry is proven to be the file's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// All of it.
+    Whole,
+    /// The ranges that [`Mapped`] has compared.
+    Ranges,
+}
+
+/// What an entry was found to be.
+pub enum Examined {
+    /// A copy of what is mapped.
+    Right(Proof),
+    /// A copy of the file, but not of what is mapped: the path leads to another
+    /// version by now, with the same numbers.
+    NotMapped(Cause),
+    /// No copy of the file.
+    Damaged(Cause),
+}
+
+impl OriginFile<'_> {
+    /// Whether the identity tells what the file holds, together with the build-id.
+    /// Image builders give all files one time, in whole seconds, in every version of
+    /// an image; so identity alone does only where the kernel has set a finer one.
+    pub(super) fn is_identified_by_times(&self, build_id: BuildId) -> bool {
+        self.file_system.updates_ctime_on_every_change()
+            && (self.identity.has_fine_times() || build_id == BuildId::Same)
+    }
+}
+
+/// Finds out whether an entry may be mapped in place of what is `mapped`. One that
+/// `is_ours` says afterwards that it is on the disk, if all of it was compared.
+pub fn examine(
+    entry: &Fd,
+    status: &libc::stat,
+    origin: &OriginFile<'_>,
+    mapped: &impl Mapped,
+    is_ours: bool,
+) -> Result<Examined, Cause> {
+    // What cannot be read cannot be used.
+    let Ok(build_id) = mapped.build_id_of(entry) else { return judge(entry, origin, "it cannot be read") };
+    if build_id == BuildId::Other {
+        return judge(entry, origin, "it has another build-id than the object");
+    }
+    match (mark::is_believed(status), origin.is_identified_by_times(build_id)) {
+        (true, true) => return Ok(Examined::Right(Proof::Whole)),
+        // Nobody need ask again, once it was compared as a whole.
+        (false, true) if is_ours => {
+            if !copy::equals_origin(entry, origin)? {
+                return Ok(Examined::Damaged(wrong("its bytes are not those of the file")));
+            }
+            let _ = mark::note_on_disk(entry);
+            return Ok(Examined::Right(Proof::Whole));
+        }
+        _ => {}
+    }
+    match mapped.equals(entry) {
+        Ok(true) => Ok(Examined::Right(Proof::Ranges)),
+        Ok(false) | Err(_) => judge(entry, origin, "its bytes are not those that are mapped"),
+    }
+}
+
+/// Who is to blame for a difference: the entry, if it is not the file's.
+fn judge(entry: &Fd, origin: &OriginFile<'_>, reason: &'static str) -> Result<Examined, Cause> {
+    let is_copy = copy::equals_origin(entry, origin)?;
+    Ok(if is_copy { Examined::NotMapped(wrong(reason)) } else { Examined::Damaged(wrong(reason)) })
+}
+
+const fn wrong(reason: &'static str) -> Cause {
+    Cause::words("use the store entry", reason)
+}
