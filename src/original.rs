@@ -71,7 +71,7 @@ impl Original {
     /// asked for only if it is on an overlay.
     pub fn is_immutable(&self, layers: impl FnOnce() -> Option<ImageLayers>) -> bool {
         let kind = &self.file_system;
-        kind.forbids_writes_to(&self.file)
+        kind.forbids_writes_to(&self.file, self.identity.device)
             || kind.is_overlay() && layers().is_some_and(|layers| layers.have(&self.file))
     }
 

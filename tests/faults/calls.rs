@@ -109,7 +109,6 @@ pub const ALL: &[Call] = &[
     call("mmap", SYS_mmap, &[EACCES, EAGAIN, EBADF, EEXIST, EINVAL, ENFILE, ENODEV, ENOMEM, EOVERFLOW, EPERM, ETXTBSY]),
     call("mprotect", SYS_mprotect, &[EACCES, EINVAL, ENOMEM]),
     call("mremap", SYS_mremap, &[EAGAIN, EFAULT, EINVAL, ENOMEM]),
-    call("msync", SYS_msync, &[EBUSY, EINVAL, EIO, ENOMEM]),
     call("munmap", SYS_munmap, &[EINVAL, ENOMEM]),
     call("nanosleep", SYS_nanosleep, &[EFAULT, EINTR, EINVAL]),
     call(
@@ -150,6 +149,7 @@ pub const ALL: &[Call] = &[
         ],
     ),
     call("ppoll", SYS_ppoll, &[EFAULT, EINTR, EINVAL, ENOMEM]),
+    call("prctl", SYS_prctl, &[EACCES, EBADF, EBUSY, EFAULT, EINVAL, ENODEV, ENXIO, EOPNOTSUPP, EPERM]),
     call("pread64", SYS_pread64, &[EAGAIN, EBADF, EFAULT, EINTR, EINVAL, EIO, EISDIR, ENXIO, EOVERFLOW, ESPIPE]),
     call("process_vm_readv", SYS_process_vm_readv, &[EFAULT, EINVAL, ENOMEM, EPERM, ESRCH]),
     call(
@@ -204,7 +204,6 @@ pub const ALL: &[Call] = &[
             EROFS,
         ],
     ),
-    call("sync_file_range", SYS_sync_file_range, &[EBADF, EINVAL, EIO, ENOMEM, ENOSPC, ESPIPE]),
     call(
         "unlinkat",
         SYS_unlinkat,

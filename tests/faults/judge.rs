@@ -93,10 +93,7 @@ impl Reference {
             // The sweep failed as a whole, which was said, and the next one is too late
             // for writable ranges.
             let is_late = run.messages.iter().any(|message| is_too_late(message, object))
-                && run
-                    .messages
-                    .iter()
-                    .any(|message| is_of_a_sweep(message) && message.contains(symbol) && message.contains(operation));
+                && run.messages.iter().any(|message| is_of_a_sweep(message, symbol));
             if !run.messages.iter().any(is_said) && !is_late {
                 complaints.push(format!("not reported with {operation} and {symbol}: {object}"));
             }
@@ -131,7 +128,8 @@ fn is_too_late(message: &str, object: &str) -> bool {
     message.contains(object) && message.contains("pin writable ranges: code of the object may have run")
 }
 
-/// Whether the message is about all objects of a sweep.
-fn is_of_a_sweep(message: &str) -> bool {
-    ["objects just loaded", "the settings cannot be read"].iter().any(|words| message.contains(words))
+/// Whether the message says that a sweep failed as a whole for this error.
+fn is_of_a_sweep(message: &str, symbol: &str) -> bool {
+    let is_of_all = ["objects just loaded", "the settings cannot be read"].iter().any(|words| message.contains(words));
+    is_of_all && (message.contains(symbol) || symbol == "EIO" && message.contains("EFAULT"))
 }

@@ -76,7 +76,7 @@ JSON output:
   were_there  how many copies were there already
   size        of what was added, in bytes
   skipped     how many files of directories and processes were not copied, by reason:
-              not_objects, not_for_everybody, elsewhere, need_no_copy, vanished, changing
+              not_objects, not_for_everybody, elsewhere, need_no_copy, not_suited, vanished, changing
   failed      what was not copied and should have been, each with its name, reason and way_out
 
 Examples:

@@ -7,6 +7,16 @@
 //! may not read. A process whose user is not mapped in its user namespace sees
 //! the overflow uid, and so does every other such process.
 //!
+//! The measure is what the kernel asks before it lets one process look into another
+//! (`ptrace_may_access`): user and group ids, capabilities, and whether the process
+//! is *dumpable*. The user's other processes have the group that `/etc/passwd` gives
+//! him; one with another (`newgrp`, `sudo -g`, a set-group-ID program that has gone on
+//! to make all its group ids that one) has rights that they lack.
+//!
+//! A process that the kernel keeps the user's other processes out of (it is not
+//! dumpable, see `prctl(2)`) may hold what they must not have: one that has given
+//! up root's rights for good has root's descriptors still.
+//!
 //! Credentials are a thread's own. The kernel tells the file system ids in a file
 //! only, which takes longer than all the rest. A thread without capabilities cannot
 //! give itself others, and one that gets capabilities shows that, so the file is
@@ -16,7 +26,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::cause::Cause;
 use crate::line::Line;
-use crate::sys::{self, Capabilities, Fd, Ids, Result};
+use crate::pages::{PageVec, read_whole};
+use crate::sys::{self, Capabilities, Errno, Fd, Ids, Result};
 
 /// A user, as the only one whose rights this thread had when it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +50,15 @@ impl User {
             capabilities: sys::capabilities().map_err(|errno| call("capget", errno))?,
         };
         let user = rights.single_user().map_err(|reason| Cause::words(OPERATION, reason))?;
+        if !sys::is_dumpable().map_err(|errno| call("prctl", errno))? {
+            return Err(Cause::words(
+                OPERATION,
+                "the user's other processes may not look into this one (not dumpable)",
+            ));
+        }
         if !LAST.is(&rights) {
             check_file_system_ids(&rights)?;
+            check_group(user, rights.groups.effective)?;
             if !is_mapped(user)? {
                 return Err(Cause::words(OPERATION, "the user id is not mapped in this user namespace"));
             }
@@ -128,6 +146,41 @@ fn check_file_system_ids(rights: &Rights) -> core::result::Result<(), Cause> {
     Ok(())
 }
 
+/// The group must be the one that the user logs in with. Of a user that is not
+/// listed (a directory service's, systemd's dynamic ones, a number in a container)
+/// it must have the user's number. Root needs no group for anything.
+fn check_group(user: u32, group: u32) -> core::result::Result<(), Cause> {
+    if user == 0 {
+        return Ok(());
+    }
+    let passwd: PageVec<u8> = match sys::open(c"/etc/passwd", libc::O_RDONLY | libc::O_NONBLOCK, 0) {
+        Ok(file) => read_whole(&file).map_err(|errno| Cause::call("read /etc/passwd", errno))?,
+        Err(Errno(libc::ENOENT)) => PageVec::new(),
+        Err(errno) => return Err(Cause::call("open /etc/passwd", errno)),
+    };
+    if is_login_group(&passwd, user, group) {
+        Ok(())
+    } else {
+        Err(Cause::words(OPERATION, "the group is not the one that the user logs in with"))
+    }
+}
+
+/// Whether `passwd`, of the form of `passwd(5)`, gives `user` this `group`.
+fn is_login_group(passwd: &[u8], user: u32, group: u32) -> bool {
+    let number = |field: &[u8]| core::str::from_utf8(field).ok()?.parse::<u32>().ok();
+    let mut is_listed = false;
+    for line in passwd.split(|byte| *byte == b'\n') {
+        let mut fields = line.split(|byte| *byte == b':').skip(2).map(number);
+        if fields.next() == Some(Some(user)) {
+            is_listed = true;
+            if fields.next() == Some(Some(group)) {
+                return true;
+            }
+        }
+    }
+    !is_listed && group == user
+}
+
 /// Whether the kernel knows `user` in this user namespace, and does not show its
 /// number for want of another. A thread that enters another namespace has all
 /// capabilities there, or another number.
@@ -200,6 +253,16 @@ mod tests {
         for permitted in [1, 1 << 10, 1 << 40] {
             assert!(rights(ids(7, 7, 7), ids(9, 9, 9), permitted).single_user().is_err());
         }
+    }
+
+    #[test]
+    fn the_group_is_the_one_that_passwd_has() {
+        let passwd = b"root:x:0:0:root:/root:/bin/sh\nwww:x:33:7::/:\nalso:x:33:8::/:\nbroken:x:44\n";
+        assert!(is_login_group(passwd, 33, 7) && is_login_group(passwd, 33, 8));
+        assert!(!is_login_group(passwd, 33, 33) && !is_login_group(passwd, 44, 44));
+        // Not listed.
+        assert!(is_login_group(passwd, 1000, 1000) && !is_login_group(passwd, 1000, 7));
+        assert!(is_login_group(b"", 1000, 1000));
     }
 
     #[test]

@@ -12,9 +12,16 @@
 //! older than the container by more than that, and the container must not be from
 //! the future. A clock that was days ahead when the container was made, and was set
 //! right since, makes files of the container look like those of its image once that
-//! time has come: README names this. Overlays that are mounted elsewhere are not
-//! believed: their lower directory may be somebody's work tree.
+//! time has come: README names this.
+//!
+//! Not every overlay is a container's. The lower directory of another may be
+//! somebody's work tree, and its upper directory may have been filled beforehand. So
+//! it must be the root of the first process too, and every lower directory must be
+//! where the engines of containers keep the layers of images.
 
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use crate::pages::{PageVec, read_whole};
 use crate::sys::{self, Fd, FileSystem, Result};
 
 /// Seconds by which a file must be older than the container.
@@ -34,16 +41,29 @@ impl ImageLayers {
     /// overlay, or where that cannot be proven.
     pub fn of_this_process() -> Option<Self> {
         let root = sys::open(c"/", libc::O_PATH | libc::O_DIRECTORY, 0).ok()?;
-        if !FileSystem::of(&root).ok()?.is_overlay() {
-            return None;
-        }
         let here = Birth::of(&root).ok()?;
+        let is_image = match ANSWER.of(&here) {
+            Some(known) => known,
+            None => ANSWER.note(&here, Self::is_image(&root, &here) == Some(true)),
+        };
+        // The clock may have been set since.
+        let is_from_the_past = here.seconds <= sys::realtime_seconds();
+        (is_image && is_from_the_past).then_some(Self { mount: here.mount, made: here.seconds })
+    }
+
+    fn is_image(root: &Fd, here: &Birth) -> Option<bool> {
+        if !here.is_mount_root || !FileSystem::of(root).ok()?.is_overlay() {
+            return Some(false);
+        }
         // In a chroot below the root of the namespace the first process, which
         // made the container, sees another root.
         let first = sys::open(c"/proc/1/root", libc::O_PATH | libc::O_DIRECTORY, 0).ok()?;
-        let is_root = here.is_mount_root && Birth::of(&first).ok()? == here;
-        let is_from_the_past = here.seconds <= sys::realtime_seconds();
-        (is_root && is_from_the_past).then_some(Self { mount: here.mount, made: here.seconds })
+        if Birth::of(&first).ok()? != *here {
+            return Some(false);
+        }
+        let mounts = sys::open_own_proc_file(c"/proc/self/mountinfo", c"/proc/thread-self/mountinfo").ok()?;
+        let mounts: PageVec<u8> = read_whole(&mounts).ok()?;
+        Some(mounts.split(|byte| *byte == b'\n').any(|line| is_mount_of_layers(line, here.mount)))
     }
 
     /// Whether a file is in one of them.
@@ -53,6 +73,52 @@ impl ImageLayers {
 
     fn have_born(&self, birth: &Birth) -> bool {
         birth.mount == self.mount && birth.seconds.max(birth.changed) < self.made - MARGIN
+    }
+}
+
+/// Where engines keep layers, in the paths of lower directories: Docker; Podman,
+/// Buildah and CRI-O; containerd.
+const LAYERS: [&[u8]; 3] =
+    [b"/overlay2/", b"/containers/storage/overlay/", b"/io.containerd.snapshotter.v1.overlayfs/snapshots/"];
+
+/// Whether a line of `/proc/PID/mountinfo` (`proc_pid_mountinfo(5)`) is that of this
+/// mount, with layers of an image for all its lower directories.
+fn is_mount_of_layers(line: &[u8], mount: u64) -> bool {
+    let mut words = line.split(|byte| *byte == b' ');
+    let id = words.next().and_then(|id| core::str::from_utf8(id).ok()?.parse().ok());
+    let Some(options) = words.next_back().filter(|_| id == Some(mount)) else { return false };
+    let lower = options.split(|byte| *byte == b',').find_map(|option| option.strip_prefix(b"lowerdir="));
+    let is_layer =
+        |directory: &[u8]| LAYERS.iter().any(|part| directory.windows(part.len()).any(|window| window == *part));
+    lower.is_some_and(|lower| {
+        // Two colons stand before directories that hold data only.
+        lower.split(|byte| *byte == b':').filter(|directory| !directory.is_empty()).all(is_layer)
+    })
+}
+
+/// Whether the root of this process is an image's, found out once for a root.
+struct Answer {
+    mount: AtomicU64,
+    inode: AtomicU64,
+    is_image: AtomicU64,
+}
+
+static ANSWER: Answer = Answer { mount: AtomicU64::new(0), inode: AtomicU64::new(0), is_image: AtomicU64::new(0) };
+
+impl Answer {
+    fn of(&self, root: &Birth) -> Option<bool> {
+        let is_known = self.mount.load(Ordering::Relaxed) == root.mount
+            && self.inode.load(Ordering::Relaxed) == root.inode
+            && root.mount != 0;
+        is_known.then(|| self.is_image.load(Ordering::Relaxed) != 0)
+    }
+
+    /// Under the registry's lock only.
+    fn note(&self, root: &Birth, is_image: bool) -> bool {
+        self.mount.store(root.mount, Ordering::Relaxed);
+        self.inode.store(root.inode, Ordering::Relaxed);
+        self.is_image.store(is_image.into(), Ordering::Relaxed);
+        is_image
     }
 }
 
@@ -101,6 +167,23 @@ mod tests {
         ] {
             assert!(!layers.have_born(&other), "{other:?}");
         }
+    }
+
+    #[test]
+    fn only_the_layers_of_engines_are_an_images() {
+        let mount = |lower: &str| {
+            let upper = "upperdir=/var/lib/docker/overlay2/a/diff,workdir=/var/lib/docker/overlay2/a/work";
+            std::format!("36 25 0:41 / / rw,relatime - overlay overlay rw,lowerdir={lower},{upper}")
+        };
+        let is = |lower: &str, id| is_mount_of_layers(mount(lower).as_bytes(), id);
+        let docker = "/var/lib/docker/overlay2/l/ABC:/var/lib/docker/overlay2/l/DEF";
+        assert!(is(docker, 36) && !is(docker, 37));
+        assert!(is("/var/lib/containers/storage/overlay/l/ABC", 36));
+        assert!(is("/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/7/fs", 36));
+        for other in ["/srv/tree", "/var/lib/docker/overlay2/l/ABC:/srv/tree", "l/ABC", ""] {
+            assert!(!is(other, 36), "{other}");
+        }
+        assert!(!is_mount_of_layers(b"36 25 8:1 / / rw - ext4 /dev/sda1 rw", 36) && !is_mount_of_layers(b"", 36));
     }
 
     #[test]

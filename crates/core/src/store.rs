@@ -217,11 +217,11 @@ impl Store {
             }
             Err(errno) => return Err(Cause::call("open the store entry", errno)),
         };
-        // Whoever removes an entry that is not in use locks it exclusively, and
-        // then it is gone. Anybody could lock an entry of the system's store, so
-        // nothing is concluded from a lock there.
-        if !self.is_system && sys::flock(&file, libc::LOCK_SH | libc::LOCK_NB) == Err(Errno(libc::EWOULDBLOCK)) {
-            return Ok(Found::Nothing);
+        // Whoever removes an entry that is not in use locks it exclusively. So would
+        // whoever wants to keep others from using it; an entry that is removed while it
+        // is mapped stays what it is. Anybody could lock one of the system's store.
+        if !self.is_system {
+            let _ = sys::flock(&file, libc::LOCK_SH | libc::LOCK_NB);
         }
         let status = sys::fstat(file.raw()).map_err(|errno| Cause::call("fstat of the store entry", errno))?;
         if status.st_nlink == 0 {
@@ -282,6 +282,12 @@ impl Store {
     fn add(&self, origin: &OriginFile<'_>, mapped: &impl Mapped, buffer: &mut PageVec<u8>) -> Result<(), Cause> {
         if !origin.identity.has_settled(sys::realtime_seconds(), SETTLING_SECONDS) {
             return Err(NOT_SETTLED);
+        }
+        if !origin::is_open_to(self.owner, origin.path, origin.file) {
+            return Err(Cause::words(
+                "add to the store",
+                "other processes of the user may not be allowed to read the file",
+            ));
         }
         let key = name::Key::new(&origin.identity, origin.file_name());
         let link = origin::record(origin.path, origin.file);

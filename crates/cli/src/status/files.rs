@@ -13,7 +13,7 @@ use std::rc::Rc;
 use rustix::fs::{self, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 use sopin_core::store::{Identity, SYSTEM};
-use sopin_core::sys::FileSystem;
+use sopin_core::sys::{self, FileSystem};
 use sopin_core::vmas::FileId;
 
 use super::image::{self, Dynamic, Flaw, Headers};
@@ -95,8 +95,9 @@ impl Writability {
         let Ok(file) = descriptors::for_core(file, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) else {
             return Self::Writable;
         };
+        let Ok(status) = sys::fstat(file.raw()) else { return Self::Writable };
         match FileSystem::of(&file) {
-            Ok(kind) if kind.forbids_writes_to(&file) => Self::Unwritable,
+            Ok(kind) if kind.forbids_writes_to(&file, status.st_dev) => Self::Unwritable,
             Ok(kind) if kind.is_overlay() => Self::Layered,
             _ => Self::Writable,
         }

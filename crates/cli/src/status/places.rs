@@ -16,6 +16,8 @@ const RELA: usize = 24;
 const SYMBOL: usize = 24;
 /// More bytes than any object's table has.
 const MAX_TABLE: u64 = 256 << 20;
+/// More words than any object has relocated: a file may claim 63 in each word.
+const MAX_PLACES: usize = 1 << 24;
 
 /// What the loader stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +59,7 @@ pub fn read(file: &impl Bytes, machine: Machine, headers: &Headers, dynamic: &Dy
         }
     };
     let mut places = Vec::new();
-    compact(&table(DT_RELR, DT_RELRSZ)?, &mut places);
+    compact(&table(DT_RELR, DT_RELRSZ)?, &mut places)?;
     let entries = [table(DT_RELA, DT_RELASZ)?, table(DT_JMPREL, DT_PLTRELSZ)?];
     let symbols = Symbols::read(file, headers, dynamic, entries.iter().map(Vec::as_slice))?;
     for entry in entries.iter().flat_map(|bytes| bytes.chunks_exact(RELA)) {
@@ -85,7 +87,7 @@ fn fields(entry: &[u8]) -> Option<(u64, u32, u32, u64)> {
 
 /// The format of DT_RELR: an even word is an address, an odd one has a bit for each
 /// of the 63 words behind.
-fn compact(table: &[u8], places: &mut Vec<Place>) {
+fn compact(table: &[u8], places: &mut Vec<Place>) -> Result<(), Flaw> {
     let mut next = 0_u64;
     for entry in table.chunks_exact(8).filter_map(|bytes| word_at(bytes, 0)) {
         if entry & 1 == 0 {
@@ -96,7 +98,11 @@ fn compact(table: &[u8], places: &mut Vec<Place>) {
             places.extend(set.map(|bit| Place { address: next.wrapping_add(8 * bit), kind: Kind::Compact }));
             next = next.wrapping_add(63 * 8);
         }
+        if places.len() > MAX_PLACES {
+            return Err(Flaw::Malformed);
+        }
     }
+    Ok(())
 }
 
 /// The symbols that relocations refer to.
@@ -141,7 +147,7 @@ mod tests {
     fn compact_tables_are_unfolded() {
         let mut places = Vec::new();
         let table: Vec<u8> = [0x1000, 0b1011, 1 << 63 | 1, 0x3000].into_iter().flat_map(u64::to_ne_bytes).collect();
-        compact(&table, &mut places);
+        compact(&table, &mut places).unwrap();
         let addresses: Vec<u64> = places.iter().map(|place| place.address).collect();
         assert_eq!(addresses, [0x1000, 0x1008, 0x1018, 0x1008 + 63 * 8 + 62 * 8, 0x3000]);
     }

@@ -23,6 +23,7 @@ use sopin_core::store::{Filled, NOT_SETTLED, OriginFile, SYSTEM, Store};
 
 use super::{human, place, print};
 use crate::exit::{Exit, Failure};
+use crate::output::shown;
 use answer::{Answer, Failed};
 use candidate::{Candidate, Refusal};
 use jobs::Job;
@@ -92,7 +93,7 @@ impl Filler {
         let progress = human::progress(if jobs.len() > MANY { jobs.len() } else { 0 });
         let mut unsettled = Vec::new();
         for job in jobs {
-            progress.set_message(job.title());
+            progress.set_message(shown(&job.title()));
             match self.fill(&job)? {
                 Outcome::Done => progress.inc(1),
                 Outcome::Unsettled => unsettled.push(job),

@@ -116,7 +116,7 @@ impl Pruned {
             match Entry::read(store, &name) {
                 Ok(None) | Err(Errno::NOENT) => {}
                 Ok(Some(entry)) => {
-                    progress.set_message(entry.title());
+                    progress.set_message(shown(&entry.title()));
                     self.prune_entry(store, &entry, &c_name, rules);
                 }
                 Err(error) => {

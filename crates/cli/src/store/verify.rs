@@ -108,7 +108,7 @@ impl Verified {
             Err(error) => (None, Some((format!("it cannot be read: {error}"), made_anew))),
             Ok(Some(entry)) => {
                 self.entries += 1;
-                progress.set_message(entry.title());
+                progress.set_message(shown(&entry.title()));
                 let reason = fault(&entry, store).or_else(|| self.check_bytes(&entry, store));
                 let wrong = reason.map(|reason| (reason, made_anew));
                 (entry.origin.as_ref().map(|path| path.to_string_lossy().into_owned()), wrong)

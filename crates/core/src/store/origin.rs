@@ -18,6 +18,7 @@
 use core::ffi::CStr;
 use core::ops::ControlFlow::{self, Break, Continue};
 
+use crate::credentials::User;
 use crate::line::Line;
 use crate::pages::PageVec;
 use crate::sys::{self, Errno, Fd, FileSystem, PathIdentity};
@@ -65,6 +66,26 @@ pub fn read<'a>(entry: &Fd, buffer: &'a mut [u8]) -> Option<Origin<'a>> {
     // A target has at most one byte less than that.
     *buffer.get_mut(len)? = 0;
     Origin::parse(CStr::from_bytes_with_nul(buffer.get(..=len)?).ok()?)
+}
+
+/// Whether every process of `user` may read the file, whatever its groups: a copy
+/// of one that this process reads by its group would be open to all of them. Access
+/// lists can only say so less often (`acl(5)`: the mask is the group's mode, and
+/// others are others).
+pub fn is_open_to(user: User, path: &CStr, file: &Fd) -> bool {
+    let allows = |status: &libc::stat, owners: u32, others: u32| {
+        let needed = if status.st_uid == user.id() { owners } else { others };
+        status.st_mode & needed != 0
+    };
+    if user == User::ROOT {
+        return true;
+    }
+    let is_readable = sys::fstat(file.raw()).is_ok_and(|status| allows(&status, 0o400, 0o004));
+    let walked = for_each_directory(path.to_bytes(), |directory| {
+        let may_pass = sys::stat(directory).is_ok_and(|status| allows(&status, 0o100, 0o001));
+        if may_pass { Continue(()) } else { Break(()) }
+    });
+    is_readable && walked.is_ok_and(|walked| walked.is_continue())
 }
 
 /// The target of the link for a file, with its NUL. `None` if its directories

@@ -47,9 +47,13 @@ impl FileSystem {
         Ok(answer)
     }
 
-    /// Whether its format has no way to write to a file.
-    pub fn cannot_be_written(&self) -> bool {
-        WITHOUT_WRITES.contains(&self.kind)
+    /// Whether its format has no way to write to a file, and it is on a device of
+    /// its own, as `st_dev` says: a file that is a device (loop) or is mounted without
+    /// one (EROFS since Linux 6.12) can be rewritten like any other.
+    fn cannot_be_written(&self, device: u64) -> bool {
+        const LOOP_MAJOR: u32 = 7;
+        const NONE_MAJOR: u32 = 0;
+        WITHOUT_WRITES.contains(&self.kind) && ![LOOP_MAJOR, NONE_MAJOR].contains(&libc::major(device))
     }
 
     /// Whether what happens there is decided by another machine or process.
@@ -85,9 +89,9 @@ impl FileSystem {
         [EXT, F2FS].contains(&self.kind)
     }
 
-    /// Whether nobody can ever write to this file of it.
-    pub fn forbids_writes_to(&self, file: &Fd) -> bool {
-        self.cannot_be_written() || [EXT, F2FS, BTRFS].contains(&self.kind) && has_verity(file)
+    /// Whether nobody can ever write to this file of it, whose `st_dev` is `device`.
+    pub fn forbids_writes_to(&self, file: &Fd, device: u64) -> bool {
+        self.cannot_be_written(device) || [EXT, F2FS, BTRFS].contains(&self.kind) && has_verity(file)
     }
 }
 
@@ -156,10 +160,19 @@ mod tests {
     }
 
     #[test]
+    fn an_image_in_a_file_can_be_rewritten() {
+        for kind in WITHOUT_WRITES {
+            let format = FileSystem { kind, ..FileSystem::default() };
+            assert!(format.cannot_be_written(libc::makedev(8, 1)) && format.cannot_be_written(libc::makedev(253, 0)));
+            assert!(!format.cannot_be_written(libc::makedev(7, 3)) && !format.cannot_be_written(libc::makedev(0, 48)));
+        }
+    }
+
+    #[test]
     fn what_is_not_known_gets_the_careful_answer() {
         let unknown = FileSystem { kind: 0x1234, ..FileSystem::default() };
         assert!(
-            !unknown.cannot_be_written()
+            !unknown.cannot_be_written(libc::makedev(8, 1))
                 && !unknown.is_kept_by_this_kernel()
                 && !unknown.updates_ctime_on_every_change()
         );
@@ -169,7 +182,7 @@ mod tests {
             assert!(
                 !remote.is_kept_by_this_kernel()
                     && !remote.updates_ctime_on_every_change()
-                    && !remote.cannot_be_written()
+                    && !remote.cannot_be_written(libc::makedev(8, 1))
             );
         }
     }

@@ -38,6 +38,15 @@ pub fn group_ids() -> Result<Ids> {
     Ok(ids)
 }
 
+/// Whether the kernel lets processes of the same user look into this one
+/// (`PR_GET_DUMPABLE` of `prctl(2)`): not after it has changed its user, nor if it
+/// has asked for that.
+pub fn is_dumpable() -> Result<bool> {
+    // SAFETY: this request touches no memory.
+    let dumpable = unsafe { raw!(libc::SYS_prctl, libc::PR_GET_DUMPABLE, 0, 0, 0, 0) }?;
+    Ok(dumpable == 1)
+}
+
 /// Sets of capabilities, a bit for each (`capabilities(7)`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Capabilities {

@@ -36,6 +36,8 @@ pub struct Skipped {
     not_for_everybody: usize,
     elsewhere: usize,
     need_no_copy: usize,
+    /// On file systems that do not date every change of a file, or sparse.
+    not_suited: usize,
     vanished: usize,
     pub changing: usize,
 }
@@ -64,6 +66,7 @@ impl Skipped {
             Refusal::NotForEverybody(_) => &mut self.not_for_everybody,
             Refusal::Elsewhere => &mut self.elsewhere,
             Refusal::NeedsNoCopy => &mut self.need_no_copy,
+            Refusal::NotSuited(_) => &mut self.not_suited,
             Refusal::Vanished => &mut self.vanished,
             Refusal::Failed(_) => return false,
         } += 1;
@@ -96,11 +99,13 @@ impl Answer {
 impl fmt::Display for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", shown(&self.path))?;
-        let Skipped { not_objects, not_for_everybody, elsewhere, need_no_copy, vanished, changing } = self.skipped;
+        let Skipped { not_objects, not_for_everybody, elsewhere, need_no_copy, not_suited, vanished, changing } =
+            self.skipped;
         let skipped = [
             (not_for_everybody, "not readable by everybody"),
             (elsewhere, "not at that path from here"),
             (need_no_copy, "not writable, so no copy is needed"),
+            (not_suited, "on a file system that does not date every change, or full of holes"),
             (vanished, "replaced or removed"),
             (changing, "still changing"),
             (not_objects, "not an object of this machine"),

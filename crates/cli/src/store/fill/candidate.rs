@@ -60,10 +60,19 @@ pub enum Refusal {
     Elsewhere,
     /// No process can write to it, so programs map the file itself.
     NeedsNoCopy,
+    /// A copy of it would not be safe to use, or not be worth its room, for this reason.
+    NotSuited(&'static str),
     /// It has no name any more.
     Vanished,
     /// The kernel said so.
     Failed(String),
+}
+
+/// Whether a file is large and has hardly any blocks: the copy would have them all.
+fn is_sparse(size: u64, blocks: i64) -> bool {
+    const LARGE: u64 = 256 << 20;
+    let allocated = blocks.cast_unsigned() * 512;
+    size > LARGE && allocated < size / 4
 }
 
 impl Refusal {
@@ -74,6 +83,7 @@ impl Refusal {
                 "everybody could read the copy; let everybody read the file (chmod), or leave it to the users' own stores"
             }
             Self::Elsewhere => "fill the store from where its path leads to it",
+            Self::NotSuited(_) => "leave it to the users' own stores",
             Self::NotAnObject(_) | Self::NeedsNoCopy | Self::Vanished | Self::Failed(_) => "",
         }
     }
@@ -83,6 +93,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotAnObject(reason) | Self::NotForEverybody(reason) | Self::Failed(reason) => reason,
+            Self::NotSuited(reason) => reason,
             Self::Elsewhere => "its path leads elsewhere from here, as that of another container's file",
             Self::NeedsNoCopy => "it needs no copy: it cannot be written to",
             Self::Vanished => "it was replaced or removed",
@@ -130,8 +141,16 @@ impl Candidate {
             return Err(Refusal::Vanished);
         }
         let file_system = FileSystem::of(&file)?;
-        if file_system.forbids_writes_to(&file) {
+        if file_system.forbids_writes_to(&file, status.st_dev) {
             return Err(Refusal::NeedsNoCopy);
+        }
+        // Whoever serves a FUSE or network file system chooses the numbers of its
+        // files, and device numbers come back.
+        if !file_system.updates_ctime_on_every_change() {
+            return Err(Refusal::NotSuited("its file system does not date every change of a file"));
+        }
+        if is_sparse(status.st_size.cast_unsigned(), status.st_blocks) {
+            return Err(Refusal::NotSuited("it consists of holes for the most part"));
         }
         let path = rustix::fs::readlink(descriptors::path_of(file.raw()), Vec::new())?;
         let identity = Identity::of(&status);
