@@ -19,7 +19,7 @@ bashdir := $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 zshdir := $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 fishdir := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 docdir := $(DESTDIR)$(PREFIX)/share/doc/sopin
-DOCUMENTS := LICENSE README.md CHANGELOG.md
+DOCUMENTS := LICENSE README.md CHANGELOG.md SECURITY.md
 PAGES1 := $(notdir $(wildcard man/*.1))
 PAGES7 := $(notdir $(wildcard man/*.7))
 

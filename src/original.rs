@@ -12,10 +12,11 @@
 
 use core::ffi::CStr;
 
+use sopin_core::image_layers::ImageLayers;
 use sopin_core::object::Span;
 use sopin_core::records::Record;
 use sopin_core::store::Identity;
-use sopin_core::sys::{self, Fd};
+use sopin_core::sys::{self, Fd, FileSystem};
 use sopin_core::vmas::{FileId, Maps, Vma};
 use sopin_core::witness;
 
@@ -25,6 +26,8 @@ pub struct Original {
     pub file: Fd,
     /// Which version of it.
     pub identity: Identity,
+    /// Where it is; an unknown kind if that cannot be found out.
+    pub file_system: FileSystem,
     witness: Span,
 }
 
@@ -53,7 +56,8 @@ impl Original {
         let start = unsafe { sys::mmap(place, len, protection, libc::MAP_PRIVATE, Some((&file, terms.offset))) }?;
         // From here on the page is unmapped when this is dropped.
         let witness = Span { start, end: start + len };
-        let original = Self { file, identity: Identity::of(&status), witness };
+        let file_system = FileSystem::of(&file).unwrap_or_default();
+        let original = Self { file, identity: Identity::of(&status), file_system, witness };
         let shown = FileId { device: (libc::major(status.st_dev), libc::minor(status.st_dev)), inode: status.st_ino };
         if shown == mapped {
             return Ok(Some(original));
@@ -63,9 +67,13 @@ impl Original {
         Ok(is_same.then_some(original))
     }
 
-    /// Whether nobody can write to it: then it needs no copy.
-    pub fn is_unwritable(&self) -> bool {
-        sys::is_on_read_only_file_system(&self.file)
+    /// Whether nobody can write to it, ever: then it needs no copy. `layers` are
+    /// asked for only if it is on an overlay.
+    pub fn is_immutable(&self, layers: impl FnOnce() -> Option<ImageLayers>) -> bool {
+        let kind = &self.file_system;
+        kind.cannot_be_written()
+            || kind.may_have_verity() && sys::has_verity(&self.file)
+            || kind.is_overlay() && layers().is_some_and(|layers| layers.have(&self.file))
     }
 
     /// Leaves the witness mapped.

@@ -25,6 +25,7 @@ use sopin_core::vmas::FileId;
 use crate::loader::{Counters, Loaded, walks};
 use crate::log::Log;
 use crate::published::Records;
+use crate::sources::KnownStores;
 use crate::workspace::Workspace;
 
 /// A nap, and how many of them before giving up: 10 seconds, which only a
@@ -106,6 +107,8 @@ pub struct State {
     pub path_buffer: PathBuffer,
     /// Memory of the next sweep.
     pub workspace: Workspace,
+    /// The stores that were proven to be some.
+    pub known_stores: KnownStores,
 }
 
 struct Shared(UnsafeCell<State>);
@@ -124,6 +127,7 @@ static STATE: Shared = Shared(UnsafeCell::new(State {
     walk: 0,
     path_buffer: [0; size_of::<PathBuffer>()],
     workspace: Workspace::new(),
+    known_stores: KnownStores::new(),
 }));
 static LOCK: RawMutex = RawMutex::INIT;
 /// Process and thread that hold the lock; 0 while nobody has said so.

@@ -1,20 +1,29 @@
-//! Where the bytes of an object's read-only ranges come from: the store's copy
-//! of its file, if the file can be found and the store be used; never for
-//! pages that were modified in memory.
+//! Where the bytes of an object's read-only ranges come from: a copy of its file
+//! in the system's store or in the user's, if the file can be found and the store
+//! be used; never for pages that were modified in memory.
+//!
+//! The user's store is used only by a process that has that user's rights, no
+//! more and no less. That is asked anew in every sweep: a daemon may have changed
+//! its user since the last one. Signals are blocked during a sweep, so the C
+//! library, which tells its threads of such a change by a signal, cannot make
+//! this one change its user in the middle of it.
 
 use core::cell::OnceCell;
 use core::ffi::CStr;
 
+use sopin_core::build_id::{self, BuildId};
 use sopin_core::cause::Cause;
 use sopin_core::comparison;
+use sopin_core::credentials::User;
+use sopin_core::image_layers::ImageLayers;
 use sopin_core::line::Text;
 use sopin_core::memory::OwnMemory;
-use sopin_core::object::Span;
+use sopin_core::object::{Object, Span};
 use sopin_core::pagemap::Pagemap;
 use sopin_core::pages::PageVec;
 use sopin_core::plan::{Replacement, Source};
 use sopin_core::settings::Level;
-use sopin_core::store::{self, Store};
+use sopin_core::store::{Entry, Known, Mapped, OriginFile, Store};
 use sopin_core::sys::{self, Fd};
 use sopin_core::vmas::{FileId, Maps};
 
@@ -29,7 +38,45 @@ const MIN_SHARED_DATA: usize = 64 << 10;
 #[derive(Default)]
 pub struct Sources {
     pagemap: OnceCell<sys::Result<Pagemap>>,
-    store: OnceCell<Result<Store, Cause>>,
+    system_store: OnceCell<Result<Option<Store>, Cause>>,
+    user_store: OnceCell<Result<Store, Cause>>,
+    layers: OnceCell<Option<ImageLayers>>,
+}
+
+/// The directories that this process has proven to be stores.
+#[derive(Clone, Copy, Default)]
+pub struct KnownStores {
+    system: Known,
+    user: Known,
+}
+
+impl KnownStores {
+    /// None yet.
+    pub const fn new() -> Self {
+        Self { system: Known::new(), user: Known::new() }
+    }
+}
+
+/// What a copy of an object's file is held against.
+struct InMemory<'a> {
+    memory: &'a OwnMemory,
+    object: &'a Object,
+    replacements: &'a [Replacement],
+}
+
+impl Mapped for InMemory<'_> {
+    fn build_id_of(&self, copy: &Fd) -> sys::Result<BuildId> {
+        build_id::compare(copy, self.object, self.memory)
+    }
+
+    fn equals(&self, copy: &Fd) -> sys::Result<bool> {
+        for range in self.replacements.iter().filter(|range| range.source == Source::Copy) {
+            if comparison::for_each_equal(self.memory, copy, range.span, range.offset, |_| Ok(()))? != 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
 }
 
 impl Sources {
@@ -118,26 +165,52 @@ impl Sources {
         Ok(())
     }
 
-    /// The store's copy of the object's file. Without one the copy is private.
+    /// The shared copy of the object's file. Without one the copy is private.
     /// If nobody can write to that file, no range of `replacements` needs one.
     pub fn shared_copy(
         &self,
         state: &mut State,
+        memory: &OwnMemory,
+        object: &Object,
         original: &Original,
         copied: &mut PageVec<u8>,
         replacements: &mut PageVec<Replacement>,
-    ) -> Option<Fd> {
-        if original.is_unwritable() {
+    ) -> Option<Entry> {
+        if original.is_immutable(|| *self.layers.get_or_init(ImageLayers::of_this_process)) {
             replacements.retain(|range| range.source != Source::Copy);
             return None;
         }
-        let State { settings, log, path_buffer, .. } = state;
+        let State { settings, log, path_buffer, known_stores, .. } = state;
         let places = settings.store.as_ref()?;
-        let store = self.store.get_or_init(|| Store::open(places)).as_ref().map_err(|cause| *cause);
         let path = CStr::from_bytes_until_nul(path_buffer).unwrap_or_default();
-        let source = store::Source { file: &original.file, path, identity: original.identity };
+        let Original { file, identity, file_system, .. } = original;
+        let origin = OriginFile { file, path, identity: *identity, file_system };
+        let mapped = InMemory { memory, object, replacements };
         let mut tampered = None;
-        let entry = store.and_then(|store| store.entry(source, copied, |cause| tampered = Some(cause)));
+        let system = self.system_store.get_or_init(|| Store::open_system(&mut known_stores.system));
+        let found = match system {
+            Ok(Some(system)) => system.find(&origin, &mapped, |cause| tampered = Some(cause)),
+            Ok(None) => Ok(None),
+            Err(cause) => Err(*cause),
+        };
+        if let Some(cause) = tampered.take().or(found.as_ref().err().copied())
+            && log.is_new(cause)
+        {
+            log.line(
+                settings,
+                Level::Warn,
+                format_args!("the system's store: {}: {cause}; not used", Text(path.to_bytes())),
+            );
+        }
+        if let Ok(Some(entry)) = found {
+            return Some(entry);
+        }
+        let user = self.user_store.get_or_init(|| {
+            let user = User::of_this_thread()?;
+            Store::open(places, user, &mut known_stores.user)
+        });
+        let entry = user.as_ref().map_err(|cause| *cause);
+        let entry = entry.and_then(|store| store.entry(origin, &mapped, copied, |cause| tampered = Some(cause)));
         if let Some(cause) = tampered {
             log.line(settings, Level::Warn, format_args!("store: {}: {cause}; copied again", Text(path.to_bytes())));
         }

@@ -9,11 +9,11 @@ Better, where the command line is yours: `sopin run gunicorn app:app`, or the
 drop-in of examples/systemd.
 
 With `user` and `group` the master runs as root and the workers do not. Each user
-has a store of its own: what the master has loaded comes from root's, what a
-worker loads from /var/tmp/sopin-UID if it may not write to the HOME that it
-inherits. So do not set SOPIN_STORE or XDG_CACHE_HOME there: the store would be
-root's alone, and every worker would keep copies in memory. Or set `preload_app`,
-so that the master loads everything.
+has a store of its own, and a worker may not write to the HOME that it inherits:
+what it loads after the fork is then copied to memory of its own. Set `preload_app`,
+so that the master loads everything, or fill the store that is for all users:
+`sopin store fill --used-by PID` with the id of a worker. Do not set SOPIN_STORE or
+XDG_CACHE_HOME: there would be one user's store only.
 """
 
 import os

@@ -7,6 +7,7 @@ use sopin_core::object::Span;
 use sopin_core::plan::{self, Replacement, Source, Terms};
 use sopin_core::records::Reached;
 use sopin_core::settings::Level;
+use sopin_core::store::Proof;
 use sopin_core::sys;
 use sopin_core::vmas::{FileId, Maps, Vma};
 
@@ -64,16 +65,19 @@ impl Sweep<'_> {
         let original = sources::find_original(maps, &state.path_buffer, lowest.file, candidate, replacements);
         let modified =
             self.sources.leave_modified_pages(self.memory, original.as_ref(), replacements, runs).map_err(no_memory)?;
-        let shared =
-            original.as_ref().and_then(|original| self.sources.shared_copy(state, original, copied, replacements));
-        if shared.is_some() && !terms.has_text_relocations {
+        let shared = original.as_ref().and_then(|original| {
+            self.sources.shared_copy(state, self.memory, &candidate.object, original, copied, replacements)
+        });
+        // What is data was not compared where only ranges were.
+        if shared.as_ref().is_some_and(|entry| entry.proof == Proof::Whole) && !terms.has_text_relocations {
             self.sources.share_untouched_data(replacements, runs).map_err(no_memory)?;
         }
         let path = state.path_buffer.get(..path_len).unwrap_or_default();
         // SAFETY: the ranges belong to an object that is relocated and cannot
         // be unloaded during the sweep; where stores are possible the plan has
         // no writable range. A store entry is a copy of the file that is mapped.
-        let outcome = unsafe { remap::replace(self.memory, path, replacements, shared.as_ref()) };
+        let outcome =
+            unsafe { remap::replace(self.memory, path, replacements, shared.as_ref().map(|entry| &entry.file)) };
         let has_moved = outcome.read_only_failure.is_none() && replacements.iter().any(sources::is_text);
         let witness = match original.filter(|_| has_moved) {
             Some(original) => {

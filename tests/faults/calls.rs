@@ -22,6 +22,7 @@ const fn call(name: &'static str, number: c_long, errors: &'static [i32]) -> Cal
 /// Every call that the library may make. One that is not here fails the tests:
 /// it needs its errors.
 pub const ALL: &[Call] = &[
+    call("capget", SYS_capget, &[EFAULT, EINVAL, EPERM, ESRCH]),
     call("clock_gettime", SYS_clock_gettime, &[EFAULT, EINVAL, ENODEV, EOPNOTSUPP]),
     call("close", SYS_close, &[EBADF, EINTR, EIO, ENOSPC, EDQUOT]),
     call(
@@ -39,17 +40,27 @@ pub const ALL: &[Call] = &[
         SYS_fcntl,
         &[EACCES, EAGAIN, EBADF, EBUSY, EDEADLK, EFAULT, EINTR, EINVAL, EMFILE, ENOLCK, ENOTDIR, EPERM],
     ),
+    call("fdatasync", SYS_fdatasync, &[EBADF, EDQUOT, EINTR, EINVAL, EIO, ENOSPC, EROFS]),
     call("flock", SYS_flock, &[EBADF, EINTR, EINVAL, ENOLCK, EWOULDBLOCK]),
     call("fstat", SYS_fstat, &[EBADF, EFAULT, ENOMEM, EOVERFLOW]),
     call("fstatfs", SYS_fstatfs, &[EBADF, EFAULT, EINTR, EIO, ENOMEM, ENOSYS, EOVERFLOW]),
     call("ftruncate", SYS_ftruncate, &[EBADF, EFBIG, EINTR, EINVAL, EIO, EPERM, ETXTBSY]),
     call("getdents64", SYS_getdents64, &[EBADF, EFAULT, EINVAL, ENOENT, ENOTDIR]),
-    call("geteuid", SYS_geteuid, &[]),
     call("getpid", SYS_getpid, &[]),
+    call("getresgid", SYS_getresgid, &[EFAULT]),
+    call("getresuid", SYS_getresuid, &[EFAULT]),
     call("gettid", SYS_gettid, &[]),
-    // Those of ioctl(2), and of ioctl_ficlone(2). The ENOENT of PROCMAP_QUERY
-    // is no error but an answer: nothing is mapped there.
-    call("ioctl", SYS_ioctl, &[EBADF, EFAULT, EINVAL, ENOTTY, EISDIR, EOPNOTSUPP, EPERM, ETXTBSY, EXDEV]),
+    // Those of ioctl(2), of ioctl_ficlone(2), and of FS_IOC_ENABLE_VERITY
+    // (Documentation/filesystems/fsverity.rst). The ENOENT of PROCMAP_QUERY is no
+    // error but an answer: nothing is mapped there.
+    call(
+        "ioctl",
+        SYS_ioctl,
+        &[
+            EACCES, EBADF, EBUSY, EEXIST, EFAULT, EFBIG, EINTR, EINVAL, EIO, EISDIR, ENOTTY, EOPNOTSUPP, EPERM, EROFS,
+            ETXTBSY, EXDEV,
+        ],
+    ),
     call(
         "linkat",
         SYS_linkat,
@@ -98,6 +109,7 @@ pub const ALL: &[Call] = &[
     call("mmap", SYS_mmap, &[EACCES, EAGAIN, EBADF, EEXIST, EINVAL, ENFILE, ENODEV, ENOMEM, EOVERFLOW, EPERM, ETXTBSY]),
     call("mprotect", SYS_mprotect, &[EACCES, EINVAL, ENOMEM]),
     call("mremap", SYS_mremap, &[EAGAIN, EFAULT, EINVAL, ENOMEM]),
+    call("msync", SYS_msync, &[EBUSY, EINVAL, EIO, ENOMEM]),
     call("munmap", SYS_munmap, &[EINVAL, ENOMEM]),
     call("nanosleep", SYS_nanosleep, &[EFAULT, EINTR, EINVAL]),
     call(
@@ -170,8 +182,6 @@ pub const ALL: &[Call] = &[
     call("rt_sigprocmask", SYS_rt_sigprocmask, &[EFAULT, EINVAL]),
     call("rt_sigtimedwait", SYS_rt_sigtimedwait, &[EAGAIN, EINTR, EINVAL]),
     call("sendfile", SYS_sendfile, &[EAGAIN, EBADF, EFAULT, EINVAL, EIO, ENOMEM, EOVERFLOW, ESPIPE]),
-    // Not in the manual pages of 6.0: those of the kernel's do_statmount().
-    call("statmount", 457, &[EFAULT, EINVAL, ENOENT, ENOMEM, ENOSYS, EOVERFLOW, EPERM]),
     call("statx", SYS_statx, &[EACCES, EBADF, EFAULT, EINVAL, ELOOP, ENAMETOOLONG, ENOENT, ENOMEM, ENOTDIR]),
     call(
         "symlinkat",
@@ -194,6 +204,7 @@ pub const ALL: &[Call] = &[
             EROFS,
         ],
     ),
+    call("sync_file_range", SYS_sync_file_range, &[EBADF, EINVAL, EIO, ENOMEM, ENOSPC, ESPIPE]),
     call(
         "unlinkat",
         SYS_unlinkat,

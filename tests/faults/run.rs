@@ -118,7 +118,8 @@ impl Bench {
         let store = directory.join("store");
         let copied = match scenario.store {
             Before::Nothing => Ok(()),
-            Before::Everything => scratch::copy_tree(&self.warm, &store),
+            Before::Everything => scratch::copy_tree(&self.warm, &store).and_then(|()| keep_times(&self.warm, &store)),
+            Before::FromAnotherBoot => scratch::copy_tree(&self.warm, &store),
             Before::OldVersions => scratch::copy_tree(&self.warm, &store).and_then(|()| make_older(&store)),
         };
         copied.map_err(|error| format!("{}: {error}", store.display()))?;
@@ -198,6 +199,21 @@ impl Bench {
         };
         copies.filter(is_broken).map(|copy| copy.display().to_string()).collect()
     }
+}
+
+/// Gives the files of a copied store the times of the originals, which say that
+/// the entries were written in this boot.
+fn keep_times(from: &Path, to: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        if entry.file_type()?.is_dir() {
+            keep_times(&entry.path(), &target)?;
+        } else if entry.file_type()?.is_file() {
+            fs::File::open(target)?.set_modified(entry.metadata()?.modified()?)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes every entry one of an older version of its file: with another time in

@@ -22,8 +22,10 @@ pub struct Scenario {
 pub enum Before {
     /// It does not exist.
     Nothing,
-    /// An entry for every object.
+    /// An entry for every object, written in this boot.
     Everything,
+    /// The same, but nobody knows in which.
+    FromAnotherBoot,
     /// Older versions of every object.
     OldVersions,
 }
@@ -98,5 +100,6 @@ pub const ALL: &[Scenario] = &[
     stored("store_fill_sendfile", Before::Nothing, &[Always::every(libc::SYS_copy_file_range, libc::EXDEV)]),
     stored("store_replace", Before::OldVersions, &[]),
     stored("store_hit", Before::Everything, &[]),
+    stored("store_after_reboot", Before::FromAnotherBoot, &[]),
     Scenario { settings: STORE, store: Before::Everything, ..plain("store_hit_dlopen", "early") },
 ];

@@ -93,9 +93,9 @@ def main():
         protected = shows(service.pid, "/libsopin.so")
         assert all(shows(pid, "/libsopin.so") == protected for pid in before)
         if protected and user:
-            # What a worker has loaded comes from the store of its own user.
-            assert os.stat(f"/var/tmp/sopin-{uid}").st_uid == uid
-            assert all(shows(pid, f" /var/tmp/sopin-{uid}/") for pid in before)
+            # What a worker has loaded is in memory of its own: it may not write to
+            # the HOME that it inherits.
+            assert all(shows(pid, "/memfd:sopin:") for pid in before)
             assert all(shows(pid, os.path.abspath("home/.cache/sopin")) for pid in before)
         with open(extension, "rb") as file:
             content = file.read()

@@ -6,6 +6,7 @@
 //! | [`exit`] | the exit statuses, and what ends in one: [`exit::Failure`] |
 //! | [`output`] | stdout and stderr: failures, warnings, colour |
 //! | [`settings`] | values of `SOPIN_*` variables given as options |
+//! | [`descriptors`] | files that are open already, opened again |
 //! | [`library`] | where `libsopin.so` is |
 //! | [`preload`] | the value of `LD_PRELOAD` |
 //! | [`program`] | which files a command executes, and what keeps the library out |
@@ -17,8 +18,8 @@
 //! | [`completions`] | `sopin completions` |
 //! | `manual` | the pages in `man/`; only the tests have it |
 //!
-//! The command reads and execs, and removes copies from stores; it changes nothing
-//! in another process and contains no unsafe code.
+//! The command reads and execs, writes the system's store, and removes copies from
+//! stores; it changes nothing in another process and contains no unsafe code.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::doc_markdown)]
@@ -26,6 +27,7 @@
 mod args;
 mod check;
 mod completions;
+mod descriptors;
 mod exit;
 mod library;
 #[cfg(test)]

@@ -21,17 +21,17 @@
 
 mod damage;
 mod disk;
-mod files;
+pub mod files;
 mod human;
-mod image;
+pub mod image;
 mod inspect;
 mod loader;
-mod maps;
-mod memory;
+pub mod maps;
+pub mod memory;
 mod names;
 mod object;
 mod places;
-mod process;
+pub mod process;
 mod published;
 mod report;
 

@@ -6,6 +6,8 @@
 //! | [`place`] | which stores there are, and that a directory is one |
 //! | [`entry`] | what lies in a store, read through directory descriptors |
 //! | [`users`] | which processes map it |
+//! | [`bytes`] | whether the bytes of an entry are its origin's |
+//! | [`fill`](mod@fill) | `sopin store fill` |
 //! | [`list`] | `sopin store list` |
 //! | [`verify`] | `sopin store verify` |
 //! | [`prune`] | `sopin store prune` |
@@ -16,6 +18,7 @@
 //! cannot differ.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -24,7 +27,9 @@ use crate::exit::{Exit, Failure};
 use crate::output;
 use crate::settings::value_of;
 
+mod bytes;
 mod entry;
+mod fill;
 mod human;
 mod list;
 mod place;
@@ -32,24 +37,51 @@ mod prune;
 mod users;
 mod verify;
 
-/// Of the JSON output of all three; changes when something in it changes its
+/// Of the JSON output of all four; changes when something in it changes its
 /// meaning.
 const SCHEMA: u32 = 1;
 
 const MORE: &str = "\
-Which stores: the one that --store or SOPIN_STORE names; else all that exist of those that
-libsopin.so would try for this user in this environment.
+Which stores: with --system the system's, /var/lib/sopin; else the one that --store or
+SOPIN_STORE names; else all that exist of those that libsopin.so would try for this user in
+this environment. Programs look into the system's store first. Root alone writes it, and only
+with fill and prune; everybody can read what is in it.
 
 Exit status:
   0  done; verify: everything is intact
-  1  verify: something is not; prune: something could not be removed
+  1  verify: something is not; prune: something could not be removed; fill: something that was
+     named could not be copied
   2  the command line was not understood
-  3  a store could not be looked at
+  3  a store could not be looked at, or may not be written to
 
 Examples:
   sopin store list
   sopin store verify --store /var/cache/sopin
   sopin store prune --older-than 7days --dry-run
+  sopin store fill /usr/lib/x86_64-linux-gnu /srv/shop
+  sopin store prune --system
+";
+
+const AFTER_FILL: &str = "\
+Exit status:
+  0  done
+  1  something that was named could not be copied
+  2  the command line was not understood
+  3  the store could not be used, or this is not root
+
+JSON output:
+  schema      1; changes when a field changes its meaning
+  path        of the store
+  added       copies, each with the path of its file and size in bytes
+  were_there  how many copies were there already
+  size        of what was added, in bytes
+  skipped     how many files of directories and processes were not copied, by reason:
+              not_objects, not_for_everybody, elsewhere, need_no_copy, vanished, changing
+  failed      what was not copied and should have been, each with its name, reason and way_out
+
+Examples:
+  sopin store fill /usr/lib/x86_64-linux-gnu /srv/shop
+  sopin store fill --used-by 4711 --used-by 4712
 ";
 
 const AFTER_LIST: &str = "\
@@ -62,11 +94,12 @@ JSON output:
   schema                   1; changes when a field changes its meaning
   stores                   each with its path, entries and totals
   entries                  each with its key, file, origin, state, size, allocated, shared,
-                           last_use, users
+                           on_disk, verity, last_use, users
   totals                   entries, size, allocated, shared, in_use, outdated
   processes_not_inspected  how many could not be looked at for whether they are users
-  Sizes are in bytes, shared is null where the file system does not tell; last_use is in
-  seconds since the epoch; users are process ids.
+  Sizes are in bytes, shared is null where the file system does not tell; on_disk tells
+  whether the copy is known to have reached the disk, verity whether fs-verity protects it;
+  last_use is in seconds since the epoch; users are process ids.
 ";
 
 const AFTER_VERIFY: &str = "\
@@ -91,13 +124,15 @@ Exit status:
   3  a store could not be looked at
 
 JSON output:
-  schema   1; changes when a field changes its meaning
-  dry_run  whether nothing was really removed
-  stores   each with its path, removed, failed, kept, kept_in_use, size
-  removed  each with its name, origin, reason and size in bytes
-  failed   names of what could not be removed
-  kept     number of entries; kept_in_use of them for being mapped
-  size     of what was removed, in bytes
+  schema                   1; changes when a field changes its meaning
+  dry_run                  whether nothing was really removed
+  stores                   each with its path, removed, failed, kept, kept_in_use, size
+  removed                  each with its name, origin, reason and size in bytes
+  failed                   names of what could not be removed
+  kept                     number of entries; kept_in_use of them for being mapped
+  size                     of what was removed, in bytes
+  processes_not_inspected  with --system: how many could not be looked at for what they map;
+                           while there are any, every entry counts as in use
 ";
 
 /// Look after the copies that libsopin.so maps
@@ -114,6 +149,10 @@ pub struct StoreArgs {
     /// The store's directory (SOPIN_STORE)
     #[arg(long, global = true, value_name = "DIR", value_parser = value_of(c"SOPIN_STORE"), value_hint = clap::ValueHint::DirPath)]
     store: Option<OsString>,
+
+    /// Look after the system's store, /var/lib/sopin
+    #[arg(long, global = true)]
+    system: bool,
 
     /// Print JSON
     #[arg(long, global = true)]
@@ -132,24 +171,51 @@ enum StoreCommand {
     /// Check every copy
     ///
     /// Its owner, mode, type and size, and its bytes if its origin still is the version that
-    /// was copied; and that nothing else lies in the store.
+    /// was copied; and that nothing else lies in the store. What the owner of the store has
+    /// compared is known to be on the disk from then on, and programs need not compare it after a
+    /// reboot.
     #[command(after_long_help = AFTER_VERIFY)]
     Verify,
     /// Remove copies that nobody needs
     ///
     /// Those of files that were rewritten or removed, those that have not been used for long,
-    /// and what is damaged. What a process maps stays, unless it is damaged: that
-    /// process keeps what it has, and others get a new copy.
+    /// and what is damaged: what verify finds something wrong with, its bytes too. What a process
+    /// maps stays, unless it is damaged: that process keeps what it has, and others get a new copy.
+    ///
+    /// Uses are not noted in the system's store: copies of files that are still the same stay
+    /// there, unless --older-than is given.
     #[command(after_long_help = AFTER_PRUNE)]
     Prune {
-        /// Remove what has not been used for so long; files that cannot be seen from here
-        /// count for a day at most
-        #[arg(long, value_name = "DURATION", default_value = "30days", value_parser = humantime::parse_duration)]
-        older_than: Duration,
+        /// Remove what has not been used for so long, by default 30days; copies of files that
+        /// cannot be seen from here are kept for a day at most
+        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+        older_than: Option<Duration>,
 
         /// Only say what would be removed
         #[arg(long)]
         dry_run: bool,
+    },
+    /// Put copies into the system's store before any program needs them
+    ///
+    /// Programs of every user then map the copies that root has made, from their first start
+    /// on; privileged programs use no other store. For installers, images of machines, and services
+    /// that run already. Of a file that is rewritten later, programs make copies in the
+    /// stores of their users, until the system's store is filled again.
+    ///
+    /// Only root can do this. Everybody can read what is in the system's store, so a file is
+    /// copied only if everybody may read it. Copied are shared objects and programs that a
+    /// loader loads; other files in directories are passed over. A file that has changed within
+    /// the last 2 seconds is waited for.
+    #[command(after_long_help = AFTER_FILL)]
+    Fill {
+        /// Files and directories; symbolic links in directories are not followed, and other
+        /// file systems below a directory are not entered
+        #[arg(value_name = "PATH", required_unless_present = "used_by", value_hint = clap::ValueHint::AnyPath)]
+        paths: Vec<PathBuf>,
+
+        /// Copy the objects that this process maps; may be given several times
+        #[arg(long, value_name = "PID")]
+        used_by: Vec<u32>,
     },
 }
 
@@ -158,11 +224,22 @@ enum StoreCommand {
 /// # Errors
 /// 3 when no store could be looked at.
 pub fn store(arguments: &StoreArgs) -> Result<Exit, Failure> {
-    let stores = place::find(arguments.store.as_deref())?;
+    let is_fill = matches!(arguments.command, StoreCommand::Fill { .. });
+    if arguments.store.is_some() && (arguments.system || is_fill) {
+        let reason = if is_fill { "fill writes the system's store" } else { "it is not the system's store" };
+        return Err(Failure::new(Exit::Usage, "--store", reason).with_way_out("leave it out"));
+    }
+    let find = || if arguments.system { place::find_system() } else { place::find(arguments.store.as_deref()) };
     match &arguments.command {
-        StoreCommand::List => list::list(&stores, arguments.json),
-        StoreCommand::Verify => verify::verify(&stores, arguments.json),
-        StoreCommand::Prune { older_than, dry_run } => prune::prune(&stores, *older_than, *dry_run, arguments.json),
+        StoreCommand::Fill { paths, used_by } => fill::fill(paths, used_by, arguments.json),
+        StoreCommand::List => list::list(&find()?, arguments.json),
+        StoreCommand::Verify => verify::verify(&find()?, arguments.json),
+        StoreCommand::Prune { older_than, dry_run } => {
+            if arguments.system {
+                place::check_root("only root removes from the system's store")?;
+            }
+            prune::prune(&find()?, *older_than, *dry_run, arguments.json)
+        }
     }
 }
 

@@ -12,6 +12,7 @@
 //! | [`cause`] | why something was not done |
 //! | [`memory`] | reading the own address space without faulting |
 //! | [`object`] | an ELF object as the loader left it |
+//! | [`build_id`] | the build-id of an object, in memory and in a copy of its file |
 //! | [`crti`] | does an object's `_init` call `__gmon_start__`, and whose |
 //! | [`vmas`] | what is mapped where: `PROCMAP_QUERY` and `/proc/PID/maps` |
 //! | [`pagemap`] | which pages of a file mapping were modified in memory |
@@ -22,6 +23,8 @@
 //! | [`records`] | what the library publishes about its process |
 //! | [`settings`] | the `SOPIN_*` variables, one table |
 //! | [`glob`] | the patterns of `SOPIN_EXCLUDE` and `SOPIN_ONLY` |
+//! | [`credentials`] | whether a thread has one user's rights, no more and no less |
+//! | [`image_layers`] | which files of a container nobody can write to |
 //! | [`witness`] | where the page goes that keeps a file visible |
 //! | [`store`] | the immutable copies of object files that processes share |
 //! | [`walks`] | forks and walks over the loader's list exclude each other |
@@ -55,10 +58,13 @@ compile_error!("sopin supports 64-bit Linux only");
 extern crate std;
 
 pub mod address_map;
+pub mod build_id;
 pub mod cause;
 pub mod comparison;
+pub mod credentials;
 pub mod crti;
 pub mod glob;
+pub mod image_layers;
 pub mod line;
 pub mod memory;
 pub mod object;

@@ -5,7 +5,7 @@
 //! nothing here trusts that the object is intact. Field names are those of
 //! `elf(5)`.
 
-use libc::{Elf64_Phdr, PF_W, PF_X, PT_DYNAMIC, PT_GNU_RELRO, PT_LOAD};
+use libc::{Elf64_Phdr, PF_W, PF_X, PT_DYNAMIC, PT_GNU_RELRO, PT_LOAD, PT_NOTE};
 
 use crate::memory::OwnMemory;
 use crate::sys::{self, Result};
@@ -27,6 +27,8 @@ const DF_TEXTREL: u64 = 4;
 /// Largest number of PT_LOAD segments of an object that can be pinned; the
 /// linkers make 2 to 10.
 pub const MAX_SEGMENTS: usize = 16;
+/// PT_NOTE segments that are looked at; the linkers make one or two.
+const MAX_NOTES: usize = 4;
 /// Entries of a dynamic section that are looked at; the linkers make 20 to 60
 /// besides one DT_NEEDED per library.
 const MAX_DYNAMIC_ENTRIES: usize = 4096;
@@ -109,6 +111,16 @@ pub struct Object {
     pub relro: Span,
     /// The dynamic section, empty without one.
     pub dynamic: Span,
+    notes: [Notes; MAX_NOTES],
+}
+
+/// One PT_NOTE segment or several neighbours; empty where there are fewer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Notes {
+    /// Where it is in memory.
+    pub span: Span,
+    /// Where it is in the file.
+    pub offset: u64,
 }
 
 impl Object {
@@ -127,6 +139,7 @@ impl Object {
             segment_count: 0,
             relro: Span::default(),
             dynamic: Span::default(),
+            notes: [Notes::default(); MAX_NOTES],
         };
         let mut index = 0;
         while index < count {
@@ -166,11 +179,29 @@ impl Object {
                 self.span.end = self.span.end.max(up);
             }
             PT_DYNAMIC => self.dynamic = Span { start, end },
+            PT_NOTE => self.add_notes(Notes { span: Span { start, end }, offset: header.p_offset }),
             // glibc's _dl_protect_relro and musl's reloc_all round both ends down.
             PT_GNU_RELRO => self.relro = Span { start: down, end: (end & !(page - 1)).max(down) },
             _ => {}
         }
         Ok(())
+    }
+
+    /// Notes that follow others directly, in memory and in the file, are read
+    /// together with them.
+    fn add_notes(&mut self, notes: Notes) {
+        for slot in &mut self.notes {
+            let is_next = slot.span.end == notes.span.start
+                && slot.offset.checked_add(slot.span.len() as u64) == Some(notes.offset);
+            if slot.span.is_empty() {
+                *slot = notes;
+                return;
+            }
+            if is_next {
+                slot.span.end = notes.span.end;
+                return;
+            }
+        }
     }
 
     /// The loader maps segments in the order of their headers, which is that of
@@ -188,6 +219,11 @@ impl Object {
     /// The PT_LOAD segments, in the order of the headers, none overlapping.
     pub fn segments(&self) -> &[Segment] {
         self.segments.get(..self.segment_count).unwrap_or_default()
+    }
+
+    /// The first PT_NOTE segments, neighbours as one.
+    pub fn notes(&self) -> impl Iterator<Item = Notes> {
+        self.notes.into_iter().filter(|notes| !notes.span.is_empty())
     }
 
     /// The absolute address meant by a pointer of the dynamic section: glibc

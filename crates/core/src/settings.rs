@@ -68,7 +68,7 @@ pub const VARIABLES: [Variable; 7] = [
         accepted: "an absolute path of a directory, off",
         default: "",
         meaning: "where the copies shared by processes live; unset: the first usable of $CACHE_DIRECTORY/sopin, \
-                  $XDG_CACHE_HOME/sopin, $HOME/.cache/sopin, /var/cache/sopin (root), /var/tmp/sopin-<uid>",
+                  $XDG_CACHE_HOME/sopin, $HOME/.cache/sopin, /var/cache/sopin (root)",
     },
     Variable { name: c"SOPIN_EXCLUDE", accepted: GLOBS, default: "", meaning: "objects to leave alone" },
     Variable { name: c"SOPIN_ONLY", accepted: GLOBS, default: "", meaning: "if set, the only objects to pin" },

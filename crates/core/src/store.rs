@@ -1,10 +1,11 @@
 //! The store: immutable copies of object files, shared by every process of
-//! the user.
+//! the user or, in the system's store, by every process of the machine.
 //!
 //! ```text
-//! <store>/                      0700, ours
-//!   <key>/                      0700: one version of one file, see `name`
-//!     libfoo.so                 0444: the copy, complete or not there at all
+//! <store>/                      0700, the user's; the system's: 0755, root's
+//!   <key>/                      the same: one version of one file, see `name`
+//!     libfoo.so                 0444: the copy, complete or not there at all; its
+//!                               modification time says something, see `mark`
 //!     .source -> <its directories>/usr/lib/libfoo.so, see `origin`
 //!   .looked                     when unneeded entries were last looked for
 //! ```
@@ -19,70 +20,136 @@
 //! for as long as the mapping lives: that tells which entries are in use.
 //!
 //! Nothing here follows a symbolic link or trusts a name: every directory and
-//! entry is opened and then asked what it is.
+//! entry is opened and then asked what it is. What is believed, and why it may be:
+//!
+//! | is believed | because |
+//! |---|---|
+//! | the directory | only its owner and root can change where its path leads (`proven_path`), and its owner is root or the user whose rights the process has, no more and no less ([`crate::credentials`]) |
+//! | that an entry is this version of the file | device, inode, size and times are the same, on a file system whose kernel moves them with every change, and they are not an image builder's; elsewhere the bytes are compared with what is mapped |
+//! | that it is the object's | it has the build-id that is in memory |
+//! | its bytes | it was written in this boot, or is known to be on the disk (`mark`); else they are compared with the file's |
 
 use core::ffi::{CStr, c_int};
 use core::ops::ControlFlow;
 
+use crate::build_id::BuildId;
 use crate::cause::Cause;
-use crate::line::Line;
+use crate::credentials::User;
 use crate::object::file_name;
 use crate::pages::PageVec;
-use crate::sys::{self, Errno, Fd};
+use crate::sys::{self, Errno, Fd, FileSystem};
 
 mod clean;
+mod copy;
+mod mark;
 pub(crate) mod name;
 mod names;
 mod origin;
 mod places;
+mod proven_path;
 
 pub use clean::{ABANDONED_SECONDS, Allowance, LOOKED, TEMPORARY, remove_entry, remove_unless_in_use};
+use copy::Copy;
+pub use copy::equals_origin;
+pub use mark::time_of_entry_on_disk;
 pub use name::{Identity, Version};
 pub use origin::{Fate, LINK, Origin};
 use places::Missing;
-pub use places::Places;
+pub use places::{Known, Places, SYSTEM};
 
 /// Seconds that a source must not have changed for before it is copied: a
 /// change within the file system's timestamp granularity would not show.
 const SETTLING_SECONDS: i64 = 2;
+/// Why a file that has not settled is not copied.
+pub const NOT_SETTLED: Cause = Cause::words("add to the store", "the file has changed within the last 2 seconds");
 /// Seconds after which the last use of an entry is noted again.
 const TOUCH_SECONDS: i64 = 30 * 60;
-/// Bytes copied per call: what the kernel maps around a page fault
-/// (`fault_around_bytes`, mm/memory.c).
-const COPY_STEP: usize = 64 << 10;
 
 /// How a directory is opened to look at what is in it, and only to pass through.
 const DIRECTORY_TO_LIST: c_int = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
 const DIRECTORY_TO_PASS: c_int = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
 
-/// An open store directory that only its user can write to.
+/// An open store.
 pub struct Store {
     directory: Fd,
-    user: u32,
+    /// Whose it is: root's is the system's too.
+    owner: User,
+    is_system: bool,
 }
 
 /// The file to be copied, already open.
 #[derive(Clone, Copy)]
-pub struct Source<'a> {
+pub struct OriginFile<'a> {
     /// The file.
     pub file: &'a Fd,
     /// Its absolute path.
     pub path: &'a CStr,
     /// What it was when it was found to be the file that is mapped.
     pub identity: Identity,
+    /// Where it is.
+    pub file_system: &'a FileSystem,
 }
 
-impl Source<'_> {
+impl OriginFile<'_> {
     /// The part of the path behind the last slash.
     fn file_name(&self) -> &CStr {
         CStr::from_bytes_with_nul(file_name(self.path.to_bytes_with_nul())).unwrap_or_default()
     }
+
+    /// Whether the identity tells what the file holds, together with the build-id.
+    /// Image builders give all files one time, in whole seconds, in every version of
+    /// an image; so identity alone does only where the kernel has set a finer one.
+    fn is_told_by_identity(&self, build_id: BuildId) -> bool {
+        self.file_system.dates_changes() && (self.identity.has_fine_times() || build_id == BuildId::Same)
+    }
+}
+
+/// What the loader has mapped of a file, to hold copies of that file against.
+pub trait Mapped {
+    /// Whether `copy` has the build-id that the object has in memory.
+    fn build_id_of(&self, copy: &Fd) -> sys::Result<BuildId>;
+    /// Whether `copy` has the bytes that are mapped now, in all ranges that are
+    /// to be mapped from a copy.
+    fn equals(&self, copy: &Fd) -> sys::Result<bool>;
+}
+
+/// A copy that may be mapped in place of what the loader has mapped.
+pub struct Entry {
+    /// Open for reading; in the user's store locked, and mappings of it keep the lock.
+    pub file: Fd,
+    /// What of it is proven.
+    pub proof: Proof,
+}
+
+/// What of an entry is proven to be the file's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// All of it.
+    Whole,
+    /// The ranges that [`Mapped`] has compared.
+    Ranges,
+}
+
+/// What an entry was found to be.
+enum Examined {
+    Right(Proof),
+    /// Not a copy of what is mapped, for this reason.
+    Wrong(&'static str),
+}
+
+/// What [`Store::fill`] has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// The copy was not there yet.
+    Added,
+    /// It was.
+    WasThere,
 }
 
 /// What is found under a key.
 enum Found {
-    /// A complete copy, open and locked.
-    Entry(Fd),
+    /// A complete copy, open and locked, and what `fstat(2)` says of it.
+    Entry(Fd, libc::stat),
     /// Nothing yet.
     Nothing,
     /// Something that is not what we put there.
@@ -90,19 +157,22 @@ enum Found {
 }
 
 impl Store {
-    /// Opens the store: the first usable of `places`.
-    pub fn open(places: &Places) -> Result<Self, Cause> {
-        let user = sys::geteuid();
-        let directory = places.open(user)?;
-        Ok(Self { directory, user })
+    /// Opens the user's store: the first usable of `places`, or the one `known`.
+    pub fn open(places: &Places, user: User, known: &mut Known) -> Result<Self, Cause> {
+        Ok(Self { directory: places.open(user, known)?, owner: user, is_system: false })
     }
 
-    /// Opens every store that `places` lead to, for who looks after them, and
-    /// hands it over with its path in two parts. Makes none.
-    pub fn for_each_existing(places: &Places, mut each: impl FnMut(&CStr, &CStr, Result<Self, Cause>)) {
-        let user = sys::geteuid();
-        let _ = places.try_each(user, Missing::StaysMissing, |base, below, directory| {
-            each(base, below, directory.map(|directory| Self { directory, user }));
+    /// Opens the system's store; `None` if there is none.
+    pub fn open_system(known: &mut Known) -> Result<Option<Self>, Cause> {
+        let directory = places::open_system(known)?;
+        Ok(directory.map(|directory| Self { directory, owner: User::ROOT, is_system: true }))
+    }
+
+    /// Opens every store of `user` that `places` lead to, for who looks after them,
+    /// and hands it over with its path. Makes none.
+    pub fn for_each_existing(places: &Places, user: User, mut each: impl FnMut(&CStr, Result<Self, Cause>)) {
+        let _ = places.try_each(user, Missing::StaysMissing, |_, path, directory| {
+            each(path, directory.map(|directory| Self { directory, owner: user, is_system: false }));
             ControlFlow::Continue(())
         });
     }
@@ -112,40 +182,66 @@ impl Store {
         &self.directory
     }
 
-    /// The copy of `source`, open for reading; made if it is not there, by way of
-    /// `buffer`, which gets its size then and is worth keeping for the next one.
-    /// `changed` is told about entries that somebody has tampered with.
-    pub fn entry(
-        &self,
-        source: Source<'_>,
-        buffer: &mut PageVec<u8>,
-        mut changed: impl FnMut(Cause),
-    ) -> Result<Fd, Cause> {
-        let (key, file_name) = (name::Key::new(&source.identity, source.file_name()), source.file_name());
-        match self.find(key.as_c_str(), file_name, &source.identity)? {
-            Found::Entry(file) => return Ok(file),
-            Found::Nothing => {}
-            Found::Changed(cause) => {
-                changed(cause);
-                clean::remove_entry(&self.directory, key.as_c_str());
-            }
-        }
-        self.add(source, buffer, &key)?;
-        match self.find(key.as_c_str(), file_name, &source.identity)? {
-            Found::Entry(file) => Ok(file),
-            Found::Nothing => Err(Cause::words("add to the store", "the entry was removed again at once")),
-            Found::Changed(cause) => Err(cause),
-        }
+    /// Whether it is the system's.
+    pub fn is_system(&self) -> bool {
+        self.is_system
     }
 
-    fn find(&self, key: &CStr, file_name: &CStr, identity: &Identity) -> Result<Found, Cause> {
+    /// The user that everything in it belongs to.
+    pub fn owner(&self) -> User {
+        self.owner
+    }
+
+    /// The copy of `origin`, open for reading, if the store has it and it may be
+    /// mapped in place of what is `mapped`. `changed` is told why it may not.
+    pub fn find(
+        &self,
+        origin: &OriginFile<'_>,
+        mapped: &impl Mapped,
+        changed: impl FnOnce(Cause),
+    ) -> Result<Option<Entry>, Cause> {
+        let key = name::Key::new(&origin.identity, origin.file_name());
+        let wrong = match self.look_up(key.as_c_str(), origin.file_name(), &origin.identity)? {
+            Found::Entry(file, status) => match self.examine(&file, &status, origin, mapped)? {
+                Examined::Right(proof) => return Ok(Some(Entry { file, proof })),
+                Examined::Wrong(reason) => Cause::words("use the store entry", reason),
+            },
+            Found::Nothing => return Ok(None),
+            Found::Changed(cause) => cause,
+        };
+        changed(wrong);
+        if !self.is_system {
+            clean::remove_entry(&self.directory, key.as_c_str());
+        }
+        Ok(None)
+    }
+
+    /// The copy of `origin`, open for reading; made if it is not there, by way of
+    /// `buffer`, which gets its size then and is worth keeping for the next one.
+    /// `changed` is told about entries that are not what was put there.
+    pub fn entry(
+        &self,
+        origin: OriginFile<'_>,
+        mapped: &impl Mapped,
+        buffer: &mut PageVec<u8>,
+        changed: impl FnOnce(Cause),
+    ) -> Result<Entry, Cause> {
+        if let Some(entry) = self.find(&origin, mapped, changed)? {
+            return Ok(entry);
+        }
+        self.add(&origin, mapped, buffer)?;
+        let mut wrong = Cause::words("add to the store", "the entry was removed again at once");
+        self.find(&origin, mapped, |cause| wrong = cause)?.ok_or(wrong)
+    }
+
+    fn look_up(&self, key: &CStr, file_name: &CStr, identity: &Identity) -> Result<Found, Cause> {
         let directory = match sys::openat(&self.directory, key, DIRECTORY_TO_PASS, 0) {
             Ok(directory) => directory,
             Err(Errno(libc::ENOENT)) => return Ok(Found::Nothing),
             Err(errno @ Errno(libc::ENOTDIR | libc::ELOOP)) => return Ok(changed("open the store entry", errno)),
             Err(errno) => return Err(Cause::call("open the store entry", errno)),
         };
-        if !places::is_private(&directory, self.user) {
+        if !places::is_private(&directory, self.owner.id()) {
             return Ok(Found::Changed(Cause::words("use the store entry", "others can write to its directory")));
         }
         let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
@@ -158,8 +254,9 @@ impl Store {
             Err(errno) => return Err(Cause::call("open the store entry", errno)),
         };
         // Whoever removes an entry that is not in use locks it exclusively, and
-        // then it is gone.
-        if sys::flock(&file, libc::LOCK_SH | libc::LOCK_NB) == Err(Errno(libc::EWOULDBLOCK)) {
+        // then it is gone. Anybody could lock an entry of the system's store, so
+        // nothing is concluded from a lock there.
+        if !self.is_system && sys::flock(&file, libc::LOCK_SH | libc::LOCK_NB) == Err(Errno(libc::EWOULDBLOCK)) {
             return Ok(Found::Nothing);
         }
         let status = sys::fstat(file.raw()).map_err(|errno| Cause::call("fstat of the store entry", errno))?;
@@ -167,147 +264,135 @@ impl Store {
             return Ok(Found::Nothing);
         }
         let is_intact = status.st_mode == libc::S_IFREG | 0o444
-            && status.st_uid == self.user
+            && status.st_uid == self.owner.id()
             && status.st_size.cast_unsigned() == identity.size;
         if !is_intact {
             return Ok(Found::Changed(Cause::words("use the store entry", "its owner, mode or size has changed")));
         }
         // The kernel does not keep access times everywhere.
-        if sys::realtime_seconds() - status.st_atime > TOUCH_SECONDS {
+        if !self.is_system && sys::realtime_seconds() - status.st_atime > TOUCH_SECONDS {
             let _ = sys::touch(&file);
         }
-        Ok(Found::Entry(file))
+        Ok(Found::Entry(file, status))
     }
 
-    /// Copies `source` and gives the copy its name under `key`.
-    fn add(&self, source: Source<'_>, buffer: &mut PageVec<u8>, key: &name::Key) -> Result<(), Cause> {
-        if !source.identity.has_settled(sys::realtime_seconds(), SETTLING_SECONDS) {
-            return Err(Cause::words("add to the store", "the file has changed within the last 2 seconds"));
+    /// Finds out whether an entry may be mapped in place of what is `mapped`.
+    fn examine(
+        &self,
+        entry: &Fd,
+        status: &libc::stat,
+        origin: &OriginFile<'_>,
+        mapped: &impl Mapped,
+    ) -> Result<Examined, Cause> {
+        let compared = |errno| Cause::call("compare the store entry", errno);
+        let build_id = mapped.build_id_of(entry).map_err(compared)?;
+        if build_id == BuildId::Other {
+            return Ok(Examined::Wrong("it has another build-id than the object"));
         }
-        let origin = origin::record(source.path, source.file);
-        let origin = origin.as_ref().and_then(|origin| CStr::from_bytes_with_nul(origin).ok());
-        clean::make_room(&self.directory, key, origin);
-        let copy = Copy::new(&self.directory)?;
-        copy.fill_from(&source, buffer)?;
+        let proof = match (mark::is_believed(status), origin.is_told_by_identity(build_id)) {
+            (true, true) => Some(Proof::Whole),
+            // Nobody need ask again, once it was compared as a whole.
+            (false, true) if !self.is_system => {
+                copy::equals_origin(entry, origin)?.then(|| copy::note_on_disk(entry, status)).map(|()| Proof::Whole)
+            }
+            _ => mapped.equals(entry).map_err(compared)?.then_some(Proof::Ranges),
+        };
+        Ok(proof.map_or(Examined::Wrong("its bytes are not those of the file"), Examined::Right))
+    }
+
+    /// Makes and opens the system's store, for [`Store::fill`].
+    pub fn create_system() -> Result<Self, Cause> {
+        let call = |operation, errno| Cause::call(operation, errno);
+        let directory = places::open_proven(SYSTEM, User::ROOT, 1)?;
+        sys::fchmod(&directory, 0o755).map_err(|errno| call("fchmod", errno))?;
+        Ok(Self { directory, owner: User::ROOT, is_system: true })
+    }
+
+    /// Puts a copy of `origin` into the system's store, and on the disk. What is
+    /// readable there is readable to everybody: that `origin` is, too, is for the
+    /// caller to see to.
+    pub fn fill(&self, origin: &OriginFile<'_>, buffer: &mut PageVec<u8>) -> Result<Filled, Cause> {
+        let key = name::Key::new(&origin.identity, origin.file_name());
+        match self.look_up(key.as_c_str(), origin.file_name(), &origin.identity)? {
+            Found::Entry(entry, status) if copy::equals_origin(&entry, origin)? => {
+                copy::note_on_disk(&entry, &status);
+                return Ok(Filled::WasThere);
+            }
+            Found::Nothing => {}
+            Found::Entry(..) | Found::Changed(_) => clean::remove_entry(&self.directory, key.as_c_str()),
+        }
+        if !origin.identity.has_settled(sys::realtime_seconds(), SETTLING_SECONDS) {
+            return Err(NOT_SETTLED);
+        }
+        let link = origin::record(origin.path, origin.file);
+        let link = link.as_ref().and_then(|link| CStr::from_bytes_with_nul(link).ok());
+        clean::replace_older_versions(&self.directory, &key, link);
+        let copy = Copy::of(origin, &self.directory, buffer)?;
+        copy.secure()?;
+        self.publish(copy, origin, &key, link)?;
+        Ok(Filled::Added)
+    }
+
+    /// Writes the names in the store to the disk.
+    pub fn synchronise(&self) -> Result<(), Cause> {
+        sys::fsync(&self.directory).map_err(|errno| Cause::call("fsync", errno))
+    }
+
+    /// Copies `origin` and gives the copy its name.
+    fn add(&self, origin: &OriginFile<'_>, mapped: &impl Mapped, buffer: &mut PageVec<u8>) -> Result<(), Cause> {
+        if !origin.identity.has_settled(sys::realtime_seconds(), SETTLING_SECONDS) {
+            return Err(NOT_SETTLED);
+        }
+        let key = name::Key::new(&origin.identity, origin.file_name());
+        let link = origin::record(origin.path, origin.file);
+        let link = link.as_ref().and_then(|link| CStr::from_bytes_with_nul(link).ok());
+        clean::make_room(&self.directory, &key, link);
+        let copy = Copy::of(origin, &self.directory, buffer)?;
+        if !mapped.equals(copy.file()).map_err(|errno| Cause::call("compare the copy", errno))? {
+            return Err(Cause::words("copy to the store", "the file is not what is mapped"));
+        }
+        self.publish(copy, origin, &key, link)
+    }
+
+    /// Gives a copy its name under `key`.
+    fn publish(
+        &self,
+        copy: Copy<'_>,
+        origin: &OriginFile<'_>,
+        key: &name::Key,
+        link: Option<&CStr>,
+    ) -> Result<(), Cause> {
         let directory = self.entry_directory(key.as_c_str())?;
-        if let Some(origin) = origin {
+        if let Some(link) = link {
             // Another process that adds the same entry may have been first.
-            let _ = sys::symlinkat(origin, &directory, origin::LINK);
+            let _ = sys::symlinkat(link, &directory, origin::LINK);
         }
-        match copy.link(&directory, source.file_name()) {
-            Ok(()) | Err(Errno(libc::EEXIST)) => Ok(()),
-            Err(errno) => Err(Cause::call("linkat", errno)),
+        match copy.link(&directory, origin.file_name()) {
+            Ok(()) | Err(Errno(libc::EEXIST)) => {}
+            Err(errno) => return Err(Cause::call("linkat", errno)),
         }
+        if self.is_system {
+            sys::fsync(&directory).map_err(|errno| Cause::call("fsync", errno))?;
+        }
+        Ok(())
     }
 
     fn entry_directory(&self, key: &CStr) -> Result<Fd, Cause> {
-        make_directory(&self.directory, key).map_err(|errno| Cause::call("mkdirat", errno))?;
-        sys::openat(&self.directory, key, DIRECTORY_TO_PASS, 0).map_err(|errno| Cause::call("openat", errno))
-    }
-}
-
-/// Makes a directory that is ours alone, unless the name is there already.
-fn make_directory(parent: &Fd, name: &CStr) -> sys::Result<()> {
-    match sys::mkdirat(parent, name, 0o700) {
-        Err(Errno(libc::EEXIST)) => Ok(()),
-        other => other,
+        match sys::mkdirat(&self.directory, key, 0o700) {
+            Ok(()) | Err(Errno(libc::EEXIST)) => {}
+            Err(errno) => return Err(Cause::call("mkdirat", errno)),
+        }
+        let flags = if self.is_system { DIRECTORY_TO_LIST } else { DIRECTORY_TO_PASS };
+        let directory = sys::openat(&self.directory, key, flags, 0).map_err(|errno| Cause::call("openat", errno))?;
+        if self.is_system {
+            sys::fchmod(&directory, 0o755).map_err(|errno| Cause::call("fchmod", errno))?;
+        }
+        Ok(directory)
     }
 }
 
 fn changed(operation: &'static str, errno: Errno) -> Found {
     Found::Changed(Cause::call(operation, errno))
-}
-
-/// A copy that has no name yet.
-struct Copy<'a> {
-    file: Fd,
-    /// Where the file system has no files without a name: the one in the store.
-    temporary: Option<(Line<64>, &'a Fd)>,
-}
-
-impl<'a> Copy<'a> {
-    fn new(store: &'a Fd) -> Result<Self, Cause> {
-        let flags = libc::O_TMPFILE | libc::O_RDWR;
-        match sys::openat(store, c".", flags, 0o444) {
-            Ok(file) => {
-                let file = file.above_stderr().map_err(|errno| Cause::call("fcntl", errno))?;
-                return Ok(Self { file, temporary: None });
-            }
-            Err(Errno(libc::EOPNOTSUPP | libc::EISDIR | libc::ENOENT | libc::EINVAL)) => {}
-            Err(errno) => return Err(Cause::call("open a new store entry", errno)),
-        }
-        // Left behind by a process that is killed; `clean` removes it later.
-        let (pid, now) = (sys::gettid(), sys::monotonic_ns());
-        let name = Line::<64>::format_raw(format_args!("{}{pid}-{now:x}\0", clean::TEMPORARY));
-        let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_RDWR;
-        let file = sys::openat(store, name.as_c_str(), flags, 0o444)
-            .and_then(Fd::above_stderr)
-            .map_err(|errno| Cause::call("open a new store entry", errno))?;
-        Ok(Self { file, temporary: Some((name, store)) })
-    }
-
-    /// Copies all of `source`, sharing blocks where the file system can, and
-    /// makes sure that it is the version that it was.
-    fn fill_from(&self, source: &Source<'_>, buffer: &mut PageVec<u8>) -> Result<(), Cause> {
-        if sys::clone_file(source.file, &self.file).is_err() {
-            self.write(source, buffer).map_err(|errno| Cause::call("copy to the store", errno))?;
-        }
-        let after = sys::fstat(source.file.raw()).map_err(|errno| Cause::call("fstat", errno))?;
-        let copied = sys::fstat(self.file.raw()).map_err(|errno| Cause::call("fstat", errno))?;
-        if Identity::of(&after) == source.identity && copied.st_size == after.st_size {
-            // The mode asked for at creation is subject to the umask.
-            sys::fchmod(&self.file, 0o444).map_err(|errno| Cause::call("fchmod", errno))
-        } else {
-            Err(Cause::words("copy to the store", "the file has changed meanwhile"))
-        }
-    }
-
-    /// Writes all bytes of `source`. Where the file system has large folios the
-    /// page cache then holds a piece in one, which is mapped at once; those of
-    /// `copy_file_range(2)` are single pages. Folios that are larger still Linux
-    /// 6.18 maps whole, and counts them as the process's.
-    fn write(&self, source: &Source<'_>, buffer: &mut PageVec<u8>) -> sys::Result<()> {
-        let size = usize::try_from(source.identity.size).map_err(|_| Errno(libc::EFBIG))?;
-        if buffer.len() < COPY_STEP {
-            *buffer = PageVec::zeroed(COPY_STEP)?;
-        }
-        let mut copied = 0;
-        while copied < size {
-            let read = sys::pread(source.file, buffer, copied as u64)?;
-            let mut piece = buffer.get(..read).unwrap_or_default();
-            if piece.is_empty() {
-                break;
-            }
-            while !piece.is_empty() {
-                let write = || sys::pwrite_from(&self.file, piece.as_ptr().addr(), piece.len(), copied as u64);
-                match sys::absorbing(libc::SIGXFSZ, write)? {
-                    0 => return Err(Errno(libc::EIO)),
-                    // A short count: the next attempt says why.
-                    written => {
-                        copied += written;
-                        piece = piece.get(written..).unwrap_or_default();
-                    }
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn link(&self, directory: &Fd, file_name: &CStr) -> sys::Result<()> {
-        if let Some((name, store)) = &self.temporary {
-            return sys::linkat(store, name.as_c_str(), directory, file_name);
-        }
-        let path = Line::<64>::format_raw(format_args!("/proc/self/fd/{}\0", self.file.raw()));
-        sys::linkat(&Fd::CWD, path.as_c_str(), directory, file_name)
-    }
-}
-
-impl Drop for Copy<'_> {
-    fn drop(&mut self) {
-        if let Some((name, store)) = &self.temporary {
-            let _ = sys::unlinkat(store, name.as_c_str(), 0);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -10,14 +10,18 @@ use core::ffi::c_void;
 use core::fmt;
 
 mod directories;
+mod file_systems;
 mod files;
+mod identity;
 #[cfg(miri)]
 mod interpreted;
 mod mapping;
 mod signals;
 
 pub use directories::*;
+pub use file_systems::*;
 pub use files::*;
+pub use identity::*;
 pub use mapping::*;
 pub use signals::*;
 
@@ -191,14 +195,6 @@ pub fn getpid() -> i32 {
     let id = unsafe { raw!(libc::SYS_getpid) };
     // It cannot fail; a filter that says so gets the answer of syscall(2).
     id.map_or(-1, |id| id as i32)
-}
-
-/// The effective user id, from the kernel.
-pub fn geteuid() -> u32 {
-    // SAFETY: geteuid has no arguments.
-    let user = unsafe { raw!(libc::SYS_geteuid) };
-    // It cannot fail; the overflow uid owns nothing that we would use.
-    user.map_or(65534, |user| user as u32)
 }
 
 /// The calling thread's id.

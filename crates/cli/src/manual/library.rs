@@ -24,6 +24,8 @@ pub fn page() -> Page {
     markdown::render(&mut roff, &markdown::section(README, "Settings"), false);
     roff.control("SH", ["FILES"]);
     markdown::render(&mut roff, &markdown::section(README, "The store"), true);
+    roff.control("SH", ["SECURITY"]);
+    markdown::render(&mut roff, &markdown::section_with_tables(README, "Who may change whose bytes"), true);
     roff.control("SH", ["LIMITS"]);
     roff.text([roman("What the library cannot do:")]);
     markdown::render(&mut roff, &markdown::section(README, "What it cannot do"), false);

@@ -1,5 +1,5 @@
-//! As much Markdown as README.md has, in roff: paragraphs, lists, code; tables
-//! are left out.
+//! As much Markdown as README.md has, in roff: paragraphs, lists, code; and
+//! tables where they are asked for, a tagged paragraph for each row.
 
 use roff::{Inline, Roff, bold, italic, roman};
 
@@ -9,6 +9,8 @@ pub enum Block {
     Paragraph(String),
     Item(String),
     Code(Vec<String>),
+    /// The cells of a table's row, each with the heading of its column.
+    Row(Vec<(String, String)>),
 }
 
 /// What is between the title and the first heading.
@@ -18,11 +20,21 @@ pub fn introduction(text: &str) -> Vec<Block> {
     blocks(&text[start..end])
 }
 
-/// What is below a heading.
+/// What is below a heading, without tables.
 ///
 /// # Panics
 /// When there is no such heading: the page is to have it.
 pub fn section(text: &str, heading: &str) -> Vec<Block> {
+    let mut blocks = section_with_tables(text, heading);
+    blocks.retain(|block| !matches!(block, Block::Row(_)));
+    blocks
+}
+
+/// What is below a heading.
+///
+/// # Panics
+/// As [`section`].
+pub fn section_with_tables(text: &str, heading: &str) -> Vec<Block> {
     let marker = format!("\n## {heading}\n");
     let start = text.find(&marker).unwrap_or_else(|| panic!("README.md has no section {heading:?}")) + marker.len();
     let end = text[start..].find("\n## ").map_or(text.len(), |length| start + length);
@@ -33,8 +45,20 @@ fn blocks(text: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     // Whether the next line of text goes on with the last block.
     let mut is_open = false;
+    let mut headings = Vec::new();
     for line in text.lines() {
-        if line.trim().is_empty() || line.starts_with('|') {
+        if let Some(cells) = line.strip_prefix('|').and_then(|row| row.trim_end().strip_suffix('|')) {
+            let cells: Vec<_> = cells.split('|').map(|cell| cell.trim().to_owned()).collect();
+            if headings.is_empty() {
+                headings = cells;
+            } else if !cells.iter().all(|cell| cell.chars().all(|character| ":-".contains(character))) {
+                blocks.push(Block::Row(headings.iter().cloned().zip(cells).collect()));
+            }
+            is_open = false;
+            continue;
+        }
+        headings.clear();
+        if line.trim().is_empty() {
             is_open = false;
         } else if let Some(item) = line.strip_prefix("- ") {
             blocks.push(Block::Item(item.to_owned()));
@@ -69,6 +93,16 @@ pub fn render(roff: &mut Roff, blocks: &[Block], is_first: bool) {
                     roff.text([bold(line)]);
                 }
                 roff.control("fi", [])
+            }
+            Block::Row(cells) => {
+                let mut cells = cells.iter();
+                let tag = cells.next().map(|(_, cell)| cell.as_str()).unwrap_or_default();
+                roff.control("TP", []).text(inlines(tag));
+                for (heading, cell) in cells {
+                    let end = if heading.ends_with('?') { "" } else { ":" };
+                    roff.text(inlines(&format!("*{heading}*{end} {cell}.")));
+                }
+                &mut *roff
             }
         };
     }
@@ -106,11 +140,13 @@ fn between<'a>(text: &'a str, opening: &str, closing: &str) -> Option<&'a str> {
 
 #[test]
 fn blocks_are_told_apart() {
-    let text = "one\ntwo\n\n- item\n  goes on\n- next\n\n    code\n      more\n\n| a | table |\n\nlast\n";
+    let text =
+        "one\ntwo\n\n- item\n  goes on\n- next\n\n    code\n      more\n\n| a | b |\n|---|--:|\n| 1 | 2 |\n\nlast\n";
     let paragraph = |text: &str| Block::Paragraph(text.to_owned());
     let item = |text: &str| Block::Item(text.to_owned());
     let code = Block::Code(vec!["code".to_owned(), "  more".to_owned()]);
-    assert_eq!(blocks(text), [paragraph("one two"), item("item goes on"), item("next"), code, paragraph("last")]);
+    let row = Block::Row(vec![("a".to_owned(), "1".to_owned()), ("b".to_owned(), "2".to_owned())]);
+    assert_eq!(blocks(text), [paragraph("one two"), item("item goes on"), item("next"), code, row, paragraph("last")]);
 }
 
 #[test]

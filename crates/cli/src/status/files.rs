@@ -5,14 +5,15 @@
 //! mount namespace otherwise: of a container, which is `/proc/PID/root`.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use rustix::fs::{self, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
-use sopin_core::store::Identity;
+use sopin_core::store::{Identity, SYSTEM};
+use sopin_core::sys::{self, FileSystem};
 use sopin_core::vmas::FileId;
 
 use super::image::{self, Dynamic, Flaw, Headers};
@@ -20,11 +21,8 @@ use super::maps::Mapping;
 use super::memory::Place as Opened;
 use super::places::{self, Place};
 use super::process::Process;
+use crate::descriptors;
 
-/// File systems that nobody can write to, and one whose superblock says nothing
-/// about its layers.
-const ALWAYS_READ_ONLY: [&[u8]; 4] = [b"squashfs", b"erofs", b"iso9660", b"cramfs"];
-const LAYERED: &[u8] = b"overlay";
 /// How a root directory is opened.
 const ROOT_FLAGS: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
@@ -50,17 +48,12 @@ pub struct Image {
     pub places: Result<Vec<Place>, Flaw>,
 }
 
-/// Major and minor numbers.
-type Devices = HashSet<(u32, u32)>;
-
 /// The mapped files, by what the kernel shows in `/proc/PID/maps`.
 #[derive(Default)]
 #[allow(clippy::type_complexity, reason = "each type is used once")]
 pub struct Files {
     mapped: RefCell<HashMap<Number, Rc<Mapped>>>,
     paths: RefCell<HashMap<(Root, Vec<u8>), Result<Identity, Errno>>>,
-    /// By mount namespace.
-    read_only: RefCell<HashMap<Vec<u8>, Rc<Devices>>>,
     own_namespace: OnceCell<Vec<u8>>,
 }
 
@@ -75,7 +68,40 @@ fn number(file: FileId) -> Number {
 pub struct Mapped {
     /// What it is now, or why that cannot be found out.
     pub identity: Result<Identity, Errno>,
+    /// Whether it can be written to.
+    pub writability: Writability,
+    /// Its owner, if it can be looked at.
+    owner: Option<u32>,
     image: OnceCell<Result<Rc<Image>, Flaw>>,
+}
+
+/// Whether a file that is mapped can be written to. A mount or a superblock that is
+/// read-only now proves nothing: it can be remounted, or be mounted elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Writability {
+    /// It can, or that cannot be found out.
+    #[default]
+    Writable,
+    /// It cannot: the format of its file system has no way to, or it has fs-verity.
+    Unwritable,
+    /// It is on an overlay. If it is in a container's image it cannot be written to
+    /// (`sopin_core::image_layers`), but only a process in the container can find out
+    /// which files are.
+    Layered,
+}
+
+impl Writability {
+    fn of(file: &OwnedFd) -> Self {
+        let Ok(file) = descriptors::for_core(file, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) else {
+            return Self::Writable;
+        };
+        match FileSystem::of(&file) {
+            Ok(kind) if kind.cannot_be_written() => Self::Unwritable,
+            Ok(kind) if kind.may_have_verity() && sys::has_verity(&file) => Self::Unwritable,
+            Ok(kind) if kind.is_overlay() => Self::Layered,
+            _ => Self::Writable,
+        }
+    }
 }
 
 /// Where the paths of a process's mappings begin.
@@ -146,8 +172,11 @@ impl<'a> View<'a> {
         if let Some(known) = self.files.mapped.borrow().get(&number(mapping.file)) {
             return Rc::clone(known);
         }
-        let identity = self.open(mapping).and_then(fs::fstat).map(|status| identity_of(&status));
-        let mapped = Rc::new(Mapped { identity, image: OnceCell::new() });
+        let file = self.open(mapping);
+        let writability = file.as_ref().map(Writability::of).unwrap_or_default();
+        let status = file.and_then(fs::fstat);
+        let (identity, owner) = (status.map(|status| identity_of(&status)), status.ok().map(|status| status.st_uid));
+        let mapped = Rc::new(Mapped { identity, writability, owner, image: OnceCell::new() });
         // Another process may be allowed to see it.
         if identity.is_ok() {
             self.files.mapped.borrow_mut().insert(number(mapping.file), Rc::clone(&mapped));
@@ -163,18 +192,14 @@ impl<'a> View<'a> {
         self.mapped(mapping).image.get_or_init(|| Ok(Rc::new(read(&self.open(mapping)?.into())?))).clone()
     }
 
-    /// Whether the file that is mapped there lies on a file system that is
-    /// read-only for everybody, not just at one mount point.
-    pub fn is_unwritable(&self, mapping: &Mapping) -> bool {
-        let Ok((_, root)) = self.root() else { return false };
-        let known = self.files.read_only.borrow().get(&root.namespace).cloned();
-        let devices = known.unwrap_or_else(|| {
-            let text = self.process.read("mountinfo").unwrap_or_default();
-            let devices = Rc::new(read_only_devices(&text));
-            self.files.read_only.borrow_mut().insert(root.namespace.clone(), Rc::clone(&devices));
-            devices
-        });
-        devices.contains(&mapping.file.device)
+    /// Whether a mapped copy may be the library's: in the system's store only root's
+    /// are. Root of a container is another user in our eyes, but owns its root
+    /// directory. What cannot be looked at is believed.
+    pub fn may_be_copy(&self, mapping: &Mapping) -> bool {
+        let in_system = mapping.path.strip_prefix(SYSTEM.to_bytes()).is_some_and(|rest| rest.starts_with(b"/"));
+        let owner = if in_system { self.mapped(mapping).owner } else { None };
+        let root = self.root().ok().and_then(|(root, _)| fs::fstat(root).ok());
+        owner.zip(root).is_none_or(|(owner, root)| owner == root.st_uid)
     }
 
     fn open_path(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -218,42 +243,9 @@ fn read(file: &Opened) -> Result<Image, Flaw> {
     Ok(Image { headers, dynamic, places })
 }
 
-/// The devices of `/proc/PID/mountinfo` (`proc_pid_mountinfo(5)`) whose superblock
-/// is read-only.
-fn read_only_devices(text: &[u8]) -> Devices {
-    text.split(|byte| *byte == b'\n').filter_map(read_only_device).collect()
-}
-
-fn read_only_device(line: &[u8]) -> Option<(u32, u32)> {
-    let mut fields = line.split(|byte| *byte == b' ');
-    let device = std::str::from_utf8(fields.nth(2)?).ok()?;
-    let (major, minor) = device.split_once(':')?;
-    // Optional fields end with a hyphen.
-    let mut rest = fields.skip_while(|field| *field != b"-").skip(1);
-    let (kind, _source, options) = (rest.next()?, rest.next()?, rest.next()?);
-    let is_read_only = options.split(|byte| *byte == b',').any(|option| option == b"ro");
-    let never_changes = ALWAYS_READ_ONLY.contains(&kind) || (is_read_only && kind != LAYERED);
-    never_changes.then_some((major.parse().ok()?, minor.parse().ok()?))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_superblock_decides_what_is_read_only() {
-        let line = |options: &str, kind: &str, own: &str| {
-            read_only_device(
-                format!("36 35 98:7 /a\\040b /mnt {options} shared:1 master:2 - {kind} /dev/x {own}").as_bytes(),
-            )
-        };
-        assert_eq!(line("ro,noatime", "ext4", "ro,errors=continue"), Some((98, 7)));
-        assert_eq!(line("ro,noatime", "ext4", "rw"), None, "somebody else may have it mounted writable");
-        assert_eq!(line("rw", "squashfs", "rw"), Some((98, 7)));
-        assert_eq!(line("ro", "overlay", "ro,lowerdir=/x"), None);
-        assert_eq!(read_only_device(b""), None);
-        assert_eq!(read_only_device(b"36 35 98:x / /mnt ro - ext4 /dev/x ro"), None);
-    }
 
     #[test]
     fn files_of_this_process() {
@@ -265,6 +257,7 @@ mod tests {
         let mapping = maps.iter().find(|mapping| mapping.path == path).unwrap();
         let identity = view.at_path(path).unwrap();
         assert_eq!(view.mapped(mapping).identity, Ok(identity));
+        assert_ne!(view.mapped(mapping).writability, Writability::Unwritable);
         assert_eq!(view.image(mapping).unwrap().headers.segments[0].offset, 0);
         assert_eq!(view.at_path(b"/nonexistent/file"), Err(Errno::NOENT));
         assert_eq!(view.at_path(b"relative"), Err(Errno::NOENT));

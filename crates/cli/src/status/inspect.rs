@@ -232,7 +232,7 @@ fn reason(object: &Object, about: &About, state: State, file: &Disk) -> Option<S
     }
     if state == State::Full {
         let is_unwritable = object.parts.iter().any(|part| part.backing == Backing::Unwritable);
-        return (is_unwritable && !about.has_shim).then(|| "its file system is read-only".to_owned());
+        return (is_unwritable && !about.has_shim).then(|| "its file cannot be written to".to_owned());
     }
     let said = object.said.as_ref().and_then(|said| match (&said.cause, said.reached) {
         (Some(cause), _) => Some(cause.clone()),

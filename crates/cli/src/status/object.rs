@@ -8,11 +8,13 @@
 //! | mapped from the file | either | exposed |
 //!
 //! Out of the file's reach is anonymous memory, a copy that the library has made,
-//! and what lies on a file system that nobody can write to.
+//! and a file that nobody can write to.
 
 use std::rc::Rc;
 
-use super::files::{Image, View};
+use sopin_core::records::Reached;
+
+use super::files::{Image, View, Writability};
 use super::image::{self, Flaw, Headers, Segment};
 use super::loader::{Executable, List, Listed};
 use super::maps::{self, Copy, Mapping};
@@ -299,9 +301,9 @@ impl<'a, M: Bytes> Scene<'a, M> {
         }
         let backing = if !mapping.has_file() {
             Backing::Anonymous
-        } else if let Some(copy) = maps::copy_at(mapping) {
+        } else if let Some(copy) = maps::copy_at(mapping).filter(|_| self.view.may_be_copy(mapping)) {
             Backing::Copy(copy)
-        } else if self.view.is_unwritable(mapping) {
+        } else if self.view.mapped(mapping).writability == Writability::Unwritable {
             Backing::Unwritable
         } else {
             Backing::File
@@ -317,6 +319,7 @@ impl<'a, M: Bytes> Scene<'a, M> {
         if !is_of_a_file && object.said.as_ref().is_none_or(|said| said.witness == 0) {
             return None;
         }
+        self.believe_in_layers(&mut object);
         let own = object.parts.iter().find(|part| matches!(part.backing, Backing::File | Backing::Unwritable));
         let witness = object.said.as_ref().and_then(|said| maps::at(self.maps, said.witness));
         object.original = own.map(|part| part.mapping).or(witness).or_else(|| self.witness_of(&object));
@@ -328,6 +331,20 @@ impl<'a, M: Bytes> Scene<'a, M> {
             object.parts.iter_mut().for_each(|part| part.is_relocated = true);
         }
         Some(object)
+    }
+
+    /// Takes files of an overlay for unwritable where the library does: it runs inside
+    /// the container and can find out which files are in the image. It records `full`
+    /// for an object whose read-only ranges it has left only in that case.
+    fn believe_in_layers(&self, object: &mut Object<'a>) {
+        if object.said.as_ref().and_then(|said| said.reached) != Some(Reached::Full) {
+            return;
+        }
+        for part in object.parts.iter_mut().filter(|part| part.backing == Backing::File && !part.is_relocated) {
+            if self.view.mapped(part.mapping).writability == Writability::Layered {
+                part.backing = Backing::Unwritable;
+            }
+        }
     }
 
     /// The one page that the library leaves of an object's file, where its records

@@ -2,7 +2,7 @@
 //! and without following links, and then asked what it is.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -11,7 +11,9 @@ use rustix::io::Errno;
 use sopin_core::store::{Fate, LINK, Origin, Version};
 use sopin_core::sys;
 
+use super::bytes;
 use super::place::{OpenStore, names};
+use crate::descriptors;
 
 /// How a directory is opened to be listed.
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -31,6 +33,16 @@ pub struct Entry {
     pub origin: Option<PathBuf>,
     /// What has become of that.
     pub fate: Fate,
+}
+
+/// What only an open copy tells.
+#[derive(Default)]
+pub struct Details {
+    /// Of the bytes on disk, those that other files have as well; `None` where the
+    /// file system does not tell.
+    pub shared: Option<u64>,
+    /// It has fs-verity.
+    pub has_verity: bool,
 }
 
 impl Entry {
@@ -73,13 +85,23 @@ impl Entry {
         self.copy.as_ref().map_or(0, |(_, status)| status.st_blocks.cast_unsigned() * 512)
     }
 
-    /// Of these, the bytes that other files have as well; `None` where the file
-    /// system does not tell.
-    pub fn shared(&self) -> Option<u64> {
-        let (name, _) = self.copy.as_ref()?;
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(&self.directory, name, flags, Mode::empty()).ok()?;
-        sys::shared_bytes(file.as_raw_fd()).ok()
+    /// What only the open copy tells.
+    pub fn details(&self) -> Details {
+        let open = |(name, _): &(OsString, Stat)| {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let file = rustix::fs::openat(&self.directory, name, flags, Mode::empty()).ok()?;
+            descriptors::for_core(&file, OFlags::RDONLY).ok()
+        };
+        self.copy.as_ref().and_then(open).map_or(Details::default(), |file| Details {
+            shared: sys::shared_bytes(file.raw()).ok(),
+            has_verity: sys::has_verity(&file),
+        })
+    }
+
+    /// Whether the copy is known to be on the disk: then programs believe it after a
+    /// reboot without comparing it.
+    pub fn is_on_disk(&self) -> bool {
+        self.copy.as_ref().is_some_and(|(_, status)| bytes::is_on_disk(status))
     }
 
     /// What it is called among people: its origin, else its name.

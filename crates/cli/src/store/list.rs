@@ -6,7 +6,7 @@ use serde::Serialize;
 use sopin_core::store::Fate;
 use sopin_core::sys;
 
-use super::entry::{self, Entry, word};
+use super::entry::{self, Details, Entry, word};
 use super::human::{self, Table};
 use super::place::OpenStore;
 use super::users::Users;
@@ -45,6 +45,10 @@ struct Row {
     /// Of `allocated`, what other files share, their origins for instance; null
     /// where the file system does not tell.
     shared: Option<u64>,
+    /// It is known to have reached the disk.
+    on_disk: bool,
+    /// It has fs-verity.
+    verity: bool,
     last_use: Option<i64>,
     users: Vec<u32>,
     #[serde(skip)]
@@ -85,6 +89,7 @@ impl Listed {
         let mut totals = Totals::default();
         let mut rows = Vec::new();
         for entry in entries {
+            let Details { shared, has_verity } = entry.details();
             let row = Row {
                 key: entry.key.to_string_lossy().into_owned(),
                 file: entry.copy.as_ref().map(|(name, _)| name.to_string_lossy().into_owned()),
@@ -92,7 +97,9 @@ impl Listed {
                 state: word(entry.fate),
                 size: entry.size(),
                 allocated: entry.allocated(),
-                shared: entry.shared(),
+                shared,
+                on_disk: entry.is_on_disk(),
+                verity: has_verity,
                 last_use: entry.last_use(),
                 users: users.of(entry),
                 age: now - entry.last_use().unwrap_or(now),

@@ -8,13 +8,15 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Dir, Mode, OFlags};
+use rustix::fs::{Dir, OFlags};
 use rustix::io::Errno;
 use sopin_core::cause::{Cause, Reason};
+use sopin_core::credentials::User;
 use sopin_core::settings::Settings;
-use sopin_core::store::{LOOKED, Places, Store, TEMPORARY, Version};
+use sopin_core::store::{Known, LOOKED, Places, SYSTEM, Store, TEMPORARY, Version};
 use sopin_core::sys;
 
+use crate::descriptors;
 use crate::exit::{Exit, Failure};
 use crate::output;
 
@@ -28,6 +30,26 @@ pub struct OpenStore {
     pub directory: OwnedFd,
 }
 
+impl OpenStore {
+    /// Whether this process has the rights of the store's owner.
+    pub fn is_owned(&self) -> bool {
+        User::of_this_thread() == Ok(self.store.owner())
+    }
+}
+
+/// Opens the system's store, if there is one.
+///
+/// # Errors
+/// When it cannot be used.
+pub fn find_system() -> Result<Vec<OpenStore>, Failure> {
+    let path = PathBuf::from(OsStr::from_bytes(SYSTEM.to_bytes()));
+    match Store::open_system(&mut Known::new()) {
+        Ok(Some(store)) => Ok(vec![open(path, store)?]),
+        Ok(None) => Ok(Vec::new()),
+        Err(cause) => Err(Failure::new(Exit::Uninspected, path.display(), cause)),
+    }
+}
+
 /// Opens the stores that the option, the environment, or the library's list
 /// lead to.
 ///
@@ -38,8 +60,9 @@ pub fn find(named: Option<&OsStr>) -> Result<Vec<OpenStore>, Failure> {
     let is_named =
         named.is_some() || env::var_os("SOPIN_STORE").is_some_and(|value| value.as_bytes().starts_with(b"/"));
     let (mut stores, mut refused) = (Vec::<OpenStore>::new(), None);
-    Store::for_each_existing(&places, |base, below, opened| {
-        let path = joined(base, below);
+    let user = User::of_this_thread().map_err(|cause| Failure::new(Exit::Uninspected, "the user's store", cause))?;
+    Store::for_each_existing(&places, user, |path, opened| {
+        let path = PathBuf::from(OsStr::from_bytes(path.to_bytes()));
         match opened.map_err(|cause| failure(&path, cause, is_named)).and_then(|store| open(path, store).map_err(Some))
         {
             Ok(store) if stores.iter().all(|known| known.path != store.path) => stores.push(store),
@@ -49,6 +72,19 @@ pub fn find(named: Option<&OsStr>) -> Result<Vec<OpenStore>, Failure> {
         }
     });
     refused.map_or(Ok(stores), Err)
+}
+
+/// Checks that this is root, with root's rights.
+///
+/// # Errors
+/// 3 for everybody else.
+pub fn check_root(reason: &str) -> Result<(), Failure> {
+    let failure = |reason: &dyn std::fmt::Display| Failure::new(Exit::Uninspected, SYSTEM.to_string_lossy(), reason);
+    match User::of_this_thread() {
+        Ok(User::ROOT) => Ok(()),
+        Ok(_) => Err(failure(&reason).with_way_out("run it with sudo")),
+        Err(cause) => Err(failure(&cause)),
+    }
 }
 
 fn places(named: Option<&OsStr>) -> Result<Places, Failure> {
@@ -74,11 +110,6 @@ fn places(named: Option<&OsStr>) -> Result<Places, Failure> {
     })
 }
 
-fn joined(base: &CStr, below: &CStr) -> PathBuf {
-    let path = PathBuf::from(OsStr::from_bytes(base.to_bytes()));
-    if below.is_empty() { path } else { path.join(OsStr::from_bytes(below.to_bytes())) }
-}
-
 /// `None` for a place that is merely not there.
 fn failure(path: &Path, cause: Cause, is_named: bool) -> Option<Failure> {
     let is = |errno: Errno| cause.reason == Reason::Errno(sys::Errno(errno.raw_os_error()));
@@ -91,9 +122,7 @@ fn failure(path: &Path, cause: Cause, is_named: bool) -> Option<Failure> {
 
 fn open(path: PathBuf, store: Store) -> Result<OpenStore, Failure> {
     let failed = |error: Errno| Failure::new(Exit::Uninspected, path.display(), error);
-    let itself = format!("/proc/self/fd/{}", store.directory().raw());
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = rustix::fs::open(itself, flags, Mode::empty()).map_err(failed)?;
+    let directory = descriptors::from_core(store.directory(), OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed)?;
     let mut foreign = None;
     for name in names(&directory).map_err(failed)? {
         if is_ours(&name) {

@@ -1,7 +1,11 @@
 //! `sopin store prune`. Needed is what the library's own rule says, with the
 //! user's time instead of thirty days and without grace for what is outdated; an
 //! entry is removed as the library removes it, so that programs may start
-//! meanwhile.
+//! meanwhile. What differs from its origin goes too.
+//!
+//! In the system's store nobody notes uses, and processes hold no locks: what is
+//! in use shows in their mappings, and what is not outdated stays unless a time is
+//! given.
 
 use std::ffi::{CString, OsStr};
 use std::fmt;
@@ -14,11 +18,13 @@ use serde::Serialize;
 use sopin_core::store::{Allowance, Fate, LINK, TEMPORARY, Version, remove_entry, remove_unless_in_use};
 use sopin_core::sys;
 
-use super::entry::{Entry, word};
+use super::bytes::{self, Compared};
+use super::entry::{self, Entry, word};
 use super::place::{OpenStore, names};
+use super::users::Users;
 use super::{SCHEMA, human, print, verify};
 use crate::exit::{Exit, Failure};
-use crate::output::{BAD, shown};
+use crate::output::{BAD, DOUBTFUL, shown};
 
 /// The answer. Its names are those of the JSON output; sizes are in bytes.
 #[derive(Serialize)]
@@ -26,6 +32,8 @@ struct Answer {
     schema: u32,
     dry_run: bool,
     stores: Vec<Pruned>,
+    /// In the system's store every entry counts as in use while there are such.
+    processes_not_inspected: usize,
 }
 
 #[derive(Default, Serialize)]
@@ -51,28 +59,54 @@ struct Removed {
     size: u64,
 }
 
+/// Who keeps what.
+struct Rules {
+    allowance: Allowance,
+    /// Who maps entries; only of the system's store.
+    users: Option<Users>,
+}
+
+impl Rules {
+    fn of(store: &OpenStore, older_than: Option<Duration>) -> rustix::io::Result<Self> {
+        let unused = older_than.map(|time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX));
+        let is_system = store.store.is_system();
+        let current = unused.unwrap_or(if is_system { i64::MAX } else { Allowance::USUAL.current });
+        let unknown = if is_system { current } else { current.min(Allowance::USUAL.unknown) };
+        let users = if is_system { Some(Users::find(&entry::all(store)?)) } else { None };
+        Ok(Self { allowance: Allowance { current, outdated: 0, unknown }, users })
+    }
+
+    fn not_inspected(&self) -> usize {
+        self.users.as_ref().map_or(0, |users| users.not_inspected)
+    }
+}
+
 /// Removes, and prints what.
 ///
 /// # Errors
 /// 3 when a store cannot be listed.
-pub fn prune(stores: &[OpenStore], older_than: Duration, dry_run: bool, json: bool) -> Result<Exit, Failure> {
-    let unused = i64::try_from(older_than.as_secs()).unwrap_or(i64::MAX);
-    let allowance = Allowance { current: unused, outdated: 0, unknown: unused.min(Allowance::USUAL.unknown) };
-    let mut pruned = Vec::new();
+pub fn prune(stores: &[OpenStore], older_than: Option<Duration>, dry_run: bool, json: bool) -> Result<Exit, Failure> {
+    let mut answer = Answer { schema: SCHEMA, dry_run, stores: Vec::new(), processes_not_inspected: 0 };
     for store in stores {
+        let failed = |error: Errno| Failure::new(Exit::Uninspected, store.path.display(), error);
+        let rules = Rules::of(store, older_than).map_err(failed)?;
+        answer.processes_not_inspected += rules.not_inspected();
         let path = store.path.to_string_lossy().into_owned();
         let mut one = Pruned { path, dry_run, ..Pruned::default() };
-        one.prune(store, &allowance).map_err(|error| Failure::new(Exit::Uninspected, store.path.display(), error))?;
-        pruned.push(one);
+        one.prune(store, &rules).map_err(failed)?;
+        answer.stores.push(one);
     }
-    let is_done = pruned.iter().all(|store| store.failed.is_empty());
-    print(json, &Answer { schema: SCHEMA, dry_run, stores: pruned })?;
+    let is_done = answer.stores.iter().all(|store| store.failed.is_empty());
+    print(json, &answer)?;
     Ok(if is_done { Exit::Success } else { Exit::Negative })
 }
 
 impl Pruned {
-    fn prune(&mut self, store: &OpenStore, allowance: &Allowance) -> rustix::io::Result<()> {
-        for name in names(&store.directory)? {
+    fn prune(&mut self, store: &OpenStore, rules: &Rules) -> rustix::io::Result<()> {
+        let all = names(&store.directory)?;
+        let progress = human::progress(all.len());
+        for name in all {
+            progress.inc(1);
             let c_name = CString::new(name.as_bytes()).unwrap_or_default();
             let shown_name = name.to_string_lossy().into_owned();
             if Version::parse(name.as_bytes()).is_none() {
@@ -81,13 +115,17 @@ impl Pruned {
             }
             match Entry::read(store, &name) {
                 Ok(None) | Err(Errno::NOENT) => {}
-                Ok(Some(entry)) => self.prune_entry(store, &entry, &c_name, allowance),
+                Ok(Some(entry)) => {
+                    progress.set_message(entry.title());
+                    self.prune_entry(store, &entry, &c_name, rules);
+                }
                 Err(error) => {
                     let reason = if error == Errno::NOTDIR { "not a directory".to_owned() } else { error.to_string() };
                     self.remove(store, &c_name, Removed { name: shown_name, origin: None, reason, size: 0 });
                 }
             }
         }
+        progress.finish_and_clear();
         Ok(())
     }
 
@@ -102,39 +140,49 @@ impl Pruned {
         }
     }
 
-    fn prune_entry(&mut self, store: &OpenStore, entry: &Entry, key: &CString, allowance: &Allowance) {
+    fn prune_entry(&mut self, store: &OpenStore, entry: &Entry, key: &CString, rules: &Rules) {
         let removed = |reason: String| Removed {
             name: entry.key.to_string_lossy().into_owned(),
             origin: entry.origin.as_ref().map(|path| path.to_string_lossy().into_owned()),
             reason,
             size: entry.size(),
         };
-        if verify::fault(entry).is_some() {
+        if verify::fault(entry, store).is_some() {
             // Nobody begins to use it, and who maps it keeps it.
             return self.remove(store, key, removed("damaged".to_owned()));
         }
         let Some(last_use) = entry.last_use() else { return };
         let unused = sys::realtime_seconds() - last_use;
         let reason = match entry.fate {
-            fate if unused < allowance.of(fate) => {
-                self.kept += 1;
-                return;
-            }
-            fate @ (Fate::Superseded | Fate::Gone) => word(fate).to_owned(),
-            Fate::Current | Fate::Unknown => format!("unused for {}", human::age(unused)),
+            fate if unused < rules.allowance.of(fate) => None,
+            fate @ (Fate::Superseded | Fate::Gone) => Some(word(fate).to_owned()),
+            Fate::Current | Fate::Unknown => Some(format!("unused for {}", human::age(unused))),
         };
-        if self.dry_run {
-            if is_in_use(entry) { self.keep_in_use() } else { self.note(removed(reason)) }
-        } else if remove_unless_in_use(store.store.directory(), key) {
-            self.check_removed(store, entry, removed(reason));
-        } else {
-            self.keep_in_use();
+        let is_kept_for_use = reason.is_some();
+        if let Some(reason) = reason
+            && self.remove_unless_in_use(store, entry, key, rules)
+        {
+            let removed = removed(reason);
+            return if self.dry_run { self.note(removed) } else { self.check_removed(store, entry, removed) };
         }
+        // A program in a later boot would find out, and make it anew.
+        if let Compared::Different(_) = bytes::compare(entry, !self.dry_run && store.is_owned()) {
+            return self.remove(store, key, removed("damaged".to_owned()));
+        }
+        self.kept += 1;
+        self.kept_in_use += usize::from(is_kept_for_use);
     }
 
-    fn keep_in_use(&mut self) {
-        self.kept += 1;
-        self.kept_in_use += 1;
+    /// Removes an entry that no process maps, and tells whether it did, or would.
+    fn remove_unless_in_use(&self, store: &OpenStore, entry: &Entry, key: &CString, rules: &Rules) -> bool {
+        match &rules.users {
+            Some(users) if users.not_inspected > 0 || !users.of(entry).is_empty() => return false,
+            Some(_) if !self.dry_run => remove_entry(store.store.directory(), key),
+            Some(_) => {}
+            None if self.dry_run => return !is_in_use(entry),
+            None => return remove_unless_in_use(store.store.directory(), key),
+        }
+        true
     }
 
     fn remove(&mut self, store: &OpenStore, name: &CString, removed: Removed) {
@@ -190,7 +238,15 @@ impl fmt::Display for Answer {
         if self.stores.is_empty() {
             return writeln!(f, "There is no store yet.");
         }
-        self.stores.iter().try_for_each(|store| write!(f, "{store}"))
+        self.stores.iter().try_for_each(|store| write!(f, "{store}"))?;
+        if self.processes_not_inspected > 0 {
+            let processes = human::count(self.processes_not_inspected, "process", "processes");
+            writeln!(
+                f,
+                "{DOUBTFUL}{processes}{DOUBTFUL:#} could not be looked at, so every entry counts as in use; root with CAP_SYS_PTRACE may look at all"
+            )?;
+        }
+        Ok(())
     }
 }
 

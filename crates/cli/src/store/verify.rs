@@ -4,29 +4,38 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 
-use indicatif::{ProgressBar, ProgressStyle};
-use rustix::fs::{AtFlags, Mode, OFlags, Stat};
+use indicatif::ProgressBar;
+use rustix::fs::{AtFlags, Stat};
 use rustix::io::Errno;
 use serde::Serialize;
-use sopin_core::store::{ABANDONED_SECONDS, Fate, LINK, LOOKED, TEMPORARY, Version};
+use sopin_core::store::{ABANDONED_SECONDS, LINK, LOOKED, TEMPORARY, Version};
 use sopin_core::sys;
 
+use super::bytes::{self, Compared};
 use super::entry::{Entry, is_regular};
 use super::place::{OpenStore, names};
 use super::{SCHEMA, human, print};
 use crate::exit::{Exit, Failure};
 use crate::output::{BAD, GOOD, shown};
 
-/// What is done about a problem: the library or `prune` does it, but neither
-/// reads bytes.
-const PRUNED: &str = "sopin store prune removes it";
-const MADE_ANEW: &str = "sopin store prune removes it, and it is made anew when it is needed";
-const BY_HAND: &str = "remove its directory, and it is made anew when it is needed";
+/// What is done about a problem in a user's store, and in the system's.
+const WAYS_OUT: [WayOut; 2] = [
+    WayOut {
+        pruned: "sopin store prune removes it",
+        made_anew: "sopin store prune removes it, and it is made anew when it is needed",
+    },
+    WayOut {
+        pruned: "sopin store prune --system removes it",
+        made_anew: "sopin store prune --system removes it, and sopin store fill makes it anew",
+    },
+];
+
+struct WayOut {
+    pruned: &'static str,
+    made_anew: &'static str,
+}
 
 /// The answer. Its names are those of the JSON output.
 #[derive(Serialize)]
@@ -76,10 +85,7 @@ impl Verified {
         let path = store.path.to_string_lossy().into_owned();
         let mut verified = Self { path, entries: 0, compared: 0, problems: Vec::new() };
         let all = names(&store.directory)?;
-        // Drawn where stderr is a terminal, and only there.
-        let progress = ProgressBar::new(all.len() as u64).with_style(
-            ProgressStyle::with_template("{bar:40} {pos}/{len} {msg}").unwrap_or(ProgressStyle::default_bar()),
-        );
+        let progress = human::progress(all.len());
         for name in all {
             if Version::parse(name.as_bytes()).is_some() {
                 verified.check_key(store, &name, &progress);
@@ -94,15 +100,17 @@ impl Verified {
     }
 
     fn check_key(&mut self, store: &OpenStore, key: &OsStr, progress: &ProgressBar) {
+        let made_anew = ways_out(store).made_anew;
         let (origin, wrong) = match Entry::read(store, key) {
             // Removed meanwhile by a program that needed room.
             Ok(None) | Err(Errno::NOENT) => return,
-            Err(Errno::NOTDIR | Errno::LOOP) => (None, Some(("it is not a directory".to_owned(), MADE_ANEW))),
-            Err(error) => (None, Some((format!("it cannot be read: {error}"), MADE_ANEW))),
+            Err(Errno::NOTDIR | Errno::LOOP) => (None, Some(("it is not a directory".to_owned(), made_anew))),
+            Err(error) => (None, Some((format!("it cannot be read: {error}"), made_anew))),
             Ok(Some(entry)) => {
                 self.entries += 1;
                 progress.set_message(entry.title());
-                let wrong = fault(&entry).map(|reason| (reason, MADE_ANEW)).or_else(|| self.check_bytes(&entry));
+                let reason = fault(&entry, store).or_else(|| self.check_bytes(&entry, store));
+                let wrong = reason.map(|reason| (reason, made_anew));
                 (entry.origin.as_ref().map(|path| path.to_string_lossy().into_owned()), wrong)
             }
         };
@@ -111,43 +119,25 @@ impl Verified {
         }
     }
 
-    fn check_bytes(&mut self, entry: &Entry) -> Option<Wrong> {
-        let (Some((name, _)), Some(origin), Fate::Current) = (&entry.copy, &entry.origin, entry.fate) else {
-            return None;
-        };
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let copy = match rustix::fs::openat(&entry.directory, name, flags, Mode::empty()) {
-            Ok(copy) => File::from(copy),
-            Err(Errno::NOENT) => return None,
-            Err(error) => return Some((format!("it cannot be opened: {error}"), MADE_ANEW)),
-        };
-        // Who may not read the origin cannot compare.
-        let Ok(file) = File::open(origin) else { return None };
-        let before = file.metadata().ok()?;
-        let difference = first_difference(copy, &file);
-        let after = std::fs::metadata(origin).ok()?;
-        let is_same =
-            (after.ino(), after.ctime(), after.ctime_nsec()) == (before.ino(), before.ctime(), before.ctime_nsec());
-        if !is_same || before.ino() != entry.version.identity.inode {
-            // Rewritten while we looked; then nothing follows from it.
-            return None;
-        }
-        self.compared += 1;
-        match difference {
-            Ok(None) => None,
-            Ok(Some(offset)) => {
-                Some((format!("its bytes differ from the origin's, first at offset {offset}"), BY_HAND))
-            }
-            Err(error) => Some((format!("it cannot be read: {error}"), MADE_ANEW)),
+    fn check_bytes(&mut self, entry: &Entry, store: &OpenStore) -> Option<String> {
+        let found = bytes::compare(entry, store.is_owned());
+        self.compared += usize::from(found != Compared::Not);
+        match found {
+            Compared::Not | Compared::Equal => None,
+            Compared::Different(reason) => Some(reason),
         }
     }
 }
 
+fn ways_out(store: &OpenStore) -> &'static WayOut {
+    &WAYS_OUT[usize::from(store.store.is_system())]
+}
+
 /// What is wrong with an entry, as far as it can be told without reading it. The
 /// library does not use such an entry.
-pub fn fault(entry: &Entry) -> Option<String> {
+pub fn fault(entry: &Entry, store: &OpenStore) -> Option<String> {
     let directory = rustix::fs::fstat(&entry.directory).ok()?;
-    let user = rustix::process::geteuid().as_raw();
+    let user = store.store.owner().id();
     if directory.st_uid != user {
         return Some(format!("its directory belongs to user {}", directory.st_uid));
     }
@@ -187,7 +177,8 @@ fn check_other(store: &OpenStore, name: &OsStr) -> Option<Wrong> {
         return None;
     }
     if name.as_bytes().starts_with(TEMPORARY.as_bytes()) {
-        return is_abandoned(&status).then(|| ("left behind by a process that was killed".to_owned(), PRUNED));
+        return is_abandoned(&status)
+            .then(|| ("left behind by a process that was killed".to_owned(), ways_out(store).pruned));
     }
     Some(("sopin has not put it there".to_owned(), "move it away, if it is needed"))
 }
@@ -195,31 +186,6 @@ fn check_other(store: &OpenStore, name: &OsStr) -> Option<Wrong> {
 /// Whether nobody writes to an unfinished copy any more.
 pub fn is_abandoned(status: &Stat) -> bool {
     sys::realtime_seconds() - status.st_mtime > ABANDONED_SECONDS
-}
-
-/// The offset of the first byte that differs, or of the end of the shorter file.
-fn first_difference(mut copy: File, mut origin: &File) -> io::Result<Option<u64>> {
-    let (mut ours, mut theirs) = (vec![0; 1 << 18], Vec::new());
-    let mut offset = 0;
-    loop {
-        let len = copy.read(&mut ours)?;
-        theirs.resize(len.max(1), 0);
-        let mut filled = 0;
-        while filled < theirs.len() {
-            match origin.read(&mut theirs[filled..])? {
-                0 => break,
-                count => filled += count,
-            }
-        }
-        let equal = ours[..len].iter().zip(&theirs[..filled]).take_while(|(a, b)| a == b).count();
-        if equal < len || filled != len {
-            return Ok(Some(offset + equal as u64));
-        }
-        if len == 0 {
-            return Ok(None);
-        }
-        offset += len as u64;
-    }
 }
 
 impl fmt::Display for Answer {

@@ -1,8 +1,10 @@
 //! Programs that see other files than the command: containers.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
@@ -13,7 +15,14 @@ use crate::common::{Installation, clean_process};
 pub const CASES: &[Case] = &[
     Case { name: "a_chroot", needs: &["root", "chroot"], test: a_chroot },
     Case { name: "another_mount_namespace", needs: &["root", "unshare", "mount"], test: another_mount_namespace },
-    Case { name: "a_read_only_file_system", needs: &["root", "unshare", "mount"], test: a_read_only_file_system },
+    Case { name: "a_read_only_mount", needs: &["root", "unshare", "mount"], test: a_read_only_mount },
+    Case {
+        name: "a_file_system_without_writes",
+        needs: &["root", "unshare", "mount", "mksquashfs"],
+        test: a_file_system_without_writes,
+    },
+    Case { name: "a_false_copy", needs: &["root", "unshare", "mount"], test: a_false_copy },
+    Case { name: "an_image_layer", needs: &["root", "unshare", "mount", "pivot_root"], test: an_image_layer },
 ];
 
 /// Where a file of the C library is, by its name.
@@ -85,13 +94,101 @@ fn another_mount_namespace() -> Result<(), String> {
     Ok(())
 }
 
-fn a_read_only_file_system() -> Result<(), String> {
+/// It can be made writable again.
+fn a_read_only_mount() -> Result<(), String> {
     let victim = Victim::compiled(&["-Wl,-soname,libvictim.so"]);
     let running = in_namespace(&victim, "mount -o remount,ro .");
     let process = victim.json(running.pid());
     let object = object(&process, "/mounted/libvictim.so");
+    assert_eq!(object["state"], "exposed", "{process:#}");
+    assert_eq!(object["reason"], "libsopin.so is not loaded");
+    Ok(())
+}
+
+fn a_file_system_without_writes() -> Result<(), String> {
+    let victim = Victim::compiled(&["-Wl,-soname,libvictim.so"]);
+    let running = in_namespace(
+        &victim,
+        "mksquashfs . ../image -quiet -no-progress >/dev/null && mount -o loop -t squashfs ../image .",
+    );
+    let process = victim.json(running.pid());
+    let object = object(&process, "/mounted/libvictim.so");
     assert_eq!(object["state"], "full", "{process:#}");
-    assert_eq!(object["reason"], "its file system is read-only");
+    assert_eq!(object["reason"], "its file cannot be written to");
     assert_eq!(object["damage"], Value::Null);
+    Ok(())
+}
+
+/// What lies in the system's store is a copy only if root has put it there.
+fn a_false_copy() -> Result<(), String> {
+    let victim = Victim::compiled(&["-Wl,-soname,libvictim.so"]);
+    let state = |owner: &str| {
+        let script = format!(
+            "mount -t tmpfs none /var/lib && cd /var/lib && mkdir -p sopin/0123abcd-fe00-2a-1000-10-11 && \
+             cd sopin/* && cp {0}/libvictim.so . && chown {owner} libvictim.so && \
+             exec env LD_PRELOAD=$PWD/libvictim.so {0}/program",
+            victim.installation.path("").display()
+        );
+        let mut command = Command::new("unshare");
+        let running = Running::start(clean_process(&mut command).args(["--mount", "sh", "-c", &script]));
+        object(&victim.json(running.pid()), "/libvictim.so")["state"].clone()
+    };
+    assert_eq!(state("65534"), "exposed");
+    assert_eq!(state("0"), "full");
+    Ok(())
+}
+
+/// Becomes a container whose image is this machine's root, and looks at a program of
+/// the image, at the library, which is new, and at the same without the library.
+const CONTAINER: &str = "\
+mount -t tmpfs none layers
+mkdir layers/upper layers/work layers/root
+mount -t overlay -o lowerdir=/,upperdir=layers/upper,workdir=layers/work none layers/root
+mount --rbind /dev layers/root/dev
+cd layers/root
+mkdir -p old-root opt/sopin
+cp \"$ROOT/lib/libsopin.so\" \"$ROOT/bin/sopin\" opt/sopin
+pivot_root . old-root
+cd /
+mount -t proc none /proc
+umount -l /old-root
+export SOPIN_STORE=/opt/sopin/store
+LD_PRELOAD=/opt/sopin/libsopin.so \"$PROGRAM\" 60 & protected=$!
+\"$PROGRAM\" 60 & bare=$!
+for pid in $protected $bare; do
+    until grep -q libc.so /proc/$pid/maps; do sleep 0.05; done
+done
+sleep 0.3
+/opt/sopin/sopin status --json $protected $bare || true
+kill $protected $bare
+";
+
+fn an_image_layer() -> Result<(), String> {
+    let program = fs::canonicalize("/bin/sleep").unwrap();
+    let status = fs::metadata(&program).unwrap();
+    let two_days_ago = SystemTime::now() - Duration::from_secs(2 * 24 * 60 * 60);
+    let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(status.ctime().unsigned_abs());
+    if status.created().map_err(|error| error.to_string())?.max(changed) > two_days_ago {
+        return Err(format!("{} is not old enough for an image", program.display()));
+    }
+    let installation = Installation::new();
+    fs::create_dir(installation.path("layers")).unwrap();
+    let mut command = Command::new("unshare");
+    let command = clean_process(&mut command)
+        .args(["--mount", "--propagation", "private", "--pid", "--fork", "sh", "-euc", CONTAINER])
+        .envs([("ROOT", installation.path("").as_os_str()), ("PROGRAM", program.as_os_str())])
+        .current_dir(installation.path(""));
+    let output = command.output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if errors.contains("overlay") {
+        return Err(errors.into_owned());
+    }
+    let answer: Value = serde_json::from_slice(&output.stdout).map_err(|error| panic!("{error}: {errors}")).unwrap();
+    let state = |process: usize, path: &str| object(&answer["processes"][process], path)["state"].clone();
+    // Its text maps the file, which no process can write to.
+    assert_eq!(state(0, program.to_str().unwrap()), "full", "{answer:#}");
+    assert_eq!(state(0, "/opt/sopin/libsopin.so"), "full", "{answer:#}");
+    // Without the library there is no telling that it is in an image.
+    assert_eq!(state(1, program.to_str().unwrap()), "exposed", "{answer:#}");
     Ok(())
 }

@@ -75,7 +75,7 @@ fn what_was_unlinked_and_made_anew_is_not_mapped_by_who_maps_the_old_one() {
 }
 
 /// Every name in a JSON answer.
-fn fields(value: &Value, found: &mut Vec<String>) {
+pub fn fields(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::Object(object) => object.iter().for_each(|(name, value)| {
             found.push(name.clone());

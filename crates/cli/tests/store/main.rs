@@ -8,4 +8,5 @@ mod listing;
 mod places;
 mod pruning;
 mod scene;
+mod system;
 mod verifying;

@@ -1,13 +1,13 @@
 //! `sopin store prune`.
 
-use std::fs;
-use std::os::unix::fs::symlink;
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use snapbox::str;
 
-use crate::scene::{DAY, LIBRARIES, Scene, age, make_foreign};
+use crate::scene::{DAY, LIBRARIES, Scene, age, make_foreign, set_mode};
 
 #[test]
 fn pruning_removes_what_nobody_needs() {
@@ -61,6 +61,35 @@ fn what_cannot_be_seen_is_kept_for_a_day() {
 
 "#]]);
     assert!(scene.copy("libtwo.so").exists());
+}
+
+#[test]
+fn what_differs_from_its_origin_is_removed_though_it_is_mapped() {
+    let scene = Scene::with(&["libone.so", "libtwo.so"]);
+    let holder = scene.hold(&["libone.so"]);
+    let (copy, inode) = (scene.copy("libone.so"), fs::metadata(scene.copy("libone.so")).unwrap().ino());
+    // As after a power loss: of its size, and zeroes at its end.
+    set_mode(&copy, 0o644);
+    let file = OpenOptions::new().write(true).open(&copy).unwrap();
+    file.write_all_at(b"x", (32 << 10) - 1).unwrap();
+    set_mode(&copy, 0o444);
+    scene.sopin(&["prune", "--dry-run"]).assert().success().stdout_eq(str![[r#"
+[ROOT]/store
+  damaged, 32.00 KiB: [ROOT]/libone.so
+1 entry would be removed, 32.00 KiB; 1 kept
+
+"#]]);
+    assert_eq!(fs::metadata(&copy).unwrap().ino(), inode);
+    scene.sopin(&["prune"]).assert().success().stderr_eq("").stdout_eq(str![[r#"
+[ROOT]/store
+  damaged, 32.00 KiB: [ROOT]/libone.so
+1 entry removed, 32.00 KiB; 1 kept
+
+"#]]);
+    assert!(!copy.exists() && scene.copy("libtwo.so").exists());
+    holder.end();
+    scene.run(&["libone.so"]);
+    scene.sopin(&["verify"]).assert().success();
 }
 
 #[test]

@@ -88,7 +88,7 @@ pub fn make_room(store: &Fd, key: &Key, origin: Option<&CStr>) {
 
 /// Even if they are in use: needrestart then lists the processes that map them,
 /// as it should.
-fn replace_older_versions(store: &Fd, key: &Key, origin: Option<&CStr>) {
+pub(super) fn replace_older_versions(store: &Fd, key: &Key, origin: Option<&CStr>) {
     let added = key.version();
     let now = i64::try_from(sys::monotonic_ns() / 1_000_000_000).unwrap_or(0);
     let Ok(inode) = sys::fstat(store.raw()).map(|status| status.st_ino) else { return };

@@ -31,6 +31,12 @@ impl Identity {
         }
     }
 
+    /// Whether the time of the last change is finer than a second: then the kernel
+    /// has set it, and no builder of images.
+    pub fn has_fine_times(&self) -> bool {
+        self.changed % 1_000_000_000 != 0
+    }
+
     /// Whether the last change lies at least so many seconds before `now`.
     pub fn has_settled(&self, now: i64, seconds: i64) -> bool {
         self.changed / 1_000_000_000 < i128::from(now - seconds)

@@ -20,10 +20,9 @@ use core::ops::ControlFlow::{self, Break, Continue};
 
 use crate::line::Line;
 use crate::pages::PageVec;
-use crate::sys::{self, Errno, Fd, PathIdentity};
+use crate::sys::{self, Errno, Fd, FileSystem, PathIdentity};
 
 use super::name::Identity;
-use super::places::is_remote;
 
 /// The file name of the link.
 pub const LINK: &CStr = c".source";
@@ -91,7 +90,7 @@ pub fn record(path: &CStr, file: &Fd) -> Option<PageVec<u8>> {
     if sys::fstat(file.raw()).ok()?.st_nlink > 1 {
         target.push(OTHER_NAMES).ok()?;
     }
-    if sys::fstatfs(file).is_ok_and(|status| is_remote(&status)) {
+    if FileSystem::of(file).is_ok_and(|status| status.is_remote()) {
         target.push(REMOTE).ok()?;
     }
     target.extend(&directories).ok()?;

@@ -1,21 +1,20 @@
-//! Where the store lives, and whether a directory may be one.
+//! Where the stores live, and whether a directory may be one.
 
 use core::ffi::CStr;
 use core::ops::ControlFlow::{self, Break, Continue};
 
 use crate::cause::Cause;
-use crate::line::Line;
+use crate::credentials::User;
 use crate::pages::PageVec;
 use crate::sys::{self, Errno, Fd, FileSystem};
 
-use super::{DIRECTORY_TO_LIST, make_directory};
+use super::{DIRECTORY_TO_LIST, proven_path};
+
+/// The system's store: written by root alone, on request, and read by everybody.
+pub const SYSTEM: &CStr = c"/var/lib/sopin";
 
 /// `ST_NOEXEC` of `statfs(2)`.
 const NOEXEC: i64 = 8;
-
-/// File systems whose mapped files can disappear or change by what happens on
-/// another machine or in another process: NFS, SMB, CIFS, SMB2, AFS, Ceph, 9P, FUSE.
-const REMOTE: [i64; 8] = [0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x5346_414f, 0x00c3_6400, 0x0102_1997, 0x6573_5546];
 
 /// What is done about a directory that is not there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,43 +25,68 @@ pub enum Missing {
     StaysMissing,
 }
 
-/// The directories that are tried, as the environment names them.
+/// A directory that may be the user's store.
+#[derive(Default)]
+struct Place {
+    /// Absolute, with its NUL; empty if the environment does not name it.
+    path: PageVec<u8>,
+    /// How many directories at its end are made for the user.
+    may_make: usize,
+}
+
+/// The directories that are tried for the user's store, as the environment names
+/// them, in this order: `SOPIN_STORE`, and then only that; `CACHE_DIRECTORY`,
+/// `XDG_CACHE_HOME`, `HOME`, and `/var/cache/sopin` for root.
+///
+/// None is in a directory where everybody may make one, such as `/var/tmp`: what
+/// the previous owner of a user id has left there looks like this user's own.
 #[derive(Default)]
 pub struct Places {
-    /// `SOPIN_STORE`: this one or none.
-    explicit: PageVec<u8>,
-    /// `CACHE_DIRECTORY`, of which systemd may give several: the first.
-    cache_directory: PageVec<u8>,
-    /// `XDG_CACHE_HOME`
-    cache_home: PageVec<u8>,
-    /// `HOME`
-    home: PageVec<u8>,
+    all: [Place; 4],
+    is_explicit: bool,
+}
+
+/// A directory that was proven to be the store of a user, so that it need only
+/// be recognised later on: the proof holds for the directory, wherever the path
+/// leads by then.
+#[derive(Clone, Copy, Default)]
+pub struct Known {
+    /// `None` before anything was proven.
+    found: Option<Found>,
+}
+
+#[derive(Clone, Copy)]
+struct Found {
+    user: u32,
+    place: usize,
+    device: u64,
+    inode: u64,
+}
+
+impl Known {
+    /// Nothing is known.
+    pub const fn new() -> Self {
+        Self { found: None }
+    }
 }
 
 impl Places {
-    /// No directory but the last resorts: `/var/cache/sopin` for root, which
-    /// alone may write there, and `/var/tmp/sopin-<uid>`.
+    /// No directory but the last resort, `/var/cache/sopin` for root.
     pub const fn new() -> Self {
-        Self {
-            explicit: PageVec::new(),
-            cache_directory: PageVec::new(),
-            cache_home: PageVec::new(),
-            home: PageVec::new(),
-        }
+        const NONE: Place = Place { path: PageVec::new(), may_make: 0 };
+        Self { all: [NONE; 4], is_explicit: false }
     }
 
     /// Reads the variables that name the default places.
     pub fn read<'a>(get: impl Fn(&'static CStr) -> Option<&'a [u8]>) -> sys::Result<Self> {
         let mut places = Self::new();
+        // systemd may give several.
         let cache = get(c"CACHE_DIRECTORY").and_then(|list| list.split(|byte| *byte == b':').next());
-        let values = [
-            (cache, &mut places.cache_directory),
-            (get(c"XDG_CACHE_HOME"), &mut places.cache_home),
-            (get(c"HOME"), &mut places.home),
-        ];
-        for (value, place) in values {
+        let values =
+            [(cache, &b"/sopin"[..], 2), (get(c"XDG_CACHE_HOME"), b"/sopin", 2), (get(c"HOME"), b"/.cache/sopin", 2)];
+        for (place, (value, below, may_make)) in places.all.iter_mut().zip(values) {
             if let Some(value) = value.filter(|value| value.starts_with(b"/")) {
-                set(place, value)?;
+                place.set(value, below, may_make)?;
             }
         }
         Ok(places)
@@ -70,15 +94,21 @@ impl Places {
 
     /// Only `directory`, an absolute path, may be the store.
     pub fn set_explicit(&mut self, directory: &[u8]) -> sys::Result<()> {
-        set(&mut self.explicit, directory)
+        *self = Self::new();
+        self.is_explicit = true;
+        self.all[0].set(directory, b"", 1)
     }
 
-    /// Opens the first usable place, creating the store in it.
-    pub fn open(&self, user: u32) -> Result<Fd, Cause> {
+    /// Opens the store of `user`: the first usable place, where it is made if it
+    /// is not there, or the one that is `known`.
+    pub fn open(&self, user: User, known: &mut Known) -> Result<Fd, Cause> {
+        if let Some(store) = self.reopen(user, known) {
+            return Ok(store);
+        }
         let (mut store, mut first_cause) = (None, None);
-        let _ = self.try_each(user, Missing::IsMade, |_, _, opened| match opened {
+        let _ = self.try_each(user, Missing::IsMade, |place, _, opened| match opened {
             Ok(opened) => {
-                store = Some(opened);
+                store = Some((place, opened));
                 Break(())
             }
             Err(cause) => {
@@ -86,102 +116,127 @@ impl Places {
                 Continue(())
             }
         });
-        store.ok_or(first_cause.unwrap_or(Cause::words("open the store", "there is no place for it")))
+        let Some((place, store)) = store else {
+            return Err(first_cause.unwrap_or(Cause::words("open the store", "there is no place for it")));
+        };
+        known.found = sys::fstat(store.raw()).ok().map(|status| Found {
+            user: user.id(),
+            place,
+            device: status.st_dev,
+            inode: status.st_ino,
+        });
+        Ok(store)
+    }
+
+    fn reopen(&self, user: User, known: &Known) -> Option<Fd> {
+        let found = known.found.filter(|found| found.user == user.id())?;
+        let store = sys::openat(&Fd::CWD, self.path_of(found.place, user)?, DIRECTORY_TO_LIST, 0).ok()?;
+        is_same(&store, &found).then_some(store)
     }
 
     /// Opens every place, the likeliest first, until `each` breaks, and hands it
-    /// over with its path in two parts.
+    /// over with its number and its path.
     pub fn try_each(
         &self,
-        user: u32,
+        user: User,
         missing: Missing,
-        mut each: impl FnMut(&CStr, &CStr, Result<Fd, Cause>) -> ControlFlow<()>,
+        mut each: impl FnMut(usize, &CStr, Result<Fd, Cause>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        if let Some(directory) = c_str(&self.explicit) {
-            return each(directory, c"", open_store(&Fd::CWD, directory, user, missing));
+        for (index, place) in self.all.iter().enumerate() {
+            let Some(path) = self.path_of(index, user) else { continue };
+            let may_make = if missing == Missing::IsMade { place.may_make.max(1) } else { 0 };
+            each(index, path, open_users(path, user, may_make))?;
         }
-        let caches = [(&self.cache_directory, c"sopin"), (&self.cache_home, c"sopin"), (&self.home, c".cache/sopin")];
-        for (path, below) in caches {
-            let Some(path) = c_str(path) else { continue };
-            let is_home = below != c"sopin";
-            let base = open_base(path, is_home, user, missing);
-            each(path, below, base.and_then(|base| open_store(&base, c"sopin", user, missing)))?;
-        }
-        if user == 0 {
-            each(c"/var/cache", c"sopin", open_store(&Fd::CWD, c"/var/cache/sopin", user, missing))?;
-        }
-        let [path, below] = ["/var/tmp/", ""].map(|path| Line::<64>::format_raw(format_args!("{path}sopin-{user}\0")));
-        each(c"/var/tmp", below.as_c_str(), open_store(&Fd::CWD, path.as_c_str(), user, missing))
+        Continue(())
+    }
+
+    fn path_of(&self, index: usize, user: User) -> Option<&CStr> {
+        let path = CStr::from_bytes_with_nul(&self.all.get(index)?.path).ok();
+        let is_last_resort = index == self.all.len() - 1 && user == User::ROOT && !self.is_explicit;
+        path.or(is_last_resort.then_some(c"/var/cache/sopin"))
     }
 }
 
-fn set(place: &mut PageVec<u8>, value: &[u8]) -> sys::Result<()> {
-    place.clear();
-    place.extend(value)?;
-    place.push(0)
-}
-
-fn c_str(place: &PageVec<u8>) -> Option<&CStr> {
-    CStr::from_bytes_with_nul(place).ok()
-}
-
-/// Opens a directory that stores may be made in, or `.cache` in it. One of
-/// another user is passed over: root may run with somebody's HOME.
-fn open_base(path: &CStr, is_home: bool, user: u32, missing: Missing) -> Result<Fd, Cause> {
-    let flags = libc::O_PATH | libc::O_DIRECTORY;
-    let call = |errno| Cause::call("open the cache directory", errno);
-    let base = match sys::open(path, flags, 0) {
-        // The XDG base directory specification asks for 0700.
-        Err(Errno(libc::ENOENT)) if !is_home && missing == Missing::IsMade => {
-            sys::mkdirat(&Fd::CWD, path, 0o700).and_then(|()| sys::open(path, flags, 0))
+impl Place {
+    fn set(&mut self, value: &[u8], below: &[u8], may_make: usize) -> sys::Result<()> {
+        self.path.clear();
+        for part in [value, below, b"\0"] {
+            self.path.extend(part)?;
         }
-        other => other,
+        self.may_make = may_make;
+        Ok(())
     }
-    .map_err(call)?;
-    let status = sys::fstat(base.raw()).map_err(call)?;
-    if status.st_uid != user {
-        return Err(Cause::words("use the cache directory", "it belongs to another user"));
-    }
-    if !is_home {
-        return Ok(base);
-    }
-    if missing == Missing::IsMade {
-        let _ = sys::mkdirat(&base, c".cache", 0o700);
-    }
-    sys::openat(&base, c".cache", flags, 0).map_err(call)
 }
 
-/// Opens the store directory `name` in `base`.
-fn open_store(base: &Fd, name: &CStr, user: u32, missing: Missing) -> Result<Fd, Cause> {
-    let store = match sys::openat(base, name, DIRECTORY_TO_LIST, 0) {
-        Err(Errno(libc::ENOENT)) if missing == Missing::IsMade => {
-            make_directory(base, name).map_err(|errno| Cause::call("create the store", errno))?;
-            sys::openat(base, name, DIRECTORY_TO_LIST, 0)
-        }
-        other => other,
+/// Opens the system's store; `None` if there is none. What is in it counts only
+/// if root alone can have put it there.
+pub fn open_system(known: &mut Known) -> Result<Option<Fd>, Cause> {
+    let store = match sys::openat(&Fd::CWD, SYSTEM, DIRECTORY_TO_LIST, 0) {
+        Ok(store) => store,
+        Err(Errno(libc::ENOENT)) => return Ok(None),
+        Err(errno) => return Err(Cause::call("open the system's store", errno)),
+    };
+    if known.found.is_some_and(|found| is_same(&store, &found)) {
+        return Ok(Some(store));
     }
-    .map_err(|errno| Cause::call("open the store", errno))?;
-    if !is_private(&store, user) {
-        return Err(Cause::words("use the store", "it belongs to another user or others can write to it"));
-    }
-    let status = sys::fstatfs(&store).map_err(|errno| Cause::call("fstatfs of the store", errno))?;
-    if status.flags & NOEXEC != 0 {
-        return Err(Cause::words("use the store", "its file system is mounted noexec"));
-    }
-    if is_remote(&status) {
-        return Err(Cause::words("use the store", "its file system is remote"));
+    drop(store);
+    let store = open_proven(SYSTEM, User::ROOT, 0)?;
+    known.found = sys::fstat(store.raw()).ok().map(|status| Found {
+        user: User::ROOT.id(),
+        place: 0,
+        device: status.st_dev,
+        inode: status.st_ino,
+    });
+    Ok(Some(store))
+}
+
+/// Opens the user's store at `path`, of which the last `may_make` directories
+/// are made if need be.
+fn open_users(path: &CStr, user: User, may_make: usize) -> Result<Fd, Cause> {
+    let store = open_proven(path, user, may_make)?;
+    let same = |other: &Fd| match (sys::fstat(store.raw()), sys::fstat(other.raw())) {
+        (Ok(one), Ok(other)) => (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino),
+        _ => true,
+    };
+    if sys::openat(&Fd::CWD, SYSTEM, super::DIRECTORY_TO_PASS, 0).is_ok_and(|system| same(&system)) {
+        return Err(Cause::words("use the store", "it is the system's store, which `sopin store fill` writes"));
     }
     Ok(store)
 }
 
-/// Whether what happens there is decided by another machine or process.
-pub fn is_remote(status: &FileSystem) -> bool {
-    REMOTE.contains(&status.kind)
+/// Opens a store that only `owner` can have written.
+pub fn open_proven(path: &CStr, owner: User, may_make: usize) -> Result<Fd, Cause> {
+    let path = proven_path::prove(path, owner.id(), may_make)?;
+    let path = CStr::from_bytes_with_nul(&path).unwrap_or(c"/");
+    let store =
+        sys::openat(&Fd::CWD, path, DIRECTORY_TO_LIST, 0).map_err(|errno| Cause::call("open the store", errno))?;
+    if !is_private(&store, owner.id()) {
+        return Err(Cause::words("use the store", "it belongs to another user or others can write to it"));
+    }
+    let file_system = FileSystem::of(&store).map_err(|errno| Cause::call("fstatfs of the store", errno))?;
+    if file_system.flags & NOEXEC != 0 {
+        return Err(Cause::words("use the store", "its file system is mounted noexec"));
+    }
+    if file_system.is_remote() {
+        return Err(Cause::words("use the store", "its file system is remote"));
+    }
+    if !file_system.is_kept_by_this_kernel() {
+        return Err(Cause::words("use the store", "its file system is not known to keep what is written"));
+    }
+    Ok(store)
+}
+
+fn is_same(store: &Fd, found: &Found) -> bool {
+    sys::fstat(store.raw()).is_ok_and(|status| {
+        (status.st_dev, status.st_ino) == (found.device, found.inode) && is_private_status(&status, found.user)
+    })
 }
 
 /// Whether an open directory belongs to `user` and nobody else can write to it.
 pub fn is_private(directory: &Fd, user: u32) -> bool {
-    sys::fstat(directory.raw()).is_ok_and(|status| {
-        status.st_mode & libc::S_IFMT == libc::S_IFDIR && status.st_uid == user && status.st_mode & 0o022 == 0
-    })
+    sys::fstat(directory.raw()).is_ok_and(|status| is_private_status(&status, user))
+}
+
+fn is_private_status(status: &libc::stat, user: u32) -> bool {
+    status.st_mode & libc::S_IFMT == libc::S_IFDIR && status.st_uid == user && status.st_mode & 0o022 == 0
 }

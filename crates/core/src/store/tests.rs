@@ -14,15 +14,16 @@ use super::*;
 use crate::cause::Reason;
 
 mod cleaning;
+mod proofs;
 mod scratch;
 
-use scratch::{Opened, Scratch, c_string, refuse_unnamed_files, settle};
+use scratch::{Nothing, Opened, Scratch, c_string, refuse_unnamed_files, settle, this_user};
 
 /// The content of an entry, and whether something had been changed by others.
 fn try_entry(store: &Store, path: &Path) -> Result<(Vec<u8>, bool), Cause> {
     let (opened, mut has_changed) = (Opened::new(path), false);
-    let entry = store.entry(opened.source(), &mut PageVec::new(), |_| has_changed = true)?;
-    Ok((content(&entry), has_changed))
+    let entry = store.entry(opened.origin(), &Nothing, &mut PageVec::new(), |_| has_changed = true)?;
+    Ok((content(&entry.file), has_changed))
 }
 
 fn entry(store: &Store, path: &Path) -> (Vec<u8>, bool) {
@@ -79,7 +80,7 @@ fn an_entry_is_made_once() {
 #[test]
 fn an_empty_file_and_a_large_one_are_copied() {
     let scratch = Scratch::new();
-    let large: Vec<u8> = (0..COPY_STEP + 12345).map(|index| (index % 251) as u8).collect();
+    let large: Vec<u8> = (0..copy::COPY_STEP + 12345).map(|index| (index % 251) as u8).collect();
     let (empty, path) = (scratch.file("libempty.so"), scratch.write("liblarge.so", &large));
     assert_eq!(entry(&scratch.store(), &empty), intact(b""));
     assert!(entry(&scratch.store(), &path) == intact(&large));
@@ -111,7 +112,7 @@ fn what_is_not_the_version_that_was_mapped_is_not_published() {
     let mut opened = Opened::new(&path);
     // As if it had been written between being looked at and being copied.
     opened.identity.modified -= 1;
-    let error = scratch.store().entry(opened.source(), &mut PageVec::new(), |_| ()).err().unwrap();
+    let error = scratch.store().entry(opened.origin(), &Nothing, &mut PageVec::new(), |_| ()).err().unwrap();
     assert_eq!(error.reason, Reason::Words("the file has changed meanwhile"));
     assert!(scratch.keys().is_empty());
 }
@@ -194,13 +195,13 @@ fn a_version_written_in_place_replaces_the_older_one() {
     let path = scratch.file("libfoo.so");
     let store = scratch.store();
     let opened = Opened::new(&path);
-    let held = store.entry(opened.source(), &mut PageVec::new(), |_| ()).unwrap();
+    let held = store.entry(opened.origin(), &Nothing, &mut PageVec::new(), |_| ()).unwrap();
     let older = scratch.only_key();
     scratch.write("libfoo.so", b"two");
     assert_eq!(entry(&store, &path), intact(b"two"));
     assert_ne!(scratch.only_key(), older);
     // Who has it keeps it.
-    assert_eq!(content(&held), b"one");
+    assert_eq!(content(&held.file), b"one");
 }
 
 #[test]
@@ -259,7 +260,7 @@ fn an_entry_that_somebody_is_removing_is_not_used() {
 fn an_entry_in_use_is_locked() {
     let scratch = Scratch::new();
     let opened = Opened::new(&scratch.file("libfoo.so"));
-    let held = scratch.store().entry(opened.source(), &mut PageVec::new(), |_| ()).unwrap();
+    let held = scratch.store().entry(opened.origin(), &Nothing, &mut PageVec::new(), |_| ()).unwrap();
     let copy = sys::open(&c_string(&scratch.only_key().join("libfoo.so")), libc::O_RDONLY, 0).unwrap();
     let lock = || sys::flock(&copy, libc::LOCK_EX | libc::LOCK_NB);
     assert_eq!(lock(), Err(Errno(libc::EWOULDBLOCK)));
@@ -289,7 +290,7 @@ fn an_unfinished_copy_takes_its_name_along() {
     let store = scratch.store();
     let done = thread::spawn(move || {
         refuse_unnamed_files();
-        store.entry(opened.source(), &mut PageVec::new(), |_| ()).is_err()
+        store.entry(opened.origin(), &Nothing, &mut PageVec::new(), |_| ()).is_err()
     });
     assert!(done.join().unwrap());
     assert!(scratch.keys().is_empty());
@@ -301,12 +302,12 @@ fn a_directory_that_others_can_write_to_is_no_store() {
         let scratch = Scratch::new();
         fs::create_dir(scratch.store_path()).unwrap();
         fs::set_permissions(scratch.store_path(), Permissions::from_mode(mode)).unwrap();
-        assert!(Store::open(&scratch.places()).is_err(), "{mode:o}");
+        assert!(Store::open(&scratch.places(), this_user(), &mut Known::new()).is_err(), "{mode:o}");
     }
     let scratch = Scratch::new();
     fs::create_dir(scratch.0.join("real")).unwrap();
     symlink("real", scratch.store_path()).unwrap();
-    assert!(Store::open(&scratch.places()).is_err());
+    assert!(Store::open(&scratch.places(), this_user(), &mut Known::new()).is_err());
 }
 
 #[test]
@@ -322,7 +323,7 @@ fn the_first_usable_place_is_taken() {
             let index = [c"CACHE_DIRECTORY", c"XDG_CACHE_HOME", c"HOME"].iter().position(|known| *known == name)?;
             names.contains(&name).then(|| texts[index].as_bytes())
         });
-        Store::open(&places.unwrap()).map(drop)
+        Store::open(&places.unwrap(), this_user(), &mut Known::new()).map(drop)
     };
     open(&[c"HOME"]).unwrap();
     assert!(home.join(".cache/sopin").is_dir());

@@ -1,6 +1,6 @@
 //! Descriptors and files.
 
-use core::ffi::{CStr, c_int, c_long, c_void};
+use core::ffi::{CStr, c_int, c_void};
 
 use super::{Errno, Result, raw};
 
@@ -111,77 +111,30 @@ pub fn fchmod(fd: &Fd, mode: u32) -> Result<()> {
     unsafe { raw!(libc::SYS_fchmod, fd.raw(), mode) }.map(drop)
 }
 
+/// `fsync(2)`; of a directory, the names in it.
+pub fn fsync(fd: &Fd) -> Result<()> {
+    // SAFETY: integers only.
+    unsafe { raw!(libc::SYS_fsync, fd.raw()) }.map(drop)
+}
+
+/// `fdatasync(2)`.
+pub fn fdatasync(fd: &Fd) -> Result<()> {
+    // SAFETY: integers only.
+    unsafe { raw!(libc::SYS_fdatasync, fd.raw()) }.map(drop)
+}
+
+/// Writes the dirty pages of an open file back and waits for them
+/// (`sync_file_range(2)`); neither metadata nor a flush of the disk's cache.
+pub fn write_back(fd: &Fd) -> Result<()> {
+    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    // SAFETY: integers only.
+    unsafe { raw!(libc::SYS_sync_file_range, fd.raw(), 0_u64, 0_u64, flags) }.map(drop)
+}
+
 /// `flock(2)`.
 pub fn flock(fd: &Fd, operation: c_int) -> Result<()> {
     // SAFETY: integers only.
     unsafe { raw!(libc::SYS_flock, fd.raw(), operation) }.map(drop)
-}
-
-/// The kernel's `struct statfs` on 64-bit architectures, as far as it is used;
-/// the C library's hides `f_flags`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct FileSystem {
-    /// Magic number, `f_type` of `statfs(2)`.
-    pub kind: i64,
-    sizes_and_id: [u64; 7],
-    name_and_fragment: [i64; 2],
-    /// `ST_*` of `statfs(2)`.
-    pub flags: i64,
-    spare: [i64; 4],
-}
-
-/// What `fstatfs(2)` tells of the file system of an open file.
-pub fn fstatfs(fd: &Fd) -> Result<FileSystem> {
-    let mut answer = FileSystem::default();
-    // SAFETY: the kernel fills the struct, which has the layout of its
-    // `struct statfs` (include/uapi/asm-generic/statfs.h).
-    unsafe { raw!(libc::SYS_fstatfs, fd.raw(), &raw mut answer) }?;
-    Ok(answer)
-}
-
-/// Whether the file system of an open file cannot be written to at all: not by
-/// this mount of it, which another one may contradict, but by its superblock.
-pub fn is_on_read_only_file_system(fd: &Fd) -> bool {
-    const ST_RDONLY: i64 = 1;
-    /// squashfs, EROFS, ISO 9660, cramfs.
-    const ALWAYS_READ_ONLY: [i64; 4] = [0x7371_7368, 0xe0f5_e1e2, 0x9660, 0x28cd_3d45];
-    /// Says nothing about the layers, whose owner may write to them.
-    const OVERLAYFS: i64 = 0x794c_7630;
-    fstatfs(fd).is_ok_and(|status| {
-        ALWAYS_READ_ONLY.contains(&status.kind)
-            || status.flags & ST_RDONLY != 0 && status.kind != OVERLAYFS && superblock_flags(fd).is_ok_and(is_read_only)
-    })
-}
-
-fn is_read_only(superblock_flags: u32) -> bool {
-    const SB_RDONLY: u32 = 1;
-    superblock_flags & SB_RDONLY != 0
-}
-
-/// The flags of the superblock, from `statmount(2)` (Linux 6.8).
-fn superblock_flags(fd: &Fd) -> Result<u32> {
-    const SYS_STATMOUNT: c_long = 457;
-    const STATX_MNT_ID_UNIQUE: u32 = 0x4000;
-    const STATMOUNT_SB_BASIC: u64 = 1;
-    /// Where `sb_flags` stands in `struct statmount` (include/uapi/linux/mount.h), in words of 4 bytes.
-    const SB_FLAGS: usize = 8;
-    // SAFETY: an all-zero `statx` is a valid value of that C struct.
-    let mut status: libc::statx = unsafe { core::mem::zeroed() };
-    let (empty, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
-    // SAFETY: the path and the struct are live for the duration of the call.
-    unsafe { raw!(libc::SYS_statx, fd.raw(), empty, flags, STATX_MNT_ID_UNIQUE, &raw mut status) }?;
-    if status.stx_mask & STATX_MNT_ID_UNIQUE == 0 {
-        return Err(Errno(libc::ENOSYS));
-    }
-    // struct mnt_id_req: size and a spare word, mount id, what is asked for.
-    let request = [24_u64, status.stx_mnt_id, STATMOUNT_SB_BASIC];
-    let mut answer = [0_u32; 256];
-    let (start, len) = (answer.as_mut_ptr(), size_of_val(&answer));
-    // SAFETY: the kernel reads a request of the stated size and writes at most
-    // `len` bytes into the live answer.
-    unsafe { raw!(SYS_STATMOUNT, request.as_ptr(), start, len, 0) }?;
-    answer.get(SB_FLAGS).copied().ok_or(Errno(libc::EINVAL))
 }
 
 /// Makes `to` share the blocks of `from` (`ioctl_ficlone(2)`).
@@ -240,9 +193,13 @@ pub fn shared_bytes(fd: c_int) -> Result<u64> {
 
 /// Sets the access time of an open file to now, and nothing else.
 pub fn touch(fd: &Fd) -> Result<()> {
+    set_times(fd, libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT })
+}
+
+/// Sets the access time of an open file to now, and its modification time.
+pub fn set_times(fd: &Fd, modified: libc::timespec) -> Result<()> {
     let now = libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_NOW };
-    let same = libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT };
-    let (times, no_path) = ([now, same], core::ptr::null::<c_void>());
+    let (times, no_path) = ([now, modified], core::ptr::null::<c_void>());
     // SAFETY: two live timespecs; without a path the descriptor is meant.
     unsafe { raw!(libc::SYS_utimensat, fd.raw(), no_path, times.as_ptr(), 0) }.map(drop)
 }
@@ -275,6 +232,17 @@ pub fn fstatat(directory: &Fd, path: &CStr, flags: c_int) -> Result<libc::stat> 
     // SAFETY: path and struct are live for the duration of the call.
     unsafe { raw!(libc::SYS_newfstatat, directory, path, &raw mut status, flags) }?;
     Ok(status)
+}
+
+/// `statx(2)` of an open file; `ENOSYS` if the kernel or the file system does not
+/// tell everything that is `needed`, of `STATX_*`.
+pub fn statx(fd: &Fd, needed: u32) -> Result<libc::statx> {
+    // SAFETY: an all-zero `statx` is a valid value of that C struct.
+    let mut status: libc::statx = unsafe { core::mem::zeroed() };
+    let (empty, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
+    // SAFETY: the path and the struct are live for the duration of the call.
+    unsafe { raw!(libc::SYS_statx, fd.raw(), empty, flags, needed, &raw mut status) }?;
+    if status.stx_mask & needed == needed { Ok(status) } else { Err(Errno(libc::ENOSYS)) }
 }
 
 /// What tells the file at a path from others, and whether it is mounted there.
@@ -333,22 +301,6 @@ pub unsafe fn ioctl<T>(fd: &Fd, request: u64, argument: &mut T) -> Result<usize>
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn statfs_has_the_layout_of_the_c_library() {
-        let path = c"/proc/self";
-        let ours = fstatfs(&open(path, libc::O_PATH, 0).unwrap()).unwrap();
-        // SAFETY: an all-zero `statvfs` is valid, and the call fills it.
-        let theirs = unsafe {
-            let mut theirs: libc::statvfs = core::mem::zeroed();
-            assert_eq!(libc::statvfs(path.as_ptr(), &raw mut theirs), 0);
-            theirs
-        };
-        assert_eq!(ours.kind, 0x9fa0);
-        // The C library takes ST_VALID off.
-        assert_eq!(ours.flags.cast_unsigned() & !0x20, theirs.f_flag);
-        assert_eq!(size_of::<FileSystem>(), size_of::<libc::statfs>());
-    }
 
     #[test]
     fn writing_from_unmapped_memory_is_an_error() {

@@ -43,6 +43,12 @@ pub unsafe fn munmap(address: usize, len: usize) -> Result<()> {
     unsafe { raw!(libc::SYS_munmap, address, len) }.map(drop)
 }
 
+/// `msync(2)` that waits: writes back the pages of the files mapped there.
+pub fn msync(address: usize, len: usize) -> Result<()> {
+    // SAFETY: no memory changes.
+    unsafe { raw!(libc::SYS_msync, address, len, libc::MS_SYNC) }.map(drop)
+}
+
 /// `mprotect(2)`.
 ///
 /// # Safety

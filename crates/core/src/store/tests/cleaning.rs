@@ -54,7 +54,7 @@ fn a_current_entry_is_kept_for_a_month() {
 fn an_entry_whose_origin_is_gone_is_removed_when_nobody_uses_it() {
     let scratch = Scratch::new();
     let (store, path) = (scratch.store(), scratch.file("libfoo.so"));
-    let held = store.entry(Opened::new(&path).source(), &mut PageVec::new(), |_| ()).unwrap();
+    let held = store.entry(Opened::new(&path).origin(), &Nothing, &mut PageVec::new(), |_| ()).unwrap();
     let key = scratch.only_key();
     fs::remove_file(&path).unwrap();
     assert_eq!(fate_of(&key), Fate::Gone);

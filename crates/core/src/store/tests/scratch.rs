@@ -13,8 +13,10 @@ use std::time::Duration;
 use std::vec::Vec;
 
 use super::super::clean::LOOKED;
-use super::super::{Identity, Places, SETTLING_SECONDS, Source, Store};
-use crate::sys::{self, Fd};
+use super::super::{Identity, Known, Mapped, OriginFile, Places, SETTLING_SECONDS, Store};
+use crate::build_id::BuildId;
+use crate::credentials::User;
+use crate::sys::{self, Fd, FileSystem};
 
 /// A directory of a test's own, removed when the test passes. What `FILES` lists
 /// is in it.
@@ -68,7 +70,7 @@ impl Scratch {
     }
 
     pub fn store(&self) -> Store {
-        Store::open(&self.places()).unwrap()
+        Store::open(&self.places(), this_user(), &mut Known::new()).unwrap()
     }
 
     pub fn places(&self) -> Places {
@@ -130,6 +132,25 @@ pub struct Opened {
     path: CString,
     file: Fd,
     pub identity: Identity,
+    pub file_system: FileSystem,
+}
+
+/// Whoever runs the tests.
+pub fn this_user() -> User {
+    User::of_this_thread().unwrap()
+}
+
+/// A process that has mapped nothing: no copy contradicts it.
+pub struct Nothing;
+
+impl Mapped for Nothing {
+    fn build_id_of(&self, _: &Fd) -> sys::Result<BuildId> {
+        Ok(BuildId::Absent)
+    }
+
+    fn equals(&self, _: &Fd) -> sys::Result<bool> {
+        Ok(true)
+    }
 }
 
 impl Opened {
@@ -137,11 +158,12 @@ impl Opened {
         let path = c_string(path);
         let file = sys::open(&path, libc::O_RDONLY, 0).unwrap();
         let identity = Identity::of(&sys::fstat(file.raw()).unwrap());
-        Self { path, file, identity }
+        let file_system = FileSystem::of(&file).unwrap();
+        Self { path, file, identity, file_system }
     }
 
-    pub fn source(&self) -> Source<'_> {
-        Source { file: &self.file, path: &self.path, identity: self.identity }
+    pub fn origin(&self) -> OriginFile<'_> {
+        OriginFile { file: &self.file, path: &self.path, identity: self.identity, file_system: &self.file_system }
     }
 }
 

@@ -1,0 +1,139 @@
+//! Whether the bytes of an entry are its origin's, while that still is the version
+//! that was copied. `verify` tells of those that are not, and `prune` removes them.
+//!
+//! After a power loss an entry can have its size and hold zeroes. The library knows
+//! which entries have reached the disk by their modification time and compares all
+//! others before it uses them in a later boot. What was compared here, by the owner,
+//! is written to the disk and gets that time, so that no program has to.
+
+use std::ffi::{CString, OsStr};
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+
+use rustix::fs::{Mode, OFlags, Stat, Timespec, Timestamps};
+use rustix::io::Errno;
+use sopin_core::store::{Fate, Identity, OriginFile, equals_origin, time_of_entry_on_disk};
+use sopin_core::sys::{self, FileSystem};
+
+use super::entry::Entry;
+use crate::descriptors;
+
+/// How a file is opened that is only read.
+const TO_READ: OFlags =
+    OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
+
+/// What the comparison has shown.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Compared {
+    /// It cannot be compared: the origin is not that version, or may not be read.
+    Not,
+    /// All bytes are the same.
+    Equal,
+    /// They are not, or cannot be read, for this reason.
+    Different(String),
+}
+
+/// Compares an entry with its origin; of one that is equal it `notes` that it is on
+/// the disk.
+pub fn compare(entry: &Entry, notes: bool) -> Compared {
+    let (Some((name, _)), Some(origin), Fate::Current) = (&entry.copy, &entry.origin, entry.fate) else {
+        return Compared::Not;
+    };
+    let copy = match open_copy(entry, name) {
+        Ok(copy) => copy,
+        // Removed meanwhile by a program that needed room.
+        Err(Errno::NOENT) => return Compared::Not,
+        Err(error) => return Compared::Different(format!("it cannot be opened: {error}")),
+    };
+    // Who may not read the origin cannot compare.
+    let Ok(file) = rustix::fs::open(origin, TO_READ, Mode::empty()) else { return Compared::Not };
+    if is_equal(entry, &copy, origin.as_os_str(), &file) == Some(true) {
+        if notes {
+            let _ = note_on_disk(&copy);
+        }
+        return Compared::Equal;
+    }
+    let file = File::from(file);
+    let difference = first_difference(File::from(copy), &file);
+    if identity(&file) != Some(entry.version.identity) {
+        // Rewritten while we looked; then nothing follows from it.
+        return Compared::Not;
+    }
+    match difference {
+        Ok(None) => Compared::Equal,
+        Ok(Some(offset)) => {
+            Compared::Different(format!("its bytes differ from the origin's, first at offset {offset}"))
+        }
+        Err(error) => Compared::Different(format!("it cannot be read: {error}")),
+    }
+}
+
+/// Looking at an entry is no use of it, so its access time stays what it is, where
+/// the file's owner says so.
+fn open_copy(entry: &Entry, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+    let open = |flags| rustix::fs::openat(&entry.directory, name, flags, Mode::empty());
+    match open(TO_READ | OFlags::NOATIME) {
+        Err(Errno::PERM) => open(TO_READ),
+        result => result,
+    }
+}
+
+/// As the library compares them. `None` if that cannot be done.
+fn is_equal(entry: &Entry, copy: &OwnedFd, path: &OsStr, file: &OwnedFd) -> Option<bool> {
+    let copy = descriptors::for_core(copy, OFlags::RDONLY | OFlags::NOATIME)
+        .or_else(|_| descriptors::for_core(copy, OFlags::RDONLY))
+        .ok()?;
+    let file = &descriptors::for_core(file, OFlags::RDONLY).ok()?;
+    let (path, file_system) = (&CString::new(path.as_bytes()).ok()?, &FileSystem::of(file).ok()?);
+    equals_origin(&copy, &OriginFile { file, path, identity: entry.version.identity, file_system }).ok()
+}
+
+fn identity(file: &File) -> Option<Identity> {
+    let file = descriptors::for_core(file, OFlags::PATH).ok()?;
+    sys::fstat(file.raw()).ok().map(|status| Identity::of(&status))
+}
+
+/// Whether an entry with this status is known to be on the disk.
+pub fn is_on_disk(status: &Stat) -> bool {
+    let modified = (status.st_mtime, i64::try_from(status.st_mtime_nsec).unwrap_or(-1));
+    modified == time_of_entry_on_disk(status.st_ino)
+}
+
+fn note_on_disk(copy: &OwnedFd) -> rustix::io::Result<()> {
+    let status = rustix::fs::fstat(copy)?;
+    if is_on_disk(&status) {
+        return Ok(());
+    }
+    rustix::fs::fdatasync(copy)?;
+    let time = |tv_sec, tv_nsec| Timespec { tv_sec, tv_nsec };
+    let (seconds, nanoseconds) = time_of_entry_on_disk(status.st_ino);
+    let last_access = time(status.st_atime, i64::try_from(status.st_atime_nsec).unwrap_or(0));
+    rustix::fs::futimens(copy, &Timestamps { last_access, last_modification: time(seconds, nanoseconds) })
+}
+
+/// The offset of the first byte that differs, or of the end of the shorter file.
+fn first_difference(mut copy: File, mut origin: &File) -> io::Result<Option<u64>> {
+    let (mut ours, mut theirs) = (vec![0; 1 << 18], Vec::new());
+    let mut offset = 0;
+    loop {
+        let len = copy.read(&mut ours)?;
+        theirs.resize(len.max(1), 0);
+        let mut filled = 0;
+        while filled < theirs.len() {
+            match origin.read(&mut theirs[filled..])? {
+                0 => break,
+                count => filled += count,
+            }
+        }
+        let equal = ours[..len].iter().zip(&theirs[..filled]).take_while(|(a, b)| a == b).count();
+        if equal < len || filled != len {
+            return Ok(Some(offset + equal as u64));
+        }
+        if len == 0 {
+            return Ok(None);
+        }
+        offset += len as u64;
+    }
+}

@@ -1,0 +1,118 @@
+//! What `sopin store fill` has done, for people and for programs.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::candidate::{Candidate, Refusal};
+use crate::output::{BAD, shown};
+use crate::store::{SCHEMA, human};
+
+/// The answer. Its names are those of the JSON output; sizes are in bytes.
+#[derive(Serialize)]
+pub struct Answer {
+    schema: u32,
+    /// The store.
+    path: String,
+    pub added: Vec<Added>,
+    /// Copies that were there already.
+    pub were_there: usize,
+    /// Of what was added.
+    pub size: u64,
+    pub skipped: Skipped,
+    pub failed: Vec<Failed>,
+}
+
+#[derive(Serialize)]
+pub struct Added {
+    path: String,
+    size: u64,
+}
+
+/// How many files of directories and processes were not copied.
+#[derive(Default, Serialize)]
+pub struct Skipped {
+    not_objects: usize,
+    not_for_everybody: usize,
+    elsewhere: usize,
+    need_no_copy: usize,
+    vanished: usize,
+    pub changing: usize,
+}
+
+/// What was not copied and should have been.
+#[derive(Debug, Serialize)]
+pub struct Failed {
+    name: String,
+    reason: String,
+    way_out: String,
+}
+
+impl Failed {
+    /// A file or process by its name.
+    pub fn new(name: impl fmt::Display, reason: impl fmt::Display, way_out: &str) -> Self {
+        Self { name: name.to_string(), reason: reason.to_string(), way_out: way_out.to_owned() }
+    }
+}
+
+impl Skipped {
+    /// Counts a file, unless the kernel has refused something, which is no reason to
+    /// skip a file.
+    pub fn count(&mut self, refusal: &Refusal) -> bool {
+        *match refusal {
+            Refusal::NotAnObject(_) => &mut self.not_objects,
+            Refusal::NotForEverybody(_) => &mut self.not_for_everybody,
+            Refusal::Elsewhere => &mut self.elsewhere,
+            Refusal::NeedsNoCopy => &mut self.need_no_copy,
+            Refusal::Vanished => &mut self.vanished,
+            Refusal::Failed(_) => return false,
+        } += 1;
+        true
+    }
+}
+
+impl Answer {
+    /// Nothing was done yet in the store at `path`.
+    pub fn new(path: String) -> Self {
+        Self {
+            schema: SCHEMA,
+            path,
+            added: Vec::new(),
+            were_there: 0,
+            size: 0,
+            skipped: Skipped::default(),
+            failed: Vec::new(),
+        }
+    }
+
+    /// A copy was added.
+    pub fn add(&mut self, candidate: &Candidate) {
+        let size = candidate.identity.size;
+        self.added.push(Added { path: candidate.path().to_string_lossy().into_owned(), size });
+        self.size += size;
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", shown(&self.path))?;
+        let Skipped { not_objects, not_for_everybody, elsewhere, need_no_copy, vanished, changing } = self.skipped;
+        let skipped = [
+            (not_for_everybody, "not readable by everybody"),
+            (elsewhere, "not at that path from here"),
+            (need_no_copy, "not writable, so no copy is needed"),
+            (vanished, "replaced or removed"),
+            (changing, "still changing"),
+            (not_objects, "not an object of this machine"),
+        ];
+        for (count, reason) in skipped.into_iter().filter(|(count, _)| *count > 0) {
+            writeln!(f, "  {} skipped: {reason}", human::count(count, "file", "files"))?;
+        }
+        for Failed { name, reason, way_out } in &self.failed {
+            let separator = if way_out.is_empty() { "" } else { "; " };
+            writeln!(f, "  {BAD}not copied{BAD:#}: {}: {reason}{separator}{way_out}", shown(name))?;
+        }
+        let added = human::count(self.added.len(), "copy", "copies");
+        writeln!(f, "{added} added, {}; {} there already", human::bytes(self.size), self.were_there)
+    }
+}

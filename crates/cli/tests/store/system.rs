@@ -1,0 +1,311 @@
+//! `sopin store fill`, and the other subcommands with `--system`. They run in
+//! namespaces of their own, where `/var/lib` is empty and no other process is seen.
+
+use std::process::Command;
+
+use serde_json::Value;
+use snapbox::str;
+
+use crate::common::missing;
+use crate::listing::fields;
+use crate::scene::Scene;
+
+/// What every script begins with. `nobody COMMAND` runs it as another user;
+/// `hold LIBRARY...` starts a program that maps libraries, with its pid in `$held`,
+/// and `let_go` ends it.
+const PRELUDE: &str = r#"
+mount -t tmpfs -o mode=755 none /var/lib
+chmod a+rx . program bin bin/sopin lib lib/libsopin.so libone.so libtwo.so libthree.so
+nobody() { setpriv --reuid 65534 --regid 65534 --clear-groups "$@"; }
+become_program() {
+    exec env LD_PRELOAD="$PWD/lib/libsopin.so" SOPIN_STORE="$PWD/store" SOPIN_LOG=warn \
+        SOPIN_ONLY='*/libone.so:*/libtwo.so:*/libthree.so' ./program "$@"
+}
+hold() {
+    mkfifo input
+    become_program "$@" <input >output &
+    held=$!
+    exec 3>input
+    while ! grep -q ready output; do sleep 0.01; done
+}
+let_go() {
+    exec 3>&-
+    wait $held || test $? = 42
+    rm input output
+}
+settle() { while [ $(date +%s) -le $(($(stat -c %Z "$1") + 2)) ]; do sleep 0.05; done; }
+"#;
+
+/// A script in such namespaces; `None`, and why on stderr, where that cannot be done.
+fn machine(scene: &Scene, script: &str) -> Option<snapbox::cmd::Command> {
+    if let Some(reason) = missing(&["root", "unshare", "setpriv"]) {
+        eprintln!("skipped: {reason}");
+        return None;
+    }
+    let arguments = ["--mount", "--propagation", "private", "--pid", "--fork", "--mount-proc", "sh", "-euc"];
+    let command = scene.installation.command("unshare").args(arguments).arg(format!("{PRELUDE}{script}"));
+    Some(command.env("PATH", std::env::var_os("PATH").unwrap_or_default()))
+}
+
+#[test]
+fn programs_map_what_was_filled() {
+    let scene = Scene::with(&[]);
+    let script = r#"
+bin/sopin store fill libone.so program
+bin/sopin store list --system --json >filled.json
+hold "$PWD/libone.so" "$PWD/libtwo.so"
+grep 'r-xp.*/lib[ot]' /proc/$held/maps | sed 's|[^/]*||; s|/[-0-9a-f]*/\([^/]*\)$|/KEY/\1|' | sort
+bin/sopin status --verbose $held | grep ' full .*/lib[ot]'
+bin/sopin store list --system --json >used.json
+echo $held >held
+let_go
+ls store/*
+echo "another user:"
+nobody env LD_PRELOAD="$PWD/lib/libsopin.so" SOPIN_STORE=/nonexistent/store SOPIN_LOG=warn SOPIN_ONLY='*/libone.so' \
+    ./program "$PWD/libone.so" </dev/null || test $? = 42
+"#;
+    let Some(machine) = machine(&scene, script) else { return };
+    machine.assert().success().stderr_eq("").stdout_eq(str![[r#"
+/var/lib/sopin
+2 copies added, [..] KiB; 0 there already
+[ROOT]/libone.so
+[ROOT]/libtwo.so
+[ROOT]/store/KEY/libtwo.so
+/var/lib/sopin/KEY/libone.so
+[..] full [..] [ROOT]/libone.so
+[..] full [..] [ROOT]/libtwo.so
+libtwo.so
+another user:
+ready
+
+"#]]);
+    let read = |name: &str| -> Value { serde_json::from_slice(&std::fs::read(scene.path(name)).unwrap()).unwrap() };
+    let entry = |name: &str| read(name)["stores"][0]["entries"][0].clone();
+    let (filled, used) = (entry("filled.json"), entry("used.json"));
+    assert_eq!(filled["origin"], scene.path("libone.so").to_str().unwrap());
+    assert_eq!((&filled["on_disk"], &filled["users"]), (&true.into(), &serde_json::json!([])));
+    let held: u32 = std::fs::read_to_string(scene.path("held")).unwrap().trim().parse().unwrap();
+    assert_eq!(used["users"], serde_json::json!([held]));
+}
+
+#[test]
+fn what_not_everybody_may_read_is_refused() {
+    let scene = Scene::with(&[]);
+    let script = r#"
+mkdir private open outside
+cp libone.so private/libprivate.so
+cp libone.so open/libsecret.so
+cp libone.so open/libopen.so
+cp libone.so outside/liboutside.so
+ln -s ../outside/liboutside.so open/liboutside.so
+echo text >open/text
+chmod 750 private; chmod 640 open/libsecret.so
+bin/sopin store fill open private/libprivate.so open/libsecret.so open/text open/none && echo everything || echo "status $?"
+bin/sopin store fill open private
+bin/sopin store fill open/liboutside.so
+ls /var/lib/sopin/*
+"#;
+    let Some(machine) = machine(&scene, script) else { return };
+    machine.assert().success().stderr_eq("").stdout_eq(str![[r#"
+/var/lib/sopin
+  1 file skipped: not readable by everybody
+  1 file skipped: not an object of this machine
+  not copied: open/none: No such file or directory (os error 2)
+  not copied: private/libprivate.so: not everybody may pass [ROOT]/private (mode 0750); everybody could read the copy; let everybody read the file (chmod), or leave it to the users' own stores
+  not copied: open/libsecret.so: not everybody may read it (mode 0640); everybody could read the copy; let everybody read the file (chmod), or leave it to the users' own stores
+  not copied: open/text: not an ELF file
+1 copy added, 32.00 KiB; 0 there already
+status 1
+/var/lib/sopin
+  2 files skipped: not readable by everybody
+  1 file skipped: not an object of this machine
+0 copies added, 0 B; 1 there already
+/var/lib/sopin
+1 copy added, 32.00 KiB; 0 there already
+/var/lib/sopin/[..]:
+lib[..].so
+
+/var/lib/sopin/[..]:
+lib[..].so
+
+"#]]);
+}
+
+#[test]
+fn only_root_writes() {
+    let scene = Scene::with(&[]);
+    let sopin = |arguments: &[&str]| {
+        let sopin = scene.path("bin/sopin");
+        if !rustix::process::geteuid().is_root() {
+            return scene.installation.command(sopin).args(arguments);
+        }
+        let other = ["--reuid", "65534", "--regid", "65534", "--clear-groups"];
+        scene.installation.command("setpriv").args(other).arg(sopin).args(arguments)
+    };
+    sopin(&["store", "fill", "libone.so"]).assert().code(3).stdout_eq("").stderr_eq(str![[r#"
+sopin: /var/lib/sopin: only root writes the system's store; run it with sudo
+
+"#]]);
+    sopin(&["store", "prune", "--system"]).assert().code(3).stdout_eq("").stderr_eq(str![[r#"
+sopin: /var/lib/sopin: only root removes from the system's store; run it with sudo
+
+"#]]);
+    sopin(&["store", "fill", "--store", "/x", "libone.so"]).assert().code(2).stderr_eq(str![[r#"
+sopin: --store: fill writes the system's store; leave it out
+
+"#]]);
+    sopin(&["store", "list", "--system", "--store", "/x"]).assert().code(2).stderr_eq(str![[r#"
+sopin: --store: it is not the system's store; leave it out
+
+"#]]);
+    sopin(&["store", "fill"]).assert().code(2);
+}
+
+#[test]
+fn damage_is_found_by_everybody_and_pruned_by_root() {
+    let scene = Scene::with(&[]);
+    let script = r#"
+nobody bin/sopin store list --system
+bin/sopin store fill libone.so libtwo.so >/dev/null
+nobody bin/sopin store verify --system
+copy=$(echo /var/lib/sopin/*/libone.so)
+printf x | dd of="$copy" bs=1 seek=5000 conv=notrunc status=none
+nobody bin/sopin store verify --system || echo "status $?"
+bin/sopin store prune --system --dry-run
+bin/sopin store prune --system
+test ! -e "$copy"
+bin/sopin store fill libone.so
+bin/sopin store verify --system
+chmod 666 "$copy"
+bin/sopin store fill libone.so
+bin/sopin store verify --system
+"#;
+    let Some(machine) = machine(&scene, script) else { return };
+    machine.assert().success().stderr_eq("").stdout_eq(str![[r#"
+There is no store yet.
+/var/lib/sopin: intact (2 entries, 2 compared with their origins)
+/var/lib/sopin: 1 problem (2 entries, 2 compared with their origins)
+  [..]: its bytes differ from the origin's, first at offset 5000; sopin store prune --system removes it, and sopin store fill makes it anew
+    a copy of [ROOT]/libone.so
+status 1
+/var/lib/sopin
+  damaged, 32.00 KiB: [ROOT]/libone.so
+1 entry would be removed, 32.00 KiB; 1 kept
+/var/lib/sopin
+  damaged, 32.00 KiB: [ROOT]/libone.so
+1 entry removed, 32.00 KiB; 1 kept
+/var/lib/sopin
+1 copy added, 32.00 KiB; 0 there already
+/var/lib/sopin: intact (2 entries, 2 compared with their origins)
+/var/lib/sopin
+1 copy added, 32.00 KiB; 0 there already
+/var/lib/sopin: intact (2 entries, 2 compared with their origins)
+
+"#]]);
+}
+
+#[test]
+fn outdated_entries_go_when_nobody_maps_them() {
+    let scene = Scene::with(&[]);
+    let script = r#"
+bin/sopin store fill libone.so libtwo.so libthree.so >/dev/null
+hold "$PWD/libone.so"
+rm libone.so
+echo other >libtwo.so
+# Anybody may hold such a lock.
+copy=$(echo /var/lib/sopin/*/libtwo.so)
+exec 4<"$copy"
+flock -s 4
+bin/sopin store prune --system --dry-run
+bin/sopin store prune --system
+exec 4<&-
+let_go
+bin/sopin store prune --system
+bin/sopin store prune --system --older-than 0s
+"#;
+    let Some(machine) = machine(&scene, script) else { return };
+    machine.assert().success().stderr_eq("").stdout_eq(str![[r#"
+/var/lib/sopin
+  superseded, 32.00 KiB: [ROOT]/libtwo.so
+1 entry would be removed, 32.00 KiB; 2 kept (1 for being in use)
+/var/lib/sopin
+  superseded, 32.00 KiB: [ROOT]/libtwo.so
+1 entry removed, 32.00 KiB; 2 kept (1 for being in use)
+/var/lib/sopin
+  gone, 32.00 KiB: [ROOT]/libone.so
+1 entry removed, 32.00 KiB; 1 kept
+/var/lib/sopin
+  unused for just now, 32.00 KiB: [ROOT]/libthree.so
+1 entry removed, 32.00 KiB; 0 kept
+
+"#]]);
+}
+
+#[test]
+fn a_store_that_is_full_or_not_roots_is_refused() {
+    let scene = Scene::with(&[]);
+    let script = r#"
+mount -o remount,size=80k /var/lib
+bin/sopin store fill libone.so libtwo.so libthree.so || echo "status $?"
+ls -d /var/lib/sopin/*/lib* | wc -l
+chown 65534 /var/lib/sopin
+bin/sopin store fill libone.so || echo "status $?"
+nobody bin/sopin store verify --system || echo "status $?"
+"#;
+    let Some(machine) = machine(&scene, script) else { return };
+    machine
+        .assert()
+        .success()
+        .stdout_eq(str![[r#"
+status 3
+2
+status 3
+status 3
+
+"#]])
+        .stderr_eq(str![[r#"
+sopin: /var/lib/sopin: [..]: ENOSPC (No space left on device); make room on its file system, or remove what is not needed (sopin store prune --system)
+sopin: /var/lib/sopin: use the store: [..] belongs to another user
+sopin: /var/lib/sopin: use the store: [..] belongs to another user
+
+"#]]);
+}
+
+#[test]
+fn what_processes_map_is_copied() {
+    let scene = Scene::with(&[]);
+    // The store of the user has copies already; what counts are the files.
+    let script = r#"
+settle libtwo.so
+hold "$PWD/libone.so" "$PWD/libtwo.so"
+rm libtwo.so
+bin/sopin store fill --used-by $held --json >answer.json
+bin/sopin store fill --used-by 999999 && echo done || echo "status $?"
+let_go
+"#;
+    let Some(machine) = machine(&scene, script) else { return };
+    machine.assert().success().stderr_eq("").stdout_eq(str![[r#"
+/var/lib/sopin
+  not copied: process 999999: no such process
+0 copies added, 0 B; 0 there already
+status 1
+
+"#]]);
+    let answer: Value = serde_json::from_slice(&std::fs::read(scene.path("answer.json")).unwrap()).unwrap();
+    let added: Vec<_> =
+        answer["added"].as_array().unwrap().iter().map(|added| added["path"].as_str().unwrap()).collect();
+    let has = |name: &str| added.contains(&scene.path(name).to_str().unwrap());
+    assert!(has("program") && has("libone.so") && has("lib/libsopin.so"), "{answer:#}");
+    assert!(!has("libtwo.so") && !added.iter().any(|path| path.contains("/store/")), "{answer:#}");
+    assert_eq!((&answer["skipped"]["vanished"], &answer["failed"]), (&1.into(), &serde_json::json!([])));
+    // Every name of the answer is documented.
+    let help = Command::new(scene.path("bin/sopin")).args(["store", "fill", "--help"]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    let (_, table) = help.split_once("JSON output:").unwrap();
+    let words: Vec<_> = table.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
+    let mut found = Vec::new();
+    fields(&answer, &mut found);
+    assert!(found.len() > 10);
+    found.retain(|name| !words.contains(&name.as_str()));
+    assert!(found.is_empty(), "{found:?}");
+}

@@ -1,0 +1,122 @@
+//! The build-id of an object (`ld --build-id`): a hash of what the linker has
+//! written, in a note that the loader maps with the object.
+//!
+//! A copy of another version of the file can have every number of the right one
+//! where image builders give all files the same times; it has another build-id.
+
+use crate::memory::OwnMemory;
+use crate::object::{Notes, Object};
+use crate::sys::{self, Fd, Result};
+
+const NT_GNU_BUILD_ID: u32 = 3;
+const OWNER: &[u8] = b"GNU\0";
+/// Bytes of a PT_NOTE segment that are looked at: a build-id stands near the
+/// beginning, in front of it at most a property note.
+const ROOM: usize = 512;
+
+/// How the build-id of a copy compares with that of the object in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BuildId {
+    /// The copy has the object's.
+    Same,
+    /// The copy has another or none.
+    Other,
+    /// The object has none.
+    Absent,
+}
+
+/// Holds the copy of an object's file that is open as `copy` against `object`.
+pub fn compare(copy: &Fd, object: &Object, memory: &OwnMemory) -> Result<BuildId> {
+    for notes in object.notes() {
+        let mut mapped = [0; ROOM];
+        let len = notes.span.len().min(ROOM);
+        // SAFETY: the buffer has room for `len` bytes.
+        unsafe { memory.copy(mapped.as_mut_ptr(), notes.span.start, len) }?;
+        let mapped = mapped.get(..len).unwrap_or_default();
+        if let Some(build_id) = find(mapped) {
+            return has_notes(copy, notes, mapped, build_id);
+        }
+    }
+    Ok(BuildId::Absent)
+}
+
+fn has_notes(copy: &Fd, notes: Notes, mapped: &[u8], build_id: &[u8]) -> Result<BuildId> {
+    let mut stored = [0; ROOM];
+    let stored = stored.get_mut(..mapped.len()).unwrap_or_default();
+    let len = sys::pread(copy, stored, notes.offset)?;
+    let is_same = find(stored.get(..len).unwrap_or_default()) == Some(build_id);
+    Ok(if is_same { BuildId::Same } else { BuildId::Other })
+}
+
+/// The build-id among notes (`Elf64_Nhdr` of `elf(5)`); names and descriptors
+/// begin at multiples of 4 bytes, as all notes of `GNU` that the linkers write
+/// keep on 64-bit targets too: descriptors of 8-byte notes have lengths that do.
+fn find(notes: &[u8]) -> Option<&[u8]> {
+    let mut rest = notes;
+    loop {
+        let (name_len, tail) = word(rest)?;
+        let (descriptor_len, tail) = word(tail)?;
+        let (kind, tail) = word(tail)?;
+        let (name_len, descriptor_len) = (name_len as usize, descriptor_len as usize);
+        let descriptor = tail.get(name_len.checked_next_multiple_of(4)?..)?;
+        if kind == NT_GNU_BUILD_ID && tail.get(..name_len) == Some(OWNER) {
+            return descriptor.get(..descriptor_len);
+        }
+        rest = descriptor.get(descriptor_len.checked_next_multiple_of(4)?..)?;
+    }
+}
+
+fn word(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let (word, rest) = bytes.split_first_chunk::<4>()?;
+    Some((u32::from_ne_bytes(*word), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    fn note(kind: u32, name: &[u8], descriptor: &[u8]) -> Vec<u8> {
+        let mut note = Vec::new();
+        for word in [name.len() as u32, descriptor.len() as u32, kind] {
+            note.extend(word.to_ne_bytes());
+        }
+        for part in [name, descriptor] {
+            note.extend(part);
+            note.resize(note.len().next_multiple_of(4), 0);
+        }
+        note
+    }
+
+    #[test]
+    fn a_build_id_is_found_among_notes() {
+        let id = [7; 20];
+        let property = note(5, OWNER, &[0; 16]);
+        assert_eq!(find(&note(NT_GNU_BUILD_ID, OWNER, &id)), Some(&id[..]));
+        assert_eq!(find(&[property.clone(), note(NT_GNU_BUILD_ID, OWNER, &id)].concat()), Some(&id[..]));
+        // Somebody else's note of that number.
+        assert_eq!(find(&[property, note(NT_GNU_BUILD_ID, b"Go\0", &id)].concat()), None);
+    }
+
+    #[test]
+    fn what_is_no_note_has_no_build_id() {
+        let cut = note(NT_GNU_BUILD_ID, OWNER, &[7; 20]);
+        for len in 0..cut.len() {
+            assert_eq!(find(&cut[..len]), None, "{len}");
+        }
+        assert_eq!(find(&[0xff; 64]), None);
+        assert_eq!(find(&[0; 64]), None);
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "opens a memfd")]
+    fn a_copy_is_held_against_what_is_mapped() {
+        let (notes, other) = (note(NT_GNU_BUILD_ID, OWNER, &[7; 20]), note(NT_GNU_BUILD_ID, OWNER, &[8; 20]));
+        let place = Notes { span: crate::object::Span { start: 0, end: notes.len() }, offset: 100 };
+        for (stored, expected) in [(&notes, BuildId::Same), (&other, BuildId::Other), (&Vec::new(), BuildId::Other)] {
+            let copy = sys::memfd_create(c"build-id").unwrap();
+            sys::pwrite_from(&copy, stored.as_ptr().addr(), stored.len(), 100).unwrap();
+            assert_eq!(has_notes(&copy, place, &notes, find(&notes).unwrap()), Ok(expected));
+        }
+    }
+}

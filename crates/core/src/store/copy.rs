@@ -1,0 +1,219 @@
+//! Making a copy, and comparing one with its file.
+
+use core::ffi::CStr;
+
+use crate::cause::Cause;
+use crate::line::Line;
+use crate::pages::PageVec;
+use crate::sys::{self, Errno, Fd, FileSystem};
+
+use super::mark::{self, Mark};
+use super::{Identity, OriginFile, clean};
+
+/// Bytes copied per call: what the kernel maps around a page fault
+/// (`fault_around_bytes`, mm/memory.c).
+pub const COPY_STEP: usize = 64 << 10;
+
+/// A whole copy that has no name yet, mode 0444.
+pub struct Copy<'a> {
+    file: Fd,
+    /// Where the file system has no files without a name: the one in the store.
+    temporary: Option<Temporary<'a>>,
+}
+
+struct Temporary<'a> {
+    name: Line<64>,
+    store: &'a Fd,
+}
+
+impl<'a> Copy<'a> {
+    /// Copies all of `origin`, sharing blocks where the file system can, and
+    /// makes sure that it is the version that it was.
+    pub fn of(origin: &OriginFile<'_>, store: &'a Fd, buffer: &mut PageVec<u8>) -> Result<Self, Cause> {
+        write_back(origin).map_err(|errno| Cause::call("write the file back", errno))?;
+        let mut copy = Self::new(store)?;
+        if sys::clone_file(origin.file, &copy.file).is_err() {
+            copy.write(origin, buffer).map_err(|errno| Cause::call("copy to the store", errno))?;
+        }
+        let copied = sys::fstat(copy.file.raw()).map_err(|errno| Cause::call("fstat", errno))?;
+        if !is_still(origin)? || copied.st_size.cast_unsigned() != origin.identity.size {
+            return Err(Cause::words("copy to the store", "the file has changed meanwhile"));
+        }
+        let mark = if copy.has_become_immutable() { Some(Mark::on_disk(copied.st_ino)) } else { Mark::this_boot() };
+        // The mode asked for at creation is subject to the umask.
+        sys::fchmod(&copy.file, 0o444).map_err(|errno| Cause::call("fchmod", errno))?;
+        if let Some(mark) = mark {
+            // Without its mark it is compared with its file each time.
+            let _ = mark.put_on(&copy.file);
+        }
+        Ok(copy)
+    }
+
+    fn new(store: &'a Fd) -> Result<Self, Cause> {
+        let flags = libc::O_TMPFILE | libc::O_RDWR;
+        match sys::openat(store, c".", flags, 0o600) {
+            Ok(file) => {
+                let file = file.above_stderr().map_err(|errno| Cause::call("fcntl", errno))?;
+                return Ok(Self { file, temporary: None });
+            }
+            Err(Errno(libc::EOPNOTSUPP | libc::EISDIR | libc::ENOENT | libc::EINVAL)) => {}
+            Err(errno) => return Err(Cause::call("open a new store entry", errno)),
+        }
+        // Left behind by a process that is killed; `clean` removes it later.
+        let (pid, now) = (sys::gettid(), sys::monotonic_ns());
+        let name = Line::<64>::format_raw(format_args!("{}{pid}-{now:x}\0", clean::TEMPORARY));
+        let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_RDWR;
+        let file = sys::openat(store, name.as_c_str(), flags, 0o600)
+            .and_then(Fd::above_stderr)
+            .map_err(|errno| Cause::call("open a new store entry", errno))?;
+        Ok(Self { file, temporary: Some(Temporary { name, store }) })
+    }
+
+    /// Writes all bytes of `origin`. Where the file system has large folios the
+    /// page cache then holds a piece in one, which is mapped at once; those of
+    /// `copy_file_range(2)` are single pages. Folios that are larger still Linux
+    /// 6.18 maps whole, and counts them as the process's.
+    fn write(&self, origin: &OriginFile<'_>, buffer: &mut PageVec<u8>) -> sys::Result<()> {
+        let size = usize::try_from(origin.identity.size).map_err(|_| Errno(libc::EFBIG))?;
+        if buffer.len() < COPY_STEP {
+            *buffer = PageVec::zeroed(COPY_STEP)?;
+        }
+        let mut copied = 0;
+        while copied < size {
+            let read = sys::pread(origin.file, buffer, copied as u64)?;
+            let mut piece = buffer.get(..read).unwrap_or_default();
+            if piece.is_empty() {
+                break;
+            }
+            while !piece.is_empty() {
+                let write = || sys::pwrite_from(&self.file, piece.as_ptr().addr(), piece.len(), copied as u64);
+                match sys::absorbing(libc::SIGXFSZ, write)? {
+                    0 => return Err(Errno(libc::EIO)),
+                    // A short count: the next attempt says why.
+                    written => {
+                        copied += written;
+                        piece = piece.get(written..).unwrap_or_default();
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Enables fs-verity, where whoever made the file system has asked for it:
+    /// then nobody can write to the copy or truncate it, not even its owner, and
+    /// it is on the disk. It is asked of a file that nobody has open for writing.
+    fn has_become_immutable(&mut self) -> bool {
+        if !FileSystem::of(&self.file).is_ok_and(|status| status.may_offer_verity()) {
+            return false;
+        }
+        let path = Line::<64>::format_raw(format_args!("/proc/self/fd/{}\0", self.file.raw()));
+        let Ok(reader) = sys::open(path.as_c_str(), libc::O_RDONLY, 0).and_then(Fd::above_stderr) else {
+            return false;
+        };
+        self.file = reader;
+        sys::enable_verity(&self.file).is_ok()
+    }
+
+    /// The file, open for reading at least.
+    pub fn file(&self) -> &Fd {
+        &self.file
+    }
+
+    /// Writes it to the disk and notes that it is there.
+    pub fn secure(&self) -> Result<(), Cause> {
+        let status = sys::fstat(self.file.raw()).map_err(|errno| Cause::call("fstat", errno))?;
+        sys::fsync(&self.file)
+            .and_then(|()| Mark::on_disk(status.st_ino).put_on(&self.file))
+            .map_err(|errno| Cause::call("fsync", errno))
+    }
+
+    /// Gives it a name.
+    pub fn link(&self, directory: &Fd, file_name: &CStr) -> sys::Result<()> {
+        if let Some(Temporary { name, store }) = &self.temporary {
+            return sys::linkat(store, name.as_c_str(), directory, file_name);
+        }
+        let path = Line::<64>::format_raw(format_args!("/proc/self/fd/{}\0", self.file.raw()));
+        sys::linkat(&Fd::CWD, path.as_c_str(), directory, file_name)
+    }
+}
+
+impl Drop for Copy<'_> {
+    fn drop(&mut self) {
+        if let Some(Temporary { name, store }) = &self.temporary {
+            let _ = sys::unlinkat(store, name.as_c_str(), 0);
+        }
+    }
+}
+
+/// Writes the dirty pages of `origin` back, so that from now on a store through
+/// a shared mapping moves its times: such a store to a dirty page does not.
+fn write_back(origin: &OriginFile<'_>) -> sys::Result<()> {
+    if origin.file_system.is_overlay() {
+        return write_back_below_overlay(origin);
+    }
+    sys::write_back(origin.file).or_else(|_| sys::fdatasync(origin.file))
+}
+
+/// The pages of an overlay's file are those of the file below, which a mapping
+/// refers to. The descriptor's own file is the overlay's, which synchronises
+/// nothing where it is mounted volatile.
+fn write_back_below_overlay(origin: &OriginFile<'_>) -> sys::Result<()> {
+    let len = usize::try_from(origin.identity.size).map_err(|_| Errno(libc::EFBIG))?;
+    if len == 0 {
+        return Ok(());
+    }
+    // SAFETY: a new mapping at an address of the kernel's choice, never touched.
+    let start = unsafe { sys::mmap(0, len, libc::PROT_READ, libc::MAP_SHARED, Some((origin.file, 0))) }?;
+    let written = sys::msync(start, len);
+    // SAFETY: nothing refers to the mapping.
+    unsafe { sys::munmap(start, len) }?;
+    written
+}
+
+/// Whether the file still is the version that it was.
+fn is_still(origin: &OriginFile<'_>) -> Result<bool, Cause> {
+    let now = sys::fstat(origin.file.raw()).map_err(|errno| Cause::call("fstat", errno))?;
+    Ok(Identity::of(&now) == origin.identity)
+}
+
+/// Whether an entry holds the bytes of its file, which is the same version
+/// before and after.
+pub fn equals_origin(entry: &Fd, origin: &OriginFile<'_>) -> Result<bool, Cause> {
+    let call = |errno| Cause::call("compare the store entry", errno);
+    write_back(origin).map_err(|errno| Cause::call("write the file back", errno))?;
+    let mut buffers = [PageVec::zeroed(COPY_STEP).map_err(call)?, PageVec::zeroed(COPY_STEP).map_err(call)?];
+    let mut offset = 0;
+    loop {
+        let [ours, theirs] = &mut buffers;
+        let (ours, theirs) =
+            (read_at(entry, ours, offset).map_err(call)?, read_at(origin.file, theirs, offset).map_err(call)?);
+        if ours != theirs {
+            return Ok(false);
+        }
+        if ours.is_empty() {
+            return is_still(origin);
+        }
+        offset += ours.len() as u64;
+    }
+}
+
+/// Fills `buffer` as far as the file goes.
+fn read_at<'a>(file: &Fd, buffer: &'a mut [u8], offset: u64) -> sys::Result<&'a [u8]> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match sys::pread(file, buffer.get_mut(done..).unwrap_or_default(), offset + done as u64)? {
+            0 => break,
+            len => done += len,
+        }
+    }
+    Ok(buffer.get(..done).unwrap_or_default())
+}
+
+/// Notes on an entry that was compared that it is on the disk, for which it is
+/// synchronised.
+pub fn note_on_disk(entry: &Fd, status: &libc::stat) {
+    if !mark::is_on_disk(status) && sys::fdatasync(entry).is_ok() {
+        let _ = Mark::on_disk(status.st_ino).put_on(entry);
+    }
+}
