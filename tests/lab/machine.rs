@@ -19,8 +19,15 @@ const TIMEOUT: Duration = Duration::from_secs(240);
 /// What all machines of a run have in common.
 pub struct Laboratory {
     directory: PathBuf,
-    /// Once it was tried: what this host lacks, if anything.
-    built: Option<Option<String>>,
+    system: System,
+}
+
+/// The system that machines boot.
+enum System {
+    NotTried,
+    Built,
+    /// With what this host lacks.
+    Missing(String),
 }
 
 /// The disks of a machine, which survive its resets.
@@ -58,7 +65,7 @@ pub struct Orders<'a> {
 impl Laboratory {
     /// A laboratory whose files are in this directory.
     pub fn new(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), built: None }
+        Self { directory: directory.to_owned(), system: System::NotTried }
     }
 
     /// Makes the system that every machine boots, the first time, and returns what
@@ -67,20 +74,25 @@ impl Laboratory {
     /// # Errors
     /// What went wrong although nothing is missing.
     pub fn build(&mut self) -> Result<Option<String>, String> {
-        if let Some(missing) = &self.built {
-            return Ok(missing.clone());
+        if let System::NotTried = self.system {
+            self.system = self.try_to_build()?;
         }
+        match &self.system {
+            System::Missing(what) => Ok(Some(what.clone())),
+            System::NotTried | System::Built => Ok(None),
+        }
+    }
+
+    fn try_to_build(&self) -> Result<System, String> {
         let command = library::checkout().join("target/release/sopin");
         let mut script = script("system");
         script.args([&library::path()?, &command, &self.directory]);
         let output = script.output().map_err(|error| format!("scripts/lab-machine: {error}"))?;
-        let missing = match output.status.code() {
-            Some(0) => None,
-            Some(MISSING) => Some(last_line(&output)),
-            _ => return Err(complaint(&output)),
-        };
-        self.built = Some(missing.clone());
-        Ok(missing)
+        match output.status.code() {
+            Some(0) => Ok(System::Built),
+            Some(MISSING) => Ok(System::Missing(last_line(&output))),
+            _ => Err(complaint(&output)),
+        }
     }
 
     /// The configuration of the kernel.

@@ -27,6 +27,9 @@ use libtest_mimic::{Completion, Failed, Trial};
 use common::suite;
 use machine::Laboratory;
 
+/// What a trial does in the laboratory, once that is built.
+type Run = Box<dyn FnOnce(&Laboratory) -> Result<(), String> + Send>;
+
 /// Resets in an ordinary run of the tests: one of each kind.
 const FEW_RESETS: usize = 3;
 
@@ -41,7 +44,7 @@ fn trials(run_directory: &Path) -> Result<Vec<Trial>, String> {
     };
     // Made by the first trial that runs: a run that only lists them makes nothing.
     let laboratory = Arc::new(Mutex::new(Laboratory::new(run_directory)));
-    let trial = |name: &str, run: Box<dyn FnOnce(&Laboratory) -> Result<(), String> + Send>| {
+    let trial = |name: &str, run: Run| {
         let laboratory = Arc::clone(&laboratory);
         Trial::ignorable_test(name, move || {
             let mut laboratory = laboratory.lock().unwrap_or_else(PoisonError::into_inner);

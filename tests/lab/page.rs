@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::machine::Strike;
-use crate::resets::{Copies, Kind, Order, Programs, Reset};
+use crate::resets::{Copies, Kind, Moment, Order, Programs, Reset};
 
 const HEAD: &str = "\
 # Power loss
@@ -53,10 +53,11 @@ pub fn render(resets: &[Reset], kernel: &str) -> String {
 }
 
 fn how(kind: Kind) -> &'static str {
-    match (kind.is_staged, kind.strike) {
-        (true, _) => "staged, sysrq",
-        (false, Strike::SysRq) => "sysrq",
-        (false, Strike::Kill) => "killed",
+    match (kind.moment, kind.strike) {
+        (Moment::Staged, Strike::SysRq) => "staged, sysrq",
+        (Moment::Staged, Strike::Kill) => "staged, killed",
+        (Moment::Random, Strike::SysRq) => "sysrq",
+        (Moment::Random, Strike::Kill) => "killed",
     }
 }
 

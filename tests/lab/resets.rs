@@ -10,6 +10,7 @@
 use std::collections::hash_map::RandomState;
 use std::fs;
 use std::hash::BuildHasher;
+use std::ops::Range;
 use std::thread;
 use std::time::Duration;
 
@@ -22,9 +23,8 @@ use crate::page;
 /// Versions of the libraries that each boot makes before it reports; see `guest/machine`.
 const VERSIONS: usize = 4;
 
-/// When a reset strikes, after filling began.
-const EARLIEST: Duration = Duration::from_millis(500);
-const LATEST: Duration = Duration::from_secs(8);
+/// When a reset strikes: so many milliseconds after filling began.
+const MOMENTS: Range<u64> = 500..8000;
 
 /// How a file system orders what it writes, for the page and for mount(8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,11 +46,20 @@ impl Order {
     }
 }
 
+/// When a machine is reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Moment {
+    /// When as much as possible is lost.
+    Staged,
+    /// While programs fill the store.
+    Random,
+}
+
 /// A kind of reset: one line of the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Kind {
-    /// Whether its moment is chosen to lose as much as possible.
-    pub is_staged: bool,
+    /// When.
+    pub moment: Moment,
     /// How.
     pub strike: Strike,
     /// On what.
@@ -63,7 +72,8 @@ impl Kind {
     fn of(number: usize) -> Self {
         let strike = if number.is_multiple_of(2) { Strike::SysRq } else { Strike::Kill };
         let order = if number.is_multiple_of(4) || number % 4 == 1 { Order::Unordered } else { Order::Default };
-        Self { is_staged: number == 0, strike, order }
+        let moment = if number == 0 { Moment::Staged } else { Moment::Random };
+        Self { moment, strike, order }
     }
 }
 
@@ -157,7 +167,7 @@ pub fn run(laboratory: &Laboratory, resets: usize) -> Result<(), String> {
             }
             programs.add(&again);
             done.push(Reset { kind, found: Copies::from(&found), left: Copies::from(&left), programs });
-            if kind.is_staged && Copies::from(&report(&said, "unprotected")?).damaged() == 0 {
+            if kind.moment == Moment::Staged && Copies::from(&report(&said, "unprotected")?).damaged() == 0 {
                 return Err(format!("the reset lost nothing of a file that was never flushed\n{said}"));
             }
         }
@@ -173,14 +183,17 @@ pub fn run(laboratory: &Laboratory, resets: usize) -> Result<(), String> {
 
 /// Boots, and resets the machine while it fills the store.
 fn boot(laboratory: &Laboratory, disks: &Disks, number: usize, kind: Kind, is_last: bool) -> Result<String, String> {
-    let task = if kind.is_staged { "staged" } else { "resets" };
+    let task = match kind.moment {
+        Moment::Staged => "staged",
+        Moment::Random => "resets",
+    };
     let orders = Orders { task, round: number + 1, options: kind.order.options() };
     let mut machine = laboratory.boot(disks, orders)?;
     machine.wait_for("filling")?;
     if is_last {
         return machine.end();
     }
-    if !kind.is_staged {
+    if kind.moment == Moment::Random {
         thread::sleep(random_moment());
     }
     machine.strike(kind.strike)
@@ -189,8 +202,7 @@ fn boot(laboratory: &Laboratory, disks: &Disks, number: usize, kind: Kind, is_la
 /// Uniform; its source is what the standard library has: the keys of a hash map.
 fn random_moment() -> Duration {
     let random = RandomState::new().hash_one(0);
-    let span = u64::try_from((LATEST - EARLIEST).as_millis()).unwrap_or(u64::MAX);
-    EARLIEST + Duration::from_millis(random % span)
+    Duration::from_millis(MOMENTS.start + random % (MOMENTS.end - MOMENTS.start))
 }
 
 fn judge(resets: &[Reset]) -> Result<(), String> {
