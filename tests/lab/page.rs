@@ -33,6 +33,22 @@ What is lost is what the guest had not handed to its disk. A disk that loses wha
 sector, is not part of it.
 ";
 
+/// Measured once, with the library of the day before; `SOPIN_TEST_LIBRARY` does it again.
+const BEFORE: &str = "
+## Before copies were compared
+
+The library once believed every copy of the right size. With that one, the same machines found and did this
+(a store that was damaged was emptied before the next reset; `SOPIN_TEST_LIBRARY` names the library to try):
+
+| reset | file system | resets | copies | short | zeros | other | damaged after | programs | dead | wrong bytes |
+|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|
+| staged, sysrq | unordered | 1 | 164 | 0 | 164 | 0 | 164 | 8 | 4 | 0 |
+| sysrq | unordered | 1 | 483 | 0 | 0 | 0 | 0 | 20 | 0 | 0 |
+| sysrq | ordered | 2 | 488 | 0 | 0 | 0 | 0 | 37 | 0 | 0 |
+| killed | unordered | 2 | 593 | 0 | 58 | 0 | 58 | 30 | 2 | 0 |
+| killed | ordered | 1 | 463 | 59 | 0 | 0 | 0 | 20 | 0 | 0 |
+";
+
 /// The page.
 pub fn render(resets: &[Reset], kernel: &str) -> String {
     let mut kinds: BTreeMap<Kind, Vec<&Reset>> = BTreeMap::new();
@@ -49,6 +65,7 @@ pub fn render(resets: &[Reset], kernel: &str) -> String {
     }
     line(&mut page, "all", "", &resets.iter().collect::<Vec<_>>());
     page.push_str(LEGEND);
+    page.push_str(BEFORE);
     page
 }
 
