@@ -2,6 +2,7 @@
 
 CARGO ?= cargo
 MINUTES ?= 10
+RESETS ?= 50
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 DESTDIR ?=
@@ -23,7 +24,7 @@ DOCUMENTS := LICENSE README.md CHANGELOG.md SECURITY.md
 PAGES1 := $(notdir $(wildcard man/*.1))
 PAGES7 := $(notdir $(wildcard man/*.7))
 
-.PHONY: build demo test bench soak faults foreign rewriters miri lint man header clean help environments
+.PHONY: build demo test bench soak faults foreign rewriters resets miri lint man header clean help environments
 .PHONY: install install-library install-command uninstall uninstall-library uninstall-command
 
 build: ## build target/release/libsopin.so and target/release/sopin (the default)
@@ -53,6 +54,11 @@ foreign: build ## programs of others, without and with the library; installs the
 rewriters: build environments ## try everything that rewrites shared objects; makes docs/rewriters.md anew
 	SOPIN_NEW_TABLE=1 $(CARGO) test --test rewriters
 	cp target/rewriters.md docs/rewriters.md
+
+resets: build ## machines in QEMU are reset RESETS (50) times while stores are filled; makes docs/power-loss.md anew
+	scripts/lab-machine kernel
+	SOPIN_RESETS=$(RESETS) $(CARGO) test --test lab resets
+	cp target/lab/resets.md docs/power-loss.md
 
 miri: ## tests of sopin-core in the interpreter that finds undefined behaviour, where a nightly has it
 	scripts/miri

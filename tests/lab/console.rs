@@ -1,0 +1,49 @@
+//! Reads what a machine has said: lines `lab: KIND WORD NUMBER WORD NUMBER...`, among
+//! whatever else a console shows.
+
+use std::collections::BTreeMap;
+
+/// One line: numbers by the words before them.
+#[derive(Debug)]
+pub struct Report {
+    numbers: BTreeMap<String, u64>,
+}
+
+impl Report {
+    /// The number after this word, 0 if the machine did not come to say it.
+    pub fn number(&self, word: &str) -> u64 {
+        self.numbers.get(word).copied().unwrap_or(0)
+    }
+
+    /// Whether the machine said a number after this word.
+    pub fn has(&self, word: &str) -> bool {
+        self.numbers.contains_key(word)
+    }
+}
+
+/// The complete lines of this kind, in order. The last line of a machine that was
+/// reset may have been cut, and is none.
+pub fn reports(said: &str, kind: &str) -> Vec<Report> {
+    let start = format!("lab: {kind} ");
+    said.split_inclusive('\n')
+        .filter(|line| line.ends_with('\n'))
+        .filter_map(|line| line.strip_prefix(&start))
+        .filter_map(|rest| {
+            let words: Vec<_> = rest.split_whitespace().collect();
+            let numbers = words.chunks(2).map(|pair| Some((pair.first()?.to_string(), pair.get(1)?.parse().ok()?)));
+            Some(Report { numbers: numbers.collect::<Option<_>>()? })
+        })
+        .collect()
+}
+
+/// The only complete line of this kind.
+///
+/// # Errors
+/// When there is none, or a second one, with all that was said.
+pub fn report(said: &str, kind: &str) -> Result<Report, String> {
+    let mut all = reports(said, kind);
+    match (all.pop(), all.is_empty()) {
+        (Some(only), true) => Ok(only),
+        _ => Err(format!("not exactly one line `lab: {kind} ...`\n{said}")),
+    }
+}

@@ -1,0 +1,62 @@
+//! A laboratory of machines in QEMU: what needs a kernel of its own, or a reset.
+//!
+//! `resets` fills stores and resets the machine meanwhile; what runs after that must
+//! run right. `verity` looks whether the copies in a store are sealed where the file
+//! system can do that. One machine after the other: a machine takes a whole CPU.
+//!
+//! `SOPIN_RESETS` is the number of resets (3); `make resets` does 50 and makes
+//! docs/power-loss.md anew from what this writes to `target/lab/resets.md`.
+//! `SOPIN_TEST_LIBRARY` names another library to try. None of it needs root.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod console;
+mod machine;
+mod page;
+mod resets;
+mod verity;
+
+use std::env;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use libtest_mimic::{Completion, Failed, Trial};
+
+use common::suite;
+use machine::Laboratory;
+
+/// What a trial does in the laboratory, once that is built.
+type Run = Box<dyn FnOnce(&Laboratory) -> Result<(), String> + Send>;
+
+/// Resets in an ordinary run of the tests: one of each kind.
+const FEW_RESETS: usize = 3;
+
+fn main() -> ExitCode {
+    suite::run("lab", trials, || {})
+}
+
+fn trials(run_directory: &Path) -> Result<Vec<Trial>, String> {
+    let resets = match env::var("SOPIN_RESETS") {
+        Ok(number) => number.parse().map_err(|error| format!("SOPIN_RESETS={number}: {error}"))?,
+        Err(_) => FEW_RESETS,
+    };
+    // Made by the first trial that runs: a run that only lists them makes nothing.
+    let laboratory = Arc::new(Mutex::new(Laboratory::new(run_directory)));
+    let trial = |name: &str, run: Run| {
+        let laboratory = Arc::clone(&laboratory);
+        Trial::ignorable_test(name, move || {
+            let mut laboratory = laboratory.lock().unwrap_or_else(PoisonError::into_inner);
+            match laboratory.build()? {
+                None => run(&laboratory).map(|()| Completion::Completed).map_err(Failed::from),
+                Some(missing) => Ok(Completion::ignored_with(missing)),
+            }
+        })
+    };
+    Ok(vec![
+        trial("resets::no_program_gets_a_wrong_byte", Box::new(move |laboratory| resets::run(laboratory, resets))),
+        trial("verity::copies_are_sealed", Box::new(verity::copies_are_sealed)),
+        trial("verity::without_it_copies_can_be_truncated", Box::new(verity::control)),
+    ])
+}

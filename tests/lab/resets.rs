@@ -1,0 +1,224 @@
+//! Power loss: a machine is reset while a store is filled, boots again on the same
+//! disks, and runs every program that ran before once more.
+//!
+//! What a reset loses is what the guest had not yet handed to its disk. The first
+//! reset is staged: the journal, and with it all names and sizes, is on the disk, and
+//! no byte of the copies, which a file system without ordered data may do at any time.
+//! A file beside the store that nothing protects must have lost its bytes then, or
+//! the reset was none. The others strike at a random moment.
+
+use std::collections::hash_map::RandomState;
+use std::fs;
+use std::hash::BuildHasher;
+use std::ops::Range;
+use std::thread;
+use std::time::Duration;
+
+use crate::common::directives::PASSED;
+use crate::common::library;
+use crate::console::{Report, report, reports};
+use crate::machine::{Disks, Laboratory, Orders, Strike};
+use crate::page;
+
+/// Versions of the libraries that each boot makes before it reports; see `guest/machine`.
+const VERSIONS: usize = 4;
+
+/// When a reset strikes: so many milliseconds after filling began.
+const MOMENTS: Range<u64> = 500..8000;
+
+/// How a file system orders what it writes, for the page and for mount(8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Order {
+    /// As ext4 is mounted by default, but with a journal committed each second, so
+    /// that a reset falls between more of its states.
+    Default,
+    /// Sizes are known to the journal at once, and bytes are written when it suits.
+    Unordered,
+}
+
+impl Order {
+    /// Options of mount(8).
+    pub fn options(self) -> &'static str {
+        match self {
+            Self::Default => "commit=1",
+            Self::Unordered => "commit=1,nodelalloc,data=writeback",
+        }
+    }
+}
+
+/// When a machine is reset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Moment {
+    /// When as much as possible is lost.
+    Staged,
+    /// While programs fill the store.
+    Random,
+}
+
+/// A kind of reset: one line of the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Kind {
+    /// When.
+    pub moment: Moment,
+    /// How.
+    pub strike: Strike,
+    /// On what.
+    pub order: Order,
+}
+
+impl Kind {
+    /// The kind of the reset with this number, from 0: the staged one, then all
+    /// others in turn.
+    fn of(number: usize) -> Self {
+        let strike = if number.is_multiple_of(2) { Strike::SysRq } else { Strike::Kill };
+        let order = if number.is_multiple_of(4) || number % 4 == 1 { Order::Unordered } else { Order::Default };
+        let moment = if number == 0 { Moment::Staged } else { Moment::Random };
+        Self { moment, strike, order }
+    }
+}
+
+/// The copies in a store, held against their origins.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Copies {
+    /// All of them.
+    pub all: u64,
+    /// Not of the origin's size.
+    pub short: u64,
+    /// Of the right size, and what is wrong is 0.
+    pub zeros: u64,
+    /// Of the right size, with other wrong bytes.
+    pub other: u64,
+}
+
+impl From<&Report> for Copies {
+    fn from(report: &Report) -> Self {
+        let number = |word| report.number(word);
+        let [short, zeros, other] = ["short", "zeros", "other"].map(number);
+        Self { all: number("whole") + number("unjudged") + short + zeros + other, short, zeros, other }
+    }
+}
+
+impl Copies {
+    /// Those that are not what was put there.
+    pub fn damaged(&self) -> u64 {
+        self.short + self.zeros + self.other
+    }
+}
+
+/// Programs that ran.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Programs {
+    /// All of them.
+    pub all: u64,
+    /// Those that did not come to their end.
+    pub dead: u64,
+    /// Those that had a wrong result or wrong bytes mapped.
+    pub wrong: u64,
+    /// The wrong bytes.
+    pub bytes: u64,
+}
+
+impl Programs {
+    fn add(&mut self, ran: &[Report]) {
+        for program in ran {
+            let has_ended = program.has("wrong");
+            let is_right = has_ended && program.number("status") == u64::from(PASSED.cast_unsigned());
+            self.all += 1;
+            self.dead += u64::from(!has_ended);
+            self.wrong += u64::from(has_ended && !is_right);
+            self.bytes += program.number("wrong");
+        }
+    }
+}
+
+/// What came of one reset.
+#[derive(Clone, Copy, Debug)]
+pub struct Reset {
+    /// Its kind.
+    pub kind: Kind,
+    /// On the disk after it.
+    pub found: Copies,
+    /// When everything had run again.
+    pub left: Copies,
+    /// What ran while the store was filled before it, and what ran again after it.
+    pub programs: Programs,
+}
+
+/// Does so many resets, writes `target/lab/resets.md`, and judges.
+///
+/// # Errors
+/// A program that died or got wrong bytes, or a reset that was none.
+pub fn run(laboratory: &Laboratory, resets: usize) -> Result<(), String> {
+    let disks = laboratory.disks("resets", &[])?;
+    let mut done: Vec<Reset> = Vec::new();
+    let mut awaiting: Option<(Kind, Programs)> = None;
+    let mut kernel = String::new();
+    // One boot more than resets: the last only looks.
+    for number in 0..=resets {
+        let kind = Kind::of(number);
+        let is_last = number == resets;
+        let said =
+            boot(laboratory, &disks, number, kind, is_last).map_err(|error| format!("boot {number}: {error}"))?;
+        if let Some((kind, mut programs)) = awaiting.take() {
+            let (found, left) = (report(&said, "found")?, report(&said, "left")?);
+            let again = reports(&said, "ran-after");
+            if again.len() < VERSIONS {
+                return Err(format!("boot {number}: not everything was run again\n{said}"));
+            }
+            programs.add(&again);
+            done.push(Reset { kind, found: Copies::from(&found), left: Copies::from(&left), programs });
+            if kind.moment == Moment::Staged && Copies::from(&report(&said, "unprotected")?).damaged() == 0 {
+                return Err(format!("the reset lost nothing of a file that was never flushed\n{said}"));
+            }
+        }
+        let mut programs = Programs::default();
+        programs.add(&reports(&said, "ran-before"));
+        awaiting = Some((kind, programs));
+        said.lines().find_map(|line| line.strip_prefix("lab: linux ")).unwrap_or_default().clone_into(&mut kernel);
+    }
+    let written = library::checkout().join("target/lab/resets.md");
+    fs::write(&written, page::render(&done, &kernel)).map_err(|error| format!("{}: {error}", written.display()))?;
+    judge(&done)
+}
+
+/// Boots, and resets the machine while it fills the store.
+fn boot(laboratory: &Laboratory, disks: &Disks, number: usize, kind: Kind, is_last: bool) -> Result<String, String> {
+    let task = match kind.moment {
+        Moment::Staged => "staged",
+        Moment::Random => "resets",
+    };
+    let orders = Orders { task, round: number + 1, options: kind.order.options() };
+    let mut machine = laboratory.boot(disks, orders)?;
+    machine.wait_for("filling")?;
+    if is_last {
+        return machine.end();
+    }
+    if kind.moment == Moment::Random {
+        thread::sleep(random_moment());
+    }
+    machine.strike(kind.strike)
+}
+
+/// Uniform; its source is what the standard library has: the keys of a hash map.
+fn random_moment() -> Duration {
+    let random = RandomState::new().hash_one(0);
+    Duration::from_millis(MOMENTS.start + random % (MOMENTS.end - MOMENTS.start))
+}
+
+fn judge(resets: &[Reset]) -> Result<(), String> {
+    let wrong: Vec<_> = resets
+        .iter()
+        .enumerate()
+        .filter(|(_, reset)| {
+            reset.programs.dead > 0 || reset.programs.wrong > 0 || reset.programs.bytes > 0 || reset.left.damaged() > 0
+        })
+        .map(|(number, reset)| format!("reset {number}: {reset:?}"))
+        .collect();
+    if !wrong.is_empty() {
+        return Err(format!("programs died, got wrong bytes, or left damaged copies\n{}", wrong.join("\n")));
+    }
+    if resets.iter().all(|reset| reset.found.all == 0) {
+        return Err("no store had a copy after a reset: nothing was tried".to_owned());
+    }
+    Ok(())
+}
