@@ -127,8 +127,9 @@ impl<'a> Sweep<'a> {
             return Ok(is_up_to_date && self.work.candidates.is_empty() && self.work.unreadable.is_empty());
         };
         self.forget_replaced();
+        let mut has_unreadable = false;
         if root.has_loader_lock() {
-            self.leave_unreadable()?;
+            has_unreadable = self.leave_unreadable()?;
             if has_unloaded {
                 forget_unloaded(&mut self.guard, self.memory, objects);
             }
@@ -138,7 +139,8 @@ impl<'a> Sweep<'a> {
         let assessment = if root.has_loader_lock() {
             let root = self.work.candidates.iter().position(|candidate| root.is(candidate)).unwrap_or(usize::MAX);
             let (memory, announce, has_missed) = (self.memory, self.announce, registry::has_missed_a_sweep());
-            Announcement { memory, announce, objects, root, is_first, has_missed }.assess(&mut self.work.candidates)
+            Announcement { memory, announce, objects, root, is_first, has_missed, has_unreadable }
+                .assess(&mut self.work.candidates)
         } else {
             Assessment::AFTER_RUNNING
         };
@@ -182,13 +184,15 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// Reports the new objects that cannot be read.
-    fn leave_unreadable(&mut self) -> Result<(), Cause> {
+    /// Reports the new objects that cannot be read; whether any of them may have run.
+    fn leave_unreadable(&mut self) -> Result<bool, Cause> {
+        let mut has_code = false;
         while let Some((loaded, cause)) = self.work.unreadable.last().copied() {
             self.leave(&loaded, cause)?;
             self.work.unreadable.truncate(self.work.unreadable.len() - 1);
+            has_code |= !is_vdso(&loaded);
         }
-        Ok(())
+        Ok(has_code)
     }
 
     /// Drops the candidates that are not proven relocated and, where neither the
@@ -252,8 +256,7 @@ impl<'a> Sweep<'a> {
 
     /// Records an object as left alone because of `cause`.
     fn leave(&mut self, loaded: &Loaded, cause: Cause) -> Result<(), Cause> {
-        // The vDSO is the kernel's own.
-        let is_vdso = loaded.base == sys::vdso_address() && loaded.base != 0;
+        let is_vdso = is_vdso(loaded);
         let account = if is_vdso {
             Account { reached: Reached::NoFile, ..Account::default() }
         } else {
@@ -281,6 +284,11 @@ impl<'a> Sweep<'a> {
         }
         Ok(true)
     }
+}
+
+/// Whether an object is the vDSO, which is the kernel's own.
+fn is_vdso(loaded: &Loaded) -> bool {
+    loaded.base == sys::vdso_address() && loaded.base != 0
 }
 
 fn no_memory(errno: Errno) -> Cause {

@@ -37,6 +37,9 @@ pub struct Announcement<'a> {
     pub is_first: bool,
     /// An object may have announced itself without being recorded.
     pub has_missed: bool,
+    /// An object that is no candidate could not be read, so that its code may have
+    /// run.
+    pub has_unreadable: bool,
 }
 
 /// What a sweep knows about stores to its candidates.
@@ -62,7 +65,8 @@ impl Announcement<'_> {
             doubt = doubt.or(Some(cause));
             false
         });
-        let progress = candidates.iter().map(|candidate| candidate.progress);
+        let unreadable = self.has_unreadable.then_some(Progress::MayHaveRun);
+        let progress = candidates.iter().map(|candidate| candidate.progress).chain(unreadable);
         Assessment { safety: WriteSafety::of_announcement(progress, at_startup), doubt }
     }
 

@@ -174,7 +174,11 @@ pub fn write_back(fd: &Fd) -> Result<()> {
     let mut map = ExtentMap { length: u64::MAX, flags: FIEMAP_FLAG_SYNC, ..ExtentMap::default() };
     // SAFETY: the kernel reads and writes the header of the live struct.
     let synchronised = unsafe { raw!(libc::SYS_ioctl, fd.raw(), FIEMAP, &raw mut map) };
-    synchronised.map(drop).or_else(|_| fdatasync(fd))
+    match synchronised.map(drop).or_else(|_| fdatasync(fd)) {
+        // A file system that has nothing to synchronise (squashfs).
+        Err(Errno(libc::EINVAL | libc::EROFS)) => Ok(()),
+        other => other,
+    }
 }
 
 /// Bytes of an open file whose blocks other files have as well; an error where
