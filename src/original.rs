@@ -28,6 +28,10 @@ pub struct Original {
     pub identity: Identity,
     /// Where it is; an unknown kind if that cannot be found out.
     pub file_system: FileSystem,
+    /// The maps have the numbers of `stat(2)`: then these are the mapped file's. On
+    /// btrfs the maps have one device number for all subvolumes, and a snapshot has
+    /// the inode numbers of what it was made of.
+    pub has_own_numbers: bool,
     witness: Span,
 }
 
@@ -57,9 +61,10 @@ impl Original {
         // From here on the page is unmapped when this is dropped.
         let witness = Span { start, end: start + len };
         let file_system = FileSystem::of(&file).unwrap_or_default();
-        let original = Self { file, identity: Identity::of(&status), file_system, witness };
         let shown = FileId { device: (libc::major(status.st_dev), libc::minor(status.st_dev)), inode: status.st_ino };
-        if shown == mapped {
+        let has_own_numbers = shown == mapped;
+        let original = Self { file, identity: Identity::of(&status), file_system, has_own_numbers, witness };
+        if has_own_numbers {
             return Ok(Some(original));
         }
         maps.refresh()?;

@@ -69,16 +69,19 @@ pub unsafe fn replace(memory: &OwnMemory, path: &[u8], replacements: &[Replaceme
     // SAFETY: per the caller.
     unsafe { replace_by_anonymous(memory, replacements, &mut outcome) };
     let private = OnceCell::new();
-    for range in replacements.iter().filter(|range| range.source != Source::Anonymous) {
+    for (index, range) in replacements.iter().enumerate().filter(|(_, range)| range.source != Source::Anonymous) {
         let shared = shared.filter(|_| range.source != Source::RelocatedCopy);
         // SAFETY: per the caller.
-        let mapped = shared.map(|file| unsafe { map_copy(file, range) });
+        let mapped = shared.map(|file| unsafe { map_copy(file, range, range.offset) });
         let result = if let Some(Ok(len)) = mapped {
             Ok(len)
         } else {
             let private = private.get_or_init(|| make_copy(path, replacements));
             // SAFETY: per the caller; the copy holds every such range.
-            private.as_ref().map_err(|cause| *cause).and_then(|file| unsafe { map_copy(file, range) })
+            private
+                .as_ref()
+                .map_err(|cause| *cause)
+                .and_then(|file| unsafe { map_copy(file, range, offset_in_copy(replacements, index)) })
         };
         outcome.note(range.source, result);
     }
@@ -223,14 +226,37 @@ unsafe fn replace_in_steps(memory: &OwnMemory, range: &Replacement, scratch: &mu
     result
 }
 
+/// Where a range goes in a private copy: to its offset in the file, as debuggers
+/// expect, unless an earlier range is there. Two segments can begin in one page of the
+/// file and be relocated differently; the second one then goes behind all others.
+fn offset_in_copy(replacements: &[Replacement], index: usize) -> u64 {
+    let end = |range: &Replacement| range.offset + range.span.len() as u64;
+    let is_copied = |range: &&Replacement| range.source != Source::Anonymous;
+    let is_displaced = |index: usize| {
+        let (earlier, rest) = replacements.split_at(index);
+        let overlaps =
+            |range: &Replacement, other: &Replacement| range.offset < end(other) && other.offset < end(range);
+        rest.first().is_some_and(|range| {
+            is_copied(&range) && earlier.iter().filter(is_copied).any(|other| overlaps(range, other))
+        })
+    };
+    let Some(range) = replacements.get(index).filter(|_| is_displaced(index)) else {
+        return replacements.get(index).map_or(0, |range| range.offset);
+    };
+    let behind_all = replacements.iter().filter(is_copied).map(end).max().unwrap_or(range.offset);
+    let displaced = replacements.iter().enumerate().take(index).filter(|(index, _)| is_displaced(*index));
+    behind_all + displaced.map(|(_, range)| range.span.len() as u64).sum::<u64>()
+}
+
 /// A sealed memfd with the bytes of all ranges that are not to become
-/// anonymous, at their offsets in the file. If one cannot be read, none is
+/// anonymous, see [`offset_in_copy`]. If one cannot be read, none is
 /// replaced: half of an object in a file that is being truncated helps nobody.
 fn make_copy(path: &[u8], replacements: &[Replacement]) -> Result<Fd, Cause> {
     let mut name = [0; 128];
     let file = sys::memfd_create(memfd_name(path, &mut name)).map_err(|errno| Cause::call("memfd_create", errno))?;
-    for range in replacements.iter().filter(|range| range.source != Source::Anonymous) {
-        write_all(&file, range.span, range.offset).map_err(|errno| Cause::call("pwrite", errno))?;
+    for (index, range) in replacements.iter().enumerate().filter(|(_, range)| range.source != Source::Anonymous) {
+        let offset = offset_in_copy(replacements, index);
+        write_all(&file, range.span, offset).map_err(|errno| Cause::call("pwrite", errno))?;
     }
     let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
     sys::fcntl(file.raw(), libc::F_ADD_SEALS, seals).map_err(|errno| Cause::call("fcntl", errno))?;
@@ -253,12 +279,12 @@ fn write_all(file: &Fd, span: Span, offset: u64) -> sys::Result<()> {
 }
 
 /// # Safety
-/// As for [`replace`]; `file` must hold the range's bytes.
-unsafe fn map_copy(file: &Fd, range: &Replacement) -> Result<usize, Cause> {
+/// As for [`replace`]; `file` must hold the range's bytes from `offset` on.
+unsafe fn map_copy(file: &Fd, range: &Replacement, offset: u64) -> Result<usize, Cause> {
     let (span, flags) = (range.span, libc::MAP_PRIVATE | libc::MAP_FIXED);
     // SAFETY: the same bytes with the same protection take the place of the
     // old ones in one step.
-    let mapped = unsafe { sys::mmap(span.start, span.len(), range.protection, flags, Some((file, range.offset))) };
+    let mapped = unsafe { sys::mmap(span.start, span.len(), range.protection, flags, Some((file, offset))) };
     mapped.map(|_| span.len()).map_err(|errno| Cause::call("mmap", errno))
 }
 

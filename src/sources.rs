@@ -183,8 +183,9 @@ impl Sources {
         let State { settings, log, path_buffer, known_stores, .. } = state;
         let places = settings.store.as_ref()?;
         let path = CStr::from_bytes_until_nul(path_buffer).unwrap_or_default();
-        let Original { file, identity, file_system, .. } = original;
-        let origin = OriginFile { file, path, identity: *identity, file_system };
+        let Original { file, identity, file_system, has_own_numbers, .. } = original;
+        let (identity, has_own_numbers) = (*identity, *has_own_numbers);
+        let origin = OriginFile { file, path, identity, has_own_numbers, file_system };
         let mapped = InMemory { memory, object, replacements };
         let mut tampered = None;
         let system = self.system_store.get_or_init(|| Store::open_system(&mut known_stores.system));

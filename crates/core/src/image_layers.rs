@@ -92,7 +92,7 @@ fn is_mount_of_layers(line: &[u8], mount: u64) -> bool {
         |directory: &[u8]| LAYERS.iter().any(|part| directory.windows(part.len()).any(|window| window == *part));
     lower.is_some_and(|lower| {
         // Two colons stand before directories that hold data only.
-        lower.split(|byte| *byte == b':').filter(|directory| !directory.is_empty()).all(is_layer)
+        !lower.is_empty() && lower.split(|byte| *byte == b':').filter(|directory| !directory.is_empty()).all(is_layer)
     })
 }
 

@@ -62,6 +62,9 @@ pub use proof::{Entry, Mapped, Proof};
 /// Seconds that a source must not have changed for before it is copied: a
 /// change within the file system's timestamp granularity would not show.
 const SETTLING_SECONDS: i64 = 2;
+/// The same where it cannot be found out whether somebody is writing to it: a single
+/// `write(2)` sets the times when it begins, and can wait for its bytes.
+const LONG_SETTLING_SECONDS: i64 = 60;
 /// Why a file that has not settled is not copied.
 pub const NOT_SETTLED: Cause = Cause::words("add to the store", "the file has changed within the last 2 seconds");
 /// Seconds after which the last use of an entry is noted again.
@@ -88,6 +91,8 @@ pub struct OriginFile<'a> {
     pub path: &'a CStr,
     /// What it was when it was found to be the file that is mapped.
     pub identity: Identity,
+    /// Its device and inode number are no other file's.
+    pub has_own_numbers: bool,
     /// Where it is.
     pub file_system: &'a FileSystem,
 }
@@ -261,9 +266,7 @@ impl Store {
             Found::Nothing => {}
             Found::Entry(..) | Found::Changed(_) => clean::remove_entry(&self.directory, key.as_c_str()),
         }
-        if !origin.identity.has_settled(sys::realtime_seconds(), SETTLING_SECONDS) {
-            return Err(NOT_SETTLED);
-        }
+        check_settled(origin)?;
         let link = origin::record(origin.path, origin.file);
         let link = link.as_ref().and_then(|link| CStr::from_bytes_with_nul(link).ok());
         clean::replace_older_versions(&self.directory, &key, link);
@@ -280,9 +283,7 @@ impl Store {
 
     /// Copies `origin` and gives the copy its name.
     fn add(&self, origin: &OriginFile<'_>, mapped: &impl Mapped, buffer: &mut PageVec<u8>) -> Result<(), Cause> {
-        if !origin.identity.has_settled(sys::realtime_seconds(), SETTLING_SECONDS) {
-            return Err(NOT_SETTLED);
-        }
+        check_settled(origin)?;
         if !origin::is_open_to(self.owner, origin.path, origin.file) {
             return Err(Cause::words(
                 "add to the store",
@@ -334,6 +335,22 @@ impl Store {
             sys::fchmod(&directory, 0o755).map_err(|errno| Cause::call("fchmod", errno))?;
         }
         Ok(directory)
+    }
+}
+
+/// Whether a file has come to rest, so that what happens to it from now on shows in
+/// its times.
+fn check_settled(origin: &OriginFile<'_>) -> Result<(), Cause> {
+    let has_settled = |seconds| origin.identity.has_settled(sys::realtime_seconds(), seconds);
+    if !has_settled(SETTLING_SECONDS) {
+        return Err(NOT_SETTLED);
+    }
+    match sys::has_writer(origin.file) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(Cause::words("add to the store", "somebody has the file open for writing")),
+        // Only its owner and root may ask.
+        Err(_) if has_settled(LONG_SETTLING_SECONDS) => Ok(()),
+        Err(_) => Err(Cause::words("add to the store", "the file has changed within the last minute")),
     }
 }
 

@@ -87,7 +87,11 @@ fn is_equal(entry: &Entry, copy: &OwnedFd, path: &OsStr, file: &OwnedFd) -> Opti
         .ok()?;
     let file = &descriptors::for_core(file, OFlags::RDONLY).ok()?;
     let (path, file_system) = (&CString::new(path.as_bytes()).ok()?, &FileSystem::of(file).ok()?);
-    equals_origin(&copy, &OriginFile { file, path, identity: entry.version.identity, file_system }).ok()
+    equals_origin(
+        &copy,
+        &OriginFile { file, path, identity: entry.version.identity, has_own_numbers: true, file_system },
+    )
+    .ok()
 }
 
 fn identity(file: &File) -> Option<Identity> {

@@ -136,7 +136,7 @@ impl Filler {
             return Ok(Outcome::Done);
         }
         let Candidate { file, path, identity, file_system } = &candidate;
-        let origin = OriginFile { file, path, identity: *identity, file_system };
+        let origin = OriginFile { file, path, identity: *identity, has_own_numbers: true, file_system };
         match self.store.fill(&origin, &mut self.buffer) {
             Ok(Filled::Added) => self.answer.add(&candidate),
             Ok(Filled::WasThere) => self.answer.were_there += 1,

@@ -68,7 +68,7 @@ sopin: SOPIN_STORE: the store is off; name one with --store DIR
 "#]]);
     set_mode(&scene.path("store"), 0o777);
     scene.sopin(&["prune"]).assert().code(3).stderr_eq(str![[r#"
-sopin: [ROOT]/store: use the store: others can write to [..]
+sopin: [ROOT]/store: use the store: it belongs to another user or others can write to it
 
 "#]]);
     symlink("store", scene.path("link")).unwrap();

@@ -265,8 +265,8 @@ status 3
 "#]])
         .stderr_eq(str![[r#"
 sopin: /var/lib/sopin: [..]: ENOSPC (No space left on device); make room on its file system, or remove what is not needed (sopin store prune --system)
-sopin: /var/lib/sopin: use the store: [..] belongs to another user
-sopin: /var/lib/sopin: use the store: [..] belongs to another user
+sopin: /var/lib/sopin: use the store: it belongs to another user or others can write to it
+sopin: /var/lib/sopin: use the store: it belongs to another user or others can write to it
 
 "#]]);
 }

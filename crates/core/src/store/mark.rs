@@ -11,8 +11,12 @@
 //! | modification time | believed |
 //! |---|---|
 //! | derived from the kernel's boot id | in that boot |
-//! | derived from the entry's inode number | always: it was synchronised, compared after a reboot, or has fs-verity |
+//! | derived from the entry's inode number: it was synchronised, compared after a reboot, or has fs-verity | if it has the object's build-id |
 //! | anything else | not before it was compared |
+//!
+//! An entry's own bytes being on the disk is not enough in a later boot, because a
+//! crash can leave new bytes in the *file* under its old times (`fdatasync(2)` writes
+//! no times). The build-id tells the two apart.
 //!
 //! Whole seconds are enough: a file system with inodes of 128 bytes keeps no more.
 //! The inode number is part of the second kind so that a copy of the entry, as a
@@ -20,6 +24,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use crate::build_id::BuildId;
 use crate::sys::{self, Fd, Result};
 
 /// A modification time that says something.
@@ -56,17 +61,27 @@ impl Mark {
     }
 }
 
-/// Whether the bytes of the entry with this status are known to be those that
-/// were written to it.
-pub fn is_believed(status: &libc::stat) -> bool {
+/// Whether the entry with this status is known to hold the bytes of its file, given
+/// how its build-id compares with the object's.
+pub fn is_believed(status: &libc::stat, build_id: BuildId) -> bool {
     let modified = (status.st_mtime, status.st_mtime_nsec);
-    says_on_disk(status.st_ino, modified) || Mark::this_boot().is_some_and(|mark| mark.is(modified))
+    says_on_disk(status.st_ino, modified) && build_id == BuildId::Same
+        || Mark::this_boot().is_some_and(|mark| mark.is(modified))
 }
 
 /// Whether an entry with this inode number, modified at this time in seconds and
 /// nanoseconds, says that it is on the disk.
 pub fn says_on_disk(inode: u64, modified: (i64, i64)) -> bool {
     Mark::on_disk(inode).is(modified)
+}
+
+/// Notes on an entry of the user's own that was compared with its file just now.
+pub fn note_compared(entry: &Fd, build_id: BuildId) {
+    // Without its mark it is compared again.
+    let _ = match Mark::this_boot() {
+        Some(mark) if build_id != BuildId::Same => mark.put_on(entry),
+        _ => note_on_disk(entry),
+    };
 }
 
 /// Notes on an entry that was compared that it is on the disk. Its pages are
@@ -137,9 +152,18 @@ mod tests {
     #[test]
     #[cfg_attr(miri, ignore = "reads /proc")]
     fn an_entry_of_this_boot_is_believed() {
-        assert!(is_believed(&status(7, time(Mark::this_boot().unwrap()))));
-        assert!(!is_believed(&status(7, time(Mark::of(hash(b"boot", b"of another boot"))))));
-        assert!(!is_believed(&status(7, (1_800_000_000, 0))));
+        for build_id in [BuildId::Same, BuildId::Absent] {
+            assert!(is_believed(&status(7, time(Mark::this_boot().unwrap())), build_id));
+            assert!(!is_believed(&status(7, time(Mark::of(hash(b"boot", b"of another boot")))), build_id));
+            assert!(!is_believed(&status(7, (1_800_000_000, 0)), build_id));
+        }
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "reads /proc")]
+    fn an_entry_on_the_disk_is_believed_if_its_build_id_is_the_objects() {
+        assert!(is_believed(&status(7, time(Mark::on_disk(7))), BuildId::Same));
+        assert!(!is_believed(&status(7, time(Mark::on_disk(7))), BuildId::Absent));
     }
 
     #[test]

@@ -48,7 +48,8 @@ impl OriginFile<'_> {
     /// Image builders give all files one time, in whole seconds, in every version of
     /// an image; so identity alone does only where the kernel has set a finer one.
     pub(super) fn is_identified_by_times(&self, build_id: BuildId) -> bool {
-        self.file_system.updates_ctime_on_every_change()
+        self.has_own_numbers
+            && self.file_system.updates_ctime_on_every_change()
             && (self.identity.has_fine_times() || build_id == BuildId::Same)
     }
 }
@@ -67,14 +68,14 @@ pub fn examine(
     if build_id == BuildId::Other {
         return judge(entry, origin, "it has another build-id than the object");
     }
-    match (mark::is_believed(status), origin.is_identified_by_times(build_id)) {
+    match (mark::is_believed(status, build_id), origin.is_identified_by_times(build_id)) {
         (true, true) => return Ok(Examined::Right(Proof::Whole)),
-        // Nobody need ask again, once it was compared as a whole.
+        // Nobody need ask again in this boot, once it was compared as a whole.
         (false, true) if is_ours => {
             if !copy::equals_origin(entry, origin)? {
                 return Ok(Examined::Damaged(wrong("its bytes are not those of the file")));
             }
-            let _ = mark::note_on_disk(entry);
+            mark::note_compared(entry, build_id);
             return Ok(Examined::Right(Proof::Whole));
         }
         _ => {}

@@ -225,6 +225,21 @@ pub fn fcntl(fd: c_int, command: c_int, argument: c_int) -> Result<usize> {
     unsafe { raw!(libc::SYS_fcntl, fd, command, argument) }
 }
 
+/// Whether somebody has an open file open for writing, or a shared mapping that can
+/// be written to: then it gets no lease to read (`F_SETLEASE` of `fcntl(2)`). An error
+/// if that cannot be found out; only the file's owner and CAP_LEASE may ask.
+pub fn has_writer(fd: &Fd) -> Result<bool> {
+    const F_SETSIG: c_int = 10;
+    // The lease is given back at once. Whoever opens the file for writing in between
+    // has a signal sent to this process, which must be one that is ignored by default.
+    fcntl(fd.raw(), F_SETSIG, libc::SIGURG)?;
+    match fcntl(fd.raw(), libc::F_SETLEASE, libc::F_RDLCK) {
+        Ok(_) => fcntl(fd.raw(), libc::F_SETLEASE, libc::F_UNLCK).map(|_| false),
+        Err(Errno(libc::EAGAIN)) => Ok(true),
+        Err(errno) => Err(errno),
+    }
+}
+
 /// `fstat(2)`.
 pub fn fstat(fd: c_int) -> Result<libc::stat> {
     // SAFETY: an all-zero `stat` is a valid value of that C struct.

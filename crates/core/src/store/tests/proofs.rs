@@ -70,13 +70,28 @@ fn an_entry_of_another_boot_is_compared_once() {
     let scratch = Scratch::new();
     let (opened, store) = (Opened::new(&scratch.file("libfoo.so")), scratch.store());
     assert_eq!(proof(&store, &opened, &Nothing), Ok(Proof::Whole));
-    let copy = scratch.only_key().join("libfoo.so");
-    assert!(!is_on_disk(&copy));
-    let inode = copy_inode(&scratch.only_key(), "libfoo.so");
-    forget_boot(&copy);
-    assert_eq!(proof(&store, &opened, &Nothing), Ok(Proof::Whole));
-    assert!(is_on_disk(&copy));
-    assert_eq!(copy_inode(&scratch.only_key(), "libfoo.so"), inode);
+    let (key, copy) = (scratch.only_key(), scratch.only_key().join("libfoo.so"));
+    let (inode, status) = (copy_inode(&key, "libfoo.so"), || sys::stat(&c_string(&copy)).unwrap());
+    for build_id in [BuildId::Absent, BuildId::Same] {
+        forget_boot(&copy);
+        assert!(!mark::is_believed(&status(), build_id));
+        assert_eq!(proof(&store, &opened, &Process { build_id, ..Process::default() }), Ok(Proof::Whole));
+        assert!(mark::is_believed(&status(), build_id));
+        // Only a build-id tells in the boot after that.
+        assert_eq!(is_on_disk(&copy), build_id == BuildId::Same);
+    }
+    assert_eq!(copy_inode(&key, "libfoo.so"), inode);
+}
+
+#[test]
+fn a_file_that_somebody_writes_to_is_not_copied() {
+    let scratch = Scratch::new();
+    let (path, store) = (scratch.file("libfoo.so"), scratch.store());
+    let writer = File::options().write(true).open(&path).unwrap();
+    let error = proof(&store, &Opened::new(&path), &Nothing).unwrap_err();
+    assert_eq!(error.reason, Reason::Words("somebody has the file open for writing"));
+    drop(writer);
+    assert_eq!(proof(&store, &Opened::new(&path), &Nothing), Ok(Proof::Whole));
 }
 
 #[test]
@@ -156,7 +171,7 @@ fn a_copy_with_a_name_for_the_time_being_is_marked_when_it_has_its_own() {
     });
     done.join().unwrap();
     let copy = scratch.only_key().join("libfoo.so");
-    assert!(mark::is_believed(&sys::stat(&c_string(&copy)).unwrap()));
+    assert!(mark::is_believed(&sys::stat(&c_string(&copy)).unwrap(), BuildId::Absent));
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn directories() -> &'static Mutex<Vec<PathBuf>> {
             }
         }
         let run = root.join(process::id().to_string());
-        let all: Vec<_> = (0..40).map(|number| run.join(number.to_string())).collect();
+        let all: Vec<_> = (0..60).map(|number| run.join(number.to_string())).collect();
         for directory in &all {
             for (name, content) in FILES {
                 let path = directory.join(name);
@@ -163,7 +163,8 @@ impl Opened {
     }
 
     pub fn origin(&self) -> OriginFile<'_> {
-        OriginFile { file: &self.file, path: &self.path, identity: self.identity, file_system: &self.file_system }
+        let Self { file, path, identity, file_system } = self;
+        OriginFile { file, path, identity: *identity, has_own_numbers: true, file_system }
     }
 }
 
