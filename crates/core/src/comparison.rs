@@ -29,28 +29,14 @@ pub fn for_each_equal(
         let len = STEP.min(span.end - at);
         // SAFETY: the buffer has room for `len` bytes.
         unsafe { memory.copy(mapped.as_mut_ptr(), at, len) }?;
-        read_at(file, stored.get_mut(..len).unwrap_or_default(), offset + (at - span.start) as u64)?;
+        let room = stored.get_mut(..len).unwrap_or_default();
+        let read = sys::pread_all(file, room, offset + (at - span.start) as u64)?.len();
+        room.get_mut(read..).unwrap_or_default().fill(0);
         for (mapped, stored) in mapped.chunks(page).zip(stored.chunks(page)).take(len / page) {
             runs.judge(mapped == stored)?;
         }
     }
     runs.finish()
-}
-
-/// Fills `buffer` from the file, with zeros behind its end.
-fn read_at(file: &Fd, buffer: &mut [u8], offset: u64) -> Result<()> {
-    let mut done = 0;
-    while done < buffer.len() {
-        let rest = buffer.get_mut(done..).unwrap_or_default();
-        match sys::pread(file, rest, offset + done as u64)? {
-            0 => {
-                rest.fill(0);
-                break;
-            }
-            len => done += len,
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -42,15 +42,14 @@ impl User {
         if sys::is_secure_execution() {
             return Err(Cause::words(OPERATION, "the program was started with raised privileges (AT_SECURE)"));
         }
-        let call = |operation, errno| Cause::call(operation, errno);
         let rights = Rights {
             thread: sys::gettid(),
-            users: sys::user_ids().map_err(|errno| call("getresuid", errno))?,
-            groups: sys::group_ids().map_err(|errno| call("getresgid", errno))?,
-            capabilities: sys::capabilities().map_err(|errno| call("capget", errno))?,
+            users: sys::user_ids().map_err(|errno| Cause::call("getresuid", errno))?,
+            groups: sys::group_ids().map_err(|errno| Cause::call("getresgid", errno))?,
+            capabilities: sys::capabilities().map_err(|errno| Cause::call("capget", errno))?,
         };
         let user = rights.single_user().map_err(|reason| Cause::words(OPERATION, reason))?;
-        if !sys::is_dumpable().map_err(|errno| call("prctl", errno))? {
+        if !sys::is_dumpable().map_err(|errno| Cause::call("prctl", errno))? {
             return Err(Cause::words(
                 OPERATION,
                 "the user's other processes may not look into this one (not dumpable)",
@@ -126,11 +125,10 @@ impl Last {
 /// (`proc_pid_status(5)`): real, effective, saved and file system id.
 fn check_file_system_ids(rights: &Rights) -> core::result::Result<(), Cause> {
     let path = Line::<64>::format_raw(format_args!("/proc/self/task/{}/status\0", rights.thread));
-    let mut text = [0; 512];
-    let len = sys::open(path.as_c_str(), libc::O_RDONLY, 0)
-        .and_then(|file| sys::pread(&file, &mut text, 0))
+    let mut buffer = [0; 512];
+    let text = sys::open(path.as_c_str(), libc::O_RDONLY, 0)
+        .and_then(|file| read_start(&file, &mut buffer))
         .map_err(|errno| Cause::call("read /proc/self/task/TID/status", errno))?;
-    let text = text.get(..len).unwrap_or_default();
     let has_only = |name: &[u8], ids: Ids| {
         let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(name));
         line.is_some_and(|line| {
@@ -185,16 +183,17 @@ fn is_login_group(passwd: &[u8], user: u32, group: u32) -> bool {
 /// number for want of another. A thread that enters another namespace has all
 /// capabilities there, or another number.
 fn is_mapped(user: u32) -> core::result::Result<bool, Cause> {
+    let mut buffer = [0; 256];
     let map = sys::open_own_proc_file(c"/proc/self/uid_map", c"/proc/thread-self/uid_map")
-        .and_then(|file| read_small(&file))
+        .and_then(|file| read_start(&file, &mut buffer))
         .map_err(|errno| Cause::call("read /proc/self/uid_map", errno))?;
-    if covers_everybody(map.as_bytes()) {
+    if covers_everybody(map) {
         return Ok(true);
     }
     let overflow = sys::open(c"/proc/sys/kernel/overflowuid", libc::O_RDONLY, 0)
-        .and_then(|file| read_small(&file))
+        .and_then(|file| read_start(&file, &mut buffer))
         .map_err(|errno| Cause::call("read /proc/sys/kernel/overflowuid", errno))?;
-    Ok(numbers(overflow.as_bytes()).next().is_some_and(|overflow| overflow != u64::from(user)))
+    Ok(numbers(overflow).next().is_some_and(|overflow| overflow != u64::from(user)))
 }
 
 /// Whether a `uid_map` (`user_namespaces(7)`) has a place for every user id: then
@@ -212,12 +211,10 @@ fn numbers(text: &[u8]) -> impl Iterator<Item = u64> {
     words.filter_map(|word| core::str::from_utf8(word).ok()?.parse().ok())
 }
 
-/// The beginning of a small file of the kernel's.
-fn read_small(file: &Fd) -> Result<Line<256>> {
-    let mut buffer = [0; 256];
-    let len = sys::pread(file, &mut buffer, 0)?;
-    let text = core::str::from_utf8(buffer.get(..len).unwrap_or_default()).unwrap_or_default();
-    Ok(Line::format_raw(format_args!("{text}")))
+/// The beginning of a file of the kernel's.
+fn read_start<'a>(file: &Fd, buffer: &'a mut [u8]) -> Result<&'a [u8]> {
+    let len = sys::pread(file, buffer, 0)?;
+    Ok(buffer.get(..len).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -247,9 +247,8 @@ impl Store {
 
     /// Makes and opens the system's store, for [`Store::fill`].
     pub fn create_system() -> Result<Self, Cause> {
-        let call = |operation, errno| Cause::call(operation, errno);
         let directory = places::open_proven(SYSTEM, User::ROOT, 1)?;
-        sys::fchmod(&directory, 0o755).map_err(|errno| call("fchmod", errno))?;
+        sys::fchmod(&directory, 0o755).map_err(|errno| Cause::call("fchmod", errno))?;
         Ok(Self { directory, owner: User::ROOT, is_system: true })
     }
 

@@ -184,8 +184,8 @@ pub fn equals_origin(entry: &Fd, origin: &OriginFile<'_>) -> Result<bool, Cause>
     let mut offset = 0;
     let is_equal = loop {
         let [ours, theirs] = &mut buffers;
-        let theirs = read_at(origin.file, theirs, offset).map_err(call)?;
-        if read_at(entry, ours, offset) != Ok(theirs) {
+        let theirs = sys::pread_all(origin.file, theirs, offset).map_err(call)?;
+        if sys::pread_all(entry, ours, offset) != Ok(theirs) {
             break false;
         }
         if theirs.is_empty() {
@@ -198,16 +198,4 @@ pub fn equals_origin(entry: &Fd, origin: &OriginFile<'_>) -> Result<bool, Cause>
     } else {
         Err(Cause::words("compare the store entry", "the file has changed meanwhile"))
     }
-}
-
-/// Fills `buffer` as far as the file goes.
-fn read_at<'a>(file: &Fd, buffer: &'a mut [u8], offset: u64) -> sys::Result<&'a [u8]> {
-    let mut done = 0;
-    while done < buffer.len() {
-        match sys::pread(file, buffer.get_mut(done..).unwrap_or_default(), offset + done as u64)? {
-            0 => break,
-            len => done += len,
-        }
-    }
-    Ok(buffer.get(..done).unwrap_or_default())
 }

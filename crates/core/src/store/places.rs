@@ -63,6 +63,13 @@ struct Found {
     inode: u64,
 }
 
+impl Found {
+    fn of(store: &Fd, user: User, place: usize) -> Option<Self> {
+        let status = sys::fstat(store.raw()).ok()?;
+        Some(Self { user: user.id(), place, device: status.st_dev, inode: status.st_ino })
+    }
+}
+
 impl Known {
     /// Nothing is known.
     pub const fn new() -> Self {
@@ -119,12 +126,7 @@ impl Places {
         let Some((place, store)) = store else {
             return Err(first_cause.unwrap_or(Cause::words("open the store", "there is no place for it")));
         };
-        known.found = sys::fstat(store.raw()).ok().map(|status| Found {
-            user: user.id(),
-            place,
-            device: status.st_dev,
-            inode: status.st_ino,
-        });
+        known.found = Found::of(&store, user, place);
         Ok(store)
     }
 
@@ -181,12 +183,7 @@ pub fn open_system(known: &mut Known) -> Result<Option<Fd>, Cause> {
     }
     drop(store);
     let store = open_proven(SYSTEM, User::ROOT, 0)?;
-    known.found = sys::fstat(store.raw()).ok().map(|status| Found {
-        user: User::ROOT.id(),
-        place: 0,
-        device: status.st_dev,
-        inode: status.st_ino,
-    });
+    known.found = Found::of(&store, User::ROOT, 0);
     Ok(Some(store))
 }
 

@@ -92,6 +92,18 @@ pub fn pread(fd: &Fd, buffer: &mut [u8], offset: u64) -> Result<usize> {
     unsafe { raw!(libc::SYS_pread64, fd.raw(), pointer, len, offset) }
 }
 
+/// Fills `buffer` from `offset` on as far as the file goes; the part that is filled.
+pub fn pread_all<'a>(fd: &Fd, buffer: &'a mut [u8], offset: u64) -> Result<&'a [u8]> {
+    let mut done = 0;
+    while done < buffer.len() {
+        match pread(fd, buffer.get_mut(done..).unwrap_or_default(), offset + done as u64)? {
+            0 => break,
+            len => done += len,
+        }
+    }
+    Ok(buffer.get(..done).unwrap_or_default())
+}
+
 /// `write(2)` of `bytes`, once.
 pub fn write(fd: c_int, bytes: &[u8]) -> Result<usize> {
     // SAFETY: the kernel only reads the live slice.
