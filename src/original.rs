@@ -72,8 +72,8 @@ impl Original {
         Ok(is_same.then_some(original))
     }
 
-    /// Whether nobody can write to it, ever: then it needs no copy. `layers` are
-    /// asked for only if it is on an overlay.
+    /// Whether no process can ever write to it, so that it needs no copy. Asks for
+    /// `layers` only if the file is on an overlay.
     pub fn is_immutable(&self, layers: impl FnOnce() -> Option<ImageLayers>) -> bool {
         let kind = &self.file_system;
         kind.forbids_writes_to(&self.file, self.identity.device)

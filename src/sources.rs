@@ -57,7 +57,7 @@ impl KnownStores {
     }
 }
 
-/// What a copy of an object's file is held against.
+/// An object as it is mapped, with which copies of its file are compared.
 struct InMemory<'a> {
     memory: &'a OwnMemory,
     object: &'a Object,

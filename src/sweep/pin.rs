@@ -75,7 +75,7 @@ impl Sweep<'_> {
         let shared = original.as_ref().and_then(|original| {
             self.sources.shared_copy(state, self.memory, &candidate.object, original, copied, replacements)
         });
-        // What is data was not compared where only ranges were.
+        // Where only the read-only ranges were compared, data may differ.
         if shared.as_ref().is_some_and(|entry| entry.proof == Proof::Whole) && !terms.has_text_relocations {
             self.sources.share_untouched_data(replacements, runs).map_err(no_memory)?;
         }

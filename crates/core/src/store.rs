@@ -104,7 +104,7 @@ impl OriginFile<'_> {
     }
 }
 
-/// What [`Store::fill`] has found.
+/// The result of [`Store::fill`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filled {
     /// The copy was not there yet.
@@ -135,8 +135,8 @@ impl Store {
         Ok(directory.map(|directory| Self { directory, owner: User::ROOT, is_system: true }))
     }
 
-    /// Opens every store of `user` that `places` lead to, for who looks after them,
-    /// and hands it over with its path. Makes none.
+    /// Opens every existing store of `user` among `places` and hands it over with its
+    /// path, for the commands that list, verify and prune stores.
     pub fn for_each_existing(places: &Places, user: User, mut each: impl FnMut(&CStr, Result<Self, Cause>)) {
         let _ = places.try_each(user, Missing::StaysMissing, |_, path, directory| {
             each(path, directory.map(|directory| Self { directory, owner: user, is_system: false }));
@@ -222,9 +222,10 @@ impl Store {
             }
             Err(errno) => return Err(Cause::call("open the store entry", errno)),
         };
-        // Whoever removes an entry that is not in use locks it exclusively. So would
-        // whoever wants to keep others from using it; an entry that is removed while it
-        // is mapped stays what it is. Anybody could lock one of the system's store.
+        // A shared lock marks the entry as in use. If another process holds an exclusive
+        // one, to remove the entry or to hinder others, the entry is used all the same:
+        // removed while it is mapped, it keeps its bytes. In the system's store every
+        // user could take a lock, so locks mean nothing there.
         if !self.is_system {
             let _ = sys::flock(&file, libc::LOCK_SH | libc::LOCK_NB);
         }
@@ -337,8 +338,8 @@ impl Store {
     }
 }
 
-/// Whether a file has come to rest, so that what happens to it from now on shows in
-/// its times.
+/// Checks that no write to the file is under way, so that every later one shows in its
+/// times.
 fn check_settled(origin: &OriginFile<'_>) -> Result<(), Cause> {
     let has_settled = |seconds| origin.identity.has_settled(sys::realtime_seconds(), seconds);
     if !has_settled(SETTLING_SECONDS) {

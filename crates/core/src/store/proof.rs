@@ -6,7 +6,7 @@ use crate::sys::{self, Fd};
 
 use super::{OriginFile, copy, mark};
 
-/// What the loader has mapped of a file, to hold copies of that file against.
+/// The ranges of a file that the loader has mapped, with which copies are compared.
 pub trait Mapped {
     /// Whether `copy` has the build-id that the object has in memory.
     fn build_id_of(&self, copy: &Fd) -> sys::Result<BuildId>;
@@ -23,7 +23,7 @@ pub struct Entry {
     pub proof: Proof,
 }
 
-/// What of an entry is proven to be the file's.
+/// How much of an entry is proven to be the file's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
     /// All of it.
@@ -32,7 +32,7 @@ pub enum Proof {
     Ranges,
 }
 
-/// What an entry was found to be.
+/// The result of examining an entry.
 pub enum Examined {
     /// A copy of what is mapped.
     Right(Proof),
@@ -63,14 +63,14 @@ pub fn examine(
     mapped: &impl Mapped,
     is_ours: bool,
 ) -> Result<Examined, Cause> {
-    // What cannot be read cannot be used.
+    // An entry that cannot be read cannot be used.
     let Ok(build_id) = mapped.build_id_of(entry) else { return judge(entry, origin, "it cannot be read") };
     if build_id == BuildId::Other {
         return judge(entry, origin, "it has another build-id than the object");
     }
     match (mark::is_believed(status, build_id), origin.is_identified_by_times(build_id)) {
         (true, true) => return Ok(Examined::Right(Proof::Whole)),
-        // Nobody need ask again in this boot, once it was compared as a whole.
+        // Compared as a whole once, it is believed for the rest of this boot.
         (false, true) if is_ours => {
             if !copy::equals_origin(entry, origin)? {
                 return Ok(Examined::Damaged(wrong("its bytes are not those of the file")));
@@ -86,7 +86,8 @@ pub fn examine(
     }
 }
 
-/// Who is to blame for a difference: the entry, if it is not the file's.
+/// Decides what a difference means: the entry is damaged if it differs from its file
+/// too; otherwise the process has mapped another version.
 fn judge(entry: &Fd, origin: &OriginFile<'_>, reason: &'static str) -> Result<Examined, Cause> {
     let is_copy = copy::equals_origin(entry, origin)?;
     Ok(if is_copy { Examined::NotMapped(wrong(reason)) } else { Examined::Damaged(wrong(reason)) })

@@ -78,7 +78,7 @@ impl Walk {
             }
             let status = found.map_err(|errno| Cause::call("open the store", errno))?;
             match status.st_mode & libc::S_IFMT {
-                // What the store itself must be is for who opens it.
+                // The caller checks the store's own directory, more strictly.
                 libc::S_IFDIR if self.names_left() == 0 => {}
                 libc::S_IFDIR => self.check_directory(&status)?,
                 libc::S_IFLNK if self.names_left() != 0 => return self.target(&status).map(Some),

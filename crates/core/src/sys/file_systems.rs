@@ -1,4 +1,4 @@
-//! What an open file's file system is, and what follows from that.
+//! Kinds of file systems, and what each kind guarantees about its files.
 //!
 //! Every answer is about a *kind* of file system, by its magic number
 //! (`statfs(2)`, include/uapi/linux/magic.h). Kinds that are not listed get the
@@ -89,7 +89,8 @@ impl FileSystem {
         [EXT, F2FS].contains(&self.kind)
     }
 
-    /// Whether nobody can ever write to this file of it, whose `st_dev` is `device`.
+    /// Whether no process can ever write to `file`, which is on it and has `device` as
+    /// its `st_dev`.
     pub fn forbids_writes_to(&self, file: &Fd, device: u64) -> bool {
         self.cannot_be_written(device) || [EXT, F2FS, BTRFS].contains(&self.kind) && has_verity(file)
     }
