@@ -16,6 +16,7 @@ use sopin_core::memory::OwnMemory;
 use sopin_core::pages::PageVec;
 use sopin_core::sys::{self, Errno};
 
+use crate::filters;
 use crate::loader::{self, Counters, LinkMapAddress, Loaded, walks};
 use crate::registry::{self, Attempt, Guard};
 
@@ -77,6 +78,7 @@ pub fn sweep<T>(
 ) -> Result<T, Refusal> {
     // Until the callback has returned, not only while our lock is held: a handler
     // that called the loader from inside it would take the locks in the wrong order.
+    let looked = filters::look();
     let _signals = sys::SignalsBlocked::new();
     let mut guards_signals = sys::SignalsBlocked::new();
     for _ in 0..registry::MAX_NAPS {
@@ -90,7 +92,7 @@ pub fn sweep<T>(
                 attempt = Attempted::Outdated;
                 return;
             }
-            let guard = match registry::try_lock(&mut guards_signals) {
+            let guard = match registry::try_lock(looked, &mut guards_signals) {
                 Attempt::Locked(guard) => guard,
                 Attempt::Never => return,
                 Attempt::Taken => {

@@ -26,9 +26,11 @@
 //! | [`marked_ranges`] | leaving what carries locks, advice or keys that a replacement would lose |
 //! | [`original`] | the file that an object was loaded from, and the witness page |
 //! | [`remap`] | replacing ranges; nothing else changes a mapping of the host |
+//! | [`nameless`] | the same where a filter may kill for what that takes |
 //! | [`registry`] | what is pinned, behind the one lock; fork |
 //! | [`published`] | the records that the command and debuggers read from outside |
 //! | [`workspace`] | memory that sweeps use one after the other |
+//! | [`filters`] | seccomp filters: which system calls may be made |
 //! | [`environment`] | settings, `LD_PRELOAD` for children, counting threads |
 //! | [`report`] | what is said of an object, at which level |
 //! | [`api`] | the functions of `include/sopin.h` |
@@ -58,11 +60,13 @@ extern crate std;
 mod api;
 mod candidates;
 mod environment;
+mod filters;
 mod held_list;
 mod hooks;
 mod loader;
 mod log;
 mod marked_ranges;
+mod nameless;
 mod original;
 mod pinner;
 mod published;

@@ -26,6 +26,7 @@ use sopin_core::settings::{Children, Complaint, Level, Mode, Settings};
 use sopin_core::sys::{self, Errno};
 
 use crate::environment;
+use crate::filters::{self, Looked};
 use crate::held_list::{self, Namespace};
 use crate::loader::{self, Loaded, ObjectList};
 use crate::log::Log;
@@ -103,10 +104,11 @@ fn sweep_program(root: Root, announce: usize) -> bool {
     if registry::is_current(counters) {
         return true;
     }
+    let looked = filters::look();
     let mut objects = ObjectList::take();
     let memory = OwnMemory::new();
     let listed = loader::snapshot(&mut objects);
-    let Some(mut guard) = registry::lock() else { return false };
+    let Some(mut guard) = registry::lock(looked) else { return false };
     if initialise(&mut guard).is_err() {
         return false;
     }
@@ -142,7 +144,7 @@ fn sweep_namespace(namespace: Namespace, root: Root, announce: usize) {
     };
     let swept = held_list::sweep(namespace, &memory, &mut objects, registry::MAX_NAPS, &mut work);
     if let Err(held_list::Refusal::NoList(errno)) = swept
-        && let Some(guard) = registry::lock()
+        && let Some(guard) = registry::lock(filters::look())
     {
         Sweep::new(guard, &memory, announce, true).give_up(&[], root, no_list(errno));
     }
@@ -159,13 +161,14 @@ pub fn sweep_unloaded() {
     if is_off() || counters.subs == registry::recorded_counters().subs {
         return;
     }
+    let looked = filters::look();
     let mut objects = ObjectList::take();
     // The list is taken without the lock. What another sweep has recorded in
     // between may be missing in it, and must not be forgotten for that.
     for _ in 0..MAX_ATTEMPTS {
         let generation = registry::generation();
         let Ok(counters) = loader::snapshot(&mut objects) else { return };
-        let Some(mut guard) = registry::lock() else { return };
+        let Some(mut guard) = registry::lock(looked) else { return };
         if !guard.is_initialised {
             return;
         }
@@ -184,11 +187,11 @@ pub fn sweep_unloaded() {
 
 /// Prepares for a sweep with the lock that `lock` takes, unless that was done
 /// before; `None` if the lock cannot be had.
-pub fn prepare(lock: fn() -> Option<Guard>) -> Option<sys::Result<()>> {
+pub fn prepare(lock: fn(Looked) -> Option<Guard>) -> Option<sys::Result<()>> {
     if IS_PREPARED.load(Ordering::Relaxed) {
         return Some(Ok(()));
     }
-    lock().map(|mut guard| initialise(&mut guard))
+    lock(filters::look()).map(|mut guard| initialise(&mut guard))
 }
 
 /// First sweep: reads the settings and prepares for forks. Without settings

@@ -10,7 +10,7 @@
 //! While the lock is held all signals are blocked, because a handler may fork.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use parking_lot::RawMutex;
 use parking_lot::lock_api::RawMutex as _;
 
@@ -23,6 +23,7 @@ use sopin_core::settings::Settings;
 use sopin_core::sys::{self, Errno, Result};
 use sopin_core::vmas::FileId;
 
+use crate::filters::Looked;
 use crate::loader::{Counters, Loaded, walks};
 use crate::log::Log;
 use crate::published::Records;
@@ -142,9 +143,10 @@ static STATE: Shared = Shared(UnsafeCell::new(State {
     known_stores: KnownStores::new(),
 }));
 static LOCK: RawMutex = RawMutex::INIT;
-/// Process and thread that hold the lock; 0 while nobody has said so.
+/// Process and thread that hold the lock; 0 while nobody has said so. The process is
+/// -1 where a filter keeps us from asking.
 static OWNER_PROCESS: AtomicI32 = AtomicI32::new(0);
-static OWNER_THREAD: AtomicI32 = AtomicI32::new(0);
+static OWNER_THREAD: AtomicUsize = AtomicUsize::new(0);
 
 /// The loader's counters when everything loaded was last known to be recorded.
 static ADDS: AtomicU64 = AtomicU64::new(0);
@@ -208,20 +210,20 @@ pub struct Guard {
 /// Takes the lock. `None` if this thread holds it already (a signal handler
 /// or a function of the host called from inside a sweep), if its owner does not
 /// exist or does not release it, or if it may be waiting for this thread.
-pub fn lock() -> Option<Guard> {
-    lock_with(MAX_NAPS)
+pub fn lock(looked: Looked) -> Option<Guard> {
+    lock_with(looked, MAX_NAPS)
 }
 
 /// The same for who may have interrupted anything, an allocator that a fork
 /// waits for included: waits for a fork for a tenth of a second only.
-pub fn lock_in_handler() -> Option<Guard> {
-    lock_with(MAX_NAPS_FOR_FORK)
+pub fn lock_in_handler(looked: Looked) -> Option<Guard> {
+    lock_with(looked, MAX_NAPS_FOR_FORK)
 }
 
-fn lock_with(mut naps_for_fork: u32) -> Option<Guard> {
+fn lock_with(looked: Looked, mut naps_for_fork: u32) -> Option<Guard> {
     let mut signals = sys::SignalsBlocked::new();
     for _ in 0..MAX_NAPS {
-        match try_lock(&mut signals) {
+        match try_lock(looked, &mut signals) {
             Attempt::Locked(guard) => return Some(guard),
             Attempt::Taken if !walks::is_within() && naps_for_fork != 0 => nap(),
             Attempt::Taken | Attempt::Never => return None,
@@ -242,15 +244,19 @@ pub enum Attempt {
 }
 
 /// Tries to take the lock once; a guard takes over `signals`.
-pub fn try_lock(signals: &mut Result<sys::SignalsBlocked>) -> Attempt {
+pub fn try_lock(_looked: Looked, signals: &mut Result<sys::SignalsBlocked>) -> Attempt {
     if LOCK.try_lock() {
         OWNER_PROCESS.store(sys::getpid(), Ordering::Relaxed);
-        OWNER_THREAD.store(sys::gettid(), Ordering::Relaxed);
+        OWNER_THREAD.store(sys::thread_identity(), Ordering::Relaxed);
         let signals = core::mem::replace(signals, Err(Errno(libc::EALREADY)));
         return Attempt::Locked(Guard { signals });
     }
     let (process, thread) = (OWNER_PROCESS.load(Ordering::Relaxed), OWNER_THREAD.load(Ordering::Relaxed));
-    if process != 0 && process != sys::getpid() || thread == sys::gettid() { Attempt::Never } else { Attempt::Taken }
+    if process != 0 && process != sys::getpid() || thread == sys::thread_identity() {
+        Attempt::Never
+    } else {
+        Attempt::Taken
+    }
 }
 
 /// Waits a moment for the lock's owner.

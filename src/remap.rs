@@ -23,6 +23,8 @@ use sopin_core::plan::{Replacement, Source};
 use sopin_core::sys::{self, Errno, Fd};
 use sopin_core::vmas::Protection;
 
+use crate::nameless;
+
 /// Bytes that are copied before they are swapped: bounds how much memory a
 /// pin needs at a time beyond what it keeps.
 const STEP: usize = 1 << 20;
@@ -41,7 +43,8 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    fn note(&mut self, source: Source, result: Result<usize, Cause>) {
+    /// Notes what became of a range.
+    pub fn note(&mut self, source: Source, result: Result<usize, Cause>) {
         let failure = match source {
             Source::Anonymous | Source::RelocatedCopy | Source::CopyOnWrite => &mut self.relocated_failure,
             Source::Copy => &mut self.read_only_failure,
@@ -65,6 +68,10 @@ impl Outcome {
 /// for the duration of the call; nobody may store to a range whose source is
 /// [`Source::Anonymous`] in the meantime.
 pub unsafe fn replace(memory: &OwnMemory, path: &[u8], replacements: &[Replacement], shared: Option<&Fd>) -> Outcome {
+    if !nameless::is_needless() {
+        // SAFETY: per the caller.
+        return unsafe { nameless::replace(replacements, shared) };
+    }
     let mut outcome = Outcome::default();
     // SAFETY: per the caller.
     unsafe { replace_by_anonymous(memory, replacements, &mut outcome) };
@@ -96,7 +103,8 @@ struct Scratch {
 impl Scratch {
     fn new(len: usize) -> Result<Self, Cause> {
         // All of a small object's pages at once are cheaper than one by one.
-        let populate = if len <= STEP { libc::MAP_POPULATE } else { 0 };
+        // The loader does not ask for that, and some filters look at the flags.
+        let populate = if len <= STEP && !sys::gate::is_closed() { libc::MAP_POPULATE } else { 0 };
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | populate;
         // SAFETY: a new mapping at an address of the kernel's choice.
         let start =
@@ -278,9 +286,11 @@ fn write_all(file: &Fd, span: Span, offset: u64) -> sys::Result<()> {
     Ok(())
 }
 
+/// Maps a range from `offset` of a copy.
+///
 /// # Safety
 /// As for [`replace`]; `file` must hold the range's bytes from `offset` on.
-unsafe fn map_copy(file: &Fd, range: &Replacement, offset: u64) -> Result<usize, Cause> {
+pub unsafe fn map_copy(file: &Fd, range: &Replacement, offset: u64) -> Result<usize, Cause> {
     let (span, flags) = (range.span, libc::MAP_PRIVATE | libc::MAP_FIXED);
     // SAFETY: the same bytes with the same protection take the place of the
     // old ones in one step.

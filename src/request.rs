@@ -13,6 +13,7 @@ use sopin_core::settings::{Level, Mode};
 use sopin_core::sys::{self, Errno, Fd};
 use sopin_core::vmas::{FileId, Maps};
 
+use crate::filters;
 use crate::held_list::{self, Namespace};
 use crate::loader::{self, Counters, Loaded, ObjectList};
 use crate::registry::{self, Guard, State};
@@ -37,11 +38,13 @@ pub type Pinned = Result<Verdict, Refusal>;
 
 /// Pins every object of the program's namespace as far as that is possible.
 pub fn pin_everything(announce: usize) -> Pinned {
+    filters::look();
     pin(Wanted::Everything, Namespace::Program, announce)
 }
 
 /// Pins the object that was loaded from `path`.
 pub fn pin_path(path: &CStr, announce: usize) -> Pinned {
+    filters::look();
     let given = path.to_bytes();
     if given.is_empty() {
         return Err(Refusal::Invalid);
@@ -58,6 +61,7 @@ pub fn pin_path(path: &CStr, announce: usize) -> Pinned {
 /// # Safety
 /// `handle` must be null or come from `dlopen(3)` or `dlmopen(3)`, and stay open.
 pub unsafe fn pin_handle(handle: *mut c_void, announce: usize) -> Pinned {
+    filters::look();
     // A mistaken handle is no reason to take the host down.
     if OwnMemory::new().read::<[u64; 5]>(handle.addr()).is_err() {
         return Err(Refusal::Invalid);
@@ -133,13 +137,14 @@ pub struct Description {
 
 /// Copies the records.
 pub fn describe_all() -> Result<Description, Refusal> {
+    let looked = filters::look();
     let mut loaded = ObjectList::take();
     // A handler of the host's that asks too, from inside the walk, would wait for
     // a fork that waits for the walk.
     let signals = sys::SignalsBlocked::new().ok();
     loader::snapshot(&mut loaded).map_err(|_| Refusal::Busy)?;
     drop(signals);
-    let mut guard = registry::lock_in_handler().ok_or(Refusal::Busy)?;
+    let mut guard = registry::lock_in_handler(looked).ok_or(Refusal::Busy)?;
     pinner::initialise(&mut guard).map_err(|_| Refusal::System)?;
     let mode = guard.settings.mode;
     let copied = copy_records(&mut guard, &loaded);

@@ -12,7 +12,7 @@ const MAX_NAPS: u32 = 5_000;
 
 /// Waits, for a short time, until no thread is walking; none starts to.
 pub fn stop() {
-    WALKS.stop(identity(), naps());
+    WALKS.stop(sys::thread_identity(), naps());
 }
 
 /// Lets threads walk again.
@@ -23,7 +23,7 @@ pub fn resume(is_child: bool) {
 /// Counts this thread among the walkers, when no thread forks. `None` if one
 /// does for too long, or if this thread is one already or forks itself.
 pub fn begin() -> Option<Walk<'static, 16>> {
-    WALKS.begin(identity(), naps())
+    WALKS.begin(sys::thread_identity(), naps())
 }
 
 /// Whether a thread is forking, and what wants a walk has to wait.
@@ -33,7 +33,7 @@ pub fn is_forking() -> bool {
 
 /// Whether this thread is in a walk: then it may wait for nobody.
 pub fn is_within() -> bool {
-    WALKS.is_within(identity())
+    WALKS.is_within(sys::thread_identity())
 }
 
 fn naps() -> impl FnMut() -> bool {
@@ -43,10 +43,4 @@ fn naps() -> impl FnMut() -> bool {
         left -= 1;
         left != 0
     }
-}
-
-/// What tells the calling thread from others without a system call: where its
-/// `errno` is.
-fn identity() -> usize {
-    sys::errno_address()
 }

@@ -7,6 +7,7 @@ use core::sync::atomic::Ordering;
 use sopin_core::sys;
 
 use super::{Guard, OWNER_THREAD, lock};
+use crate::filters;
 use crate::loader::walks;
 
 /// Registers the fork handlers.
@@ -25,7 +26,9 @@ struct ForkingThread(UnsafeCell<Option<Guard>>);
 unsafe impl Sync for ForkingThread {}
 
 unsafe extern "C" fn before_fork() {
-    let guard = lock();
+    let looked = filters::look();
+    filters::note_fork(looked);
+    let guard = lock(looked);
     if guard.is_some() {
         // SAFETY: this thread holds the lock.
         unsafe { *FORKING.0.get() = guard };
@@ -34,14 +37,16 @@ unsafe extern "C" fn before_fork() {
 }
 
 unsafe extern "C" fn after_fork_in_parent() {
+    filters::note_forked(false);
     walks::resume(false);
-    if OWNER_THREAD.load(Ordering::Relaxed) == sys::gettid() {
+    if OWNER_THREAD.load(Ordering::Relaxed) == sys::thread_identity() {
         // SAFETY: this thread holds the lock.
         drop(unsafe { (*FORKING.0.get()).take() });
     }
 }
 
 unsafe extern "C" fn after_fork_in_child() {
+    filters::note_forked(true);
     walks::resume(true);
     // SAFETY: this is the only thread. If the lock was taken before the fork
     // it was by this thread's image in the parent, and is free now; otherwise

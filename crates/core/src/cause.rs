@@ -4,6 +4,7 @@
 use core::fmt;
 
 use crate::sys::Errno;
+use crate::sys::gate::NOT_MADE;
 
 /// What was attempted and why it did not work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,11 @@ impl Cause {
     /// A system call that failed.
     pub const fn call(operation: &'static str, errno: Errno) -> Self {
         Self { operation, reason: Reason::Errno(errno) }
+    }
+
+    /// Whether a system call was not made, because a seccomp filter may kill for it.
+    pub fn is_not_made(&self) -> bool {
+        self.reason == Reason::Errno(NOT_MADE)
     }
 
     /// A decision.

@@ -27,13 +27,19 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use crate::cause::Cause;
 use crate::line::Line;
 use crate::pages::{PageVec, read_whole};
+use crate::sys::gate::NOT_MADE;
 use crate::sys::{self, Capabilities, Errno, Fd, Ids, Result};
+use crate::thread_status::ThreadStatus;
 
 /// A user, as the only one whose rights this thread had when it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct User(u32);
 
 const OPERATION: &str = "use the user's store";
+const NOT_DUMPABLE: Cause =
+    Cause::words(OPERATION, "the user's other processes may not look into this one (not dumpable)");
+const NOT_MAPPED: Cause = Cause::words(OPERATION, "the user id is not mapped in this user namespace");
+
 impl User {
     /// The user whose rights, no more and no less, the calling thread has now.
     /// Credentials are a thread's own and may change at any time: ask again for
@@ -42,26 +48,36 @@ impl User {
         if sys::is_secure_execution() {
             return Err(Cause::words(OPERATION, "the program was started with raised privileges (AT_SECURE)"));
         }
-        let rights = Rights {
-            thread: sys::gettid(),
-            users: sys::user_ids().map_err(|errno| Cause::call("getresuid", errno))?,
-            groups: sys::group_ids().map_err(|errno| Cause::call("getresgid", errno))?,
-            capabilities: sys::capabilities().map_err(|errno| Cause::call("capget", errno))?,
+        let rights = match Rights::of_this_thread() {
+            Err(cause) if cause.is_not_made() => return Self::by_status(),
+            rights => rights?,
         };
         let user = rights.single_user().map_err(|reason| Cause::words(OPERATION, reason))?;
-        if !sys::is_dumpable().map_err(|errno| Cause::call("prctl", errno))? {
-            return Err(Cause::words(
-                OPERATION,
-                "the user's other processes may not look into this one (not dumpable)",
-            ));
+        match sys::is_dumpable() {
+            Ok(true) => {}
+            Ok(false) => return Err(NOT_DUMPABLE),
+            Err(NOT_MADE) => return Self::by_status(),
+            Err(errno) => return Err(Cause::call("prctl", errno)),
         }
         if !LAST.is(&rights) {
             check_file_system_ids(&rights)?;
             check_group(user, rights.groups.effective)?;
             if !is_mapped(user)? {
-                return Err(Cause::words(OPERATION, "the user id is not mapped in this user namespace"));
+                return Err(NOT_MAPPED);
             }
             LAST.set(&rights);
+        }
+        Ok(Self(user))
+    }
+
+    /// The same by what can be read under a seccomp filter. The kernel does not block
+    /// signals for us there either, by which another thread changes the rights of all.
+    fn by_status() -> core::result::Result<Self, Cause> {
+        let status = ThreadStatus::read().map_err(|errno| Cause::call("read /proc/thread-self/status", errno))?;
+        let user = single_user(&status).map_err(|reason| Cause::words(OPERATION, reason))?;
+        check_group(user, status.groups[1])?;
+        if !is_mapped(user)? {
+            return Err(NOT_MAPPED);
         }
         Ok(Self(user))
     }
@@ -85,6 +101,15 @@ struct Rights {
 }
 
 impl Rights {
+    fn of_this_thread() -> core::result::Result<Self, Cause> {
+        Ok(Self {
+            thread: sys::gettid(),
+            users: sys::user_ids().map_err(|errno| Cause::call("getresuid", errno))?,
+            groups: sys::group_ids().map_err(|errno| Cause::call("getresgid", errno))?,
+            capabilities: sys::capabilities().map_err(|errno| Cause::call("capget", errno))?,
+        })
+    }
+
     fn single_user(&self) -> core::result::Result<u32, &'static str> {
         let user = self.users.single().ok_or("real, effective and saved user id differ")?;
         self.groups.single().ok_or("real, effective and saved group id differ")?;
@@ -93,6 +118,30 @@ impl Rights {
         }
         Ok(user)
     }
+}
+
+/// The one user whose rights a thread with this status has.
+fn single_user(status: &ThreadStatus) -> core::result::Result<u32, &'static str> {
+    let is_one = |ids: &[u32; 4]| ids.iter().all(|id| *id == ids[0]);
+    let user = status.users[0];
+    if !is_one(&status.users) || !is_one(&status.groups) {
+        return Err("real, effective, saved and file system ids differ");
+    }
+    if user == 0 {
+        return Err("whether root's other processes may look into this one cannot be found out under a seccomp filter");
+    }
+    if status.permitted != 0 {
+        return Err("the process has capabilities that its user lacks");
+    }
+    if status.owner != user {
+        return Err("the user's other processes may not look into this one (not dumpable)");
+    }
+    if status.threads != 1 {
+        return Err(
+            "another thread could change the user meanwhile, since a seccomp filter may kill for blocking signals",
+        );
+    }
+    Ok(user)
 }
 
 /// The rights that were looked at last and found to be one user's, as words.
@@ -249,6 +298,22 @@ mod tests {
         }
         for permitted in [1, 1 << 10, 1 << 40] {
             assert!(rights(ids(7, 7, 7), ids(9, 9, 9), permitted).single_user().is_err());
+        }
+    }
+
+    #[test]
+    fn a_status_shows_one_user_too() {
+        let plain = ThreadStatus { users: [7; 4], groups: [9; 4], threads: 1, owner: 7, ..ThreadStatus::default() };
+        assert_eq!(single_user(&plain), Ok(7));
+        for other in [
+            ThreadStatus { users: [7, 7, 7, 0], ..plain },
+            ThreadStatus { groups: [9, 8, 9, 9], ..plain },
+            ThreadStatus { users: [0; 4], owner: 0, ..plain },
+            ThreadStatus { permitted: 1, ..plain },
+            ThreadStatus { owner: 0, ..plain },
+            ThreadStatus { threads: 2, ..plain },
+        ] {
+            assert!(single_user(&other).is_err(), "{other:?}");
         }
     }
 

@@ -84,15 +84,30 @@ const LAYERS: [&[u8]; 3] =
 /// Whether a line of `/proc/PID/mountinfo` (`proc_pid_mountinfo(5)`) is that of this
 /// mount, with layers of an image for all its lower directories.
 fn is_mount_of_layers(line: &[u8], mount: u64) -> bool {
-    let mut words = line.split(|byte| *byte == b' ');
-    let id = words.next().and_then(|id| core::str::from_utf8(id).ok()?.parse().ok());
-    let Some(options) = words.next_back().filter(|_| id == Some(mount)) else { return false };
+    let id = line.split(|byte| *byte == b' ').next();
+    id.and_then(|id| core::str::from_utf8(id).ok()?.parse().ok()) == Some(mount) && has_layers(line)
+}
+
+/// Whether all lower directories of the mount of such a line are layers of an image.
+fn has_layers(line: &[u8]) -> bool {
+    let options = line.split(|byte| *byte == b' ').next_back().unwrap_or_default();
     let lower = options.split(|byte| *byte == b',').find_map(|option| option.strip_prefix(b"lowerdir="));
     let is_layer =
         |directory: &[u8]| LAYERS.iter().any(|part| directory.windows(part.len()).any(|window| window == *part));
     lower.is_some_and(|lower| {
         // Two colons stand before directories that hold data only.
         !lower.is_empty() && lower.split(|byte| *byte == b':').filter(|directory| !directory.is_empty()).all(is_layer)
+    })
+}
+
+/// Whether an engine of containers has made the root directory of this process, as
+/// its mounts show. That says nothing about files: see [`ImageLayers`].
+pub fn is_root_of_an_engine() -> bool {
+    let mounts = sys::open(c"/proc/self/mountinfo", libc::O_RDONLY, 0).and_then(|file| read_whole(&file));
+    mounts.is_ok_and(|mounts| {
+        let is_root = |line: &&[u8]| line.split(|byte| *byte == b' ').nth(4) == Some(b"/");
+        // The last one covers the others.
+        mounts.split(|byte| *byte == b'\n').rfind(is_root).is_some_and(has_layers)
     })
 }
 

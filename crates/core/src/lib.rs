@@ -26,6 +26,7 @@
 //! | [`settings`] | the `SOPIN_*` variables, one table |
 //! | [`glob`] | the patterns of `SOPIN_EXCLUDE` and `SOPIN_ONLY` |
 //! | [`credentials`] | whether a thread has one user's rights, no more and no less |
+//! | [`thread_status`] | rights of a thread and the seccomp filters in force for it |
 //! | [`image_layers`] | which files of a container nobody can write to |
 //! | [`witness`] | where the page goes that keeps a file visible |
 //! | [`store`] | the immutable copies of object files that processes share |
@@ -84,6 +85,7 @@ pub mod runs;
 pub mod settings;
 pub mod store;
 pub mod sys;
+pub mod thread_status;
 pub mod vmas;
 pub mod walks;
 pub mod witness;

@@ -31,7 +31,8 @@ unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 /// `/proc/self/mem`. Holds a descriptor in the second case, so it is made for
 /// one sweep and dropped after it.
 pub struct OwnMemory {
-    pid: i32,
+    /// Asked for when it is first needed: on every way in something comes before.
+    pid: OnceCell<i32>,
     /// Opened when `process_vm_readv` has failed with something other than
     /// a bad address.
     file: OnceCell<Result<Fd>>,
@@ -40,7 +41,7 @@ pub struct OwnMemory {
 impl OwnMemory {
     /// A reader that has opened nothing yet.
     pub fn new() -> Self {
-        Self { pid: sys::getpid(), file: OnceCell::new() }
+        Self { pid: OnceCell::new(), file: OnceCell::new() }
     }
 
     /// Copies exactly `len` bytes from `from` to `to`. On error some bytes of
@@ -52,7 +53,7 @@ impl OwnMemory {
     pub unsafe fn copy(&self, to: *mut u8, from: usize, len: usize) -> Result<()> {
         if self.file.get().is_none() {
             // SAFETY: per the caller.
-            match unsafe { sys::copy_process_memory(self.pid, to, from, len) } {
+            match unsafe { sys::copy_process_memory(*self.pid.get_or_init(sys::getpid), to, from, len) } {
                 Ok(copied) if copied == len => return Ok(()),
                 Ok(_) | Err(Errno(libc::EFAULT)) => return Err(Errno(libc::EFAULT)),
                 Err(_) => {}

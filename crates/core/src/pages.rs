@@ -61,16 +61,19 @@ impl<T: Copy> PageVec<T> {
         let page = sys::page_size();
         let bytes = bytes.max(self.mapped.saturating_mul(2));
         let bytes = bytes.checked_next_multiple_of(page).ok_or(Errno(libc::ENOMEM))?;
-        self.address = if self.mapped == 0 {
-            let protection = libc::PROT_READ | libc::PROT_WRITE;
-            let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-            // SAFETY: a new mapping at an address of the kernel's choice.
-            unsafe { sys::mmap(0, bytes, protection, flags, None) }?
-        } else {
-            // SAFETY: the mapping is ours and `&mut self` says nobody borrows from it.
-            unsafe { sys::mremap_grow(self.address, self.mapped, bytes) }?
-        };
-        self.mapped = bytes;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // By calls that the loader makes, and not by mremap(2): arrays grow before it is
+        // known whether a seccomp filter is in force.
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let address = unsafe { sys::mmap(0, bytes, protection, flags, None) }?;
+        if self.mapped != 0 {
+            // SAFETY: both are ours, of at least that length, and do not overlap.
+            unsafe { core::ptr::copy_nonoverlapping(self.address as *const T, address as *mut T, self.len) };
+            // SAFETY: `&mut self` says that nobody borrows from the old pages.
+            let _ = unsafe { sys::munmap(self.address, self.mapped) };
+        }
+        (self.address, self.mapped) = (address, bytes);
         Ok(())
     }
 

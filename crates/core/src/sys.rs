@@ -6,12 +6,13 @@
 //! loader. Wrappers that cannot break memory safety are safe functions; those
 //! that map, unmap or write through an address are `unsafe`.
 
-use core::ffi::c_void;
+use core::ffi::{c_long, c_void};
 use core::fmt;
 
 mod directories;
 mod file_systems;
 mod files;
+pub mod gate;
 mod identity;
 #[cfg(miri)]
 mod interpreted;
@@ -74,6 +75,9 @@ const NAMES: &[(i32, &str, &str)] = &[
 
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if *self == gate::NOT_MADE {
+            return f.write_str("not done, because the seccomp filter in force may kill for it");
+        }
         match NAMES.iter().find(|(number, ..)| *number == self.0) {
             Some((_, symbol, text)) => write!(f, "{symbol} ({text})"),
             None => write!(f, "errno {}", self.0),
@@ -91,8 +95,9 @@ pub fn errno() -> i32 {
     unsafe { *libc::__errno_location() }
 }
 
-/// Where the thread's `errno` is: no two threads share it.
-pub fn errno_address() -> usize {
+/// What tells the calling thread from others without a system call: where its `errno`
+/// is. No two threads share it.
+pub fn thread_identity() -> usize {
     // SAFETY: as in `errno`; nothing is read through the pointer.
     unsafe { libc::__errno_location() }.addr()
 }
@@ -136,20 +141,32 @@ impl<T> Word for *mut T {
 
 /// Makes a system call with the arguments widened to words.
 macro_rules! raw {
-    ($number:expr $(, $argument:expr)* $(,)?) => {{
-        #[cfg(not(miri))]
-        let value: core::ffi::c_long = libc::syscall($number $(, $crate::sys::Word::word($argument))*);
-        #[cfg(miri)]
-        let value: core::ffi::c_long =
-            $crate::sys::interpreted::syscall($number, &[$($crate::sys::Word::word($argument)),*]);
-        if value == -1 {
-            Err($crate::sys::Errno($crate::sys::errno()))
-        } else {
-            Ok(value.cast_unsigned() as usize)
-        }
-    }};
+    ($number:expr $(, $argument:expr)* $(,)?) => {
+        $crate::sys::call($number, &[$($crate::sys::Word::word($argument)),*])
+    };
 }
 use raw;
+
+/// Makes a system call, unless the [`gate`] is closed to it.
+///
+/// # Safety
+/// As for the call of that number.
+unsafe fn call(number: c_long, arguments: &[usize]) -> Result<usize> {
+    if !gate::passes(number, arguments) {
+        return Err(gate::NOT_MADE);
+    }
+    #[cfg(not(miri))]
+    let value = {
+        let word = |index: usize| arguments.get(index).copied().unwrap_or_default();
+        // The kernel does not look at more arguments than the call has.
+        // SAFETY: per the caller.
+        unsafe { libc::syscall(number, word(0), word(1), word(2), word(3), word(4), word(5)) }
+    };
+    #[cfg(miri)]
+    // SAFETY: per the caller.
+    let value = unsafe { interpreted::syscall(number, arguments) };
+    if value == -1 { Err(Errno(errno())) } else { Ok(value.cast_unsigned() as usize) }
+}
 
 /// Size of a page in bytes.
 pub fn page_size() -> usize {
@@ -199,16 +216,20 @@ pub fn getpid() -> i32 {
 
 /// The calling thread's id.
 pub fn gettid() -> i32 {
-    // SAFETY: gettid has no arguments and cannot fail.
-    unsafe { libc::syscall(libc::SYS_gettid) as i32 }
+    // SAFETY: gettid has no arguments.
+    let id = unsafe { raw!(libc::SYS_gettid) };
+    id.map_or(-1, |id| id as i32)
 }
 
-/// Sleeps for at most `nanoseconds`; returns early on a signal.
+/// Sleeps for at most `nanoseconds`; returns early on a signal. By `futex(2)`, by
+/// which a thread waits for the loader's lock too.
 pub fn nap(nanoseconds: i64) {
     let time = libc::timespec { tv_sec: 0, tv_nsec: nanoseconds };
+    let (word, operation) = (0_u32, libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG);
     let none = core::ptr::null::<c_void>();
-    // SAFETY: a live timespec; the remaining time is not asked for.
-    let _ = unsafe { raw!(libc::SYS_nanosleep, &raw const time, none) };
+    // SAFETY: a live word, which holds the expected value and which nobody wakes, and
+    // a live timespec.
+    let _ = unsafe { raw!(libc::SYS_futex, &raw const word, operation, 0, &raw const time, none, 0) };
 }
 
 /// Seconds since the epoch.

@@ -66,8 +66,6 @@ struct ProcmapQuery {
     build_id_addr: u64,
 }
 
-/// `_IOWR('f', 17, struct procmap_query)`
-const PROCMAP_QUERY: u64 = 0xc000_0000 | (size_of::<ProcmapQuery>() as u64) << 16 | 0x66 << 8 | 0x11;
 const QUERY_SHARED: u64 = 0x08;
 const QUERY_COVERING_OR_NEXT: u64 = 0x10;
 const QUERY_FILE_BACKED: u64 = 0x20;
@@ -183,7 +181,7 @@ impl Maps {
         }
         // SAFETY: the request reads and writes a ProcmapQuery; the name buffer
         // that it points to is live and of the size it states.
-        unsafe { sys::ioctl(&self.file, PROCMAP_QUERY, &mut argument) }?;
+        unsafe { sys::ioctl(&self.file, sys::PROCMAP_QUERY, &mut argument) }?;
         Ok(argument)
     }
 

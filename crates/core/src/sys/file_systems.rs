@@ -111,10 +111,14 @@ struct EnableVerity {
     reserved_words: [u64; 11],
 }
 
+/// `_IOW('f', 133, struct fsverity_enable_arg)`
+pub(super) const FS_IOC_ENABLE_VERITY: u64 = 0x4080_6685;
+/// `_IOR('f', 1, long)`
+pub(super) const FS_IOC_GETFLAGS: u64 = 0x8008_6601;
+
 /// Makes a file, open for reading only and by nobody for writing, immutable for
 /// as long as it exists (`FS_IOC_ENABLE_VERITY`, Linux 5.4).
 pub fn enable_verity(fd: &Fd) -> Result<()> {
-    const FS_IOC_ENABLE_VERITY: u64 = 0x4080_6685;
     const SHA256: u32 = 1;
     let argument = EnableVerity { version: 1, hash_algorithm: SHA256, block_size: 4096, ..EnableVerity::default() };
     // SAFETY: the kernel reads the live struct, which has the size that is part
@@ -124,7 +128,6 @@ pub fn enable_verity(fd: &Fd) -> Result<()> {
 
 /// Whether a file's content is protected by fs-verity (`FS_IOC_GETFLAGS`).
 pub fn has_verity(fd: &Fd) -> bool {
-    const FS_IOC_GETFLAGS: u64 = 0x8008_6601;
     const FS_VERITY_FL: u64 = 0x0010_0000;
     // The kernel fills an int, whatever the request's number says of a long.
     let mut flags = 0_u64;

@@ -1,6 +1,7 @@
 //! Descriptors and files.
 
-use core::ffi::{CStr, c_int, c_void};
+use core::ffi::{CStr, c_int, c_long, c_void};
+use core::sync::atomic::{AtomicU8, Ordering};
 
 use super::{Errno, Result, raw};
 
@@ -92,6 +93,13 @@ pub fn pread(fd: &Fd, buffer: &mut [u8], offset: u64) -> Result<usize> {
     unsafe { raw!(libc::SYS_pread64, fd.raw(), pointer, len, offset) }
 }
 
+/// `read(2)` into `buffer`; the number of bytes read.
+pub fn read(fd: &Fd, buffer: &mut [u8]) -> Result<usize> {
+    let (pointer, len) = (buffer.as_mut_ptr(), buffer.len());
+    // SAFETY: the kernel writes at most `len` bytes into the live buffer.
+    unsafe { raw!(libc::SYS_read, fd.raw(), pointer, len) }
+}
+
 /// Fills `buffer` from `offset` on as far as the file goes; the part that is filled.
 pub fn pread_all<'a>(fd: &Fd, buffer: &'a mut [u8], offset: u64) -> Result<&'a [u8]> {
     let mut done = 0;
@@ -108,6 +116,23 @@ pub fn pread_all<'a>(fd: &Fd, buffer: &'a mut [u8], offset: u64) -> Result<&'a [
 pub fn write(fd: c_int, bytes: &[u8]) -> Result<usize> {
     // SAFETY: the kernel only reads the live slice.
     unsafe { raw!(libc::SYS_write, fd, bytes.as_ptr(), bytes.len()) }
+}
+
+/// `write(2)` straight from the address range `[address, address + len)`, as for
+/// [`pwrite_from`].
+pub fn write_from(fd: &Fd, address: usize, len: usize) -> Result<usize> {
+    // SAFETY: the kernel only reads the range, and checks every page of it.
+    unsafe { raw!(libc::SYS_write, fd.raw(), address as *const c_void, len) }
+}
+
+/// `RLIMIT_FSIZE` of this process: beyond it a write raises SIGXFSZ.
+pub fn file_size_limit() -> Result<u64> {
+    let mut limit = [0_u64; 2];
+    let none = core::ptr::null::<c_void>();
+    // SAFETY: the kernel fills the live struct of two words.
+    unsafe { raw!(libc::SYS_prlimit64, 0, libc::RLIMIT_FSIZE, none, limit.as_mut_ptr()) }?;
+    let [soft, _] = limit;
+    Ok(soft)
 }
 
 /// `pwrite(2)` straight from the address range `[address, address + len)`,
@@ -141,15 +166,17 @@ pub fn flock(fd: &Fd, operation: c_int) -> Result<()> {
     unsafe { raw!(libc::SYS_flock, fd.raw(), operation) }.map(drop)
 }
 
+/// `_IOW(0x94, 9, int)`
+pub(super) const FICLONE: u64 = 0x4004_9409;
+
 /// Makes `to` share the blocks of `from` (`ioctl_ficlone(2)`).
 pub fn clone_file(from: &Fd, to: &Fd) -> Result<()> {
-    const FICLONE: u64 = 0x4004_9409;
     // SAFETY: the argument of FICLONE is a descriptor.
     unsafe { raw!(libc::SYS_ioctl, to.raw(), FICLONE, from.raw()) }.map(drop)
 }
 
-/// `FS_IOC_FIEMAP`
-const FIEMAP: u64 = 0xc020_660b;
+/// `_IOWR('f', 11, struct fiemap)`
+pub(super) const FS_IOC_FIEMAP: u64 = 0xc020_660b;
 
 /// The kernel's `struct fiemap_extent` (include/uapi/linux/fiemap.h).
 #[repr(C)]
@@ -185,7 +212,7 @@ pub fn write_back(fd: &Fd) -> Result<()> {
     // Without room for extents none are listed.
     let mut map = ExtentMap { length: u64::MAX, flags: FIEMAP_FLAG_SYNC, ..ExtentMap::default() };
     // SAFETY: the kernel reads and writes the header of the live struct.
-    let synchronised = unsafe { raw!(libc::SYS_ioctl, fd.raw(), FIEMAP, &raw mut map) };
+    let synchronised = unsafe { raw!(libc::SYS_ioctl, fd.raw(), FS_IOC_FIEMAP, &raw mut map) };
     match synchronised.map(drop).or_else(|_| fdatasync(fd)) {
         // A file system that has nothing to synchronise (squashfs).
         Err(Errno(libc::EINVAL | libc::EROFS)) => Ok(()),
@@ -204,7 +231,7 @@ pub fn shared_bytes(fd: c_int) -> Result<u64> {
         map.room = map.extents.len() as u32;
         // SAFETY: the kernel reads the header and fills at most `room` extents
         // of the live struct.
-        unsafe { raw!(libc::SYS_ioctl, fd, FIEMAP, &raw mut map) }?;
+        unsafe { raw!(libc::SYS_ioctl, fd, FS_IOC_FIEMAP, &raw mut map) }?;
         let found = map.extents.get(..map.mapped as usize).unwrap_or_default();
         shared += found.iter().filter(|extent| extent.flags & SHARED != 0).map(|extent| extent.length).sum::<u64>();
         match found.last() {
@@ -231,6 +258,9 @@ fn set_times(fd: &Fd, accessed: i64, modified: libc::timespec) -> Result<()> {
     unsafe { raw!(libc::SYS_utimensat, fd.raw(), no_path, times.as_ptr(), 0) }.map(drop)
 }
 
+/// `F_SETSIG` of `fcntl(2)`.
+pub(super) const F_SETSIG: c_int = 10;
+
 /// `fcntl(2)` with an integer argument.
 pub fn fcntl(fd: c_int, command: c_int, argument: c_int) -> Result<usize> {
     // SAFETY: commands with an integer argument touch no memory of ours.
@@ -241,7 +271,6 @@ pub fn fcntl(fd: c_int, command: c_int, argument: c_int) -> Result<usize> {
 /// be written to: then it gets no lease to read (`F_SETLEASE` of `fcntl(2)`). An error
 /// if that cannot be found out; only the file's owner and CAP_LEASE may ask.
 pub fn has_writer(fd: &Fd) -> Result<bool> {
-    const F_SETSIG: c_int = 10;
     // The lease is given back at once. Whoever opens the file for writing in between
     // has a signal sent to this process, which must be one that is ignored by default.
     fcntl(fd.raw(), F_SETSIG, libc::SIGURG)?;
@@ -252,13 +281,51 @@ pub fn has_writer(fd: &Fd) -> Result<bool> {
     }
 }
 
-/// `fstat(2)`.
+/// `fstat(2)`, by the call that the C library makes for it.
 pub fn fstat(fd: c_int) -> Result<libc::stat> {
     // SAFETY: an all-zero `stat` is a valid value of that C struct.
     let mut status: libc::stat = unsafe { core::mem::zeroed() };
-    // SAFETY: the kernel fills the struct, which lives until the call returns.
-    unsafe { raw!(libc::SYS_fstat, fd, &raw mut status) }?;
+    if fstat_number() == libc::SYS_fstat {
+        // SAFETY: the kernel fills the struct, which lives until the call returns.
+        unsafe { raw!(libc::SYS_fstat, fd, &raw mut status) }?;
+    } else {
+        let empty = c"".as_ptr();
+        // SAFETY: as above; the path is a live C string.
+        unsafe { raw!(libc::SYS_newfstatat, fd, empty, &raw mut status, libc::AT_EMPTY_PATH) }?;
+    }
     Ok(status)
+}
+
+/// The number of the call that the C library makes for `fstat(3)`: glibc 2.33 to 2.38
+/// use `newfstatat(2)` (source: sysdeps/unix/sysv/linux/fstat64.c).
+pub(super) fn fstat_number() -> c_long {
+    static IS_RELATIVE: AtomicU8 = AtomicU8::new(UNKNOWN);
+    const UNKNOWN: u8 = 2;
+    let is_relative = match IS_RELATIVE.load(Ordering::Relaxed) {
+        UNKNOWN => {
+            let is_relative = glibc_minor_version().is_some_and(|minor| (33..39).contains(&minor));
+            IS_RELATIVE.store(is_relative.into(), Ordering::Relaxed);
+            is_relative
+        }
+        known => known == 1,
+    };
+    if is_relative { libc::SYS_newfstatat } else { libc::SYS_fstat }
+}
+
+/// The N of glibc 2.N; `None` of another C library, or of an interpreter.
+fn glibc_minor_version() -> Option<u32> {
+    #[cfg(all(target_env = "gnu", not(miri)))]
+    {
+        // SAFETY: the function returns a C string that is never freed.
+        let version = unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) };
+        let minor = version.to_str().ok()?.split('.').nth(1)?;
+        minor
+            .bytes()
+            .take_while(u8::is_ascii_digit)
+            .try_fold(0, |sum: u32, digit| sum.checked_mul(10)?.checked_add((digit - b'0').into()))
+    }
+    #[cfg(not(all(target_env = "gnu", not(miri))))]
+    None
 }
 
 /// `stat(2)`.

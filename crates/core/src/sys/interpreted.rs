@@ -7,9 +7,8 @@ use core::ffi::{c_int, c_long, c_void};
 /// No process has anything below this address (`vm.mmap_min_addr`).
 const LOWEST_ADDRESS: usize = 1 << 16;
 
-/// As `syscall(2)`; `ENOSYS` for all but `mmap`, `mremap` without a new address,
-/// `munmap`, `getpid`, and `process_vm_readv` from one range of the own memory.
-/// The last knows one kind of bad address, those next to null; the interpreter
+/// As `syscall(2)`; `ENOSYS` for all but `mmap`, `munmap`, `getpid`, and
+/// `process_vm_readv` from one range of the own memory. The last knows one kind of bad address, those next to null; the interpreter
 /// stops at any other, and wants the provenance of a good one exposed.
 ///
 /// # Safety
@@ -20,10 +19,6 @@ pub unsafe fn syscall(number: c_long, arguments: &[usize]) -> c_long {
             let (address, protection, flags) = (address as *mut c_void, protection as c_int, flags as c_int);
             // SAFETY: per the caller.
             address_of(unsafe { libc::mmap(address, len, protection, flags, fd as c_int, offset as i64) })
-        }
-        (libc::SYS_mremap, &[from, old, new, flags]) => {
-            // SAFETY: per the caller.
-            address_of(unsafe { libc::mremap(from as *mut c_void, old, new, flags as c_int) })
         }
         // SAFETY: per the caller.
         (libc::SYS_munmap, &[address, len]) => unsafe { libc::munmap(address as *mut c_void, len) }.into(),

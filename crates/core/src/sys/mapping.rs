@@ -4,6 +4,9 @@ use core::ffi::{c_int, c_void};
 
 use super::{Fd, Result, raw};
 
+/// `_IOWR('f', 17, struct procmap_query)`
+pub const PROCMAP_QUERY: u64 = 0xc068_6611;
+
 /// Copies `len` bytes from any address of process `pid` to `to` with
 /// `process_vm_readv(2)`; the number of bytes copied. A page that cannot be
 /// read gives `EFAULT` or a short count, never a signal.
@@ -60,16 +63,6 @@ pub unsafe fn mremap_onto(from: usize, len: usize, to: usize) -> Result<()> {
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
     // SAFETY: per the caller.
     unsafe { raw!(libc::SYS_mremap, from, len, len, flags, to) }.map(drop)
-}
-
-/// `mremap(2)` that grows `[from, from + old)` to `new` bytes; the new address.
-///
-/// # Safety
-/// Nothing may use the old address afterwards.
-pub unsafe fn mremap_grow(from: usize, old: usize, new: usize) -> Result<usize> {
-    let flags = libc::MREMAP_MAYMOVE;
-    // SAFETY: per the caller.
-    unsafe { raw!(libc::SYS_mremap, from, old, new, flags) }
 }
 
 #[cfg(test)]

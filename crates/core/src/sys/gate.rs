@@ -1,0 +1,255 @@
+//! Which system calls may be made under a seccomp filter.
+//!
+//! A filter can kill for a call (`SECCOMP_RET_KILL_PROCESS` of `seccomp(2)`, what
+//! systemd's `SystemCallFilter=` does), and there is no way to ask it beforehand. So
+//! once [`close`] was called, a call is made only if the dynamic loader makes it too
+//! whenever it loads an object, or if it is of a kind that was named to `close`. Any
+//! other one fails with [`NOT_MADE`], as it would fail under a filter that answers
+//! with an error.
+//!
+//! Filters look at the number, and some at an argument that selects what the call
+//! does. A *kind* is a number with such an argument.
+
+use core::ffi::{c_int, c_long};
+use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use super::Errno;
+
+/// Error of a call that was not made, because the filter in force may kill for it.
+/// No call that is made here has this error.
+pub const NOT_MADE: Errno = Errno(libc::ECANCELED);
+
+/// A set of kinds of calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kinds(u64);
+
+impl Kinds {
+    /// None of them.
+    pub const NONE: Self = Self(0);
+    /// What the loader does while a program starts, and may not do later: it reads at
+    /// an offset, asks for a limit, opens files and writes. A filter that was in force
+    /// when the program was started has let that pass, or passes it for the program's
+    /// own use. The arguments are not the loader's in all cases, but a filter that
+    /// looks at those of `openat(2)` answers in a signal handler, and no handler
+    /// outlives the start of a program.
+    pub const AT_STARTUP: Self = Self(0b11110);
+    /// All of them.
+    pub const ALL: Self = Self((1 << KINDS.len()) - 1);
+
+    /// How many kinds there are.
+    pub const COUNT: usize = KINDS.len();
+
+    /// Blocking signals, the first of all.
+    pub const BLOCKING_SIGNALS: usize = 0;
+    /// Limits of resources.
+    pub const LIMITS: usize = 4;
+    /// Waiting for a child.
+    pub const WAITING: usize = 5;
+
+    /// These and the one with this number.
+    #[must_use]
+    pub const fn with(self, index: usize) -> Self {
+        Self(self.0 | 1 << index)
+    }
+
+    /// Whether the one with this number is among them.
+    pub const fn has(self, index: usize) -> bool {
+        self.0 & 1 << index != 0
+    }
+}
+
+/// A kind of call, with arguments that do nothing.
+struct Kind {
+    number: c_long,
+    /// The index of an argument and the value that it must have.
+    selector: Option<(usize, usize)>,
+    harmless: [usize; 6],
+}
+
+const fn kind(number: c_long, harmless: [usize; 6]) -> Kind {
+    Kind { number, selector: None, harmless }
+}
+
+/// A call on a descriptor, whose second argument says what is done.
+const fn request(number: c_long, request: usize) -> Kind {
+    Kind { number, selector: Some((1, request)), harmless: [BAD, request, 0, 0, 0, 0] }
+}
+
+/// No descriptor, and no address either.
+const BAD: usize = usize::MAX;
+/// A process id that none has (`i32::MIN`, for which `wait4(2)` says ESRCH).
+const NOBODY: usize = 1 << 31;
+/// Every kind that is not the loader's at all times. Harmless arguments are bad
+/// descriptors and addresses, so that nothing is done whatever the kernel knows.
+const KINDS: [Kind; 44] = [
+    kind(libc::SYS_rt_sigprocmask, [libc::SIG_BLOCK as usize, 0, 0, 8, 0, 0]),
+    kind(libc::SYS_pread64, [BAD, 0, 0, 0, 0, 0]),
+    kind(libc::SYS_write, [BAD, 0, 0, 0, 0, 0]),
+    kind(libc::SYS_openat, [BAD, 0, libc::O_RDWR as usize, 0, 0, 0]),
+    kind(libc::SYS_prlimit64, [0, libc::RLIMIT_FSIZE as usize, 0, 0, 0, 0]),
+    kind(libc::SYS_wait4, [NOBODY, 0, libc::WNOHANG as usize, 0, 0, 0]),
+    kind(libc::SYS_getpid, [0; 6]),
+    kind(libc::SYS_gettid, [0; 6]),
+    kind(libc::SYS_process_vm_readv, [0, 0, 0, 0, 0, 0]),
+    kind(libc::SYS_mremap, [1, 0, 0, 0, 0, 0]),
+    kind(libc::SYS_memfd_create, [0; 6]),
+    kind(libc::SYS_pwrite64, [BAD, 0, 0, 0, 0, 0]),
+    request(libc::SYS_fcntl, libc::F_ADD_SEALS as usize),
+    request(libc::SYS_fcntl, libc::F_DUPFD_CLOEXEC as usize),
+    request(libc::SYS_fcntl, super::F_SETSIG as usize),
+    request(libc::SYS_fcntl, libc::F_SETLEASE as usize),
+    kind(libc::SYS_ftruncate, [BAD, 0, 0, 0, 0, 0]),
+    kind(libc::SYS_fstat, [BAD, 0, 0, 0, 0, 0]),
+    kind(libc::SYS_newfstatat, [BAD, 0, 0, 0, 0, 0]),
+    kind(libc::SYS_statx, [BAD, 0, 0, 0, 0, 0]),
+    kind(libc::SYS_fstatfs, [BAD, 0, 0, 0, 0, 0]),
+    kind(libc::SYS_flock, [BAD, libc::LOCK_SH as usize, 0, 0, 0, 0]),
+    kind(libc::SYS_fsync, [BAD, 0, 0, 0, 0, 0]),
+    kind(libc::SYS_fdatasync, [BAD, 0, 0, 0, 0, 0]),
+    kind(libc::SYS_fchmod, [BAD, 0, 0, 0, 0, 0]),
+    kind(libc::SYS_mkdirat, [BAD, 0, 0, 0, 0, 0]),
+    kind(libc::SYS_unlinkat, [BAD, 0, 0, 0, 0, 0]),
+    kind(libc::SYS_linkat, [BAD, 0, BAD, 0, 0, 0]),
+    kind(libc::SYS_symlinkat, [0, BAD, 0, 0, 0, 0]),
+    kind(libc::SYS_readlinkat, [BAD, 0, 0, 0, 0, 0]),
+    kind(libc::SYS_getdents64, [BAD, 0, 0, 0, 0, 0]),
+    kind(libc::SYS_utimensat, [BAD, 0, 0, 0, 0, 0]),
+    kind(libc::SYS_ppoll, [0, 1, 0, 0, 0, 0]),
+    kind(libc::SYS_rt_sigpending, [0, 8, 0, 0, 0, 0]),
+    kind(libc::SYS_rt_sigtimedwait, [0, 0, 0, 8, 0, 0]),
+    kind(libc::SYS_getresuid, [0; 6]),
+    kind(libc::SYS_getresgid, [0; 6]),
+    kind(libc::SYS_capget, [0; 6]),
+    kind(libc::SYS_prctl, [libc::PR_GET_DUMPABLE as usize, 0, 0, 0, 0, 0]),
+    request(libc::SYS_ioctl, super::PROCMAP_QUERY as usize),
+    request(libc::SYS_ioctl, super::FS_IOC_FIEMAP as usize),
+    request(libc::SYS_ioctl, super::FICLONE as usize),
+    request(libc::SYS_ioctl, super::FS_IOC_GETFLAGS as usize),
+    request(libc::SYS_ioctl, super::FS_IOC_ENABLE_VERITY as usize),
+];
+
+/// Bits of [`STATE`].
+const CLOSED: u8 = 1;
+const SEALED: u8 = 2;
+
+static STATE: AtomicU8 = AtomicU8::new(0);
+static PASSING: AtomicU64 = AtomicU64::new(0);
+
+/// From now on makes no calls but those that the loader makes whenever it loads an
+/// object, and those of the kinds `passing`.
+pub fn close(passing: Kinds) {
+    PASSING.store(passing.0, Ordering::Relaxed);
+    if passing == Kinds::ALL {
+        STATE.fetch_and(!CLOSED, Ordering::Release);
+    } else {
+        STATE.fetch_or(CLOSED, Ordering::Release);
+    }
+}
+
+/// From now on makes none of the kinds, whatever [`close`] says, which other threads
+/// may be calling.
+pub fn seal() {
+    STATE.fetch_or(SEALED, Ordering::Release);
+}
+
+/// Takes that back: this is the only thread of a new process.
+pub fn unseal() {
+    STATE.fetch_and(!SEALED, Ordering::Release);
+}
+
+/// Whether some calls are not made.
+pub fn is_closed() -> bool {
+    STATE.load(Ordering::Relaxed) != 0
+}
+
+/// Whether a call is made.
+pub fn passes(number: c_long, arguments: &[usize]) -> bool {
+    let state = STATE.load(Ordering::Acquire);
+    if state == 0 {
+        return true;
+    }
+    let passing = if state & SEALED == 0 { Kinds(PASSING.load(Ordering::Relaxed)) } else { Kinds::NONE };
+    is_loaders(number, arguments)
+        || KINDS.iter().position(|kind| kind.is(number, arguments)).is_some_and(|index| passing.has(index))
+}
+
+/// Whether calls of this number pass, whatever their arguments.
+pub fn passes_number(number: c_long) -> bool {
+    passes(number, &[])
+}
+
+/// Makes a call of the kind with this number that does nothing.
+pub fn try_kind(index: usize) {
+    if let Some(Kind { number, harmless: [a, b, c, d, e, f], .. }) = KINDS.get(index) {
+        // SAFETY: descriptors and addresses are bad, and lengths are 0.
+        unsafe { libc::syscall(*number, *a, *b, *c, *d, *e, *f) };
+    }
+}
+
+impl Kind {
+    fn is(&self, number: c_long, arguments: &[usize]) -> bool {
+        self.number == number
+            && self.selector.is_none_or(|(index, value)| arguments.get(index).is_some_and(|given| *given == value))
+    }
+}
+
+/// Whether the loader makes this call whenever it loads an object, or waits for its
+/// own lock by it.
+fn is_loaders(number: c_long, arguments: &[usize]) -> bool {
+    match number {
+        libc::SYS_read | libc::SYS_close | libc::SYS_mmap | libc::SYS_munmap | libc::SYS_mprotect | libc::SYS_futex => {
+            true
+        }
+        libc::SYS_openat => {
+            let changes = libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC | (libc::O_TMPFILE & !libc::O_DIRECTORY);
+            arguments.get(2).is_some_and(|flags| *flags as c_int & changes == libc::O_RDONLY)
+        }
+        number => number == super::fstat_number(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    #[test]
+    fn loaders_calls_are_no_others() {
+        let open = |flags: c_int| is_loaders(libc::SYS_openat, &[BAD, 0, flags as usize, 0]);
+        assert!(open(libc::O_RDONLY | libc::O_CLOEXEC) && open(libc::O_RDONLY | libc::O_DIRECTORY));
+        assert!(!open(libc::O_RDWR) && !open(libc::O_WRONLY | libc::O_APPEND));
+        assert!(!open(libc::O_TMPFILE | libc::O_RDONLY) && !open(libc::O_CREAT) && !open(libc::O_TRUNC));
+        assert!(is_loaders(super::super::fstat_number(), &[]));
+        assert!(!is_loaders(libc::SYS_pread64, &[]) && !is_loaders(libc::SYS_mremap, &[]));
+    }
+
+    #[test]
+    fn numbers_of_kinds_are_right() {
+        let numbers = [
+            (Kinds::BLOCKING_SIGNALS, libc::SYS_rt_sigprocmask),
+            (Kinds::LIMITS, libc::SYS_prlimit64),
+            (Kinds::WAITING, libc::SYS_wait4),
+        ];
+        assert!(numbers.into_iter().all(|(index, number)| KINDS[index].number == number));
+        let at_startup: Vec<_> = (0..Kinds::COUNT).filter(|index| Kinds::AT_STARTUP.has(*index)).collect();
+        let known = [libc::SYS_pread64, libc::SYS_write, libc::SYS_openat, libc::SYS_prlimit64];
+        assert!(at_startup.iter().map(|index| KINDS[*index].number).eq(known));
+    }
+
+    #[test]
+    fn a_request_is_a_kind_of_its_own() {
+        let index_of = |number, arguments: &[usize]| KINDS.iter().position(|kind| kind.is(number, arguments));
+        let query = index_of(libc::SYS_ioctl, &[3, super::super::PROCMAP_QUERY as usize, 0]);
+        assert!(query.is_some() && query != index_of(libc::SYS_ioctl, &[3, super::super::FICLONE as usize, 0]));
+        assert_eq!(index_of(libc::SYS_ioctl, &[3, 0x5401, 0]), None);
+        assert_eq!(index_of(libc::SYS_reboot, &[]), None);
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "makes the calls")]
+    fn harmless_calls_do_nothing() {
+        for index in 0..Kinds::COUNT {
+            try_kind(index);
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Seccomp filters: finding out whether some are in force, before anything else is
+//! asked of the kernel, and making only calls that they do not kill for
+//! ([`sopin_core::sys::gate`]).
+//!
+//! Filters are a thread's own, are inherited, and can be added to but not taken away.
+//! So all threads that have as many as the process had when it began have the same:
+//!
+//! | filters in force | calls that are made |
+//! |---|---|
+//! | none | all |
+//! | as many as when the program was started | the loader's, some that it makes at startup, and those that a child has tried |
+//! | more: the program has confined itself | the loader's |
+//!
+//! A filter cannot be asked, so a child process tries one call after the other
+//! ([`trial`]). It can kill for making that child, too; so there is one only where a
+//! process has been made under these filters before (this process has forked, or was
+//! forked), and where an engine of containers has installed the only one: those answer
+//! with errors unless somebody has written a profile of his own, and let programs
+//! make processes.
+//!
+//! What is found out is true of the process: a thread that has more filters than the
+//! process began with restricts all.
+
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use sopin_core::image_layers;
+use sopin_core::sys::gate::{self, Kinds};
+use sopin_core::sys::{Errno, Result};
+use sopin_core::thread_status::ThreadStatus;
+
+use crate::loader;
+
+mod trial;
+
+/// Says that the calling thread has looked for filters, and may go on.
+#[derive(Clone, Copy)]
+pub struct Looked {
+    /// How many are in force for it, if that could be found out.
+    filters: Option<u32>,
+}
+
+/// No number of filters: nothing has been found out.
+const UNKNOWN: u32 = u32::MAX;
+/// As many filters as no process begins with.
+const TOO_MANY: u32 = u32::MAX - 1;
+
+/// How many filters were in force when the process began: by execve(2) or fork(2).
+static AT_BEGINNING: AtomicU32 = AtomicU32::new(UNKNOWN);
+/// How many were when the thread that forks began to.
+static AT_FORK: AtomicU32 = AtomicU32::new(UNKNOWN);
+/// A process was made under the filters of the beginning.
+static HAS_FORKED: AtomicBool = AtomicBool::new(false);
+/// A child has tried, or is trying, what passes.
+static IS_TRIED: AtomicBool = AtomicBool::new(false);
+/// The program could add filters when it was first looked at.
+static COULD_ADD: AtomicBool = AtomicBool::new(false);
+
+/// Looks which filters are in force for this thread, and restricts the calls that
+/// are made. To be called on every way in, before the lock is taken.
+pub fn look() -> Looked {
+    let is_first = AT_BEGINNING.load(Ordering::Relaxed) == UNKNOWN;
+    let filters = count(is_first);
+    match filters {
+        Ok(filters) => judge(filters, is_first),
+        // Short of something for a moment: what was known still holds.
+        Err(Errno(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) if !is_first => {}
+        // Without /proc nothing is pinned, and little is needed to say so.
+        Err(_) => gate::close(if is_first && loader::is_preloaded() { Kinds::AT_STARTUP } else { Kinds::NONE }),
+    }
+    Looked { filters: filters.ok() }
+}
+
+/// How many filters are in force for this thread. Linux before 5.9 does not count them:
+/// one, or [`TOO_MANY`] if the program may have added some.
+fn count(is_first: bool) -> Result<u32> {
+    let status = ThreadStatus::read()?;
+    if is_first {
+        COULD_ADD.store(status.can_install_filters(), Ordering::Relaxed);
+    }
+    Ok(match (status.is_filtered, status.filters) {
+        (false, _) => 0,
+        (true, Some(filters)) => filters,
+        (true, None) if is_first => 1,
+        (true, None) if COULD_ADD.load(Ordering::Relaxed) || status.can_install_filters() => TOO_MANY,
+        (true, None) => 1,
+    })
+}
+
+fn judge(filters: u32, is_first: bool) {
+    if is_first {
+        // A program that has loaded this library itself may have installed them, too.
+        let is_from_start = filters == 0 || loader::is_preloaded();
+        AT_BEGINNING.store(if is_from_start { filters } else { 0 }, Ordering::Relaxed);
+        if filters != 0 {
+            gate::close(Kinds::AT_STARTUP);
+        }
+    }
+    if filters > AT_BEGINNING.load(Ordering::Relaxed) {
+        return gate::seal();
+    }
+    if filters == 0 || IS_TRIED.load(Ordering::Relaxed) {
+        return;
+    }
+    let may_try =
+        HAS_FORKED.load(Ordering::Relaxed) || is_first && filters == 1 && image_layers::is_root_of_an_engine();
+    if may_try && !IS_TRIED.swap(true, Ordering::Relaxed) {
+        gate::close(trial::run().unwrap_or(Kinds::AT_STARTUP));
+    }
+}
+
+/// Notes what is in force while the thread that has `looked` forks.
+pub fn note_fork(looked: Looked) {
+    AT_FORK.store(looked.filters.unwrap_or(UNKNOWN), Ordering::Relaxed);
+}
+
+/// Notes that it has forked, which shows that a process can be made.
+pub fn note_forked(is_child: bool) {
+    let filters = AT_FORK.load(Ordering::Relaxed);
+    let is_of_beginning = filters == AT_BEGINNING.load(Ordering::Relaxed);
+    if is_child {
+        // What other threads had is not in force here.
+        gate::unseal();
+        if !is_of_beginning {
+            AT_BEGINNING.store(if filters == UNKNOWN { 0 } else { filters }, Ordering::Relaxed);
+            IS_TRIED.store(false, Ordering::Relaxed);
+            if filters != 0 {
+                gate::close(Kinds::NONE);
+            }
+        }
+    }
+    if is_child || is_of_beginning {
+        HAS_FORKED.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,128 @@
+//! Finding out what passes the filters in force, by children that try it.
+//!
+//! A child tries one kind of call after the other, with arguments that do nothing, and
+//! notes in a page that it shares with its parent which one it is at. If a filter
+//! kills it, the parent knows for which, and another child goes on behind it.
+//!
+//! The child does not share its parent's memory: before Linux 5.16 a process that is
+//! killed by a filter takes those with it that do (`coredump_wait`, fs/coredump.c). It
+//! has no exit signal, so that the program neither sees nor waits for it; it leaves
+//! no core file, and a call that a filter answers by SIGSYS kills it as well, so that
+//! no handler of the program runs in it.
+
+use core::ffi::c_long;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use sopin_core::sys::gate::{self, Kinds};
+use sopin_core::sys::{self, Result};
+
+/// The page in which a child notes its progress.
+struct Progress {
+    address: usize,
+}
+
+impl Progress {
+    fn new() -> Result<Self> {
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let address = unsafe { sys::mmap(0, sys::page_size(), protection, flags, None) }?;
+        Ok(Self { address })
+    }
+
+    fn index(&self) -> &AtomicUsize {
+        // SAFETY: the page is mapped until this is dropped, and zero at first.
+        unsafe { &*(self.address as *const AtomicUsize) }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        // SAFETY: ours, and nothing refers to it.
+        let _ = unsafe { sys::munmap(self.address, sys::page_size()) };
+    }
+}
+
+/// The kinds of calls that pass; `None` if no child can be made.
+pub fn run() -> Option<Kinds> {
+    let progress = Progress::new().ok()?;
+    let (mut passing, mut next) = (Kinds::NONE, 0);
+    let mut children = Children::default();
+    while next < Kinds::COUNT {
+        progress.index().store(next, Ordering::Relaxed);
+        // Without a stack of its own, as by fork(2), and until it is gone.
+        // SAFETY: the child has a copy of all memory and makes only system calls.
+        match unsafe { libc::syscall(libc::SYS_clone, c_long::from(libc::CLONE_VFORK), 0, 0, 0, 0) } {
+            0 => try_from(next, passing, &progress),
+            -1 => return None,
+            child => children.add(child),
+        }
+        let reached = progress.index().load(Ordering::Relaxed).clamp(next, Kinds::COUNT);
+        passing = (next..reached).fold(passing, Kinds::with);
+        next = reached + 1;
+        if passing.has(Kinds::WAITING) {
+            children.wait();
+        }
+    }
+    Some(passing)
+}
+
+/// The child: tries the kinds from this number on, of which `passing` are known.
+fn try_from(first: usize, passing: Kinds, progress: &Progress) -> ! {
+    let mut passing = passing;
+    for index in first..Kinds::COUNT {
+        prepare(passing);
+        progress.index().store(index, Ordering::Relaxed);
+        gate::try_kind(index);
+        passing = passing.with(index);
+    }
+    progress.index().store(Kinds::COUNT, Ordering::Relaxed);
+    loop {
+        // SAFETY: ends this process.
+        unsafe { libc::syscall(libc::SYS_exit_group, 0) };
+    }
+}
+
+/// Sees to it that being killed leaves no traces, by calls that are known to pass.
+fn prepare(passing: Kinds) {
+    let none = core::ptr::null_mut::<u8>();
+    if passing.has(Kinds::BLOCKING_SIGNALS) {
+        let mask = 1_u64 << (libc::SIGSYS - 1);
+        // SAFETY: a live mask of 8 bytes.
+        unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_BLOCK, &raw const mask, none, 8) };
+    }
+    if passing.has(Kinds::LIMITS) {
+        // One byte: neither a file nor, unlike with none, a program that core(5) names.
+        let limit = [1_u64, 1];
+        // SAFETY: a live struct of two words; it is this process's limit.
+        unsafe { libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_CORE, &raw const limit, none) };
+    }
+}
+
+/// Children that are to be waited for. There are two at most before it is known
+/// whether they can be.
+#[derive(Default)]
+struct Children {
+    ids: [c_long; 8],
+    count: usize,
+}
+
+impl Children {
+    fn add(&mut self, id: c_long) {
+        if let Some(slot) = self.ids.get_mut(self.count) {
+            *slot = id;
+            self.count += 1;
+        }
+    }
+
+    /// Waits for all of them: they are gone but for their names.
+    fn wait(&mut self) {
+        for id in self.ids.iter().take(self.count) {
+            let none = core::ptr::null_mut::<u8>();
+            // SAFETY: nothing is written.
+            while unsafe { libc::syscall(libc::SYS_wait4, *id, none, libc::__WALL, none) } == -1
+                && sys::errno() == libc::EINTR
+            {}
+        }
+        self.count = 0;
+    }
+}

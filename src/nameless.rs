@@ -1,0 +1,113 @@
+//! Replacing ranges of an object where a seccomp filter may kill for what
+//! [`crate::remap`] does: no memory can be moved, and there is no memfd.
+//!
+//! All ranges that are not mapped from a shared copy are mapped from a file that has
+//! no name (`O_TMPFILE` of `open(2)`): by calls that the loader makes, and writing. It
+//! belongs to this process alone, as nobody can open it or give it a name, and goes
+//! when nothing of it is mapped. Pages that are stored to become anonymous memory.
+
+use core::ffi::CStr;
+
+use sopin_core::cause::Cause;
+use sopin_core::object::Span;
+use sopin_core::plan::{Replacement, Source};
+use sopin_core::sys::{self, Errno, Fd, gate};
+
+use crate::remap::{self, Outcome};
+
+/// Where such a file is made: the first of these that has files without names, and
+/// from which code may be mapped. On a disk first, whose pages the kernel can take back.
+const DIRECTORIES: [&CStr; 3] = [c"/var/tmp", c"/tmp", c"/dev/shm"];
+
+/// Whether the calls of [`crate::remap`] pass the filters in force.
+pub fn is_needless() -> bool {
+    let calls = [libc::SYS_mremap, libc::SYS_memfd_create, libc::SYS_pwrite64];
+    let seals = [0, libc::F_ADD_SEALS as usize];
+    calls.into_iter().all(gate::passes_number) && gate::passes(libc::SYS_fcntl, &seals)
+}
+
+/// Replaces all of `replacements`: those that hold what is in the object's file from
+/// `shared`, if given.
+///
+/// # Safety
+/// As for [`remap::replace`].
+pub unsafe fn replace(replacements: &[Replacement], shared: Option<&Fd>) -> Outcome {
+    let mut outcome = Outcome::default();
+    let shared_by = |range: &Replacement| shared.filter(|_| matches!(range.source, Source::Copy | Source::CopyOnWrite));
+    for (range, file) in replacements.iter().filter_map(|range| Some((range, shared_by(range)?))) {
+        // SAFETY: per the caller.
+        outcome.note(range.source, unsafe { remap::map_copy(file, range, range.offset) });
+    }
+    let rest = || replacements.iter().filter(|range| shared_by(range).is_none());
+    if rest().next().is_none() {
+        return outcome;
+    }
+    match make(rest) {
+        Ok(file) => {
+            let mut offset = 0;
+            for range in rest() {
+                // SAFETY: per the caller; the file has the ranges one behind the other.
+                outcome.note(range.source, unsafe { remap::map_copy(&file, range, offset) });
+                offset += range.span.len() as u64;
+            }
+        }
+        Err(cause) => rest().for_each(|range| outcome.note(range.source, Err(cause))),
+    }
+    outcome
+}
+
+/// A file without a name that holds the bytes of these `ranges`.
+fn make<'a, Ranges: Iterator<Item = &'a Replacement>>(ranges: impl Fn() -> Ranges) -> Result<Fd, Cause> {
+    let size: usize = ranges().map(|range| range.span.len()).sum();
+    // Beyond it the kernel would raise SIGXFSZ, which kills.
+    let limit = sys::file_size_limit().map_err(|errno| Cause::call("prlimit64", errno))?;
+    if size as u64 > limit {
+        return Err(Cause::call("write", Errno(libc::EFBIG)));
+    }
+    let needs_execution = ranges().any(|range| range.protection & libc::PROT_EXEC != 0);
+    let file = open(needs_execution)?;
+    for range in ranges() {
+        write_all(&file, range.span).map_err(|errno| Cause::call("write", errno))?;
+    }
+    Ok(file)
+}
+
+fn open(needs_execution: bool) -> Result<Fd, Cause> {
+    let flags = libc::O_TMPFILE | libc::O_EXCL | libc::O_RDWR;
+    let mut first_error = None;
+    for directory in DIRECTORIES {
+        let opened = sys::open(directory, flags, 0o600).and_then(|file| {
+            if needs_execution {
+                check_execution(&file)?;
+            }
+            Ok(file)
+        });
+        match opened {
+            Ok(file) => return Ok(file),
+            Err(errno) => drop(first_error.get_or_insert(errno)),
+        }
+    }
+    Err(Cause::call("open a file without a name", first_error.unwrap_or(Errno(libc::ENOENT))))
+}
+
+/// Whether code may be mapped from a file: `EPERM` where it is mounted noexec.
+fn check_execution(file: &Fd) -> sys::Result<()> {
+    let (len, protection) = (sys::page_size(), libc::PROT_READ | libc::PROT_EXEC);
+    // SAFETY: a new mapping at an address of the kernel's choice, which goes at once.
+    let address = unsafe { sys::mmap(0, len, protection, libc::MAP_PRIVATE, Some((file, 0))) }?;
+    // SAFETY: ours, and nothing refers to it.
+    unsafe { sys::munmap(address, len) }
+}
+
+/// Appends all bytes of `span`, straight from memory.
+fn write_all(file: &Fd, span: Span) -> sys::Result<()> {
+    let mut done = 0;
+    while done < span.len() {
+        match sys::write_from(file, span.start + done, span.len() - done)? {
+            0 => return Err(Errno(libc::EFAULT)),
+            // A short count: the next attempt says why.
+            written => done += written,
+        }
+    }
+    Ok(())
+}
