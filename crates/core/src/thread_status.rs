@@ -120,6 +120,7 @@ impl ThreadStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::borrow::ToOwned;
 
     const TEXT: &str = "Name:\tprobe: Uid:\nUmask:\t0022\nState:\tR (running)\nTgid:\t812\nNgid:\t0\nPid:\t813\nPPid:\t1\n\
                         TracerPid:\t0\nUid:\t1000\t1000\t1000\t7\nGid:\t100\t100\t100\t100\nFDSize:\t64\n";

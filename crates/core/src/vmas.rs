@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn the_ioctl_has_the_number_of_the_kernel_header() {
-        assert_eq!(PROCMAP_QUERY, 0xc068_6611);
+        assert_eq!(sys::PROCMAP_QUERY, 0xc000_0000 | (size_of::<ProcmapQuery>() as u64) << 16 | 0x66 << 8 | 0x11);
     }
 
     #[test]
