@@ -1,6 +1,6 @@
 /* See arm.h. Linked without crti, so that its constructor comes first. */
 #include "arm.h"
-#include "../fixtures/hostile.h"
+#include "../fixtures/supervision.h"
 
 struct snapshot {
     char name[64];

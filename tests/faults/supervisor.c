@@ -8,7 +8,7 @@
  * the program's descriptor 3 is REPORT. FAULTS_PRELOAD becomes its LD_PRELOAD.
  * Ends as the program did: with its status, or by its signal.
  */
-#include "../fixtures/hostile.h"
+#include "../fixtures/supervision.h"
 
 #include <signal.h>
 
@@ -20,8 +20,8 @@ struct always {
     uint64_t value;
 };
 
-static bool applies(const struct always *rule, const struct seccomp_data *call) {
-    return call->nr == rule->number && (call->args[rule->index] & rule->mask) == rule->value;
+static bool applies(const struct always *rule, const struct supervised_call *call) {
+    return call->number == rule->number && (call->arguments[rule->index] & rule->mask) == rule->value;
 }
 
 static void become(char **command, const char *report, int socket) {
@@ -43,8 +43,8 @@ static void become(char **command, const char *report, int socket) {
 int main(int argc, char **argv) {
     struct always rules[8];
     size_t rule_count = 0;
-    int sockets[2], failing, step, error, listener, status, at = 6;
-    struct seccomp_notif call;
+    int sockets[2], failing, step, error, status, at = 6;
+    struct supervised_call call;
     FILE *calls;
     pid_t child;
     expect(argc > 7);
@@ -64,19 +64,19 @@ int main(int argc, char **argv) {
     if (child == 0)
         become(argv + at + 1, argv[2], sockets[1]);
     expect(close(sockets[1]) == 0);
-    listener = receive_listener(sockets[0]);
-    while (listener >= 0 && next_call(listener, &call)) {
+    const bool is_armed = begin_supervision(sockets[0]);
+    while (is_armed && next_call(&call)) {
         const struct always *rule = NULL;
         for (size_t i = 0; i < rule_count && !rule; i++)
-            rule = applies(&rules[i], &call.data) ? &rules[i] : NULL;
-        fprintf(calls, "%d %lx %lx %lx\n", call.data.nr, (unsigned long)call.data.args[0],
-                (unsigned long)call.data.args[1], (unsigned long)call.data.args[2]);
-        if (call.data.nr == failing && --step == 0)
-            let_fail(listener, &call, error);
+            rule = applies(&rules[i], &call) ? &rules[i] : NULL;
+        fprintf(calls, "%d %lx %lx %lx\n", call.number, (unsigned long)call.arguments[0],
+                (unsigned long)call.arguments[1], (unsigned long)call.arguments[2]);
+        if (call.number == failing && --step == 0)
+            let_fail(&call, error);
         else if (rule)
-            let_fail(listener, &call, rule->error);
+            let_fail(&call, rule->error);
         else
-            let_go_on(listener, &call);
+            let_go_on(&call);
     }
     expect(waitpid(child, &status, 0) == child && fclose(calls) == 0);
     if (WIFSIGNALED(status)) {
