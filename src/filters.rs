@@ -24,7 +24,7 @@
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use sopin_core::image_layers;
-use sopin_core::sys::gate::{self, Kinds};
+use sopin_core::sys::gate::{self, Kinds, KnownKinds};
 use sopin_core::sys::{Errno, Result};
 use sopin_core::thread_status::ThreadStatus;
 
@@ -46,6 +46,8 @@ const TOO_MANY: u32 = u32::MAX - 1;
 
 /// How many filters were in force when the process began: by execve(2) or fork(2).
 static AT_BEGINNING: AtomicU32 = AtomicU32::new(UNKNOWN);
+/// What passes the filters of the beginning, as far as that is known.
+static PASSING: KnownKinds = KnownKinds::new(Kinds::NONE);
 /// How many were when the thread that forks began to.
 static AT_FORK: AtomicU32 = AtomicU32::new(UNKNOWN);
 /// A process was made under the filters of the beginning.
@@ -62,10 +64,14 @@ pub fn look() -> Looked {
     let filters = count(is_first);
     match filters {
         Ok(filters) => judge(filters, is_first),
+        Err(_) if is_first => gate::close(at_startup()),
+        // There is no /proc any more, or something keeps it from us. Without it nothing
+        // is pinned.
+        Err(Errno(libc::ENOENT | libc::ENOTDIR | libc::EACCES | libc::EPERM | libc::ENOSYS)) => {
+            gate::close(Kinds::NONE);
+        }
         // Short of something for a moment: what was known still holds.
-        Err(Errno(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) if !is_first => {}
-        // Without /proc nothing is pinned, and little is needed to say so.
-        Err(_) => gate::close(if is_first && loader::is_preloaded() { Kinds::AT_STARTUP } else { Kinds::NONE }),
+        Err(_) => {}
     }
     Looked { filters: filters.ok() }
 }
@@ -86,25 +92,28 @@ fn count(is_first: bool) -> Result<u32> {
     })
 }
 
+/// What passes before anything is known: if the program has loaded this library itself,
+/// it has left its start behind.
+fn at_startup() -> Kinds {
+    if loader::is_preloaded() { Kinds::AT_STARTUP } else { Kinds::NONE }
+}
+
 fn judge(filters: u32, is_first: bool) {
     if is_first {
         // A program that has loaded this library itself may have installed them, too.
         let is_from_start = filters == 0 || loader::is_preloaded();
         AT_BEGINNING.store(if is_from_start { filters } else { 0 }, Ordering::Relaxed);
-        if filters != 0 {
-            gate::close(Kinds::AT_STARTUP);
-        }
+        PASSING.set(if filters == 0 { Kinds::ALL } else { Kinds::AT_STARTUP });
     }
     if filters > AT_BEGINNING.load(Ordering::Relaxed) {
         return gate::seal();
     }
-    if filters == 0 || IS_TRIED.load(Ordering::Relaxed) {
-        return;
-    }
-    let may_try =
+    gate::close(PASSING.get());
+    let can_try =
         HAS_FORKED.load(Ordering::Relaxed) || is_first && filters == 1 && image_layers::is_root_of_an_engine();
-    if may_try && !IS_TRIED.swap(true, Ordering::Relaxed) {
-        gate::close(trial::run().unwrap_or(Kinds::AT_STARTUP));
+    if filters != 0 && can_try && !IS_TRIED.swap(true, Ordering::Relaxed) {
+        PASSING.set(trial::run().unwrap_or(PASSING.get()));
+        gate::close(PASSING.get());
     }
 }
 
@@ -123,9 +132,7 @@ pub fn note_forked(is_child: bool) {
         if !is_of_beginning {
             AT_BEGINNING.store(if filters == UNKNOWN { 0 } else { filters }, Ordering::Relaxed);
             IS_TRIED.store(false, Ordering::Relaxed);
-            if filters != 0 {
-                gate::close(Kinds::NONE);
-            }
+            PASSING.set(if filters == 0 { Kinds::ALL } else { Kinds::NONE });
         }
     }
     if is_child || is_of_beginning {

@@ -24,12 +24,15 @@ const fn call(name: &'static str, number: c_long, errors: &'static [i32]) -> Cal
 pub const ALL: &[Call] = &[
     call("capget", SYS_capget, &[EFAULT, EINVAL, EPERM, ESRCH]),
     call("clock_gettime", SYS_clock_gettime, &[EFAULT, EINVAL, ENODEV, EOPNOTSUPP]),
+    // Only under a filter, where children try what passes.
+    call("clone", SYS_clone, &[EAGAIN, ENOMEM]),
     call("close", SYS_close, &[EBADF, EINTR, EIO, ENOSPC, EDQUOT]),
     call(
         "copy_file_range",
         SYS_copy_file_range,
         &[EBADF, EFBIG, EINVAL, EIO, EISDIR, ENOMEM, ENOSPC, EOPNOTSUPP, EOVERFLOW, EPERM, ETXTBSY, EXDEV],
     ),
+    call("exit_group", SYS_exit_group, &[]),
     call(
         "fchmod",
         SYS_fchmod,
@@ -44,7 +47,9 @@ pub const ALL: &[Call] = &[
     call("flock", SYS_flock, &[EBADF, EINTR, EINVAL, ENOLCK, EWOULDBLOCK]),
     call("fstat", SYS_fstat, &[EBADF, EFAULT, ENOMEM, EOVERFLOW]),
     call("fstatfs", SYS_fstatfs, &[EBADF, EFAULT, EINTR, EIO, ENOMEM, ENOSYS, EOVERFLOW]),
+    call("fsync", SYS_fsync, &[EBADF, EDQUOT, EINTR, EINVAL, EIO, ENOSPC, EROFS]),
     call("ftruncate", SYS_ftruncate, &[EBADF, EFBIG, EINTR, EINVAL, EIO, EPERM, ETXTBSY]),
+    call("futex", SYS_futex, &[EACCES, EAGAIN, EFAULT, EINTR, EINVAL, ENFILE, ENOSYS, ETIMEDOUT]),
     call("getdents64", SYS_getdents64, &[EBADF, EFAULT, EINVAL, ENOENT, ENOTDIR]),
     call("getpid", SYS_getpid, &[]),
     call("getresgid", SYS_getresgid, &[EFAULT]),
@@ -110,7 +115,6 @@ pub const ALL: &[Call] = &[
     call("mprotect", SYS_mprotect, &[EACCES, EINVAL, ENOMEM]),
     call("mremap", SYS_mremap, &[EAGAIN, EFAULT, EINVAL, ENOMEM]),
     call("munmap", SYS_munmap, &[EINVAL, ENOMEM]),
-    call("nanosleep", SYS_nanosleep, &[EFAULT, EINTR, EINVAL]),
     call(
         "newfstatat",
         SYS_newfstatat,
@@ -151,6 +155,7 @@ pub const ALL: &[Call] = &[
     call("ppoll", SYS_ppoll, &[EFAULT, EINTR, EINVAL, ENOMEM]),
     call("prctl", SYS_prctl, &[EACCES, EBADF, EBUSY, EFAULT, EINVAL, ENODEV, ENXIO, EOPNOTSUPP, EPERM]),
     call("pread64", SYS_pread64, &[EAGAIN, EBADF, EFAULT, EINTR, EINVAL, EIO, EISDIR, ENXIO, EOVERFLOW, ESPIPE]),
+    call("prlimit64", SYS_prlimit64, &[EFAULT, EINVAL, EPERM, ESRCH]),
     call("process_vm_readv", SYS_process_vm_readv, &[EFAULT, EINVAL, ENOMEM, EPERM, ESRCH]),
     call(
         "pwrite64",
@@ -173,6 +178,7 @@ pub const ALL: &[Call] = &[
             ESPIPE,
         ],
     ),
+    call("read", SYS_read, &[EAGAIN, EBADF, EFAULT, EINTR, EINVAL, EIO, EISDIR]),
     call(
         "readlinkat",
         SYS_readlinkat,
@@ -230,6 +236,7 @@ pub const ALL: &[Call] = &[
         SYS_utimensat,
         &[EACCES, EBADF, EFAULT, EINVAL, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM, EROFS, ESRCH],
     ),
+    call("wait4", SYS_wait4, &[ECHILD, EINTR, EINVAL, ESRCH]),
     call(
         "write",
         SYS_write,

@@ -89,7 +89,11 @@ impl Reference {
         }
         let left: Vec<_> = run.exposed.difference(&self.exposed).collect();
         for object in &left {
-            let is_said = |message: &String| is_report(message, object, symbol) && message.contains(operation);
+            let is_said = |message: &String| {
+                is_report(message, object, symbol) && message.contains(operation)
+                // Only the look for filters reads; if it fails, one may be in force.
+                || operation == "read" && is_report(message, object, "")
+            };
             // The sweep failed as a whole, which was said, and the next one is too late
             // for writable ranges.
             let is_late = run.messages.iter().any(|message| is_too_late(message, object))
@@ -105,6 +109,33 @@ impl Reference {
         complaints.push(format!("the calls: {}", run.calls.iter().map(|call| call.name).collect::<Vec<_>>().join(" ")));
         Err(complaints.join("\n    "))
     }
+}
+
+/// Judges a run under a filter that kills for a call of the library.
+///
+/// # Errors
+/// Everything that was not as it is in `natively`, a run without the library.
+pub fn judge_killing(run: &Observed, natively: &Observed) -> Result<(), String> {
+    let mut complaints = Vec::new();
+    if run.outcome != natively.outcome || run.stdout != natively.stdout {
+        complaints.push(format!(
+            "ended with {}, said\n{}--- and without the library\n{}---",
+            run.outcome, run.stdout, natively.stdout
+        ));
+    }
+    if !run.wrong.is_empty() || !run.broken_entries.is_empty() {
+        complaints.push(format!("wrong bytes: {:?}, entries that are not whole: {:?}", run.wrong, run.broken_entries));
+    }
+    for object in &run.exposed {
+        if !run.messages.iter().any(|message| is_report(message, object, "")) {
+            complaints.push(format!("exposed and not reported: {object}"));
+        }
+    }
+    if complaints.is_empty() {
+        return Ok(());
+    }
+    complaints.extend(run.messages.iter().cloned());
+    Err(complaints.join("\n    "))
 }
 
 /// Whether the message says that this object, or all that were loaded at once,

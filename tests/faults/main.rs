@@ -3,9 +3,11 @@
 //! early pin, in `dlopen`, `dlmopen` and `dlclose`, around `fork`, while the store
 //! is filled and when it has everything already. Whatever fails, the host says
 //! what it says without the library, every byte of every segment is what it was,
-//! and an object that was left is reported with the error.
+//! and an object that was left is reported with the error. And a seccomp filter kills
+//! for each of these calls that the host itself can do without: it lives.
 //!
-//! `make test` tries one error at a third of the occurrences; `make faults` tries
+//! `make test` tries one error at a sixth of the occurrences, and filters in some
+//! scenarios; `make faults` tries
 //! everything, and writes the table `target/faults.md` and its summary,
 //! docs/faults.md.
 
@@ -26,9 +28,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
+use common::directives::PASSED;
 use common::needs::Need;
+use common::process::Outcome;
 use common::{library, process, scratch};
-use judge::Reference;
+use judge::{Reference, judge_killing};
 use run::{Bench, Fault};
 use scenarios::Scenario;
 use summary::Summary;
@@ -118,13 +122,45 @@ fn try_all(bench: &Bench, scenario: &Scenario, library: &Path, is_complete: bool
             }
         }
     }
+    if is_complete || scenario.is_tried_with_filters {
+        failures.extend(try_filters(bench, scenario, library, &reference)?);
+    }
     if failures.is_empty() { Ok(summary) } else { Err(failures.join("\n").into()) }
 }
 
-/// The first and the last occurrence of a call, and every third of the others.
+/// Filters that kill, for each call that the library makes and the host can do without;
+/// what was wrong.
+fn try_filters(
+    bench: &Bench,
+    scenario: &Scenario,
+    library: &Path,
+    reference: &Reference,
+) -> Result<Vec<String>, Failed> {
+    let (mut failures, mut tried) = (Vec::new(), 0);
+    for (index, call) in reference.calls.iter().enumerate() {
+        if occurrence(&reference.calls, index) != 1 {
+            continue;
+        }
+        let natively = bench.run_killing(scenario, None, call)?;
+        if natively.outcome != Outcome::Exit(PASSED) {
+            continue;
+        }
+        tried += 1;
+        let run = bench.run_killing(scenario, Some(library), call)?;
+        if let Err(complaint) = judge_killing(&run, &natively) {
+            failures.push(format!("a filter kills for {}: {complaint}", call.name));
+        }
+    }
+    if tried == 0 {
+        return Err("no call that the host can do without: nothing would be shown".into());
+    }
+    Ok(failures)
+}
+
+/// The first and the last occurrence of a call, and every sixth of the others.
 fn is_in_sample(calls: &[&calls::Call], index: usize) -> bool {
     let is_same = |other: &&calls::Call| other.number == calls[index].number;
-    index.is_multiple_of(3) || !calls[..index].iter().any(is_same) || !calls[index + 1..].iter().any(is_same)
+    index.is_multiple_of(6) || !calls[..index].iter().any(is_same) || !calls[index + 1..].iter().any(is_same)
 }
 
 /// The how manieth of its kind a call is.

@@ -102,7 +102,7 @@ impl Bench {
             if self.warm.exists() {
                 scratch::copy_tree(&self.warm, &store).map_err(|error| error.to_string())?;
             }
-            self.run_in(&directory, scenario, Some(&library::path()?), None)?;
+            self.run_in(&directory, scenario, Some(&library::path()?), None, None)?;
             let _ = fs::remove_dir_all(&self.warm);
             fs::rename(&store, &self.warm).map_err(|error| format!("{name} has filled no store: {error}"))?;
         }
@@ -114,6 +114,24 @@ impl Bench {
     /// # Errors
     /// What prevented it.
     pub fn run(&self, scenario: &Scenario, preload: Option<&Path>, fault: Option<Fault>) -> Result<Observed, String> {
+        self.run_once(scenario, preload, fault, None)
+    }
+
+    /// Runs the host under a filter that kills whoever makes `call`.
+    ///
+    /// # Errors
+    /// What prevented it.
+    pub fn run_killing(&self, scenario: &Scenario, preload: Option<&Path>, call: &Call) -> Result<Observed, String> {
+        self.run_once(scenario, preload, None, Some(call))
+    }
+
+    fn run_once(
+        &self,
+        scenario: &Scenario,
+        preload: Option<&Path>,
+        fault: Option<Fault>,
+        killing: Option<&Call>,
+    ) -> Result<Observed, String> {
         let directory = self.new_directory()?;
         let store = directory.join("store");
         let copied = match scenario.store {
@@ -123,7 +141,7 @@ impl Bench {
             Before::OldVersions => scratch::copy_tree(&self.warm, &store).and_then(|()| make_older(&store)),
         };
         copied.map_err(|error| format!("{}: {error}", store.display()))?;
-        let observed = self.run_in(&directory, scenario, preload, fault)?;
+        let observed = self.run_in(&directory, scenario, preload, fault, killing)?;
         fs::remove_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
         Ok(observed)
     }
@@ -140,6 +158,7 @@ impl Bench {
         scenario: &Scenario,
         preload: Option<&Path>,
         fault: Option<Fault>,
+        killing: Option<&Call>,
     ) -> Result<Observed, String> {
         let store = directory.join("store");
         let (calls, report) = (directory.join("calls"), directory.join("report"));
@@ -158,6 +177,9 @@ impl Bench {
             let value =
                 value.replace("{store}", &store.to_string_lossy()).replace("{dir}", &self.host.to_string_lossy());
             command.env(name, value.replace("{run}", &directory.to_string_lossy()));
+        }
+        if let Some(call) = killing {
+            command.env("FAULTS_KILL", call.number.to_string());
         }
         if scenario.activity == "startup" {
             command.env("FAULTS_AT", "startup");

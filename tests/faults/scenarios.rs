@@ -12,6 +12,8 @@ pub struct Scenario {
     pub settings: &'static [(&'static str, &'static str)],
     /// What the store holds before.
     pub store: Before,
+    /// Filters that kill are tried in `make test` too.
+    pub is_tried_with_filters: bool,
     /// Rules of `supervisor.c` for calls that always fail, as on another kernel or
     /// file system.
     pub always: &'static [Always],
@@ -64,7 +66,7 @@ const NO_UNNAMED_FILES: Always = Always {
 };
 
 const fn plain(name: &'static str, activity: &'static str) -> Scenario {
-    Scenario { name, activity, settings: &[], store: Before::Nothing, always: &[] }
+    Scenario { name, activity, settings: &[], store: Before::Nothing, is_tried_with_filters: false, always: &[] }
 }
 
 const fn stored(name: &'static str, store: Before, always: &'static [Always]) -> Scenario {
@@ -73,7 +75,7 @@ const fn stored(name: &'static str, store: Before, always: &'static [Always]) ->
 
 /// All of them.
 pub const ALL: &[Scenario] = &[
-    plain("startup", "startup"),
+    Scenario { is_tried_with_filters: true, ..plain("startup", "startup") },
     Scenario { settings: &[("SOPIN_MODE", "relocated")], ..plain("startup_relocated", "startup") },
     Scenario { settings: &[("SOPIN_LOG", "debug"), ("SOPIN_ONLY", "{dir}/*")], ..plain("startup_talking", "startup") },
     Scenario {
@@ -94,8 +96,8 @@ pub const ALL: &[Scenario] = &[
     plain("dlopen_beside_thread", "threads"),
     plain("dlmopen", "namespace"),
     plain("dlclose", "dlclose"),
-    plain("fork", "fork"),
-    stored("store_fill", Before::Nothing, &[]),
+    Scenario { is_tried_with_filters: true, ..plain("fork", "fork") },
+    Scenario { is_tried_with_filters: true, ..stored("store_fill", Before::Nothing, &[]) },
     stored("store_fill_named", Before::Nothing, &[NO_UNNAMED_FILES]),
     stored("store_fill_sendfile", Before::Nothing, &[Always::every(libc::SYS_copy_file_range, libc::EXDEV)]),
     stored("store_replace", Before::OldVersions, &[]),

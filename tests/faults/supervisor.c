@@ -5,7 +5,8 @@
  * NUMBER fail with ERRNO the STEPth time; 0: never. ALWAYS is NUMBER:ERRNO:INDEX:MASK:VALUE: every
  * call of that number whose argument of that index has that value in the bits of
  * the mask fails. Writes every call's number and first three arguments to CALLS;
- * the program's descriptor 3 is REPORT. FAULTS_PRELOAD becomes its LD_PRELOAD.
+ * the program's descriptor 3 is REPORT. FAULTS_PRELOAD becomes its LD_PRELOAD. A filter
+ * kills it for the call of the number FAULTS_KILL, whoever makes it.
  * Ends as the program did: with its status, or by its signal.
  */
 #include "../fixtures/supervision.h"
@@ -34,6 +35,13 @@ static void become(char **command, const char *report, int socket) {
     snprintf(number, sizeof number, "%d", kept);
     expect(setenv("FAULTS_SOCKET", number, 1) == 0);
     expect(unsetenv("FAULTS_PRELOAD") == 0 && (!preload || setenv("LD_PRELOAD", preload, 1) == 0));
+    if (getenv("FAULTS_KILL")) {
+        struct program filter = {.length = 0};
+        emit(&filter, BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr), 0, 0);
+        emit(&filter, BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)atoi(getenv("FAULTS_KILL")), 0, 1);
+        emit(&filter, BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS, 0, 0);
+        enforce(&filter, 0);
+    }
     /* Ends it if it hangs. */
     alarm(20);
     execv(command[0], command);

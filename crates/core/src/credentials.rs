@@ -73,8 +73,9 @@ impl User {
     /// The same by what can be read under a seccomp filter. The kernel does not block
     /// signals for us there either, by which another thread changes the rights of all.
     fn by_status() -> core::result::Result<Self, Cause> {
-        let status = ThreadStatus::read().map_err(|errno| Cause::call("read /proc/thread-self/status", errno))?;
-        let user = single_user(&status).map_err(|reason| Cause::words(OPERATION, reason))?;
+        let (status, owner) =
+            ThreadStatus::read_with_owner().map_err(|errno| Cause::call("read /proc/thread-self/status", errno))?;
+        let user = single_user(&status, owner).map_err(|reason| Cause::words(OPERATION, reason))?;
         check_group(user, status.groups[1])?;
         if !is_mapped(user)? {
             return Err(NOT_MAPPED);
@@ -121,7 +122,7 @@ impl Rights {
 }
 
 /// The one user whose rights a thread with this status has.
-fn single_user(status: &ThreadStatus) -> core::result::Result<u32, &'static str> {
+fn single_user(status: &ThreadStatus, owner: u32) -> core::result::Result<u32, &'static str> {
     let is_one = |ids: &[u32; 4]| ids.iter().all(|id| *id == ids[0]);
     let user = status.users[0];
     if !is_one(&status.users) || !is_one(&status.groups) {
@@ -133,7 +134,7 @@ fn single_user(status: &ThreadStatus) -> core::result::Result<u32, &'static str>
     if status.permitted != 0 {
         return Err("the process has capabilities that its user lacks");
     }
-    if status.owner != user {
+    if owner != user {
         return Err("the user's other processes may not look into this one (not dumpable)");
     }
     if status.threads != 1 {
@@ -303,18 +304,18 @@ mod tests {
 
     #[test]
     fn a_status_shows_one_user_too() {
-        let plain = ThreadStatus { users: [7; 4], groups: [9; 4], threads: 1, owner: 7, ..ThreadStatus::default() };
-        assert_eq!(single_user(&plain), Ok(7));
+        let plain = ThreadStatus { users: [7; 4], groups: [9; 4], threads: 1, ..ThreadStatus::default() };
+        assert_eq!(single_user(&plain, 7), Ok(7));
         for other in [
             ThreadStatus { users: [7, 7, 7, 0], ..plain },
             ThreadStatus { groups: [9, 8, 9, 9], ..plain },
-            ThreadStatus { users: [0; 4], owner: 0, ..plain },
+            ThreadStatus { users: [0; 4], ..plain },
             ThreadStatus { permitted: 1, ..plain },
-            ThreadStatus { owner: 0, ..plain },
             ThreadStatus { threads: 2, ..plain },
         ] {
-            assert!(single_user(&other).is_err(), "{other:?}");
+            assert!(single_user(&other, other.users[0]).is_err(), "{other:?}");
         }
+        assert!(single_user(&plain, 0).is_err());
     }
 
     #[test]

@@ -76,7 +76,7 @@ const NAMES: &[(i32, &str, &str)] = &[
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if *self == gate::NOT_MADE {
-            return f.write_str("not done, because the seccomp filter in force may kill for it");
+            return f.write_str("not done, since a seccomp filter may kill for it");
         }
         match NAMES.iter().find(|(number, ..)| *number == self.0) {
             Some((_, symbol, text)) => write!(f, "{symbol} ({text})"),

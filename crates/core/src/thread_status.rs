@@ -27,8 +27,6 @@ pub struct ThreadStatus {
     pub is_filtered: bool,
     /// How many filters are in force; `None` from Linux before 5.9.
     pub filters: Option<u32>,
-    /// Who the file belongs to: root, unless the process is dumpable.
-    pub owner: u32,
 }
 
 /// Longest line that is looked at, in bytes.
@@ -36,16 +34,23 @@ const LINE: usize = 128;
 /// Bytes that are read at once.
 const BLOCK: usize = 1024;
 
+fn open() -> Result<Fd> {
+    sys::open(c"/proc/thread-self/status", libc::O_RDONLY, 0)
+        // Linux before 3.17, and qemu-user, which does not emulate the former.
+        .or_else(|_| sys::open(c"/proc/self/status", libc::O_RDONLY, 0))
+}
+
 impl ThreadStatus {
     /// That of the calling thread.
     pub fn read() -> Result<Self> {
-        let flags = libc::O_RDONLY;
-        let file = sys::open(c"/proc/thread-self/status", flags, 0)
-            // Linux before 3.17, and qemu-user, which does not emulate the former.
-            .or_else(|_| sys::open(c"/proc/self/status", flags, 0))?;
-        let mut status = Self::parse(&file)?;
-        status.owner = sys::fstat(file.raw())?.st_uid;
-        Ok(status)
+        Self::parse(&open()?)
+    }
+
+    /// The same, and who the file belongs to: root, unless the process is dumpable.
+    pub fn read_with_owner() -> Result<(Self, u32)> {
+        let file = open()?;
+        let status = Self::parse(&file)?;
+        Ok((status, sys::fstat(file.raw())?.st_uid))
     }
 
     /// `EIO` if the text is not that of a status.

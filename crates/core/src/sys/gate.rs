@@ -133,12 +133,32 @@ const CLOSED: u8 = 1;
 const SEALED: u8 = 2;
 
 static STATE: AtomicU8 = AtomicU8::new(0);
-static PASSING: AtomicU64 = AtomicU64::new(0);
+static PASSING: KnownKinds = KnownKinds::new(Kinds::ALL);
+
+/// A set of kinds that threads share.
+pub struct KnownKinds(AtomicU64);
+
+impl KnownKinds {
+    /// This set.
+    pub const fn new(kinds: Kinds) -> Self {
+        Self(AtomicU64::new(kinds.0))
+    }
+
+    /// The set.
+    pub fn get(&self) -> Kinds {
+        Kinds(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Replaces it.
+    pub fn set(&self, kinds: Kinds) {
+        self.0.store(kinds.0, Ordering::Relaxed);
+    }
+}
 
 /// From now on makes no calls but those that the loader makes whenever it loads an
 /// object, and those of the kinds `passing`.
 pub fn close(passing: Kinds) {
-    PASSING.store(passing.0, Ordering::Relaxed);
+    PASSING.set(passing);
     if passing == Kinds::ALL {
         STATE.fetch_and(!CLOSED, Ordering::Release);
     } else {
@@ -168,7 +188,7 @@ pub fn passes(number: c_long, arguments: &[usize]) -> bool {
     if state == 0 {
         return true;
     }
-    let passing = if state & SEALED == 0 { Kinds(PASSING.load(Ordering::Relaxed)) } else { Kinds::NONE };
+    let passing = if state & SEALED == 0 { PASSING.get() } else { Kinds::NONE };
     is_loaders(number, arguments)
         || KINDS.iter().position(|kind| kind.is(number, arguments)).is_some_and(|index| passing.has(index))
 }
