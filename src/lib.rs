@@ -26,7 +26,7 @@
 //! | [`marked_ranges`] | leaving what carries locks, advice or keys that a replacement would lose |
 //! | [`original`] | the file that an object was loaded from, and the witness page |
 //! | [`remap`] | replacing ranges; nothing else changes a mapping of the host |
-//! | [`nameless`] | the same where a filter may kill for what that takes |
+//! | [`unnamed`] | the same where a filter may kill for what that takes |
 //! | [`registry`] | what is pinned, behind the one lock; fork |
 //! | [`published`] | the records that the command and debuggers read from outside |
 //! | [`workspace`] | memory that sweeps use one after the other |
@@ -66,7 +66,6 @@ mod hooks;
 mod loader;
 mod log;
 mod marked_ranges;
-mod nameless;
 mod original;
 mod pinner;
 mod published;
@@ -76,5 +75,6 @@ mod report;
 mod request;
 mod sources;
 mod sweep;
+mod unnamed;
 mod workspace;
 mod write_safety;

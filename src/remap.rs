@@ -23,7 +23,7 @@ use sopin_core::plan::{Replacement, Source};
 use sopin_core::sys::{self, Errno, Fd};
 use sopin_core::vmas::Protection;
 
-use crate::nameless;
+use crate::unnamed;
 
 /// Bytes that are copied before they are swapped: bounds how much memory a
 /// pin needs at a time beyond what it keeps.
@@ -36,6 +36,8 @@ const READ_WRITE: Protection = libc::PROT_READ | libc::PROT_WRITE;
 pub struct Outcome {
     /// Bytes replaced.
     pub bytes: usize,
+    /// Whether writable and relocated ranges are mapped from a file without a name.
+    pub is_unnamed: bool,
     /// Why a writable or relocated range was left as it was.
     pub relocated_failure: Option<Cause>,
     /// Why a read-only range was left as it was.
@@ -68,9 +70,9 @@ impl Outcome {
 /// for the duration of the call; nobody may store to a range whose source is
 /// [`Source::Anonymous`] in the meantime.
 pub unsafe fn replace(memory: &OwnMemory, path: &[u8], replacements: &[Replacement], shared: Option<&Fd>) -> Outcome {
-    if !nameless::is_needless() {
+    if !unnamed::is_needless() {
         // SAFETY: per the caller.
-        return unsafe { nameless::replace(replacements, shared) };
+        return unsafe { unnamed::replace(replacements, shared) };
     }
     let mut outcome = Outcome::default();
     // SAFETY: per the caller.

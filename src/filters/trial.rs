@@ -2,7 +2,8 @@
 //!
 //! A child tries one kind of call after the other, with arguments that do nothing, and
 //! notes in a page that it shares with its parent which one it is at. If a filter
-//! kills it, the parent knows for which, and another child goes on behind it.
+//! kills it, the parent knows for which, and another child goes on behind it. What is
+//! refused with an error does not pass either: there are other ways.
 //!
 //! The child does not share its parent's memory: before Linux 5.16 a process that is
 //! killed by a filter takes those with it that do (`coredump_wait`, fs/coredump.c). It
@@ -29,9 +30,21 @@ impl Progress {
         Ok(Self { address })
     }
 
-    fn index(&self) -> &AtomicUsize {
+    fn words(&self) -> &[AtomicUsize; 2] {
         // SAFETY: the page is mapped until this is dropped, and zero at first.
-        unsafe { &*(self.address as *const AtomicUsize) }
+        unsafe { &*(self.address as *const [AtomicUsize; 2]) }
+    }
+
+    /// The kind that is being tried.
+    fn index(&self) -> &AtomicUsize {
+        let [index, _] = self.words();
+        index
+    }
+
+    /// The kinds that were refused, a bit for each.
+    fn refused(&self) -> &AtomicUsize {
+        let [_, refused] = self.words();
+        refused
     }
 }
 
@@ -57,7 +70,8 @@ pub fn run() -> Option<Kinds> {
             child => children.add(child),
         }
         let reached = progress.index().load(Ordering::Relaxed).clamp(next, Kinds::COUNT);
-        passing = (next..reached).fold(passing, Kinds::with);
+        let refused = progress.refused().load(Ordering::Relaxed);
+        passing = (next..reached).filter(|index| refused & 1 << index == 0).fold(passing, Kinds::with);
         next = reached + 1;
         if passing.has(Kinds::WAITING) {
             children.wait();
@@ -72,8 +86,11 @@ fn try_from(first: usize, passing: Kinds, progress: &Progress) -> ! {
     for index in first..Kinds::COUNT {
         prepare(passing);
         progress.index().store(index, Ordering::Relaxed);
-        gate::try_kind(index);
-        passing = passing.with(index);
+        if gate::try_kind(index) {
+            passing = passing.with(index);
+        } else {
+            progress.refused().fetch_or(1 << index, Ordering::Relaxed);
+        }
     }
     progress.index().store(Kinds::COUNT, Ordering::Relaxed);
     loop {

@@ -144,7 +144,9 @@ fn file_since(address: usize, vmas: &[Vma], replaced: &[Replacement], outcome: &
     let before = vmas.iter().find(|vma| vma.span.contains(address)).map(|vma| vma.file).unwrap_or_default();
     match replaced.iter().find(|range| range.span.contains(address)).map(|range| range.source) {
         None => Some(before),
-        Some(Source::Anonymous) if outcome.relocated_failure.is_none() => Some(FileId::default()),
+        Some(Source::Anonymous) if outcome.relocated_failure.is_none() && !outcome.is_unnamed => {
+            Some(FileId::default())
+        }
         // In part, perhaps: what is there now is the object recorded.
         Some(_) => None,
     }

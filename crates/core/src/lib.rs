@@ -27,6 +27,7 @@
 //! | [`glob`] | the patterns of `SOPIN_EXCLUDE` and `SOPIN_ONLY` |
 //! | [`credentials`] | whether a thread has one user's rights, no more and no less |
 //! | [`thread_status`] | rights of a thread and the seccomp filters in force for it |
+//! | [`unnamed`] | private copies in files without names |
 //! | [`image_layers`] | which files of a container nobody can write to |
 //! | [`witness`] | where the page goes that keeps a file visible |
 //! | [`store`] | the immutable copies of object files that processes share |
@@ -86,6 +87,7 @@ pub mod settings;
 pub mod store;
 pub mod sys;
 pub mod thread_status;
+pub mod unnamed;
 pub mod vmas;
 pub mod walks;
 pub mod witness;

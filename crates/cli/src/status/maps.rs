@@ -2,6 +2,7 @@
 //! with the kernel's escapes undone.
 
 use sopin_core::store::{Identity, Version};
+use sopin_core::unnamed::is_path_of_copy;
 use sopin_core::vmas::{self, FileId};
 
 /// How the kernel marks the path of a file that has no name any more.
@@ -102,14 +103,17 @@ pub fn at(maps: &[Mapping], address: u64) -> Option<&Mapping> {
 pub enum Copy {
     /// `<store>/<key>/<name>`
     Stored(Identity),
-    /// A memfd of the process.
+    /// A memfd of the process, or a file without a name.
     Private,
 }
 
 /// Whether a path from `/proc/PID/maps` is that of one of the library's copies.
 /// An entry of the store may have been unlinked since.
 pub fn copy_at(mapping: &Mapping) -> Option<Copy> {
-    let (path, _) = mapping.names();
+    let (path, is_deleted) = mapping.names();
+    if is_deleted && !mapping.is_shared && is_path_of_copy(path) {
+        return Some(Copy::Private);
+    }
     if let Some(name) = path.strip_prefix(b"/memfd:sopin") {
         return (name.starts_with(b":") || name.starts_with(b"/")).then_some(Copy::Private);
     }
@@ -165,7 +169,9 @@ mod tests {
         assert_eq!(copy("/s/0123abcd-fe00-2a-1000-10-11/libx.so (deleted)"), Some(Copy::Stored(key)));
         assert_eq!(copy("/memfd:sopin:libx.so (deleted)"), Some(Copy::Private));
         assert_eq!(copy("/memfd:sopin/libx.so (deleted)"), Some(Copy::Private));
+        assert_eq!(copy("/var/tmp/#4711 (deleted)"), Some(Copy::Private));
         for other in [
+            "/var/tmp/#4711",
             "/memfd:sopinx (deleted)",
             "/memfd:x (deleted)",
             "/usr/lib/libx.so",

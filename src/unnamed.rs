@@ -6,18 +6,13 @@
 //! belongs to this process alone, as nobody can open it or give it a name, and goes
 //! when nothing of it is mapped. Pages that are stored to become anonymous memory.
 
-use core::ffi::CStr;
-
 use sopin_core::cause::Cause;
 use sopin_core::object::Span;
 use sopin_core::plan::{Replacement, Source};
 use sopin_core::sys::{self, Errno, Fd, gate};
+use sopin_core::unnamed;
 
 use crate::remap::{self, Outcome};
-
-/// Where such a file is made: the first of these that has files without names, and
-/// from which code may be mapped. On a disk first, whose pages the kernel can take back.
-const DIRECTORIES: [&CStr; 3] = [c"/var/tmp", c"/tmp", c"/dev/shm"];
 
 /// Whether the calls of [`crate::remap`] pass the filters in force.
 pub fn is_needless() -> bool {
@@ -32,7 +27,7 @@ pub fn is_needless() -> bool {
 /// # Safety
 /// As for [`remap::replace`].
 pub unsafe fn replace(replacements: &[Replacement], shared: Option<&Fd>) -> Outcome {
-    let mut outcome = Outcome::default();
+    let mut outcome = Outcome { is_unnamed: true, ..Outcome::default() };
     let shared_by = |range: &Replacement| shared.filter(|_| matches!(range.source, Source::Copy | Source::CopyOnWrite));
     for (range, file) in replacements.iter().filter_map(|range| Some((range, shared_by(range)?))) {
         // SAFETY: per the caller.
@@ -75,7 +70,7 @@ fn make<'a, Ranges: Iterator<Item = &'a Replacement>>(ranges: impl Fn() -> Range
 fn open(needs_execution: bool) -> Result<Fd, Cause> {
     let flags = libc::O_TMPFILE | libc::O_EXCL | libc::O_RDWR;
     let mut first_error = None;
-    for directory in DIRECTORIES {
+    for directory in unnamed::DIRECTORIES {
         let opened = sys::open(directory, flags, 0o600).and_then(|file| {
             if needs_execution {
                 check_execution(&file)?;
