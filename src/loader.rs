@@ -17,6 +17,7 @@ use sopin_core::pages::PageVec;
 use sopin_core::sys::{self, Errno, Result};
 
 mod next;
+mod symbols;
 pub mod walks;
 
 /// A function of the next object in the search order, looked up once.
@@ -47,10 +48,9 @@ impl RealFunction {
     }
 }
 
-/// Asks `dlsym(3)`, where the loader's list cannot be found (an executable whose
-/// dynamic section is read-only, musl's loader started as a program) or this library
-/// is in another namespace. Another library may answer, with our own function: that
-/// is none. One that calls `dlopen` to find out comes back here, and gets none either.
+/// Asks `dlsym(3)`, where no list of objects can be found. Another library may answer,
+/// with our own function: that is none. One that calls `dlopen` to find out comes back
+/// here, and gets none either.
 fn ask_loader(name: &'static CStr) -> Option<usize> {
     /// The thread that asks, by the address of its `errno`.
     static ASKING: AtomicUsize = AtomicUsize::new(0);
@@ -60,6 +60,7 @@ fn ask_loader(name: &'static CStr) -> Option<usize> {
         return None;
     }
     // dlsym_next panics when the symbol is missing.
+    crate::pinner::silence_panics();
     // SAFETY: the name ends with a NUL.
     let found = catch_unwind(|| unsafe { redhook::ld_preload::dlsym_next(name) });
     ASKING.store(0, Ordering::Relaxed);

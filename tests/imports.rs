@@ -14,11 +14,12 @@ use common::library;
 
 /// What our own code calls: none of it takes a lock or allocates, but for registering
 /// fork handlers, once.
-const CALLED: [&str; 9] = [
+const CALLED: [&str; 10] = [
     // The thread's errno.
     "__errno_location",
-    // Fork handlers.
+    // Fork handlers, by the name that the C library has for them.
     "__register_atfork",
+    "pthread_atfork",
     // The vDSO's clock.
     "clock_gettime",
     // The loader, only where its list of objects does not lead to it.
@@ -35,17 +36,23 @@ const CALLED: [&str; 9] = [
 
 /// What the standard library and the unwinder call, linked in so that a panic can be
 /// caught: not unless there is one, which would be a bug of ours. What they import
-/// depends on their versions.
+/// depends on their versions; LLVM's unwinder, which zig links in, can print.
 const CALLED_IN_A_PANIC: &[&str] = &[
     "__cxa_thread_atexit_impl",
+    "__fxstat64",
     "__xpg_strerror_r",
+    "__xstat64",
     "_dl_find_object",
     "abort",
     "calloc",
     "close",
     "dl_iterate_phdr",
+    "dladdr",
+    "fflush",
+    "fprintf",
     "free",
     "fstat64",
+    "fwrite",
     "getcwd",
     "gettid",
     "gnu_get_libc_version",
@@ -62,6 +69,9 @@ const CALLED_IN_A_PANIC: &[&str] = &[
     "pthread_mutex_lock",
     "pthread_mutex_unlock",
     "pthread_once",
+    "pthread_rwlock_rdlock",
+    "pthread_rwlock_unlock",
+    "pthread_rwlock_wrlock",
     "pthread_self",
     "pthread_setspecific",
     "read",
@@ -69,8 +79,10 @@ const CALLED_IN_A_PANIC: &[&str] = &[
     "realloc",
     "realpath",
     "sched_yield",
+    "snprintf",
     "stat64",
     "statx",
+    "stderr",
     "write",
     "writev",
 ];

@@ -1,7 +1,7 @@
 //! Finding the real functions without asking anybody for them.
 //!
 //! Other preloaded libraries interpose `dlsym` as we interpose `dlopen`
-//! (MangoHud, apitrace, libfabric), and pass the calls that do not interest them
+//! (MangoHud, libfabric, tracers), and pass the calls that do not interest them
 //! on. The loader takes them for the caller then, so the object next to *them*
 //! answers for `RTLD_NEXT`: that may be this library, which would call itself for
 //! ever. So the loader's list of objects and their symbol tables are read here,
@@ -14,30 +14,15 @@
 //! preloaded and the C library stay, and the first look-up happens while this
 //! library is initialised.
 
-use core::ffi::{CStr, c_char};
+use core::ffi::{CStr, c_int, c_void};
 
-use libc::{Elf64_Phdr, Elf64_Sym, PT_DYNAMIC, PT_PHDR};
+use libc::{Elf64_Phdr, PT_DYNAMIC, PT_LOAD, PT_PHDR};
 use sopin_core::sys;
 
-const DT_NULL: u64 = 0;
-const DT_HASH: u64 = 4;
-const DT_STRTAB: u64 = 5;
-const DT_SYMTAB: u64 = 6;
-const DT_SONAME: u64 = 14;
+use super::symbols::{self, Tables};
+use super::walks;
+
 const DT_DEBUG: u64 = 21;
-const DT_GNU_HASH: u64 = 0x6fff_fef5;
-const DT_VERSYM: u64 = 0x6fff_fff0;
-
-const STT_NOTYPE: u8 = 0;
-const STT_FUNC: u8 = 2;
-/// Of a version: only references that name it are bound to the symbol.
-const VERSYM_HIDDEN: u16 = 0x8000;
-
-/// SONAMEs of the objects that have the C library's functions, glibc's (before 2.34 in
-/// two of them) and musl's own.
-const C_LIBRARY: [&[u8]; 3] = [b"libc.so.6", b"libdl.so.2", b"libc.so"];
-/// How the SONAME of musl begins where a distribution has given it another.
-const MUSL: [&[u8]; 2] = [b"libc.musl-", b"ld-musl-"];
 
 unsafe extern "C" {
     /// The dynamic section of this library, by the linker's name for it.
@@ -53,42 +38,84 @@ pub fn is_own(address: usize) -> bool {
     ((&raw const __ehdr_start).addr()..(&raw const _end).addr()).contains(&address)
 }
 
-/// The address of the function `name` in the first object behind this one that
-/// has it. If the C library came before this one, because that was opened at run time
-/// or is linked with the program, the C library's. `None` if neither has it, or if
-/// the list cannot be found or does not have this library: it is that of the
-/// program's namespace.
+/// The address of the function `name` in the first object behind this one that has it.
+/// If the C library comes before this one, because that was opened at run time or is
+/// linked with the program, the C library's. `None` if neither has it, or if no list of
+/// objects with this one in it can be found.
 pub fn find(name: &CStr) -> Option<usize> {
-    let own = (&raw const _DYNAMIC).addr();
-    let mut of_c_library = None;
-    let mut is_behind = false;
-    let mut next = first_link_map()?;
-    while next != 0 {
+    let mut search = Search::new(name);
+    let mut next = first_link_map().unwrap_or(0);
+    while next != 0 && search.found.is_none() {
         // The public part of `struct link_map` (<link.h>): base, name, dynamic, next.
         // SAFETY: an element of the loader's list.
         let [base, _, dynamic, following] = unsafe { *(next as *const [usize; 4]) };
+        // SAFETY: an object that is loaded.
+        unsafe { search.look_at(base, dynamic) };
         next = following;
-        if dynamic == own {
-            if of_c_library.is_some() {
-                return of_c_library;
-            }
-            is_behind = true;
-            continue;
+    }
+    search.found.or_else(|| find_by_iterating(name))
+}
+
+/// The same in the list of `dl_iterate_phdr(3)`, which is that of our namespace, and does
+/// not depend on the executable's headers. Another object may answer for that as well, but
+/// only to list the objects, and this library must be among them.
+fn find_by_iterating(name: &CStr) -> Option<usize> {
+    unsafe extern "C" fn look_at(info: *mut libc::dl_phdr_info, _: usize, data: *mut c_void) -> c_int {
+        // SAFETY: the caller passes a live info, `data` is the local below.
+        let (search, info) = unsafe { (&mut *data.cast::<Search<'_>>(), &*info) };
+        // SAFETY: the headers of a loaded object.
+        let all = unsafe { core::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
+        if let Some(dynamic) = all.iter().find(|header| header.p_type == PT_DYNAMIC) {
+            let base = info.dlpi_addr as usize;
+            // SAFETY: an object that is loaded.
+            unsafe { search.look_at(base, base.wrapping_add(dynamic.p_vaddr as usize)) };
         }
-        // SAFETY: the dynamic section of a loaded object.
-        let Some(tables) = (unsafe { Tables::read(base, dynamic) }) else { continue };
-        if is_behind {
-            // SAFETY: the object is loaded.
-            if let Some(address) = unsafe { tables.function(name) } {
-                return Some(address);
-            }
-        // SAFETY: as above.
-        } else if of_c_library.is_none() && unsafe { tables.is_of_c_library() } {
+        search.found.is_some().into()
+    }
+    let mut search = Search::new(name);
+    let _walk = walks::begin()?;
+    // SAFETY: the callback gets the type it expects.
+    unsafe { libc::dl_iterate_phdr(Some(look_at), (&raw mut search).cast()) };
+    search.found
+}
+
+/// A search through a list of objects.
+struct Search<'a> {
+    name: &'a CStr,
+    /// This library has been seen.
+    is_behind: bool,
+    /// The function of the C library, if that was seen before this library.
+    of_c_library: Option<usize>,
+    found: Option<usize>,
+}
+
+impl<'a> Search<'a> {
+    fn new(name: &'a CStr) -> Self {
+        Self { name, is_behind: false, of_c_library: None, found: None }
+    }
+
+    /// Takes notice of the next object in the list.
+    ///
+    /// # Safety
+    /// An object must be loaded at `base`, and `dynamic` be the address of its dynamic
+    /// section, or 0.
+    unsafe fn look_at(&mut self, base: usize, dynamic: usize) {
+        if dynamic == (&raw const _DYNAMIC).addr() {
+            self.is_behind = true;
+            self.found = self.of_c_library;
+            return;
+        }
+        // SAFETY: per the caller.
+        let Some(tables) = (unsafe { Tables::read(base, dynamic) }) else { return };
+        if self.is_behind {
             // SAFETY: as above.
-            of_c_library = unsafe { tables.function(name) };
+            self.found = unsafe { tables.function(self.name) };
+        // SAFETY: as above.
+        } else if self.of_c_library.is_none() && unsafe { tables.is_of_c_library() } {
+            // SAFETY: as above.
+            self.of_c_library = unsafe { tables.function(self.name) };
         }
     }
-    None
 }
 
 /// The address of the first element of the loader's list: the loader leaves its
@@ -100,11 +127,17 @@ fn first_link_map() -> Option<usize> {
     }
     // SAFETY: the kernel, or a loader started as a program, says where they are.
     let all = unsafe { core::slice::from_raw_parts(headers as *const Elf64_Phdr, sys::executable_header_count()) };
-    let address_of = |wanted| all.iter().find(|header| header.p_type == wanted).map(|header| header.p_vaddr as usize);
-    let base = headers.wrapping_sub(address_of(PT_PHDR)?);
-    let dynamic = base.wrapping_add(address_of(PT_DYNAMIC)?);
+    let find = |wanted| all.iter().find(|header| header.p_type == wanted);
+    let address_of = |header: &Elf64_Phdr| header.p_vaddr as usize;
+    let base = match find(PT_PHDR) {
+        Some(header) => headers.wrapping_sub(address_of(header)),
+        // One that is not position-independent, of a linker that leaves this header out.
+        None if all.iter().any(|header| is_load_at(header, headers)) => 0,
+        None => return None,
+    };
+    let dynamic = base.wrapping_add(address_of(find(PT_DYNAMIC)?));
     // SAFETY: the dynamic section of the executable.
-    let mut entries = unsafe { entries(dynamic) };
+    let mut entries = unsafe { symbols::entries(dynamic) };
     let debug = entries.find(|[tag, _]| *tag == DT_DEBUG).filter(|[_, value]| *value != 0)?[1];
     // r_version, r_map.
     // SAFETY: the loader's structure.
@@ -112,170 +145,7 @@ fn first_link_map() -> Option<usize> {
     (first != 0).then_some(first)
 }
 
-/// The entries of a dynamic section up to DT_NULL.
-///
-/// # Safety
-/// `dynamic` must be the address of the dynamic section of a loaded object, or 0.
-unsafe fn entries(dynamic: usize) -> impl Iterator<Item = [u64; 2]> {
-    let mut next = dynamic as *const [u64; 2];
-    core::iter::from_fn(move || {
-        if next.is_null() {
-            return None;
-        }
-        // SAFETY: not behind DT_NULL, after which nothing is read.
-        let entry = unsafe { *next };
-        if entry[0] == DT_NULL {
-            return None;
-        }
-        // SAFETY: there is at least DT_NULL behind another entry.
-        next = unsafe { next.add(1) };
-        Some(entry)
-    })
-}
-
-/// Where the tables of an object are that a symbol is looked up in; 0: it has none.
-#[derive(Default)]
-struct Tables {
-    base: usize,
-    symbols: usize,
-    strings: usize,
-    versions: usize,
-    gnu_hash: usize,
-    sysv_hash: usize,
-    soname: Option<usize>,
-}
-
-impl Tables {
-    /// `None` if the object has no symbols.
-    ///
-    /// # Safety
-    /// As for [`entries`].
-    unsafe fn read(base: usize, dynamic: usize) -> Option<Self> {
-        let mut tables = Self { base, ..Self::default() };
-        // glibc has added the base to pointers, except in what it cannot write to.
-        let absolute =
-            |pointer: u64| if (pointer as usize) < base { base + pointer as usize } else { pointer as usize };
-        // SAFETY: per the caller.
-        for [tag, value] in unsafe { entries(dynamic) } {
-            match tag {
-                DT_SYMTAB => tables.symbols = absolute(value),
-                DT_STRTAB => tables.strings = absolute(value),
-                DT_VERSYM => tables.versions = absolute(value),
-                DT_GNU_HASH => tables.gnu_hash = absolute(value),
-                DT_HASH => tables.sysv_hash = absolute(value),
-                DT_SONAME => tables.soname = Some(value as usize),
-                _ => {}
-            }
-        }
-        (tables.symbols != 0 && tables.strings != 0).then_some(tables)
-    }
-
-    /// # Safety
-    /// The object must be loaded.
-    unsafe fn is_of_c_library(&self) -> bool {
-        // SAFETY: per the caller.
-        let soname = self.soname.map(|offset| unsafe { self.string(offset) }.to_bytes());
-        soname.is_some_and(|soname| C_LIBRARY.contains(&soname) || MUSL.iter().any(|start| soname.starts_with(start)))
-    }
-
-    /// # Safety
-    /// As above; the offset must be one of the object's own.
-    unsafe fn string(&self, offset: usize) -> &CStr {
-        // SAFETY: a string of the object's table.
-        unsafe { CStr::from_ptr((self.strings + offset) as *const c_char) }
-    }
-
-    /// The address of a function that the object defines, the way `dlsym(3)` finds it.
-    ///
-    /// # Safety
-    /// The object must be loaded.
-    unsafe fn function(&self, name: &CStr) -> Option<usize> {
-        // SAFETY: per the caller.
-        unsafe {
-            match (self.gnu_hash, self.sysv_hash) {
-                (0, 0) => None,
-                (0, table) => self.in_sysv_table(table as *const u32, name),
-                (table, _) => self.in_gnu_table(table as *const u32, name),
-            }
-        }
-    }
-
-    /// DT_GNU_HASH: number of buckets, index of the first symbol, words of the Bloom
-    /// filter (which is not needed to be right), a shift; the filter, buckets, and the
-    /// hashes of all symbols, the last of a bucket with its lowest bit set.
-    ///
-    /// # Safety
-    /// As for [`Self::function`].
-    unsafe fn in_gnu_table(&self, table: *const u32, name: &CStr) -> Option<usize> {
-        let hash =
-            name.to_bytes().iter().fold(5381_u32, |hash, byte| hash.wrapping_mul(33).wrapping_add((*byte).into()));
-        // SAFETY: the header.
-        let [buckets, first, filter, _] = unsafe { *table.cast::<[u32; 4]>() };
-        if buckets == 0 {
-            return None;
-        }
-        // SAFETY: behind the header and the filter, whose words are 64 bits.
-        let bucket = unsafe { table.add(4 + 2 * filter as usize) };
-        // SAFETY: one of the buckets.
-        let mut index = unsafe { *bucket.add((hash % buckets) as usize) };
-        while index >= first {
-            // SAFETY: the hash of a symbol that is in the table.
-            let found = unsafe { *bucket.add((buckets + index - first) as usize) };
-            // SAFETY: as above.
-            if let (true, Some(address)) = (found | 1 == hash | 1, unsafe { self.defined(index, name) }) {
-                return Some(address);
-            }
-            if found & 1 != 0 {
-                break;
-            }
-            index += 1;
-        }
-        None
-    }
-
-    /// DT_HASH: numbers of buckets and of symbols, the buckets, and the index of the
-    /// symbol that follows each in its bucket.
-    ///
-    /// # Safety
-    /// As for [`Self::function`].
-    unsafe fn in_sysv_table(&self, table: *const u32, name: &CStr) -> Option<usize> {
-        let hash = name.to_bytes().iter().fold(0_u32, |hash, byte| {
-            let hash = (hash << 4).wrapping_add((*byte).into());
-            (hash ^ (hash >> 24 & 0xf0)) & 0x0fff_ffff
-        });
-        // SAFETY: the header.
-        let [buckets, _] = unsafe { *table.cast::<[u32; 2]>() };
-        if buckets == 0 {
-            return None;
-        }
-        // SAFETY: one of the buckets.
-        let mut index = unsafe { *table.add(2 + (hash % buckets) as usize) };
-        while index != 0 {
-            // SAFETY: a symbol that is in the table.
-            if let Some(address) = unsafe { self.defined(index, name) } {
-                return Some(address);
-            }
-            // SAFETY: as above.
-            index = unsafe { *table.add((2 + buckets + index) as usize) };
-        }
-        None
-    }
-
-    /// The address of a symbol, if it is a function of this name that a reference
-    /// without a version is bound to.
-    ///
-    /// # Safety
-    /// As for [`Self::function`]; `index` must be that of a symbol.
-    unsafe fn defined(&self, index: u32, name: &CStr) -> Option<usize> {
-        let index = index as usize;
-        // SAFETY: per the caller.
-        let symbol = unsafe { &*(self.symbols as *const Elf64_Sym).add(index) };
-        // SAFETY: every symbol has a version, if any has.
-        let is_hidden = self.versions != 0 && unsafe { *(self.versions as *const u16).add(index) } & VERSYM_HIDDEN != 0;
-        let is_function = matches!(symbol.st_info & 0xf, STT_NOTYPE | STT_FUNC);
-        let is_defined = symbol.st_shndx != 0 && symbol.st_value != 0;
-        // SAFETY: the name of a symbol.
-        let is_it = !is_hidden && is_function && is_defined && unsafe { self.string(symbol.st_name as usize) } == name;
-        is_it.then(|| self.base.wrapping_add(symbol.st_value as usize))
-    }
+/// Whether a segment has `address` in it without being moved.
+fn is_load_at(header: &Elf64_Phdr, address: usize) -> bool {
+    header.p_type == PT_LOAD && (address as u64).wrapping_sub(header.p_vaddr) < header.p_memsz
 }
