@@ -24,6 +24,7 @@
 //! | [`write_safety`] | what is known of their code, and so of stores to their data |
 //! | [`sources`] | where the bytes of read-only ranges come from |
 //! | [`marked_ranges`] | leaving what carries locks, advice or keys that a replacement would lose |
+//! | [`memory_functions`] | `memcpy` and its like, which nobody else can interpose |
 //! | [`original`] | the file that an object was loaded from, and the witness page |
 //! | [`remap`] | replacing ranges; nothing else changes a mapping of the host |
 //! | [`unnamed`] | the same where a filter may kill for what that takes |
@@ -66,6 +67,7 @@ mod hooks;
 mod loader;
 mod log;
 mod marked_ranges;
+mod memory_functions;
 mod original;
 mod pinner;
 mod published;

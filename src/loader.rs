@@ -5,52 +5,80 @@
 
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_int, c_long, c_void};
+use core::num::NonZero;
 use core::ptr;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use once_cell::race::OnceNonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use sopin_core::memory::OwnMemory;
 use sopin_core::pages::PageVec;
-use sopin_core::sys::{Errno, Result};
+use sopin_core::sys::{self, Errno, Result};
 
+mod next;
+mod symbols;
 pub mod walks;
 
 /// A function of the next object in the search order, looked up once.
 pub struct RealFunction {
-    /// With a trailing NUL, as `dlsym_next` wants it.
-    name: &'static str,
+    name: &'static CStr,
     address: OnceNonZeroUsize,
 }
 
 impl RealFunction {
-    const fn new(name: &'static str) -> Self {
+    const fn new(name: &'static CStr) -> Self {
         Self { name, address: OnceNonZeroUsize::new() }
     }
 
     /// Its address; `None` if no other object defines it.
     pub fn address(&self) -> Option<usize> {
-        let found = self.address.get_or_try_init(|| {
-            // dlsym_next panics when the symbol is missing.
-            // SAFETY: the name ends with a NUL.
-            let address = catch_unwind(|| unsafe { redhook::ld_preload::dlsym_next(self.name) });
-            address.ok().and_then(|address| core::num::NonZero::new(address.addr())).ok_or(())
-        });
-        found.ok().map(core::num::NonZero::get)
+        if self.address.get().is_none() {
+            // All at the first one's time: while this library is initialised.
+            for function in ALL {
+                // Nothing is set of what cannot be found, which is asked for again.
+                let _ = function.address.get_or_try_init(|| function.find().and_then(NonZero::new).ok_or(()));
+            }
+        }
+        self.address.get().map(NonZero::get)
+    }
+
+    fn find(&self) -> Option<usize> {
+        next::find(self.name).or_else(|| ask_loader(self.name))
     }
 }
 
+/// Asks `dlsym(3)`, where no list of objects can be found. Another library may answer,
+/// with our own function: that is none. One that calls `dlopen` to find out comes back
+/// here, and gets none either.
+fn ask_loader(name: &'static CStr) -> Option<usize> {
+    /// The thread that asks, by the address of its `errno`.
+    static ASKING: AtomicUsize = AtomicUsize::new(0);
+    let name = str::from_utf8(name.to_bytes_with_nul()).ok()?;
+    let this_thread = sys::thread_identity();
+    if ASKING.swap(this_thread, Ordering::Relaxed) == this_thread {
+        return None;
+    }
+    // dlsym_next panics when the symbol is missing.
+    crate::pinner::silence_panics();
+    // SAFETY: the name ends with a NUL.
+    let found = catch_unwind(|| unsafe { redhook::ld_preload::dlsym_next(name) });
+    ASKING.store(0, Ordering::Relaxed);
+    found.ok().map(<*const u8>::addr).filter(|address| !next::is_own(*address))
+}
+
 /// `dlopen(3)`
-pub static DLOPEN: RealFunction = RealFunction::new("dlopen\0");
+pub static DLOPEN: RealFunction = RealFunction::new(c"dlopen");
 /// `dlmopen(3)`
-pub static DLMOPEN: RealFunction = RealFunction::new("dlmopen\0");
+pub static DLMOPEN: RealFunction = RealFunction::new(c"dlmopen");
 /// `dlclose(3)`
-pub static DLCLOSE: RealFunction = RealFunction::new("dlclose\0");
+pub static DLCLOSE: RealFunction = RealFunction::new(c"dlclose");
 /// Programs such as those built on Seastar export a `dl_iterate_phdr` of their
 /// own that answers from a cache: the C library's is asked.
-static DL_ITERATE_PHDR: RealFunction = RealFunction::new("dl_iterate_phdr\0");
-static DLINFO: RealFunction = RealFunction::new("dlinfo\0");
+static DL_ITERATE_PHDR: RealFunction = RealFunction::new(c"dl_iterate_phdr");
+static DLINFO: RealFunction = RealFunction::new(c"dlinfo");
+
+const ALL: [&RealFunction; 5] = [&DLOPEN, &DLMOPEN, &DLCLOSE, &DL_ITERATE_PHDR, &DLINFO];
 
 type IterateCallback = unsafe extern "C" fn(*mut libc::dl_phdr_info, usize, *mut c_void) -> c_int;
 type Iterate = unsafe extern "C" fn(Option<IterateCallback>, *mut c_void) -> c_int;
@@ -146,16 +174,12 @@ pub fn while_held(work: &mut dyn FnMut(Counters)) {
 /// Whether this library was loaded when the program was started, and not by the
 /// program itself: then the loader's list has it before the C library.
 pub fn is_preloaded() -> bool {
-    unsafe extern "C" {
-        /// The ELF header of this library; the linker defines it.
-        static __ehdr_start: u8;
-    }
     const OURS: c_int = 1;
     const C_LIBRARY: c_int = 2;
     unsafe extern "C" fn is_either(info: *mut libc::dl_phdr_info, _: usize, _: *mut c_void) -> c_int {
         // SAFETY: the loader passes a live info.
         let info = unsafe { &*info };
-        if info.dlpi_addr as usize == (&raw const __ehdr_start).addr() {
+        if next::is_own(info.dlpi_addr as usize) {
             return OURS;
         }
         // SAFETY: the loader's names are C strings.

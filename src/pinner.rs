@@ -248,7 +248,7 @@ fn drop_own_preload(memory: &OwnMemory, objects: &[Loaded], here: usize, buffer:
 }
 
 /// A panic of ours must not print to the host's stderr.
-fn silence_panics() {
+pub fn silence_panics() {
     // The hook has no captures, so boxing it allocates nothing.
     std::panic::set_hook(std::boxed::Box::new(|_| {}));
 }

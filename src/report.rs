@@ -15,6 +15,10 @@ use sopin_core::settings::{Level, Mode};
 use crate::registry::State;
 use crate::remap::Outcome;
 
+/// Why ranges are left that the plan does not believe to be what they seem.
+const CONTRADICTED: Cause =
+    Cause::words("read /proc/self/maps", "it contradicts the program headers, as it does under an emulator");
+
 /// What became of one object.
 pub struct Report {
     /// What the plan has left.
@@ -32,15 +36,18 @@ pub struct Report {
 impl Report {
     /// Why a writable or relocated range still maps the file.
     fn exposed_cause(&self) -> Option<Cause> {
-        self.outcome.relocated_failure.or(self.stores.filter(|_| self.outlook.writable_left != 0))
+        let contradicted = (self.outlook.relocated_contradicted != 0).then_some(CONTRADICTED);
+        let stores = self.stores.filter(|_| self.outlook.writable_left != 0);
+        self.outcome.relocated_failure.or(contradicted).or(stores)
     }
 
     /// Why a read-only range still maps the file although the mode is `full`.
     fn degraded_cause(&self) -> Option<Cause> {
         let modified = Cause::words("pin text", "some pages are modified in memory (breakpoint, probe or patch)");
+        let contradicted = (self.outlook.read_only_contradicted != 0).then_some(CONTRADICTED);
         match self.modified {
             Err(cause) => Some(cause),
-            Ok(bytes) => self.outcome.read_only_failure.or((bytes != 0).then_some(modified)),
+            Ok(bytes) => self.outcome.read_only_failure.or(contradicted).or((bytes != 0).then_some(modified)),
         }
     }
 

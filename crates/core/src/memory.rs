@@ -59,7 +59,7 @@ impl OwnMemory {
                 Err(_) => {}
             }
         }
-        let file = self.file.get_or_init(|| sys::open_own_proc_file(c"/proc/self/mem", c"/proc/thread-self/mem"));
+        let file = self.file.get_or_init(open_memory);
         let file = file.as_ref().map_err(|error| *error)?;
         // SAFETY: per the caller.
         let target = unsafe { core::slice::from_raw_parts_mut(to, len) };
@@ -111,6 +111,20 @@ impl OwnMemory {
     }
 }
 
+/// Opens `/proc/self/mem`; `ENXIO` if it is not this process's memory at these
+/// addresses but that of an emulator, which keeps the program's memory elsewhere.
+fn open_memory() -> Result<Fd> {
+    let file = sys::open_own_proc_file(c"/proc/self/mem", c"/proc/thread-self/mem")?;
+    let known = *b"libsopin";
+    let known = core::hint::black_box(&known);
+    let mut read = [0; 8];
+    match sys::pread(&file, &mut read, known.as_ptr().expose_provenance() as u64) {
+        Ok(_) if read == *known => Ok(file),
+        Ok(_) | Err(Errno(libc::EIO)) => Err(Errno(libc::ENXIO)),
+        Err(errno) => Err(errno),
+    }
+}
+
 impl Default for OwnMemory {
     fn default() -> Self {
         Self::new()
@@ -126,7 +140,7 @@ mod tests {
     /// A reader whose first choice has been refused.
     fn reader_of_the_file() -> OwnMemory {
         let memory = OwnMemory::new();
-        memory.file.set(sys::open_own_proc_file(c"/proc/self/mem", c"/proc/thread-self/mem")).unwrap();
+        memory.file.set(open_memory()).unwrap();
         memory
     }
 

@@ -63,10 +63,19 @@ impl Span {
 pub struct Segment {
     /// The pages it touches.
     pub span: Span,
+    /// Offset in the file of the first of them.
+    pub offset: u64,
     /// PF_W is set: it holds .data and RELRO.
     pub writable: bool,
     /// PF_X is set.
     pub executable: bool,
+}
+
+impl Segment {
+    /// The offset in the file that the loader maps at `address`, which lies inside.
+    pub const fn offset_of(&self, address: usize) -> u64 {
+        self.offset.wrapping_add((address - self.span.start) as u64)
+    }
 }
 
 /// Why an object cannot be described.
@@ -162,6 +171,7 @@ impl Object {
                 let slot = self.segments.get_mut(self.segment_count).ok_or(ObjectError::TooManySegments)?;
                 *slot = Segment {
                     span: Span { start: down, end: up },
+                    offset: header.p_offset & !(page as u64 - 1),
                     writable: header.p_flags & PF_W != 0,
                     executable: header.p_flags & PF_X != 0,
                 };

@@ -13,8 +13,14 @@
 //!
 //! What is not accessible (gaps between segments), shared, or no longer the
 //! object's file (the program remapped it) is not touched.
+//!
+//! What the mappings are said to be decides over the protection of what replaces
+//! them, and an emulator may say something else than is true (qemu-user shows text as
+//! readable only, because its own kernel need not execute it). So a part of which the
+//! mappings say less than the program headers is left as it is, and if that is
+//! text, so are all read-only parts of the object.
 
-use crate::object::{Object, Span};
+use crate::object::{Object, Segment, Span};
 use crate::pages::PageVec;
 use crate::settings::Mode;
 use crate::sys::Result;
@@ -67,6 +73,11 @@ pub struct Outlook {
     pub writable_left: usize,
     /// Bytes of read-only ranges left because of the mode.
     pub read_only_left: usize,
+    /// Bytes of writable or relocated ranges left because their mappings contradict
+    /// the program headers.
+    pub relocated_contradicted: usize,
+    /// Bytes of read-only ranges left for that reason.
+    pub read_only_contradicted: usize,
 }
 
 /// The file that `vmas`, those of one object, map: that of the lowest one.
@@ -85,6 +96,7 @@ pub fn plan(object: &Object, vmas: &[Vma], terms: Terms, replacements: &mut Page
             if span.is_empty() {
                 continue;
             }
+            let offset = vma.offset + (span.start - vma.span.start) as u64;
             let is_executable = vma.protection & libc::PROT_EXEC != 0;
             let source = if vma.is_writable() {
                 if terms.stores_possible {
@@ -102,11 +114,36 @@ pub fn plan(object: &Object, vmas: &[Vma], terms: Terms, replacements: &mut Page
                 outlook.read_only_left += span.len();
                 continue;
             };
-            let offset = vma.offset + (span.start - vma.span.start) as u64;
+            if contradicts(object, segment, vma, terms) || offset != segment.offset_of(span.start) {
+                let left = if source == Source::Copy {
+                    &mut outlook.read_only_contradicted
+                } else {
+                    &mut outlook.relocated_contradicted
+                };
+                *left += span.len();
+                continue;
+            }
             replacements.push(Replacement { span, protection: vma.protection, offset, source })?;
         }
     }
+    if outlook.read_only_contradicted != 0 {
+        let copied = |range: &Replacement| range.source == Source::Copy;
+        outlook.read_only_contradicted +=
+            replacements.iter().filter(|range| copied(range)).map(|range| range.span.len()).sum::<usize>();
+        replacements.retain(|range| !copied(range));
+    }
     Ok(outlook)
+}
+
+/// Whether `vma` is said to allow less than the loader has given to that part of
+/// `segment`. A program may have taken rights away itself, once its code has run; for
+/// text that is no reason to believe it, because nothing is lost by leaving it.
+fn contradicts(object: &Object, segment: &Segment, vma: &Vma, terms: Terms) -> bool {
+    let span = segment.span.intersection(&vma.span);
+    let is_relro = span.intersection(&object.relro) == span;
+    let lacks_write = segment.writable && !vma.is_writable() && !is_relro && !terms.stores_possible;
+    let lacks_execution = segment.executable && vma.protection & libc::PROT_EXEC == 0;
+    lacks_write || lacks_execution
 }
 
 #[cfg(test)]
@@ -144,13 +181,16 @@ mod tests {
     /// Headers, text, RELRO and data as the GNU linker lays them out.
     fn ordinary() -> (Object, Vec<Vma>) {
         let segments = [(PF_R, 0, 0x800), (PF_R | PF_X, 0x1000, 0x2800), (PF_R | PF_W, 0x3e00, 0x5100)];
+        let relro = Span { start: BASE + 0x3000, end: BASE + 0x4000 };
         let vmas = [
             vma(0, 0x1000, PROT_READ),
             vma(0x1000, 0x3000, PROT_READ | PROT_EXEC),
             vma(0x3000, 0x4000, PROT_READ),
             vma(0x4000, 0x5000, PROT_READ | PROT_WRITE),
         ];
-        (object(&segments), vmas.to_vec())
+        let mut object = object(&segments);
+        object.relro = relro;
+        (object, vmas.to_vec())
     }
 
     const TERMS: Terms = Terms { mode: Mode::Full, has_text_relocations: false, stores_possible: false };
@@ -210,11 +250,53 @@ mod tests {
     #[test]
     fn a_vma_over_two_segments_is_split_and_offsets_follow() {
         let object = object(&[(PF_R, 0, 0x1000), (PF_R | PF_W, 0x1000, 0x2000)]);
-        let merged = Vma { offset: 0x7000, ..vma(0, 0x2000, PROT_READ) };
         let mut replacements = PageVec::new();
-        plan(&object, &[merged], TERMS, &mut replacements).unwrap();
+        let terms = Terms { stores_possible: true, ..TERMS };
+        plan(&object, &[vma(0, 0x2000, PROT_READ)], terms, &mut replacements).unwrap();
         let found: Vec<_> = replacements.iter().map(|range| (range.offset, range.source)).collect();
-        assert_eq!(found, [(0x7000, Source::Copy), (0x8000, Source::Anonymous)]);
+        assert_eq!(found, [(0, Source::Copy), (0x1000, Source::Anonymous)]);
+    }
+
+    #[test]
+    fn text_that_is_said_not_to_be_executable_is_left_with_all_that_is_read_only() {
+        let (object, vmas) = ordinary();
+        // As qemu-user shows it.
+        let merged = [vma(0, 0x3000, PROT_READ), vmas[2], vmas[3]];
+        let (found, outlook) = sources(&object, &merged, TERMS);
+        assert_eq!(found, [(0x3000, Source::Anonymous), (0x4000, Source::Anonymous)]);
+        assert_eq!(outlook, Outlook { read_only_contradicted: 0x3000, ..Outlook::default() });
+        let (found, outlook) = sources(&object, &merged, Terms { mode: Mode::Relocated, ..TERMS });
+        assert_eq!(found, [(0x3000, Source::Anonymous), (0x4000, Source::Anonymous)]);
+        assert_eq!(outlook, Outlook { read_only_left: 0x3000, ..Outlook::default() });
+        let (_, outlook) = sources(&object, &merged, Terms { has_text_relocations: true, ..TERMS });
+        assert_eq!(outlook.relocated_contradicted, 0x2000);
+    }
+
+    #[test]
+    fn data_that_is_said_to_be_read_only_is_left_unless_the_program_can_have_made_it_so() {
+        let (object, mut vmas) = ordinary();
+        vmas[3].protection = PROT_READ;
+        let (found, outlook) = sources(&object, &vmas, TERMS);
+        assert_eq!(found.last(), Some(&(0x3000, Source::Anonymous)));
+        assert_eq!(outlook, Outlook { relocated_contradicted: 0x1000, ..Outlook::default() });
+        let (found, outlook) = sources(&object, &vmas, Terms { stores_possible: true, ..TERMS });
+        assert_eq!(found.last(), Some(&(0x4000, Source::Anonymous)));
+        assert_eq!(outlook, Outlook::default());
+    }
+
+    #[test]
+    fn a_part_of_the_file_that_is_not_the_segments_is_left() {
+        let (object, mut vmas) = ordinary();
+        vmas[1].offset += 0x1000;
+        let (found, outlook) = sources(&object, &vmas, TERMS);
+        assert_eq!(found, [(0x3000, Source::Anonymous), (0x4000, Source::Anonymous)]);
+        assert_eq!(outlook.read_only_contradicted, 0x3000);
+    }
+
+    #[test]
+    fn code_that_may_only_be_executed_contradicts_nothing() {
+        let object = object(&[(PF_X, 0, 0x1000)]);
+        assert_eq!(sources(&object, &[vma(0, 0x1000, PROT_EXEC)], TERMS).0, [(0, Source::Copy)]);
     }
 
     #[test]

@@ -193,6 +193,12 @@ pub fn executable_headers() -> usize {
     unsafe { libc::getauxval(libc::AT_PHDR) as usize }
 }
 
+/// How many program headers the executable has; 0 if unknown.
+pub fn executable_header_count() -> usize {
+    // SAFETY: getauxval only reads the process's auxiliary vector.
+    unsafe { libc::getauxval(libc::AT_PHNUM) as usize }
+}
+
 /// Where the kernel has mapped the vDSO; 0 without one.
 pub fn vdso_address() -> usize {
     // SAFETY: getauxval only reads the process's auxiliary vector.

@@ -61,8 +61,17 @@ pub fn openat(directory: &Fd, path: &CStr, flags: c_int, mode: u32) -> Result<Fd
 /// Opens a file that the kernel shows of the calling process, by its path below
 /// `/proc/self` or, once the main thread has exited and nothing can be read
 /// there, below `/proc/thread-self` (Linux 3.17), which takes longer to find.
+///
+/// An emulator (qemu-user) makes up what is below `/proc/self`, and lets through what
+/// its own kernel shows of itself elsewhere. A file that it has made has a size; those
+/// of the kernel have none.
 pub fn open_own_proc_file(of_process: &CStr, of_thread: &CStr) -> Result<Fd> {
     if super::gettid() != super::getpid() {
+        if let Ok(file) = open(of_process, libc::O_RDONLY, 0)
+            && fstat(file.raw()).is_ok_and(|status| status.st_size != 0)
+        {
+            return Ok(file);
+        }
         match open(of_thread, libc::O_RDONLY, 0) {
             Err(Errno(libc::ENOENT)) => {}
             other => return other,
