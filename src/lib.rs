@@ -25,6 +25,7 @@
 //! | [`sources`] | where the bytes of read-only ranges come from |
 //! | [`marked_ranges`] | leaving what carries locks, advice or keys that a replacement would lose |
 //! | [`original`] | the file that an object was loaded from, and the witness page |
+//! | [`private_memory`] | how much memory copies may take where no store can be used
 //! | [`remap`] | replacing ranges; nothing else changes a mapping of the host |
 //! | [`registry`] | what is pinned, behind the one lock; fork |
 //! | [`published`] | the records that the command and debuggers read from outside |
@@ -65,6 +66,7 @@ mod log;
 mod marked_ranges;
 mod original;
 mod pinner;
+mod private_memory;
 mod published;
 mod registry;
 mod remap;

@@ -144,14 +144,22 @@ impl<'a> Sweep<'a> {
         } else {
             Assessment::AFTER_RUNNING
         };
-        for index in 0..self.work.candidates.len() {
-            let Some(candidate) = self.work.candidates.get(index).copied() else { break };
-            self.pin(&candidate, assessment, &mut maps)?;
-        }
+        self.pin_candidates(assessment, &mut maps)?;
         let (kept, state) = (self.work.candidates.len(), &mut *self.guard);
         let message = format_args!("sweep: {all} objects new, {kept} of them ready to be pinned");
         state.log.line(&state.settings, Level::Debug, message);
         Ok(is_up_to_date && kept == all && self.work.unreadable.is_empty())
+    }
+
+    /// Pins all candidates, the smallest first: where memory for private copies is
+    /// bounded, the largest objects are left.
+    fn pin_candidates(&mut self, assessment: Assessment, maps: &mut Maps) -> Result<(), Cause> {
+        self.work.candidates.sort_unstable_by_key(|candidate| candidate.object.span.len());
+        for index in 0..self.work.candidates.len() {
+            let Some(candidate) = self.work.candidates.get(index).copied() else { break };
+            self.pin(&candidate, assessment, maps)?;
+        }
+        Ok(())
     }
 
     /// Collects the objects that are not recorded. After an unload an object

@@ -83,8 +83,12 @@ impl Sweep<'_> {
         // SAFETY: the ranges belong to an object that is relocated and cannot
         // be unloaded during the sweep; where stores are possible the plan has
         // no writable range. A store entry is a copy of the file that is mapped.
-        let outcome =
-            unsafe { remap::replace(self.memory, path, replacements, shared.as_ref().map(|entry| &entry.file)) };
+        let outcome = unsafe {
+            remap::replace(self.memory, path, replacements, shared.as_ref().map(|entry| &entry.file), |bytes| {
+                state.private_memory.check(bytes, &state.settings)
+            })
+        };
+        state.private_memory.add(outcome.private);
         let outcome = left.note_in(outcome);
         let has_moved = outcome.read_only_failure.is_none() && replacements.iter().any(sources::is_text);
         let witness = match original.filter(|_| has_moved) {
@@ -101,6 +105,7 @@ impl Sweep<'_> {
             file_since(dynamic, vmas, replacements, &outcome)
         };
         let mut entry = Entry::new(witness, dynamic, file);
+        entry.private = earlier.private + outcome.private;
         entry.original = if was_pinned { earlier.original } else { lowest.file };
         let micros = (sys::monotonic_ns() - begin) / 1000;
         let report = Report { outlook, stores, outcome, modified, micros };

@@ -83,10 +83,7 @@ impl Sweep<'_> {
         }
         let opened = target.filter(|_| matches!(wanted, Wanted::Dynamic(_)));
         let unproven = self.keep_proven(objects, opened, &mut maps)?;
-        for index in 0..self.work.candidates.len() {
-            let Some(candidate) = self.work.candidates.get(index).copied() else { break };
-            self.pin(&candidate, Assessment::AFTER_RUNNING, &mut maps)?;
-        }
+        self.pin_candidates(Assessment::AFTER_RUNNING, &mut maps)?;
         let listed = objects.iter().filter(|loaded| target.is_none_or(|headers| loaded.headers == headers));
         let mut worst = if target.is_none() && unproven { Verdict::Exposed } else { Verdict::Pinned };
         for loaded in listed {
