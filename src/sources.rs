@@ -23,7 +23,7 @@ use sopin_core::pagemap::Pagemap;
 use sopin_core::pages::PageVec;
 use sopin_core::plan::{Replacement, Source};
 use sopin_core::settings::Level;
-use sopin_core::store::{Entry, Known, Mapped, OriginFile, Store};
+use sopin_core::store::{self, Entry, Known, Mapped, OriginFile, Store};
 use sopin_core::sys::{self, Fd};
 use sopin_core::vmas::{FileId, Maps};
 
@@ -215,6 +215,11 @@ impl Sources {
         if let Some(cause) = tampered {
             log.line(settings, Level::Warn, format_args!("store: {}: {cause}; copied again", Text(path.to_bytes())));
         }
+        // Debuggers and profilers can read a file, and the kernel can reclaim its pages.
+        let entry = match (entry, user) {
+            (Err(cause), Ok(store)) if store::is_unsettled(cause) => store.own_entry(&origin, &mapped, copied),
+            (entry, _) => entry,
+        };
         if let Err(cause) = entry
             && log.is_new(cause)
         {

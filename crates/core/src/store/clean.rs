@@ -25,6 +25,7 @@ use crate::sys::{self, Errno, Fd};
 use super::name::{Key, Version};
 use super::names::Names;
 use super::origin::{self, Fate, Origin};
+use super::own;
 use super::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS};
 
 /// How the names of unfinished copies begin.
@@ -81,6 +82,7 @@ static LAST_LOOK: AtomicI64 = AtomicI64::new(0);
 /// time to time what is not needed.
 pub fn make_room(store: &Fd, key: &Key, origin: Option<&CStr>) {
     replace_older_versions(store, key, origin);
+    own::clean(store);
     if is_time_to_look(store) {
         remove_unneeded(store, key);
     }

@@ -32,6 +32,16 @@ impl<'a> Copy<'a> {
     /// makes sure that it is the version that it was.
     pub fn of(origin: &OriginFile<'_>, store: &'a Fd, buffer: &mut PageVec<u8>) -> Result<Self, Cause> {
         write_back(origin)?;
+        Self::make(origin, store, buffer, true)
+    }
+
+    /// The same for a file whose times do not tell what it holds, and for a short
+    /// time: nothing is waited for.
+    pub fn of_unsettled(origin: &OriginFile<'_>, store: &'a Fd, buffer: &mut PageVec<u8>) -> Result<Self, Cause> {
+        Self::make(origin, store, buffer, false)
+    }
+
+    fn make(origin: &OriginFile<'_>, store: &'a Fd, buffer: &mut PageVec<u8>, seals: bool) -> Result<Self, Cause> {
         let mut copy = Self::new(store)?;
         if sys::clone_file(origin.file, &copy.file).is_err() {
             copy.write(origin, buffer).map_err(|errno| Cause::call("copy to the store", errno))?;
@@ -40,7 +50,8 @@ impl<'a> Copy<'a> {
         if !is_still(origin)? || copied.st_size.cast_unsigned() != origin.identity.size {
             return Err(Cause::words("copy to the store", "the file has changed meanwhile"));
         }
-        copy.mark = if copy.has_become_immutable() { Some(Mark::on_disk(copied.st_ino)) } else { Mark::this_boot() };
+        copy.mark =
+            if seals && copy.has_become_immutable() { Some(Mark::on_disk(copied.st_ino)) } else { Mark::this_boot() };
         // The mode asked for at creation is subject to the umask.
         sys::fchmod(&copy.file, 0o444).map_err(|errno| Cause::call("fchmod", errno))?;
         if copy.temporary.is_none() {
