@@ -23,9 +23,10 @@
 //! | [`candidates`] | the objects that are new, and that they are relocated |
 //! | [`write_safety`] | what is known of their code, and so of stores to their data |
 //! | [`sources`] | where the bytes of read-only ranges come from |
+//! | [`large_copies`] | copying large files while no lock is held |
 //! | [`marked_ranges`] | leaving what carries locks, advice or keys that a replacement would lose |
 //! | [`original`] | the file that an object was loaded from, and the witness page |
-//! | [`private_memory`] | how much memory copies may take where no store can be used
+//! | [`private_memory`] | how much memory copies may take where no store can be used |
 //! | [`remap`] | replacing ranges; nothing else changes a mapping of the host |
 //! | [`registry`] | what is pinned, behind the one lock; fork |
 //! | [`published`] | the records that the command and debuggers read from outside |
@@ -61,6 +62,7 @@ mod candidates;
 mod environment;
 mod held_list;
 mod hooks;
+mod large_copies;
 mod loader;
 mod log;
 mod marked_ranges;

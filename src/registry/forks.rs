@@ -7,6 +7,7 @@ use core::sync::atomic::Ordering;
 use sopin_core::sys;
 
 use super::{Guard, OWNER_THREAD, lock};
+use crate::large_copies;
 use crate::loader::walks;
 
 /// Registers the fork handlers.
@@ -43,6 +44,8 @@ unsafe extern "C" fn after_fork_in_parent() {
 
 unsafe extern "C" fn after_fork_in_child() {
     walks::resume(true);
+    sys::close_kept();
+    large_copies::remove_others();
     // SAFETY: this is the only thread. If the lock was taken before the fork
     // it was by this thread's image in the parent, and is free now; otherwise
     // there is nothing to drop.

@@ -20,7 +20,7 @@ use crate::original;
 use crate::registry::{Account, Entry};
 use crate::remap::{self, Outcome};
 use crate::report::{self, Report};
-use crate::sources;
+use crate::sources::{self, CopyWork};
 use crate::workspace::Workspace;
 use crate::write_safety::Assessment;
 
@@ -73,7 +73,8 @@ impl Sweep<'_> {
         let modified =
             self.sources.leave_modified_pages(self.memory, original.as_ref(), replacements, runs).map_err(no_memory)?;
         let shared = original.as_ref().and_then(|original| {
-            self.sources.shared_copy(state, self.memory, &candidate.object, original, copied, replacements)
+            let work = CopyWork { buffer: copied, large: self.large };
+            self.sources.shared_copy(state, self.memory, candidate, original, replacements, work)
         });
         // Where only the read-only ranges were compared, data may differ.
         if shared.as_ref().is_some_and(|entry| entry.proof == Proof::Whole) && !terms.has_text_relocations {

@@ -15,6 +15,7 @@ mod files;
 mod identity;
 #[cfg(miri)]
 mod interpreted;
+mod kept;
 mod mapping;
 mod signals;
 
@@ -22,6 +23,7 @@ pub use directories::*;
 pub use file_systems::*;
 pub use files::*;
 pub use identity::*;
+pub use kept::*;
 pub use mapping::*;
 pub use signals::*;
 

@@ -27,6 +27,18 @@ impl Fd {
         Ok(other)
     }
 
+    /// The number, which the caller closes.
+    pub fn into_raw(self) -> c_int {
+        let number = self.0;
+        core::mem::forget(self);
+        number
+    }
+
+    /// A descriptor that [`Fd::into_raw`] has given.
+    pub fn from_raw(number: c_int) -> Self {
+        Self(number)
+    }
+
     /// The number, for calls that want one.
     pub fn raw(&self) -> c_int {
         self.0
