@@ -175,7 +175,7 @@ impl Sources {
         candidate: &Candidate,
         original: &Original,
         replacements: &mut PageVec<Replacement>,
-        work: CopyWork<'_>,
+        CopyWork { buffer, large }: CopyWork<'_>,
     ) -> Option<Entry> {
         if self.need_no_copy(original) {
             replacements.retain(|range| range.source != Source::Copy);
@@ -184,9 +184,9 @@ impl Sources {
         self.open_stores(state)?;
         let State { settings, log, path_buffer, .. } = state;
         let path = CStr::from_bytes_until_nul(path_buffer).unwrap_or_default();
-        let prepared = work.large.take(candidate.loaded.headers, &original.identity, self.user());
-        let Found { entry, complaints: [system, tampered] } = prepared
-            .unwrap_or_else(|| self.find_copy(path, original, memory, &candidate.object, replacements, work.buffer));
+        let prepared = large.take(candidate.loaded.headers, &original.identity, self.user());
+        let Found { entry, complaints: [system, tampered] } =
+            prepared.unwrap_or_else(|| self.find_copy(path, original, memory, &candidate.object, replacements, buffer));
         if let Some(cause) = system
             && log.is_new(cause)
         {

@@ -9,6 +9,7 @@
 use core::ffi::c_void;
 use core::fmt;
 
+mod clock;
 mod directories;
 mod file_systems;
 mod files;
@@ -19,6 +20,7 @@ mod kept;
 mod mapping;
 mod signals;
 
+pub use clock::*;
 pub use directories::*;
 pub use file_systems::*;
 pub use files::*;
@@ -211,26 +213,6 @@ pub fn nap(nanoseconds: i64) {
     let none = core::ptr::null::<c_void>();
     // SAFETY: a live timespec; the remaining time is not asked for.
     let _ = unsafe { raw!(libc::SYS_nanosleep, &raw const time, none) };
-}
-
-/// Seconds since the epoch.
-pub fn realtime_seconds() -> i64 {
-    clock(libc::CLOCK_REALTIME).tv_sec
-}
-
-fn clock(id: libc::clockid_t) -> libc::timespec {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // The C library's function, unlike its neighbours here: it reads the vDSO
-    // and is not interposed in a way that could re-enter the loader.
-    // SAFETY: the call fills the live timespec.
-    unsafe { libc::clock_gettime(id, &raw mut time) };
-    time
-}
-
-/// Monotonic time in nanoseconds.
-pub fn monotonic_ns() -> u64 {
-    let time = clock(libc::CLOCK_MONOTONIC);
-    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
 }
 
 #[cfg(test)]

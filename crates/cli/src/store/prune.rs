@@ -209,11 +209,11 @@ impl Pruned {
         };
         // A program may have made it anew meanwhile, or be about to.
         let is_still_there = Entry::read(store, &entry.key).is_ok_and(|now| {
-            now.is_some_and(|now| match &now.copy {
-                Some(_) => version(&now) == version(entry),
-                None => {
-                    let is_link = |name: &OsStr| [LINK, DEBUG].iter().any(|link| name.as_bytes() == link.to_bytes());
-                    names(&now.directory).is_ok_and(|names| names.iter().any(|name| !is_link(name)))
+            now.is_some_and(|now| {
+                let is_link = |name: &OsStr| [LINK, DEBUG].iter().any(|link| name.as_bytes() == link.to_bytes());
+                match &now.copy {
+                    Some(_) => version(&now) == version(entry),
+                    None => names(&now.directory).is_ok_and(|names| names.iter().any(|name| !is_link(name))),
                 }
             })
         });

@@ -236,6 +236,11 @@ pub fn set_modified(fd: &Fd, modified: libc::timespec) -> Result<()> {
     set_times(fd, libc::UTIME_OMIT, modified)
 }
 
+/// Sets the access time of an open file to now, and its modification time.
+pub fn touch_and_set_modified(fd: &Fd, modified: libc::timespec) -> Result<()> {
+    set_times(fd, libc::UTIME_NOW, modified)
+}
+
 fn set_times(fd: &Fd, accessed: i64, modified: libc::timespec) -> Result<()> {
     let accessed = libc::timespec { tv_sec: 0, tv_nsec: accessed };
     let (times, no_path) = ([accessed, modified], core::ptr::null::<c_void>());
