@@ -89,6 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "makes files")]
     fn what_is_no_object_names_nothing() {
         let file = sys::memfd_create(c"test").unwrap();
         for content in [&b""[..], b"\x7fELF\x02", &[0xff; 4096]] {

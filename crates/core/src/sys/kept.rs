@@ -83,6 +83,7 @@ mod tests {
     use crate::sys;
 
     #[test]
+    #[cfg_attr(miri, ignore = "makes files")]
     fn only_what_other_threads_keep_is_closed() {
         let (own, others) = (sys::memfd_create(c"own").unwrap(), sys::memfd_create(c"others").unwrap());
         let kept = Kept::new(&own).unwrap();
