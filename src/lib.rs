@@ -23,9 +23,11 @@
 //! | [`candidates`] | the objects that are new, and that they are relocated |
 //! | [`write_safety`] | what is known of their code, and so of stores to their data |
 //! | [`sources`] | where the bytes of read-only ranges come from |
+//! | [`large_copies`] | copying large files while no lock is held |
 //! | [`marked_ranges`] | leaving what carries locks, advice or keys that a replacement would lose |
 //! | [`memory_functions`] | `memcpy` and its like, which nobody else can interpose |
 //! | [`original`] | the file that an object was loaded from, and the witness page |
+//! | [`private_memory`] | how much memory copies may take where no store can be used |
 //! | [`remap`] | replacing ranges; nothing else changes a mapping of the host |
 //! | [`unnamed`] | the same where a filter may kill for what that takes |
 //! | [`registry`] | what is pinned, behind the one lock; fork |
@@ -64,12 +66,14 @@ mod environment;
 mod filters;
 mod held_list;
 mod hooks;
+mod large_copies;
 mod loader;
 mod log;
 mod marked_ranges;
 mod memory_functions;
 mod original;
 mod pinner;
+mod private_memory;
 mod published;
 mod registry;
 mod remap;

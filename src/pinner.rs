@@ -28,11 +28,12 @@ use sopin_core::sys::{self, Errno};
 use crate::environment;
 use crate::filters::{self, Looked};
 use crate::held_list::{self, Namespace};
+use crate::large_copies::LargeCopies;
 use crate::loader::{self, Loaded, ObjectList};
 use crate::log::Log;
 use crate::published;
 use crate::registry::{self, Guard, State};
-use crate::sweep::{self, Root, Sweep};
+use crate::sweep::{self, Root, Sweep, Swept};
 
 /// What has happened.
 #[derive(Clone, Copy)]
@@ -98,31 +99,36 @@ fn sweep_opened(handle: *mut c_void, namespace_of: fn(*mut c_void) -> Option<Nam
 
 /// Sweeps the objects of the program's namespace. Returns whether that was possible.
 fn sweep_program(root: Root, announce: usize) -> bool {
+    let memory = OwnMemory::new();
+    let mut large = LargeCopies::default();
+    loop {
+        match sweep_program_once(root, announce, &memory, &mut large) {
+            Some(Swept::NeedsCopies) => large.make(&memory),
+            Some(Swept::Done) => return true,
+            None => return false,
+        }
+    }
+}
+
+/// `None` if that was not possible.
+fn sweep_program_once(root: Root, announce: usize, memory: &OwnMemory, large: &mut LargeCopies) -> Option<Swept> {
     // Before the list is taken: later ones may concern what is not in it.
     let missed = registry::missed_sweeps();
-    let Some(counters) = loader::counters() else { return false };
-    if registry::is_current(counters) {
-        return true;
+    if registry::is_current(loader::counters()?) {
+        return Some(Swept::Done);
     }
     let looked = filters::look();
     let mut objects = ObjectList::take();
-    let memory = OwnMemory::new();
     let listed = loader::snapshot(&mut objects);
-    let Some(mut guard) = registry::lock(looked) else { return false };
-    if initialise(&mut guard).is_err() {
-        return false;
-    }
-    drop_preload_when_ready(&mut guard, &memory, &objects, announce);
+    let mut guard = registry::lock(looked)?;
+    initialise(&mut guard).ok()?;
+    drop_preload_when_ready(&mut guard, memory, &objects, announce);
     if is_off() {
-        return true;
+        return Some(Swept::Done);
     }
-    let mut sweep = Sweep::new(guard, &memory, announce, false);
+    let mut sweep = Sweep::new(guard, memory, large, announce, false);
     let done = listed.map_err(no_list).and_then(|counters| sweep.run(&objects, root, counters, missed));
-    if let Err(cause) = done {
-        sweep.give_up(&objects, root, cause);
-        return false;
-    }
-    true
+    done.map_err(|cause| sweep.give_up(&objects, root, cause)).ok()
 }
 
 /// Sweeps another namespace, in which any object but that of an open handle may
@@ -135,18 +141,27 @@ fn sweep_namespace(namespace: Namespace, root: Root, announce: usize) {
         return;
     }
     let memory = OwnMemory::new();
-    let mut objects = ObjectList::take();
-    let mut work = |guard: Guard, objects: &[Loaded], counters| {
-        let mut sweep = Sweep::new(guard, &memory, announce, true);
-        if let Err(cause) = sweep.run(objects, root, counters, missed) {
-            sweep.give_up(objects, root, cause);
+    let mut large = LargeCopies::default();
+    loop {
+        let mut objects = ObjectList::take();
+        let mut work = |guard: Guard, objects: &[Loaded], counters| {
+            let mut sweep = Sweep::new(guard, &memory, &mut large, announce, true);
+            let swept = sweep.run(objects, root, counters, missed);
+            swept.unwrap_or_else(|cause| {
+                sweep.give_up(objects, root, cause);
+                Swept::Done
+            })
+        };
+        match held_list::sweep(namespace, &memory, &mut objects, registry::MAX_NAPS, &mut work) {
+            Ok(Swept::NeedsCopies) => large.make(&memory),
+            Err(held_list::Refusal::NoList(errno)) => {
+                if let Some(guard) = registry::lock(filters::look()) {
+                    Sweep::new(guard, &memory, &mut large, announce, true).give_up(&[], root, no_list(errno));
+                }
+                return;
+            }
+            Ok(Swept::Done) | Err(held_list::Refusal::Busy) => return,
         }
-    };
-    let swept = held_list::sweep(namespace, &memory, &mut objects, registry::MAX_NAPS, &mut work);
-    if let Err(held_list::Refusal::NoList(errno)) = swept
-        && let Some(guard) = registry::lock(filters::look())
-    {
-        Sweep::new(guard, &memory, announce, true).give_up(&[], root, no_list(errno));
     }
 }
 

@@ -26,6 +26,7 @@ use sopin_core::vmas::FileId;
 use crate::filters::Looked;
 use crate::loader::{Counters, Loaded, walks};
 use crate::log::Log;
+use crate::private_memory::PrivateMemory;
 use crate::published::Records;
 use crate::sources::KnownStores;
 use crate::workspace::Workspace;
@@ -55,6 +56,8 @@ pub struct Entry {
     pub original: FileId,
     /// It lives in a namespace that the loader's list does not show us.
     pub in_other_namespace: bool,
+    /// Bytes of private copies of its read-only ranges.
+    pub private: usize,
     /// What a DT_NEEDED entry may call it. Recording it again does not change that.
     pub names: NameHashes,
     /// The last walk that saw it in the loader's list.
@@ -112,6 +115,8 @@ pub struct State {
     pub settings: Settings,
     /// Where messages go.
     pub log: Log,
+    /// Copies of this process's own.
+    pub private_memory: PrivateMemory,
     /// By the address of the object's program headers.
     entries: AddressMap<Entry>,
     records: Records,
@@ -135,6 +140,7 @@ static STATE: Shared = Shared(UnsafeCell::new(State {
     is_preload_dropped: false,
     settings: Settings::new(),
     log: Log::new(),
+    private_memory: PrivateMemory::new(),
     entries: AddressMap::new(),
     records: Records::new(),
     walk: 0,
@@ -358,6 +364,7 @@ impl State {
     /// Forgets an object; what was recorded of it.
     pub fn forget(&mut self, headers: usize) -> Option<Entry> {
         let entry = self.entries.remove(headers)?;
+        self.private_memory.subtract(entry.private);
         self.remove_record(entry.index);
         Some(entry)
     }

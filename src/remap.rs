@@ -38,6 +38,8 @@ pub struct Outcome {
     pub bytes: usize,
     /// Whether writable and relocated ranges are mapped from a file without a name.
     pub is_unnamed: bool,
+    /// Of these, bytes of read-only ranges that are mapped from a private copy.
+    pub private: usize,
     /// Why a writable or relocated range was left as it was.
     pub relocated_failure: Option<Cause>,
     /// Why a read-only range was left as it was.
@@ -62,22 +64,28 @@ impl Outcome {
 
 /// Replaces all of `replacements`, which belong to the object of this `path`.
 /// Ranges that hold what is in the object's file are mapped from `shared`, if
-/// given and possible, else from a memfd.
+/// given and possible, else from a memfd, if `room` allows one of so many bytes.
 ///
 /// # Safety
 /// `shared` must hold the bytes of the object's file and never change.
 /// The ranges must be mapped, hold what the loader put there, and stay mapped
 /// for the duration of the call; nobody may store to a range whose source is
 /// [`Source::Anonymous`] in the meantime.
-pub unsafe fn replace(memory: &OwnMemory, path: &[u8], replacements: &[Replacement], shared: Option<&Fd>) -> Outcome {
+pub unsafe fn replace(
+    memory: &OwnMemory,
+    path: &[u8],
+    replacements: &[Replacement],
+    shared: Option<&Fd>,
+    room: impl Fn(usize) -> Result<(), Cause>,
+) -> Outcome {
     if !unnamed::is_needless() {
         // SAFETY: per the caller.
-        return unsafe { unnamed::replace(replacements, shared) };
+        return unsafe { unnamed::replace(replacements, shared, room) };
     }
     let mut outcome = Outcome::default();
     // SAFETY: per the caller.
     unsafe { replace_by_anonymous(memory, replacements, &mut outcome) };
-    let private = OnceCell::new();
+    let (private, relocated) = (OnceCell::new(), OnceCell::new());
     for (index, range) in replacements.iter().enumerate().filter(|(_, range)| range.source != Source::Anonymous) {
         let shared = shared.filter(|_| range.source != Source::RelocatedCopy);
         // SAFETY: per the caller.
@@ -85,12 +93,22 @@ pub unsafe fn replace(memory: &OwnMemory, path: &[u8], replacements: &[Replaceme
         let result = if let Some(Ok(len)) = mapped {
             Ok(len)
         } else {
-            let private = private.get_or_init(|| make_copy(path, replacements));
+            // Relocated text is private anyway: the loader has copied its pages.
+            let copy = if range.source == Source::RelocatedCopy {
+                relocated.get_or_init(|| make_copy(path, replacements, |source| source == Source::RelocatedCopy))
+            } else {
+                private.get_or_init(|| {
+                    room(private_bytes(replacements))?;
+                    make_copy(path, replacements, is_file_copy)
+                })
+            };
             // SAFETY: per the caller; the copy holds every such range.
-            private
+            let mapped = copy
                 .as_ref()
                 .map_err(|cause| *cause)
-                .and_then(|file| unsafe { map_copy(file, range, offset_in_copy(replacements, index)) })
+                .and_then(|file| unsafe { map_copy(file, range, offset_in_copy(replacements, index)) });
+            outcome.private += mapped.unwrap_or(0) * usize::from(is_file_copy(range.source));
+            mapped
         };
         outcome.note(range.source, result);
     }
@@ -258,13 +276,23 @@ fn offset_in_copy(replacements: &[Replacement], index: usize) -> u64 {
     behind_all + displaced.map(|(_, range)| range.span.len() as u64).sum::<u64>()
 }
 
-/// A sealed memfd with the bytes of all ranges that are not to become
-/// anonymous, see [`offset_in_copy`]. If one cannot be read, none is
+/// Whether ranges of this source hold what is in the object's file.
+fn is_file_copy(source: Source) -> bool {
+    matches!(source, Source::Copy | Source::CopyOnWrite)
+}
+
+/// How large a private copy of all such ranges is.
+fn private_bytes(replacements: &[Replacement]) -> usize {
+    replacements.iter().filter(|range| is_file_copy(range.source)).map(|range| range.span.len()).sum()
+}
+
+/// A sealed memfd with the bytes of all ranges whose source is `included`, which
+/// are not to become anonymous, see [`offset_in_copy`]. If one cannot be read, none is
 /// replaced: half of an object in a file that is being truncated helps nobody.
-fn make_copy(path: &[u8], replacements: &[Replacement]) -> Result<Fd, Cause> {
+fn make_copy(path: &[u8], replacements: &[Replacement], included: impl Fn(Source) -> bool) -> Result<Fd, Cause> {
     let mut name = [0; 128];
     let file = sys::memfd_create(memfd_name(path, &mut name)).map_err(|errno| Cause::call("memfd_create", errno))?;
-    for (index, range) in replacements.iter().enumerate().filter(|(_, range)| range.source != Source::Anonymous) {
+    for (index, range) in replacements.iter().enumerate().filter(|(_, range)| included(range.source)) {
         let offset = offset_in_copy(replacements, index);
         write_all(&file, range.span, offset).map_err(|errno| Cause::call("pwrite", errno))?;
     }

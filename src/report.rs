@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | pinned as the mode says | | | a line |
 //! | pinned but for read-only ranges | | a line | a line |
+//! | the same because private memory is bounded | a line for every new cause | a line | a line |
 //! | exposed in writable or relocated ranges | a line for every new cause | a line | a line |
 
 use sopin_core::cause::Cause;
@@ -12,6 +13,7 @@ use sopin_core::plan::Outlook;
 use sopin_core::records::Reached;
 use sopin_core::settings::{Level, Mode};
 
+use crate::private_memory;
 use crate::registry::State;
 use crate::remap::Outcome;
 
@@ -79,8 +81,10 @@ pub fn pinned(state: &mut State, path_len: usize, report: &Report) {
         if reached == Reached::Exposed {
             return exposed(state, path_len, cause);
         }
-        let message = format_args!("{path}: {cause}; read-only ranges left unmodified");
-        log.line(settings, Level::Warn, message);
+        // Only the user can mend this, so it is said without being asked for.
+        let is_for_user = matches!(cause, private_memory::LIMITED | private_memory::SHORT) && log.is_new(cause);
+        let level = if is_for_user { Level::Error } else { Level::Warn };
+        log.line(settings, level, format_args!("{path}: {cause}; read-only ranges left unmodified"));
     }
 }
 

@@ -15,6 +15,7 @@ use sopin_core::vmas::{FileId, Maps};
 
 use crate::filters;
 use crate::held_list::{self, Namespace};
+use crate::large_copies::LargeCopies;
 use crate::loader::{self, Counters, Loaded, ObjectList};
 use crate::registry::{self, Guard, State};
 use crate::sweep::{Sweep, Verdict, Wanted};
@@ -77,31 +78,33 @@ fn pin(wanted: Wanted<'_>, namespace: Namespace, announce: usize) -> Pinned {
     if pinner::is_off() {
         return Err(Refusal::Off);
     }
-    let mut objects = ObjectList::take();
-    let naps_for_fork = registry::MAX_NAPS_FOR_FORK;
-    let mut work = |guard: Guard, objects: &[Loaded], counters| {
-        sweep(guard, &memory, objects, wanted, announce, counters, namespace.is_other())
-    };
-    match held_list::sweep(namespace, &memory, &mut objects, naps_for_fork, &mut work) {
-        Ok(pinned) => pinned,
-        Err(held_list::Refusal::NoList(_)) if namespace.is_other() => Err(Refusal::System),
-        Err(_) => Err(Refusal::Busy),
+    let mut large = LargeCopies::default();
+    loop {
+        let mut objects = ObjectList::take();
+        let naps_for_fork = registry::MAX_NAPS_FOR_FORK;
+        let mut work = |guard: Guard, objects: &[Loaded], counters: Counters| {
+            let mut sweep = Sweep::new(guard, &memory, &mut large, announce, namespace.is_other());
+            sweep_once(&mut sweep, objects, wanted, counters)
+        };
+        match held_list::sweep(namespace, &memory, &mut objects, naps_for_fork, &mut work) {
+            Ok(Ok(None)) => large.make(&memory),
+            Ok(Ok(Some(verdict))) => return Ok(verdict),
+            Ok(Err(refusal)) => return Err(refusal),
+            Err(held_list::Refusal::NoList(_)) if namespace.is_other() => return Err(Refusal::System),
+            Err(_) => return Err(Refusal::Busy),
+        }
     }
 }
 
-/// One sweep under the lock.
-fn sweep(
-    guard: Guard,
-    memory: &OwnMemory,
+/// One sweep under the lock; `None` if copies are to be made first.
+fn sweep_once(
+    sweep: &mut Sweep<'_>,
     objects: &[Loaded],
     wanted: Wanted<'_>,
-    announce: usize,
     counters: Counters,
-    in_other_namespace: bool,
-) -> Pinned {
+) -> Result<Option<Verdict>, Refusal> {
     let has_unloaded = counters.subs != registry::recorded_counters().subs;
-    let mut sweep = Sweep::new(guard, memory, announce, in_other_namespace);
-    sweep.run_request(objects, wanted, has_unloaded).map_err(|cause| {
+    sweep.run_request(objects, wanted, has_unloaded, counters.subs).map_err(|cause| {
         let State { settings, log, .. } = &mut *sweep.guard;
         log.line(settings, Level::Warn, format_args!("request: {cause}"));
         Refusal::System

@@ -23,13 +23,14 @@ use sopin_core::pagemap::Pagemap;
 use sopin_core::pages::PageVec;
 use sopin_core::plan::{Replacement, Source};
 use sopin_core::settings::Level;
-use sopin_core::store::{Entry, Known, Mapped, OriginFile, Store};
+use sopin_core::store::{self, Entry, Known, Mapped, OriginFile, Store};
 use sopin_core::sys::{self, Fd};
 use sopin_core::vmas::{FileId, Maps};
 
 use crate::candidates::Candidate;
+use crate::large_copies::LargeCopies;
 use crate::original::{self, Original};
-use crate::registry::{PathBuffer, State};
+use crate::registry::State;
 
 /// Bytes of untouched data from which on another VMA is cheaper than a copy.
 const MIN_SHARED_DATA: usize = 64 << 10;
@@ -171,47 +172,27 @@ impl Sources {
         &self,
         state: &mut State,
         memory: &OwnMemory,
-        object: &Object,
+        candidate: &Candidate,
         original: &Original,
-        copied: &mut PageVec<u8>,
         replacements: &mut PageVec<Replacement>,
+        CopyWork { buffer, large }: CopyWork<'_>,
     ) -> Option<Entry> {
-        if original.is_immutable(|| *self.layers.get_or_init(ImageLayers::of_this_process)) {
+        if self.need_no_copy(original) {
             replacements.retain(|range| range.source != Source::Copy);
             return None;
         }
-        let State { settings, log, path_buffer, known_stores, .. } = state;
-        let places = settings.store.as_ref()?;
+        self.open_stores(state)?;
+        let State { settings, log, path_buffer, .. } = state;
         let path = CStr::from_bytes_until_nul(path_buffer).unwrap_or_default();
-        let Original { file, identity, file_system, has_own_numbers, .. } = original;
-        let (identity, has_own_numbers) = (*identity, *has_own_numbers);
-        let origin = OriginFile { file, path, identity, has_own_numbers, file_system };
-        let mapped = InMemory { memory, object, replacements };
-        let mut tampered = None;
-        let system = self.system_store.get_or_init(|| Store::open_system(&mut known_stores.system));
-        let found = match system {
-            Ok(Some(system)) => system.find(&origin, &mapped, |cause| tampered = Some(cause)),
-            Ok(None) => Ok(None),
-            Err(cause) => Err(*cause),
-        };
-        if let Some(cause) = tampered.take().or(found.as_ref().err().copied())
+        let prepared = large.take(candidate.loaded.headers, &original.identity, self.user());
+        let Found { entry, complaints: [system, tampered] } =
+            prepared.unwrap_or_else(|| self.find_copy(path, original, memory, &candidate.object, replacements, buffer));
+        if let Some(cause) = system
             && log.is_new(cause)
         {
-            log.line(
-                settings,
-                Level::Warn,
-                format_args!("the system's store: {}: {cause}; not used", Text(path.to_bytes())),
-            );
+            let path = Text(path.to_bytes());
+            log.line(settings, Level::Warn, format_args!("the system's store: {path}: {cause}; not used"));
         }
-        if let Ok(Some(entry)) = found {
-            return Some(entry);
-        }
-        let user = self.user_store.get_or_init(|| {
-            let user = User::of_this_thread()?;
-            Store::open(places, user, &mut known_stores.user)
-        });
-        let entry = user.as_ref().map_err(|cause| *cause);
-        let entry = entry.and_then(|store| store.entry(origin, &mapped, copied, |cause| tampered = Some(cause)));
         if let Some(cause) = tampered {
             log.line(settings, Level::Warn, format_args!("store: {}: {cause}; copied again", Text(path.to_bytes())));
         }
@@ -222,6 +203,97 @@ impl Sources {
         }
         entry.ok()
     }
+
+    /// Opens the stores, unless the settings say that there are none.
+    pub fn open_stores(&self, state: &mut State) -> Option<()> {
+        let State { settings, known_stores, .. } = state;
+        let places = settings.store.as_ref()?;
+        let _ = self.system_store.get_or_init(|| Store::open_system(&mut known_stores.system));
+        let _ = self.user_store.get_or_init(|| {
+            let user = User::of_this_thread()?;
+            Store::open(places, user, &mut known_stores.user)
+        });
+        Some(())
+    }
+
+    /// Whose store is open.
+    pub fn user(&self) -> Option<User> {
+        Some(self.user_store.get()?.as_ref().ok()?.owner())
+    }
+
+    /// The directories of the open stores.
+    pub fn directories(&self) -> [Option<&Fd>; 2] {
+        self.stores().map(|store| store.map(Store::directory))
+    }
+
+    fn stores(&self) -> [Option<&Store>; 2] {
+        let system = self.system_store.get().and_then(|store| store.as_ref().ok()?.as_ref());
+        [system, self.user_store.get().and_then(|store| store.as_ref().ok())]
+    }
+
+    /// Whether the copy of the file at `path` may have to be made.
+    pub fn may_add(&self, path: &CStr) -> bool {
+        let [system, user] = self.stores();
+        user.is_some() && !system.into_iter().chain(user).any(|store| store.seems_warm(path))
+    }
+
+    /// Whether nobody can write to the file, so that its ranges can stay.
+    pub fn need_no_copy(&self, original: &Original) -> bool {
+        original.is_immutable(|| *self.layers.get_or_init(ImageLayers::of_this_process))
+    }
+
+    /// Finds the copy of an object's file in the open stores, or makes it, by way of
+    /// `buffer`. Says nothing.
+    pub fn find_copy(
+        &self,
+        path: &CStr,
+        original: &Original,
+        memory: &OwnMemory,
+        object: &Object,
+        replacements: &[Replacement],
+        buffer: &mut PageVec<u8>,
+    ) -> Found {
+        let Original { file, identity, file_system, has_own_numbers, .. } = original;
+        let (identity, has_own_numbers) = (*identity, *has_own_numbers);
+        let origin = OriginFile { file, path, identity, has_own_numbers, file_system };
+        let mapped = InMemory { memory, object, replacements };
+        let mut tampered = None;
+        let found = match self.system_store.get() {
+            Some(Ok(Some(system))) => system.find(&origin, &mapped, |cause| tampered = Some(cause)),
+            Some(Ok(None)) | None => Ok(None),
+            Some(Err(cause)) => Err(*cause),
+        };
+        let system = tampered.take().or(found.as_ref().err().copied());
+        if let Ok(Some(entry)) = found {
+            return Found { entry: Ok(entry), complaints: [system, None] };
+        }
+        let entry = match self.user_store.get() {
+            Some(Ok(store)) => match store.entry(origin, &mapped, buffer, |cause| tampered = Some(cause)) {
+                // Debuggers and profilers can read a file, and the kernel can reclaim its pages.
+                Err(cause) if store::is_unsettled(cause) => store.own_entry(&origin, &mapped, buffer),
+                entry => entry,
+            },
+            Some(Err(cause)) => Err(*cause),
+            None => Err(Cause::words("open the store", "it is off")),
+        };
+        Found { entry, complaints: [system, tampered] }
+    }
+}
+
+/// What looking for a copy needs and keeps for the next one.
+pub struct CopyWork<'a> {
+    /// What is copied at once.
+    pub buffer: &'a mut PageVec<u8>,
+    /// What was prepared.
+    pub large: &'a mut LargeCopies,
+}
+
+/// What came of looking for a copy.
+pub struct Found {
+    /// The copy, or why there is none.
+    pub entry: Result<Entry, Cause>,
+    /// What is wrong with the system's store and with the user's.
+    pub complaints: [Option<Cause>; 2],
 }
 
 /// Whether a range is text that is to be mapped from a copy.
@@ -233,7 +305,7 @@ pub fn is_text(range: &Replacement) -> bool {
 /// none, or the path leads to another file by now.
 pub fn find_original(
     maps: &mut Maps,
-    path: &PathBuffer,
+    path: &[u8],
     mapped: FileId,
     candidate: &Candidate,
     replacements: &[Replacement],

@@ -9,6 +9,7 @@ use sopin_core::sys::{self, Errno};
 use sopin_core::vmas::{FileId, Maps};
 
 use crate::candidates::{self, Candidate};
+use crate::large_copies::LargeCopies;
 use crate::loader::{Counters, Loaded};
 use crate::marked_ranges::MarkedRanges;
 use crate::original;
@@ -18,9 +19,12 @@ use crate::sources::Sources;
 use crate::workspace::Workspace;
 use crate::write_safety::{Announcement, Assessment};
 
+mod large;
 mod pin;
 mod request;
 
+use large::Found;
+pub use large::Swept;
 pub use request::{Verdict, Wanted};
 
 /// How to find the object that the event is about.
@@ -62,28 +66,39 @@ pub struct Sweep<'a> {
     /// Our `__gmon_start__`, which objects announce themselves to.
     announce: usize,
     in_other_namespace: bool,
+    /// The host has asked for it: objects that other threads are about to pin count too.
+    is_request: bool,
     work: Workspace,
     sources: Sources,
+    large: &'a mut LargeCopies,
     marked: MarkedRanges,
 }
 
 impl<'a> Sweep<'a> {
-    /// A sweep that has found nothing yet.
-    pub fn new(mut guard: Guard, memory: &'a OwnMemory, announce: usize, in_other_namespace: bool) -> Self {
+    /// A sweep that has found nothing yet, with the copies that earlier ones of the
+    /// same event have asked for.
+    pub fn new(
+        mut guard: Guard,
+        memory: &'a OwnMemory,
+        large: &'a mut LargeCopies,
+        announce: usize,
+        in_other_namespace: bool,
+    ) -> Self {
         let work = core::mem::take(&mut guard.workspace);
         let (sources, marked) = (Sources::default(), MarkedRanges::default());
-        Self { guard, memory, announce, in_other_namespace, work, sources, marked }
+        Self { guard, memory, announce, in_other_namespace, is_request: false, work, sources, large, marked }
     }
 
     /// Pins what is new in `objects`, the loader's list at `counters`. `missed`:
     /// how many sweeps had been missed before the list was taken.
-    pub fn run(&mut self, objects: &[Loaded], root: Root, counters: Counters, missed: u32) -> Result<(), Cause> {
-        let complete = self.pin_new(objects, root, counters)?;
-        if complete && !self.in_other_namespace {
+    pub fn run(&mut self, objects: &[Loaded], root: Root, counters: Counters, missed: u32) -> Result<Swept, Cause> {
+        self.large.check(counters.subs);
+        let found = self.pin_new(objects, root, counters)?;
+        if found == Found::Everything && !self.in_other_namespace {
             registry::set_counters(&self.guard, counters);
             registry::make_up_for_missed_sweeps(&self.guard, missed);
         }
-        Ok(())
+        Ok(if found == Found::LargeObjects { Swept::NeedsCopies } else { Swept::Done })
     }
 
     /// Reports that the sweep was given up because of `cause`.
@@ -97,14 +112,14 @@ impl<'a> Sweep<'a> {
         report::exposed(&mut self.guard, len, cause);
     }
 
-    /// Whether everything in `objects` is now recorded and everything recorded
-    /// is in `objects`.
-    fn pin_new(&mut self, objects: &[Loaded], root: Root, counters: Counters) -> Result<bool, Cause> {
+    /// What is recorded now of `objects`.
+    fn pin_new(&mut self, objects: &[Loaded], root: Root, counters: Counters) -> Result<Found, Cause> {
         let mut maps = match Maps::open() {
             Ok(maps) => maps,
             Err(errno) => return self.leave_all(objects, errno),
         };
-        let is_first = self.guard.all_published().is_empty();
+        let recorded = self.guard.all_published().len();
+        let is_first = recorded == 0 || self.large.recorded_at_first == Some(recorded);
         let has_unloaded = counters.subs != registry::recorded_counters().subs;
         let is_up_to_date = !has_unloaded || root.has_loader_lock();
         self.find_candidates(objects, has_unloaded || self.in_other_namespace, &mut maps)?;
@@ -124,12 +139,14 @@ impl<'a> Sweep<'a> {
             // Known already: the group came with it. What else is new belongs
             // to another thread, and the loader's lock may not be held at all:
             // at startup it is not.
-            return Ok(is_up_to_date && self.work.candidates.is_empty() && self.work.unreadable.is_empty());
+            return Ok(Found::all_if(
+                is_up_to_date && self.work.candidates.is_empty() && self.work.unreadable.is_empty(),
+            ));
         };
         self.forget_replaced();
-        let mut has_unreadable = false;
+        let mut has_unreadable = self.large.has_unreadable;
         if root.has_loader_lock() {
-            has_unreadable = self.leave_unreadable()?;
+            has_unreadable |= self.leave_unreadable()?;
             if has_unloaded {
                 forget_unloaded(&mut self.guard, self.memory, objects);
             }
@@ -144,14 +161,27 @@ impl<'a> Sweep<'a> {
         } else {
             Assessment::AFTER_RUNNING
         };
-        for index in 0..self.work.candidates.len() {
-            let Some(candidate) = self.work.candidates.get(index).copied() else { break };
-            self.pin(&candidate, assessment, &mut maps)?;
+        if self.ask_for_copies(counters.subs, &mut maps) {
+            self.large.has_unreadable = has_unreadable;
+            self.large.recorded_at_first = is_first.then(|| self.guard.all_published().len());
+            return Ok(Found::LargeObjects);
         }
+        self.pin_candidates(assessment, &mut maps)?;
         let (kept, state) = (self.work.candidates.len(), &mut *self.guard);
         let message = format_args!("sweep: {all} objects new, {kept} of them ready to be pinned");
         state.log.line(&state.settings, Level::Debug, message);
-        Ok(is_up_to_date && kept == all && self.work.unreadable.is_empty())
+        Ok(Found::all_if(is_up_to_date && kept == all && self.work.unreadable.is_empty()))
+    }
+
+    /// Pins all candidates, the smallest first: where memory for private copies is
+    /// bounded, the largest objects are left.
+    fn pin_candidates(&mut self, assessment: Assessment, maps: &mut Maps) -> Result<(), Cause> {
+        self.work.candidates.sort_unstable_by_key(|candidate| candidate.object.span.len());
+        for index in 0..self.work.candidates.len() {
+            let Some(candidate) = self.work.candidates.get(index).copied() else { break };
+            self.pin(&candidate, assessment, maps)?;
+        }
+        Ok(())
     }
 
     /// Collects the objects that are not recorded. After an unload an object
@@ -272,7 +302,7 @@ impl<'a> Sweep<'a> {
 
     /// The mappings cannot be read: leaves every new object alone. Those that
     /// came while the process was short of something are tried again later.
-    fn leave_all(&mut self, objects: &[Loaded], errno: Errno) -> Result<bool, Cause> {
+    fn leave_all(&mut self, objects: &[Loaded], errno: Errno) -> Result<Found, Cause> {
         let cause = Cause::call("open /proc/self/maps", errno);
         if matches!(errno.0, libc::EMFILE | libc::ENFILE | libc::ENOMEM) {
             return Err(cause);
@@ -282,7 +312,7 @@ impl<'a> Sweep<'a> {
                 self.leave(loaded, cause)?;
             }
         }
-        Ok(true)
+        Ok(Found::Everything)
     }
 }
 

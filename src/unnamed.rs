@@ -22,49 +22,71 @@ pub fn is_needless() -> bool {
 }
 
 /// Replaces all of `replacements`: those that hold what is in the object's file from
-/// `shared`, if given.
+/// `shared`, if given, or else if `room` allows a private copy of so many bytes.
 ///
 /// # Safety
 /// As for [`remap::replace`].
-pub unsafe fn replace(replacements: &[Replacement], shared: Option<&Fd>) -> Outcome {
+pub unsafe fn replace(
+    replacements: &[Replacement],
+    shared: Option<&Fd>,
+    room: impl Fn(usize) -> Result<(), Cause>,
+) -> Outcome {
     let mut outcome = Outcome { is_unnamed: true, ..Outcome::default() };
     let shared_by = |range: &Replacement| shared.filter(|_| matches!(range.source, Source::Copy | Source::CopyOnWrite));
     for (range, file) in replacements.iter().filter_map(|range| Some((range, shared_by(range)?))) {
         // SAFETY: per the caller.
         outcome.note(range.source, unsafe { remap::map_copy(file, range, range.offset) });
     }
-    let rest = || replacements.iter().filter(|range| shared_by(range).is_none());
-    if rest().next().is_none() {
+    let private = || replacements.iter().filter(|range| shared_by(range).is_none());
+    if private().next().is_none() {
         return outcome;
     }
-    match make(rest) {
-        Ok(file) => {
-            let mut offset = 0;
-            for range in rest() {
-                // SAFETY: per the caller; the file has the ranges one behind the other.
-                outcome.note(range.source, unsafe { remap::map_copy(&file, range, offset) });
-                offset += range.span.len() as u64;
-            }
+    let needs_execution = private().any(|range| range.protection & libc::PROT_EXEC != 0);
+    let file = match open(needs_execution) {
+        Ok(file) => file,
+        Err(cause) => {
+            private().for_each(|range| outcome.note(range.source, Err(cause)));
+            return outcome;
         }
-        Err(cause) => rest().for_each(|range| outcome.note(range.source, Err(cause))),
+    };
+    // Relocated pages are this process's own anyway, and what is on a disk can be
+    // written back there.
+    let read_only = private().filter(|range| range.source == Source::Copy).map(|range| range.span.len()).sum();
+    let refusal = if read_only != 0 && is_in_memory(&file) { room(read_only).err() } else { None };
+    let is_refused = |range: &&Replacement| range.source == Source::Copy && refusal.is_some();
+    if let Some(cause) = refusal {
+        outcome.note(Source::Copy, Err(cause));
+    } else if is_in_memory(&file) {
+        outcome.private = read_only;
+    }
+    let kept = || private().filter(|range| !is_refused(range));
+    let filled = fill(&file, kept);
+    let mut offset = 0;
+    for range in kept() {
+        // SAFETY: per the caller; the file has the ranges one behind the other.
+        outcome.note(range.source, filled.and_then(|()| unsafe { remap::map_copy(&file, range, offset) }));
+        offset += range.span.len() as u64;
     }
     outcome
 }
 
-/// A file without a name that holds the bytes of these `ranges`.
-fn make<'a, Ranges: Iterator<Item = &'a Replacement>>(ranges: impl Fn() -> Ranges) -> Result<Fd, Cause> {
+/// Writes the bytes of these `ranges` to a file, one behind the other.
+fn fill<'a, Ranges: Iterator<Item = &'a Replacement>>(file: &Fd, ranges: impl Fn() -> Ranges) -> Result<(), Cause> {
     let size: usize = ranges().map(|range| range.span.len()).sum();
     // Beyond it the kernel would raise SIGXFSZ, which kills.
     let limit = sys::file_size_limit().map_err(|errno| Cause::call("prlimit64", errno))?;
     if size as u64 > limit {
         return Err(Cause::call("write", Errno(libc::EFBIG)));
     }
-    let needs_execution = ranges().any(|range| range.protection & libc::PROT_EXEC != 0);
-    let file = open(needs_execution)?;
     for range in ranges() {
-        write_all(&file, range.span).map_err(|errno| Cause::call("write", errno))?;
+        write_all(file, range.span).map_err(|errno| Cause::call("write", errno))?;
     }
-    Ok(file)
+    Ok(())
+}
+
+/// Whether a file may be in memory: on a file system without a device, such as tmpfs.
+fn is_in_memory(file: &Fd) -> bool {
+    sys::fstat(file.raw()).map_or(true, |status| libc::major(status.st_dev) == 0)
 }
 
 fn open(needs_execution: bool) -> Result<Fd, Cause> {

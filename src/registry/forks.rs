@@ -8,6 +8,7 @@ use sopin_core::sys;
 
 use super::{Guard, OWNER_THREAD, lock};
 use crate::filters;
+use crate::large_copies;
 use crate::loader::walks;
 
 /// Registers the fork handlers.
@@ -48,6 +49,8 @@ unsafe extern "C" fn after_fork_in_parent() {
 unsafe extern "C" fn after_fork_in_child() {
     filters::note_forked(true);
     walks::resume(true);
+    sys::close_kept();
+    large_copies::remove_others();
     // SAFETY: this is the only thread. If the lock was taken before the fork
     // it was by this thread's image in the parent, and is free now; otherwise
     // there is nothing to drop.

@@ -20,7 +20,7 @@ use crate::original;
 use crate::registry::{Account, Entry};
 use crate::remap::{self, Outcome};
 use crate::report::{self, Report};
-use crate::sources;
+use crate::sources::{self, CopyWork};
 use crate::workspace::Workspace;
 use crate::write_safety::Assessment;
 
@@ -73,7 +73,8 @@ impl Sweep<'_> {
         let modified =
             self.sources.leave_modified_pages(self.memory, original.as_ref(), replacements, runs).map_err(no_memory)?;
         let shared = original.as_ref().and_then(|original| {
-            self.sources.shared_copy(state, self.memory, &candidate.object, original, copied, replacements)
+            let work = CopyWork { buffer: copied, large: self.large };
+            self.sources.shared_copy(state, self.memory, candidate, original, replacements, work)
         });
         // Where only the read-only ranges were compared, data may differ.
         if shared.as_ref().is_some_and(|entry| entry.proof == Proof::Whole) && !terms.has_text_relocations {
@@ -83,8 +84,12 @@ impl Sweep<'_> {
         // SAFETY: the ranges belong to an object that is relocated and cannot
         // be unloaded during the sweep; where stores are possible the plan has
         // no writable range. A store entry is a copy of the file that is mapped.
-        let outcome =
-            unsafe { remap::replace(self.memory, path, replacements, shared.as_ref().map(|entry| &entry.file)) };
+        let outcome = unsafe {
+            remap::replace(self.memory, path, replacements, shared.as_ref().map(|entry| &entry.file), |bytes| {
+                state.private_memory.check(bytes, &state.settings)
+            })
+        };
+        state.private_memory.add(outcome.private);
         let outcome = left.note_in(outcome);
         let has_moved = outcome.read_only_failure.is_none() && replacements.iter().any(sources::is_text);
         let witness = match original.filter(|_| has_moved) {
@@ -101,6 +106,7 @@ impl Sweep<'_> {
             file_since(dynamic, vmas, replacements, &outcome)
         };
         let mut entry = Entry::new(witness, dynamic, file);
+        entry.private = earlier.private + outcome.private;
         entry.original = if was_pinned { earlier.original } else { lowest.file };
         let micros = (sys::monotonic_ns() - begin) / 1000;
         let report = Report { outlook, stores, outcome, modified, micros };

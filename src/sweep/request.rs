@@ -53,13 +53,17 @@ pub enum Verdict {
 impl Sweep<'_> {
     /// Pins what is `wanted` of `objects`, none of which can be unloaded during
     /// the call. `has_unloaded`: the records may be those of objects that are
-    /// gone.
+    /// gone. `subs`: how often the loader has unloaded objects. `None` if copies are
+    /// to be made first.
     pub fn run_request(
         &mut self,
         objects: &[Loaded],
         wanted: Wanted<'_>,
         has_unloaded: bool,
-    ) -> Result<Verdict, Cause> {
+        subs: u64,
+    ) -> Result<Option<Verdict>, Cause> {
+        self.large.check(subs);
+        self.is_request = true;
         let mut maps = Maps::open().map_err(|errno| Cause::call("open /proc/self/maps", errno))?;
         if has_unloaded && !self.in_other_namespace {
             self.forget_gone(objects, &mut maps);
@@ -70,7 +74,7 @@ impl Sweep<'_> {
             Wanted::Path { given, canonical } => Some(self.with_path(objects, given, canonical, &mut maps)),
         };
         if target == Some(None) {
-            return Ok(Verdict::NotLoaded);
+            return Ok(Some(Verdict::NotLoaded));
         }
         let target = target.flatten();
         match (wanted, target) {
@@ -83,10 +87,10 @@ impl Sweep<'_> {
         }
         let opened = target.filter(|_| matches!(wanted, Wanted::Dynamic(_)));
         let unproven = self.keep_proven(objects, opened, &mut maps)?;
-        for index in 0..self.work.candidates.len() {
-            let Some(candidate) = self.work.candidates.get(index).copied() else { break };
-            self.pin(&candidate, Assessment::AFTER_RUNNING, &mut maps)?;
+        if self.ask_for_copies(subs, &mut maps) {
+            return Ok(None);
         }
+        self.pin_candidates(Assessment::AFTER_RUNNING, &mut maps)?;
         let listed = objects.iter().filter(|loaded| target.is_none_or(|headers| loaded.headers == headers));
         let mut worst = if target.is_none() && unproven { Verdict::Exposed } else { Verdict::Pinned };
         for loaded in listed {
@@ -98,7 +102,7 @@ impl Sweep<'_> {
             };
             worst = worst.max(if target.is_none() && verdict == Verdict::Excluded { Verdict::Pinned } else { verdict });
         }
-        Ok(worst)
+        Ok(Some(worst))
     }
 
     fn verdict(&self, record: &Record) -> Verdict {

@@ -3,6 +3,7 @@
 use std::env;
 use std::fs;
 use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::str::FromStr;
 
@@ -19,6 +20,8 @@ pub enum Need {
     Glibc,
     /// The kernel makes rings of `io_uring(7)` for this process.
     IoUring,
+    /// This process may make cgroups that limit memory.
+    MemoryCgroups,
     /// This architecture, as `uname -m` says it.
     Arch(String),
     /// A program of this name on the PATH.
@@ -41,6 +44,7 @@ impl FromStr for Need {
             "userns" => return Ok(Self::UserNamespaces),
             "glibc" => return Ok(Self::Glibc),
             "io_uring" => return Ok(Self::IoUring),
+            "memory-cgroups" => return Ok(Self::MemoryCgroups),
             _ => {}
         }
         if let Some(version) = word.strip_prefix("kernel>=") {
@@ -76,6 +80,7 @@ impl Need {
             }
             Self::Glibc => (cfg!(target_env = "gnu"), "not glibc".to_owned()),
             Self::IoUring => (makes_rings(), "no io_uring".to_owned()),
+            Self::MemoryCgroups => (makes_memory_cgroups(), "no cgroups that limit memory".to_owned()),
             Self::Arch(name) => (env::consts::ARCH == name, format!("not {name}")),
             Self::Program(name) => (on_path(name), format!("no program {name}")),
             Self::FileSystem(name) => (knows_file_system(name), format!("no file system {name}")),
@@ -120,6 +125,20 @@ fn makes_rings() -> bool {
     // SAFETY: a null pointer is an argument that the kernel refuses.
     let result = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, std::ptr::null::<u8>()) };
     result == -1 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
+}
+
+/// Whether a new cgroup of either version has a limit that can be written.
+fn makes_memory_cgroups() -> bool {
+    let places = [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
+    places.iter().any(|(mount, limit)| {
+        let directory = Path::new(mount).join(format!("sopin-needs-{}", std::process::id()));
+        if !Path::new(mount).join("cgroup.procs").exists() || fs::create_dir(&directory).is_err() {
+            return false;
+        }
+        let is_limited = fs::write(directory.join(limit), "100M").is_ok();
+        let _ = fs::remove_dir(directory);
+        is_limited
+    })
 }
 
 fn links_with(flag: &str) -> bool {

@@ -63,6 +63,7 @@ extern crate std;
 
 pub mod address_map;
 pub mod attributes;
+pub mod available_memory;
 pub mod branch_protection;
 pub mod build_id;
 pub mod cause;

@@ -61,7 +61,7 @@ pub struct Variable {
 const GLOBS: &str = "colon-separated globs over absolute paths, each beginning with /, * or ?";
 
 /// Every variable that is read.
-pub const VARIABLES: [Variable; 7] = [
+pub const VARIABLES: [Variable; 8] = [
     Variable { name: c"SOPIN_MODE", accepted: "full, relocated, off", default: "full", meaning: "what to pin" },
     Variable {
         name: c"SOPIN_STORE",
@@ -69,6 +69,12 @@ pub const VARIABLES: [Variable; 7] = [
         default: "",
         meaning: "where the copies shared by processes live; unset: the first usable of $CACHE_DIRECTORY/sopin, \
                   $XDG_CACHE_HOME/sopin, $HOME/.cache/sopin, /var/cache/sopin (root)",
+    },
+    Variable {
+        name: c"SOPIN_PRIVATE_LIMIT",
+        accepted: "a number of bytes, also with K, M or G behind it",
+        default: "256M",
+        meaning: "how much private memory a process may hold for copies where no store can be used; 0: none",
     },
     Variable { name: c"SOPIN_EXCLUDE", accepted: GLOBS, default: "", meaning: "objects to leave alone" },
     Variable { name: c"SOPIN_ONLY", accepted: GLOBS, default: "", meaning: "if set, the only objects to pin" },
@@ -94,11 +100,15 @@ pub const VARIABLES: [Variable; 7] = [
 
 const MODE: &Variable = &VARIABLES[0];
 const STORE: &Variable = &VARIABLES[1];
-const EXCLUDE: &Variable = &VARIABLES[2];
-const ONLY: &Variable = &VARIABLES[3];
-const LOG: &Variable = &VARIABLES[4];
-const LOG_FILE: &Variable = &VARIABLES[5];
-const CHILDREN: &Variable = &VARIABLES[6];
+const PRIVATE_LIMIT: &Variable = &VARIABLES[2];
+const EXCLUDE: &Variable = &VARIABLES[3];
+const ONLY: &Variable = &VARIABLES[4];
+const LOG: &Variable = &VARIABLES[5];
+const LOG_FILE: &Variable = &VARIABLES[6];
+const CHILDREN: &Variable = &VARIABLES[7];
+
+/// `SOPIN_PRIVATE_LIMIT` unless it is set.
+const DEFAULT_PRIVATE_LIMIT: u64 = 256 << 20;
 
 /// A value that was not understood.
 pub struct Complaint<'a> {
@@ -125,6 +135,8 @@ pub struct Settings {
     pub children: Children,
     /// `SOPIN_STORE`: where the store may live; `None` if it is off.
     pub store: Option<Places>,
+    /// `SOPIN_PRIVATE_LIMIT`, in bytes.
+    pub private_limit: u64,
     exclude: PageVec<u8>,
     only: PageVec<u8>,
     /// With its terminating NUL; empty if unset.
@@ -139,6 +151,7 @@ impl Settings {
             level: Level::Error,
             children: Children::Keep,
             store: Some(Places::new()),
+            private_limit: DEFAULT_PRIVATE_LIMIT,
             exclude: PageVec::new(),
             only: PageVec::new(),
             log_file: PageVec::new(),
@@ -186,6 +199,12 @@ impl Settings {
                 Some(places)
             }
         };
+        if let Some(value) = value(PRIVATE_LIMIT) {
+            match bytes(value) {
+                Some(bytes) => settings.private_limit = bytes,
+                None => complain(&Complaint { variable: PRIVATE_LIMIT, value, consequence: "using 256M" }),
+            }
+        }
         if let Some(value) = value(LOG_FILE) {
             if value.starts_with(b"/") {
                 settings.log_file.extend(value)?;
@@ -239,6 +258,19 @@ fn level(value: &[u8]) -> Option<Level> {
     })
 }
 
+/// A number of bytes: decimal digits, and a factor of 1024, 1024² or 1024³.
+fn bytes(value: &[u8]) -> Option<u64> {
+    let (digits, shift) = match value.split_last()? {
+        (b'K', digits) => (digits, 10),
+        (b'M', digits) => (digits, 20),
+        (b'G', digits) => (digits, 30),
+        _ => (value, 0),
+    };
+    // `parse` would take a sign.
+    digits.first().filter(|byte| byte.is_ascii_digit())?;
+    core::str::from_utf8(digits).ok()?.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -260,6 +292,7 @@ mod tests {
         for environment in [&[][..], &defaults] {
             let (settings, complaints) = read(environment);
             assert_eq!((settings.mode, settings.level, settings.children), (Mode::Full, Level::Error, Children::Keep));
+            assert_eq!(settings.private_limit, DEFAULT_PRIVATE_LIMIT);
             assert_eq!(settings.log_file(), None);
             assert!(settings.selects(b"/usr/lib/libc.so.6"));
             assert_eq!(complaints, [""; 0]);
@@ -308,6 +341,16 @@ mod tests {
         let (settings, complaints) = read(&[("SOPIN_STORE", "cache")]);
         assert!(settings.store.is_some());
         assert!(complaints[0].starts_with("SOPIN_STORE: \"cache\" is not understood; accepted: an absolute path"));
+    }
+
+    #[test]
+    fn a_limit_is_a_number_with_a_suffix() {
+        let limit = |value| read(&[("SOPIN_PRIVATE_LIMIT", value)]).0.private_limit;
+        assert_eq!([limit("0"), limit("7"), limit("2K"), limit("1M"), limit("3G")], [0, 7, 2 << 10, 1 << 20, 3 << 30]);
+        for wrong in ["K", "-1", "+1", "1k", "1KB", "1.5G", " 1", "99999999999999999999", "99999999999999G"] {
+            let (settings, complaints) = read(&[("SOPIN_PRIVATE_LIMIT", wrong)]);
+            assert_eq!((settings.private_limit, complaints.len()), (DEFAULT_PRIVATE_LIMIT, 1), "{wrong}");
+        }
     }
 
     #[test]

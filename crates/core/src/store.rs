@@ -7,6 +7,8 @@
 //!     libfoo.so                 0444: the copy, complete or not there at all; its
 //!                               modification time says something, see `mark`
 //!     .source -> <its directories>/usr/lib/libfoo.so, see `origin`
+//!     .debug -> /usr/lib/.debug where debuggers look, see `debug_link`
+//!   own-<thread>-<time>/        the same for one process alone, see `own`
 //!   .looked                     when unneeded entries were last looked for
 //! ```
 //!
@@ -40,33 +42,31 @@ use crate::sys::{self, Errno, Fd, FileSystem};
 
 mod clean;
 mod copy;
+mod debug_link;
 mod mark;
 pub(crate) mod name;
 mod names;
 mod origin;
+mod own;
 mod places;
 mod proof;
 mod proven_path;
+mod settled;
 
 pub use clean::{ABANDONED_SECONDS, Allowance, LOOKED, TEMPORARY, remove_entry, remove_unless_in_use};
 use copy::Copy;
 pub use copy::equals_origin;
+pub use debug_link::DEBUG;
 pub use mark::{note_on_disk, says_on_disk};
 pub use name::{Identity, Version};
 pub use origin::{Fate, LINK, Origin};
+pub use own::is_name as is_own_entry;
 use places::Missing;
 pub use places::{Known, Places, SYSTEM};
 use proof::Examined;
 pub use proof::{Entry, Mapped, Proof};
+pub use settled::{NOT_SETTLED, is_unsettled};
 
-/// Seconds that a source must not have changed for before it is copied: a
-/// change within the file system's timestamp granularity would not show.
-const SETTLING_SECONDS: i64 = 2;
-/// The same where it cannot be found out whether somebody is writing to it: a single
-/// `write(2)` sets the times when it begins, and can wait for its bytes.
-const LONG_SETTLING_SECONDS: i64 = 60;
-/// Why a file that has not settled is not copied.
-pub const NOT_SETTLED: Cause = Cause::words("add to the store", "the file has changed within the last 2 seconds");
 /// Seconds after which the last use of an entry is noted again.
 const TOUCH_SECONDS: i64 = 30 * 60;
 
@@ -240,7 +240,7 @@ impl Store {
             return Ok(Found::Changed(Cause::words("use the store entry", "its owner, mode or size has changed")));
         }
         // The kernel does not keep access times everywhere.
-        if !self.is_system && sys::realtime_seconds() - status.st_atime > TOUCH_SECONDS {
+        if !self.is_system && clean::is_long_ago(status.st_atime, TOUCH_SECONDS) {
             let _ = sys::touch(&file);
         }
         Ok(Found::Entry(file, status))
@@ -266,7 +266,7 @@ impl Store {
             Found::Nothing => {}
             Found::Entry(..) | Found::Changed(_) => clean::remove_entry(&self.directory, key.as_c_str()),
         }
-        check_settled(origin)?;
+        settled::check(origin)?;
         let link = origin::record(origin.path, origin.file);
         let link = link.as_ref().and_then(|link| CStr::from_bytes_with_nul(link).ok());
         clean::replace_older_versions(&self.directory, &key, link);
@@ -283,13 +283,8 @@ impl Store {
 
     /// Copies `origin` and gives the copy its name.
     fn add(&self, origin: &OriginFile<'_>, mapped: &impl Mapped, buffer: &mut PageVec<u8>) -> Result<(), Cause> {
-        check_settled(origin)?;
-        if !origin::is_open_to(self.owner, origin.path, origin.file) {
-            return Err(Cause::words(
-                "add to the store",
-                "other processes of the user may not be allowed to read the file",
-            ));
-        }
+        settled::check(origin)?;
+        self.check_open(origin)?;
         let key = name::Key::new(&origin.identity, origin.file_name());
         let link = origin::record(origin.path, origin.file);
         let link = link.as_ref().and_then(|link| CStr::from_bytes_with_nul(link).ok());
@@ -301,6 +296,14 @@ impl Store {
         self.publish(&copy, origin, &key, link)
     }
 
+    /// Checks that every process that may read the store may read the file too.
+    fn check_open(&self, origin: &OriginFile<'_>) -> Result<(), Cause> {
+        if origin::is_open_to(self.owner, origin.path, origin.file) {
+            return Ok(());
+        }
+        Err(Cause::words("add to the store", "other processes of the user may not be allowed to read the file"))
+    }
+
     /// Gives a copy its name under `key`.
     fn publish(
         &self,
@@ -310,16 +313,28 @@ impl Store {
         link: Option<&CStr>,
     ) -> Result<(), Cause> {
         let directory = self.entry_directory(key.as_c_str())?;
+        self.publish_in(&directory, copy, origin, link)
+    }
+
+    /// Gives a copy its name in the `directory` of an entry.
+    fn publish_in(
+        &self,
+        directory: &Fd,
+        copy: &Copy<'_>,
+        origin: &OriginFile<'_>,
+        link: Option<&CStr>,
+    ) -> Result<(), Cause> {
         if let Some(link) = link {
             // Another process that adds the same entry may have been first.
-            let _ = sys::symlinkat(link, &directory, origin::LINK);
+            let _ = sys::symlinkat(link, directory, origin::LINK);
         }
-        match copy.link(&directory, origin.file_name()) {
+        debug_link::make(directory, copy.file(), origin.path);
+        match copy.link(directory, origin.file_name()) {
             Ok(()) | Err(Errno(libc::EEXIST)) => {}
             Err(errno) => return Err(Cause::call("linkat", errno)),
         }
         if self.is_system {
-            sys::fsync(&directory).map_err(|errno| Cause::call("fsync", errno))?;
+            sys::fsync(directory).map_err(|errno| Cause::call("fsync", errno))?;
         }
         Ok(())
     }
@@ -335,22 +350,6 @@ impl Store {
             sys::fchmod(&directory, 0o755).map_err(|errno| Cause::call("fchmod", errno))?;
         }
         Ok(directory)
-    }
-}
-
-/// Checks that no write to the file is under way, so that every later one shows in its
-/// times.
-fn check_settled(origin: &OriginFile<'_>) -> Result<(), Cause> {
-    let has_settled = |seconds| origin.identity.has_settled(sys::realtime_seconds(), seconds);
-    if !has_settled(SETTLING_SECONDS) {
-        return Err(NOT_SETTLED);
-    }
-    match sys::has_writer(origin.file) {
-        Ok(false) => Ok(()),
-        Ok(true) => Err(Cause::words("add to the store", "somebody has the file open for writing")),
-        // Only its owner and root may ask.
-        Err(_) if has_settled(LONG_SETTLING_SECONDS) => Ok(()),
-        Err(_) => Err(Cause::words("add to the store", "the file has changed within the last minute")),
     }
 }
 

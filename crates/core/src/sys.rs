@@ -9,6 +9,7 @@
 use core::ffi::{c_long, c_void};
 use core::fmt;
 
+mod clock;
 mod directories;
 mod file_systems;
 mod files;
@@ -16,13 +17,16 @@ pub mod gate;
 mod identity;
 #[cfg(miri)]
 mod interpreted;
+mod kept;
 mod mapping;
 mod signals;
 
+pub use clock::*;
 pub use directories::*;
 pub use file_systems::*;
 pub use files::*;
 pub use identity::*;
+pub use kept::*;
 pub use mapping::*;
 pub use signals::*;
 
@@ -236,26 +240,6 @@ pub fn nap(nanoseconds: i64) {
     // SAFETY: a live word, which holds the expected value and which nobody wakes, and
     // a live timespec.
     let _ = unsafe { raw!(libc::SYS_futex, &raw const word, operation, 0, &raw const time, none, 0) };
-}
-
-/// Seconds since the epoch.
-pub fn realtime_seconds() -> i64 {
-    clock(libc::CLOCK_REALTIME).tv_sec
-}
-
-fn clock(id: libc::clockid_t) -> libc::timespec {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // The C library's function, unlike its neighbours here: it reads the vDSO
-    // and is not interposed in a way that could re-enter the loader.
-    // SAFETY: the call fills the live timespec.
-    unsafe { libc::clock_gettime(id, &raw mut time) };
-    time
-}
-
-/// Monotonic time in nanoseconds.
-pub fn monotonic_ns() -> u64 {
-    let time = clock(libc::CLOCK_MONOTONIC);
-    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
 }
 
 #[cfg(test)]

@@ -127,7 +127,7 @@ impl<M: Bytes> Examiner<'_, M> {
 
     /// Bytes of pages behind the file's end.
     fn beyond_end(&self, part: &Part) -> u64 {
-        if !matches!(part.backing, Backing::File | Backing::Copy(Copy::Stored(_))) {
+        if !matches!(part.backing, Backing::File | Backing::Copy(Copy::Stored(_) | Copy::Own)) {
             return 0;
         }
         let Ok(identity) = &self.view.mapped(part.mapping).identity else { return 0 };

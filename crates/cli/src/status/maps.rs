@@ -1,7 +1,7 @@
 //! The mappings of a process, and what stands behind each: `/proc/PID/maps`
 //! with the kernel's escapes undone.
 
-use sopin_core::store::{Identity, Version};
+use sopin_core::store::{Identity, Version, is_own_entry};
 use sopin_core::unnamed::is_path_of_copy;
 use sopin_core::vmas::{self, FileId};
 
@@ -103,6 +103,8 @@ pub fn at(maps: &[Mapping], address: u64) -> Option<&Mapping> {
 pub enum Copy {
     /// `<store>/<key>/<name>`
     Stored(Identity),
+    /// The same of an entry that the process has for itself.
+    Own,
     /// A memfd of the process, or a file without a name.
     Private,
 }
@@ -119,7 +121,8 @@ pub fn copy_at(mapping: &Mapping) -> Option<Copy> {
     }
     let mut parts = path.rsplit(|byte| *byte == b'/');
     let (_name, key) = (parts.next()?, parts.next()?);
-    Version::parse(key).map(|version| Copy::Stored(version.identity))
+    let shared = Version::parse(key).map(|version| Copy::Stored(version.identity));
+    shared.or(is_own_entry(key).then_some(Copy::Own))
 }
 
 #[cfg(test)]
@@ -167,6 +170,7 @@ mod tests {
         let key = Identity { device: 0xfe00, inode: 42, size: 4096, modified: 16, changed: 17 };
         assert_eq!(copy("/s/0123abcd-fe00-2a-1000-10-11/libx.so"), Some(Copy::Stored(key)));
         assert_eq!(copy("/s/0123abcd-fe00-2a-1000-10-11/libx.so (deleted)"), Some(Copy::Stored(key)));
+        assert_eq!(copy("/s/own-12-ab/libx.so"), Some(Copy::Own));
         assert_eq!(copy("/memfd:sopin:libx.so (deleted)"), Some(Copy::Private));
         assert_eq!(copy("/memfd:sopin/libx.so (deleted)"), Some(Copy::Private));
         assert_eq!(copy("/var/tmp/#4711 (deleted)"), Some(Copy::Private));

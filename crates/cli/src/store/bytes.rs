@@ -14,7 +14,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{Mode, OFlags, Stat};
 use rustix::io::Errno;
-use sopin_core::store::{Fate, Identity, OriginFile, equals_origin, note_on_disk, says_on_disk};
+use sopin_core::store::{Fate, Identity, OriginFile, Version, equals_origin, note_on_disk, says_on_disk};
 use sopin_core::sys::{self, FileSystem};
 
 use super::entry::Entry;
@@ -38,7 +38,9 @@ pub enum Compared {
 /// Compares an entry with its origin; of one that is equal it `notes` that it is on
 /// the disk.
 pub fn compare(entry: &Entry, notes: bool) -> Compared {
-    let (Some((name, _)), Some(origin), Fate::Current) = (&entry.copy, &entry.origin, entry.fate) else {
+    let (Some((name, _)), Some(origin), Some(Version { identity, .. }), Fate::Current) =
+        (&entry.copy, &entry.origin, entry.version, entry.fate)
+    else {
         return Compared::Not;
     };
     let copy = match open_copy(entry, name) {
@@ -49,7 +51,7 @@ pub fn compare(entry: &Entry, notes: bool) -> Compared {
     };
     // Who may not read the origin cannot compare.
     let Ok(file) = rustix::fs::open(origin, TO_READ, Mode::empty()) else { return Compared::Not };
-    if is_equal(entry, &copy, origin.as_os_str(), &file) == Some(true) {
+    if is_equal(identity, &copy, origin.as_os_str(), &file) == Some(true) {
         if notes && let Ok(copy) = descriptors::for_core(&copy, OFlags::RDONLY | OFlags::NOATIME) {
             let _ = note_on_disk(&copy);
         }
@@ -57,7 +59,7 @@ pub fn compare(entry: &Entry, notes: bool) -> Compared {
     }
     let file = File::from(file);
     let difference = first_difference(File::from(copy), &file);
-    if identity(&file) != Some(entry.version.identity) {
+    if identity_of(&file) != Some(identity) {
         // Rewritten while we looked; then nothing follows from it.
         return Compared::Not;
     }
@@ -81,20 +83,16 @@ fn open_copy(entry: &Entry, name: &OsStr) -> rustix::io::Result<OwnedFd> {
 }
 
 /// As the library compares them. `None` if that cannot be done.
-fn is_equal(entry: &Entry, copy: &OwnedFd, path: &OsStr, file: &OwnedFd) -> Option<bool> {
+fn is_equal(identity: Identity, copy: &OwnedFd, path: &OsStr, file: &OwnedFd) -> Option<bool> {
     let copy = descriptors::for_core(copy, OFlags::RDONLY | OFlags::NOATIME)
         .or_else(|_| descriptors::for_core(copy, OFlags::RDONLY))
         .ok()?;
     let file = &descriptors::for_core(file, OFlags::RDONLY).ok()?;
     let (path, file_system) = (&CString::new(path.as_bytes()).ok()?, &FileSystem::of(file).ok()?);
-    equals_origin(
-        &copy,
-        &OriginFile { file, path, identity: entry.version.identity, has_own_numbers: true, file_system },
-    )
-    .ok()
+    equals_origin(&copy, &OriginFile { file, path, identity, has_own_numbers: true, file_system }).ok()
 }
 
-fn identity(file: &File) -> Option<Identity> {
+fn identity_of(file: &File) -> Option<Identity> {
     let file = descriptors::for_core(file, OFlags::PATH).ok()?;
     sys::fstat(file.raw()).ok().map(|status| Identity::of(&status))
 }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
-use sopin_core::store::{Fate, LINK, Origin, Version};
+use sopin_core::store::{Fate, LINK, Origin, Version, is_own_entry};
 use sopin_core::sys;
 
 use super::bytes;
@@ -22,8 +22,8 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 pub struct Entry {
     /// Its name.
     pub key: OsString,
-    /// What the key says.
-    pub version: Version,
+    /// What the key says; `None` of an entry that one process has for itself.
+    pub version: Option<Version>,
     /// The directory.
     pub directory: OwnedFd,
     /// The copy: its name and what `stat` says. `None` if there is no regular
@@ -46,13 +46,16 @@ pub struct Details {
 }
 
 impl Entry {
-    /// Reads the entry of a key; `None` if `key` is not one.
+    /// Reads the entry of this name; `None` if it is not the name of one.
     ///
     /// # Errors
     /// Those of the file system: `ENOTDIR` if something else took its place,
     /// `ENOENT` if it was removed meanwhile.
     pub fn read(store: &OpenStore, key: &OsStr) -> rustix::io::Result<Option<Self>> {
-        let Some(version) = Version::parse(key.as_bytes()) else { return Ok(None) };
+        let version = Version::parse(key.as_bytes());
+        if !is_entry(key) {
+            return Ok(None);
+        }
         let directory = rustix::fs::openat(&store.directory, key, DIRECTORY, Mode::empty())?;
         let mut copies = Vec::new();
         for name in names(&directory)? {
@@ -65,9 +68,14 @@ impl Entry {
         let copy = if copies.len() == 1 { copies.pop() } else { None };
         let link = rustix::fs::readlinkat(&directory, LINK, Vec::new()).unwrap_or_default();
         let origin = Origin::parse(&link);
-        let fate = origin.map_or(Fate::Unknown, |origin| origin.fate(&version.identity));
+        let fate = origin.zip(version).map_or(Fate::Unknown, |(origin, version)| origin.fate(&version.identity));
         let origin = origin.map(|origin| PathBuf::from(OsStr::from_bytes(origin.path.to_bytes())));
         Ok(Some(Self { key: key.to_owned(), version, directory, copy, origin, fate }))
+    }
+
+    /// The word for its state, in tables and JSON.
+    pub fn state(&self) -> &'static str {
+        if self.version.is_none() { "own" } else { word(self.fate) }
     }
 
     /// Seconds since the epoch at which it was last used.
@@ -110,6 +118,11 @@ impl Entry {
     }
 }
 
+/// Whether a name in a store is that of an entry: a key, or one process's own.
+pub fn is_entry(name: &OsStr) -> bool {
+    Version::parse(name.as_bytes()).is_some() || is_own_entry(name.as_bytes())
+}
+
 /// All entries of a store. What cannot be read is left to `verify`.
 ///
 /// # Errors
@@ -124,7 +137,7 @@ pub fn is_regular(status: &Stat) -> bool {
     rustix::fs::FileType::from_raw_mode(status.st_mode).is_file()
 }
 
-/// The word for a fate, in tables and JSON.
+/// The word for a fate.
 pub fn word(fate: Fate) -> &'static str {
     match fate {
         Fate::Current => "current",

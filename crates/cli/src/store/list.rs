@@ -6,7 +6,7 @@ use serde::Serialize;
 use sopin_core::store::Fate;
 use sopin_core::sys;
 
-use super::entry::{self, Details, Entry, word};
+use super::entry::{self, Details, Entry};
 use super::human::{self, Table};
 use super::place::OpenStore;
 use super::users::Users;
@@ -94,7 +94,7 @@ impl Listed {
                 key: entry.key.to_string_lossy().into_owned(),
                 file: entry.copy.as_ref().map(|(name, _)| name.to_string_lossy().into_owned()),
                 origin: entry.origin.as_ref().map(|path| path.to_string_lossy().into_owned()),
-                state: word(entry.fate),
+                state: entry.state(),
                 size: entry.size(),
                 allocated: entry.allocated(),
                 shared,

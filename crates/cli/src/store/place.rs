@@ -13,9 +13,10 @@ use rustix::io::Errno;
 use sopin_core::cause::{Cause, Reason};
 use sopin_core::credentials::User;
 use sopin_core::settings::Settings;
-use sopin_core::store::{Known, LOOKED, Places, SYSTEM, Store, TEMPORARY, Version};
+use sopin_core::store::{Known, LOOKED, Places, SYSTEM, Store, TEMPORARY};
 use sopin_core::sys;
 
+use super::entry::is_entry;
 use crate::descriptors;
 use crate::exit::{Exit, Failure};
 use crate::output;
@@ -144,8 +145,7 @@ fn open(path: PathBuf, store: Store) -> Result<OpenStore, Failure> {
 
 /// Whether the library gives such names.
 fn is_ours(name: &OsStr) -> bool {
-    let name = name.as_bytes();
-    Version::parse(name).is_some() || name == LOOKED.to_bytes() || name.starts_with(TEMPORARY.as_bytes())
+    is_entry(name) || name.as_bytes() == LOOKED.to_bytes() || name.as_bytes().starts_with(TEMPORARY.as_bytes())
 }
 
 /// The names in a directory, in order.

@@ -15,11 +15,11 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use serde::Serialize;
-use sopin_core::store::{Allowance, Fate, LINK, TEMPORARY, Version, remove_entry, remove_unless_in_use};
+use sopin_core::store::{Allowance, DEBUG, Fate, LINK, TEMPORARY, remove_entry, remove_unless_in_use};
 use sopin_core::sys;
 
 use super::bytes::{self, Compared};
-use super::entry::{self, Entry, word};
+use super::entry::{self, Entry, is_entry, word};
 use super::place::{OpenStore, names};
 use super::users::Users;
 use super::{SCHEMA, human, print, verify};
@@ -109,7 +109,7 @@ impl Pruned {
             progress.inc(1);
             let c_name = CString::new(name.as_bytes()).unwrap_or_default();
             let shown_name = name.to_string_lossy().into_owned();
-            if Version::parse(name.as_bytes()).is_none() {
+            if !is_entry(&name) {
                 self.prune_unfinished(store, &c_name, shown_name);
                 continue;
             }
@@ -154,6 +154,7 @@ impl Pruned {
         let Some(last_use) = entry.last_use() else { return };
         let unused = sys::realtime_seconds() - last_use;
         let reason = match entry.fate {
+            _ if entry.version.is_none() => Some("its process has ended".to_owned()),
             fate if unused < rules.allowance.of(fate) => None,
             fate @ (Fate::Superseded | Fate::Gone) => Some(word(fate).to_owned()),
             Fate::Current | Fate::Unknown => Some(format!("unused for {}", human::age(unused))),
@@ -208,10 +209,11 @@ impl Pruned {
         };
         // A program may have made it anew meanwhile, or be about to.
         let is_still_there = Entry::read(store, &entry.key).is_ok_and(|now| {
-            now.is_some_and(|now| match &now.copy {
-                Some(_) => version(&now) == version(entry),
-                None => {
-                    names(&now.directory).is_ok_and(|names| names.iter().any(|name| name.as_bytes() != LINK.to_bytes()))
+            now.is_some_and(|now| {
+                let is_link = |name: &OsStr| [LINK, DEBUG].iter().any(|link| name.as_bytes() == link.to_bytes());
+                match &now.copy {
+                    Some(_) => version(&now) == version(entry),
+                    None => names(&now.directory).is_ok_and(|names| names.iter().any(|name| !is_link(name))),
                 }
             })
         });

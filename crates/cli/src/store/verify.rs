@@ -10,11 +10,11 @@ use indicatif::ProgressBar;
 use rustix::fs::{AtFlags, Stat};
 use rustix::io::Errno;
 use serde::Serialize;
-use sopin_core::store::{ABANDONED_SECONDS, LINK, LOOKED, TEMPORARY, Version};
+use sopin_core::store::{ABANDONED_SECONDS, DEBUG, LINK, LOOKED, TEMPORARY};
 use sopin_core::sys;
 
 use super::bytes::{self, Compared};
-use super::entry::{Entry, is_regular};
+use super::entry::{Entry, is_entry, is_regular};
 use super::place::{OpenStore, names};
 use super::{SCHEMA, human, print};
 use crate::exit::{Exit, Failure};
@@ -87,7 +87,7 @@ impl Verified {
         let all = names(&store.directory)?;
         let progress = human::progress(all.len());
         for name in all {
-            if Version::parse(name.as_bytes()).is_some() {
+            if is_entry(&name) {
                 verified.check_key(store, &name, &progress);
             } else if let Some((reason, way_out)) = check_other(store, &name) {
                 let name = name.to_string_lossy().into_owned();
@@ -145,7 +145,7 @@ pub fn fault(entry: &Entry, store: &OpenStore) -> Option<String> {
         return Some(format!("others can write to its directory (mode {:04o})", directory.st_mode & 0o7777));
     }
     let mut others = names(&entry.directory).ok()?;
-    others.retain(|name| name.as_bytes() != LINK.to_bytes());
+    others.retain(|name| name.as_bytes() != LINK.to_bytes() && !is_debug_link(entry, name));
     let Some((name, status)) = &entry.copy else {
         return match others.as_slice() {
             [] if sys::realtime_seconds() - directory.st_mtime <= ABANDONED_SECONDS => None,
@@ -157,7 +157,7 @@ pub fn fault(entry: &Entry, store: &OpenStore) -> Option<String> {
     if others.len() > 1 {
         return Some(format!("it holds {} files", others.len()));
     }
-    if !entry.version.may_be_named(name.as_bytes()) {
+    if entry.version.is_some_and(|version| !version.may_be_named(name.as_bytes())) {
         return Some(format!("{} is not the name that the key is for", shown(&name.to_string_lossy())));
     }
     if status.st_uid != user {
@@ -166,8 +166,15 @@ pub fn fault(entry: &Entry, store: &OpenStore) -> Option<String> {
     if status.st_mode & 0o7777 != 0o444 {
         return Some(format!("the copy has mode {:04o} instead of 0444", status.st_mode & 0o7777));
     }
-    let (size, expected) = (entry.size(), entry.version.identity.size);
+    let (size, expected) = (entry.size(), entry.version?.identity.size);
     (size != expected).then(|| format!("the copy has {size} bytes instead of {expected}"))
+}
+
+/// Whether a name in an entry is the link that debuggers follow.
+fn is_debug_link(entry: &Entry, name: &OsStr) -> bool {
+    name.as_bytes() == DEBUG.to_bytes()
+        && rustix::fs::statat(&entry.directory, name, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|status| rustix::fs::FileType::from_raw_mode(status.st_mode).is_symlink())
 }
 
 /// What is wrong with a name that is not a key.

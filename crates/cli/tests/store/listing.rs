@@ -102,3 +102,27 @@ fn every_field_is_documented() {
         assert!(found.is_empty(), "{command}: {found:?}");
     }
 }
+
+#[test]
+fn a_copy_that_one_process_has_for_itself_is_its_own() {
+    let scene = Scene::with(&["libone.so"]);
+    // It changes just now.
+    fs::write(scene.path("libtwo.so"), fs::read(scene.path("libone.so")).unwrap()).unwrap();
+    let holder = scene.hold(&["libtwo.so"]);
+    let entry_of = |answer: &Value| {
+        let entries = answer["stores"][0]["entries"].as_array().unwrap();
+        entries.iter().find(|entry| entry["file"] == "libtwo.so").cloned()
+    };
+    let entry = entry_of(&scene.json(&["list"])).unwrap();
+    assert_eq!((&entry["state"], &entry["size"]), (&"own".into(), &32768.into()));
+    assert_eq!(entry["users"], serde_json::json!([holder.0.id()]));
+    assert_eq!(entry["origin"], scene.path("libtwo.so").to_str().unwrap());
+    let intact = |scene: &Scene| scene.json(&["verify"])["stores"][0]["problems"] == serde_json::json!([]);
+    assert!(intact(&scene));
+    assert_eq!(scene.json(&["prune"])["stores"][0]["kept_in_use"], 1);
+    holder.end();
+    assert!(intact(&scene));
+    let answer = scene.json(&["prune"]);
+    assert_eq!(answer["stores"][0]["removed"][0]["reason"], "its process has ended");
+    assert!(entry_of(&scene.json(&["list"])).is_none());
+}

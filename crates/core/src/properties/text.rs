@@ -118,6 +118,11 @@ proptest! {
             let is_wrong = !raw(name).is_empty() && !raw(name).starts_with('/') && (name, raw(name)) != ("SOPIN_STORE", "off");
             expected_complaints += usize::from(is_wrong);
         }
+        let limit = raw("SOPIN_PRIVATE_LIMIT");
+        // Digits alone among the values that are tried.
+        let is_number = limit.bytes().all(|byte| byte.is_ascii_digit()) && limit.len() < 19;
+        expected_complaints += usize::from(!is_number);
+        prop_assert_eq!(settings.private_limit, if is_number && !limit.is_empty() { limit.parse().unwrap() } else { 256 << 20 });
         let log_file = raw("SOPIN_LOG_FILE");
         prop_assert_eq!(settings.log_file().map(core::ffi::CStr::to_bytes), log_file.starts_with('/').then_some(log_file.as_bytes()));
 

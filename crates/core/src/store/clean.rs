@@ -22,9 +22,11 @@ use crate::object::file_name;
 use crate::pages::PageVec;
 use crate::sys::{self, Errno, Fd};
 
+use super::mark;
 use super::name::{Key, Version};
 use super::names::Names;
 use super::origin::{self, Fate, Origin};
+use super::own;
 use super::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS};
 
 /// How the names of unfinished copies begin.
@@ -71,6 +73,12 @@ impl Allowance {
     }
 }
 
+/// An earlier time, 2026-01-01, is that of a clock that has not been set yet, as of a
+/// board without a battery: nothing follows from it.
+const EARLIEST: i64 = 1_767_225_600;
+/// Seconds that the clock may be stepped by without the ages of entries being wrong.
+const STEP: i64 = HOUR;
+
 /// The names in the store, for who adds several entries.
 static NAMES: Names = Names::new();
 /// When this process last looked for unneeded entries, in seconds since the
@@ -81,6 +89,7 @@ static LAST_LOOK: AtomicI64 = AtomicI64::new(0);
 /// time to time what is not needed.
 pub fn make_room(store: &Fd, key: &Key, origin: Option<&CStr>) {
     replace_older_versions(store, key, origin);
+    own::clean(store);
     if is_time_to_look(store) {
         remove_unneeded(store, key);
     }
@@ -125,10 +134,20 @@ fn is_older_version(store: &Fd, name: &CStr, version: &Version, added: &Version,
     origin::read(&entry, &mut buffer).is_some_and(|known| known.is_at_same_place(&origin))
 }
 
+/// Whether a time is more than so many seconds ago; or in the future, which is to be
+/// corrected. No time is while the clock is not set.
+pub(super) fn is_long_ago(time: i64, seconds: i64) -> bool {
+    let now = sys::realtime_seconds();
+    now >= EARLIEST && !(0..=seconds).contains(&(now - time))
+}
+
 /// Whether nobody has looked for unneeded entries lately; notes that somebody
 /// does now.
 fn is_time_to_look(store: &Fd) -> bool {
     let now = sys::realtime_seconds();
+    if now < EARLIEST {
+        return false;
+    }
     // A clock that was set back must not stop the cleaning.
     let is_past = |last: i64| !(0..LOOK_SECONDS).contains(&(now - last));
     if !is_past(LAST_LOOK.load(Ordering::Relaxed)) {
@@ -137,11 +156,50 @@ fn is_time_to_look(store: &Fd) -> bool {
     LAST_LOOK.store(now, Ordering::Relaxed);
     let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
     let Ok(mark) = sys::openat(store, LOOKED, flags, 0) else {
-        let _ = sys::openat(store, LOOKED, flags | libc::O_CREAT | libc::O_EXCL, 0o444);
+        if let Ok(mark) = sys::openat(store, LOOKED, flags | libc::O_CREAT | libc::O_EXCL, 0o444) {
+            let _ = note_look(&mark);
+        }
         return true;
     };
-    let is_time = sys::fstat(mark.raw()).is_ok_and(|status| is_past(status.st_atime));
-    is_time && sys::touch(&mark).is_ok()
+    let Ok(status) = sys::fstat(mark.raw()) else { return false };
+    if !is_past(status.st_atime) || note_look(&mark).is_err() {
+        return false;
+    }
+    let was_stepped = was_stepped(&status, now);
+    if was_stepped {
+        renew(store);
+    }
+    !was_stepped
+}
+
+/// Notes when somebody looks: the access time is the time, and the modification time
+/// the time since the machine was started, with some bits of which start that was.
+fn note_look(mark: &Fd) -> sys::Result<()> {
+    let since_boot = i64::try_from(sys::since_boot_ns() / 1_000_000_000).unwrap_or(0);
+    let boot = mark::boot_bits().unwrap_or(0);
+    sys::touch_and_set_modified(mark, libc::timespec { tv_sec: since_boot, tv_nsec: boot })
+}
+
+/// Whether the clock was stepped since somebody looked, in this boot: then as much
+/// time has gone by as since the start, but not by the clock.
+fn was_stepped(looked: &libc::stat, now: i64) -> bool {
+    let since_boot = i64::try_from(sys::since_boot_ns() / 1_000_000_000).unwrap_or(0);
+    let by_clock = now.saturating_sub(looked.st_atime);
+    let is_this_boot = mark::boot_bits() == Some(looked.st_mtime_nsec);
+    is_this_boot && !(-STEP..=STEP).contains(&by_clock.saturating_sub(since_boot - looked.st_mtime))
+}
+
+/// Counts all entries as used now: their ages are by a clock that was stepped.
+fn renew(store: &Fd) {
+    let _ = for_each_entry(store, |name, _| {
+        let Ok(directory) = sys::openat(store, name, DIRECTORY_TO_LIST, 0) else { return };
+        let _ = sys::for_each_name(&directory, |file| {
+            let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
+            if let Ok(copy) = sys::openat(&directory, file, flags, 0) {
+                let _ = sys::touch(&copy);
+            }
+        });
+    });
 }
 
 /// Removes what is not needed, but for the entry that is being added.

@@ -5,7 +5,7 @@ use core::ffi::CStr;
 use crate::cause::Cause;
 use crate::line::Line;
 use crate::pages::PageVec;
-use crate::sys::{self, Errno, Fd, FileSystem};
+use crate::sys::{self, Errno, Fd, FileSystem, Kept};
 
 use super::mark::Mark;
 use super::{Identity, OriginFile, clean};
@@ -32,15 +32,29 @@ impl<'a> Copy<'a> {
     /// makes sure that it is the version that it was.
     pub fn of(origin: &OriginFile<'_>, store: &'a Fd, buffer: &mut PageVec<u8>) -> Result<Self, Cause> {
         write_back(origin)?;
+        Self::make(origin, store, buffer, true)
+    }
+
+    /// The same for a file whose times do not tell what it holds, and for a short
+    /// time: nothing is waited for.
+    pub fn of_unsettled(origin: &OriginFile<'_>, store: &'a Fd, buffer: &mut PageVec<u8>) -> Result<Self, Cause> {
+        Self::make(origin, store, buffer, false)
+    }
+
+    fn make(origin: &OriginFile<'_>, store: &'a Fd, buffer: &mut PageVec<u8>, seals: bool) -> Result<Self, Cause> {
         let mut copy = Self::new(store)?;
+        // Other threads may fork meanwhile.
+        let kept = Kept::new(&copy.file);
         if sys::clone_file(origin.file, &copy.file).is_err() {
             copy.write(origin, buffer).map_err(|errno| Cause::call("copy to the store", errno))?;
         }
+        drop(kept);
         let copied = sys::fstat(copy.file.raw()).map_err(|errno| Cause::call("fstat", errno))?;
         if !is_still(origin)? || copied.st_size.cast_unsigned() != origin.identity.size {
             return Err(Cause::words("copy to the store", "the file has changed meanwhile"));
         }
-        copy.mark = if copy.has_become_immutable() { Some(Mark::on_disk(copied.st_ino)) } else { Mark::this_boot() };
+        copy.mark =
+            if seals && copy.has_become_immutable() { Some(Mark::on_disk(copied.st_ino)) } else { Mark::this_boot() };
         // The mode asked for at creation is subject to the umask.
         sys::fchmod(&copy.file, 0o444).map_err(|errno| Cause::call("fchmod", errno))?;
         if copy.temporary.is_none() {
@@ -80,17 +94,23 @@ impl<'a> Copy<'a> {
         }
         let mut copied = 0;
         while copied < size {
-            let read = sys::pread(origin.file, buffer, copied as u64)?;
+            let read = match sys::pread(origin.file, buffer, copied as u64) {
+                // By a signal, on file systems such as FUSE.
+                Err(Errno(libc::EINTR)) => continue,
+                read => read?,
+            };
             let mut piece = buffer.get(..read).unwrap_or_default();
             if piece.is_empty() {
                 break;
             }
             while !piece.is_empty() {
                 let write = || sys::pwrite_from(&self.file, piece.as_ptr().addr(), piece.len(), copied as u64);
-                match sys::absorbing(libc::SIGXFSZ, write)? {
-                    0 => return Err(Errno(libc::EIO)),
+                match sys::absorbing(libc::SIGXFSZ, write) {
+                    Err(Errno(libc::EINTR)) => {}
+                    Err(errno) => return Err(errno),
+                    Ok(0) => return Err(Errno(libc::EIO)),
                     // A short count: the next attempt says why.
-                    written => {
+                    Ok(written) => {
                         copied += written;
                         piece = piece.get(written..).unwrap_or_default();
                     }

@@ -96,6 +96,12 @@ pub fn note_on_disk(entry: &Fd) -> Result<()> {
     Mark::on_disk(status.st_ino).put_on(entry)
 }
 
+/// Some bits that tell this boot from others, which fit into nanoseconds; `None` if the
+/// kernel does not tell.
+pub fn boot_bits() -> Option<i64> {
+    boot().map(|boot| (boot & 0x1fff_ffff).cast_signed())
+}
+
 /// A hash of the kernel's boot id, read once in a process; 0 before that.
 static BOOT: AtomicU64 = AtomicU64::new(0);
 

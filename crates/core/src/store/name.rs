@@ -37,11 +37,13 @@ impl Identity {
         self.changed % 1_000_000_000 != 0
     }
 
-    /// Whether the last change lies at least so many seconds before `now`.
+    /// Whether the last change lies at least so many seconds before `now`, or after it:
+    /// then the clock was set back since, and the next change gets another time as well.
     pub fn has_settled(&self, now: i64, seconds: i64) -> bool {
         // A division of 128 bits is a function of the compiler's, built without
         // marks of branch targets.
-        self.changed < i128::from(now - seconds) * 1_000_000_000
+        let nanoseconds = |seconds: i64| i128::from(seconds) * 1_000_000_000;
+        self.changed < nanoseconds(now - seconds) || self.changed > nanoseconds(now + 1 + seconds)
     }
 }
 
@@ -169,6 +171,14 @@ mod tests {
     fn a_file_settles() {
         assert!(IDENTITY.has_settled(10, 2));
         assert!(!IDENTITY.has_settled(9, 2));
-        assert!(!IDENTITY.has_settled(0, 2));
+        assert!(!IDENTITY.has_settled(7, 2));
+        assert!(!IDENTITY.has_settled(4, 2));
+    }
+
+    #[test]
+    fn a_file_from_the_future_settles() {
+        assert!(IDENTITY.has_settled(3, 2));
+        assert!(Identity { changed: 4_102_444_800_000_000_000, ..IDENTITY }.has_settled(1_800_000_000, 60));
+        assert!(Identity { changed: 1_800_000_000_000_000_000, ..IDENTITY }.has_settled(60, 60));
     }
 }

@@ -1,10 +1,14 @@
 //! Whether an entry may be mapped in place of what the loader has mapped.
 
+use core::ffi::CStr;
+
 use crate::build_id::BuildId;
 use crate::cause::Cause;
+use crate::object::file_name;
 use crate::sys::{self, Fd};
 
-use super::{OriginFile, copy, mark};
+use super::name::{Identity, Key};
+use super::{DIRECTORY_TO_PASS, OriginFile, Store, copy, mark};
 
 /// The ranges of a file that the loader has mapped, with which copies are compared.
 pub trait Mapped {
@@ -41,6 +45,20 @@ pub enum Examined {
     NotMapped(Cause),
     /// No copy of the file.
     Damaged(Cause),
+}
+
+impl Store {
+    /// Whether there is an entry for the file at `path` that need not be compared as a
+    /// whole before it is used, as far as names and times tell.
+    pub fn seems_warm(&self, path: &CStr) -> bool {
+        let Ok(file_name) = CStr::from_bytes_with_nul(file_name(path.to_bytes_with_nul())) else { return false };
+        let entry = sys::stat(path).and_then(|status| {
+            let key = Key::new(&Identity::of(&status), file_name);
+            let directory = sys::openat(&self.directory, key.as_c_str(), DIRECTORY_TO_PASS, 0)?;
+            sys::fstatat(&directory, file_name, libc::AT_SYMLINK_NOFOLLOW)
+        });
+        entry.is_ok_and(|status| mark::is_believed(&status, BuildId::Same))
+    }
 }
 
 impl OriginFile<'_> {

@@ -10,6 +10,7 @@ use std::string::{String, ToString};
 use std::thread;
 use std::vec::Vec;
 
+use super::settled::SETTLING_SECONDS;
 use super::*;
 use crate::cause::Reason;
 

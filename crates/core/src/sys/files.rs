@@ -28,6 +28,18 @@ impl Fd {
         Ok(other)
     }
 
+    /// The number, which the caller closes.
+    pub fn into_raw(self) -> c_int {
+        let number = self.0;
+        core::mem::forget(self);
+        number
+    }
+
+    /// A descriptor that [`Fd::into_raw`] has given.
+    pub fn from_raw(number: c_int) -> Self {
+        Self(number)
+    }
+
     /// The number, for calls that want one.
     pub fn raw(&self) -> c_int {
         self.0
@@ -258,6 +270,11 @@ pub fn touch(fd: &Fd) -> Result<()> {
 /// Sets the modification time of an open file, and nothing else.
 pub fn set_modified(fd: &Fd, modified: libc::timespec) -> Result<()> {
     set_times(fd, libc::UTIME_OMIT, modified)
+}
+
+/// Sets the access time of an open file to now, and its modification time.
+pub fn touch_and_set_modified(fd: &Fd, modified: libc::timespec) -> Result<()> {
+    set_times(fd, libc::UTIME_NOW, modified)
 }
 
 fn set_times(fd: &Fd, accessed: i64, modified: libc::timespec) -> Result<()> {

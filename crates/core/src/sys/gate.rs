@@ -81,7 +81,7 @@ const BAD: usize = usize::MAX;
 const NOBODY: usize = 1 << 31;
 /// Every kind that is not the loader's at all times. Harmless arguments are bad
 /// descriptors and addresses, so that nothing is done whatever the kernel knows.
-const KINDS: [Kind; 44] = [
+const KINDS: [Kind; 45] = [
     kind(libc::SYS_rt_sigprocmask, [libc::SIG_BLOCK as usize, 0, 0, 8, 0, 0]),
     kind(libc::SYS_pread64, [BAD, 0, 0, 0, 0, 0]),
     kind(libc::SYS_write, [BAD, 0, 0, 0, 0, 0]),
@@ -90,6 +90,7 @@ const KINDS: [Kind; 44] = [
     kind(libc::SYS_wait4, [NOBODY, 0, libc::WNOHANG as usize, 0, 0, 0]),
     kind(libc::SYS_getpid, [0; 6]),
     kind(libc::SYS_gettid, [0; 6]),
+    kind(libc::SYS_clock_gettime, [BAD, 0, 0, 0, 0, 0]),
     kind(libc::SYS_process_vm_readv, [0, 0, 0, 0, 0, 0]),
     kind(libc::SYS_mremap, [1, 0, 0, 0, 0, 0]),
     kind(libc::SYS_memfd_create, [0; 6]),

@@ -13,7 +13,8 @@ use std::time::Duration;
 use std::vec::Vec;
 
 use super::super::clean::LOOKED;
-use super::super::{Identity, Known, Mapped, OriginFile, Places, SETTLING_SECONDS, Store};
+use super::super::settled::SETTLING_SECONDS;
+use super::super::{Identity, Known, Mapped, OriginFile, Places, Store};
 use crate::build_id::BuildId;
 use crate::credentials::User;
 use crate::sys::{self, Fd, FileSystem};

@@ -1,0 +1,146 @@
+//! How much memory the process could still use before the kernel takes pages away
+//! from somebody: the least of what its cgroups and the machine have left.
+//!
+//! A cgroup's page cache counts as used (`memory.current`), so the part of it that
+//! the kernel reclaims first, the inactive files, is added again. Otherwise a
+//! container that has read many files would seem to have nothing left.
+
+use core::fmt::Write as _;
+
+use crate::line::Line;
+use crate::pages::{PageVec, read_whole};
+use crate::sys;
+
+/// Longest path of a cgroup's file that is read, in bytes.
+const PATH: usize = 1024;
+
+/// The files of one version of cgroups.
+struct Version {
+    /// Where systemd and the container engines mount it.
+    mount: &'static str,
+    limit: &'static str,
+    used: &'static str,
+    /// The line of `memory.stat` that has the inactive files.
+    inactive: &'static str,
+}
+
+const SECOND: Version =
+    Version { mount: "/sys/fs/cgroup", limit: "memory.max", used: "memory.current", inactive: "inactive_file" };
+const FIRST: Version = Version {
+    mount: "/sys/fs/cgroup/memory",
+    limit: "memory.limit_in_bytes",
+    used: "memory.usage_in_bytes",
+    inactive: "total_inactive_file",
+};
+
+/// The bytes that are left; `None` where nothing tells.
+pub fn find() -> Option<u64> {
+    [of_machine(), of_cgroups()].into_iter().flatten().min()
+}
+
+/// `MemAvailable` of `proc_meminfo(5)`.
+fn of_machine() -> Option<u64> {
+    let text = read("/proc/meminfo")?;
+    Some(value_of(&text, b"MemAvailable:")?.saturating_mul(1024))
+}
+
+/// The least that one of the process's cgroups has left.
+fn of_cgroups() -> Option<u64> {
+    let text = read("/proc/self/cgroup")?;
+    text.split(|byte| *byte == b'\n').filter_map(parse).filter_map(|(version, path)| left_in(version, path)).min()
+}
+
+/// A line of `/proc/self/cgroup` (cgroups(7)), if it is about memory.
+fn parse(line: &[u8]) -> Option<(&'static Version, &str)> {
+    let mut fields = core::str::from_utf8(line).ok()?.splitn(3, ':');
+    let (hierarchy, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+    match controllers {
+        "" if hierarchy == "0" => Some((&SECOND, path)),
+        _ if controllers.split(',').any(|controller| controller == "memory") => Some((&FIRST, path)),
+        _ => None,
+    }
+}
+
+/// The least that is left in the cgroup at `path` and those above it. Where the
+/// cgroup's own directory cannot be seen, as in a container that has only its own
+/// mounted, the root of the mount is that container's.
+fn left_in(version: &Version, path: &str) -> Option<u64> {
+    let mut path = path.trim_end_matches('/');
+    let mut least = None::<u64>;
+    loop {
+        if let Some(left) = left_in_one(version, path) {
+            least = Some(least.map_or(left, |least| least.min(left)));
+        }
+        match path.rfind('/') {
+            Some(end) => path = path.get(..end)?,
+            None => return least,
+        }
+    }
+}
+
+fn left_in_one(version: &Version, path: &str) -> Option<u64> {
+    let read = |file: &str| {
+        let mut name = Line::<PATH>::new();
+        write!(name, "{}{path}/{file}", version.mount).ok()?;
+        read(core::str::from_utf8(name.as_bytes()).ok()?)
+    };
+    // Without a limit it says "max", which is no number.
+    let limit = number(&read(version.limit)?)?;
+    let used = number(&read(version.used)?)?;
+    let inactive = read("memory.stat").and_then(|text| value_of(&text, version.inactive.as_bytes())).unwrap_or(0);
+    Some(limit.saturating_sub(used.saturating_sub(inactive)))
+}
+
+fn read(path: &str) -> Option<PageVec<u8>> {
+    let mut name = Line::<PATH>::new();
+    write!(name, "{path}").ok()?;
+    name.terminate();
+    read_whole(&sys::open(name.as_c_str(), libc::O_RDONLY | libc::O_NOCTTY | libc::O_NONBLOCK, 0).ok()?).ok()
+}
+
+/// The number in the line that begins with `name`.
+fn value_of(text: &[u8], name: &[u8]) -> Option<u64> {
+    text.split(|byte| *byte == b'\n').find_map(|line| {
+        let rest = line.strip_prefix(name)?;
+        rest.first().filter(|byte| byte.is_ascii_whitespace())?;
+        number(rest)
+    })
+}
+
+/// The number that a text begins with.
+fn number(text: &[u8]) -> Option<u64> {
+    let text = text.trim_ascii_start();
+    let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
+    core::str::from_utf8(text.get(..end)?).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_about_memory_are_found() {
+        let found = |line: &'static [u8]| parse(line).map(|(version, path)| (version.limit, path));
+        assert_eq!(found(b"0::/system.slice/shop.service"), Some(("memory.max", "/system.slice/shop.service")));
+        assert_eq!(found(b"4:memory:/docker/x"), Some(("memory.limit_in_bytes", "/docker/x")));
+        assert_eq!(found(b"4:cpu,memory:/a:b"), Some(("memory.limit_in_bytes", "/a:b")));
+        for other in [&b"1:name=systemd:/x"[..], b"4:cpu,cpuacct:/", b"", b"0:"] {
+            assert!(parse(other).is_none());
+        }
+    }
+
+    #[test]
+    fn numbers_are_read_from_their_lines() {
+        let text = b"MemTotal:       16 kB\nMemAvailable:   1024 kB\ninactive_file 7\ninactive_files 8\n";
+        assert_eq!(value_of(text, b"MemAvailable:"), Some(1024));
+        assert_eq!(value_of(text, b"inactive_file"), Some(7));
+        assert_eq!(value_of(text, b"MemAvail"), None);
+        assert_eq!((number(b"max\n"), number(b"12\n"), number(b"")), (None, Some(12), None));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "reads /proc")]
+    fn the_machine_tells() {
+        assert!(of_machine().unwrap() > 0 && find().is_some());
+    }
+}
