@@ -66,6 +66,7 @@ mod marked_ranges;
 mod original;
 mod pinner;
 mod published;
+mod reach;
 mod registry;
 mod remap;
 mod report;

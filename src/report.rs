@@ -14,6 +14,7 @@ use sopin_core::settings::{Level, Mode};
 
 use crate::registry::State;
 use crate::remap::Outcome;
+use crate::write_safety::OTHER_MAY_HAVE_RUN;
 
 /// What became of one object.
 pub struct Report {
@@ -55,8 +56,8 @@ impl Report {
 }
 
 /// Reports the pinned object whose path is the first `path_len` bytes of the
-/// path buffer.
-pub fn pinned(state: &mut State, path_len: usize, report: &Report) {
+/// path buffer. `beside`: the names of those that were left because of it.
+pub fn pinned(state: &mut State, path_len: usize, report: &Report, beside: &[u8]) {
     let State { settings, log, path_buffer, .. } = state;
     let path = Text(path_buffer.get(..path_len).unwrap_or_default());
     let (reached, cause) = report.reached(settings.mode);
@@ -70,7 +71,7 @@ pub fn pinned(state: &mut State, path_len: usize, report: &Report) {
         }
     } else if let Some(cause) = cause {
         if reached == Reached::Exposed {
-            return exposed(state, path_len, cause);
+            return exposed(state, path_len, cause, beside);
         }
         let message = format_args!("{path}: {cause}; read-only ranges left unmodified");
         log.line(settings, Level::Warn, message);
@@ -78,11 +79,18 @@ pub fn pinned(state: &mut State, path_len: usize, report: &Report) {
 }
 
 /// Reports that the object whose name is the first `name_len` bytes of the path
-/// buffer was left exposed.
-pub fn exposed(state: &mut State, name_len: usize, cause: Cause) {
+/// buffer was left exposed, and because of it those named in `beside`.
+pub fn exposed(state: &mut State, name_len: usize, cause: Cause, beside: &[u8]) {
     let State { settings, log, path_buffer, .. } = state;
     let name = Text(path_buffer.get(..name_len).unwrap_or_default());
-    if log.is_new(cause) || settings.level >= Level::Warn {
-        log.line(settings, Level::Error, format_args!("{name}: {cause}; left unmodified"));
+    if !log.is_new(cause) && settings.level < Level::Warn {
+        return;
     }
+    if beside.is_empty() {
+        return log.line(settings, Level::Error, format_args!("{name}: {cause}; left unmodified"));
+    }
+    // These have been named now.
+    let _ = log.is_new(OTHER_MAY_HAVE_RUN);
+    let others = Text(beside);
+    log.line(settings, Level::Error, format_args!("{name}: {cause}, or to those of {others}; left unmodified"));
 }

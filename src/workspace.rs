@@ -16,6 +16,8 @@ pub struct Workspace {
     pub candidates: PageVec<Candidate>,
     /// Objects that are new and cannot be read, with the reason.
     pub unreadable: PageVec<(Loaded, Cause)>,
+    /// File names of those that are left because another may have run, with commas.
+    pub beside: PageVec<u8>,
     /// Which of them belong together.
     pub groups: GroupWork,
     /// What one of them maps.
@@ -34,6 +36,7 @@ impl Workspace {
         Self {
             candidates: PageVec::new(),
             unreadable: PageVec::new(),
+            beside: PageVec::new(),
             groups: GroupWork::new(),
             vmas: PageVec::new(),
             replacements: PageVec::new(),
