@@ -3,6 +3,7 @@
 
 use sopin_core::cause::Cause;
 use sopin_core::memory::OwnMemory;
+use sopin_core::pages::PageVec;
 use sopin_core::records::Reached;
 use sopin_core::settings::Level;
 use sopin_core::sys::{self, Errno};
@@ -347,6 +348,8 @@ impl Drop for Sweep<'_> {
         self.work.candidates.clear();
         self.work.unreadable.clear();
         self.work.beside.clear();
+        // Seldom used and large: a host that has locked its memory pays for it.
+        self.work.copied = PageVec::new();
         self.guard.workspace = core::mem::take(&mut self.work);
     }
 }

@@ -26,7 +26,8 @@ pub struct Workspace {
     pub replacements: PageVec<Replacement>,
     /// The same, while pages are taken out.
     pub runs: PageVec<Replacement>,
-    /// What is copied to the store at once. Empty while the store has everything.
+    /// What is copied to the store at once. Unmapped after each sweep; empty while the
+    /// store has everything.
     pub copied: PageVec<u8>,
 }
 
