@@ -34,6 +34,12 @@
 //! of the process could do as well while any object is loaded, and a word in `.data`
 //! for a symbol of its own that another object interposes, if it has been
 //! overwritten since.
+//!
+//! One case is decided by a count of threads although that proves little: the third
+//! road in a process with one thread ([`Reach::ThroughOthers`]). What that other
+//! object has started for the initialiser may be a task that is no thread. Programs
+//! built with AddressSanitizer would lose all their objects otherwise, since its
+//! runtime, which looks everything up, is called before anything is announced.
 
 /// What is known of an object's own code at the time of a sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +65,7 @@ pub enum Reach {
     /// marked.
     Itself,
     /// It may have called functions of other objects, which may do whatever they like.
-    /// With one thread left there is no thread that they could have started.
+    /// With one thread, they have started none.
     ThroughOthers,
     /// It may have asked where other objects are.
     Everywhere,
