@@ -37,6 +37,8 @@ pub struct Candidate {
     names: Option<NameHashes>,
     /// What is known of its code; to be found out by [`crate::write_safety`].
     pub progress: Progress,
+    /// An object that may have run knows an address in its data, see [`crate::reach`].
+    pub is_known: bool,
 }
 
 impl Candidate {
@@ -59,6 +61,7 @@ impl Candidate {
             is_in_initialised_group: false,
             names: None,
             progress: Progress::MayHaveRun,
+            is_known: false,
         })
     }
 
@@ -80,6 +83,11 @@ impl Candidate {
         } else {
             self.has_protected_relro(relro_vmas)
         }
+    }
+
+    /// Whether code of it may have run before anything was known of it.
+    pub fn may_have_run(&self) -> bool {
+        self.progress == Progress::MayHaveRun
     }
 
     fn has_protected_relro(&self, relro_vmas: &[Vma]) -> bool {

@@ -75,6 +75,7 @@ mod original;
 mod pinner;
 mod private_memory;
 mod published;
+mod reach;
 mod registry;
 mod remap;
 mod report;

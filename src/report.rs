@@ -16,6 +16,7 @@ use sopin_core::settings::{Level, Mode};
 use crate::private_memory;
 use crate::registry::State;
 use crate::remap::Outcome;
+use crate::write_safety::OTHER_MAY_HAVE_RUN;
 
 /// Why ranges are left that the plan does not believe to be what they seem.
 const CONTRADICTED: Cause =
@@ -64,8 +65,8 @@ impl Report {
 }
 
 /// Reports the pinned object whose path is the first `path_len` bytes of the
-/// path buffer.
-pub fn pinned(state: &mut State, path_len: usize, report: &Report) {
+/// path buffer. `beside`: the names of those that were left because of it.
+pub fn pinned(state: &mut State, path_len: usize, report: &Report, beside: &[u8]) {
     let State { settings, log, path_buffer, .. } = state;
     let path = Text(path_buffer.get(..path_len).unwrap_or_default());
     let (reached, cause) = report.reached(settings.mode);
@@ -79,7 +80,7 @@ pub fn pinned(state: &mut State, path_len: usize, report: &Report) {
         }
     } else if let Some(cause) = cause {
         if reached == Reached::Exposed {
-            return exposed(state, path_len, cause);
+            return exposed(state, path_len, cause, beside);
         }
         // Only the user can mend this, so it is said without being asked for.
         let is_for_user = matches!(cause, private_memory::LIMITED | private_memory::SHORT) && log.is_new(cause);
@@ -89,11 +90,18 @@ pub fn pinned(state: &mut State, path_len: usize, report: &Report) {
 }
 
 /// Reports that the object whose name is the first `name_len` bytes of the path
-/// buffer was left exposed.
-pub fn exposed(state: &mut State, name_len: usize, cause: Cause) {
+/// buffer was left exposed, and because of it those named in `beside`.
+pub fn exposed(state: &mut State, name_len: usize, cause: Cause, beside: &[u8]) {
     let State { settings, log, path_buffer, .. } = state;
     let name = Text(path_buffer.get(..name_len).unwrap_or_default());
-    if log.is_new(cause) || settings.level >= Level::Warn {
-        log.line(settings, Level::Error, format_args!("{name}: {cause}; left unmodified"));
+    if !log.is_new(cause) && settings.level < Level::Warn {
+        return;
     }
+    if beside.is_empty() {
+        return log.line(settings, Level::Error, format_args!("{name}: {cause}; left unmodified"));
+    }
+    // These have been named now.
+    let _ = log.is_new(OTHER_MAY_HAVE_RUN);
+    let others = Text(beside);
+    log.line(settings, Level::Error, format_args!("{name}: {cause}, or to those of {others}; left unmodified"));
 }

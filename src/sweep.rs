@@ -3,6 +3,7 @@
 
 use sopin_core::cause::Cause;
 use sopin_core::memory::OwnMemory;
+use sopin_core::pages::PageVec;
 use sopin_core::records::Reached;
 use sopin_core::settings::Level;
 use sopin_core::sys::{self, Errno};
@@ -19,6 +20,7 @@ use crate::sources::Sources;
 use crate::workspace::Workspace;
 use crate::write_safety::{Announcement, Assessment};
 
+mod beside;
 mod large;
 mod pin;
 mod request;
@@ -109,7 +111,7 @@ impl<'a> Sweep<'a> {
         let rest = buffer.get_mut(len.unwrap_or(0)..).unwrap_or_default();
         let all = if len.is_some() { &b" and the objects just loaded with it"[..] } else { b"the objects just loaded" };
         let len = len.unwrap_or(0) + candidates::set_name(all, rest);
-        report::exposed(&mut self.guard, len, cause);
+        report::exposed(&mut self.guard, len, cause, &[]);
     }
 
     /// What is recorded now of `objects`.
@@ -166,6 +168,7 @@ impl<'a> Sweep<'a> {
             self.large.recorded_at_first = is_first.then(|| self.guard.all_published().len());
             return Ok(Found::LargeObjects);
         }
+        self.name_those_beside(assessment)?;
         self.pin_candidates(assessment, &mut maps)?;
         let (kept, state) = (self.work.candidates.len(), &mut *self.guard);
         let message = format_args!("sweep: {all} objects new, {kept} of them ready to be pinned");
@@ -173,10 +176,11 @@ impl<'a> Sweep<'a> {
         Ok(Found::all_if(is_up_to_date && kept == all && self.work.unreadable.is_empty()))
     }
 
-    /// Pins all candidates, the smallest first: where memory for private copies is
-    /// bounded, the largest objects are left.
+    /// Pins all candidates: those that others are left for come first, and are named
+    /// first; then the smallest, since where memory for private copies is bounded the
+    /// largest objects are left.
     fn pin_candidates(&mut self, assessment: Assessment, maps: &mut Maps) -> Result<(), Cause> {
-        self.work.candidates.sort_unstable_by_key(|candidate| candidate.object.span.len());
+        self.work.candidates.sort_unstable_by_key(|candidate| (!candidate.may_have_run(), candidate.object.span.len()));
         for index in 0..self.work.candidates.len() {
             let Some(candidate) = self.work.candidates.get(index).copied() else { break };
             self.pin(&candidate, assessment, maps)?;
@@ -227,8 +231,9 @@ impl<'a> Sweep<'a> {
 
     /// Drops the candidates that are not proven relocated and, where neither the
     /// loader's lock nor its list is held, those that might be unloaded meanwhile.
-    /// Without the lock, what has yet to announce itself is dropped too, because
-    /// it can be pinned whole then.
+    /// Without the lock, a group of which an object has yet to announce itself is
+    /// dropped too, because that can be pinned whole then, and what those of the
+    /// group that have run can reach must be judged together with it.
     fn keep_relocated(
         &mut self,
         root: Root,
@@ -248,6 +253,16 @@ impl<'a> Sweep<'a> {
         let roots = [Some(root_index), executable.filter(|_| has_loader_lock)];
         candidates::mark_groups(memory, &mut self.guard, objects, candidates, groups, roots.into_iter().flatten())?;
         let has_missed = registry::has_missed_a_sweep();
+        if !has_loader_lock && !has_missed {
+            let will_announce = |candidate: &Candidate| {
+                (candidate.is_in_initialised_group || self.in_other_namespace)
+                    && candidate.will_announce(memory, announce) == Ok(true)
+            };
+            if candidates.iter().any(will_announce) {
+                candidates.truncate(0);
+                return Ok(());
+            }
+        }
         let mut kept = 0;
         for index in 0..candidates.len() {
             let Some(candidate) = candidates.get(index).copied() else { break };
@@ -257,7 +272,6 @@ impl<'a> Sweep<'a> {
             } else {
                 (candidate.is_in_initialised_group || self.in_other_namespace)
                     && candidate.is_relocated_after_opening(vmas, memory, announce)
-                    && (has_missed || candidate.will_announce(memory, announce) != Ok(true))
             };
             if let (true, Some(slot)) = (is_ready, candidates.get_mut(kept)) {
                 *slot = candidate;
@@ -295,7 +309,7 @@ impl<'a> Sweep<'a> {
         self.record(loaded, Entry::default(), &account)?;
         if !is_vdso {
             let len = candidates::read_loader_name(self.memory, loaded, &mut self.guard.path_buffer);
-            report::exposed(&mut self.guard, len, cause);
+            report::exposed(&mut self.guard, len, cause, &[]);
         }
         Ok(())
     }
@@ -359,6 +373,9 @@ impl Drop for Sweep<'_> {
     fn drop(&mut self) {
         self.work.candidates.clear();
         self.work.unreadable.clear();
+        self.work.beside.clear();
+        // Seldom used and large: a host that has locked its memory pays for it.
+        self.work.copied = PageVec::new();
         self.guard.workspace = core::mem::take(&mut self.work);
     }
 }

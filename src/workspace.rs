@@ -16,6 +16,8 @@ pub struct Workspace {
     pub candidates: PageVec<Candidate>,
     /// Objects that are new and cannot be read, with the reason.
     pub unreadable: PageVec<(Loaded, Cause)>,
+    /// File names of those that are left because another may have run, with commas.
+    pub beside: PageVec<u8>,
     /// Which of them belong together.
     pub groups: GroupWork,
     /// What one of them maps.
@@ -24,7 +26,8 @@ pub struct Workspace {
     pub replacements: PageVec<Replacement>,
     /// The same, while pages are taken out.
     pub runs: PageVec<Replacement>,
-    /// What is copied to the store at once. Empty while the store has everything.
+    /// What is copied to the store at once. Unmapped after each sweep; empty while the
+    /// store has everything.
     pub copied: PageVec<u8>,
 }
 
@@ -34,6 +37,7 @@ impl Workspace {
         Self {
             candidates: PageVec::new(),
             unreadable: PageVec::new(),
+            beside: PageVec::new(),
             groups: GroupWork::new(),
             vmas: PageVec::new(),
             replacements: PageVec::new(),

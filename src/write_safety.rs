@@ -1,19 +1,27 @@
 //! Finding out what [`sopin_core::write_safety`] decides from: what is known of
-//! the code of each candidate of a sweep.
+//! the code of each candidate of a sweep. What those that may have run can reach is
+//! found out by [`crate::reach`].
 
 use sopin_core::cause::Cause;
 use sopin_core::memory::OwnMemory;
 use sopin_core::sys::Errno;
-use sopin_core::write_safety::{Permission, Progress, WriteSafety};
+use sopin_core::write_safety::{Permission, Progress, Reach, WriteSafety};
 
 use crate::candidates::Candidate;
 use crate::environment;
 use crate::loader::Loaded;
+use crate::reach::References;
 use crate::registry::Guard;
 
 /// Why writable ranges are left.
 const CODE_MAY_HAVE_RUN: Cause =
     Cause::words("pin writable ranges", "code of the object may have run, and something may be storing to them");
+
+/// The same for those that have not run, beside one that may have.
+pub const OTHER_MAY_HAVE_RUN: Cause = Cause::words(
+    "pin writable ranges",
+    "an object loaded together with it may have run, and something may be storing to them",
+);
 
 /// SONAMEs of the objects of glibc that have constructors and do not announce
 /// themselves: their start-up files are not those of other objects. Names, and
@@ -46,6 +54,10 @@ pub struct Announcement<'a> {
 #[derive(Clone, Copy)]
 pub struct Assessment {
     safety: WriteSafety,
+    /// The process is starting: nothing of it has run, besides candidates that may have.
+    is_start: bool,
+    /// An address in this library, whose data only its own code stores to.
+    own_address: usize,
     /// Why the progress of a candidate could not be found out, if that is so.
     doubt: Option<Cause>,
 }
@@ -61,13 +73,25 @@ impl Announcement<'_> {
                 Err(cause) => doubt = doubt.or(Some(cause)),
             }
         }
-        let at_startup = self.marks_executable(candidates).unwrap_or_else(|cause| {
+        let is_start = self.is_start(candidates).unwrap_or_else(|cause| {
             doubt = doubt.or(Some(cause));
             false
         });
-        let unreadable = self.has_unreadable.then_some(Progress::MayHaveRun);
-        let progress = candidates.iter().map(|candidate| candidate.progress).chain(unreadable);
-        Assessment { safety: WriteSafety::of_announcement(progress, at_startup), doubt }
+        let at_startup = self.marks_executable(candidates, is_start);
+        let mut safety = WriteSafety::of_announcement(at_startup);
+        if self.has_unreadable {
+            safety = safety.beside(Reach::ThroughOthers);
+        }
+        let can_gain = candidates.iter().any(|candidate| candidate.progress == Progress::NotBegun);
+        for index in 0..candidates.len() {
+            if !candidates.get(index).is_some_and(Candidate::may_have_run) {
+                continue;
+            }
+            let references = References { memory: self.memory, objects: self.objects, own_address: self.announce };
+            let reach = if can_gain { references.reach(candidates, index) } else { Ok(Reach::Everywhere) };
+            safety = safety.beside(reach.unwrap_or(Reach::Everywhere));
+        }
+        Assessment { safety, is_start, own_address: self.announce, doubt }
     }
 
     fn progress(&self, candidate: &Candidate, is_root: bool) -> Result<Progress, Cause> {
@@ -102,23 +126,27 @@ impl Announcement<'_> {
         }
     }
 
-    /// Whether this is the start of the process: the executable is among the
-    /// candidates and has not begun. One that does not announce itself (linked
-    /// without crti, or with one that calls a `__gmon_start__` of its own) has not in
-    /// the first sweep of all, if this library was loaded together with it: then the
-    /// loader's list has it before libc.
-    fn marks_executable(&self, candidates: &mut [Candidate]) -> Result<bool, Cause> {
-        let Some(executable) = candidates.first().copied() else { return Ok(false) };
+    /// Whether the executable, the first candidate, is sure not to have begun at the
+    /// start of the process, which `is_start` says that this may be. One that does not
+    /// announce itself (linked without crti, or with one that calls a `__gmon_start__`
+    /// of its own) has not if this library was loaded together with it.
+    fn marks_executable(&self, candidates: &mut [Candidate], is_start: bool) -> bool {
+        let Some(executable) = candidates.first_mut() else { return false };
         let is_listed_first = self.objects.first().is_some_and(|first| first.headers == executable.loaded.headers);
-        let can_be = self.is_first && !self.has_missed && is_listed_first && !executable.dynamic.has_preinit_array;
-        if !can_be || executable.progress == Progress::NotBegun {
-            return Ok(can_be);
+        if !self.is_first || self.has_missed || !is_listed_first || executable.dynamic.has_preinit_array {
+            return false;
         }
-        for candidate in candidates.iter() {
+        if is_start {
+            executable.progress = Progress::NotBegun;
+        }
+        executable.progress == Progress::NotBegun
+    }
+
+    /// Whether this is the first sweep of all, and this library was loaded together with
+    /// the executable: then the loader's list has it before libc.
+    fn is_start(&self, candidates: &[Candidate]) -> Result<bool, Cause> {
+        for candidate in candidates.iter().filter(|_| self.is_first && !self.has_missed) {
             if candidate.object.span.contains(self.announce) {
-                if let Some(executable) = candidates.first_mut() {
-                    executable.progress = Progress::NotBegun;
-                }
                 return Ok(true);
             }
             if self.is_c_library(candidate)? {
@@ -131,18 +159,52 @@ impl Announcement<'_> {
 
 impl Assessment {
     /// Code of every candidate may have run.
-    pub const AFTER_RUNNING: Self = Self { safety: WriteSafety::AfterRunning, doubt: None };
+    pub const AFTER_RUNNING: Self =
+        Self { safety: WriteSafety::AfterRunning, is_start: false, own_address: 0, doubt: None };
 
     /// Whether no code of `candidate` has run: nobody can have asked anything of
     /// its ranges, such as a lock, yet.
     pub fn proves_not_begun(&self, candidate: &Candidate) -> bool {
-        self.safety.permission(candidate.progress) != Permission::Refused
+        self.permission(candidate) != Permission::Refused
+    }
+
+    fn is_beside_running(&self) -> bool {
+        matches!(self.safety, WriteSafety::BesideRunning(_))
+    }
+
+    fn is_own(&self, candidate: &Candidate) -> bool {
+        candidate.object.span.contains(self.own_address)
+    }
+
+    fn permission(&self, candidate: &Candidate) -> Permission {
+        match self.safety {
+            // What knows this library's data has no use for it. A thread that calls one
+            // of its functions stores to it.
+            WriteSafety::BesideRunning(Reach::Everywhere) if self.is_own(candidate) => {
+                WriteSafety::BesideRunning(Reach::ThroughOthers).permission(candidate.progress)
+            }
+            _ if candidate.is_known => Permission::Refused,
+            safety => safety.permission(candidate.progress),
+        }
+    }
+
+    /// Whether `candidate` must be left for no other reason than that another candidate
+    /// may have run.
+    pub fn is_left_for_another(&self, guard: &Guard, candidate: &Candidate) -> bool {
+        let is_another = match candidate.progress {
+            Progress::MayHaveRun => false,
+            Progress::NotBegun => !self.is_own(candidate),
+            Progress::NoConstructors | Progress::CLibrary => self.is_start,
+        };
+        is_another && self.is_beside_running() && self.reason_to_leave(guard, candidate).is_some()
     }
 
     /// Returns why the writable ranges of `candidate` must be left, if they must.
     pub fn reason_to_leave(&self, guard: &Guard, candidate: &Candidate) -> Option<Cause> {
-        let cause = self.doubt.unwrap_or(CODE_MAY_HAVE_RUN);
-        match self.safety.permission(candidate.progress) {
+        let is_beside = self.is_beside_running() && candidate.progress == Progress::NotBegun && !self.is_own(candidate);
+        let cause = if is_beside { OTHER_MAY_HAVE_RUN } else { CODE_MAY_HAVE_RUN };
+        let cause = self.doubt.unwrap_or(cause);
+        match self.permission(candidate) {
             Permission::Granted => None,
             Permission::Refused => Some(cause),
             Permission::WithOneThread => match (guard.blocks_signals(), environment::has_one_thread()) {

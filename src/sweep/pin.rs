@@ -114,7 +114,8 @@ impl Sweep<'_> {
         (account.reached, account.cause) = report.reached(self.guard.settings.mode);
         self.record(&candidate.loaded, entry, &account)?;
         if outcome.bytes != 0 || published.reached() != Some(account.reached) {
-            report::pinned(&mut self.guard, path_len, &report);
+            let beside = if candidate.may_have_run() { &self.work.beside[..] } else { &[] };
+            report::pinned(&mut self.guard, path_len, &report, beside);
         }
         Ok(())
     }

@@ -8,8 +8,9 @@ use crate::pages::PageVec;
 use crate::runs::Runs;
 use crate::sys::{self, Fd, Result};
 
-/// Bytes compared at a time.
-const STEP: usize = 1 << 16;
+/// Bytes compared at a time; of whole pages on every system. Two buffers of this size
+/// are mapped, which a host that has locked its memory has to have room for.
+const STEP: usize = if cfg!(target_arch = "aarch64") { 1 << 16 } else { 1 << 14 };
 
 /// Calls `each` with the longest runs of pages of `span` that hold the same
 /// bytes as `file` from `offset` on; the number of bytes in other pages. What

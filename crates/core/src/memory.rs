@@ -23,6 +23,8 @@ unsafe impl Plain for u8 {}
 unsafe impl Plain for u64 {}
 // SAFETY: a struct of integers.
 unsafe impl Plain for libc::Elf64_Phdr {}
+// SAFETY: as above.
+unsafe impl Plain for libc::Elf64_Sym {}
 // SAFETY: an array of plain values is plain.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 

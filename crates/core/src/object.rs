@@ -11,8 +11,10 @@ use crate::memory::OwnMemory;
 use crate::sys;
 
 mod dynamic;
+mod references;
 
 pub use dynamic::Dynamic;
+pub use references::{Bound, NAME as SYMBOL_NAME, Reference};
 
 /// Linux's `elf.h`; libc has no constant of that name.
 const PT_GNU_PROPERTY: u32 = 0x6474_e553;
@@ -221,6 +223,13 @@ impl Object {
     /// The PT_LOAD segments, in the order of the headers, none overlapping.
     pub fn segments(&self) -> &[Segment] {
         self.segments.get(..self.segment_count).unwrap_or_default()
+    }
+
+    /// Whether `address` lies in memory that code may store to: in a writable
+    /// segment, and not in RELRO.
+    pub fn has_writable(&self, address: usize) -> bool {
+        let in_writable = self.segments().iter().any(|segment| segment.writable && segment.span.contains(address));
+        in_writable && !self.relro.contains(address)
     }
 
     /// The first PT_NOTE segments, neighbours as one.

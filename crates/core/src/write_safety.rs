@@ -10,10 +10,36 @@
 //! | sweep | objects that have not begun | objects without constructors, the C library | objects that may have run |
 //! |---|---|---|---|
 //! | at startup | copied | copied | |
-//! | at startup, together with an object that may have run | if there is one thread | left | left |
 //! | an object of a `dlopen` announces itself | copied | left | |
-//! | the same, together with an object that may have run | if there is one thread | left | left |
+//! | either, together with an object that may have run | as that one's [`Reach`] is | left | left |
 //! | after a `dlopen`, or when the host asks | left | left | left |
+//!
+//! # Beside an object that may have run
+//!
+//! An initialiser that runs before anything announces itself (Debian's libnuma.so.1
+//! has one) may have started a writer, and no count shows that it has not. What it
+//! has started stores to its own object, to the C library's, and to whatever else it
+//! has the address of. Three things could have given it an address in an object
+//! that has not begun, for that object's own code has given none away:
+//!
+//! * a relocation against a symbol that this object defines, which may be one of its
+//!   own that is interposed;
+//! * a function that finds objects or symbols, such as `dlsym(3)` or
+//!   `dl_iterate_phdr(3)`;
+//! * another object that it has called, for that may have called such a function.
+//!
+//! All three leave a word in its memory that the loader has bound, at load time or
+//! in the first call, and [`Reach`] is what these words show. Two roads are not
+//! followed, because no writer takes them: reading `/proc/self/maps`, which any thread
+//! of the process could do as well while any object is loaded, and a word in `.data`
+//! for a symbol of its own that another object interposes, if it has been
+//! overwritten since.
+//!
+//! One case is decided by a count of threads although that proves little: the third
+//! road in a process with one thread ([`Reach::ThroughOthers`]). What that other
+//! object has started for the initialiser may be a task that is no thread. Programs
+//! built with AddressSanitizer would lose all their objects otherwise, since its
+//! runtime, which looks everything up, is called before anything is announced.
 
 /// What is known of an object's own code at the time of a sweep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +56,21 @@ pub enum Progress {
     MayHaveRun,
 }
 
+/// What an object that may have run can know of those that were loaded together with
+/// it and have not begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// It refers to nothing but itself and functions of the C library that report no
+    /// addresses of objects. Those in whose data its words point are known and
+    /// marked.
+    Itself,
+    /// It may have called functions of other objects, which may do whatever they like.
+    /// With one thread, they have started none.
+    ThroughOthers,
+    /// It may have asked where other objects are.
+    Everywhere,
+}
+
 /// What the candidates of one sweep prove about stores to their data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteSafety {
@@ -37,8 +78,8 @@ pub enum WriteSafety {
     AtStartup,
     /// None of the candidates has run that could have started something.
     BeforeAnnouncement,
-    /// A candidate may have run and started something that stores to the others.
-    BesideRunning,
+    /// A candidate may have run and started something that stores to what it can reach.
+    BesideRunning(Reach),
     /// Code of every candidate may have run.
     AfterRunning,
 }
@@ -55,16 +96,20 @@ pub enum Permission {
 }
 
 impl WriteSafety {
-    /// Judges a sweep that an announcement has caused, by the progress of all its
-    /// candidates. `at_startup`: the executable is one of them and has not begun,
-    /// and no earlier sweep has seen anything.
-    pub fn of_announcement(progress: impl IntoIterator<Item = Progress>, at_startup: bool) -> Self {
-        if progress.into_iter().any(|progress| progress == Progress::MayHaveRun) {
-            Self::BesideRunning
-        } else if at_startup {
-            Self::AtStartup
-        } else {
-            Self::BeforeAnnouncement
+    /// Judges a sweep that an announcement has caused, in which no candidate may have
+    /// run. `at_startup`: the executable is one of them and has not begun, and no
+    /// earlier sweep has seen anything.
+    pub const fn of_announcement(at_startup: bool) -> Self {
+        if at_startup { Self::AtStartup } else { Self::BeforeAnnouncement }
+    }
+
+    /// The same sweep with one more object, which may have run and has that reach.
+    #[must_use]
+    pub fn beside(self, reach: Reach) -> Self {
+        match self {
+            Self::AtStartup | Self::BeforeAnnouncement => Self::BesideRunning(reach),
+            Self::BesideRunning(other) => Self::BesideRunning(reach.max(other)),
+            Self::AfterRunning => self,
         }
     }
 
@@ -73,8 +118,12 @@ impl WriteSafety {
         match (self, progress) {
             (Self::AfterRunning, _) | (_, Progress::MayHaveRun) => Permission::Refused,
             (Self::AtStartup, _) | (Self::BeforeAnnouncement, Progress::NotBegun) => Permission::Granted,
-            (Self::BesideRunning, Progress::NotBegun) => Permission::WithOneThread,
-            (Self::BeforeAnnouncement | Self::BesideRunning, Progress::NoConstructors | Progress::CLibrary) => {
+            (Self::BesideRunning(reach), Progress::NotBegun) => match reach {
+                Reach::Itself => Permission::Granted,
+                Reach::ThroughOthers => Permission::WithOneThread,
+                Reach::Everywhere => Permission::Refused,
+            },
+            (Self::BeforeAnnouncement | Self::BesideRunning(_), Progress::NoConstructors | Progress::CLibrary) => {
                 Permission::Refused
             }
         }
@@ -88,7 +137,7 @@ mod tests {
 
     #[test]
     fn everything_is_copied_at_startup() {
-        let safety = WriteSafety::of_announcement([NotBegun, NotBegun, CLibrary, NoConstructors], true);
+        let safety = WriteSafety::of_announcement(true);
         for progress in [NotBegun, CLibrary, NoConstructors] {
             assert_eq!(safety.permission(progress), Permission::Granted);
         }
@@ -96,19 +145,27 @@ mod tests {
 
     #[test]
     fn only_what_announces_itself_is_copied_later() {
-        let safety = WriteSafety::of_announcement([NotBegun, NoConstructors, CLibrary], false);
+        let safety = WriteSafety::of_announcement(false);
         assert_eq!(safety.permission(NotBegun), Permission::Granted);
         assert_eq!(safety.permission(NoConstructors), Permission::Refused);
         assert_eq!(safety.permission(CLibrary), Permission::Refused);
     }
 
     #[test]
-    fn one_that_may_have_run_casts_doubt_on_all() {
+    fn the_widest_reach_decides_beside_one_that_may_have_run() {
+        use Reach::{Everywhere, Itself, ThroughOthers};
         for at_startup in [true, false] {
-            let safety = WriteSafety::of_announcement([NotBegun, MayHaveRun, CLibrary], at_startup);
-            assert_eq!(safety.permission(NotBegun), Permission::WithOneThread);
-            for progress in [MayHaveRun, CLibrary, NoConstructors] {
-                assert_eq!(safety.permission(progress), Permission::Refused);
+            for (running, permission) in [
+                (&[Itself][..], Permission::Granted),
+                (&[Itself, ThroughOthers, Itself], Permission::WithOneThread),
+                (&[Everywhere, ThroughOthers], Permission::Refused),
+            ] {
+                let begin = WriteSafety::of_announcement(at_startup);
+                let safety = running.iter().fold(begin, |safety, reach| safety.beside(*reach));
+                assert_eq!(safety.permission(NotBegun), permission);
+                for progress in [MayHaveRun, CLibrary, NoConstructors] {
+                    assert_eq!(safety.permission(progress), Permission::Refused);
+                }
             }
         }
     }

@@ -1,14 +1,17 @@
 //! What an object's dynamic section says (`elf(5)`, "Dynamic tags"). Entries are
 //! copied out and read up to DT_NULL; a section that does not end is cut.
 
-use super::Object;
+use super::{Object, Span};
 use crate::memory::OwnMemory;
 use crate::sys::Result;
 
 const DT_NULL: u64 = 0;
 const DT_NEEDED: u64 = 1;
+const DT_PLTRELSZ: u64 = 2;
 const DT_STRTAB: u64 = 5;
+const DT_SYMTAB: u64 = 6;
 const DT_RELA: u64 = 7;
+const DT_RELASZ: u64 = 8;
 const DT_INIT: u64 = 12;
 const DT_SONAME: u64 = 14;
 const DT_REL: u64 = 17;
@@ -41,8 +44,12 @@ pub struct Dynamic {
     /// DT_PREINIT_ARRAY is not empty. The loader runs the executable's before
     /// anything else.
     pub has_preinit_array: bool,
+    /// DT_RELA and DT_JMPREL, empty without one.
+    pub(super) relocations: [Span; 2],
+    /// Address of the symbol table, 0 without one.
+    pub(super) symbols: usize,
     /// Address of the string table, 0 without one.
-    strings: usize,
+    pub(super) strings: usize,
     /// DT_SONAME, as an offset into the string table.
     soname: Option<u64>,
 }
@@ -51,7 +58,18 @@ impl Dynamic {
     /// Reads the dynamic section of `object`; all defaults if it has none.
     pub fn read(memory: &OwnMemory, object: &Object) -> Result<Self> {
         let mut dynamic = Self::default();
+        let (mut tables, mut sizes) = ([0; 2], [0; 2]);
         for_each_entry(memory, object, |tag, value| {
+            let [table, procedure_table] = &mut tables;
+            let [size, procedure_size] = &mut sizes;
+            match tag {
+                DT_RELA => *table = object.absolute(value),
+                DT_RELASZ => *size = value as usize,
+                DT_JMPREL => *procedure_table = object.absolute(value),
+                DT_PLTRELSZ => *procedure_size = value as usize,
+                DT_SYMTAB => dynamic.symbols = object.absolute(value),
+                _ => {}
+            }
             match tag {
                 DT_TEXTREL => dynamic.has_text_relocations = true,
                 DT_FLAGS => dynamic.has_text_relocations |= value & DF_TEXTREL != 0,
@@ -65,6 +83,11 @@ impl Dynamic {
             }
             Ok(())
         })?;
+        for ((span, start), size) in dynamic.relocations.iter_mut().zip(tables).zip(sizes) {
+            if start != 0 {
+                *span = Span { start, end: start.saturating_add(size) };
+            }
+        }
         Ok(dynamic)
     }
 

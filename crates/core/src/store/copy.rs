@@ -13,6 +13,9 @@ use super::{Identity, OriginFile, clean};
 /// Bytes copied per call: what the kernel maps around a page fault
 /// (`fault_around_bytes`, mm/memory.c).
 pub const COPY_STEP: usize = 64 << 10;
+/// How much of two files is compared at once: what a host that has locked its memory
+/// has to have room for, twice.
+const COMPARED: usize = 16 << 10;
 
 /// A whole copy that has no name yet, mode 0444.
 pub struct Copy<'a> {
@@ -200,7 +203,7 @@ fn is_still(origin: &OriginFile<'_>) -> Result<bool, Cause> {
 pub fn equals_origin(entry: &Fd, origin: &OriginFile<'_>) -> Result<bool, Cause> {
     let call = |errno| Cause::call("compare the store entry", errno);
     write_back(origin)?;
-    let mut buffers = [PageVec::zeroed(COPY_STEP).map_err(call)?, PageVec::zeroed(COPY_STEP).map_err(call)?];
+    let mut buffers = [PageVec::zeroed(COMPARED).map_err(call)?, PageVec::zeroed(COMPARED).map_err(call)?];
     let mut offset = 0;
     let is_equal = loop {
         let [ours, theirs] = &mut buffers;

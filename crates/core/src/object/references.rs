@@ -1,0 +1,187 @@
+//! What an object knows of others by relocation: the words that the loader has
+//! bound to symbols, as they are now.
+
+use libc::{Elf64_Rela, Elf64_Sym};
+
+use super::{Dynamic, Object};
+use crate::memory::OwnMemory;
+use crate::sys::{Errno, Result};
+
+/// Relocations read at a time.
+const BATCH: usize = 32;
+/// Longest name of a symbol that [`Reference::name`] reads, in bytes; C++'s may be
+/// longer, and are no names of the C library.
+pub const NAME: usize = 64;
+
+/// What a relocation has left in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bound {
+    /// A word with the address that the loader has bound it to, or for a function that
+    /// has not been called yet (lazy binding) one in the object itself.
+    Address(usize),
+    /// A variable of another object, copied into this executable.
+    Copied,
+    /// Something else, such as a part of an instruction.
+    Unknown,
+}
+
+/// A relocation that names a symbol, other than one of thread-local storage.
+#[derive(Clone, Copy, Debug)]
+pub struct Reference {
+    /// What the relocation has left in memory.
+    pub bound: Bound,
+    /// The object may have overwritten the word since it was relocated.
+    pub is_writable: bool,
+    symbol: Elf64_Sym,
+    name: usize,
+}
+
+impl Reference {
+    /// Whether the object itself has no definition of the symbol.
+    pub const fn is_undefined(&self) -> bool {
+        self.symbol.st_shndx == 0
+    }
+
+    /// The name of the symbol; empty if it is longer than [`NAME`].
+    pub fn name<'a>(&self, memory: &OwnMemory, buffer: &'a mut [u8; NAME]) -> Result<&'a [u8]> {
+        match memory.read_string(self.name, buffer) {
+            Err(Errno(libc::ENAMETOOLONG)) => Ok(&[]),
+            name => name,
+        }
+    }
+}
+
+/// What a kind of relocation leaves in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// The address of a symbol, in a word of the object's data.
+    Word,
+    /// The same, in a word that is bound when the function is called first.
+    Slot,
+    /// A copy of the symbol's variable.
+    Copy,
+    /// Something about thread-local storage, which lies outside of all objects.
+    ThreadLocal,
+    /// Anything else.
+    Other,
+}
+
+impl Kind {
+    /// By the numbers of the psABI supplements.
+    const fn of(relocation: u32) -> Self {
+        if cfg!(target_arch = "aarch64") {
+            match relocation {
+                257 | 1025 => Self::Word,
+                1024 => Self::Copy,
+                1026 => Self::Slot,
+                1028..=1031 => Self::ThreadLocal,
+                _ => Self::Other,
+            }
+        } else {
+            match relocation {
+                1 | 6 => Self::Word,
+                5 => Self::Copy,
+                7 => Self::Slot,
+                16..=18 | 36 => Self::ThreadLocal,
+                _ => Self::Other,
+            }
+        }
+    }
+}
+
+impl Dynamic {
+    /// Calls `each` with every reference of `object` to a symbol. `EINVAL` if its
+    /// tables do not make sense.
+    pub fn for_each_reference<E: From<Errno>>(
+        &self,
+        memory: &OwnMemory,
+        object: &Object,
+        mut each: impl FnMut(&Reference) -> core::result::Result<(), E>,
+    ) -> core::result::Result<(), E> {
+        for table in self.relocations {
+            if !table.is_empty() && !object.span.contains(table.end - 1) {
+                return Err(Errno(libc::EINVAL).into());
+            }
+            let mut address = table.start;
+            while address < table.end {
+                let mut batch = [Elf64_Rela { r_offset: 0, r_info: 0, r_addend: 0 }; BATCH];
+                let count = BATCH.min((table.end - address) / size_of::<Elf64_Rela>());
+                if count == 0 {
+                    break;
+                }
+                let len = count * size_of::<Elf64_Rela>();
+                // SAFETY: the batch has room for `count` relocations, and any bytes are
+                // valid ones.
+                unsafe { memory.copy(batch.as_mut_ptr().cast(), address, len) }?;
+                for relocation in batch.iter().take(count) {
+                    if let Some(reference) = self.reference(memory, object, relocation)? {
+                        each(&reference)?;
+                    }
+                }
+                address += len;
+            }
+        }
+        Ok(())
+    }
+
+    fn reference(&self, memory: &OwnMemory, object: &Object, relocation: &Elf64_Rela) -> Result<Option<Reference>> {
+        let (index, kind) = ((relocation.r_info >> 32) as usize, Kind::of(relocation.r_info as u32));
+        if index == 0 || kind == Kind::ThreadLocal {
+            return Ok(None);
+        }
+        let at = self.symbols.wrapping_add(index.wrapping_mul(size_of::<Elf64_Sym>()));
+        let symbol = memory.read::<Elf64_Sym>(at)?;
+        let name = self.strings.wrapping_add(symbol.st_name as usize);
+        let place = object.base.wrapping_add(relocation.r_offset as usize);
+        let bound = match kind {
+            Kind::Word | Kind::Slot => Bound::Address(memory.read::<u64>(place)? as usize),
+            Kind::Copy => Bound::Copied,
+            Kind::ThreadLocal | Kind::Other => Bound::Unknown,
+        };
+        let is_writable = kind == Kind::Word && object.has_writable(place);
+        Ok(Some(Reference { bound, is_writable, symbol, name }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::string::String;
+    use std::vec::Vec;
+
+    /// What `object`, which contains `here`, refers to: name, and whether the word is
+    /// bound to an address outside of it.
+    fn references(here: usize) -> Vec<(String, bool)> {
+        unsafe extern "C" fn collect(info: *mut libc::dl_phdr_info, _: usize, data: *mut libc::c_void) -> i32 {
+            // SAFETY: `data` is the vector passed below, `info` is the loader's.
+            let (found, info) = unsafe { (&mut *data.cast::<Vec<(usize, usize, usize)>>(), &*info) };
+            found.push((info.dlpi_addr as usize, info.dlpi_phdr.addr(), info.dlpi_phnum.into()));
+            0
+        }
+        let (memory, mut listed) = (OwnMemory::new(), Vec::new());
+        // SAFETY: the callback gets the vector it expects.
+        unsafe { libc::dl_iterate_phdr(Some(collect), (&raw mut listed).cast()) };
+        let mut objects =
+            listed.into_iter().filter_map(|(base, headers, count)| Object::read(&memory, base, headers, count).ok());
+        let object = objects.find(|object| object.span.contains(here)).unwrap();
+        let mut found = Vec::new();
+        Dynamic::read(&memory, &object)
+            .unwrap()
+            .for_each_reference::<Errno>(&memory, &object, |reference| {
+                let mut buffer = [0; NAME];
+                let name = reference.name(&memory, &mut buffer)?;
+                let is_outside = matches!(reference.bound, Bound::Address(address) if !object.span.contains(address));
+                found.push((String::from_utf8_lossy(name).into_owned(), is_outside));
+                Ok(())
+            })
+            .unwrap();
+        found
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "asks the dynamic loader")]
+    fn finds_what_this_program_has_called() {
+        let found = references(finds_what_this_program_has_called as *const () as usize);
+        assert!(found.contains(&("dl_iterate_phdr".into(), true)), "{found:?}");
+    }
+}

@@ -1,0 +1,39 @@
+//! The objects that are left because another one may have run: their names go into
+//! the line about that one, which is the one to mend.
+
+use sopin_core::cause::Cause;
+use sopin_core::object::file_name;
+
+use super::{Sweep, is_vdso, no_memory};
+use crate::candidates;
+use crate::write_safety::Assessment;
+
+/// Names are listed up to this length, in bytes.
+const LIST: usize = 1024;
+
+impl Sweep<'_> {
+    /// Collects the names of the candidates that `assessment` leaves because of others.
+    pub(super) fn name_those_beside(&mut self, assessment: Assessment) -> Result<(), Cause> {
+        for index in 0..self.work.candidates.len() {
+            let Some(candidate) = self.work.candidates.get(index).copied() else { break };
+            if is_vdso(&candidate.loaded) || !assessment.is_left_for_another(&self.guard, &candidate) {
+                continue;
+            }
+            let state = &mut *self.guard;
+            let len = candidates::read_loader_name(self.memory, &candidate.loaded, &mut state.path_buffer);
+            let path = state.path_buffer.get(..len).unwrap_or_default();
+            if !state.settings.selects(path) {
+                continue;
+            }
+            let list = &mut self.work.beside;
+            let separator = if list.is_empty() { &b""[..] } else { b", " };
+            let is_full = list.len() + path.len() > LIST;
+            let name = if is_full { b"..." } else { file_name(path) };
+            list.extend(separator).and_then(|()| list.extend(name)).map_err(no_memory)?;
+            if is_full {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
