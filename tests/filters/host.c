@@ -7,6 +7,7 @@
  *     fork           goes on in a child, whose status it returns
  *     confine        installs a filter that kills for all but what loading takes
  *     trap           installs one that answers in a handler of SIGSYS
+ *     broker         the same for openat(2) alone, which the handler then makes itself
  *     truncate       truncates every library that it uses
  *     call           calls them
  *
@@ -51,12 +52,45 @@ static void *load(void *name) {
     return NULL;
 }
 
+/* What the handler's own calls have as an argument that openat(2) does not have. */
+enum { BROKERED = 77 };
+
+static void on_openat(int number, siginfo_t *info, void *context) {
+    greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
+    (void)number;
+    (void)info;
+    registers[REG_RAX] =
+        syscall(SYS_openat, registers[REG_RDI], registers[REG_RSI], registers[REG_RDX], registers[REG_R10], 0, BROKERED);
+    if (registers[REG_RAX] < 0)
+        registers[REG_RAX] = -errno;
+}
+
 static void on_trap(int number, siginfo_t *info, void *context) {
     greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
     (void)number;
     (void)info;
     trapped++;
     registers[REG_RAX] = -ENOSYS;
+}
+
+static void enforce(struct sock_filter *code, unsigned short count, void (*handler)(int, siginfo_t *, void *)) {
+    struct sock_fprog program = {count, code};
+    struct sigaction action = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO | SA_NODEFER};
+    if (sigaction(SIGSYS, &action, NULL) || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+        _exit(5);
+}
+
+static void broker(void) {
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat, 0, 2),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args) + 5 * sizeof(__u64)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, BROKERED, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
+    };
+    enforce(code, sizeof code / sizeof *code, on_openat);
 }
 
 static void install(unsigned action) {
@@ -71,11 +105,7 @@ static void install(unsigned action) {
         code[count++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
     }
     code[count++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, action);
-    struct sock_fprog program = {count, code};
-    struct sigaction handler = {.sa_sigaction = on_trap, .sa_flags = SA_SIGINFO};
-    if (sigaction(SIGSYS, &handler, NULL) || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
-        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
-        _exit(5);
+    enforce(code, count, on_trap);
 }
 
 int main(int argc, char **argv) {
@@ -96,6 +126,8 @@ int main(int argc, char **argv) {
             install(SECCOMP_RET_KILL_PROCESS);
         } else if (strcmp(*word, "trap") == 0) {
             install(SECCOMP_RET_TRAP);
+        } else if (strcmp(*word, "broker") == 0) {
+            broker();
         } else if (strcmp(*word, "truncate") == 0) {
             for (int i = 0; i < loaded; i++)
                 if (close(open(names[i], O_WRONLY | O_TRUNC)))

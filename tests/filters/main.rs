@@ -41,6 +41,7 @@ const IN_A_CHILD: Case = Case { words: &["load", "./libone.so", "fork", "load", 
 /// What is loaded under a filter that the program has installed itself is left alone.
 const CONFINED: Case = Case { words: &["load", "./libone.so", "confine", "load", "./libtwo.so"], is_protected: false };
 const TRAPPED: Case = Case { words: &["load", "./libone.so", "trap", "load", "./libtwo.so"], is_protected: false };
+const BROKERED: Case = Case { words: &["load", "./libone.so", "broker", "load", "./libtwo.so"], is_protected: false };
 /// A child of a program that has confined itself can try what passes.
 const CONFINED_CHILD: Case =
     Case { words: &["load", "./libone.so", "confine", "fork", "load", "./libtwo.so"], is_protected: false };
@@ -100,7 +101,9 @@ fn trials(run_directory: &Path) -> Result<Vec<Trial>, String> {
             add(format!("{name}::{kind}"), case, Box::new(rules));
         }
     }
-    for (name, case) in [("confined", CONFINED), ("trapped", TRAPPED), ("confined_child", CONFINED_CHILD)] {
+    for (name, case) in
+        [("confined", CONFINED), ("trapped", TRAPPED), ("brokered", BROKERED), ("confined_child", CONFINED_CHILD)]
+    {
         add(format!("after_start::{name}"), case, Box::new(|| Ok("default allow\n".to_owned())));
     }
     let for_engine = Arc::clone(&jail);
