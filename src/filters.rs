@@ -21,7 +21,7 @@
 //! What is found out is true of the process: a thread that has more filters than the
 //! process began with restricts all.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use sopin_core::image_layers;
 use sopin_core::sys::gate::{self, Kinds, KnownKinds};
@@ -52,8 +52,11 @@ static PASSING: KnownKinds = KnownKinds::new(Kinds::NONE);
 static AT_FORK: AtomicU32 = AtomicU32::new(UNKNOWN);
 /// A process was made under the filters of the beginning.
 static HAS_FORKED: AtomicBool = AtomicBool::new(false);
-/// A child has tried, or is trying, what passes.
-static IS_TRIED: AtomicBool = AtomicBool::new(false);
+/// Whether children have tried, or are trying, what passes.
+static TRIAL: AtomicU8 = AtomicU8::new(NOT_TRIED);
+const NOT_TRIED: u8 = 0;
+const TRYING: u8 = 1;
+const TRIED: u8 = 2;
 /// The program could add filters when it was first looked at.
 static COULD_ADD: AtomicBool = AtomicBool::new(false);
 
@@ -64,7 +67,12 @@ pub fn look() -> Looked {
     let filters = count(is_first);
     match filters {
         Ok(filters) => judge(filters, is_first),
-        Err(_) if is_first => gate::close(at_startup()),
+        Err(_) if is_first => {
+            // Whatever is in force later on may have been added.
+            AT_BEGINNING.store(0, Ordering::Relaxed);
+            PASSING.set(Kinds::ALL);
+            gate::close(at_startup());
+        }
         // There is no /proc any more, or something keeps it from us. Without it nothing
         // is pinned.
         Err(Errno(libc::ENOENT | libc::ENOTDIR | libc::EACCES | libc::EPERM | libc::ENOSYS)) => {
@@ -109,17 +117,25 @@ fn judge(filters: u32, is_first: bool) {
         return gate::seal();
     }
     gate::close(PASSING.get());
-    let can_try =
-        HAS_FORKED.load(Ordering::Relaxed) || is_first && filters == 1 && image_layers::is_root_of_an_engine();
-    if filters != 0 && can_try && !IS_TRIED.swap(true, Ordering::Relaxed) {
-        PASSING.set(trial::run().unwrap_or(PASSING.get()));
+    let can_try = filters != 0 && (HAS_FORKED.load(Ordering::Relaxed) || is_first && filters == 1 && is_an_engines());
+    if can_try && TRIAL.compare_exchange(NOT_TRIED, TRYING, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        let tried = trial::run(PASSING.get());
+        TRIAL.store(if tried.is_some() { TRIED } else { NOT_TRIED }, Ordering::Relaxed);
+        PASSING.set(tried.unwrap_or(PASSING.get()));
         gate::close(PASSING.get());
     }
 }
 
-/// Notes what is in force while the thread that has `looked` forks.
-pub fn note_fork(looked: Looked) {
-    AT_FORK.store(looked.filters.unwrap_or(UNKNOWN), Ordering::Relaxed);
+/// Whether an engine of containers has installed the only filter: it has made the root
+/// directory, and the first process has one filter too.
+fn is_an_engines() -> bool {
+    image_layers::is_root_of_an_engine()
+        && ThreadStatus::of_first_process().is_ok_and(|status| status.filters == Some(1))
+}
+
+/// Notes what is in force for the thread that forks, if it has `looked` and is the only one.
+pub fn note_fork(looked: Option<Looked>) {
+    AT_FORK.store(looked.and_then(|looked| looked.filters).unwrap_or(UNKNOWN), Ordering::Relaxed);
 }
 
 /// Notes that it has forked, which shows that a process can be made.
@@ -127,12 +143,14 @@ pub fn note_forked(is_child: bool) {
     let filters = AT_FORK.load(Ordering::Relaxed);
     let is_of_beginning = filters == AT_BEGINNING.load(Ordering::Relaxed);
     if is_child {
-        // What other threads had is not in force here.
+        // What other threads had is not in force here, and what they tried is not known.
         gate::unseal();
+        let _ = TRIAL.compare_exchange(TRYING, NOT_TRIED, Ordering::Relaxed, Ordering::Relaxed);
         if !is_of_beginning {
-            AT_BEGINNING.store(if filters == UNKNOWN { 0 } else { filters }, Ordering::Relaxed);
-            IS_TRIED.store(false, Ordering::Relaxed);
-            PASSING.set(if filters == 0 { Kinds::ALL } else { Kinds::NONE });
+            let is_known = filters != UNKNOWN;
+            AT_BEGINNING.store(if is_known { filters } else { 0 }, Ordering::Relaxed);
+            TRIAL.store(NOT_TRIED, Ordering::Relaxed);
+            PASSING.set(if is_known && filters != 0 { Kinds::NONE } else { Kinds::ALL });
         }
     }
     if is_child || is_of_beginning {

@@ -26,6 +26,7 @@ use sopin_core::sys::{self, Errno, Fd, Kept};
 use sopin_core::vmas::{Maps, Vma};
 
 use crate::candidates::Candidate;
+use crate::filters;
 use crate::loader::Loaded;
 use crate::sources::{self, Found, Sources};
 
@@ -77,8 +78,8 @@ pub struct LargeCopies {
     sources: Sources,
     /// How many objects were recorded when the first sweep of the process asked.
     pub recorded_at_first: Option<usize>,
-    /// That sweep has found objects that it could not read.
-    pub has_unreadable: bool,
+    /// Why that sweep could not read an object that may have run.
+    pub unreadable: Option<Cause>,
 }
 
 impl LargeCopies {
@@ -99,8 +100,11 @@ impl LargeCopies {
             proof: Proof::Ranges,
             complaints: [None; 2],
         };
-        in_progress::add(loaded.headers);
-        self.slots.push(slot).is_ok()
+        let is_asked = self.slots.push(slot).is_ok();
+        if is_asked {
+            in_progress::add(loaded.headers);
+        }
+        is_asked
     }
 
     /// Ends a sweep that has asked, with the stores that it has opened.
@@ -119,6 +123,9 @@ impl LargeCopies {
         let mut buffer = PageVec::new();
         while let Some(slot) = self.slots.get_mut(self.done) {
             self.done += 1;
+            // The last copy may have taken seconds, in which the program may have
+            // confined itself.
+            filters::look();
             let Some((identity, found)) = prepare(&slot.loaded, memory, &sources, &mut buffer) else { continue };
             let Found { entry, complaints } = found;
             // The sweep does without what a signal has interrupted.

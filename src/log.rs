@@ -11,8 +11,8 @@ use core::fmt::{self, Write as _};
 use sopin_core::cause::Cause;
 use sopin_core::line::Line;
 use sopin_core::settings::{Level, Settings};
-use sopin_core::sys;
 use sopin_core::sys::gate::NOT_MADE;
+use sopin_core::sys::{self, Errno};
 
 /// Longest line in bytes: what a pipe takes in one piece (`PIPE_BUF`).
 const LINE: usize = 4096;
@@ -88,27 +88,34 @@ fn to_stderr(expected: Option<(u64, u64)>, line: &[u8]) {
     if expected.is_none() || identity(STDERR) != expected {
         return;
     }
+    let _ = match sys::fstat(STDERR) {
+        Ok(status) if is_regular(&status) => write_to_file(STDERR, line),
+        Ok(status) => write_to_stream(&status, line),
+        Err(errno) => Err(errno),
+    };
+}
+
+/// Writes to a descriptor that may make us wait, or raise SIGPIPE. A line that cannot be
+/// written is lost.
+fn write_to_stream(status: &libc::stat, line: &[u8]) -> sys::Result<()> {
     // A pipe with room for PIPE_BUF bytes says so; anything else is
     // always ready. POLLERR means that nobody reads the pipe.
-    match sys::poll_now(STDERR, libc::POLLOUT) {
-        // The reader may have gone in between. A line that cannot be written is lost.
-        Ok(libc::POLLOUT) => drop(sys::absorbing(libc::SIGPIPE, || sys::write(STDERR, line))),
-        Err(NOT_MADE) => drop(without_asking(line)),
-        _ => {}
-    }
+    let written = sys::poll_now(STDERR, libc::POLLOUT).and_then(|events| match events {
+        // The reader may have gone in between.
+        libc::POLLOUT => sys::absorbing(libc::SIGPIPE, || sys::write(STDERR, line)).map(drop),
+        _ => Ok(()),
+    });
+    if written == Err(NOT_MADE) { write_without_asking(status, line) } else { written }
 }
 
 /// The same where a seccomp filter may kill for asking, and for taking SIGPIPE off
 /// again: by descriptors of our own of the same pipe, of which one reads, so that there
 /// is a reader, and the other one does not wait. A socket gets nothing.
-fn without_asking(line: &[u8]) -> sys::Result<()> {
+fn write_without_asking(status: &libc::stat, line: &[u8]) -> sys::Result<()> {
     const AGAIN: &CStr = c"/proc/self/fd/2";
-    let kind = sys::fstat(STDERR)?.st_mode & libc::S_IFMT;
-    if kind == libc::S_IFREG {
-        return sys::write(STDERR, line).map(drop);
-    }
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    let _reader = if kind == libc::S_IFIFO { Some(sys::open(AGAIN, libc::O_RDONLY | flags, 0)?) } else { None };
+    let is_pipe = status.st_mode & libc::S_IFMT == libc::S_IFIFO;
+    let _reader = if is_pipe { Some(sys::open(AGAIN, libc::O_RDONLY | flags, 0)?) } else { None };
     let writer = sys::open(AGAIN, libc::O_WRONLY | flags, 0)?;
     sys::write(writer.raw(), line).map(drop)
 }
@@ -117,10 +124,22 @@ fn identity(fd: i32) -> Option<(u64, u64)> {
     sys::fstat(fd).ok().map(|status| (status.st_dev, status.st_ino))
 }
 
+fn is_regular(status: &libc::stat) -> bool {
+    status.st_mode & libc::S_IFMT == libc::S_IFREG
+}
+
 /// Appends one line; the file is opened for it and not waited for.
 fn append(path: &CStr, line: &[u8]) -> Result<(), Cause> {
     let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_NOCTTY | libc::O_NONBLOCK;
     let file = sys::open(path, flags, 0o644).map_err(|errno| Cause::call("open", errno))?;
-    let written = sys::absorbing(libc::SIGXFSZ, || sys::write(file.raw(), line));
-    written.map(drop).map_err(|errno| Cause::call("write", errno))
+    write_to_file(file.raw(), line).map_err(|errno| Cause::call("write", errno))
+}
+
+/// Writes a line to a file, unless that goes beyond `RLIMIT_FSIZE`: it would raise SIGXFSZ.
+fn write_to_file(fd: i32, line: &[u8]) -> sys::Result<()> {
+    let status = sys::fstat(fd)?;
+    if is_regular(&status) && status.st_size.cast_unsigned() + line.len() as u64 > sys::file_size_limit()? {
+        return Err(Errno(libc::EFBIG));
+    }
+    sys::write(fd, line).map(drop)
 }

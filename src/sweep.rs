@@ -146,9 +146,9 @@ impl<'a> Sweep<'a> {
             ));
         };
         self.forget_replaced();
-        let mut has_unreadable = self.large.has_unreadable;
+        let mut unreadable = self.large.unreadable;
         if root.has_loader_lock() {
-            has_unreadable |= self.leave_unreadable()?;
+            unreadable = self.leave_unreadable()?.or(unreadable);
             if has_unloaded {
                 forget_unloaded(&mut self.guard, self.memory, objects);
             }
@@ -158,13 +158,13 @@ impl<'a> Sweep<'a> {
         let assessment = if root.has_loader_lock() {
             let root = self.work.candidates.iter().position(|candidate| root.is(candidate)).unwrap_or(usize::MAX);
             let (memory, announce, has_missed) = (self.memory, self.announce, registry::has_missed_a_sweep());
-            Announcement { memory, announce, objects, root, is_first, has_missed, has_unreadable }
+            Announcement { memory, announce, objects, root, is_first, has_missed, unreadable }
                 .assess(&mut self.work.candidates)
         } else {
             Assessment::AFTER_RUNNING
         };
         if self.ask_for_copies(counters.subs, &mut maps) {
-            self.large.has_unreadable = has_unreadable;
+            self.large.unreadable = unreadable;
             self.large.recorded_at_first = is_first.then(|| self.guard.all_published().len());
             return Ok(Found::LargeObjects);
         }
@@ -218,15 +218,15 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// Reports the new objects that cannot be read; whether any of them may have run.
-    fn leave_unreadable(&mut self) -> Result<bool, Cause> {
-        let mut has_code = false;
+    /// Reports the new objects that cannot be read; why one cannot that may have run.
+    fn leave_unreadable(&mut self) -> Result<Option<Cause>, Cause> {
+        let mut reason = None;
         while let Some((loaded, cause)) = self.work.unreadable.last().copied() {
             self.leave(&loaded, cause)?;
             self.work.unreadable.truncate(self.work.unreadable.len() - 1);
-            has_code |= !is_vdso(&loaded);
+            reason = reason.or((!is_vdso(&loaded)).then_some(cause));
         }
-        Ok(has_code)
+        Ok(reason)
     }
 
     /// Drops the candidates that are not proven relocated and, where neither the

@@ -47,7 +47,7 @@ pub struct Announcement<'a> {
     pub has_missed: bool,
     /// An object that is no candidate could not be read, so that its code may have
     /// run.
-    pub has_unreadable: bool,
+    pub unreadable: Option<Cause>,
 }
 
 /// What a sweep knows about stores to its candidates.
@@ -79,8 +79,9 @@ impl Announcement<'_> {
         });
         let at_startup = self.marks_executable(candidates, is_start);
         let mut safety = WriteSafety::of_announcement(at_startup);
-        if self.has_unreadable {
-            safety = safety.beside(Reach::ThroughOthers);
+        if self.unreadable.is_some() {
+            doubt = doubt.or(self.unreadable);
+            safety = safety.beside(Reach::Everywhere);
         }
         let can_gain = candidates.iter().any(|candidate| candidate.progress == Progress::NotBegun);
         for index in 0..candidates.len() {
@@ -89,7 +90,10 @@ impl Announcement<'_> {
             }
             let references = References { memory: self.memory, objects: self.objects, own_address: self.announce };
             let reach = if can_gain { references.reach(candidates, index) } else { Ok(Reach::Everywhere) };
-            safety = safety.beside(reach.unwrap_or(Reach::Everywhere));
+            safety = safety.beside(reach.unwrap_or_else(|cause| {
+                doubt = doubt.or(Some(cause));
+                Reach::Everywhere
+            }));
         }
         Assessment { safety, is_start, own_address: self.announce, doubt }
     }

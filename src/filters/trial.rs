@@ -7,9 +7,10 @@
 //!
 //! The child does not share its parent's memory: before Linux 5.16 a process that is
 //! killed by a filter takes those with it that do (`coredump_wait`, fs/coredump.c). It
-//! has no exit signal, so that the program neither sees nor waits for it; it leaves
-//! no core file, and a call that a filter answers by SIGSYS kills it as well, so that
-//! no handler of the program runs in it.
+//! has no exit signal, so that the program neither sees nor waits for it. It leaves no
+//! core file, unless it is killed for limiting that. All signals are blocked in it as soon
+//! as that is known to pass: no handler of the program runs in this copy of it, and a
+//! call that a filter answers by SIGSYS kills it as well.
 
 use core::ffi::c_long;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -55,10 +56,11 @@ impl Drop for Progress {
     }
 }
 
-/// The kinds of calls that pass; `None` if no child can be made.
-pub fn run() -> Option<Kinds> {
+/// The kinds of calls that pass, of which some are `known`; `None` if no child can be
+/// made, or none be waited for.
+pub fn run(known: Kinds) -> Option<Kinds> {
     let progress = Progress::new().ok()?;
-    let (mut passing, mut next) = (Kinds::NONE, 0);
+    let (mut passing, mut next) = (known, 0);
     let mut children = Children::default();
     while next < Kinds::COUNT {
         progress.index().store(next, Ordering::Relaxed);
@@ -75,6 +77,9 @@ pub fn run() -> Option<Kinds> {
         next = reached + 1;
         if passing.has(Kinds::WAITING) {
             children.wait();
+        } else if next > Kinds::WAITING {
+            // Each child that is killed would stay a zombie.
+            return None;
         }
     }
     Some(passing)
@@ -103,7 +108,7 @@ fn try_from(first: usize, passing: Kinds, progress: &Progress) -> ! {
 fn prepare(passing: Kinds) {
     let none = core::ptr::null_mut::<u8>();
     if passing.has(Kinds::BLOCKING_SIGNALS) {
-        let mask = 1_u64 << (libc::SIGSYS - 1);
+        let mask = u64::MAX;
         // SAFETY: a live mask of 8 bytes.
         unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_BLOCK, &raw const mask, none, 8) };
     }
@@ -115,8 +120,8 @@ fn prepare(passing: Kinds) {
     }
 }
 
-/// Children that are to be waited for. There are two at most before it is known
-/// whether they can be.
+/// Children that are to be waited for: those that are killed before it is known whether
+/// they can be.
 #[derive(Default)]
 struct Children {
     ids: [c_long; 8],

@@ -38,7 +38,9 @@ pub fn remove_others() {
 
 fn remove(is_it: impl Fn(usize) -> bool) {
     for place in PLACES.iter().filter(|place| is_it(place.thread.load(Ordering::Relaxed))) {
-        place.headers.store(0, Ordering::Relaxed);
+        // First, so that this thread does not free it once another has taken it.
+        place.thread.store(0, Ordering::Relaxed);
+        place.headers.store(0, Ordering::Release);
     }
 }
 

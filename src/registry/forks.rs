@@ -28,8 +28,9 @@ unsafe impl Sync for ForkingThread {}
 
 unsafe extern "C" fn before_fork() {
     let looked = filters::look();
-    filters::note_fork(looked);
     let guard = lock(looked);
+    // Without the lock another thread may be forking too.
+    filters::note_fork(guard.is_some().then_some(looked));
     if guard.is_some() {
         // SAFETY: this thread holds the lock.
         unsafe { *FORKING.0.get() = guard };

@@ -27,8 +27,9 @@ impl Sweep<'_> {
             }
             let list = &mut self.work.beside;
             let separator = if list.is_empty() { &b""[..] } else { b", " };
-            let is_full = list.len() + path.len() > LIST;
-            let name = if is_full { b"..." } else { file_name(path) };
+            let name = file_name(path);
+            let is_full = list.len() + name.len() > LIST;
+            let name = if is_full { b"..." } else { name };
             list.extend(separator).and_then(|()| list.extend(name)).map_err(no_memory)?;
             if is_full {
                 break;

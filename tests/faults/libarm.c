@@ -16,41 +16,60 @@ static struct snapshot snapshots[64];
 static size_t count;
 static bool is_armed;
 
-static const char *name_of(const struct dl_phdr_info *object) {
-    const char *slash = strrchr(object->dlpi_name, '/');
-    return object->dlpi_name[0] ? (slash ? slash + 1 : object->dlpi_name) : "main";
-}
-
-static int take(struct dl_phdr_info *object, size_t size, void *unused) {
+/* Takes snapshots of the object that begins at `base` and maps this file. */
+static void take(uintptr_t base, const char *path) {
     const uintptr_t page = 4096;
+    const ElfW(Ehdr) *header = (const ElfW(Ehdr) *)base;
+    const ElfW(Phdr) *segments = (const ElfW(Phdr) *)(base + header->e_phoff);
+    const uintptr_t bias = header->e_type == ET_EXEC ? 0 : base;
     uintptr_t relro_start = 0, relro_end = 0;
-    (void)size;
-    (void)unused;
-    if (strcmp(object->dlpi_name, "linux-vdso.so.1") == 0)
-        return 0;
-    for (int i = 0; i < object->dlpi_phnum; i++)
-        if (object->dlpi_phdr[i].p_type == PT_GNU_RELRO) {
-            relro_start = object->dlpi_addr + object->dlpi_phdr[i].p_vaddr;
-            relro_end = (relro_start + object->dlpi_phdr[i].p_memsz) & ~(page - 1);
+    for (int i = 0; i < header->e_phnum; i++)
+        if (segments[i].p_type == PT_GNU_RELRO) {
+            relro_start = bias + segments[i].p_vaddr;
+            relro_end = (relro_start + segments[i].p_memsz) & ~(page - 1);
         }
-    for (int i = 0; i < object->dlpi_phnum; i++) {
-        const ElfW(Phdr) *segment = &object->dlpi_phdr[i];
+    for (int i = 0; i < header->e_phnum; i++) {
         struct snapshot *one = &snapshots[count];
-        if (segment->p_type != PT_LOAD)
+        if (segments[i].p_type != PT_LOAD)
             continue;
         expect(count < sizeof snapshots / sizeof *snapshots);
         count++;
-        snprintf(one->name, sizeof one->name, "%s", name_of(object));
-        one->start = (object->dlpi_addr + segment->p_vaddr + 7) & ~7UL;
-        one->end = (object->dlpi_addr + segment->p_vaddr + segment->p_memsz) & ~7UL;
+        snprintf(one->name, sizeof one->name, "%s", strrchr(path, '/') + 1);
+        one->start = (bias + segments[i].p_vaddr + 7) & ~7UL;
+        one->end = (bias + segments[i].p_vaddr + segments[i].p_memsz) & ~7UL;
         one->relro_start = relro_start;
         one->relro_end = relro_end;
-        one->writable = segment->p_flags & PF_W;
+        one->writable = segments[i].p_flags & PF_W;
         one->bytes = mmap(NULL, one->end - one->start + 8, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         expect(one->bytes != MAP_FAILED);
         memcpy(one->bytes, (const void *)one->start, one->end - one->start);
     }
-    return 0;
+}
+
+/* Takes them of all objects, without asking the loader: who does can find what is not
+ * its own, and then nothing that it is loaded with is pinned whole. */
+static void take_all(void) {
+    struct {
+        uintptr_t base;
+        char path[PATH_MAX];
+    } *objects = calloc(32, sizeof *objects);
+    size_t found = 0;
+    FILE *maps = fopen("/proc/self/maps", "re");
+    struct vma vma;
+    expect(objects && maps);
+    while (next_vma(maps, &vma))
+        if (vma.path[0] == '/' && vma.offset == 0 && (vma.prot & PROT_READ) &&
+            memcmp((const void *)vma.start, ELFMAG, SELFMAG) == 0) {
+            expect(found < 32);
+            objects[found].base = vma.start;
+            strcpy(objects[found++].path, vma.path);
+        }
+    fclose(maps);
+    while (found > 0) {
+        found--;
+        take(objects[found].base, objects[found].path);
+    }
+    free(objects);
 }
 
 static void compare(const struct snapshot *one) {
@@ -81,7 +100,7 @@ void arm(void) {
 
 __attribute__((constructor)) static void begin(void) {
     const char *when = getenv("FAULTS_AT");
-    dl_iterate_phdr(take, NULL);
+    take_all();
     if (when && strcmp(when, "startup") == 0)
         arm();
 }

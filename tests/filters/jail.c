@@ -11,7 +11,8 @@
  * out. JAIL_PRELOAD becomes LD_PRELOAD of the program, and not the jail's own.
  *
  * JAIL_ROOT is a directory to enter first: an overlay whose lower directory is this
- * system's root, made as an engine of containers makes it.
+ * system's root, made as an engine of containers makes it, in which the program is
+ * process 1.
  */
 #include <err.h>
 #include <errno.h>
@@ -22,6 +23,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static uint32_t action_of(const char *word) {
@@ -59,6 +61,17 @@ static void add(scmp_filter_ctx filter, char *line) {
 
 static void enter(const char *root) {
     char lower[512], options[2048];
+    int status;
+    if (unshare(CLONE_NEWPID))
+        err(2, "pid namespace");
+    const pid_t first = fork();
+    if (first < 0)
+        err(2, "fork");
+    if (first > 0) {
+        if (waitpid(first, &status, 0) != first || WIFSIGNALED(status))
+            exit(3);
+        exit(WEXITSTATUS(status));
+    }
     snprintf(lower, sizeof lower, "%s/overlay2/image", root);
     if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
         mount("/", lower, NULL, MS_BIND, NULL))

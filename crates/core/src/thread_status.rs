@@ -53,6 +53,11 @@ impl ThreadStatus {
         Ok((status, sys::fstat(file.raw())?.st_uid))
     }
 
+    /// That of the first process, as far as this one may know it.
+    pub fn of_first_process() -> Result<Self> {
+        Self::parse(&sys::open(c"/proc/1/status", libc::O_RDONLY, 0)?)
+    }
+
     /// `EIO` if the text is not that of a status.
     fn parse(file: &Fd) -> Result<Self> {
         let (mut status, mut seen) = (Self::default(), 0);

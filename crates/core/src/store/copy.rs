@@ -48,7 +48,7 @@ impl<'a> Copy<'a> {
         let mut copy = Self::new(store)?;
         // Other threads may fork meanwhile.
         let kept = Kept::new(&copy.file);
-        if sys::clone_file(origin.file, &copy.file).is_err() {
+        if sys::absorbing(libc::SIGXFSZ, || sys::clone_file(origin.file, &copy.file)).is_err() {
             copy.write(origin, buffer).map_err(|errno| Cause::call("copy to the store", errno))?;
         }
         drop(kept);

@@ -26,7 +26,9 @@ pub fn is_unsettled(cause: Cause) -> bool {
 
 /// Checks that the file has settled.
 pub(super) fn check(origin: &OriginFile<'_>) -> Result<(), Cause> {
-    let has_settled = |seconds| origin.identity.has_settled(sys::realtime_seconds(), seconds);
+    let now = sys::realtime_seconds();
+    // What time it is could not be found out.
+    let has_settled = |seconds| now != 0 && origin.identity.has_settled(now, seconds);
     if !has_settled(SETTLING_SECONDS) {
         return Err(NOT_SETTLED);
     }

@@ -26,12 +26,11 @@ pub struct Kinds(u64);
 impl Kinds {
     /// None of them.
     pub const NONE: Self = Self(0);
-    /// What the loader does while a program starts, and may not do later: it reads at
-    /// an offset, asks for a limit, opens files and writes. A filter that was in force
-    /// when the program was started has let that pass, or passes it for the program's
-    /// own use. The arguments are not the loader's in all cases, but a filter that
-    /// looks at those of `openat(2)` answers in a signal handler, and no handler
-    /// outlives the start of a program.
+    /// What a filter passes that was in force when the program was started: reading at an
+    /// offset and asking for a limit, which the loader does at the start; and, though
+    /// nothing proves that, writing, by which nearly every program speaks, and opening a
+    /// file to write. A filter that looks at how files are opened answers in a signal
+    /// handler as a rule, and no handler outlives the start of a program.
     pub const AT_STARTUP: Self = Self(0b11110);
     /// All of them.
     pub const ALL: Self = Self((1 << KINDS.len()) - 1);

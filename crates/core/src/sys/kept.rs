@@ -69,7 +69,11 @@ pub fn close_kept() {
     for place in &PLACES {
         let number = place.number.load(Ordering::Acquire);
         // A handler that forks may have interrupted this thread at its work.
-        if number == FREE || place.thread.load(Ordering::Relaxed) == thread_identity() {
+        // One that was being taken has no descriptor yet, and its thread is not here.
+        if number == TAKEN {
+            place.number.store(FREE, Ordering::Relaxed);
+        }
+        if number < 0 || place.thread.load(Ordering::Relaxed) == thread_identity() {
             continue;
         }
         place.number.store(FREE, Ordering::Relaxed);

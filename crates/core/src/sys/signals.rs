@@ -17,8 +17,12 @@ impl SignalsBlocked {
     /// Blocks. If the kernel refuses (only a seccomp filter can), nothing is
     /// blocked and nothing will be restored.
     pub fn new() -> Result<Self> {
-        let synchronous = SYNCHRONOUS.iter().fold(0_u64, |mask, number| mask | 1 << (number - 1));
-        let (blocked, mut old) = (!synchronous, 0_u64);
+        Self::with(!SYNCHRONOUS.iter().fold(0_u64, |mask, number| mask | 1 << (number - 1)))
+    }
+
+    /// Blocks the signals of this mask.
+    fn with(mask: u64) -> Result<Self> {
+        let (blocked, mut old) = (mask, 0_u64);
         let how = libc::SIG_BLOCK;
         // SAFETY: two live 8-byte masks, as the size argument says.
         unsafe { raw!(libc::SYS_rt_sigprocmask, how, &raw const blocked, &raw mut old, 8) }?;
@@ -53,11 +57,17 @@ pub fn is_signal_pending(number: c_int) -> bool {
     asked.is_ok() && pending & (1 << (number - 1)) != 0
 }
 
-/// Runs `work`, which may raise `number` in this thread although that signal
-/// is blocked, and takes it off again unless it was pending before: writing to
-/// a pipe that nobody reads raises SIGPIPE, writing beyond `RLIMIT_FSIZE`
-/// SIGXFSZ, and either would kill the host as soon as it unblocks signals.
+/// Runs `work`, which may raise `number` in this thread, with that signal blocked, and
+/// takes it off again unless it was pending before: writing to a pipe that nobody reads
+/// raises SIGPIPE, writing beyond `RLIMIT_FSIZE` SIGXFSZ, and either would kill the host.
+/// If the signal cannot be blocked, `work` is not run unless there is no such limit.
 pub fn absorbing<T>(number: c_int, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let blocked = SignalsBlocked::with(1 << (number - 1));
+    if let Err(errno) = blocked
+        && (number != libc::SIGXFSZ || super::file_size_limit() != Ok(u64::MAX))
+    {
+        return Err(errno);
+    }
     let was_pending = is_signal_pending(number);
     let result = work();
     if matches!(result, Err(Errno(libc::EPIPE | libc::EFBIG))) && !was_pending {
