@@ -22,6 +22,7 @@
 //! | [`held_list`] | sweeps during which the loader can unload nothing |
 //! | [`candidates`] | the objects that are new, and that they are relocated |
 //! | [`write_safety`] | what is known of their code, and so of stores to their data |
+//! | [`reach`] | what an object that may have run can know of others |
 //! | [`sources`] | where the bytes of read-only ranges come from |
 //! | [`large_copies`] | copying large files while no lock is held |
 //! | [`marked_ranges`] | leaving what carries locks, advice or keys that a replacement would lose |

@@ -7,7 +7,8 @@
 //! whole table. A child made without them (`_Fork`, raw `clone`) may start with
 //! a lock whose owner does not exist: it is recognised and left alone.
 //!
-//! While the lock is held all signals are blocked, because a handler may fork.
+//! While the lock is held all signals but the synchronous ones are blocked, because a
+//! handler may fork; under a seccomp filter that may kill for that, none are.
 
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};

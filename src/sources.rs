@@ -6,7 +6,8 @@
 //! more and no less. That is asked anew in every sweep: a daemon may have changed
 //! its user since the last one. Signals are blocked during a sweep, so the C
 //! library, which tells its threads of such a change by a signal, cannot make
-//! this one change its user in the middle of it.
+//! this one change its user in the middle of it. Where a seccomp filter may kill for
+//! blocking them, only a process with one thread uses that store.
 
 use core::cell::OnceCell;
 use core::ffi::CStr;

@@ -14,7 +14,7 @@ use common::library;
 
 /// What our own code calls: none of it takes a lock or allocates, but for registering
 /// fork handlers, once.
-const CALLED: [&str; 10] = [
+const CALLED: [&str; 12] = [
     // The thread's errno.
     "__errno_location",
     // Fork handlers, by the name that the C library has for them.
@@ -22,8 +22,12 @@ const CALLED: [&str; 10] = [
     "pthread_atfork",
     // The vDSO's clock.
     "clock_gettime",
-    // The loader, only where its list of objects does not lead to it.
+    // The loader, only where its list of objects cannot be found by the executable's
+    // headers; the first takes its lock.
+    "dl_iterate_phdr",
     "dlsym",
+    // Which system call fstat(3) is: a plain read.
+    "gnu_get_libc_version",
     // The settings and the auxiliary vector: plain reads.
     "environ",
     "getauxval",
@@ -46,7 +50,6 @@ const CALLED_IN_A_PANIC: &[&str] = &[
     "abort",
     "calloc",
     "close",
-    "dl_iterate_phdr",
     "dladdr",
     "fflush",
     "fprintf",
@@ -55,7 +58,6 @@ const CALLED_IN_A_PANIC: &[&str] = &[
     "fwrite",
     "getcwd",
     "gettid",
-    "gnu_get_libc_version",
     "lseek64",
     "malloc",
     "mmap64",

@@ -42,7 +42,7 @@ const IN_A_CHILD: Case = Case { words: &["load", "./libone.so", "fork", "load", 
 const CONFINED: Case = Case { words: &["load", "./libone.so", "confine", "load", "./libtwo.so"], is_protected: false };
 const TRAPPED: Case = Case { words: &["load", "./libone.so", "trap", "load", "./libtwo.so"], is_protected: false };
 const BROKERED: Case = Case { words: &["load", "./libone.so", "broker", "load", "./libtwo.so"], is_protected: false };
-/// A child of a program that has confined itself can try what passes.
+/// Nor is what a child of such a program loads: reading its memory is killed for.
 const CONFINED_CHILD: Case =
     Case { words: &["load", "./libone.so", "confine", "fork", "load", "./libtwo.so"], is_protected: false };
 

@@ -5,7 +5,7 @@
 # needs: cc
 # needs-success: echo 'int main(void) { return 0; }' | cc -fsanitize=address,undefined -x c -o /dev/null -
 # needs-success: echo 'int main(void) { return 0; }' | cc -fsanitize=thread -x c -o /dev/null -
-# exposed: /((gcc|clang)-[a-z]*|trial|libc\.so\.6|ld-linux-[^/]*|lib[a-z]*san\.so[^:]*|libm\.so\.6|libgcc_s\.so\.1|libstdc\+\+\.so\.6|libresolv\.so\.2): .*code of the object may have run
+# exposed: /((gcc|clang)-[a-z]*|trial|libc\.so\.6|ld-linux-[^/]*|lib[a-z]*san\.so[^:]*|libm\.so\.6|libgcc_s\.so\.1|libstdc\+\+\.so\.6|libresolv\.so\.2): .*(code of the object|an object loaded together with it) may have run
 # pinned: /libasan\.so
 # pinned: /libtsan\.so
 # pinned: /gcc-undefined:

@@ -27,7 +27,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use crate::cause::Cause;
 use crate::line::Line;
 use crate::pages::{PageVec, read_whole};
-use crate::sys::gate::NOT_MADE;
+use crate::sys::gate::{self, NOT_MADE};
 use crate::sys::{self, Capabilities, Errno, Fd, Ids, Result};
 use crate::thread_status::ThreadStatus;
 
@@ -47,6 +47,10 @@ impl User {
     pub fn of_this_thread() -> core::result::Result<Self, Cause> {
         if sys::is_secure_execution() {
             return Err(Cause::words(OPERATION, "the program was started with raised privileges (AT_SECURE)"));
+        }
+        // Signals are not blocked then.
+        if !gate::passes_number(libc::SYS_rt_sigprocmask) {
+            return Self::by_status();
         }
         let rights = match Rights::of_this_thread() {
             Err(cause) if cause.is_not_made() => return Self::by_status(),

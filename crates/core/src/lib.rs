@@ -12,6 +12,7 @@
 //! | [`cause`] | why something was not done |
 //! | [`memory`] | reading the own address space without faulting |
 //! | [`object`] | an ELF object as the loader left it |
+//! | [`available_memory`] | how much memory the process's groups and the machine have left |
 //! | [`build_id`] | the build-id of an object, in memory and in a copy of its file |
 //! | [`crti`] | does an object's `_init` call `__gmon_start__`, and whose |
 //! | [`vmas`] | what is mapped where: `PROCMAP_QUERY` and `/proc/PID/maps` |

@@ -20,6 +20,7 @@ mod interpreted;
 mod kept;
 mod mapping;
 mod signals;
+mod status;
 
 pub use clock::*;
 pub use directories::*;
@@ -29,6 +30,7 @@ pub use identity::*;
 pub use kept::*;
 pub use mapping::*;
 pub use signals::*;
+pub use status::*;
 
 /// An error number as in `errno(3)`, never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -26,6 +26,10 @@ pub fn page() -> Page {
     markdown::render(&mut roff, &markdown::section(README, "The store"), true);
     roff.control("SH", ["SECURITY"]);
     markdown::render(&mut roff, &markdown::section_with_tables(README, "Who may change whose bytes"), true);
+    roff.control("SH", ["CHILDREN"]);
+    markdown::render(&mut roff, &markdown::section_with_tables(README, "Programs that it starts"), true);
+    roff.control("SH", ["SECCOMP FILTERS"]);
+    markdown::render(&mut roff, &markdown::section_with_tables(README, "Seccomp filters"), true);
     roff.control("SH", ["LIMITS"]);
     roff.text([roman("What the library cannot do:")]);
     markdown::render(&mut roff, &markdown::section(README, "What it cannot do"), false);

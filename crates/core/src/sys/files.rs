@@ -1,7 +1,6 @@
 //! Descriptors and files.
 
-use core::ffi::{CStr, c_int, c_long, c_void};
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::ffi::{CStr, c_int, c_void};
 
 use super::{Errno, Result, raw};
 
@@ -80,7 +79,7 @@ pub fn openat(directory: &Fd, path: &CStr, flags: c_int, mode: u32) -> Result<Fd
 pub fn open_own_proc_file(of_process: &CStr, of_thread: &CStr) -> Result<Fd> {
     if super::gettid() != super::getpid() {
         if let Ok(file) = open(of_process, libc::O_RDONLY, 0)
-            && fstat(file.raw()).is_ok_and(|status| status.st_size != 0)
+            && super::fstat(file.raw()).is_ok_and(|status| status.st_size != 0)
         {
             return Ok(file);
         }
@@ -303,113 +302,6 @@ pub fn has_writer(fd: &Fd) -> Result<bool> {
     match fcntl(fd.raw(), libc::F_SETLEASE, libc::F_RDLCK) {
         Ok(_) => fcntl(fd.raw(), libc::F_SETLEASE, libc::F_UNLCK).map(|_| false),
         Err(Errno(libc::EAGAIN)) => Ok(true),
-        Err(errno) => Err(errno),
-    }
-}
-
-/// `fstat(2)`, by the call that the C library makes for it.
-pub fn fstat(fd: c_int) -> Result<libc::stat> {
-    // SAFETY: an all-zero `stat` is a valid value of that C struct.
-    let mut status: libc::stat = unsafe { core::mem::zeroed() };
-    if fstat_number() == libc::SYS_fstat {
-        // SAFETY: the kernel fills the struct, which lives until the call returns.
-        unsafe { raw!(libc::SYS_fstat, fd, &raw mut status) }?;
-    } else {
-        let empty = c"".as_ptr();
-        // SAFETY: as above; the path is a live C string.
-        unsafe { raw!(libc::SYS_newfstatat, fd, empty, &raw mut status, libc::AT_EMPTY_PATH) }?;
-    }
-    Ok(status)
-}
-
-/// The number of the call that the C library makes for `fstat(3)`: glibc 2.33 to 2.38
-/// use `newfstatat(2)` (source: sysdeps/unix/sysv/linux/fstat64.c).
-pub(super) fn fstat_number() -> c_long {
-    static IS_RELATIVE: AtomicU8 = AtomicU8::new(UNKNOWN);
-    const UNKNOWN: u8 = 2;
-    let is_relative = match IS_RELATIVE.load(Ordering::Relaxed) {
-        UNKNOWN => {
-            let is_relative = glibc_minor_version().is_some_and(|minor| (33..39).contains(&minor));
-            IS_RELATIVE.store(is_relative.into(), Ordering::Relaxed);
-            is_relative
-        }
-        known => known == 1,
-    };
-    if is_relative { libc::SYS_newfstatat } else { libc::SYS_fstat }
-}
-
-/// The N of glibc 2.N; `None` of another C library, or of an interpreter.
-fn glibc_minor_version() -> Option<u32> {
-    #[cfg(all(target_env = "gnu", not(miri)))]
-    {
-        // SAFETY: the function returns a C string that is never freed.
-        let version = unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) };
-        let minor = version.to_str().ok()?.split('.').nth(1)?;
-        minor
-            .bytes()
-            .take_while(u8::is_ascii_digit)
-            .try_fold(0, |sum: u32, digit| sum.checked_mul(10)?.checked_add((digit - b'0').into()))
-    }
-    #[cfg(not(all(target_env = "gnu", not(miri))))]
-    None
-}
-
-/// `stat(2)`.
-pub fn stat(path: &CStr) -> Result<libc::stat> {
-    fstatat(&Fd::CWD, path, 0)
-}
-
-/// `fstatat(2)`.
-pub fn fstatat(directory: &Fd, path: &CStr, flags: c_int) -> Result<libc::stat> {
-    // SAFETY: an all-zero `stat` is a valid value of that C struct.
-    let mut status: libc::stat = unsafe { core::mem::zeroed() };
-    let (directory, path) = (directory.raw(), path.as_ptr());
-    // SAFETY: path and struct are live for the duration of the call.
-    unsafe { raw!(libc::SYS_newfstatat, directory, path, &raw mut status, flags) }?;
-    Ok(status)
-}
-
-/// `statx(2)` of an open file; `ENOSYS` if the kernel or the file system does not
-/// tell everything that is `needed`, of `STATX_*`.
-pub fn statx(fd: &Fd, needed: u32) -> Result<libc::statx> {
-    // SAFETY: an all-zero `statx` is a valid value of that C struct.
-    let mut status: libc::statx = unsafe { core::mem::zeroed() };
-    let (empty, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
-    // SAFETY: the path and the struct are live for the duration of the call.
-    unsafe { raw!(libc::SYS_statx, fd.raw(), empty, flags, needed, &raw mut status) }?;
-    if status.stx_mask & needed == needed { Ok(status) } else { Err(Errno(libc::ENOSYS)) }
-}
-
-/// What tells the file at a path from others, and whether it is mounted there.
-#[derive(Clone, Copy, Debug)]
-pub struct PathIdentity {
-    /// `st_dev`
-    pub device: u64,
-    /// `st_ino`
-    pub inode: u64,
-    /// Whether it is the root of a mount; `None` from Linux before 5.8.
-    pub is_mount_root: Option<bool>,
-}
-
-/// `statx(2)`, following links; `stat(2)` where there is none.
-pub fn path_identity(path: &CStr) -> Result<PathIdentity> {
-    const STATX_INO: u32 = 0x100;
-    const STATX_ATTR_MOUNT_ROOT: u64 = 0x2000;
-    // SAFETY: an all-zero `statx` is a valid value of that C struct.
-    let mut status: libc::statx = unsafe { core::mem::zeroed() };
-    // SAFETY: the path and the struct are live for the duration of the call.
-    match unsafe { raw!(libc::SYS_statx, libc::AT_FDCWD, path.as_ptr(), 0, STATX_INO, &raw mut status) } {
-        Ok(_) => Ok(PathIdentity {
-            device: libc::makedev(status.stx_dev_major, status.stx_dev_minor),
-            inode: status.stx_ino,
-            is_mount_root: (status.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT != 0)
-                .then_some(status.stx_attributes & STATX_ATTR_MOUNT_ROOT != 0),
-        }),
-        // Before Linux 4.11, and refused by filters that do not know it.
-        Err(Errno(libc::ENOSYS | libc::EPERM)) => {
-            let status = stat(path)?;
-            Ok(PathIdentity { device: status.st_dev, inode: status.st_ino, is_mount_root: None })
-        }
         Err(errno) => Err(errno),
     }
 }

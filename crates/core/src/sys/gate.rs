@@ -201,9 +201,10 @@ pub fn passes_number(number: c_long) -> bool {
 /// Makes a call of the kind with this number that does nothing. Whether it can be made:
 /// a filter may refuse it, and so may an old kernel.
 pub fn try_kind(index: usize) -> bool {
-    let Some(Kind { number, harmless: [a, b, c, d, e, f], .. }) = KINDS.get(index) else { return false };
+    let Some(Kind { number, harmless, .. }) = KINDS.get(index) else { return false };
+    let [first, second, third, fourth, fifth, sixth] = *harmless;
     // SAFETY: descriptors and addresses are bad, and lengths are 0.
-    let result = unsafe { libc::syscall(*number, *a, *b, *c, *d, *e, *f) };
+    let result = unsafe { libc::syscall(*number, first, second, third, fourth, fifth, sixth) };
     result != -1 || !matches!(super::errno(), libc::EPERM | libc::EACCES | libc::ENOSYS)
 }
 
@@ -236,7 +237,7 @@ mod tests {
 
     #[test]
     fn loaders_calls_are_no_others() {
-        let open = |flags: c_int| is_loaders(libc::SYS_openat, &[BAD, 0, flags as usize, 0]);
+        let open = |flags: c_int| is_loaders(libc::SYS_openat, &[BAD, 0, flags.cast_unsigned() as usize, 0]);
         assert!(open(libc::O_RDONLY | libc::O_CLOEXEC) && open(libc::O_RDONLY | libc::O_DIRECTORY));
         assert!(!open(libc::O_RDWR) && !open(libc::O_WRONLY | libc::O_APPEND));
         assert!(!open(libc::O_TMPFILE | libc::O_RDONLY) && !open(libc::O_CREAT) && !open(libc::O_TRUNC));
