@@ -17,7 +17,7 @@ use rustix::process::{
 
 /// The signals that fixtures end with, by number on every Linux architecture
 /// we test. Others are shown as `signal:N`.
-const SIGNALS: [(i32, &str); 13] = [
+const SIGNALS: [(i32, &str); 15] = [
     (1, "SIGHUP"),
     (2, "SIGINT"),
     (3, "SIGQUIT"),
@@ -31,6 +31,8 @@ const SIGNALS: [(i32, &str); 13] = [
     (13, "SIGPIPE"),
     (14, "SIGALRM"),
     (15, "SIGTERM"),
+    (25, "SIGXFSZ"),
+    (31, "SIGSYS"),
 ];
 
 /// How a process ended.
