@@ -9,17 +9,16 @@
 //! |---|---|
 //! | none | all |
 //! | as many as when the program was started | the loader's, some that it makes at startup, and those that a child has tried |
-//! | more: the program has confined itself | the loader's |
+//! | more: the program has confined itself, or this thread | none: nothing is done |
 //!
 //! A filter cannot be asked, so a child process tries one call after the other
 //! ([`trial`]). It can kill for making that child, too; so there is one only where a
-//! process has been made under these filters before (this process has forked, or was
-//! forked), and where an engine of containers has installed the only one: those answer
-//! with errors unless somebody has written a profile of his own, and let programs
-//! make processes.
+//! process has been made under these filters before (this process was forked), and where
+//! an engine of containers has installed the only one: those answer with errors unless
+//! somebody has written a profile of his own, and let programs make processes.
 //!
-//! What is found out is true of the process: a thread that has more filters than the
-//! process began with restricts all.
+//! A fork, and an unload, make no calls but those that glibc makes for them: nobody
+//! looks then.
 
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
@@ -34,24 +33,19 @@ mod trial;
 
 /// Says that the calling thread has looked for filters, and may go on.
 #[derive(Clone, Copy)]
-pub struct Looked {
-    /// How many are in force for it, if that could be found out.
-    filters: Option<u32>,
-}
+pub struct Looked(());
 
 /// No number of filters: nothing has been found out.
 const UNKNOWN: u32 = u32::MAX;
 /// As many filters as no process begins with.
 const TOO_MANY: u32 = u32::MAX - 1;
 
-/// How many filters were in force when the process began: by execve(2) or fork(2).
+/// How many filters were in force when the program was started.
 static AT_BEGINNING: AtomicU32 = AtomicU32::new(UNKNOWN);
-/// What passes the filters of the beginning, as far as that is known.
+/// What passes those filters, as far as that is known.
 static PASSING: KnownKinds = KnownKinds::new(Kinds::NONE);
-/// How many were when the thread that forks began to.
-static AT_FORK: AtomicU32 = AtomicU32::new(UNKNOWN);
-/// A process was made under the filters of the beginning.
-static HAS_FORKED: AtomicBool = AtomicBool::new(false);
+/// This process was forked, under the filters of the beginning unless it has more.
+static WAS_FORKED: AtomicBool = AtomicBool::new(false);
 /// Whether children have tried, or are trying, what passes.
 static TRIAL: AtomicU8 = AtomicU8::new(NOT_TRIED);
 const NOT_TRIED: u8 = 0;
@@ -61,27 +55,26 @@ const TRIED: u8 = 2;
 static COULD_ADD: AtomicBool = AtomicBool::new(false);
 
 /// Looks which filters are in force for this thread, and restricts the calls that
-/// are made. To be called on every way in, before the lock is taken.
-pub fn look() -> Looked {
+/// are made. To be called on every way in, before the lock is taken. `None` if nothing
+/// may be done: filters are in force of which nothing is known, or may be.
+pub fn look() -> Option<Looked> {
     let is_first = AT_BEGINNING.load(Ordering::Relaxed) == UNKNOWN;
-    let filters = count(is_first);
-    match filters {
+    match count(is_first) {
         Ok(filters) => judge(filters, is_first),
-        Err(_) if is_first => {
+        Err(_) if is_first && loader::is_preloaded() => {
             // Whatever is in force later on may have been added.
             AT_BEGINNING.store(0, Ordering::Relaxed);
             PASSING.set(Kinds::ALL);
-            gate::close(at_startup());
+            gate::close(Kinds::AT_STARTUP);
+            Some(Looked(()))
         }
-        // There is no /proc any more, or something keeps it from us. Without it nothing
-        // is pinned.
-        Err(Errno(libc::ENOENT | libc::ENOTDIR | libc::EACCES | libc::EPERM | libc::ENOSYS)) => {
-            gate::close(Kinds::NONE);
-        }
-        // Short of something for a moment: what was known still holds.
-        Err(_) => {}
+        // There is no /proc for this thread, without which nothing can be pinned either,
+        // or something keeps it from us.
+        Err(Errno(libc::ENOENT | libc::ENOTDIR | libc::EACCES | libc::EPERM | libc::ENOSYS)) => None,
+        // Short of something for a moment. The loader was not when it has opened an object
+        // just now, so what was known still holds.
+        Err(_) => (!is_first).then_some(Looked(())),
     }
-    Looked { filters: filters.ok() }
 }
 
 /// How many filters are in force for this thread. Linux before 5.9 does not count them:
@@ -100,13 +93,7 @@ fn count(is_first: bool) -> Result<u32> {
     })
 }
 
-/// What passes before anything is known: if the program has loaded this library itself,
-/// it has left its start behind.
-fn at_startup() -> Kinds {
-    if loader::is_preloaded() { Kinds::AT_STARTUP } else { Kinds::NONE }
-}
-
-fn judge(filters: u32, is_first: bool) {
+fn judge(filters: u32, is_first: bool) -> Option<Looked> {
     if is_first {
         // A program that has loaded this library itself may have installed them, too.
         let is_from_start = filters == 0 || loader::is_preloaded();
@@ -114,16 +101,17 @@ fn judge(filters: u32, is_first: bool) {
         PASSING.set(if filters == 0 { Kinds::ALL } else { Kinds::AT_STARTUP });
     }
     if filters > AT_BEGINNING.load(Ordering::Relaxed) {
-        return gate::seal();
+        return None;
     }
     gate::close(PASSING.get());
-    let can_try = filters != 0 && (HAS_FORKED.load(Ordering::Relaxed) || is_first && filters == 1 && is_an_engines());
+    let can_try = filters != 0 && (WAS_FORKED.load(Ordering::Relaxed) || is_first && filters == 1 && is_an_engines());
     if can_try && TRIAL.compare_exchange(NOT_TRIED, TRYING, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
         let tried = trial::run(PASSING.get());
         TRIAL.store(if tried.is_some() { TRIED } else { NOT_TRIED }, Ordering::Relaxed);
         PASSING.set(tried.unwrap_or(PASSING.get()));
         gate::close(PASSING.get());
     }
+    Some(Looked(()))
 }
 
 /// Whether an engine of containers has installed the only filter: it has made the root
@@ -133,27 +121,9 @@ fn is_an_engines() -> bool {
         && ThreadStatus::of_first_process().is_ok_and(|status| status.filters == Some(1))
 }
 
-/// Notes what is in force for the thread that forks, if it has `looked` and is the only one.
-pub fn note_fork(looked: Option<Looked>) {
-    AT_FORK.store(looked.and_then(|looked| looked.filters).unwrap_or(UNKNOWN), Ordering::Relaxed);
-}
-
-/// Notes that it has forked, which shows that a process can be made.
-pub fn note_forked(is_child: bool) {
-    let filters = AT_FORK.load(Ordering::Relaxed);
-    let is_of_beginning = filters == AT_BEGINNING.load(Ordering::Relaxed);
-    if is_child {
-        // What other threads had is not in force here, and what they tried is not known.
-        gate::unseal();
-        let _ = TRIAL.compare_exchange(TRYING, NOT_TRIED, Ordering::Relaxed, Ordering::Relaxed);
-        if !is_of_beginning {
-            let is_known = filters != UNKNOWN;
-            AT_BEGINNING.store(if is_known { filters } else { 0 }, Ordering::Relaxed);
-            TRIAL.store(NOT_TRIED, Ordering::Relaxed);
-            PASSING.set(if is_known && filters != 0 { Kinds::NONE } else { Kinds::ALL });
-        }
-    }
-    if is_child || is_of_beginning {
-        HAS_FORKED.store(true, Ordering::Relaxed);
-    }
+/// Notes that this process was forked, which shows that processes can be made.
+pub fn note_forked() {
+    WAS_FORKED.store(true, Ordering::Relaxed);
+    // What another thread was trying is not known here.
+    let _ = TRIAL.compare_exchange(TRYING, NOT_TRIED, Ordering::Relaxed, Ordering::Relaxed);
 }

@@ -78,7 +78,7 @@ pub fn sweep<T>(
 ) -> Result<T, Refusal> {
     // Until the callback has returned, not only while our lock is held: a handler
     // that called the loader from inside it would take the locks in the wrong order.
-    let looked = filters::look();
+    let looked = filters::look().ok_or(Refusal::Busy)?;
     let _signals = sys::SignalsBlocked::new();
     let mut guards_signals = sys::SignalsBlocked::new();
     for _ in 0..registry::MAX_NAPS {

@@ -125,7 +125,9 @@ impl LargeCopies {
             self.done += 1;
             // The last copy may have taken seconds, in which the program may have
             // confined itself.
-            filters::look();
+            if filters::look().is_none() {
+                break;
+            }
             let Some((identity, found)) = prepare(&slot.loaded, memory, &sources, &mut buffer) else { continue };
             let Found { entry, complaints } = found;
             // The sweep does without what a signal has interrupted.

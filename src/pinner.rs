@@ -117,7 +117,7 @@ fn sweep_program_once(root: Root, announce: usize, memory: &OwnMemory, large: &m
     if registry::is_current(loader::counters()?) {
         return Some(Swept::Done);
     }
-    let looked = filters::look();
+    let looked = filters::look()?;
     let mut objects = ObjectList::take();
     let listed = loader::snapshot(&mut objects);
     let mut guard = registry::lock(looked)?;
@@ -155,7 +155,7 @@ fn sweep_namespace(namespace: Namespace, root: Root, announce: usize) {
         match held_list::sweep(namespace, &memory, &mut objects, registry::MAX_NAPS, &mut work) {
             Ok(Swept::NeedsCopies) => large.make(&memory),
             Err(held_list::Refusal::NoList(errno)) => {
-                if let Some(guard) = registry::lock(filters::look()) {
+                if let Some(guard) = filters::look().and_then(registry::lock) {
                     Sweep::new(guard, &memory, &mut large, announce, true).give_up(&[], root, no_list(errno));
                 }
                 return;
@@ -176,21 +176,20 @@ pub fn sweep_unloaded() {
     if is_off() || counters.subs == registry::recorded_counters().subs {
         return;
     }
-    let looked = filters::look();
     let mut objects = ObjectList::take();
     // The list is taken without the lock. What another sweep has recorded in
     // between may be missing in it, and must not be forgotten for that.
     for _ in 0..MAX_ATTEMPTS {
         let generation = registry::generation();
         let Ok(counters) = loader::snapshot(&mut objects) else { return };
-        let Some(mut guard) = registry::lock(looked) else { return };
+        let Some(mut guard) = registry::lock_quietly() else { return };
         if !guard.is_initialised {
             return;
         }
         if registry::generation() != generation {
             continue;
         }
-        sweep::forget_unloaded(&mut guard, &OwnMemory::new(), &objects);
+        sweep::forget_unloaded(&mut guard, None, &objects);
         // If something was loaded meanwhile it may lie where something known
         // was: then the next sweep has to look at what is mapped there.
         if counters.adds == registry::recorded_counters().adds {
@@ -206,7 +205,7 @@ pub fn prepare(lock: fn(Looked) -> Option<Guard>) -> Option<sys::Result<()>> {
     if IS_PREPARED.load(Ordering::Relaxed) {
         return Some(Ok(()));
     }
-    lock(filters::look()).map(|mut guard| initialise(&mut guard))
+    filters::look().and_then(lock).map(|mut guard| initialise(&mut guard))
 }
 
 /// First sweep: reads the settings and prepares for forks. Without settings

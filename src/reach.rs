@@ -40,6 +40,15 @@ fn reports_addresses(name: &[u8]) -> bool {
     prefixes.iter().any(|prefix| name.starts_with(prefix)) || name == b"getauxval"
 }
 
+/// Whether a function of this name starts a thread, or a task like one: it can find
+/// addresses in ways that no word shows, and count as another object does.
+fn starts_writers(name: &[u8]) -> bool {
+    let prefixes: [&[u8]; 3] = [b"aio_", b"lio_", b"io_uring_"];
+    let names: [&[u8]; 7] =
+        [b"pthread_create", b"thrd_create", b"clone", b"__clone", b"timer_create", b"mq_notify", b"getaddrinfo_a"];
+    names.contains(&name) || prefixes.iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// What to find out with.
 pub struct References<'a> {
     /// To read with.
@@ -92,6 +101,9 @@ impl References<'_> {
         let name = reference.name(self.memory, &mut buffer)?;
         if reports_addresses(name) {
             return Ok(Reach::Everywhere);
+        }
+        if starts_writers(name) {
+            return Ok(Reach::ThroughOthers);
         }
         let mut others = candidates.iter_mut().filter(|candidate| candidate.progress != Progress::MayHaveRun);
         if let Some(other) = others.find(|other| other.object.span.contains(address)) {

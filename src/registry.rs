@@ -153,6 +153,8 @@ static LOCK: RawMutex = RawMutex::INIT;
 /// Process and thread that hold the lock; 0 while nobody has said so. The process is
 /// -1 where a filter keeps us from asking.
 static OWNER_PROCESS: AtomicI32 = AtomicI32::new(0);
+/// This process, as it was last asked for; 0 in a child that has not asked.
+static LAST_PROCESS: AtomicI32 = AtomicI32::new(0);
 static OWNER_THREAD: AtomicUsize = AtomicUsize::new(0);
 
 /// The loader's counters when everything loaded was last known to be recorded.
@@ -227,6 +229,31 @@ pub fn lock_in_handler(looked: Looked) -> Option<Guard> {
     lock_with(looked, MAX_NAPS_FOR_FORK)
 }
 
+/// Takes the lock by no system call but `futex(2)`: for a fork, or an unload, for which
+/// glibc makes none that a filter has to pass. Signals are not blocked: a handler that
+/// wants the lock finds that its thread has it.
+pub fn lock_quietly() -> Option<Guard> {
+    /// A second, since an owner that does not exist is not recognised.
+    const MAX_QUIET_NAPS: u32 = 20_000;
+    for _ in 0..MAX_QUIET_NAPS {
+        if LOCK.try_lock() {
+            OWNER_PROCESS.store(LAST_PROCESS.load(Ordering::Relaxed), Ordering::Relaxed);
+            OWNER_THREAD.store(sys::thread_identity(), Ordering::Relaxed);
+            return Some(Guard { signals: Err(Errno(libc::EALREADY)) });
+        }
+        if is_own() || walks::is_within() {
+            return None;
+        }
+        nap();
+    }
+    None
+}
+
+/// Whether this thread has the lock.
+fn is_own() -> bool {
+    OWNER_THREAD.load(Ordering::Relaxed) == sys::thread_identity()
+}
+
 fn lock_with(looked: Looked, mut naps_for_fork: u32) -> Option<Guard> {
     let mut signals = sys::SignalsBlocked::new();
     for _ in 0..MAX_NAPS {
@@ -253,17 +280,14 @@ pub enum Attempt {
 /// Tries to take the lock once; a guard takes over `signals`.
 pub fn try_lock(_looked: Looked, signals: &mut Result<sys::SignalsBlocked>) -> Attempt {
     if LOCK.try_lock() {
-        OWNER_PROCESS.store(sys::getpid(), Ordering::Relaxed);
+        LAST_PROCESS.store(sys::getpid(), Ordering::Relaxed);
+        OWNER_PROCESS.store(LAST_PROCESS.load(Ordering::Relaxed), Ordering::Relaxed);
         OWNER_THREAD.store(sys::thread_identity(), Ordering::Relaxed);
         let signals = core::mem::replace(signals, Err(Errno(libc::EALREADY)));
         return Attempt::Locked(Guard { signals });
     }
-    let (process, thread) = (OWNER_PROCESS.load(Ordering::Relaxed), OWNER_THREAD.load(Ordering::Relaxed));
-    if process != 0 && process != sys::getpid() || thread == sys::thread_identity() {
-        Attempt::Never
-    } else {
-        Attempt::Taken
-    }
+    let process = OWNER_PROCESS.load(Ordering::Relaxed);
+    if process != 0 && process != sys::getpid() || is_own() { Attempt::Never } else { Attempt::Taken }
 }
 
 /// Waits a moment for the lock's owner.

@@ -39,13 +39,13 @@ pub type Pinned = Result<Verdict, Refusal>;
 
 /// Pins every object of the program's namespace as far as that is possible.
 pub fn pin_everything(announce: usize) -> Pinned {
-    filters::look();
+    filters::look().ok_or(Refusal::Busy)?;
     pin(Wanted::Everything, Namespace::Program, announce)
 }
 
 /// Pins the object that was loaded from `path`.
 pub fn pin_path(path: &CStr, announce: usize) -> Pinned {
-    filters::look();
+    filters::look().ok_or(Refusal::Busy)?;
     let given = path.to_bytes();
     if given.is_empty() {
         return Err(Refusal::Invalid);
@@ -62,7 +62,7 @@ pub fn pin_path(path: &CStr, announce: usize) -> Pinned {
 /// # Safety
 /// `handle` must be null or come from `dlopen(3)` or `dlmopen(3)`, and stay open.
 pub unsafe fn pin_handle(handle: *mut c_void, announce: usize) -> Pinned {
-    filters::look();
+    filters::look().ok_or(Refusal::Busy)?;
     // A mistaken handle is no reason to take the host down.
     if OwnMemory::new().read::<[u64; 5]>(handle.addr()).is_err() {
         return Err(Refusal::Invalid);
@@ -140,7 +140,7 @@ pub struct Description {
 
 /// Copies the records.
 pub fn describe_all() -> Result<Description, Refusal> {
-    let looked = filters::look();
+    let looked = filters::look().ok_or(Refusal::Busy)?;
     let mut loaded = ObjectList::take();
     // A handler of the host's that asks too, from inside the walk, would wait for
     // a fork that waits for the walk.

@@ -4,7 +4,7 @@
 
 use sopin_core::cause::Cause;
 use sopin_core::memory::OwnMemory;
-use sopin_core::sys::Errno;
+use sopin_core::sys::{self, Errno};
 use sopin_core::write_safety::{Permission, Progress, Reach, WriteSafety};
 
 use crate::candidates::Candidate;
@@ -188,6 +188,11 @@ impl Assessment {
                 WriteSafety::BesideRunning(Reach::ThroughOthers).permission(candidate.progress)
             }
             _ if candidate.is_known => Permission::Refused,
+            // It may have copies of variables of the C library's (`optind`, `tzname`), whose
+            // functions store to them for any thread.
+            WriteSafety::BesideRunning(Reach::Itself) if candidate.loaded.headers == sys::executable_headers() => {
+                WriteSafety::BesideRunning(Reach::ThroughOthers).permission(candidate.progress)
+            }
             safety => safety.permission(candidate.progress),
         }
     }

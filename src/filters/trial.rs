@@ -13,6 +13,7 @@
 //! call that a filter answers by SIGSYS kills it as well.
 
 use core::ffi::c_long;
+use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use sopin_core::sys::gate::{self, Kinds};
@@ -59,36 +60,59 @@ impl Drop for Progress {
 /// The kinds of calls that pass, of which some are `known`; `None` if no child can be
 /// made, or none be waited for.
 pub fn run(known: Kinds) -> Option<Kinds> {
-    let progress = Progress::new().ok()?;
-    let (mut passing, mut next) = (known, 0);
-    let mut children = Children::default();
+    let mut trial = Trial { progress: Progress::new().ok()?, passing: known, children: Children::default() };
+    // Before anything else whether signals can be blocked: then none is delivered to a
+    // child, which would run a handler of the program a second time.
+    trial.try_from(Kinds::BLOCKING_SIGNALS, Kinds::BLOCKING_SIGNALS + 1)?;
+    if !trial.passing.has(Kinds::BLOCKING_SIGNALS) {
+        return None;
+    }
+    let _blocked = sys::SignalsBlocked::all();
+    let mut next = Kinds::BLOCKING_SIGNALS + 1;
     while next < Kinds::COUNT {
-        progress.index().store(next, Ordering::Relaxed);
-        // Without a stack of its own, as by fork(2), and until it is gone.
-        // SAFETY: the child has a copy of all memory and makes only system calls.
-        match unsafe { libc::syscall(libc::SYS_clone, c_long::from(libc::CLONE_VFORK), 0, 0, 0, 0) } {
-            0 => try_from(next, passing, &progress),
-            -1 => return None,
-            child => children.add(child),
-        }
-        let reached = progress.index().load(Ordering::Relaxed).clamp(next, Kinds::COUNT);
-        let refused = progress.refused().load(Ordering::Relaxed);
-        passing = (next..reached).filter(|index| refused & 1 << index == 0).fold(passing, Kinds::with);
-        next = reached + 1;
-        if passing.has(Kinds::WAITING) {
-            children.wait();
+        next = trial.try_from(next, Kinds::COUNT)?;
+        if trial.passing.has(Kinds::WAITING) {
+            trial.children.wait();
         } else if next > Kinds::WAITING {
             // Each child that is killed would stay a zombie.
             return None;
         }
     }
-    Some(passing)
+    Some(trial.passing)
 }
 
-/// The child: tries the kinds from this number on, of which `passing` are known.
-fn try_from(first: usize, passing: Kinds, progress: &Progress) -> ! {
+struct Trial {
+    progress: Progress,
+    /// What is known to pass.
+    passing: Kinds,
+    children: Children,
+}
+
+impl Trial {
+    /// Has a child try the kinds from `first` up to `end`, or to the first that it is
+    /// killed for; the one behind those that were tried.
+    fn try_from(&mut self, first: usize, end: usize) -> Option<usize> {
+        self.progress.index().store(first, Ordering::Relaxed);
+        // Without a stack of its own, as by fork(2), and until it is gone.
+        // SAFETY: the child has a copy of all memory and makes only system calls.
+        match unsafe { libc::syscall(libc::SYS_clone, c_long::from(libc::CLONE_VFORK), 0, 0, 0, 0) } {
+            0 => be_child(first..end, self.passing, &self.progress),
+            -1 => return None,
+            child => self.children.add(child),
+        }
+        let reached = self.progress.index().load(Ordering::Relaxed).clamp(first, end);
+        let refused = self.progress.refused().load(Ordering::Relaxed);
+        let passed = (first..reached).filter(|index| refused & 1 << index == 0);
+        self.passing = passed.fold(self.passing, Kinds::with);
+        Some(if reached == end { end } else { reached + 1 })
+    }
+}
+
+/// The child: tries these kinds; `passing` are known.
+fn be_child(kinds: Range<usize>, passing: Kinds, progress: &Progress) -> ! {
     let mut passing = passing;
-    for index in first..Kinds::COUNT {
+    let end = kinds.end;
+    for index in kinds {
         prepare(passing);
         progress.index().store(index, Ordering::Relaxed);
         if gate::try_kind(index) {
@@ -97,7 +121,7 @@ fn try_from(first: usize, passing: Kinds, progress: &Progress) -> ! {
             progress.refused().fetch_or(1 << index, Ordering::Relaxed);
         }
     }
-    progress.index().store(Kinds::COUNT, Ordering::Relaxed);
+    progress.index().store(end, Ordering::Relaxed);
     loop {
         // SAFETY: ends this process.
         unsafe { libc::syscall(libc::SYS_exit_group, 0) };

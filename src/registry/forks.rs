@@ -2,11 +2,11 @@
 //! a free lock and a whole table; and nobody walks over the loader's list then.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use sopin_core::sys;
 
-use super::{Guard, OWNER_THREAD, lock};
+use super::{Guard, LAST_PROCESS, OWNER_PROCESS, is_own, lock_quietly};
 use crate::filters;
 use crate::large_copies;
 use crate::loader::walks;
@@ -18,8 +18,10 @@ pub fn prepare_for_forks() {
     unsafe { crate::hooks::register_fork_handlers(before_fork, after_fork_in_parent, after_fork_in_child) };
 }
 
-/// Whether `before_fork` holds the lock, with the signal mask that it found.
+/// The lock, while `before_fork` holds it.
 static FORKING: ForkingThread = ForkingThread(UnsafeCell::new(None));
+/// How many forks the thread that has the lock has begun in handlers of signals.
+static NESTED: AtomicU32 = AtomicU32::new(0);
 
 struct ForkingThread(UnsafeCell<Option<Guard>>);
 
@@ -27,10 +29,11 @@ struct ForkingThread(UnsafeCell<Option<Guard>>);
 unsafe impl Sync for ForkingThread {}
 
 unsafe extern "C" fn before_fork() {
-    let looked = filters::look();
-    let guard = lock(looked);
-    // Without the lock another thread may be forking too.
-    filters::note_fork(guard.is_some().then_some(looked));
+    if is_own() {
+        NESTED.fetch_add(1, Ordering::Relaxed);
+        return;
+    }
+    let guard = lock_quietly();
     if guard.is_some() {
         // SAFETY: this thread holds the lock.
         unsafe { *FORKING.0.get() = guard };
@@ -38,20 +41,37 @@ unsafe extern "C" fn before_fork() {
     walks::stop();
 }
 
+/// Ends a fork that was begun while this thread had the lock; whether it was.
+fn end_nested() -> bool {
+    let is_nested = is_own() && NESTED.load(Ordering::Relaxed) != 0;
+    if is_nested {
+        NESTED.fetch_sub(1, Ordering::Relaxed);
+    }
+    is_nested
+}
+
 unsafe extern "C" fn after_fork_in_parent() {
-    filters::note_forked(false);
+    if end_nested() {
+        return;
+    }
     walks::resume(false);
-    if OWNER_THREAD.load(Ordering::Relaxed) == sys::thread_identity() {
+    if is_own() {
         // SAFETY: this thread holds the lock.
         drop(unsafe { (*FORKING.0.get()).take() });
     }
 }
 
 unsafe extern "C" fn after_fork_in_child() {
-    filters::note_forked(true);
+    filters::note_forked();
+    LAST_PROCESS.store(0, Ordering::Relaxed);
     walks::resume(true);
     sys::close_kept();
     large_copies::remove_others();
+    if end_nested() {
+        // What has the lock goes on here, too.
+        OWNER_PROCESS.store(0, Ordering::Relaxed);
+        return;
+    }
     // SAFETY: this is the only thread. If the lock was taken before the fork
     // it was by this thread's image in the parent, and is free now; otherwise
     // there is nothing to drop.

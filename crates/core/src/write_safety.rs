@@ -29,14 +29,18 @@
 //! * another object that it has called, for that may have called such a function.
 //!
 //! All three leave a word in its memory that the loader has bound, at load time or
-//! in the first call, and [`Reach`] is what these words show. Two roads are not
-//! followed, because no writer takes them: reading `/proc/self/maps`, which any thread
-//! of the process could do as well while any object is loaded, and a word in `.data`
-//! for a symbol of its own that another object interposes, if it has been
-//! overwritten since.
+//! in the first call, and [`Reach`] is what these words show. An address can be found
+//! in other ways too: from `/proc/self/maps`, from the auxiliary vector behind the
+//! environment, from the loader's own word in the GOT. So an initialiser that is bound
+//! to a function that starts threads counts as one that has called another object. What
+//! is left is one that makes the system call itself (`syscall(2)`, which libnuma is
+//! bound to for other calls) and finds addresses in one of these ways, and a word in
+//! `.data` for a symbol of its own that another object interposes, if it has been
+//! overwritten since: a store that such a writer makes while the object is pinned can
+//! be lost.
 //!
 //! One case is decided by a count of threads although that proves little: the third
-//! road in a process with one thread ([`Reach::ThroughOthers`]). What that other
+//! one in a process with one thread ([`Reach::ThroughOthers`]). What that other
 //! object has started for the initialiser may be a task that is no thread. Programs
 //! built with AddressSanitizer would lose all their objects otherwise, since its
 //! runtime, which looks everything up, is called before anything is announced.

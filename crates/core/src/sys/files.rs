@@ -300,7 +300,11 @@ pub fn has_writer(fd: &Fd) -> Result<bool> {
     // has a signal sent to this process, which must be one that is ignored by default.
     fcntl(fd.raw(), F_SETSIG, libc::SIGURG)?;
     match fcntl(fd.raw(), libc::F_SETLEASE, libc::F_RDLCK) {
-        Ok(_) => fcntl(fd.raw(), libc::F_SETLEASE, libc::F_UNLCK).map(|_| false),
+        Ok(_) => {
+            let words = [fd.raw(), libc::F_SETLEASE, libc::F_UNLCK].map(super::Word::word);
+            // SAFETY: integers only.
+            unsafe { super::call_always(libc::SYS_fcntl, &words) }.map(|_| false)
+        }
         Err(Errno(libc::EAGAIN)) => Ok(true),
         Err(errno) => Err(errno),
     }

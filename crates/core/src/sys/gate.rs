@@ -11,7 +11,7 @@
 //! does. A *kind* is a number with such an argument.
 
 use core::ffi::{c_int, c_long};
-use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::Errno;
 
@@ -128,11 +128,7 @@ const KINDS: [Kind; 45] = [
     request(libc::SYS_ioctl, super::FS_IOC_ENABLE_VERITY as usize),
 ];
 
-/// Bits of [`STATE`].
-const CLOSED: u8 = 1;
-const SEALED: u8 = 2;
-
-static STATE: AtomicU8 = AtomicU8::new(0);
+static IS_CLOSED: AtomicBool = AtomicBool::new(false);
 static PASSING: KnownKinds = KnownKinds::new(Kinds::ALL);
 
 /// A set of kinds that threads share.
@@ -159,36 +155,20 @@ impl KnownKinds {
 /// object, and those of the kinds `passing`.
 pub fn close(passing: Kinds) {
     PASSING.set(passing);
-    if passing == Kinds::ALL {
-        STATE.fetch_and(!CLOSED, Ordering::Release);
-    } else {
-        STATE.fetch_or(CLOSED, Ordering::Release);
-    }
-}
-
-/// From now on makes none of the kinds, whatever [`close`] says, which other threads
-/// may be calling.
-pub fn seal() {
-    STATE.fetch_or(SEALED, Ordering::Release);
-}
-
-/// Takes that back: this is the only thread of a new process.
-pub fn unseal() {
-    STATE.fetch_and(!SEALED, Ordering::Release);
+    IS_CLOSED.store(passing != Kinds::ALL, Ordering::Release);
 }
 
 /// Whether some calls are not made.
 pub fn is_closed() -> bool {
-    STATE.load(Ordering::Relaxed) != 0
+    IS_CLOSED.load(Ordering::Relaxed)
 }
 
 /// Whether a call is made.
 pub fn passes(number: c_long, arguments: &[usize]) -> bool {
-    let state = STATE.load(Ordering::Acquire);
-    if state == 0 {
+    if !IS_CLOSED.load(Ordering::Acquire) {
         return true;
     }
-    let passing = if state & SEALED == 0 { PASSING.get() } else { Kinds::NONE };
+    let passing = PASSING.get();
     is_loaders(number, arguments)
         || KINDS.iter().position(|kind| kind.is(number, arguments)).is_some_and(|index| passing.has(index))
 }

@@ -2,7 +2,7 @@
 
 use core::ffi::{c_int, c_void};
 
-use super::{Errno, Result, raw};
+use super::{Errno, Result, call_always, raw};
 
 /// Signals that a thread raises by what it does itself. Blocked, they kill: a
 /// sandbox that answers a filtered call in a handler of SIGSYS (`seccomp(2)`,
@@ -20,6 +20,21 @@ impl SignalsBlocked {
         Self::with(!SYNCHRONOUS.iter().fold(0_u64, |mask, number| mask | 1 << (number - 1)))
     }
 
+    /// Blocks all signals, the synchronous ones too, of which this thread raises none. By a
+    /// call that was found to pass, whatever the gate says.
+    pub fn all() -> Self {
+        let (all, mut old) = (u64::MAX, 0_u64);
+        let words = [
+            libc::SIG_BLOCK.cast_unsigned() as usize,
+            (&raw const all).expose_provenance(),
+            (&raw mut old).expose_provenance(),
+            8,
+        ];
+        // SAFETY: two live 8-byte masks, as the size argument says.
+        let _ = unsafe { call_always(libc::SYS_rt_sigprocmask, &words) };
+        Self(old)
+    }
+
     /// Blocks the signals of this mask.
     fn with(mask: u64) -> Result<Self> {
         let (blocked, mut old) = (mask, 0_u64);
@@ -32,10 +47,10 @@ impl SignalsBlocked {
 
 impl Drop for SignalsBlocked {
     fn drop(&mut self) {
-        let none = core::ptr::null::<c_void>();
-        let how = libc::SIG_SETMASK;
+        let mask = (&raw const self.0).expose_provenance();
         // SAFETY: one live 8-byte mask; the old one is not asked for.
-        let _ = unsafe { raw!(libc::SYS_rt_sigprocmask, how, &raw const self.0, none, 8) };
+        let _ =
+            unsafe { call_always(libc::SYS_rt_sigprocmask, &[libc::SIG_SETMASK.cast_unsigned() as usize, mask, 0, 8]) };
     }
 }
 
