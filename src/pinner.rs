@@ -54,6 +54,9 @@ static IS_OFF: AtomicBool = AtomicBool::new(false);
 /// The settings are read and the fork handlers registered.
 static IS_PREPARED: AtomicBool = AtomicBool::new(false);
 
+/// How many naps it waits for the lock: the next sweep does it otherwise.
+const NAPS_FOR_UNLOAD: u32 = 100;
+
 /// How often `sweep_unloaded` tries to see a list that no sweep overtakes.
 const MAX_ATTEMPTS: u32 = 4;
 
@@ -182,14 +185,14 @@ pub fn sweep_unloaded() {
     for _ in 0..MAX_ATTEMPTS {
         let generation = registry::generation();
         let Ok(counters) = loader::snapshot(&mut objects) else { return };
-        let Some(mut guard) = registry::lock_quietly() else { return };
+        let Some(mut guard) = registry::lock_quietly(NAPS_FOR_UNLOAD) else { return };
         if !guard.is_initialised {
             return;
         }
         if registry::generation() != generation {
             continue;
         }
-        sweep::forget_unloaded(&mut guard, None, &objects);
+        sweep::forget_unloaded(&mut guard, &objects);
         // If something was loaded meanwhile it may lie where something known
         // was: then the next sweep has to look at what is mapped there.
         if counters.adds == registry::recorded_counters().adds {

@@ -232,10 +232,9 @@ pub fn lock_in_handler(looked: Looked) -> Option<Guard> {
 /// Takes the lock by no system call but `futex(2)`: for a fork, or an unload, for which
 /// glibc makes none that a filter has to pass. Signals are not blocked: a handler that
 /// wants the lock finds that its thread has it.
-pub fn lock_quietly() -> Option<Guard> {
-    /// A second, since an owner that does not exist is not recognised.
-    const MAX_QUIET_NAPS: u32 = 20_000;
-    for _ in 0..MAX_QUIET_NAPS {
+/// Gives up after so many `naps`, since an owner that does not exist is not recognised.
+pub fn lock_quietly(naps: u32) -> Option<Guard> {
+    for _ in 0..naps {
         if LOCK.try_lock() {
             OWNER_PROCESS.store(LAST_PROCESS.load(Ordering::Relaxed), Ordering::Relaxed);
             OWNER_THREAD.store(sys::thread_identity(), Ordering::Relaxed);

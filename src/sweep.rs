@@ -150,7 +150,7 @@ impl<'a> Sweep<'a> {
         if root.has_loader_lock() {
             unreadable = self.leave_unreadable()?.or(unreadable);
             if has_unloaded {
-                forget_unloaded(&mut self.guard, Some(self.memory), objects);
+                forget_unloaded(&mut self.guard, objects);
             }
         }
         let all = self.work.candidates.len();
@@ -343,9 +343,8 @@ fn no_maps(errno: Errno) -> Cause {
     Cause::call("read /proc/self/maps", errno)
 }
 
-/// Forgets the objects that are no longer in `objects`, the loader's list. Without
-/// `memory` to read, those of other namespaces stay.
-pub fn forget_unloaded(guard: &mut Guard, memory: Option<&OwnMemory>, objects: &[Loaded]) {
+/// Forgets the objects that are no longer in `objects`, the loader's list.
+pub fn forget_unloaded(guard: &mut Guard, objects: &[Loaded]) {
     guard.begin_walk();
     for loaded in objects {
         guard.mark(loaded.headers);
@@ -353,7 +352,7 @@ pub fn forget_unloaded(guard: &mut Guard, memory: Option<&OwnMemory>, objects: &
     guard.forget_unseen(
         // Objects of other namespaces are not in the list; one that is gone
         // has left its address unmapped or to an object that will be new.
-        |headers, entry| !entry.in_other_namespace || memory.is_some_and(|memory| memory.read::<u8>(headers).is_err()),
+        |headers, entry| !entry.in_other_namespace || !sys::is_readable(headers),
         |entry| original::unmap_witness(entry.witness),
     );
 }

@@ -23,6 +23,10 @@ static FORKING: ForkingThread = ForkingThread(UnsafeCell::new(None));
 /// How many forks the thread that has the lock has begun in handlers of signals.
 static NESTED: AtomicU32 = AtomicU32::new(0);
 
+/// How many naps a fork waits for the lock: a second, in which another thread copies
+/// with it.
+const NAPS: u32 = 20_000;
+
 struct ForkingThread(UnsafeCell<Option<Guard>>);
 
 // SAFETY: only the thread that holds the lock looks at it.
@@ -33,7 +37,7 @@ unsafe extern "C" fn before_fork() {
         NESTED.fetch_add(1, Ordering::Relaxed);
         return;
     }
-    let guard = lock_quietly();
+    let guard = lock_quietly(NAPS);
     if guard.is_some() {
         // SAFETY: this thread holds the lock.
         unsafe { *FORKING.0.get() = guard };

@@ -127,7 +127,7 @@ impl Sweep<'_> {
                 original::unmap_witness(entry.witness);
             }
         }
-        forget_unloaded(&mut self.guard, Some(self.memory), objects);
+        forget_unloaded(&mut self.guard, objects);
     }
 
     /// Whether there may be something left to do for an object.

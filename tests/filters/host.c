@@ -5,6 +5,8 @@
  *     load NAME      loads ./NAME
  *     thread NAME    the same in another thread
  *     fork           goes on in a child, whose status it returns
+ *     unload         unloads what was loaded last
+ *     no_files       installs a filter that kills for openat(2)
  *     confine        installs a filter that kills for all but what loading takes
  *     trap           installs one that answers in a handler of SIGSYS
  *     broker         the same for openat(2) alone, which the handler then makes itself
@@ -34,6 +36,7 @@
 int startup(void);
 static int (*functions[MOST])(void) = {startup};
 static const char *names[MOST] = {"./libstartup.so"};
+static void *handles[MOST];
 static volatile int loaded = 1, trapped;
 
 static void say(const char *text) {
@@ -48,6 +51,7 @@ static void *load(void *name) {
         _exit(4);
     }
     names[loaded] = name;
+    handles[loaded] = handle;
     *(void **)&functions[loaded++] = dlsym(handle, "plugged");
     return NULL;
 }
@@ -79,6 +83,16 @@ static void enforce(struct sock_filter *code, unsigned short count, void (*handl
     if (sigaction(SIGSYS, &action, NULL) || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
         prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
         _exit(5);
+}
+
+static void kill_for_openat(void) {
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_openat, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    enforce(code, sizeof code / sizeof *code, on_openat);
 }
 
 static void broker(void) {
@@ -126,6 +140,11 @@ int main(int argc, char **argv) {
             install(SECCOMP_RET_KILL_PROCESS);
         } else if (strcmp(*word, "trap") == 0) {
             install(SECCOMP_RET_TRAP);
+        } else if (strcmp(*word, "unload") == 0) {
+            if (dlclose(handles[--loaded]))
+                _exit(11);
+        } else if (strcmp(*word, "no_files") == 0) {
+            kill_for_openat();
         } else if (strcmp(*word, "broker") == 0) {
             broker();
         } else if (strcmp(*word, "truncate") == 0) {

@@ -33,18 +33,32 @@ struct Case {
     words: &'static [&'static str],
     /// Whether truncation leaves it alive with the library.
     is_protected: bool,
+    /// How it ends after truncation without the library.
+    control: Outcome,
 }
 
-const AT_STARTUP: Case = Case { words: &["load", "./libone.so"], is_protected: true };
-const IN_A_THREAD: Case = Case { words: &["load", "./libone.so", "thread", "./libtwo.so"], is_protected: true };
-const IN_A_CHILD: Case = Case { words: &["load", "./libone.so", "fork", "load", "./libtwo.so"], is_protected: true };
+impl Case {
+    const PROTECTED: Self = Self { words: &[], is_protected: true, control: Outcome::Signal(libc::SIGBUS) };
+    const LEFT: Self = Self { is_protected: false, ..Self::PROTECTED };
+}
+
+const AT_STARTUP: Case = Case { words: &["load", "./libone.so"], ..Case::PROTECTED };
+const IN_A_THREAD: Case = Case { words: &["load", "./libone.so", "thread", "./libtwo.so"], ..Case::PROTECTED };
+const IN_A_CHILD: Case = Case { words: &["load", "./libone.so", "fork", "load", "./libtwo.so"], ..Case::PROTECTED };
 /// What is loaded under a filter that the program has installed itself is left alone.
-const CONFINED: Case = Case { words: &["load", "./libone.so", "confine", "load", "./libtwo.so"], is_protected: false };
-const TRAPPED: Case = Case { words: &["load", "./libone.so", "trap", "load", "./libtwo.so"], is_protected: false };
-const BROKERED: Case = Case { words: &["load", "./libone.so", "broker", "load", "./libtwo.so"], is_protected: false };
+const CONFINED: Case = Case { words: &["load", "./libone.so", "confine", "load", "./libtwo.so"], ..Case::LEFT };
+const TRAPPED: Case = Case { words: &["load", "./libone.so", "trap", "load", "./libtwo.so"], ..Case::LEFT };
+/// A fork and an unload open no file.
+const WITHOUT_FILES: Case = Case {
+    words: &["load", "./libone.so", "load", "./libtwo.so", "no_files", "fork", "unload"],
+    // The status of the child that the filter has killed.
+    control: Outcome::Exit(7),
+    ..Case::LEFT
+};
+const BROKERED: Case = Case { words: &["load", "./libone.so", "broker", "load", "./libtwo.so"], ..Case::LEFT };
 /// Nor is what a child of such a program loads: reading its memory is killed for.
 const CONFINED_CHILD: Case =
-    Case { words: &["load", "./libone.so", "confine", "fork", "load", "./libtwo.so"], is_protected: false };
+    Case { words: &["load", "./libone.so", "confine", "fork", "load", "./libtwo.so"], ..Case::LEFT };
 
 fn main() -> ExitCode {
     suite::run("filters", trials, || ())
@@ -101,9 +115,13 @@ fn trials(run_directory: &Path) -> Result<Vec<Trial>, String> {
             add(format!("{name}::{kind}"), case, Box::new(rules));
         }
     }
-    for (name, case) in
-        [("confined", CONFINED), ("trapped", TRAPPED), ("brokered", BROKERED), ("confined_child", CONFINED_CHILD)]
-    {
+    for (name, case) in [
+        ("confined", CONFINED),
+        ("without_files", WITHOUT_FILES),
+        ("trapped", TRAPPED),
+        ("brokered", BROKERED),
+        ("confined_child", CONFINED_CHILD),
+    ] {
         add(format!("after_start::{name}"), case, Box::new(|| Ok("default allow\n".to_owned())));
     }
     let for_engine = Arc::clone(&jail);
@@ -147,7 +165,7 @@ impl Jail {
             self.run(&directory, name, words, settings).map_err(Failed::from)
         };
         expect(&run("natively", &calling, &[])?, PASSED, "without the library")?;
-        expect(&run("control", &truncating, &[])?, Outcome::Signal(libc::SIGBUS), "truncated without the library")?;
+        expect(&run("control", &truncating, &[])?, case.control, "truncated without the library")?;
         let preload = || ("JAIL_PRELOAD", library::path().unwrap_or_default().display().to_string());
         let store = || ("SOPIN_STORE", directory.join("store").display().to_string());
         let words = if case.is_protected { &truncating } else { &calling };

@@ -254,11 +254,30 @@ pub fn nap(nanoseconds: i64) {
     let _ = unsafe { raw!(libc::SYS_futex, &raw const word, operation, 0, &raw const time, none, 0) };
 }
 
+/// Whether the word at `address` can be read. By `futex(2)`, which reads it and says so
+/// if it cannot, and is a call that the loader makes.
+pub fn is_readable(address: usize) -> bool {
+    let time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let (word, operation) = (address & !3, libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG);
+    let none = core::ptr::null::<c_void>();
+    // SAFETY: the kernel reads the word, if it is there, and waits for no time.
+    let waited = unsafe { raw!(libc::SYS_futex, word, operation, 0, &raw const time, none, 0) };
+    waited != Err(Errno(libc::EFAULT))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use core::ffi::CStr;
     use std::string::ToString;
+
+    #[test]
+    #[cfg_attr(miri, ignore = "asks the kernel")]
+    fn what_is_not_mapped_cannot_be_read() {
+        let zero = 0_u32;
+        assert!(is_readable((&raw const zero).addr()) && is_readable(NAMES.as_ptr().addr()));
+        assert!(!is_readable(8));
+    }
 
     #[test]
     fn errors_have_names() {
