@@ -107,8 +107,8 @@ fn judge(filters: u32, is_first: bool) -> Option<Looked> {
     let can_try = filters != 0 && (WAS_FORKED.load(Ordering::Relaxed) || is_first && filters == 1 && is_an_engines());
     if can_try && TRIAL.compare_exchange(NOT_TRIED, TRYING, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
         let tried = trial::run(PASSING.get());
-        TRIAL.store(if tried.is_some() { TRIED } else { NOT_TRIED }, Ordering::Relaxed);
-        PASSING.set(tried.unwrap_or(PASSING.get()));
+        TRIAL.store(if tried.is_ok() { TRIED } else { NOT_TRIED }, Ordering::Relaxed);
+        PASSING.set(tried.ok().flatten().unwrap_or(PASSING.get()));
         gate::close(PASSING.get());
     }
     Some(Looked(()))

@@ -17,7 +17,7 @@ use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use sopin_core::sys::gate::{self, Kinds};
-use sopin_core::sys::{self, Result};
+use sopin_core::sys::{self, Errno, Result};
 
 /// The page in which a child notes its progress.
 struct Progress {
@@ -57,15 +57,15 @@ impl Drop for Progress {
     }
 }
 
-/// The kinds of calls that pass, of which some are `known`; `None` if no child can be
-/// made, or none be waited for.
-pub fn run(known: Kinds) -> Option<Kinds> {
-    let mut trial = Trial { progress: Progress::new().ok()?, passing: known, children: Children::default() };
+/// The kinds of calls that pass, of which some are `known`; `None` if what that takes
+/// does not pass, an error if no child can be made now.
+pub fn run(known: Kinds) -> Result<Option<Kinds>> {
+    let mut trial = Trial { progress: Progress::new()?, passing: known, children: Children::default() };
     // Before anything else whether signals can be blocked: then none is delivered to a
     // child, which would run a handler of the program a second time.
     trial.try_from(Kinds::BLOCKING_SIGNALS, Kinds::BLOCKING_SIGNALS + 1)?;
     if !trial.passing.has(Kinds::BLOCKING_SIGNALS) {
-        return None;
+        return Ok(None);
     }
     let _blocked = sys::SignalsBlocked::all();
     let mut next = Kinds::BLOCKING_SIGNALS + 1;
@@ -75,10 +75,10 @@ pub fn run(known: Kinds) -> Option<Kinds> {
             trial.children.wait();
         } else if next > Kinds::WAITING {
             // Each child that is killed would stay a zombie.
-            return None;
+            return Ok(None);
         }
     }
-    Some(trial.passing)
+    Ok(Some(trial.passing))
 }
 
 struct Trial {
@@ -91,20 +91,20 @@ struct Trial {
 impl Trial {
     /// Has a child try the kinds from `first` up to `end`, or to the first that it is
     /// killed for; the one behind those that were tried.
-    fn try_from(&mut self, first: usize, end: usize) -> Option<usize> {
+    fn try_from(&mut self, first: usize, end: usize) -> Result<usize> {
         self.progress.index().store(first, Ordering::Relaxed);
         // Without a stack of its own, as by fork(2), and until it is gone.
         // SAFETY: the child has a copy of all memory and makes only system calls.
         match unsafe { libc::syscall(libc::SYS_clone, c_long::from(libc::CLONE_VFORK), 0, 0, 0, 0) } {
             0 => be_child(first..end, self.passing, &self.progress),
-            -1 => return None,
+            -1 => return Err(Errno(sys::errno())),
             child => self.children.add(child),
         }
         let reached = self.progress.index().load(Ordering::Relaxed).clamp(first, end);
         let refused = self.progress.refused().load(Ordering::Relaxed);
         let passed = (first..reached).filter(|index| refused & 1 << index == 0);
         self.passing = passed.fold(self.passing, Kinds::with);
-        Some(if reached == end { end } else { reached + 1 })
+        Ok(if reached == end { end } else { reached + 1 })
     }
 }
 

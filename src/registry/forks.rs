@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use sopin_core::sys;
 
-use super::{Guard, LAST_PROCESS, OWNER_PROCESS, is_own, lock_quietly};
+use super::lock::{Guard, LAST_PROCESS, OWNER_PROCESS, is_own, lock_quietly};
 use crate::filters;
 use crate::large_copies;
 use crate::loader::walks;

@@ -1,0 +1,165 @@
+//! The lock of the registry.
+//!
+//! It is parking_lot's raw mutex, but never its waiting: parking
+//! allocates and needs thread-local storage, so a thread that finds the lock
+//! taken sleeps in short naps. The owner waits for nobody, so naps are few.
+//! Fork handlers take the lock, so that a child starts with a free lock and a
+//! whole table. A child made without them (`_Fork`, raw `clone`) may start with
+//! a lock whose owner does not exist: it is recognised and left alone.
+//!
+//! While the lock is held all signals but the synchronous ones are blocked, because a
+//! handler may fork; under a seccomp filter that may kill for that, none are.
+
+use core::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use parking_lot::RawMutex;
+use parking_lot::lock_api::RawMutex as _;
+
+use sopin_core::sys::{self, Errno, Result};
+
+use super::{STATE, State};
+use crate::filters::Looked;
+use crate::loader::walks;
+
+/// A nap, and how many of them before giving up: 10 seconds, which only a
+/// process that is being debugged thread by thread can reach.
+const NAP_NS: i64 = 50_000;
+pub const MAX_NAPS: u32 = 200_000;
+/// How many of them are for a fork, where it may be waiting for us.
+pub const MAX_NAPS_FOR_FORK: u32 = 1_000;
+
+static LOCK: RawMutex = RawMutex::INIT;
+/// Process and thread that hold the lock; 0 while nobody has said so. The process is
+/// -1 where a filter keeps us from asking.
+pub(super) static OWNER_PROCESS: AtomicI32 = AtomicI32::new(0);
+/// This process, as it was last asked for; 0 in a child that has not asked.
+pub(super) static LAST_PROCESS: AtomicI32 = AtomicI32::new(0);
+static OWNER_THREAD: AtomicUsize = AtomicUsize::new(0);
+/// Counts how often the lock was released: unchanged means that no sweep ran.
+static RELEASES: AtomicU64 = AtomicU64::new(0);
+
+/// A number that changes with every sweep.
+pub fn generation() -> u64 {
+    RELEASES.load(Ordering::Acquire)
+}
+
+/// The lock, held; signals stay blocked until it is dropped.
+pub struct Guard {
+    // Fields drop in this order, after `drop` below has released the lock.
+    signals: Result<sys::SignalsBlocked>,
+}
+
+/// Takes the lock. `None` if this thread holds it already (a signal handler
+/// or a function of the host called from inside a sweep), if its owner does not
+/// exist or does not release it, or if it may be waiting for this thread.
+pub fn lock(looked: Looked) -> Option<Guard> {
+    lock_with(looked, MAX_NAPS)
+}
+
+/// The same for who may have interrupted anything, an allocator that a fork
+/// waits for included: waits for a fork for a tenth of a second only.
+pub fn lock_in_handler(looked: Looked) -> Option<Guard> {
+    lock_with(looked, MAX_NAPS_FOR_FORK)
+}
+
+/// Takes the lock by no system call but `futex(2)`: for a fork, or an unload, for which
+/// glibc makes none that a filter has to pass. Signals are not blocked: a handler that
+/// wants the lock finds that its thread has it.
+/// Gives up after so many `naps`, since an owner that does not exist is not recognised.
+pub fn lock_quietly(naps: u32) -> Option<Guard> {
+    for _ in 0..naps {
+        if LOCK.try_lock() {
+            OWNER_PROCESS.store(LAST_PROCESS.load(Ordering::Relaxed), Ordering::Relaxed);
+            OWNER_THREAD.store(sys::thread_identity(), Ordering::Relaxed);
+            return Some(Guard { signals: Err(Errno(libc::EALREADY)) });
+        }
+        if is_own() || walks::is_within() {
+            return None;
+        }
+        nap();
+    }
+    None
+}
+
+/// Whether this thread has the lock.
+pub(super) fn is_own() -> bool {
+    OWNER_THREAD.load(Ordering::Relaxed) == sys::thread_identity()
+}
+
+fn lock_with(looked: Looked, mut naps_for_fork: u32) -> Option<Guard> {
+    let mut signals = sys::SignalsBlocked::new();
+    for _ in 0..MAX_NAPS {
+        match try_lock(looked, &mut signals) {
+            Attempt::Locked(guard) => return Some(guard),
+            Attempt::Taken if !walks::is_within() && naps_for_fork != 0 => nap(),
+            Attempt::Taken | Attempt::Never => return None,
+        }
+        naps_for_fork = naps_for_fork.saturating_sub(walks::is_forking().into());
+    }
+    None
+}
+
+/// One attempt to take the lock.
+pub enum Attempt {
+    /// It succeeded.
+    Locked(Guard),
+    /// Another thread has the lock.
+    Taken,
+    /// This thread has it, or one that does not exist.
+    Never,
+}
+
+/// Tries to take the lock once; a guard takes over `signals`.
+pub fn try_lock(_looked: Looked, signals: &mut Result<sys::SignalsBlocked>) -> Attempt {
+    if LOCK.try_lock() {
+        LAST_PROCESS.store(sys::getpid(), Ordering::Relaxed);
+        OWNER_PROCESS.store(LAST_PROCESS.load(Ordering::Relaxed), Ordering::Relaxed);
+        OWNER_THREAD.store(sys::thread_identity(), Ordering::Relaxed);
+        let signals = core::mem::replace(signals, Err(Errno(libc::EALREADY)));
+        return Attempt::Locked(Guard { signals });
+    }
+    let process = OWNER_PROCESS.load(Ordering::Relaxed);
+    if process != 0 && process != sys::getpid() || is_own() { Attempt::Never } else { Attempt::Taken }
+}
+
+/// Waits a moment for the lock's owner.
+pub fn nap() {
+    sys::nap(NAP_NS);
+}
+
+impl Guard {
+    /// Whether signal handlers are kept from running in this thread, or why not.
+    pub fn blocks_signals(&self) -> Result<()> {
+        self.signals.as_ref().map(|_| ()).map_err(|errno| *errno)
+    }
+}
+
+impl core::ops::Deref for Guard {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        // SAFETY: the guard holds the lock.
+        unsafe { &*STATE.0.get() }
+    }
+}
+
+impl core::ops::DerefMut for Guard {
+    fn deref_mut(&mut self) -> &mut State {
+        // SAFETY: the guard holds the lock, and is borrowed mutably.
+        unsafe { &mut *STATE.0.get() }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        release();
+    }
+}
+
+fn release() {
+    OWNER_THREAD.store(0, Ordering::Relaxed);
+    OWNER_PROCESS.store(0, Ordering::Relaxed);
+    RELEASES.fetch_add(1, Ordering::Release);
+    // SAFETY: the caller holds the lock: a guard, or the fork handlers after
+    // `before_fork` has kept one.
+    unsafe { LOCK.unlock() };
+}
