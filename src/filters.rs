@@ -20,7 +20,7 @@
 //! A fork, and an unload, make no calls but those that glibc makes for them: nobody
 //! looks then.
 
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, Ordering};
 
 use sopin_core::image_layers;
 use sopin_core::sys::gate::{self, Kinds, KnownKinds};
@@ -51,6 +51,11 @@ static TRIAL: AtomicU8 = AtomicU8::new(NOT_TRIED);
 const NOT_TRIED: u8 = 0;
 const TRYING: u8 = 1;
 const TRIED: u8 = 2;
+/// This process and its parent, as the status says; the former is 0 before that was read.
+static PROCESS: AtomicI32 = AtomicI32::new(0);
+static PARENT: AtomicI32 = AtomicI32::new(-1);
+/// The parent of the process that this one was forked from.
+static GRANDPARENT: AtomicI32 = AtomicI32::new(-1);
 /// The program could add filters when it was first looked at.
 static COULD_ADD: AtomicBool = AtomicBool::new(false);
 
@@ -70,7 +75,7 @@ pub fn look() -> Option<Looked> {
         }
         // There is no /proc for this thread, without which nothing can be pinned either,
         // or something keeps it from us.
-        Err(Errno(libc::ENOENT | libc::ENOTDIR | libc::EACCES | libc::EPERM | libc::ENOSYS)) => None,
+        Err(Errno(libc::ENOENT | libc::ENOTDIR | libc::EACCES | libc::EPERM | libc::ENOSYS | libc::ESRCH)) => None,
         // Short of something for a moment. The loader was not when it has opened an object
         // just now, so what was known still holds.
         Err(_) => (!is_first).then_some(Looked(())),
@@ -80,7 +85,17 @@ pub fn look() -> Option<Looked> {
 /// How many filters are in force for this thread. Linux before 5.9 does not count them:
 /// one, or [`TOO_MANY`] if the program may have added some.
 fn count(is_first: bool) -> Result<u32> {
+    let [process, parent, older] = [&PROCESS, &PARENT, &GRANDPARENT].map(|id| id.load(Ordering::Relaxed));
+    // Whoever opens the file for this thread (the broker of a sandbox) may show its own. A
+    // process that was forked does not know its id yet, but those of two that are older.
+    let is_ours = |status: &ThreadStatus| match process {
+        0 => status.process != parent && status.process != older,
+        process => status.process == process,
+    };
     let status = ThreadStatus::read()?;
+    let status = if is_ours(&status) { status } else { ThreadStatus::read_if(is_ours)? };
+    PROCESS.store(status.process, Ordering::Relaxed);
+    PARENT.store(status.parent, Ordering::Relaxed);
     if is_first {
         COULD_ADD.store(status.can_install_filters(), Ordering::Relaxed);
     }
@@ -124,6 +139,8 @@ fn is_an_engines() -> bool {
 /// Notes that this process was forked, which shows that processes can be made.
 pub fn note_forked() {
     WAS_FORKED.store(true, Ordering::Relaxed);
+    GRANDPARENT.store(PARENT.load(Ordering::Relaxed), Ordering::Relaxed);
+    PARENT.store(PROCESS.swap(0, Ordering::Relaxed), Ordering::Relaxed);
     // What another thread was trying is not known here.
     let _ = TRIAL.compare_exchange(TRYING, NOT_TRIED, Ordering::Relaxed, Ordering::Relaxed);
 }

@@ -9,6 +9,10 @@ use crate::sys::{self, Errno, Fd, Result};
 /// A part of the text, as it was when it was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ThreadStatus {
+    /// The process's id, in the numbers of this /proc.
+    pub process: i32,
+    /// The id of the process's parent.
+    pub parent: i32,
     /// The thread's id.
     pub thread: i32,
     /// Real, effective, saved and file system user id.
@@ -44,6 +48,20 @@ impl ThreadStatus {
     /// That of the calling thread.
     pub fn read() -> Result<Self> {
         Self::parse(&open()?)
+    }
+
+    /// That of the calling thread, if it is `ours`; `ESRCH` if somebody opens the files
+    /// for it who shows his own (the broker of a sandbox). The second file is the main
+    /// thread's.
+    pub fn read_if(ours: impl Fn(&Self) -> bool) -> Result<Self> {
+        for path in [c"/proc/thread-self/status", c"/proc/self/status"] {
+            if let Ok(status) = sys::open(path, libc::O_RDONLY, 0).and_then(|file| Self::parse(&file))
+                && ours(&status)
+            {
+                return Ok(status);
+            }
+        }
+        Err(Errno(libc::ESRCH))
     }
 
     /// The same, and who the file belongs to: root, unless the process is dumpable.
@@ -98,6 +116,14 @@ impl ThreadStatus {
             ids
         };
         match name {
+            b"Tgid" => {
+                self.process = small().map_or(0, u32::cast_signed);
+                return false;
+            }
+            b"PPid" => {
+                self.parent = small().map_or(0, u32::cast_signed);
+                return false;
+            }
             b"Pid" => self.thread = small().map_or(0, u32::cast_signed),
             b"Uid" => self.users = four(),
             b"Gid" => self.groups = four(),
@@ -151,7 +177,7 @@ mod tests {
         // More groups than are read at once.
         let groups = "Groups:\t".to_owned() + &"4711 ".repeat(1000) + "\n";
         let status = parse(&[TEXT, &groups, REST].concat()).unwrap();
-        assert_eq!((status.thread, status.threads, status.filters), (813, 2, Some(3)));
+        assert_eq!((status.process, status.thread, status.threads, status.filters), (812, 813, 2, Some(3)));
         assert_eq!((status.users, status.groups), ([1000, 1000, 1000, 7], [100; 4]));
         assert_eq!((status.permitted, status.effective), (0xa804_25fb, 1));
         assert!(status.is_filtered && status.has_no_new_privileges && status.can_install_filters());
@@ -172,7 +198,9 @@ mod tests {
     #[cfg_attr(miri, ignore = "reads /proc")]
     fn that_of_this_thread_is_read() {
         let status = ThreadStatus::read().unwrap();
-        assert_eq!(status.thread, sys::gettid());
+        assert_eq!((status.process, status.thread), (sys::getpid(), sys::gettid()));
+        assert_eq!(ThreadStatus::read_if(|other| other.process == status.process), Ok(status));
+        assert_eq!(ThreadStatus::read_if(|_| false), Err(Errno(libc::ESRCH)));
         assert_eq!(status.users[1], sys::user_ids().unwrap().effective);
         assert_eq!(status.permitted, sys::capabilities().unwrap().permitted);
     }
