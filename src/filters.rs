@@ -92,8 +92,7 @@ fn count(is_first: bool) -> Result<u32> {
         0 => status.process != parent && status.process != older,
         process => status.process == process,
     };
-    let status = ThreadStatus::read()?;
-    let status = if is_ours(&status) { status } else { ThreadStatus::read_if(is_ours)? };
+    let status = ThreadStatus::read_if(is_ours)?;
     PROCESS.store(status.process, Ordering::Relaxed);
     PARENT.store(status.parent, Ordering::Relaxed);
     if is_first {

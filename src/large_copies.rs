@@ -110,7 +110,7 @@ impl LargeCopies {
     /// Ends a sweep that has asked, with the stores that it has opened.
     pub fn begin(&mut self, sources: Sources, subs: u64) {
         // What was prepared earlier in this call is of no use if objects are gone.
-        self.forget_unless(self.subs == subs);
+        self.check(subs);
         self.user = sources.user();
         (self.sources, self.subs) = (sources, subs);
     }
@@ -155,15 +155,14 @@ impl LargeCopies {
         Some(Found { entry, complaints: slot.complaints })
     }
 
-    /// Forgets what was prepared unless no object was unloaded since.
+    /// Forgets what was prepared if objects were unloaded since.
     pub fn check(&mut self, subs: u64) {
-        self.forget_unless(self.subs == subs);
+        if self.subs != subs {
+            self.forget();
+        }
     }
 
-    fn forget_unless(&mut self, is_valid: bool) {
-        if is_valid {
-            return;
-        }
+    fn forget(&mut self) {
         for slot in self.slots.iter_mut().filter(|slot| slot.identity.is_some()) {
             let _ = slot.release();
         }
@@ -172,7 +171,7 @@ impl LargeCopies {
 
 impl Drop for LargeCopies {
     fn drop(&mut self) {
-        self.forget_unless(false);
+        self.forget();
         if !self.slots.is_empty() {
             in_progress::remove_own();
         }

@@ -8,9 +8,10 @@
 //! The child does not share its parent's memory: before Linux 5.16 a process that is
 //! killed by a filter takes those with it that do (`coredump_wait`, fs/coredump.c). It
 //! has no exit signal, so that the program neither sees nor waits for it. It leaves no
-//! core file, unless it is killed for limiting that. All signals are blocked in it as soon
-//! as that is known to pass: no handler of the program runs in this copy of it, and a
-//! call that a filter answers by SIGSYS kills it as well.
+//! core file, unless it is killed for limiting that. The first child finds out whether
+//! signals can be blocked, and all others begin with all of them blocked: no handler of
+//! the program runs in such a copy of it, and a call that a filter answers by SIGSYS kills
+//! it as well.
 
 use core::ffi::c_long;
 use core::ops::Range;
@@ -96,7 +97,7 @@ impl Trial {
         // Without a stack of its own, as by fork(2), and until it is gone.
         // SAFETY: the child has a copy of all memory and makes only system calls.
         match unsafe { libc::syscall(libc::SYS_clone, c_long::from(libc::CLONE_VFORK), 0, 0, 0, 0) } {
-            0 => be_child(first..end, self.passing, &self.progress),
+            0 => be_child(first..end, &self.progress),
             -1 => return Err(Errno(sys::errno())),
             child => self.children.add(child),
         }
@@ -108,16 +109,13 @@ impl Trial {
     }
 }
 
-/// The child: tries these kinds; `passing` are known.
-fn be_child(kinds: Range<usize>, passing: Kinds, progress: &Progress) -> ! {
-    let mut passing = passing;
+/// The child: tries these kinds.
+fn be_child(kinds: Range<usize>, progress: &Progress) -> ! {
+    leave_no_core_file();
     let end = kinds.end;
     for index in kinds {
-        prepare(passing);
         progress.index().store(index, Ordering::Relaxed);
-        if gate::try_kind(index) {
-            passing = passing.with(index);
-        } else {
+        if !gate::try_kind(index) {
             progress.refused().fetch_or(1 << index, Ordering::Relaxed);
         }
     }
@@ -128,20 +126,13 @@ fn be_child(kinds: Range<usize>, passing: Kinds, progress: &Progress) -> ! {
     }
 }
 
-/// Sees to it that being killed leaves no traces, by calls that are known to pass.
-fn prepare(passing: Kinds) {
+/// By a call that passes at the start of every program.
+fn leave_no_core_file() {
     let none = core::ptr::null_mut::<u8>();
-    if passing.has(Kinds::BLOCKING_SIGNALS) {
-        let mask = u64::MAX;
-        // SAFETY: a live mask of 8 bytes.
-        unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_BLOCK, &raw const mask, none, 8) };
-    }
-    if passing.has(Kinds::LIMITS) {
-        // One byte: neither a file nor, unlike with none, a program that core(5) names.
-        let limit = [1_u64, 1];
-        // SAFETY: a live struct of two words; it is this process's limit.
-        unsafe { libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_CORE, &raw const limit, none) };
-    }
+    // One byte: neither a file nor, unlike with none, a program that core(5) names.
+    let limit = [1_u64, 1];
+    // SAFETY: a live struct of two words; it is this process's limit.
+    unsafe { libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_CORE, &raw const limit, none) };
 }
 
 /// Children that are to be waited for: those that are killed before it is known whether

@@ -4,6 +4,8 @@
 //! It is read by calls that the loader makes too, so that it can be asked under any
 //! filter that lets objects be loaded.
 
+use core::ffi::CStr;
+
 use crate::sys::{self, Errno, Fd, Result};
 
 /// A part of the text, as it was when it was read.
@@ -38,30 +40,25 @@ const LINE: usize = 128;
 /// Bytes that are read at once.
 const BLOCK: usize = 1024;
 
+const OF_MAIN_THREAD: &CStr = c"/proc/self/status";
+
 fn open() -> Result<Fd> {
     sys::open(c"/proc/thread-self/status", libc::O_RDONLY, 0)
         // Linux before 3.17, and qemu-user, which does not emulate the former.
-        .or_else(|_| sys::open(c"/proc/self/status", libc::O_RDONLY, 0))
+        .or_else(|_| sys::open(OF_MAIN_THREAD, libc::O_RDONLY, 0))
 }
 
 impl ThreadStatus {
-    /// That of the calling thread.
-    pub fn read() -> Result<Self> {
-        Self::parse(&open()?)
-    }
-
     /// That of the calling thread, if it is `ours`; `ESRCH` if somebody opens the files
     /// for it who shows his own (the broker of a sandbox). The second file is the main
     /// thread's.
     pub fn read_if(ours: impl Fn(&Self) -> bool) -> Result<Self> {
-        for path in [c"/proc/thread-self/status", c"/proc/self/status"] {
-            if let Ok(status) = sys::open(path, libc::O_RDONLY, 0).and_then(|file| Self::parse(&file))
-                && ours(&status)
-            {
-                return Ok(status);
-            }
+        let status = Self::parse(&open()?)?;
+        if ours(&status) {
+            return Ok(status);
         }
-        Err(Errno(libc::ESRCH))
+        let of_main_thread = sys::open(OF_MAIN_THREAD, libc::O_RDONLY, 0).and_then(|file| Self::parse(&file));
+        of_main_thread.ok().filter(ours).ok_or(Errno(libc::ESRCH))
     }
 
     /// The same, and who the file belongs to: root, unless the process is dumpable.
@@ -197,7 +194,7 @@ mod tests {
     #[test]
     #[cfg_attr(miri, ignore = "reads /proc")]
     fn that_of_this_thread_is_read() {
-        let status = ThreadStatus::read().unwrap();
+        let status = ThreadStatus::read_if(|_| true).unwrap();
         assert_eq!((status.process, status.thread), (sys::getpid(), sys::gettid()));
         assert_eq!(ThreadStatus::read_if(|other| other.process == status.process), Ok(status));
         assert_eq!(ThreadStatus::read_if(|_| false), Err(Errno(libc::ESRCH)));

@@ -40,8 +40,6 @@ impl Kinds {
 
     /// Blocking signals, the first of all.
     pub const BLOCKING_SIGNALS: usize = 0;
-    /// Limits of resources.
-    pub const LIMITS: usize = 4;
     /// Waiting for a child.
     pub const WAITING: usize = 5;
 
@@ -227,11 +225,7 @@ mod tests {
 
     #[test]
     fn numbers_of_kinds_are_right() {
-        let numbers = [
-            (Kinds::BLOCKING_SIGNALS, libc::SYS_rt_sigprocmask),
-            (Kinds::LIMITS, libc::SYS_prlimit64),
-            (Kinds::WAITING, libc::SYS_wait4),
-        ];
+        let numbers = [(Kinds::BLOCKING_SIGNALS, libc::SYS_rt_sigprocmask), (Kinds::WAITING, libc::SYS_wait4)];
         assert!(numbers.into_iter().all(|(index, number)| KINDS[index].number == number));
         let at_startup: Vec<_> = (0..Kinds::COUNT).filter(|index| Kinds::AT_STARTUP.has(*index)).collect();
         let known = [libc::SYS_pread64, libc::SYS_write, libc::SYS_openat, libc::SYS_prlimit64];
