@@ -17,8 +17,9 @@ use sopin_core::pages::PageVec;
 use sopin_core::sys::{self, Errno, Result};
 
 mod next;
-mod symbols;
 pub mod walks;
+
+pub use next::is_preloaded;
 
 /// A function of the next object in the search order, looked up once.
 pub struct RealFunction {
@@ -169,26 +170,6 @@ pub fn while_held(work: &mut dyn FnMut(Counters)) {
     let mut work: Work<'_> = work;
     // SAFETY: the callback gets the type it expects.
     unsafe { iterate(first, (&raw mut work).cast()) };
-}
-
-/// Whether this library was loaded when the program was started, and not by the
-/// program itself: then the loader's list has it before the C library.
-pub fn is_preloaded() -> bool {
-    const OURS: c_int = 1;
-    const C_LIBRARY: c_int = 2;
-    unsafe extern "C" fn is_either(info: *mut libc::dl_phdr_info, _: usize, _: *mut c_void) -> c_int {
-        // SAFETY: the loader passes a live info.
-        let info = unsafe { &*info };
-        if next::is_own(info.dlpi_addr as usize) {
-            return OURS;
-        }
-        // SAFETY: the loader's names are C strings.
-        let is_named =
-            !info.dlpi_name.is_null() && unsafe { CStr::from_ptr(info.dlpi_name) }.to_bytes().ends_with(b"libc.so.6");
-        if is_named { C_LIBRARY } else { 0 }
-    }
-    // SAFETY: the callback ignores its argument.
-    unsafe { iterate(is_either, ptr::null_mut()) == Some(OURS) }
 }
 
 fn counters_of(info: &libc::dl_phdr_info) -> Counters {

@@ -17,9 +17,9 @@
 use core::ffi::{CStr, c_int, c_void};
 
 use libc::{Elf64_Phdr, PT_DYNAMIC, PT_LOAD, PT_PHDR};
+use sopin_core::symbols::{self, Tables};
 use sopin_core::sys;
 
-use super::symbols::{self, Tables};
 use super::walks;
 
 const DT_DEBUG: u64 = 21;
@@ -43,40 +43,14 @@ pub fn is_own(address: usize) -> bool {
 /// linked with the program, the C library's. `None` if neither has it, or if no list of
 /// objects with this one in it can be found.
 pub fn find(name: &CStr) -> Option<usize> {
-    let mut search = Search::new(name);
-    let mut next = first_link_map().unwrap_or(0);
-    while next != 0 && search.found.is_none() {
-        // The public part of `struct link_map` (<link.h>): base, name, dynamic, next.
-        // SAFETY: an element of the loader's list.
-        let [base, _, dynamic, following] = unsafe { *(next as *const [usize; 4]) };
-        // SAFETY: an object that is loaded.
-        unsafe { search.look_at(base, dynamic) };
-        next = following;
-    }
-    search.found.or_else(|| find_by_iterating(name))
+    Search::in_list(name).found
 }
 
-/// The same in the list of `dl_iterate_phdr(3)`, which is that of our namespace, and does
-/// not depend on the executable's headers. Another object may answer for that as well, but
-/// only to list the objects, and this library must be among them.
-fn find_by_iterating(name: &CStr) -> Option<usize> {
-    unsafe extern "C" fn look_at(info: *mut libc::dl_phdr_info, _: usize, data: *mut c_void) -> c_int {
-        // SAFETY: the caller passes a live info, `data` is the local below.
-        let (search, info) = unsafe { (&mut *data.cast::<Search<'_>>(), &*info) };
-        // SAFETY: the headers of a loaded object.
-        let all = unsafe { core::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
-        if let Some(dynamic) = all.iter().find(|header| header.p_type == PT_DYNAMIC) {
-            let base = info.dlpi_addr as usize;
-            // SAFETY: an object that is loaded.
-            unsafe { search.look_at(base, base.wrapping_add(dynamic.p_vaddr as usize)) };
-        }
-        search.found.is_some().into()
-    }
-    let mut search = Search::new(name);
-    let _walk = walks::begin()?;
-    // SAFETY: the callback gets the type it expects.
-    unsafe { libc::dl_iterate_phdr(Some(look_at), (&raw mut search).cast()) };
-    search.found
+/// Whether this library was loaded when the program was started, and not by the
+/// program itself: then the loader's list has it before the C library.
+pub fn is_preloaded() -> bool {
+    let search = Search::in_list(c"dl_iterate_phdr");
+    search.is_behind && search.of_c_library.is_none()
 }
 
 /// A search through a list of objects.
@@ -92,6 +66,45 @@ struct Search<'a> {
 impl<'a> Search<'a> {
     fn new(name: &'a CStr) -> Self {
         Self { name, is_behind: false, of_c_library: None, found: None }
+    }
+
+    /// Goes through the loader's list until the function is found.
+    fn in_list(name: &'a CStr) -> Self {
+        let mut search = Self::new(name);
+        let mut next = first_link_map().unwrap_or(0);
+        while next != 0 && search.found.is_none() {
+            // The public part of `struct link_map` (<link.h>): base, name, dynamic, next.
+            // SAFETY: an element of the loader's list.
+            let [base, _, dynamic, following] = unsafe { *(next as *const [usize; 4]) };
+            // SAFETY: an object that is loaded.
+            unsafe { search.look_at(base, dynamic) };
+            next = following;
+        }
+        if search.found.is_some() { search } else { Self::by_iterating(name) }
+    }
+
+    /// The same in the list of `dl_iterate_phdr(3)`, which is that of our namespace, and
+    /// does not depend on the executable's headers. Another object may answer for that as
+    /// well, but only to list the objects, and this library must be among them.
+    fn by_iterating(name: &'a CStr) -> Self {
+        unsafe extern "C" fn look_at(info: *mut libc::dl_phdr_info, _: usize, data: *mut c_void) -> c_int {
+            // SAFETY: the caller passes a live info, `data` is the local below.
+            let (search, info) = unsafe { (&mut *data.cast::<Search<'_>>(), &*info) };
+            // SAFETY: the headers of a loaded object.
+            let all = unsafe { core::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()) };
+            if let Some(dynamic) = all.iter().find(|header| header.p_type == PT_DYNAMIC) {
+                let base = info.dlpi_addr as usize;
+                // SAFETY: an object that is loaded.
+                unsafe { search.look_at(base, base.wrapping_add(dynamic.p_vaddr as usize)) };
+            }
+            search.found.is_some().into()
+        }
+        let mut search = Self::new(name);
+        if let Some(_walk) = walks::begin() {
+            // SAFETY: the callback gets the type it expects.
+            unsafe { libc::dl_iterate_phdr(Some(look_at), (&raw mut search).cast()) };
+        }
+        search
     }
 
     /// Takes notice of the next object in the list.

@@ -13,6 +13,7 @@
 //! | [`memory`] | reading the own address space without faulting |
 //! | [`object`] | an ELF object as the loader left it |
 //! | [`available_memory`] | how much memory the process's groups and the machine have left |
+//! | [`symbols`] | a function of a loaded object, without the loader |
 //! | [`build_id`] | the build-id of an object, in memory and in a copy of its file |
 //! | [`crti`] | does an object's `_init` call `__gmon_start__`, and whose |
 //! | [`vmas`] | what is mapped where: `PROCMAP_QUERY` and `/proc/PID/maps` |
@@ -87,6 +88,7 @@ pub mod records;
 pub mod runs;
 pub mod settings;
 pub mod store;
+pub mod symbols;
 pub mod sys;
 pub mod thread_status;
 pub mod unnamed;

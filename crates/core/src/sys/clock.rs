@@ -9,7 +9,9 @@
 use core::ffi::{CStr, c_int};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
-use libc::{Elf64_Ehdr, Elf64_Phdr, Elf64_Sym};
+use libc::{Elf64_Ehdr, Elf64_Phdr};
+
+use crate::symbols::Tables;
 
 type GetTime = unsafe extern "C" fn(libc::clockid_t, *mut libc::timespec) -> c_int;
 
@@ -17,12 +19,6 @@ type GetTime = unsafe extern "C" fn(libc::clockid_t, *mut libc::timespec) -> c_i
 const NAME: &CStr = c"__kernel_clock_gettime";
 #[cfg(not(target_arch = "aarch64"))]
 const NAME: &CStr = c"__vdso_clock_gettime";
-
-const DT_NULL: i64 = 0;
-const DT_HASH: i64 = 4;
-const DT_STRTAB: i64 = 5;
-const DT_SYMTAB: i64 = 6;
-const DT_GNU_HASH: i64 = 0x6fff_fef5;
 
 /// Seconds since the epoch; as all times here 0 where a seccomp filter may kill for asking.
 pub fn realtime_seconds() -> i64 {
@@ -87,62 +83,15 @@ fn kernels() -> Option<GetTime> {
 /// All of a well-formed shared object must be mapped there.
 unsafe fn find(start: usize, name: &CStr) -> Option<usize> {
     // SAFETY: a shared object begins with its header.
-    let header = unsafe { read::<Elf64_Ehdr>(start) };
-    // SAFETY: the header says where the program headers are.
-    let segment =
-        |index| unsafe { read::<Elf64_Phdr>(start + header.e_phoff as usize + index * size_of::<Elf64_Phdr>()) };
-    let mut segments = (0..usize::from(header.e_phnum)).map(segment);
-    let load = segments.clone().find(|segment| segment.p_type == libc::PT_LOAD)?;
-    let dynamic = segments.find(|segment| segment.p_type == libc::PT_DYNAMIC)?;
+    let header = unsafe { &*(start as *const Elf64_Ehdr) };
+    let first = (start + header.e_phoff as usize) as *const Elf64_Phdr;
+    // SAFETY: the header says where the program headers are, and how many.
+    let segments = unsafe { core::slice::from_raw_parts(first, header.e_phnum.into()) };
+    let find = |wanted| segments.iter().find(|segment| segment.p_type == wanted);
+    let (load, dynamic) = (find(libc::PT_LOAD)?, find(libc::PT_DYNAMIC)?);
     let bias = start.wrapping_add(load.p_offset as usize).wrapping_sub(load.p_vaddr as usize);
-    let value = |tag: i64| {
-        let entries = (0..dynamic.p_memsz as usize / size_of::<[i64; 2]>())
-            // SAFETY: the dynamic section, as its segment says.
-            .map(|index| unsafe { read::<[i64; 2]>(bias + dynamic.p_vaddr as usize + index * size_of::<[i64; 2]>()) });
-        let found = entries.take_while(|entry| entry[0] != DT_NULL).find(|entry| entry[0] == tag);
-        found.map(|entry| bias.wrapping_add(entry[1].cast_unsigned() as usize))
-    };
-    let (symbols, strings) = (value(DT_SYMTAB)?, value(DT_STRTAB)?);
-    let is_it = |index: usize| {
-        // SAFETY: the tables have the symbols that the hash table lists.
-        let symbol = unsafe { read::<Elf64_Sym>(symbols + index * size_of::<Elf64_Sym>()) };
-        // SAFETY: its name is a C string in the string table.
-        let is_named = unsafe { CStr::from_ptr((strings + symbol.st_name as usize) as *const _) } == name;
-        (is_named && symbol.st_shndx != 0).then(|| bias.wrapping_add(symbol.st_value as usize))
-    };
-    if let Some(table) = value(DT_HASH) {
-        // SAFETY: the second word of this table is the number of symbols.
-        let count = unsafe { read::<u32>(table + 4) } as usize;
-        return (0..count).find_map(is_it);
-    }
-    let table = value(DT_GNU_HASH)?;
-    // SAFETY: the words of this table: its header, a Bloom filter, the buckets, and a
-    // chain for each symbol from the first one on that is listed.
-    let word = |index: usize| unsafe { read::<u32>(table + index * 4) } as usize;
-    let (buckets, first, words) = (word(0), word(1), word(2));
-    let start_of_buckets = 4 + words * 2;
-    let in_chain = |index: usize| start_of_buckets + buckets + index - first;
-    (0..buckets).find_map(|bucket| {
-        let mut index = word(start_of_buckets + bucket);
-        while index >= first {
-            if let Some(address) = is_it(index) {
-                return Some(address);
-            }
-            // The last of a chain has the lowest bit set.
-            if word(in_chain(index)) & 1 != 0 {
-                break;
-            }
-            index += 1;
-        }
-        None
-    })
-}
-
-/// # Safety
-/// A value of this type must be at the address.
-unsafe fn read<T: Copy>(address: usize) -> T {
-    // SAFETY: as the caller says; nothing is said about alignment.
-    unsafe { core::ptr::read_unaligned(address as *const T) }
+    // SAFETY: per the caller.
+    unsafe { Tables::read(bias, bias.wrapping_add(dynamic.p_vaddr as usize))?.function(name) }
 }
 
 #[cfg(test)]
