@@ -6,26 +6,6 @@
 # pinned: /libz\.so
 # results: 19
 # quick
-cat >host.c <<'C'
-#include <dlfcn.h>
-#include <stdio.h>
-int main(int argc, char **argv) {
-    for (int i = 1; i < argc; i++) {
-        void *library = dlopen(argv[i], RTLD_NOW);
-        printf("%s: %s, glXSwapBuffers %d, zlibVersion %d\n", argv[i], library ? "loaded" : dlerror(),
-               library && dlsym(library, "glXSwapBuffers"), library && dlsym(library, "zlibVersion"));
-        if (library)
-            printf("closed: %d\n", dlclose(library));
-    }
-    return 0;
-}
-C
-cc -g -o host host.c -ldl
-tracer=/usr/lib/x86_64-linux-gnu/apitrace/wrappers/glxtrace.so
-own=${LD_PRELOAD:-}
-z=$(ldconfig -p | sed -n 's/.*libz\.so\.1 .*x86-64.* => //p' | head -n 1)
+. "$SOURCES/interposers/load"
 export TRACE_FILE=$WORK/trace
-for preload in "$tracer${own:+:$own}" "${own:+$own:}$tracer"; do
-    LD_PRELOAD=$preload ./host libGL.so.1 libz.so.1 "$z" libabsent.so ./libabsent.so 2>errors
-    echo "said: $(grep -vc libsopin: errors || true)"
-done
+load_with /usr/lib/x86_64-linux-gnu/apitrace/wrappers/glxtrace.so
