@@ -85,7 +85,7 @@ impl Candidate {
         }
     }
 
-    /// Whether code of it may have run before anything was known of it.
+    /// Returns whether code of it may have run before anything was known of it.
     pub fn may_have_run(&self) -> bool {
         self.progress == Progress::MayHaveRun
     }

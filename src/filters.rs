@@ -17,8 +17,8 @@
 //! an engine of containers has installed the only one: those answer with errors unless
 //! somebody has written a profile of his own, and let programs make processes.
 //!
-//! A fork, and an unload, make no calls but those that glibc makes for them: nobody
-//! looks then.
+//! During a fork or an unload the library makes no calls but those that glibc makes, so it
+//! does not look then.
 
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, Ordering};
 
@@ -73,8 +73,8 @@ pub fn look() -> Option<Looked> {
             gate::close(Kinds::AT_STARTUP);
             Some(Looked(()))
         }
-        // There is no /proc for this thread, without which nothing can be pinned either,
-        // or something keeps it from us.
+        // This thread has no /proc, without which no object can be pinned either, or a
+        // sandbox refuses it.
         Err(Errno(libc::ENOENT | libc::ENOTDIR | libc::EACCES | libc::EPERM | libc::ENOSYS | libc::ESRCH)) => None,
         // Short of something for a moment. The loader was not when it has opened an object
         // just now, so what was known still holds.
@@ -128,7 +128,7 @@ fn judge(filters: u32, is_first: bool) -> Option<Looked> {
     Some(Looked(()))
 }
 
-/// Whether an engine of containers has installed the only filter: it has made the root
+/// Returns whether an engine of containers has installed the only filter: it has made the root
 /// directory, and the first process has one filter too.
 fn is_an_engines() -> bool {
     image_layers::is_root_of_an_engine()

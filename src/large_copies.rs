@@ -83,7 +83,7 @@ pub struct LargeCopies {
 }
 
 impl LargeCopies {
-    /// Whether a copy should be prepared for an object that takes up `span`.
+    /// Returns whether a copy should be prepared for an object that takes up `span`.
     pub fn should_prepare(&self, loaded: &Loaded, span: Span) -> bool {
         span.len() >= LARGE
             && self.slots.len() < MAX_COPIES

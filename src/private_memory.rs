@@ -34,7 +34,7 @@ impl PrivateMemory {
         Self { held: 0 }
     }
 
-    /// Whether so many more `bytes` may be held, or why not.
+    /// Returns whether so many more `bytes` may be held, or why not.
     pub fn check(&self, bytes: usize, settings: &Settings) -> Result<(), Cause> {
         let held = self.held.saturating_add(bytes as u64);
         if held > settings.private_limit {

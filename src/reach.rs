@@ -34,13 +34,13 @@ const ALLOCATORS: [&[u8]; 7] =
 /// Variables of the C library that executables have copies of.
 const COPIED: [&[u8]; 6] = [b"stdin", b"stdout", b"stderr", b"environ", b"__environ", b"_environ"];
 
-/// Whether a function or variable of this name tells where objects or symbols are.
+/// Returns whether a function or variable of this name tells where objects or symbols are.
 fn reports_addresses(name: &[u8]) -> bool {
     let prefixes: [&[u8]; 5] = [b"dl", b"_dl", b"__libc_dl", b"_r_debug", b"_rtld_global"];
     prefixes.iter().any(|prefix| name.starts_with(prefix)) || name == b"getauxval"
 }
 
-/// Whether a function of this name starts a thread, or a task like one: it can find
+/// Returns whether a function of this name starts a thread, or a task like one: it can find
 /// addresses in ways that no word shows, and count as another object does.
 fn starts_writers(name: &[u8]) -> bool {
     let prefixes: [&[u8]; 3] = [b"aio_", b"lio_", b"io_uring_"];

@@ -276,7 +276,7 @@ fn offset_in_copy(replacements: &[Replacement], index: usize) -> u64 {
     behind_all + displaced.map(|(_, range)| range.span.len() as u64).sum::<u64>()
 }
 
-/// Whether ranges of this source hold what is in the object's file.
+/// Returns whether ranges of this source hold what is in the object's file.
 fn is_file_copy(source: Source) -> bool {
     matches!(source, Source::Copy | Source::CopyOnWrite)
 }

@@ -232,13 +232,13 @@ impl Sources {
         [system, self.user_store.get().and_then(|store| store.as_ref().ok())]
     }
 
-    /// Whether the copy of the file at `path` may have to be made.
+    /// Returns whether the copy of the file at `path` may have to be made.
     pub fn may_add(&self, path: &CStr) -> bool {
         let [system, user] = self.stores();
         user.is_some() && !system.into_iter().chain(user).any(|store| store.seems_warm(path))
     }
 
-    /// Whether nobody can write to the file, so that its ranges can stay.
+    /// Returns whether nobody can write to the file, so that its ranges can stay.
     pub fn need_no_copy(&self, original: &Original) -> bool {
         original.is_immutable(|| *self.layers.get_or_init(ImageLayers::of_this_process))
     }

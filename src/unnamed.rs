@@ -14,7 +14,7 @@ use sopin_core::unnamed;
 
 use crate::remap::{self, Outcome};
 
-/// Whether the calls of [`crate::remap`] pass the filters in force.
+/// Returns whether the calls of [`crate::remap`] pass the filters in force.
 pub fn is_needless() -> bool {
     let calls = [libc::SYS_mremap, libc::SYS_memfd_create, libc::SYS_pwrite64];
     let seals = [0, libc::F_ADD_SEALS as usize];
@@ -84,7 +84,7 @@ fn fill<'a, Ranges: Iterator<Item = &'a Replacement>>(file: &Fd, ranges: impl Fn
     Ok(())
 }
 
-/// Whether a file may be in memory: on a file system without a device, such as tmpfs.
+/// Returns whether a file may be in memory: on a file system without a device, such as tmpfs.
 fn is_in_memory(file: &Fd) -> bool {
     sys::fstat(file.raw()).map_or(true, |status| libc::major(status.st_dev) == 0)
 }
@@ -107,7 +107,7 @@ fn open(needs_execution: bool) -> Result<Fd, Cause> {
     Err(Cause::call("open a file without a name", first_error.unwrap_or(Errno(libc::ENOENT))))
 }
 
-/// Whether code may be mapped from a file: `EPERM` where it is mounted noexec.
+/// Returns whether code may be mapped from a file: `EPERM` where it is mounted noexec.
 fn check_execution(file: &Fd) -> sys::Result<()> {
     let (len, protection) = (sys::page_size(), libc::PROT_READ | libc::PROT_EXEC);
     // SAFETY: a new mapping at an address of the kernel's choice, which goes at once.

@@ -130,7 +130,7 @@ impl Announcement<'_> {
         }
     }
 
-    /// Whether the executable, the first candidate, is sure not to have begun at the
+    /// Returns whether the executable, the first candidate, is sure not to have begun at the
     /// start of the process, which `is_start` says that this may be. One that does not
     /// announce itself (linked without crti, or with one that calls a `__gmon_start__`
     /// of its own) has not if this library was loaded together with it.
@@ -146,7 +146,7 @@ impl Announcement<'_> {
         executable.progress == Progress::NotBegun
     }
 
-    /// Whether this is the first sweep of all, and this library was loaded together with
+    /// Returns whether this is the first sweep of all, and this library was loaded together with
     /// the executable: then the loader's list has it before libc.
     fn is_start(&self, candidates: &[Candidate]) -> Result<bool, Cause> {
         for candidate in candidates.iter().filter(|_| self.is_first && !self.has_missed) {
@@ -197,7 +197,7 @@ impl Assessment {
         }
     }
 
-    /// Whether `candidate` must be left for no other reason than that another candidate
+    /// Returns whether `candidate` must be left for no other reason than that another candidate
     /// may have run.
     pub fn is_left_for_another(&self, guard: &Guard, candidate: &Candidate) -> bool {
         let is_another = match candidate.progress {

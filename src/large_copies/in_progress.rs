@@ -44,7 +44,7 @@ fn remove(is_it: impl Fn(usize) -> bool) {
     }
 }
 
-/// Whether another thread prepares a copy for this object.
+/// Returns whether another thread prepares a copy for this object.
 pub fn is_anothers(headers: usize) -> bool {
     PLACES.iter().any(|place| {
         place.headers.load(Ordering::Relaxed) == headers

@@ -33,7 +33,7 @@ unsafe extern "C" {
     static _end: u8;
 }
 
-/// Whether `address` lies in this library.
+/// Returns whether `address` lies in this library.
 pub fn is_own(address: usize) -> bool {
     ((&raw const __ehdr_start).addr()..(&raw const _end).addr()).contains(&address)
 }
@@ -46,7 +46,7 @@ pub fn find(name: &CStr) -> Option<usize> {
     Search::in_list(name).found
 }
 
-/// Whether this library was loaded when the program was started, and not by the
+/// Returns whether this library was loaded when the program was started, and not by the
 /// program itself: then the loader's list has it before the C library.
 pub fn is_preloaded() -> bool {
     let search = Search::in_list(c"dl_iterate_phdr");
@@ -158,7 +158,7 @@ fn first_link_map() -> Option<usize> {
     (first != 0).then_some(first)
 }
 
-/// Whether a segment has `address` in it without being moved.
+/// Returns whether a segment has `address` in it without being moved.
 fn is_load_at(header: &Elf64_Phdr, address: usize) -> bool {
     header.p_type == PT_LOAD && (address as u64).wrapping_sub(header.p_vaddr) < header.p_memsz
 }

@@ -80,7 +80,7 @@ pub fn lock_quietly(naps: u32) -> Option<Guard> {
     None
 }
 
-/// Whether this thread has the lock.
+/// Returns whether this thread has the lock.
 pub(super) fn is_own() -> bool {
     OWNER_THREAD.load(Ordering::Relaxed) == sys::thread_identity()
 }
@@ -127,7 +127,7 @@ pub fn nap() {
 }
 
 impl Guard {
-    /// Whether signal handlers are kept from running in this thread, or why not.
+    /// Returns whether signal handlers are kept from running in this thread, or why not.
     pub fn blocks_signals(&self) -> Result<()> {
         self.signals.as_ref().map(|_| ()).map_err(|errno| *errno)
     }

@@ -65,7 +65,7 @@ impl Sweep<'_> {
         has_asked
     }
 
-    /// Whether the settings select an object, and a store can have a copy that it
+    /// Returns whether the settings select an object, and a store can have a copy that it
     /// does not have yet.
     fn needs_preparing(&mut self, candidate: &Candidate, maps: &mut Maps) -> bool {
         let len = self.read_path(&candidate.loaded, candidate.loaded.headers, maps);

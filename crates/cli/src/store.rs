@@ -166,8 +166,8 @@ enum StoreCommand {
     /// STATE is current if the file at ORIGIN still is the version that was copied,
     /// superseded if another one is there, gone if none is, and unknown if that cannot be
     /// told from here, as of another container's files or remote ones. It is own if one process has
-    /// the copy for itself, because the file was just being written; nobody else uses that copy, and
-    /// it goes with its process. LAST USE is exact to half an hour.
+    /// the copy for itself, because the file was just being written; no other process uses that copy,
+    /// and it is removed after its process has ended. LAST USE is exact to half an hour.
     #[command(after_long_help = AFTER_LIST)]
     List,
     /// Check every copy

@@ -1,5 +1,5 @@
-//! How much memory the process could still use before the kernel takes pages away
-//! from somebody: the least of what its cgroups and the machine have left.
+//! How much memory the process could still use before the kernel has to reclaim pages:
+//! the least of what its cgroups and the machine have left.
 //!
 //! A cgroup's page cache counts as used (`memory.current`), so the part of it that
 //! the kernel reclaims first, the inactive files, is added again. Otherwise a
@@ -16,7 +16,7 @@ const PATH: usize = 1024;
 
 /// The files of one version of cgroups.
 struct Version {
-    /// Where systemd and the container engines mount it.
+    /// The directory at which systemd and container engines mount it.
     mount: &'static str,
     limit: &'static str,
     used: &'static str,

@@ -30,7 +30,7 @@ impl Cause {
         Self { operation, reason: Reason::Errno(errno) }
     }
 
-    /// Whether a system call was not made, because a seccomp filter may kill for it.
+    /// Returns whether this is a system call that was not made, because a seccomp filter may kill for it.
     pub fn is_not_made(&self) -> bool {
         self.reason == Reason::Errno(NOT_MADE)
     }

@@ -88,7 +88,7 @@ fn is_mount_of_layers(line: &[u8], mount: u64) -> bool {
     id.and_then(|id| core::str::from_utf8(id).ok()?.parse().ok()) == Some(mount) && has_layers(line)
 }
 
-/// Whether all lower directories of the mount of such a line are layers of an image.
+/// Returns whether all lower directories of the mount of such a line are layers of an image.
 fn has_layers(line: &[u8]) -> bool {
     let options = line.split(|byte| *byte == b' ').next_back().unwrap_or_default();
     let lower = options.split(|byte| *byte == b',').find_map(|option| option.strip_prefix(b"lowerdir="));
@@ -100,7 +100,7 @@ fn has_layers(line: &[u8]) -> bool {
     })
 }
 
-/// Whether an engine of containers has made the root directory of this process, as
+/// Returns whether an engine of containers has made the root directory of this process, as
 /// its mounts show. That says nothing about files: see [`ImageLayers`].
 pub fn is_root_of_an_engine() -> bool {
     let mounts = sys::open(c"/proc/self/mountinfo", libc::O_RDONLY, 0).and_then(|file| read_whole(&file));

@@ -225,7 +225,7 @@ impl Object {
         self.segments.get(..self.segment_count).unwrap_or_default()
     }
 
-    /// Whether `address` lies in memory that code may store to: in a writable
+    /// Returns whether `address` lies in memory that code may store to: in a writable
     /// segment, and not in RELRO.
     pub fn has_writable(&self, address: usize) -> bool {
         let in_writable = self.segments().iter().any(|segment| segment.writable && segment.span.contains(address));

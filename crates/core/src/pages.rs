@@ -70,7 +70,7 @@ impl<T: Copy> PageVec<T> {
         if self.mapped != 0 {
             // SAFETY: both are ours, of at least that length, and do not overlap.
             unsafe { core::ptr::copy_nonoverlapping(self.address as *const T, address as *mut T, self.len) };
-            // SAFETY: `&mut self` says that nobody borrows from the old pages.
+            // SAFETY: `&mut self` proves that no reference to the old pages exists.
             let _ = unsafe { sys::munmap(self.address, self.mapped) };
         }
         (self.address, self.mapped) = (address, bytes);

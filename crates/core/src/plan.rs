@@ -14,11 +14,11 @@
 //! What is not accessible (gaps between segments), shared, or no longer the
 //! object's file (the program remapped it) is not touched.
 //!
-//! What the mappings are said to be decides over the protection of what replaces
-//! them, and an emulator may say something else than is true (qemu-user shows text as
-//! readable only, because its own kernel need not execute it). So a part of which the
-//! mappings say less than the program headers is left as it is, and if that is
-//! text, so are all read-only parts of the object.
+//! A replacement gets the protection that `/proc/self/maps` shows, and an emulator can
+//! show a wrong one (qemu-user shows text as readable only, because its own kernel need
+//! not execute it). So a part for which the mappings show less access than the program
+//! headers is left as it is. If that part is text, all read-only parts of the object are
+//! left.
 
 use crate::object::{Object, Segment, Span};
 use crate::pages::PageVec;
@@ -135,7 +135,7 @@ pub fn plan(object: &Object, vmas: &[Vma], terms: Terms, replacements: &mut Page
     Ok(outlook)
 }
 
-/// Whether `vma` is said to allow less than the loader has given to that part of
+/// Returns whether `vma` is said to allow less than the loader has given to that part of
 /// `segment`. A program may have taken rights away itself, once its code has run; for
 /// text that is no reason to believe it, because nothing is lost by leaving it.
 fn contradicts(object: &Object, segment: &Segment, vma: &Vma, terms: Terms) -> bool {

@@ -240,7 +240,7 @@ impl Store {
             return Ok(Found::Changed(Cause::words("use the store entry", "its owner, mode or size has changed")));
         }
         // The kernel does not keep access times everywhere.
-        if !self.is_system && clean::is_long_ago(status.st_atime, TOUCH_SECONDS) {
+        if !self.is_system && clean::is_out_of_date(status.st_atime, TOUCH_SECONDS) {
             let _ = sys::touch(&file);
         }
         Ok(Found::Entry(file, status))

@@ -254,7 +254,7 @@ pub fn nap(nanoseconds: i64) {
     let _ = unsafe { raw!(libc::SYS_futex, &raw const word, operation, 0, &raw const time, none, 0) };
 }
 
-/// Whether the word at `address` can be read. By `futex(2)`, which reads it and says so
+/// Returns whether the word at `address` can be read. By `futex(2)`, which reads it and says so
 /// if it cannot, and is a call that the loader makes.
 pub fn is_readable(address: usize) -> bool {
     let time = libc::timespec { tv_sec: 0, tv_nsec: 0 };

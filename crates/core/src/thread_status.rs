@@ -142,7 +142,7 @@ impl ThreadStatus {
         true
     }
 
-    /// Whether the process could have installed a filter since it had these rights:
+    /// Returns whether the process could have installed a filter since it had these rights:
     /// `seccomp(2)` demands one of the two.
     pub const fn can_install_filters(&self) -> bool {
         const CAP_SYS_ADMIN: u32 = 21;

@@ -7,7 +7,7 @@ use core::ffi::CStr;
 /// from which code may be mapped. On a disk first, whose pages the kernel can take back.
 pub const DIRECTORIES: [&CStr; 3] = [c"/var/tmp", c"/tmp", c"/dev/shm"];
 
-/// Whether `/proc/PID/maps` shows such a file by this path, without the " (deleted)"
+/// Returns whether `/proc/PID/maps` shows such a file by this path, without the " (deleted)"
 /// behind it: `#` and the inode number (`d_tmpfile`, fs/dcache.c). Files of others look
 /// the same; who makes them for something else has them mapped elsewhere.
 pub fn is_path_of_copy(path: &[u8]) -> bool {

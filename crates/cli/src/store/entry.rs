@@ -22,7 +22,7 @@ const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::
 pub struct Entry {
     /// Its name.
     pub key: OsString,
-    /// What the key says; `None` of an entry that one process has for itself.
+    /// The version that the key names; `None` for an entry that one process uses alone.
     pub version: Option<Version>,
     /// The directory.
     pub directory: OwnedFd,
@@ -118,7 +118,7 @@ impl Entry {
     }
 }
 
-/// Whether a name in a store is that of an entry: a key, or one process's own.
+/// Returns whether a name in a store names an entry: by a key, or as one that a process uses alone.
 pub fn is_entry(name: &OsStr) -> bool {
     Version::parse(name.as_bytes()).is_some() || is_own_entry(name.as_bytes())
 }

@@ -170,7 +170,7 @@ pub fn fault(entry: &Entry, store: &OpenStore) -> Option<String> {
     (size != expected).then(|| format!("the copy has {size} bytes instead of {expected}"))
 }
 
-/// Whether a name in an entry is the link that debuggers follow.
+/// Returns whether `name` is the symbolic link to the directory with debugging information.
 fn is_debug_link(entry: &Entry, name: &OsStr) -> bool {
     name.as_bytes() == DEBUG.to_bytes()
         && rustix::fs::statat(&entry.directory, name, AtFlags::SYMLINK_NOFOLLOW)

@@ -1,5 +1,5 @@
-//! What an object knows of others by relocation: the words that the loader has
-//! bound to symbols, as they are now.
+//! The words of an object that the loader has bound to symbols, with their present
+//! values: they show which addresses in other objects the object was given.
 
 use libc::{Elf64_Rela, Elf64_Sym};
 
@@ -13,7 +13,7 @@ const BATCH: usize = 32;
 /// longer, and are no names of the C library.
 pub const NAME: usize = 64;
 
-/// What a relocation has left in memory.
+/// The present value of a word that was relocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
     /// A word with the address that the loader has bound it to, or for a function that
@@ -28,7 +28,7 @@ pub enum Bound {
 /// A relocation that names a symbol, other than one of thread-local storage.
 #[derive(Clone, Copy, Debug)]
 pub struct Reference {
-    /// What the relocation has left in memory.
+    /// The present value of the word.
     pub bound: Bound,
     /// The object may have overwritten the word since it was relocated.
     pub is_writable: bool,
@@ -37,7 +37,7 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// Whether the object itself has no definition of the symbol.
+    /// Returns whether the object itself has no definition of the symbol.
     pub const fn is_undefined(&self) -> bool {
         self.symbol.st_shndx == 0
     }
@@ -51,7 +51,7 @@ impl Reference {
     }
 }
 
-/// What a kind of relocation leaves in memory.
+/// A kind of relocation, by the value that it writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// The address of a symbol, in a word of the object's data.

@@ -134,9 +134,9 @@ fn is_older_version(store: &Fd, name: &CStr, version: &Version, added: &Version,
     origin::read(&entry, &mut buffer).is_some_and(|known| known.is_at_same_place(&origin))
 }
 
-/// Whether a time is more than so many seconds ago; or in the future, which is to be
-/// corrected. No time is while the clock is not set.
-pub(super) fn is_long_ago(time: i64, seconds: i64) -> bool {
+/// Returns whether an access time has to be set again: it is more than so many seconds
+/// ago, or in the future. Always false while the clock is not set.
+pub(super) fn is_out_of_date(time: i64, seconds: i64) -> bool {
     let now = sys::realtime_seconds();
     now >= EARLIEST && !(0..=seconds).contains(&(now - time))
 }
@@ -172,16 +172,17 @@ fn is_time_to_look(store: &Fd) -> bool {
     !was_stepped
 }
 
-/// Notes when somebody looks: the access time is the time, and the modification time
-/// the time since the machine was started, with some bits of which start that was.
+/// Notes that a process looks now: sets the access time to the present time, and the
+/// modification time to the time since the machine was started, with some bits that
+/// tell this start from others.
 fn note_look(mark: &Fd) -> sys::Result<()> {
     let since_boot = i64::try_from(sys::since_boot_ns() / 1_000_000_000).unwrap_or(0);
     let boot = mark::boot_bits().unwrap_or(0);
     sys::touch_and_set_modified(mark, libc::timespec { tv_sec: since_boot, tv_nsec: boot })
 }
 
-/// Whether the clock was stepped since somebody looked, in this boot: then as much
-/// time has gone by as since the start, but not by the clock.
+/// Returns whether the clock was stepped since the last look, in this boot: then the
+/// clock shows another interval than the time since the start of the machine.
 fn was_stepped(looked: &libc::stat, now: i64) -> bool {
     let since_boot = i64::try_from(sys::since_boot_ns() / 1_000_000_000).unwrap_or(0);
     let by_clock = now.saturating_sub(looked.st_atime);

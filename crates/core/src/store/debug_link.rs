@@ -1,7 +1,7 @@
-//! Where a copy's separate debugging information is. Debuggers look for the file
-//! that the section `.gnu_debuglink` names beside the file that is mapped, in
-//! `.debug` below that, and by its directory in `/usr/lib/debug`; and what is mapped
-//! is the copy. So an entry has a link, [`DEBUG`], to the directory in which they
+//! Links a copy to the directory with its origin's separate debugging information.
+//! Debuggers look for the file that the section `.gnu_debuglink` names beside the file
+//! that is mapped, in `.debug` below that, and by its directory in `/usr/lib/debug`. The
+//! mapped file is the copy. So an entry has a link, [`DEBUG`], to the directory in which they
 //! would find it for the origin.
 //!
 //! With a build-id they need no such link where `/usr/lib/debug/.build-id` has the

@@ -37,8 +37,9 @@ impl Identity {
         self.changed % 1_000_000_000 != 0
     }
 
-    /// Whether the last change lies at least so many seconds before `now`, or after it:
-    /// then the clock was set back since, and the next change gets another time as well.
+    /// Returns whether the last change lies at least so many seconds before `now`, or after
+    /// `now`. In the latter case the clock was set back since, so that the next change gets
+    /// another time as well.
     pub fn has_settled(&self, now: i64, seconds: i64) -> bool {
         // A division of 128 bits is a function of the compiler's, built without
         // marks of branch targets.

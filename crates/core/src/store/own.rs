@@ -36,7 +36,7 @@ const MAX_BYTES: u64 = 4 << 30;
 /// Seconds between two looks of one process for what is not locked any more.
 const LOOK_SECONDS: i64 = 10;
 
-/// Whether a directory of this name in a store is an entry of one process's own.
+/// Returns whether a directory of this name in a store is an entry that one process uses alone.
 pub fn is_name(name: &[u8]) -> bool {
     let is_number = |digits: &[u8]| !digits.is_empty() && digits.iter().all(u8::is_ascii_hexdigit);
     let mut numbers = name.strip_prefix(PREFIX).unwrap_or_default().split(|byte| *byte == b'-');

@@ -48,7 +48,7 @@ pub enum Examined {
 }
 
 impl Store {
-    /// Whether there is an entry for the file at `path` that need not be compared as a
+    /// Returns whether there is an entry for the file at `path` that need not be compared as a
     /// whole before it is used, as far as names and times tell.
     pub fn seems_warm(&self, path: &CStr) -> bool {
         let Ok(file_name) = CStr::from_bytes_with_nul(file_name(path.to_bytes_with_nul())) else { return false };

@@ -19,7 +19,7 @@ pub const NOT_SETTLED: Cause = Cause::words(OPERATION, "the file has changed wit
 const HAS_WRITER: Cause = Cause::words(OPERATION, "somebody has the file open for writing");
 const MAY_HAVE_WRITER: Cause = Cause::words(OPERATION, "the file has changed within the last minute");
 
-/// Whether that is why a file was not copied.
+/// Returns whether that is why a file was not copied.
 pub fn is_unsettled(cause: Cause) -> bool {
     matches!(cause, NOT_SETTLED | HAS_WRITER | MAY_HAVE_WRITER)
 }

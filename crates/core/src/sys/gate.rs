@@ -49,7 +49,7 @@ impl Kinds {
         Self(self.0 | 1 << index)
     }
 
-    /// Whether the one with this number is among them.
+    /// Returns whether the one with this number is among them.
     pub const fn has(self, index: usize) -> bool {
         self.0 & 1 << index != 0
     }
@@ -156,12 +156,12 @@ pub fn close(passing: Kinds) {
     IS_CLOSED.store(passing != Kinds::ALL, Ordering::Release);
 }
 
-/// Whether some calls are not made.
+/// Returns whether some calls are not made.
 pub fn is_closed() -> bool {
     IS_CLOSED.load(Ordering::Relaxed)
 }
 
-/// Whether a call is made.
+/// Returns whether a call is made.
 pub fn passes(number: c_long, arguments: &[usize]) -> bool {
     if !IS_CLOSED.load(Ordering::Acquire) {
         return true;
@@ -171,7 +171,7 @@ pub fn passes(number: c_long, arguments: &[usize]) -> bool {
         || KINDS.iter().position(|kind| kind.is(number, arguments)).is_some_and(|index| passing.has(index))
 }
 
-/// Whether calls of this number pass, whatever their arguments.
+/// Returns whether calls of this number pass, whatever their arguments.
 pub fn passes_number(number: c_long) -> bool {
     passes(number, &[])
 }
@@ -193,7 +193,7 @@ impl Kind {
     }
 }
 
-/// Whether the loader makes this call whenever it loads an object, or waits for its
+/// Returns whether the loader makes this call whenever it loads an object, or waits for its
 /// own lock by it.
 fn is_loaders(number: c_long, arguments: &[usize]) -> bool {
     match number {
