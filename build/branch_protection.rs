@@ -7,15 +7,14 @@
 //! rustc does not write: they are forced, and this module decides whether that
 //! is true.
 //!
-//! * SHSTK: compiled Rust returns where it was called from. The C unwinder has to
-//!   be built for it if it is linked in.
-//! * IBT: LLVM's pass ran over all Rust code, the standard library's included
+//! * SHSTK: compiled Rust returns where it was called from.
+//! * IBT: LLVM's pass ran over all Rust code, that of `core` included
 //!   (`.cargo/config.toml` and link time optimisation), and the toolchain's C
 //!   pieces that are called through pointers are built for it.
 //!
 //! `tests/branch_targets.rs` proves what is claimed.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::{env, fs};
 
@@ -43,21 +42,15 @@ const TRIAL: &str = "#![no_std]
 #[unsafe(no_mangle)] pub extern \"C\" fn sopin_fini() {}
 ";
 
-/// Tells the linker to mark the library, as far as that is true. `unwinder` is
-/// the archive that is linked in.
-pub fn mark(unwinder: Option<&Path>) {
+/// Tells the linker to mark the library, as far as that is true.
+pub fn mark() {
     let variable = |name: &str| env::var(name).unwrap_or_default();
     if variable("CARGO_CFG_TARGET_ARCH") != "x86_64" || variable("CARGO_CFG_TARGET_OS") != "linux" {
         return;
     }
-    let of_unwinder = unwinder.map_or(IBT | SHSTK, |path| features_of_archive(&fs::read(path).unwrap_or_default()));
     let in_force = |option: &&str| variable("CARGO_ENCODED_RUSTFLAGS").contains(*option);
-    let is_tracked =
-        is_optimised_whole() && REQUIRED.iter().all(in_force) && features_of_start_files() & of_unwinder & IBT != 0;
+    let is_tracked = is_optimised_whole() && REQUIRED.iter().all(in_force) && features_of_start_files() & IBT != 0;
     let wanted = BOTH.iter().copied().filter(|_| is_tracked).chain([SHSTK_ONLY]);
-    if of_unwinder & SHSTK == 0 {
-        return;
-    }
     for arguments in wanted {
         let expected = if arguments == SHSTK_ONLY { SHSTK } else { IBT | SHSTK };
         if linked_with(arguments) == Some(expected) {
@@ -67,7 +60,7 @@ pub fn mark(unwinder: Option<&Path>) {
     }
 }
 
-/// Whether link time optimisation takes the standard library through LLVM again, as
+/// Whether link time optimisation takes `core` through LLVM again, as
 /// the profile `release` of Cargo.toml says. Cargo does not tell a build script of
 /// it; what it does tell is the profile, in the path of the output.
 fn is_optimised_whole() -> bool {
@@ -108,23 +101,6 @@ fn linked_with(arguments: &str) -> Option<u32> {
     rustc.arg(format!("-Clink-arg={arguments}")).arg("-o").arg(&output).arg(&source);
     let linked = rustc.output().ok()?;
     linked.status.success().then(|| fs::read(&output).map_or(0, |bytes| features(&bytes)))
-}
-
-/// The marks that all objects in an archive have.
-fn features_of_archive(bytes: &[u8]) -> u32 {
-    let mut all = None;
-    // ar(5): a header of 60 bytes with the size at 48, members at even offsets.
-    let mut rest = bytes.strip_prefix(b"!<arch>\n").unwrap_or_default();
-    while let Some((header, body)) = rest.split_at_checked(60) {
-        let size =
-            header.get(48..58).and_then(|size| str::from_utf8(size).ok()).and_then(|size| size.trim().parse().ok());
-        let Some((member, next)) = size.and_then(|size: usize| body.split_at_checked(size)) else { return 0 };
-        if member.starts_with(b"\x7fELF") {
-            all = Some(all.unwrap_or(IBT | SHSTK) & features(member));
-        }
-        rest = next.get(member.len() % 2..).unwrap_or_default();
-    }
-    all.unwrap_or(0)
 }
 
 /// The marks in the property note of an ELF file; none without a note.

@@ -15,7 +15,7 @@ mod objects;
 mod types;
 
 use core::ffi::{CStr, c_char, c_int, c_void};
-use core::mem::ManuallyDrop;
+use core::mem::MaybeUninit;
 use core::ptr;
 
 use crate::hooks;
@@ -24,7 +24,7 @@ use crate::sweep::Verdict;
 
 use objects::{Walk, sum};
 use types::sopin_error::*;
-use types::{sopin_error, sopin_totals, sopin_version_info, sopin_visitor};
+use types::{sopin_error, sopin_object, sopin_totals, sopin_version_info, sopin_visitor};
 
 /// Gets the version of the library.
 ///
@@ -63,7 +63,7 @@ pub unsafe extern "C" fn sopin_version(version: *mut sopin_version_info) -> c_in
 /// SOPIN_ESYSTEM. What could be pinned is pinned in any case.
 #[unsafe(no_mangle)]
 pub extern "C" fn sopin_pin_all() -> c_int {
-    shielded(|| code(request::pin_everything(hooks::announce())))
+    keeping_errno(|| code(request::pin_everything(hooks::announce())))
 }
 
 /// Pins the object that was loaded from `path`, as sopin_pin_all() would: the
@@ -79,7 +79,7 @@ pub extern "C" fn sopin_pin_all() -> c_int {
 /// `path` must be null or a string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sopin_pin_path(path: *const c_char) -> c_int {
-    shielded(|| {
+    keeping_errno(|| {
         if path.is_null() {
             return SOPIN_EINVAL;
         }
@@ -98,7 +98,7 @@ pub unsafe extern "C" fn sopin_pin_path(path: *const c_char) -> c_int {
 /// `handle` must be null or open, and nobody may close it during the call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sopin_pin_handle(handle: *mut c_void) -> c_int {
-    shielded(|| {
+    keeping_errno(|| {
         // SAFETY: per the caller.
         code(unsafe { request::pin_handle(handle, hooks::announce()) })
     })
@@ -115,38 +115,41 @@ pub unsafe extern "C" fn sopin_pin_handle(handle: *mut c_void) -> c_int {
 ///
 /// # Safety
 /// `visitor` must be null or a function that accepts `data`.
+#[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn sopin_for_each(visitor: sopin_visitor, data: *mut c_void) -> c_int {
-    let Some(visitor) = visitor else { return SOPIN_EINVAL as c_int };
-    // What the visitor throws was made by another unwinder than the one that is
-    // linked into this library, so nothing here may need cleaning up on its way:
-    // a walk that ends like that costs a few pages.
-    let mut walk = ManuallyDrop::new(None);
-    let begun = shielded(|| match Walk::begin() {
-        Ok(begun) => {
-            *walk = Some(begun);
+    // Frames that an exception of the visitor passes: it was made by another unwinder
+    // than any that could be linked into this library, so nothing here may need cleaning
+    // up on its way. A walk that ends like that costs a few pages.
+    hooks::visit_all!(room = ROOM_FOR_WALK, begin = begin_walk, next = next_object, end = end_walk)
+}
+
+/// Bytes of a stack for [`WalkPlace`].
+const ROOM_FOR_WALK: usize = size_of::<WalkPlace>().next_multiple_of(16);
+type WalkPlace = Option<Walk>;
+const _: () = assert!(align_of::<WalkPlace>() <= 16);
+
+extern "C" fn begin_walk(place: &mut MaybeUninit<WalkPlace>, visitor: sopin_visitor) -> c_int {
+    let mut walk = None;
+    let code = keeping_errno(|| match visitor.map(|_| Walk::begin()) {
+        Some(Ok(begun)) => {
+            walk = Some(begun);
             SOPIN_OK
         }
-        Err(refusal) => code_of(refusal),
+        Some(Err(refusal)) => code_of(refusal),
+        None => SOPIN_EINVAL,
     });
-    let mut index = 0;
-    loop {
-        let mut object = None;
-        shielded(|| {
-            object = walk.as_mut().and_then(|walk| walk.object(index));
-            SOPIN_OK
-        });
-        match object {
-            // SAFETY: per the caller; the object's texts live in `walk`.
-            Some(object) if unsafe { visitor(&raw const object, data) } == 0 => index += 1,
-            _ => break,
-        }
-    }
-    shielded(|| {
-        drop(walk.take());
-        SOPIN_OK
-    });
-    begun
+    place.write(walk);
+    code
+}
+
+/// The next object; it lives until the next call.
+extern "C" fn next_object(walk: &mut WalkPlace) -> *const sopin_object {
+    hooks::keeping_errno(|| walk.as_mut().and_then(Walk::next).map_or(ptr::null(), ptr::from_ref))
+}
+
+extern "C" fn end_walk(walk: &mut WalkPlace) {
+    hooks::keeping_errno(|| *walk = None);
 }
 
 /// Sums up what sopin_for_each() tells.
@@ -157,7 +160,7 @@ pub unsafe extern "C-unwind" fn sopin_for_each(visitor: sopin_visitor, data: *mu
 /// As for sopin_version().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sopin_summary(totals: *mut sopin_totals) -> c_int {
-    shielded(|| match request::describe_all() {
+    keeping_errno(|| match request::describe_all() {
         // SAFETY: per the caller.
         Ok(description) => unsafe { fill(totals, sum(&description)) },
         Err(refusal) => code_of(refusal),
@@ -194,9 +197,8 @@ pub extern "C" fn sopin_strerror(code: c_int) -> *const c_char {
     text.as_ptr()
 }
 
-fn shielded(work: impl FnOnce() -> sopin_error) -> c_int {
-    // A panic would be a bug of ours.
-    hooks::shielded(work).unwrap_or(SOPIN_ESYSTEM) as c_int
+fn keeping_errno(work: impl FnOnce() -> sopin_error) -> c_int {
+    hooks::keeping_errno(work) as c_int
 }
 
 fn code(result: Pinned) -> sopin_error {

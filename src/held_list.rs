@@ -56,7 +56,7 @@ pub enum Refusal {
 
 /// What came of one attempt.
 enum Attempted<T> {
-    /// The list cannot be held, our lock will never be free, or `sweep` has panicked.
+    /// The list cannot be held, or our lock will never be free.
     Nothing,
     /// The list was another one by then, and is to be taken again.
     Outdated,

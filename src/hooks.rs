@@ -9,14 +9,13 @@
 //!   a name with a slash and without `$` does not depend on the caller, and
 //!   such a call is followed by a sweep.
 //!
-//! The entry stubs are naked functions, one file per architecture. What the
-//! loader runs on our behalf may be unwound through (a C++ constructor that
-//! throws, a thread that is cancelled), hence `C-unwind`; nothing of our own
-//! unwinds out of here.
+//! The entry stubs are naked functions, one file per architecture, and so are the
+//! frames that the real functions are called from: what the loader runs may be unwound
+//! through (a C++ constructor that throws, a thread that is cancelled), which ends a
+//! program at the first Rust frame that was built without an unwinder.
 
-use core::ffi::{c_char, c_int, c_long, c_void};
+use core::ffi::{CStr, c_char, c_int, c_long, c_void};
 use core::ptr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use sopin_core::sys;
 
@@ -28,10 +27,11 @@ use crate::pinner::{self, Event};
 mod entry;
 
 pub use entry::register_fork_handlers;
+pub(crate) use entry::visit_all;
 
 /// Pins what `event` has brought.
 fn sweep(event: Event) {
-    pinner::sweep(event, announce());
+    keeping_errno(|| pinner::sweep(event, announce()));
 }
 
 /// The address of our `__gmon_start__`, which other objects' slots hold. Not that
@@ -45,18 +45,17 @@ pub fn announce() -> usize {
     sopin_own_gmon_start as *const () as usize
 }
 
-/// Runs our part of a hook: nothing unwinds out of it and `errno` is kept.
-/// `None` after a panic, a bug of ours; the objects at hand stay as they are.
-pub fn shielded<T>(work: impl FnOnce() -> T) -> Option<T> {
+/// Runs our part of a call of the host's, which finds its `errno` as it was.
+pub fn keeping_errno<T>(work: impl FnOnce() -> T) -> T {
     let errno = sys::errno();
-    let done = catch_unwind(AssertUnwindSafe(work));
+    let done = work();
     sys::set_errno(errno);
-    done.ok()
+    done
 }
 
 /// An object's `_init` has called `__gmon_start__` and will go on at `caller`.
 extern "C" fn announced(caller: usize) {
-    shielded(|| sweep(Event::Announced(caller)));
+    sweep(Event::Announced(caller));
 }
 
 /// On musl nobody announces anything, and constructors of preloaded objects
@@ -65,29 +64,66 @@ extern "C" fn announced(caller: usize) {
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = {
     extern "C" fn constructed() {
-        shielded(|| sweep(Event::Constructed));
+        sweep(Event::Constructed);
     }
     constructed
 };
 
-/// Where a `dlopen` of `name` goes: the address to jump to, or 0 for
-/// [`open_and_sweep`].
+/// Where the stub of a hook goes. Returned in two registers.
+#[repr(C)]
+struct Route {
+    /// Address of the real function, or of one that fails.
+    real: usize,
+    /// Gets the real function's result, and returns it. Without it the stub does not
+    /// call the real function but jumps to it.
+    follow: Option<extern "C" fn(result: *mut c_void) -> *mut c_void>,
+}
+
+/// Returns where a `dlopen` of `name` goes.
 ///
 /// # Safety
 /// `name` must be what the host passed to `dlopen`: null or a C string.
-unsafe extern "C" fn route_open(name: *const c_char) -> usize {
-    // SAFETY: per the caller.
-    if unsafe { depends_on_caller(name) } { real_or_stub(&DLOPEN) } else { 0 }
+unsafe extern "C" fn route_open(name: *const c_char) -> Route {
+    extern "C" fn opened(handle: *mut c_void) -> *mut c_void {
+        if !handle.is_null() {
+            sweep(Event::Opened(handle));
+        }
+        handle
+    }
+    // SAFETY: `name` is null or a C string, as this function demands.
+    let depends = unsafe { depends_on_caller(name) };
+    Route { real: real_or(&DLOPEN, null_handle), follow: (!depends).then_some(opened) }
 }
 
-/// Where a `dlmopen` of `name` goes: the address to jump to, or 0 for
-/// [`open_in_namespace_and_sweep`].
+/// Returns where a `dlmopen` of `name` goes.
 ///
 /// # Safety
 /// As for [`route_open`].
-unsafe extern "C" fn route_open_in_namespace(name: *const c_char) -> usize {
-    // SAFETY: per the caller.
-    if unsafe { depends_on_caller(name) } { real_or_stub(&DLMOPEN) } else { 0 }
+unsafe extern "C" fn route_open_in_namespace(_: c_long, name: *const c_char) -> Route {
+    extern "C" fn opened(handle: *mut c_void) -> *mut c_void {
+        if !handle.is_null() {
+            sweep(Event::OpenedInNamespace(handle));
+        }
+        handle
+    }
+    // SAFETY: `name` is null or a C string, as this function demands.
+    let depends = unsafe { depends_on_caller(name) };
+    Route { real: real_or(&DLMOPEN, null_handle), follow: (!depends).then_some(opened) }
+}
+
+/// Returns where a `dlclose` goes, which is followed by forgetting what it has unloaded.
+extern "C" fn route_close() -> Route {
+    extern "C" fn closed(status: *mut c_void) -> *mut c_void {
+        // An `int`: the register's upper half means nothing.
+        if status.addr() as u32 == 0 {
+            keeping_errno(pinner::sweep_unloaded);
+        }
+        status
+    }
+    extern "C" fn failed() -> c_int {
+        -1
+    }
+    Route { real: real_or(&DLCLOSE, failed), follow: Some(closed) }
 }
 
 /// # Safety
@@ -96,65 +132,16 @@ unsafe fn depends_on_caller(name: *const c_char) -> bool {
     if name.is_null() || pinner::is_off() {
         return true;
     }
-    // SAFETY: per the caller.
-    let name = unsafe { core::ffi::CStr::from_ptr(name) }.to_bytes();
+    // SAFETY: not null, so a C string.
+    let name = unsafe { CStr::from_ptr(name) }.to_bytes();
     !name.contains(&b'/') || name.contains(&b'$')
 }
 
-/// The real function, or one that fails where the C library has none.
-fn real_or_stub(real: &RealFunction) -> usize {
-    extern "C" fn unavailable() -> *mut c_void {
-        ptr::null_mut()
-    }
-    real.address().unwrap_or(unavailable as *const () as usize)
+/// The real function's address, or that of `otherwise` where the C library has none.
+fn real_or<T>(real: &RealFunction, otherwise: extern "C" fn() -> T) -> usize {
+    real.address().unwrap_or(otherwise as *const () as usize)
 }
 
-/// # Safety
-/// As for `dlopen(3)`.
-unsafe extern "C-unwind" fn open_and_sweep(name: *const c_char, flags: c_int) -> *mut c_void {
-    type Open = unsafe extern "C-unwind" fn(*const c_char, c_int) -> *mut c_void;
-    // SAFETY: the address is that of dlopen(3), or of a stub that ignores its arguments.
-    let open = unsafe { core::mem::transmute::<usize, Open>(real_or_stub(&DLOPEN)) };
-    // SAFETY: per the caller.
-    let handle = unsafe { open(name, flags) };
-    if !handle.is_null() {
-        shielded(|| sweep(Event::Opened(handle)));
-    }
-    handle
-}
-
-/// # Safety
-/// As for `dlmopen(3)`.
-unsafe extern "C-unwind" fn open_in_namespace_and_sweep(
-    namespace: c_long,
-    name: *const c_char,
-    flags: c_int,
-) -> *mut c_void {
-    type Open = unsafe extern "C-unwind" fn(c_long, *const c_char, c_int) -> *mut c_void;
-    // SAFETY: the address is that of dlmopen(3), or of a stub that ignores its arguments.
-    let open = unsafe { core::mem::transmute::<usize, Open>(real_or_stub(&DLMOPEN)) };
-    // SAFETY: per the caller.
-    let handle = unsafe { open(namespace, name, flags) };
-    if !handle.is_null() {
-        shielded(|| sweep(Event::OpenedInNamespace(handle)));
-    }
-    handle
-}
-
-/// `dlclose(3)`, followed by forgetting what it has unloaded.
-///
-/// # Safety
-/// As for `dlclose(3)`.
-#[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn dlclose(handle: *mut c_void) -> c_int {
-    type Close = unsafe extern "C-unwind" fn(*mut c_void) -> c_int;
-    let Some(address) = DLCLOSE.address() else { return -1 };
-    // SAFETY: the address is that of dlclose(3).
-    let close = unsafe { core::mem::transmute::<usize, Close>(address) };
-    // SAFETY: per the caller.
-    let status = unsafe { close(handle) };
-    if status == 0 {
-        shielded(pinner::sweep_unloaded);
-    }
-    status
+extern "C" fn null_handle() -> *mut c_void {
+    ptr::null_mut()
 }

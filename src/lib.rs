@@ -32,6 +32,7 @@
 //! | [`remap`] | replacing ranges; nothing else changes a mapping of the host |
 //! | [`unnamed`] | the same where a filter may kill for what that takes |
 //! | [`registry`] | what is pinned, behind the one lock; fork |
+//! | [`panics`] | that nothing here can panic |
 //! | [`published`] | the records that the command and debuggers read from outside |
 //! | [`workspace`] | memory that sweeps use one after the other |
 //! | [`filters`] | seccomp filters: which system calls may be made |
@@ -49,9 +50,8 @@
 //! allocation (memory comes from [`sopin_core::pages`]); no function of the C
 //! library that may be interposed, other than the loader's own; no call of the
 //! loader while our lock is held; no waiting for a thread that could be
-//! waiting for us; no panic leaves an exported function; `errno` is what the
-//! host left in it. The standard library is linked for catching panics only,
-//! which `no_std` makes visible.
+//! waiting for us; no panic ([`panics`]); `errno` is what the host left in it. The
+//! standard library is not linked.
 
 #![no_std]
 #![allow(clippy::must_use_candidate, clippy::doc_markdown)]
@@ -59,7 +59,12 @@
 // same width on the 64-bit targets that sopin-core compiles for.
 #![allow(clippy::cast_possible_truncation)]
 
-extern crate std;
+// The C library, which the crate libc leaves to the standard library where another member
+// of the workspace has it do so. The other two are part of it since glibc 2.34.
+#[link(name = "c")]
+#[link(name = "dl")]
+#[link(name = "pthread")]
+unsafe extern "C" {}
 
 mod api;
 mod candidates;
@@ -73,6 +78,7 @@ mod log;
 mod marked_ranges;
 mod memory_functions;
 mod original;
+mod panics;
 mod pinner;
 mod private_memory;
 mod published;

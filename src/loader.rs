@@ -10,7 +10,6 @@ use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use once_cell::race::OnceNonZeroUsize;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use sopin_core::memory::OwnMemory;
 use sopin_core::pages::PageVec;
@@ -55,17 +54,14 @@ impl RealFunction {
 fn ask_loader(name: &'static CStr) -> Option<usize> {
     /// The thread that asks, by the address of its `errno`.
     static ASKING: AtomicUsize = AtomicUsize::new(0);
-    let name = str::from_utf8(name.to_bytes_with_nul()).ok()?;
     let this_thread = sys::thread_identity();
     if ASKING.swap(this_thread, Ordering::Relaxed) == this_thread {
         return None;
     }
-    // dlsym_next panics when the symbol is missing.
-    crate::pinner::silence_panics();
-    // SAFETY: the name ends with a NUL.
-    let found = catch_unwind(|| unsafe { redhook::ld_preload::dlsym_next(name) });
+    // SAFETY: the name is a C string.
+    let address = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) }.addr();
     ASKING.store(0, Ordering::Relaxed);
-    found.ok().map(<*const u8>::addr).filter(|address| !next::is_own(*address))
+    (address != 0 && !next::is_own(address)).then_some(address)
 }
 
 /// `dlopen(3)`
@@ -163,8 +159,7 @@ pub fn while_held(work: &mut dyn FnMut(Counters)) {
     unsafe extern "C" fn first(info: *mut libc::dl_phdr_info, _: usize, data: *mut c_void) -> c_int {
         // SAFETY: the loader passes a live info, `data` is the local below.
         let (work, info) = unsafe { (&mut *data.cast::<Work<'_>>(), &*info) };
-        // Nothing may unwind through the loader; half a sweep is a sweep.
-        let _ = catch_unwind(AssertUnwindSafe(|| work(counters_of(info))));
+        work(counters_of(info));
         1
     }
     let mut work: Work<'_> = work;

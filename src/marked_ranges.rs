@@ -6,10 +6,9 @@
 //! object is not asked about: that is so at the start of the process, and for an
 //! object that has yet to announce itself. All others may have been loaded long ago.
 
-use core::cell::OnceCell;
-
 use sopin_core::attributes::AttributeMap;
 use sopin_core::cause::Cause;
+use sopin_core::once::{OnceCell, get_or_init};
 use sopin_core::pages::PageVec;
 use sopin_core::plan::{Replacement, Source};
 
@@ -42,7 +41,7 @@ impl MarkedRanges {
         if replacements.is_empty() {
             return left;
         }
-        let attributes = self.attributes.get_or_init(AttributeMap::read);
+        let attributes = get_or_init(&self.attributes, AttributeMap::read);
         let lost = |range: &Replacement| match attributes {
             Ok(attributes) => attributes.would_lose(range.span, range.protection).then_some(MARKED),
             Err(cause) => Some(*cause),

@@ -7,9 +7,8 @@
 //! which a host exits with status 66. A debugging `memcpy` that allocates would come
 //! back into us.
 //!
-//! The definitions are hidden, so that our references, those of the standard library and
-//! of the unwinder are bound to them by the linker, and nobody else's. They are written
-//! in assembly, one file per architecture, because the compiler would turn a loop that
+//! The definitions are hidden, so that our references and those of `core` are bound to
+//! them by the linker, and nobody else's. They are written in assembly, one file per architecture, because the compiler would turn a loop that
 //! copies into a call of `memcpy`. `tests/imports.rs` shows that no reference is left.
 
 /// Opens the function `$name`, which has some other names as well, with the instruction

@@ -217,7 +217,6 @@ pub fn initialise(guard: &mut Guard) -> sys::Result<()> {
     if guard.is_initialised {
         return Ok(());
     }
-    silence_panics();
     guard.log.remember_stderr();
     let State { settings, log, .. } = &mut **guard;
     if let Err(errno) = read_settings(settings, log) {
@@ -262,10 +261,4 @@ fn drop_own_preload(memory: &OwnMemory, objects: &[Loaded], here: usize, buffer:
     if let Some(Ok(path)) = own.map(|own| memory.read_string(own.name, buffer)) {
         environment::drop_from_preload(file_name(path));
     }
-}
-
-/// A panic of ours must not print to the host's stderr.
-pub fn silence_panics() {
-    // The hook has no captures, so boxing it allocates nothing.
-    std::panic::set_hook(std::boxed::Box::new(|_| {}));
 }

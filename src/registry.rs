@@ -1,6 +1,5 @@
 //! What is pinned, behind the one lock of this library.
 
-use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use sopin_core::address_map::AddressMap;
@@ -114,25 +113,23 @@ pub struct State {
     pub known_stores: KnownStores,
 }
 
-struct Shared(UnsafeCell<State>);
-
-// SAFETY: the state is only reached through a `Guard`, of which there is one
-// at a time.
-unsafe impl Sync for Shared {}
-
-static STATE: Shared = Shared(UnsafeCell::new(State {
-    is_initialised: false,
-    is_preload_dropped: false,
-    settings: Settings::new(),
-    log: Log::new(),
-    private_memory: PrivateMemory::new(),
-    entries: AddressMap::new(),
-    records: Records::new(),
-    walk: 0,
-    path_buffer: [0; size_of::<PathBuffer>()],
-    workspace: Workspace::new(),
-    known_stores: KnownStores::new(),
-}));
+impl State {
+    const fn new() -> Self {
+        Self {
+            is_initialised: false,
+            is_preload_dropped: false,
+            settings: Settings::new(),
+            log: Log::new(),
+            private_memory: PrivateMemory::new(),
+            entries: AddressMap::new(),
+            records: Records::new(),
+            walk: 0,
+            path_buffer: [0; size_of::<PathBuffer>()],
+            workspace: Workspace::new(),
+            known_stores: KnownStores::new(),
+        }
+    }
+}
 
 /// The loader's counters when everything loaded was last known to be recorded.
 static ADDS: AtomicU64 = AtomicU64::new(0);

@@ -13,12 +13,12 @@
 //! memory, since what is being swapped may be this library's own data. If a
 //! step fails the range is what it was: every resource is obtained first.
 
-use core::cell::OnceCell;
 use core::ffi::CStr;
 
 use sopin_core::cause::Cause;
 use sopin_core::memory::OwnMemory;
 use sopin_core::object::{Span, file_name};
+use sopin_core::once::{OnceCell, get_or_init};
 use sopin_core::plan::{Replacement, Source};
 use sopin_core::sys::{self, Errno, Fd};
 use sopin_core::vmas::Protection;
@@ -95,9 +95,9 @@ pub unsafe fn replace(
         } else {
             // Relocated text is private anyway: the loader has copied its pages.
             let copy = if range.source == Source::RelocatedCopy {
-                relocated.get_or_init(|| make_copy(path, replacements, |source| source == Source::RelocatedCopy))
+                get_or_init(&relocated, || make_copy(path, replacements, |source| source == Source::RelocatedCopy))
             } else {
-                private.get_or_init(|| {
+                get_or_init(&private, || {
                     room(private_bytes(replacements))?;
                     make_copy(path, replacements, is_file_copy)
                 })
@@ -185,8 +185,7 @@ unsafe fn replace_by_anonymous(memory: &OwnMemory, replacements: &[Replacement],
         Err(cause) => return outcome.note(Source::Anonymous, Err(cause)),
     };
     let mut rest = replacements;
-    while let Some(first) = rest.first() {
-        let (block, others) = rest.split_at(block_len(rest));
+    while let (Some(first), Some((block, others))) = (rest.first(), rest.split_at_checked(block_len(rest))) {
         rest = others;
         if first.source != Source::Anonymous {
             continue;
@@ -261,7 +260,7 @@ fn offset_in_copy(replacements: &[Replacement], index: usize) -> u64 {
     let end = |range: &Replacement| range.offset + range.span.len() as u64;
     let is_copied = |range: &&Replacement| range.source != Source::Anonymous;
     let is_displaced = |index: usize| {
-        let (earlier, rest) = replacements.split_at(index);
+        let Some((earlier, rest)) = replacements.split_at_checked(index) else { return false };
         let overlaps =
             |range: &Replacement, other: &Replacement| range.offset < end(other) && other.offset < end(range);
         rest.first().is_some_and(|range| {

@@ -9,7 +9,6 @@
 //! this one change its user in the middle of it. Where a seccomp filter may kill for
 //! blocking them, only a process with one thread uses that store.
 
-use core::cell::OnceCell;
 use core::ffi::CStr;
 
 use sopin_core::build_id::{self, BuildId};
@@ -20,6 +19,7 @@ use sopin_core::image_layers::ImageLayers;
 use sopin_core::line::Text;
 use sopin_core::memory::OwnMemory;
 use sopin_core::object::{Object, Span};
+use sopin_core::once::{OnceCell, get_or_init};
 use sopin_core::pagemap::Pagemap;
 use sopin_core::pages::PageVec;
 use sopin_core::plan::{Replacement, Source};
@@ -104,7 +104,7 @@ impl Sources {
                 let offset = range.offset + (span.start - range.span.start) as u64;
                 runs.push(Replacement { span, offset, ..*range }).inspect_err(|_| no_room = true)
             };
-            let found = match (self.pagemap.get_or_init(Pagemap::open), original) {
+            let found = match (get_or_init(&self.pagemap, Pagemap::open), original) {
                 (Ok(pagemap), _) => pagemap.for_each_unmodified(range.span, keep),
                 (Err(_), Some(original)) => {
                     comparison::for_each_equal(memory, &original.file, range.span, range.offset, keep)
@@ -209,8 +209,8 @@ impl Sources {
     pub fn open_stores(&self, state: &mut State) -> Option<()> {
         let State { settings, known_stores, .. } = state;
         let places = settings.store.as_ref()?;
-        let _ = self.system_store.get_or_init(|| Store::open_system(&mut known_stores.system));
-        let _ = self.user_store.get_or_init(|| {
+        let _ = get_or_init(&self.system_store, || Store::open_system(&mut known_stores.system));
+        let _ = get_or_init(&self.user_store, || {
             let user = User::of_this_thread()?;
             Store::open(places, user, &mut known_stores.user)
         });
@@ -240,7 +240,7 @@ impl Sources {
 
     /// Returns whether nobody can write to the file, so that its ranges can stay.
     pub fn need_no_copy(&self, original: &Original) -> bool {
-        original.is_immutable(|| *self.layers.get_or_init(ImageLayers::of_this_process))
+        original.is_immutable(|| *get_or_init(&self.layers, ImageLayers::of_this_process))
     }
 
     /// Finds the copy of an object's file in the open stores, or makes it, by way of

@@ -6,6 +6,7 @@ use sopin_core::memory::OwnMemory;
 use sopin_core::pages::PageVec;
 use sopin_core::records::Reached;
 use sopin_core::settings::Level;
+use sopin_core::slices;
 use sopin_core::sys::{self, Errno};
 use sopin_core::vmas::{FileId, Maps};
 
@@ -180,7 +181,8 @@ impl<'a> Sweep<'a> {
     /// first; then the smallest, since where memory for private copies is bounded the
     /// largest objects are left.
     fn pin_candidates(&mut self, assessment: Assessment, maps: &mut Maps) -> Result<(), Cause> {
-        self.work.candidates.sort_unstable_by_key(|candidate| (!candidate.may_have_run(), candidate.object.span.len()));
+        let rank = |candidate: &Candidate| (!candidate.may_have_run(), candidate.object.span.len());
+        slices::sort_by_key(&mut self.work.candidates, rank);
         for index in 0..self.work.candidates.len() {
             let Some(candidate) = self.work.candidates.get(index).copied() else { break };
             self.pin(&candidate, assessment, maps)?;

@@ -14,7 +14,7 @@ use common::library;
 
 /// What our own code calls: none of it takes a lock or allocates, but for registering
 /// fork handlers, once.
-const CALLED: [&str; 12] = [
+const CALLED: [&str; 11] = [
     // The thread's errno.
     "__errno_location",
     // Fork handlers, by the name that the C library has for them.
@@ -34,59 +34,6 @@ const CALLED: [&str; 12] = [
     "getenv",
     // Raw system calls.
     "syscall",
-    // Thread-local data of the standard library.
-    "__tls_get_addr",
-];
-
-/// What the standard library and the unwinder call, linked in so that a panic can be
-/// caught: not unless there is one, which would be a bug of ours. What they import
-/// depends on their versions; LLVM's unwinder, which zig links in, can print.
-const CALLED_IN_A_PANIC: &[&str] = &[
-    "__cxa_thread_atexit_impl",
-    "__fxstat64",
-    "__xpg_strerror_r",
-    "__xstat64",
-    "_dl_find_object",
-    "abort",
-    "calloc",
-    "close",
-    "dladdr",
-    "fflush",
-    "fprintf",
-    "free",
-    "fstat64",
-    "fwrite",
-    "getcwd",
-    "gettid",
-    "lseek64",
-    "malloc",
-    "mmap64",
-    "munmap",
-    "open64",
-    "posix_memalign",
-    "pthread_getspecific",
-    "pthread_key_create",
-    "__pthread_key_create",
-    "pthread_key_delete",
-    "pthread_mutex_lock",
-    "pthread_mutex_unlock",
-    "pthread_once",
-    "pthread_rwlock_rdlock",
-    "pthread_rwlock_unlock",
-    "pthread_rwlock_wrlock",
-    "pthread_self",
-    "pthread_setspecific",
-    "read",
-    "readlink",
-    "realloc",
-    "realpath",
-    "sched_yield",
-    "snprintf",
-    "stat64",
-    "statx",
-    "stderr",
-    "write",
-    "writev",
 ];
 
 /// What the start files refer to, weakly.
@@ -101,8 +48,7 @@ fn every_import_has_a_reason() {
     let names: Vec<_> =
         imports.iter().filter_map(|symbol| symbol.name().ok()).filter(|name| !name.is_empty()).collect();
     assert!(names.contains(&"syscall"), "the search is wrong: {names:?}");
-    let has_reason =
-        |name: &&&str| CALLED.contains(*name) || CALLED_IN_A_PANIC.contains(*name) || OF_START_FILES.contains(*name);
+    let has_reason = |name: &&&str| CALLED.contains(*name) || OF_START_FILES.contains(*name);
     let without: Vec<_> = names.iter().filter(|name| !has_reason(name)).collect();
     assert!(without.is_empty(), "imported without a reason: {without:?}");
 }

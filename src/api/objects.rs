@@ -76,6 +76,9 @@ pub struct Walk {
     memory: OwnMemory,
     path: PageVec<u8>,
     reason: Line<REASON>,
+    /// How many objects have been shown.
+    shown: usize,
+    object: Option<sopin_object>,
 }
 
 impl Walk {
@@ -83,19 +86,20 @@ impl Walk {
     pub fn begin() -> Result<Self, Refusal> {
         let description = request::describe_all()?;
         let path = PageVec::filled(0, libc::PATH_MAX as usize).map_err(|_| Refusal::System)?;
-        Ok(Self { description, memory: OwnMemory::new(), path, reason: Line::new() })
+        Ok(Self { description, memory: OwnMemory::new(), path, reason: Line::new(), shown: 0, object: None })
     }
 
-    /// The object at `index`, with its texts in the buffers.
-    pub fn object(&mut self, index: usize) -> Option<sopin_object> {
-        let object = *self.description.objects.get(index)?;
+    /// The next object, with its texts in the buffers.
+    pub fn next(&mut self) -> Option<&sopin_object> {
+        let object = *self.description.objects.get(self.shown)?;
+        self.shown += 1;
         // Opened anew for every object: no descriptor of ours is open while the
         // host's code runs.
         let mut maps = Maps::open().ok();
         request::read_path(&object, maps.as_mut(), &self.memory, &mut self.path);
         self.reason.clear();
         let has_reason = write_reason(&mut self.reason, &object.record).is_some();
-        Some(sopin_object {
+        self.object = Some(sopin_object {
             size: size_of::<sopin_object>(),
             path: self.path.as_ptr().cast(),
             base: object.record.base as usize as *const c_void,
@@ -103,7 +107,8 @@ impl Walk {
             error: errno_of(&object.record).map_or(0, |errno| errno.0),
             reason: if has_reason { self.reason.as_bytes().as_ptr().cast() } else { ptr::null() },
             bytes: object.record.bytes,
-        })
+        });
+        self.object.as_ref()
     }
 }
 

@@ -101,7 +101,7 @@ impl Trial {
             -1 => return Err(Errno(sys::errno())),
             child => self.children.add(child),
         }
-        let reached = self.progress.index().load(Ordering::Relaxed).clamp(first, end);
+        let reached = self.progress.index().load(Ordering::Relaxed).max(first).min(end);
         let refused = self.progress.refused().load(Ordering::Relaxed);
         let passed = (first..reached).filter(|index| refused & 1 << index == 0);
         self.passing = passed.fold(self.passing, Kinds::with);

@@ -2,13 +2,13 @@
 //! the return address in x30.
 //!
 //! `bti c` (a hint, so a no-op on older processors) comes first because these
-//! are called through pointers. The final jump goes through x16, which
-//! `bti c` at its target accepts from a branch.
+//! are called through pointers. Jumps and calls go through x16, which `bti c` at
+//! the target accepts from a branch.
 
 use core::arch::naked_asm;
 use core::ffi::{c_char, c_int, c_long, c_void};
 
-use super::{announced, open_and_sweep, open_in_namespace_and_sweep, route_open, route_open_in_namespace};
+use super::{announced, route_close, route_open, route_open_in_namespace};
 
 /// Called by `_init` of crti.o: `call_weak_fn` jumps here, so x30 is an
 /// address in `_init`. Passes it on, which tells which object's it is.
@@ -48,38 +48,57 @@ pub unsafe extern "C" fn register_fork_handlers(
     )
 }
 
-/// `dlopen(3)`: jumps to the real function if the result depends on the
-/// caller, so that it sees the true return address.
+/// The body of a hook: `$route` gets the arguments, and says where to go and whether
+/// something follows. A jump leaves the real function the true return address.
+macro_rules! hook {
+    ($route:path) => {
+        naked_asm!(
+            ".cfi_startproc",
+            "hint #34",
+            "stp x29, x30, [sp, #-48]!",
+            ".cfi_adjust_cfa_offset 48",
+            ".cfi_rel_offset x29, 0",
+            ".cfi_rel_offset x30, 8",
+            "stp x0, x1, [sp, #16]",
+            "str x2, [sp, #32]",
+            "mov x29, sp",
+            "bl {route}",
+            "mov x16, x0",
+            "mov x17, x1",
+            "ldp x0, x1, [sp, #16]",
+            "ldr x2, [sp, #32]",
+            "cbnz x17, 2f",
+            ".cfi_remember_state",
+            "ldp x29, x30, [sp], #48",
+            ".cfi_adjust_cfa_offset -48",
+            ".cfi_restore x29",
+            ".cfi_restore x30",
+            "br x16",
+            "2:",
+            ".cfi_restore_state",
+            "str x17, [sp, #40]",
+            "blr x16",
+            "ldr x16, [sp, #40]",
+            "blr x16",
+            "ldp x29, x30, [sp], #48",
+            ".cfi_adjust_cfa_offset -48",
+            ".cfi_restore x29",
+            ".cfi_restore x30",
+            "ret",
+            ".cfi_endproc",
+            route = sym $route,
+        )
+    };
+}
+
+/// `dlopen(3)`, followed by a sweep if its result does not depend on the caller.
 ///
 /// # Safety
 /// As for `dlopen(3)`.
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void {
-    naked_asm!(
-        ".cfi_startproc",
-        "hint #34",
-        "stp x29, x30, [sp, #-32]!",
-        ".cfi_adjust_cfa_offset 32",
-        ".cfi_rel_offset x29, 0",
-        ".cfi_rel_offset x30, 8",
-        "stp x0, x1, [sp, #16]",
-        "mov x29, sp",
-        "bl {route}",
-        "mov x16, x0",
-        "ldp x0, x1, [sp, #16]",
-        "ldp x29, x30, [sp], #32",
-        ".cfi_adjust_cfa_offset -32",
-        ".cfi_restore x29",
-        ".cfi_restore x30",
-        "cbnz x16, 2f",
-        "b {sweep}",
-        "2:",
-        "br x16",
-        ".cfi_endproc",
-        route = sym route_open,
-        sweep = sym open_and_sweep,
-    )
+    hook!(route_open)
 }
 
 /// `dlmopen(3)`, in the same way.
@@ -89,31 +108,76 @@ pub unsafe extern "C-unwind" fn dlopen(name: *const c_char, flags: c_int) -> *mu
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlmopen(namespace: c_long, name: *const c_char, flags: c_int) -> *mut c_void {
-    naked_asm!(
-        ".cfi_startproc",
-        "hint #34",
-        "stp x29, x30, [sp, #-48]!",
-        ".cfi_adjust_cfa_offset 48",
-        ".cfi_rel_offset x29, 0",
-        ".cfi_rel_offset x30, 8",
-        "stp x0, x1, [sp, #16]",
-        "str x2, [sp, #32]",
-        "mov x29, sp",
-        "mov x0, x1",
-        "bl {route}",
-        "mov x16, x0",
-        "ldp x0, x1, [sp, #16]",
-        "ldr x2, [sp, #32]",
-        "ldp x29, x30, [sp], #48",
-        ".cfi_adjust_cfa_offset -48",
-        ".cfi_restore x29",
-        ".cfi_restore x30",
-        "cbnz x16, 2f",
-        "b {sweep}",
-        "2:",
-        "br x16",
-        ".cfi_endproc",
-        route = sym route_open_in_namespace,
-        sweep = sym open_in_namespace_and_sweep,
-    )
+    hook!(route_open_in_namespace)
 }
+
+/// `dlclose(3)`, followed by a sweep.
+///
+/// # Safety
+/// As for `dlclose(3)`.
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn dlclose(handle: *mut c_void) -> c_int {
+    hook!(route_close)
+}
+
+/// The body of a function of (visitor, data) that keeps `$room` bytes, a multiple of 16,
+/// on its stack: `$begin` gets their address and the visitor, and returns the result; the
+/// visitor gets what `$next` returns, and data, until there is nothing or it returns
+/// something else than 0; then `$end` is called.
+macro_rules! visit_all {
+    (room = $room:expr, begin = $begin:path, next = $next:path, end = $end:path) => {
+        core::arch::naked_asm!(
+            ".cfi_startproc",
+            "hint #34",
+            "stp x29, x30, [sp, #-48]!",
+            ".cfi_adjust_cfa_offset 48",
+            ".cfi_rel_offset x29, 0",
+            ".cfi_rel_offset x30, 8",
+            "stp x19, x20, [sp, #16]",
+            ".cfi_rel_offset x19, 16",
+            ".cfi_rel_offset x20, 24",
+            "str x21, [sp, #32]",
+            ".cfi_rel_offset x21, 32",
+            "mov x29, sp",
+            "sub sp, sp, #{room}",
+            ".cfi_adjust_cfa_offset {room}",
+            "mov x19, x0",
+            "mov x20, x1",
+            "mov x1, x0",
+            "mov x0, sp",
+            "bl {begin}",
+            "mov w21, w0",
+            "2:",
+            "mov x0, sp",
+            "bl {next}",
+            "cbz x0, 3f",
+            "mov x1, x20",
+            "mov x16, x19",
+            "blr x16",
+            "cbz w0, 2b",
+            "3:",
+            "mov x0, sp",
+            "bl {end}",
+            "mov w0, w21",
+            "add sp, sp, #{room}",
+            ".cfi_adjust_cfa_offset -{room}",
+            "ldr x21, [sp, #32]",
+            "ldp x19, x20, [sp, #16]",
+            "ldp x29, x30, [sp], #48",
+            ".cfi_adjust_cfa_offset -48",
+            ".cfi_restore x19",
+            ".cfi_restore x20",
+            ".cfi_restore x21",
+            ".cfi_restore x29",
+            ".cfi_restore x30",
+            "ret",
+            ".cfi_endproc",
+            room = const $room,
+            begin = sym $begin,
+            next = sym $next,
+            end = sym $end,
+        )
+    };
+}
+pub(crate) use visit_all;

@@ -7,7 +7,7 @@
 use core::arch::{global_asm, naked_asm};
 use core::ffi::{c_char, c_int, c_long, c_void};
 
-use super::{announced, open_and_sweep, open_in_namespace_and_sweep, route_open, route_open_in_namespace};
+use super::{announced, route_close, route_open, route_open_in_namespace};
 
 /// Called by `_init` of crti.o. Passes the return address on, which tells
 /// which object's `_init` it is.
@@ -84,37 +84,53 @@ pub unsafe extern "C" fn register_fork_handlers(
     )
 }
 
-/// `dlopen(3)`: jumps to the real function if the result depends on the
-/// caller, so that it sees the true return address.
+/// The body of a hook: `$route` gets the arguments, and says where to go and whether
+/// something follows. A jump leaves the real function the true return address.
+macro_rules! hook {
+    ($route:path) => {
+        naked_asm!(
+            ".cfi_startproc",
+            "endbr64",
+            "push rdi",
+            ".cfi_adjust_cfa_offset 8",
+            "push rsi",
+            ".cfi_adjust_cfa_offset 8",
+            "push rdx",
+            ".cfi_adjust_cfa_offset 8",
+            "call {route}",
+            "mov r11, rdx",
+            "pop rdx",
+            ".cfi_adjust_cfa_offset -8",
+            "pop rsi",
+            ".cfi_adjust_cfa_offset -8",
+            "pop rdi",
+            ".cfi_adjust_cfa_offset -8",
+            "test r11, r11",
+            "jnz 2f",
+            "jmp rax",
+            "2:",
+            "push r11",
+            ".cfi_adjust_cfa_offset 8",
+            "call rax",
+            "mov rdi, rax",
+            "call [rsp]",
+            "add rsp, 8",
+            ".cfi_adjust_cfa_offset -8",
+            "ret",
+            ".cfi_endproc",
+            route = sym $route,
+        )
+    };
+}
+
+/// `dlopen(3)`, followed by a sweep if its result does not depend on the caller.
 ///
 /// # Safety
 /// As for `dlopen(3)`.
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void {
-    naked_asm!(
-        ".cfi_startproc",
-        "endbr64",
-        "push rdi",
-        ".cfi_adjust_cfa_offset 8",
-        "push rsi",
-        ".cfi_adjust_cfa_offset 8",
-        "sub rsp, 8",
-        ".cfi_adjust_cfa_offset 8",
-        "call {route}",
-        "add rsp, 8",
-        ".cfi_adjust_cfa_offset -8",
-        "pop rsi",
-        ".cfi_adjust_cfa_offset -8",
-        "pop rdi",
-        ".cfi_adjust_cfa_offset -8",
-        "test rax, rax",
-        "jz {sweep}",
-        "jmp rax",
-        ".cfi_endproc",
-        route = sym route_open,
-        sweep = sym open_and_sweep,
-    )
+    hook!(route_open)
 }
 
 /// `dlmopen(3)`, in the same way.
@@ -124,28 +140,77 @@ pub unsafe extern "C-unwind" fn dlopen(name: *const c_char, flags: c_int) -> *mu
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlmopen(namespace: c_long, name: *const c_char, flags: c_int) -> *mut c_void {
-    naked_asm!(
-        ".cfi_startproc",
-        "endbr64",
-        "push rdi",
-        ".cfi_adjust_cfa_offset 8",
-        "push rsi",
-        ".cfi_adjust_cfa_offset 8",
-        "push rdx",
-        ".cfi_adjust_cfa_offset 8",
-        "mov rdi, rsi",
-        "call {route}",
-        "pop rdx",
-        ".cfi_adjust_cfa_offset -8",
-        "pop rsi",
-        ".cfi_adjust_cfa_offset -8",
-        "pop rdi",
-        ".cfi_adjust_cfa_offset -8",
-        "test rax, rax",
-        "jz {sweep}",
-        "jmp rax",
-        ".cfi_endproc",
-        route = sym route_open_in_namespace,
-        sweep = sym open_in_namespace_and_sweep,
-    )
+    hook!(route_open_in_namespace)
 }
+
+/// `dlclose(3)`, followed by a sweep.
+///
+/// # Safety
+/// As for `dlclose(3)`.
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn dlclose(handle: *mut c_void) -> c_int {
+    hook!(route_close)
+}
+
+/// The body of a function of (visitor, data) that keeps `$room` bytes, a multiple of 16,
+/// on its stack: `$begin` gets their address and the visitor, and returns the result; the
+/// visitor gets what `$next` returns, and data, until there is nothing or it returns
+/// something else than 0; then `$end` is called.
+macro_rules! visit_all {
+    (room = $room:expr, begin = $begin:path, next = $next:path, end = $end:path) => {
+        core::arch::naked_asm!(
+            ".cfi_startproc",
+            "endbr64",
+            "push rbx",
+            ".cfi_adjust_cfa_offset 8",
+            ".cfi_rel_offset rbx, 0",
+            "push rbp",
+            ".cfi_adjust_cfa_offset 8",
+            ".cfi_rel_offset rbp, 0",
+            "push r12",
+            ".cfi_adjust_cfa_offset 8",
+            ".cfi_rel_offset r12, 0",
+            "sub rsp, {room}",
+            ".cfi_adjust_cfa_offset {room}",
+            "mov rbx, rdi",
+            "mov rbp, rsi",
+            "mov rsi, rdi",
+            "mov rdi, rsp",
+            "call {begin}",
+            "mov r12d, eax",
+            "2:",
+            "mov rdi, rsp",
+            "call {next}",
+            "test rax, rax",
+            "jz 3f",
+            "mov rdi, rax",
+            "mov rsi, rbp",
+            "call rbx",
+            "test eax, eax",
+            "jz 2b",
+            "3:",
+            "mov rdi, rsp",
+            "call {end}",
+            "mov eax, r12d",
+            "add rsp, {room}",
+            ".cfi_adjust_cfa_offset -{room}",
+            "pop r12",
+            ".cfi_adjust_cfa_offset -8",
+            ".cfi_restore r12",
+            "pop rbp",
+            ".cfi_adjust_cfa_offset -8",
+            ".cfi_restore rbp",
+            "pop rbx",
+            ".cfi_adjust_cfa_offset -8",
+            ".cfi_restore rbx",
+            "ret",
+            ".cfi_endproc",
+            room = const $room,
+            begin = sym $begin,
+            next = sym $next,
+            end = sym $end,
+        )
+    };
+}
+pub(crate) use visit_all;

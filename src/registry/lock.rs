@@ -1,7 +1,7 @@
 //! The lock of the registry.
 //!
-//! It is parking_lot's raw mutex, but never its waiting: parking
-//! allocates and needs thread-local storage, so a thread that finds the lock
+//! A mutex of parking_lot's making, but not its waiting: parking allocates and needs
+//! thread-local storage, so a thread that finds the lock
 //! taken sleeps in short naps. The owner waits for nobody, so naps are few.
 //! Fork handlers take the lock, so that a child starts with a free lock and a
 //! whole table. A child made without them (`_Fork`, raw `clone`) may start with
@@ -10,13 +10,12 @@
 //! While the lock is held all signals but the synchronous ones are blocked, because a
 //! handler may fork; under a seccomp filter that may kill for that, none are.
 
-use core::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
-use parking_lot::RawMutex;
-use parking_lot::lock_api::RawMutex as _;
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use lock_api::{GuardNoSend, Mutex, MutexGuard, RawMutex};
 
 use sopin_core::sys::{self, Errno, Result};
 
-use super::{STATE, State};
+use super::State;
 use crate::filters::Looked;
 use crate::loader::walks;
 
@@ -27,7 +26,7 @@ pub const MAX_NAPS: u32 = 200_000;
 /// How many of them are for a fork, where it may be waiting for us.
 pub const MAX_NAPS_FOR_FORK: u32 = 1_000;
 
-static LOCK: RawMutex = RawMutex::INIT;
+static STATE: Mutex<NappingLock, State> = Mutex::from_raw(NappingLock::INIT, State::new());
 /// Process and thread that hold the lock; 0 while nobody has said so. The process is
 /// -1 where a filter keeps us from asking.
 pub(super) static OWNER_PROCESS: AtomicI32 = AtomicI32::new(0);
@@ -42,9 +41,35 @@ pub fn generation() -> u64 {
     RELEASES.load(Ordering::Acquire)
 }
 
+/// A lock whose waiters sleep.
+struct NappingLock(AtomicBool);
+
+// SAFETY: the exchange lets one thread in until `unlock`, whose release it acquires.
+unsafe impl RawMutex for NappingLock {
+    #[allow(clippy::declare_interior_mutable_const, reason = "initial value of a static")]
+    const INIT: Self = Self(AtomicBool::new(false));
+
+    type GuardMarker = GuardNoSend;
+
+    fn lock(&self) {
+        while !self.try_lock() {
+            nap();
+        }
+    }
+
+    fn try_lock(&self) -> bool {
+        self.0.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    unsafe fn unlock(&self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 /// The lock, held; signals stay blocked until it is dropped.
 pub struct Guard {
-    // Fields drop in this order, after `drop` below has released the lock.
+    // Fields drop in this order, after `drop` below has ended the ownership.
+    state: MutexGuard<'static, NappingLock, State>,
     signals: Result<sys::SignalsBlocked>,
 }
 
@@ -67,10 +92,10 @@ pub fn lock_in_handler(looked: Looked) -> Option<Guard> {
 /// Gives up after so many `naps`, since an owner that does not exist is not recognised.
 pub fn lock_quietly(naps: u32) -> Option<Guard> {
     for _ in 0..naps {
-        if LOCK.try_lock() {
+        if let Some(state) = STATE.try_lock() {
             OWNER_PROCESS.store(LAST_PROCESS.load(Ordering::Relaxed), Ordering::Relaxed);
             OWNER_THREAD.store(sys::thread_identity(), Ordering::Relaxed);
-            return Some(Guard { signals: Err(Errno(libc::EALREADY)) });
+            return Some(Guard { state, signals: Err(Errno(libc::EALREADY)) });
         }
         if is_own() || walks::is_within() {
             return None;
@@ -110,12 +135,12 @@ pub enum Attempt {
 
 /// Tries to take the lock once; a guard takes over `signals`.
 pub fn try_lock(_looked: Looked, signals: &mut Result<sys::SignalsBlocked>) -> Attempt {
-    if LOCK.try_lock() {
+    if let Some(state) = STATE.try_lock() {
         LAST_PROCESS.store(sys::getpid(), Ordering::Relaxed);
         OWNER_PROCESS.store(LAST_PROCESS.load(Ordering::Relaxed), Ordering::Relaxed);
         OWNER_THREAD.store(sys::thread_identity(), Ordering::Relaxed);
         let signals = core::mem::replace(signals, Err(Errno(libc::EALREADY)));
-        return Attempt::Locked(Guard { signals });
+        return Attempt::Locked(Guard { state, signals });
     }
     let process = OWNER_PROCESS.load(Ordering::Relaxed);
     if process != 0 && process != sys::getpid() || is_own() { Attempt::Never } else { Attempt::Taken }
@@ -137,29 +162,20 @@ impl core::ops::Deref for Guard {
     type Target = State;
 
     fn deref(&self) -> &State {
-        // SAFETY: the guard holds the lock.
-        unsafe { &*STATE.0.get() }
+        &self.state
     }
 }
 
 impl core::ops::DerefMut for Guard {
     fn deref_mut(&mut self) -> &mut State {
-        // SAFETY: the guard holds the lock, and is borrowed mutably.
-        unsafe { &mut *STATE.0.get() }
+        &mut self.state
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        release();
+        OWNER_THREAD.store(0, Ordering::Relaxed);
+        OWNER_PROCESS.store(0, Ordering::Relaxed);
+        RELEASES.fetch_add(1, Ordering::Release);
     }
-}
-
-fn release() {
-    OWNER_THREAD.store(0, Ordering::Relaxed);
-    OWNER_PROCESS.store(0, Ordering::Relaxed);
-    RELEASES.fetch_add(1, Ordering::Release);
-    // SAFETY: the caller holds the lock: a guard, or the fork handlers after
-    // `before_fork` has kept one.
-    unsafe { LOCK.unlock() };
 }

@@ -9,6 +9,7 @@
 use crate::cause::Cause;
 use crate::object::Span;
 use crate::pages::PageVec;
+use crate::slices;
 use crate::sys::{self, Errno};
 use crate::vmas;
 
@@ -117,7 +118,7 @@ impl AttributeMap {
                 // The array is a mapping like any that is new.
                 return map.with_fresh(block.as_ptr().addr()).ok_or(Cause::call(READ, Errno(libc::EIO)));
             }
-            block.copy_within(whole..filled, 0);
+            slices::move_down(&mut block, whole..filled, 0);
             (offset, held) = (offset + len as u64, filled - whole);
         }
     }

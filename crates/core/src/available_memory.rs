@@ -52,11 +52,12 @@ fn of_cgroups() -> Option<u64> {
 
 /// A line of `/proc/self/cgroup` (cgroups(7)), if it is about memory.
 fn parse(line: &[u8]) -> Option<(&'static Version, &str)> {
-    let mut fields = core::str::from_utf8(line).ok()?.splitn(3, ':');
+    let mut fields = line.splitn(3, |byte| *byte == b':');
     let (hierarchy, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
+    let path = core::str::from_utf8(path).ok()?;
     match controllers {
-        "" if hierarchy == "0" => Some((&SECOND, path)),
-        _ if controllers.split(',').any(|controller| controller == "memory") => Some((&FIRST, path)),
+        b"" if hierarchy == b"0" => Some((&SECOND, path)),
+        _ if controllers.split(|byte| *byte == b',').any(|controller| controller == b"memory") => Some((&FIRST, path)),
         _ => None,
     }
 }
@@ -64,14 +65,16 @@ fn parse(line: &[u8]) -> Option<(&'static Version, &str)> {
 /// The least that is left in the cgroup at `path` and those above it. Where the
 /// cgroup's own directory cannot be seen, as in a container that has only its own
 /// mounted, the root of the mount is that container's.
-fn left_in(version: &Version, path: &str) -> Option<u64> {
-    let mut path = path.trim_end_matches('/');
+fn left_in(version: &Version, mut path: &str) -> Option<u64> {
+    while let Some(shorter) = path.strip_suffix('/') {
+        path = shorter;
+    }
     let mut least = None::<u64>;
     loop {
         if let Some(left) = left_in_one(version, path) {
             least = Some(least.map_or(left, |least| least.min(left)));
         }
-        match path.rfind('/') {
+        match path.bytes().rposition(|byte| byte == b'/') {
             Some(end) => path = path.get(..end)?,
             None => return least,
         }

@@ -2,11 +2,13 @@
 //! comparing them: for processes that may not read their [`crate::pagemap`],
 //! such as one that has changed its user since it was started.
 
+use core::num::NonZero;
+
 use crate::memory::OwnMemory;
 use crate::object::Span;
 use crate::pages::PageVec;
 use crate::runs::Runs;
-use crate::sys::{self, Fd, Result};
+use crate::sys::{self, Errno, Fd, Result};
 
 /// Bytes compared at a time; of whole pages on every system. Two buffers of this size
 /// are mapped, which a host that has locked its memory has to have room for.
@@ -22,7 +24,7 @@ pub fn for_each_equal(
     offset: u64,
     each: impl FnMut(Span) -> Result<()>,
 ) -> Result<usize> {
-    let page = sys::page_size();
+    let page = NonZero::new(sys::page_size()).ok_or(Errno(libc::EINVAL))?;
     let (mut mapped, mut stored) = (PageVec::zeroed(STEP)?, PageVec::zeroed(STEP)?);
     let mut runs = Runs::new(span.start, each);
     while runs.position() < span.end {
@@ -33,7 +35,7 @@ pub fn for_each_equal(
         let room = stored.get_mut(..len).unwrap_or_default();
         let read = sys::pread_all(file, room, offset + (at - span.start) as u64)?.len();
         room.get_mut(read..).unwrap_or_default().fill(0);
-        for (mapped, stored) in mapped.chunks(page).zip(stored.chunks(page)).take(len / page) {
+        for (mapped, stored) in mapped.chunks(page.get()).zip(stored.chunks(page.get())).take(len / page) {
             runs.judge(mapped == stored)?;
         }
     }

@@ -22,6 +22,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::pages::{PageVec, read_whole};
+use crate::slices;
 use crate::sys::{self, Fd, FileSystem, Result};
 
 /// Seconds by which a file must be older than the container.
@@ -92,8 +93,7 @@ fn is_mount_of_layers(line: &[u8], mount: u64) -> bool {
 fn has_layers(line: &[u8]) -> bool {
     let options = line.split(|byte| *byte == b' ').next_back().unwrap_or_default();
     let lower = options.split(|byte| *byte == b',').find_map(|option| option.strip_prefix(b"lowerdir="));
-    let is_layer =
-        |directory: &[u8]| LAYERS.iter().any(|part| directory.windows(part.len()).any(|window| window == *part));
+    let is_layer = |directory: &[u8]| LAYERS.iter().any(|part| slices::contains(directory, part));
     lower.is_some_and(|lower| {
         // Two colons stand before directories that hold data only.
         !lower.is_empty() && lower.split(|byte| *byte == b':').filter(|directory| !directory.is_empty()).all(is_layer)

@@ -18,6 +18,8 @@
 //! | [`crti`] | does an object's `_init` call `__gmon_start__`, and whose |
 //! | [`vmas`] | what is mapped where: `PROCMAP_QUERY` and `/proc/PID/maps` |
 //! | [`pagemap`] | which pages of a file mapping were modified in memory |
+//! | [`slices`] | sorting, moving, searching without panics |
+//! | [`once`] | values that are made when they are first needed |
 //! | [`comparison`] | the same by comparing with the file |
 //! | [`runs`] | the runs of pages that these two leave |
 //! | [`plan`] | pure: object + VMAs + mode -> ranges to replace, and by what |
@@ -78,6 +80,7 @@ pub mod line;
 pub mod memory;
 pub mod names;
 pub mod object;
+pub mod once;
 pub mod pagemap;
 pub mod pages;
 pub mod plan;
@@ -87,6 +90,7 @@ mod properties;
 pub mod records;
 pub mod runs;
 pub mod settings;
+pub mod slices;
 pub mod store;
 pub mod symbols;
 pub mod sys;

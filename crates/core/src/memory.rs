@@ -6,9 +6,9 @@
 //! This is one of the two readers of foreign memory; the other is
 //! [`crate::vmas`].
 
-use core::cell::OnceCell;
 use core::mem::MaybeUninit;
 
+use crate::once::{OnceCell, get_or_init};
 use crate::sys::{self, Errno, Fd, Result};
 
 /// Plain C data: any bytes are a valid value.
@@ -55,13 +55,13 @@ impl OwnMemory {
     pub unsafe fn copy(&self, to: *mut u8, from: usize, len: usize) -> Result<()> {
         if self.file.get().is_none() {
             // SAFETY: per the caller.
-            match unsafe { sys::copy_process_memory(*self.pid.get_or_init(sys::getpid), to, from, len) } {
+            match unsafe { sys::copy_process_memory(*get_or_init(&self.pid, sys::getpid), to, from, len) } {
                 Ok(copied) if copied == len => return Ok(()),
                 Ok(_) | Err(Errno(libc::EFAULT)) => return Err(Errno(libc::EFAULT)),
                 Err(_) => {}
             }
         }
-        let file = self.file.get_or_init(open_memory);
+        let file = get_or_init(&self.file, open_memory);
         let file = file.as_ref().map_err(|error| *error)?;
         // SAFETY: per the caller.
         let target = unsafe { core::slice::from_raw_parts_mut(to, len) };

@@ -7,6 +7,8 @@
 //! such copies, which are anonymous memory, from pages of the file
 //! (`Documentation/admin-guide/mm/pagemap.rst`).
 
+use core::num::NonZero;
+
 use crate::object::Span;
 use crate::runs::Runs;
 use crate::sys::{self, Errno, Fd, Result};
@@ -18,14 +20,15 @@ const FILE_OR_SHARED: u64 = 1 << 61;
 /// The open page map of this process. Holds a descriptor: made for one sweep.
 pub struct Pagemap {
     file: Fd,
-    page: usize,
+    page: NonZero<usize>,
 }
 
 impl Pagemap {
     /// Opens the page map of this process.
     pub fn open() -> Result<Self> {
         let file = sys::open_own_proc_file(c"/proc/self/pagemap", c"/proc/thread-self/pagemap")?;
-        Ok(Self { file, page: sys::page_size() })
+        let page = NonZero::new(sys::page_size()).ok_or(Errno(libc::EINVAL))?;
+        Ok(Self { file, page })
     }
 
     /// Calls `each` with the longest runs of pages of `span`, a private file

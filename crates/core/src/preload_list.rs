@@ -2,6 +2,7 @@
 //! (`ld.so(8)`).
 
 use crate::object::file_name;
+use crate::slices;
 
 /// What [`remove`] has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +32,7 @@ pub fn remove(list: &mut [u8], name: &[u8]) -> Kept {
                 }
                 kept += 1;
             }
-            list.copy_within(read..read + len, kept);
+            slices::move_down(list, read..read + len, kept);
             kept += len;
         }
         read += len + 1;

@@ -100,7 +100,7 @@ impl ThreadStatus {
     /// Takes what is known from a line; whether it is one that every status has.
     fn take(&mut self, line: &[u8]) -> bool {
         let Some(colon) = line.iter().position(|byte| *byte == b':') else { return false };
-        let (name, value) = line.split_at(colon);
+        let Some((name, value)) = line.split_at_checked(colon) else { return false };
         let words = || value.split(|byte| !byte.is_ascii_hexdigit()).filter(|word| !word.is_empty());
         let number = |word: &[u8], radix| u64::from_str_radix(core::str::from_utf8(word).ok()?, radix).ok();
         let first = |radix| words().next().and_then(|word| number(word, radix));

@@ -125,7 +125,7 @@ impl<const SLOTS: usize> Drop for Walk<'_, SLOTS> {
 
 /// All interleavings of two threads, and those of three with few interruptions,
 /// as the memory model allows them (loom). The registry's state needs no model: it
-/// is behind a mutex of `parking_lot`. How others read its records without that
+/// is behind a mutex. How others read its records without that
 /// lock is tried in [`crate::records`].
 #[cfg(test)]
 mod tests {

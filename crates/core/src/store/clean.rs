@@ -236,7 +236,7 @@ pub(super) fn remove_unneeded(store: &Fd, key: &Key) {
 /// Whether an entry is among those that are looked at now.
 fn is_its_turn(name_hash: u32, entries: i64, now: i64) -> bool {
     let turns = 1 + entries / ENTRIES_AT_ONCE;
-    (i64::from(name_hash) - now / LOOK_SECONDS).rem_euclid(turns) == 0
+    (i64::from(name_hash) - now / LOOK_SECONDS).checked_rem_euclid(turns) == Some(0)
 }
 
 /// Whether an entry may go, if nobody maps it.

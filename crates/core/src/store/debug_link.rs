@@ -71,7 +71,7 @@ fn read_section<'a>(file: &Fd, headers: &mut [u8], content: &'a mut [u8]) -> Opt
     if size != size_of::<libc::Elf64_Shdr>() || count * size > headers.len() / 2 {
         return None;
     }
-    let (headers, text) = headers.split_at_mut(count * size);
+    let (headers, text) = headers.split_at_mut_checked(count * size)?;
     let headers = sys::pread_all(file, headers, offset).ok()?;
     let place = |header: &[u8]| Some((word(header, 24)?, usize::try_from(word(header, 32)?).ok()?));
     let (offset, len) = place(headers.get(names * size..)?)?;

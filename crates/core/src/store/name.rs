@@ -93,7 +93,7 @@ impl Key {
 impl Version {
     /// Reads a key; `None` if `name` is not one, to the letter.
     pub fn parse(name: &[u8]) -> Option<Self> {
-        let mut parts = core::str::from_utf8(name).ok()?.split('-');
+        let mut parts = name.split(|byte| *byte == b'-').map(|part| core::str::from_utf8(part).unwrap_or_default());
         let name_hash = u32::from_str_radix(parts.next()?, 16).ok()?;
         let mut small = || u64::from_str_radix(parts.next()?, 16).ok();
         let (device, inode, size) = (small()?, small()?, small()?);

@@ -42,10 +42,10 @@ fn glibc_minor_version() -> Option<u32> {
     {
         // SAFETY: the function returns a C string that is never freed.
         let version = unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) };
-        let minor = version.to_str().ok()?.split('.').nth(1)?;
+        let minor = version.to_bytes().split(|byte| *byte == b'.').nth(1)?;
         minor
-            .bytes()
-            .take_while(u8::is_ascii_digit)
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit())
             .try_fold(0, |sum: u32, digit| sum.checked_mul(10)?.checked_add((digit - b'0').into()))
     }
     #[cfg(not(all(target_env = "gnu", not(miri))))]

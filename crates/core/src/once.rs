@@ -1,0 +1,31 @@
+//! A value that is made when it is first needed, without the panic of
+//! `OnceCell::get_or_init`, which refuses to be entered twice.
+
+pub use once_cell::unsync::OnceCell;
+
+/// Returns the value of `cell`, which `make` makes if there is none yet. Of two that are
+/// made at once, by a `make` that comes back here, the first stays.
+pub fn get_or_init<T>(cell: &OnceCell<T>, make: impl FnOnce() -> T) -> &T {
+    match cell.get() {
+        Some(value) => value,
+        None => cell.try_insert(make()).unwrap_or_else(|(first, _)| first),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn makes_the_value_once() {
+        let cell = OnceCell::new();
+        assert_eq!((*get_or_init(&cell, || 1), *get_or_init(&cell, || 2)), (1, 1));
+    }
+
+    #[test]
+    fn keeps_the_first_of_two() {
+        let cell = OnceCell::new();
+        let outer = get_or_init(&cell, || *get_or_init(&cell, || 1) + 1);
+        assert_eq!(*outer, 1);
+    }
+}

@@ -1,0 +1,84 @@
+//! What `core` has for slices, without the code for panics that comes with it: the
+//! preloaded library has none.
+
+use core::cell::Cell;
+use core::ops::Range;
+
+/// Sorts in place, in the worst case in n log n steps (heap sort). Equal items may change
+/// places.
+pub fn sort_by_key<T, K: Ord>(items: &mut [T], key: impl Fn(&T) -> K) {
+    for root in (0..items.len() / 2).rev() {
+        sift_down(items, root, &key);
+    }
+    for last in (1..items.len()).rev() {
+        swap(items, 0, last);
+        sift_down(items.get_mut(..last).unwrap_or_default(), 0, &key);
+    }
+}
+
+/// Makes a heap of the item at `root` and the two heaps below it.
+fn sift_down<T, K: Ord>(items: &mut [T], mut root: usize, key: &impl Fn(&T) -> K) {
+    loop {
+        let below = [2 * root + 1, 2 * root + 2];
+        let largest = below.into_iter().filter_map(|index| Some((key(items.get(index)?), index))).max();
+        match (largest, items.get(root)) {
+            (Some((largest, index)), Some(item)) if key(item) < largest => {
+                swap(items, root, index);
+                root = index;
+            }
+            _ => return,
+        }
+    }
+}
+
+fn swap<T>(items: &mut [T], left: usize, right: usize) {
+    if let Ok([left, right]) = items.get_disjoint_mut([left, right]) {
+        core::mem::swap(left, right);
+    }
+}
+
+/// Moves the items of `from`, which may overlap, to `to` and behind, at or before their
+/// old place. Nothing is moved from or to outside of `items`.
+pub fn move_down<T: Copy>(items: &mut [T], from: Range<usize>, to: usize) {
+    let cells = Cell::from_mut(items).as_slice_of_cells();
+    let (from, to) = (cells.get(from).unwrap_or_default(), cells.get(to..).unwrap_or_default());
+    for (from, to) in from.iter().zip(to) {
+        to.set(from.get());
+    }
+}
+
+/// Returns whether `part` is somewhere in `bytes`.
+pub fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    (0..=bytes.len()).any(|start| bytes.get(start..).is_some_and(|rest| rest.starts_with(part)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn sorts_as_the_standard_library(mut items: std::vec::Vec<(u8, bool)>) {
+            let mut expected = items.clone();
+            expected.sort_unstable_by_key(|item| (!item.1, item.0));
+            sort_by_key(&mut items, |item| (!item.1, item.0));
+            prop_assert_eq!(items, expected);
+        }
+    }
+
+    #[test]
+    fn moves_what_overlaps() {
+        let mut items = [1, 2, 3, 4, 5];
+        move_down(&mut items, 1..4, 0);
+        assert_eq!(items, [2, 3, 4, 4, 5]);
+        move_down(&mut items, 3..9, 0);
+        assert_eq!(items, [2, 3, 4, 4, 5]);
+    }
+
+    #[test]
+    fn finds_parts() {
+        assert!(contains(b"abc", b"abc") && contains(b"abc", b"bc") && contains(b"abc", b""));
+        assert!(!contains(b"abc", b"ac") && !contains(b"", b"a"));
+    }
+}
