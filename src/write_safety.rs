@@ -27,8 +27,9 @@ pub const OTHER_MAY_HAVE_RUN: Cause = Cause::words(
 /// themselves: their start-up files are not those of other objects. Names, and
 /// not addresses of functions, because a program may export functions of the
 /// same names, and one that is not position-independent has addresses of its
-/// own for those that it calls.
-const C_LIBRARY: [&[u8]; 2] = [b"libc.so.6", b"libpthread.so.0"];
+/// own for those that it calls. The loader of aarch64 has one where GCC's outline
+/// atomics are linked in (Debian 12): it notes whether the processor has such instructions.
+const C_LIBRARY: [&[u8]; 3] = [b"libc.so.6", b"libpthread.so.0", b"ld-linux-aarch64.so.1"];
 
 /// What a sweep after an announcement starts from.
 pub struct Announcement<'a> {
