@@ -13,7 +13,6 @@
 //! the program runs in such a copy of it, and a call that a filter answers by SIGSYS kills
 //! it as well.
 
-use core::ffi::c_long;
 use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -96,9 +95,8 @@ impl Trial {
         self.progress.index().store(first, Ordering::Relaxed);
         // Without a stack of its own, as by fork(2), and until it is gone.
         // SAFETY: the child has a copy of all memory and makes only system calls.
-        match unsafe { libc::syscall(libc::SYS_clone, c_long::from(libc::CLONE_VFORK), 0, 0, 0, 0) } {
+        match unsafe { sys::call_ungated(libc::SYS_clone, [libc::CLONE_VFORK as usize, 0, 0, 0, 0, 0]) }? {
             0 => be_child(first..end, &self.progress),
-            -1 => return Err(Errno(sys::errno())),
             child => self.children.add(child),
         }
         let reached = self.progress.index().load(Ordering::Relaxed).max(first).min(end);
@@ -122,29 +120,33 @@ fn be_child(kinds: Range<usize>, progress: &Progress) -> ! {
     progress.index().store(end, Ordering::Relaxed);
     loop {
         // SAFETY: ends this process.
-        unsafe { libc::syscall(libc::SYS_exit_group, 0) };
+        let _ = unsafe { sys::call_ungated(libc::SYS_exit_group, [0; 6]) };
     }
 }
 
 /// By a call that passes at the start of every program.
 fn leave_no_core_file() {
-    let none = core::ptr::null_mut::<u8>();
     // One byte: neither a file nor, unlike with none, a program that core(5) names.
     let limit = [1_u64, 1];
     // SAFETY: a live struct of two words; it is this process's limit.
-    unsafe { libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_CORE, &raw const limit, none) };
+    let _ = unsafe {
+        sys::call_ungated(
+            libc::SYS_prlimit64,
+            [0, libc::RLIMIT_CORE as usize, (&raw const limit).expose_provenance(), 0, 0, 0],
+        )
+    };
 }
 
 /// Children that are to be waited for: those that are killed before it is known whether
 /// they can be.
 #[derive(Default)]
 struct Children {
-    ids: [c_long; 8],
+    ids: [usize; 8],
     count: usize,
 }
 
 impl Children {
-    fn add(&mut self, id: c_long) {
+    fn add(&mut self, id: usize) {
         if let Some(slot) = self.ids.get_mut(self.count) {
             *slot = id;
             self.count += 1;
@@ -154,11 +156,9 @@ impl Children {
     /// Waits for all of them: they are gone but for their names.
     fn wait(&mut self) {
         for id in self.ids.iter().take(self.count) {
-            let none = core::ptr::null_mut::<u8>();
+            let arguments = [*id, 0, libc::__WALL as usize, 0, 0, 0];
             // SAFETY: nothing is written.
-            while unsafe { libc::syscall(libc::SYS_wait4, *id, none, libc::__WALL, none) } == -1
-                && sys::errno() == libc::EINTR
-            {}
+            while unsafe { sys::call_ungated(libc::SYS_wait4, arguments) } == Err(Errno(libc::EINTR)) {}
         }
         self.count = 0;
     }

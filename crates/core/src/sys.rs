@@ -1,6 +1,6 @@
 //! Raw system calls, each returning the kernel's error instead of setting it.
 //!
-//! They go through `syscall(2)` and not through the C library's functions of
+//! They are made here ([`call_ungated`]) and not by the C library's functions of
 //! the same name, because those may be interposed by the host (a sanitizer, a
 //! memory profiler, a `fakechroot`) and must not be entered from inside the
 //! loader. Wrappers that cannot break memory safety are safe functions; those
@@ -18,9 +18,16 @@ mod identity;
 #[cfg(miri)]
 mod interpreted;
 mod kept;
+#[cfg(not(miri))]
+mod kernel_entry;
 mod mapping;
 mod signals;
 mod status;
+
+#[cfg(miri)]
+pub use interpreted::call_ungated;
+#[cfg(not(miri))]
+pub use kernel_entry::call_ungated;
 
 pub use clock::*;
 pub use directories::*;
@@ -114,8 +121,7 @@ pub fn set_errno(value: i32) {
     unsafe { *libc::__errno_location() = value }
 }
 
-/// An argument of a system call. `syscall(2)` is variadic and takes words: an
-/// `int` would leave the upper half of its word to chance.
+/// An argument of a system call, as the register that it is passed in.
 trait Word {
     fn word(self) -> usize;
 }
@@ -171,17 +177,10 @@ unsafe fn call(number: c_long, arguments: &[usize]) -> Result<usize> {
 /// # Safety
 /// As for the call of that number.
 unsafe fn call_always(number: c_long, arguments: &[usize]) -> Result<usize> {
-    #[cfg(not(miri))]
-    let value = {
-        let word = |index: usize| arguments.get(index).copied().unwrap_or_default();
-        // The kernel does not look at more arguments than the call has.
-        // SAFETY: per the caller.
-        unsafe { libc::syscall(number, word(0), word(1), word(2), word(3), word(4), word(5)) }
-    };
-    #[cfg(miri)]
-    // SAFETY: per the caller.
-    let value = unsafe { interpreted::syscall(number, arguments) };
-    if value == -1 { Err(Errno(errno())) } else { Ok(value.cast_unsigned() as usize) }
+    let word = |index: usize| arguments.get(index).copied().unwrap_or_default();
+    // The kernel does not look at more arguments than the call has.
+    // SAFETY: the caller keeps the contract of the call.
+    unsafe { call_ungated(number, core::array::from_fn(word)) }
 }
 
 /// Size of a page in bytes.
@@ -232,7 +231,7 @@ pub fn is_secure_execution() -> bool {
 pub fn getpid() -> i32 {
     // SAFETY: getpid has no arguments.
     let id = unsafe { raw!(libc::SYS_getpid) };
-    // It cannot fail; a filter that says so gets the answer of syscall(2).
+    // It cannot fail; a filter that says so gets the answer of the C library.
     id.map_or(-1, |id| id as i32)
 }
 

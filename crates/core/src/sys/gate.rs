@@ -180,10 +180,9 @@ pub fn passes_number(number: c_long) -> bool {
 /// a filter may refuse it, and so may an old kernel.
 pub fn try_kind(index: usize) -> bool {
     let Some(Kind { number, harmless, .. }) = KINDS.get(index) else { return false };
-    let [first, second, third, fourth, fifth, sixth] = *harmless;
     // SAFETY: descriptors and addresses are bad, and lengths are 0.
-    let result = unsafe { libc::syscall(*number, first, second, third, fourth, fifth, sixth) };
-    result != -1 || !matches!(super::errno(), libc::EPERM | libc::EACCES | libc::ENOSYS)
+    let result = unsafe { super::call_ungated(*number, *harmless) };
+    !matches!(result, Err(Errno(libc::EPERM | libc::EACCES | libc::ENOSYS)))
 }
 
 impl Kind {
