@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     let command = args::parse(env::args_os());
     // `run` does so itself, when nothing of its own can meet a SIGPIPE any more.
     if !matches!(command, Ok(Command::Run(_))) {
-        sopin_inherited::restore();
+        sopin_startup::restore();
     }
     let outcome = match command {
         Ok(Command::Run(arguments)) => run::run(&arguments),
