@@ -8,7 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use serde::Serialize;
-use sopin_core::settings::{Mode, Settings};
+use sopin_core::mode::Mode;
+use sopin_core::settings::Settings;
 
 use crate::exit::{Exit, Failure};
 use crate::library::Library;

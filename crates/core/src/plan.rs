@@ -20,9 +20,9 @@
 //! headers is left as it is. If that part is text, all read-only parts of the object are
 //! left.
 
+use crate::mode::Mode;
 use crate::object::{Object, Segment, Span};
 use crate::pages::PageVec;
-use crate::settings::Mode;
 use crate::sys::Result;
 use crate::vmas::{FileId, Protection, Vma};
 

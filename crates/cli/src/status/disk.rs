@@ -9,7 +9,7 @@
 
 use rustix::io::Errno;
 use serde::Serialize;
-use sopin_core::store::Identity;
+use sopin_store::Identity;
 
 use super::files::View;
 use super::maps::{Copy, Mapping};

@@ -12,9 +12,9 @@ use std::rc::Rc;
 
 use rustix::fs::{self, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
-use sopin_core::store::{Identity, SYSTEM};
 use sopin_core::sys::{self, FileSystem};
 use sopin_core::vmas::FileId;
+use sopin_store::{Identity, SYSTEM};
 
 use super::image::{self, Dynamic, Flaw, Headers};
 use super::maps::Mapping;

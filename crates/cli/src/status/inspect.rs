@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use sopin_core::mode::Mode;
 use sopin_core::records::Reached;
-use sopin_core::settings::Mode;
 
 use super::damage::{Damage, Examiner, Finding, Word};
 use super::disk::{self, Disk, Fate};

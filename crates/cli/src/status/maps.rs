@@ -1,9 +1,9 @@
 //! The mappings of a process, and what stands behind each: `/proc/PID/maps`
 //! with the kernel's escapes undone.
 
-use sopin_core::store::{Identity, Version, is_own_entry};
 use sopin_core::unnamed::is_path_of_copy;
 use sopin_core::vmas::{self, FileId};
+use sopin_store::{Identity, Version, is_own_entry};
 
 /// How the kernel marks the path of a file that has no name any more.
 const DELETED: &[u8] = b" (deleted)";

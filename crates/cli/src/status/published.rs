@@ -4,10 +4,10 @@
 use std::collections::HashMap;
 
 use rustix::io::Errno;
+use sopin_core::mode::Mode;
 use sopin_core::records::{
     Consistency, HEADER_SIZE, MAX_TEXT, NotAHeader, Reached, ReasonAt, Record, SYMBOL, Seen, TextAt, read_consistently,
 };
-use sopin_core::settings::Mode;
 
 use super::image;
 use super::loader::{self, Listed};

@@ -14,8 +14,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use rustix::fs::{Mode, OFlags, Stat};
 use rustix::io::Errno;
-use sopin_core::store::{Fate, Identity, OriginFile, Version, equals_origin, note_on_disk, says_on_disk};
 use sopin_core::sys::{self, FileSystem};
+use sopin_store::{Fate, Identity, OriginFile, Version, equals_origin, note_on_disk, says_on_disk};
 
 use super::entry::Entry;
 use crate::descriptors;

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
-use sopin_core::store::{Fate, LINK, Origin, Version, is_own_entry};
 use sopin_core::sys;
+use sopin_store::{Fate, LINK, Origin, Version, is_own_entry};
 
 use super::bytes;
 use super::place::{OpenStore, names};

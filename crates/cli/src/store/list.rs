@@ -3,8 +3,8 @@
 use std::fmt;
 
 use serde::Serialize;
-use sopin_core::store::Fate;
 use sopin_core::sys;
+use sopin_store::Fate;
 
 use super::entry::{self, Details, Entry};
 use super::human::{self, Table};

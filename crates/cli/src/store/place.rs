@@ -12,9 +12,10 @@ use rustix::fs::{Dir, OFlags};
 use rustix::io::Errno;
 use sopin_core::cause::{Cause, Reason};
 use sopin_core::credentials::User;
+use sopin_core::places::Places;
 use sopin_core::settings::Settings;
-use sopin_core::store::{Known, LOOKED, Places, SYSTEM, Store, TEMPORARY};
 use sopin_core::sys;
+use sopin_store::{Known, LOOKED, SYSTEM, Store, TEMPORARY};
 
 use super::entry::is_entry;
 use crate::descriptors;

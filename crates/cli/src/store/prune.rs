@@ -15,8 +15,8 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use serde::Serialize;
-use sopin_core::store::{Allowance, DEBUG, Fate, LINK, TEMPORARY, remove_entry, remove_unless_in_use};
 use sopin_core::sys;
+use sopin_store::{Allowance, DEBUG, Fate, LINK, TEMPORARY, remove_entry, remove_unless_in_use};
 
 use super::bytes::{self, Compared};
 use super::entry::{self, Entry, is_entry, word};

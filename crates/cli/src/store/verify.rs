@@ -10,8 +10,8 @@ use indicatif::ProgressBar;
 use rustix::fs::{AtFlags, Stat};
 use rustix::io::Errno;
 use serde::Serialize;
-use sopin_core::store::{ABANDONED_SECONDS, DEBUG, LINK, LOOKED, TEMPORARY};
 use sopin_core::sys;
+use sopin_store::{ABANDONED_SECONDS, DEBUG, LINK, LOOKED, TEMPORARY};
 
 use super::bytes::{self, Compared};
 use super::entry::{Entry, is_entry, is_regular};

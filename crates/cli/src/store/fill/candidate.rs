@@ -19,8 +19,8 @@ use std::path::{Path, PathBuf};
 use object::elf::{EM_AARCH64, EM_X86_64, ET_DYN, ET_EXEC};
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
-use sopin_core::store::Identity;
 use sopin_core::sys::{self, Fd, FileSystem};
+use sopin_store::Identity;
 
 use crate::descriptors;
 use crate::output::shown;

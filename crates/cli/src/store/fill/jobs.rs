@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use rustix::io::Errno;
-use sopin_core::store::Version;
+use sopin_store::Version;
 use walkdir::WalkDir;
 
 use super::answer::Failed;

@@ -2,13 +2,17 @@
 
 use core::ffi::CStr;
 
-use crate::cause::Cause;
-use crate::line::Line;
-use crate::pages::PageVec;
-use crate::sys::{self, Errno, Fd, FileSystem, Kept};
+use sopin_core::cause::Cause;
+use sopin_core::line::Line;
+use sopin_core::pages::PageVec;
+use sopin_core::sys::{self, Errno, Fd, FileSystem, Kept};
 
-use super::mark::Mark;
-use super::{Identity, OriginFile, clean};
+use crate::mark::Mark;
+use crate::name::Identity;
+use crate::origin_file::OriginFile;
+
+/// How the names of unfinished copies begin.
+pub const TEMPORARY: &str = ".new-";
 
 /// Bytes copied per call: what the kernel maps around a page fault
 /// (`fault_around_bytes`, mm/memory.c).
@@ -78,7 +82,7 @@ impl<'a> Copy<'a> {
         }
         // Left behind by a process that is killed; `clean` removes it later.
         let (pid, now) = (sys::gettid(), sys::monotonic_ns());
-        let name = Line::<64>::format_raw(format_args!("{}{pid}-{now:x}\0", clean::TEMPORARY));
+        let name = Line::<64>::format_raw(format_args!("{TEMPORARY}{pid}-{now:x}\0"));
         let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_RDWR;
         let file = sys::openat(store, name.as_c_str(), flags, 0o600)
             .and_then(Fd::above_stderr)

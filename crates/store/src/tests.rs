@@ -1,6 +1,7 @@
 //! The store against real directories. What takes several processes, users or
 //! file systems is shown by `tests/fixtures/store_*`.
 
+use core::ffi::CStr;
 use std::borrow::ToOwned;
 use std::format;
 use std::fs::{self, Permissions};
@@ -10,9 +11,13 @@ use std::string::{String, ToString};
 use std::thread;
 use std::vec::Vec;
 
-use super::settled::SETTLING_SECONDS;
-use super::*;
-use crate::cause::Reason;
+use sopin_core::cause::{Cause, Reason};
+use sopin_core::pages::PageVec;
+use sopin_core::places::Places;
+use sopin_core::sys::{self, Errno, Fd};
+
+use crate::settled::SETTLING_SECONDS;
+use crate::*;
 
 mod cleaning;
 mod proofs;

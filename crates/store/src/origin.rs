@@ -18,12 +18,12 @@
 use core::ffi::CStr;
 use core::ops::ControlFlow::{self, Break, Continue};
 
-use crate::credentials::User;
-use crate::line::Line;
-use crate::pages::PageVec;
-use crate::sys::{self, Errno, Fd, FileSystem, PathIdentity};
+use sopin_core::credentials::User;
+use sopin_core::line::Line;
+use sopin_core::pages::PageVec;
+use sopin_core::sys::{self, Errno, Fd, FileSystem, PathIdentity};
 
-use super::name::Identity;
+use crate::name::{Identity, hash as hash_of};
 
 /// The file name of the link.
 pub const LINK: &CStr = c".source";
@@ -194,7 +194,7 @@ impl<'a> Origin<'a> {
 /// What tells a directory from others.
 fn digits_of(directory: &PathIdentity) -> Line<DIGITS> {
     let bytes = directory.device.to_le_bytes().into_iter().chain(directory.inode.to_le_bytes());
-    let hash = super::name::hash(bytes);
+    let hash = hash_of(bytes);
     Line::format_raw(format_args!("{hash:08x}"))
 }
 

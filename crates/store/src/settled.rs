@@ -1,10 +1,10 @@
 //! Whether a file has settled: no write to it is under way, and every later one
 //! shows in its times. Only then does its identity tell what it holds.
 
-use crate::cause::Cause;
-use crate::sys;
+use sopin_core::cause::Cause;
+use sopin_core::sys;
 
-use super::OriginFile;
+use crate::origin_file::OriginFile;
 
 /// Seconds that a source must not have changed for before it is copied: a
 /// change within the file system's timestamp granularity would not show.

@@ -1,78 +1,28 @@
-//! The store: immutable copies of object files, shared by every process of
-//! the user or, in the system's store, by every process of the machine.
-//!
-//! ```text
-//! <store>/                      0700, the user's; the system's: 0755, root's
-//!   <key>/                      the same: one version of one file, see `name`
-//!     libfoo.so                 0444: the copy, complete or not there at all; its
-//!                               modification time says something, see `mark`
-//!     .source -> <its directories>/usr/lib/libfoo.so, see `origin`
-//!     .debug -> /usr/lib/.debug where debuggers look, see `debug_link`
-//!   own-<thread>-<time>/        the same for one process alone, see `own`
-//!   .looked                     when unneeded entries were last looked for
-//! ```
-//!
-//! An entry is written to a file without a name, compared with the source's
-//! identity once more, and only then linked: killing the writer at any instant
-//! leaves nothing. Processes that fill the store at once do not wait for each
-//! other; one of them links first and the others use its entry. Entries are
-//! never modified, only unlinked (see `clean`).
-//!
-//! Whoever maps an entry holds a shared `flock(2)` on it through that mapping,
-//! for as long as the mapping lives: that tells which entries are in use.
-//!
-//! Nothing here follows a symbolic link or trusts a name: every directory and
-//! entry is opened and then asked what it is. What is believed, and why it may be:
-//!
-//! | is believed | because |
-//! |---|---|
-//! | the directory | only its owner and root can change where its path leads (`proven_path`), and its owner is root or the user whose rights the process has, no more and no less ([`crate::credentials`]) |
-//! | that an entry is this version of the file | device, inode, size and times are the same, on a file system whose kernel moves them with every change, and they are not an image builder's; elsewhere the bytes are compared with what is mapped |
-//! | that it is the object's | it has the build-id that is in memory |
-//! | its bytes | it was written in this boot, or is known to be on the disk (`mark`); else they are compared with the file's |
+//! Finding, making and filling entries of one store.
 
-use core::ffi::{CStr, c_int};
+use core::ffi::CStr;
 use core::ops::ControlFlow;
 
-use crate::cause::Cause;
-use crate::credentials::User;
-use crate::object::file_name;
-use crate::pages::PageVec;
-use crate::sys::{self, Errno, Fd, FileSystem};
+use sopin_core::build_id::BuildId;
+use sopin_core::cause::Cause;
+use sopin_core::credentials::User;
+use sopin_core::object::file_name;
+use sopin_core::pages::PageVec;
+use sopin_core::places::Places;
+use sopin_core::sys::{self, Errno, Fd};
 
-mod clean;
-mod copy;
-mod debug_link;
-mod mark;
-pub(crate) mod name;
-mod names;
-mod origin;
-mod own;
-mod places;
-mod proof;
-mod proven_path;
-mod settled;
-
-pub use clean::{ABANDONED_SECONDS, Allowance, LOOKED, TEMPORARY, remove_entry, remove_unless_in_use};
-use copy::Copy;
-pub use copy::equals_origin;
-pub use debug_link::DEBUG;
-pub use mark::{note_on_disk, says_on_disk};
-pub use name::{Identity, Version};
-pub use origin::{Fate, LINK, Origin};
-pub use own::is_name as is_own_entry;
-use places::Missing;
-pub use places::{Known, Places, SYSTEM};
-use proof::Examined;
-pub use proof::{Entry, Mapped, Proof};
-pub use settled::{NOT_SETTLED, is_unsettled};
+use crate::copy::{self, Copy};
+use crate::listing::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS};
+use crate::mark::note_on_disk;
+use crate::name::{Identity, Key};
+use crate::origin_file::OriginFile;
+use crate::places::{Known, Missing, SYSTEM};
+use crate::proof::{Entry, Examined, Mapped, Proof};
+use crate::removal::remove_entry;
+use crate::{clean, debug_link, mark, origin, own, places, proof, settled};
 
 /// Seconds after which the last use of an entry is noted again.
 const TOUCH_SECONDS: i64 = 30 * 60;
-
-/// How a directory is opened to look at what is in it, and only to pass through.
-const DIRECTORY_TO_LIST: c_int = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-const DIRECTORY_TO_PASS: c_int = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
 
 /// An open store.
 pub struct Store {
@@ -80,28 +30,6 @@ pub struct Store {
     /// Whose it is: root's is the system's too.
     owner: User,
     is_system: bool,
-}
-
-/// The file to be copied, already open.
-#[derive(Clone, Copy)]
-pub struct OriginFile<'a> {
-    /// The file.
-    pub file: &'a Fd,
-    /// Its absolute path.
-    pub path: &'a CStr,
-    /// What it was when it was found to be the file that is mapped.
-    pub identity: Identity,
-    /// Its device and inode number are no other file's.
-    pub has_own_numbers: bool,
-    /// Where it is.
-    pub file_system: &'a FileSystem,
-}
-
-impl OriginFile<'_> {
-    /// The part of the path behind the last slash.
-    fn file_name(&self) -> &CStr {
-        CStr::from_bytes_with_nul(file_name(self.path.to_bytes_with_nul())).unwrap_or_default()
-    }
 }
 
 /// The result of [`Store::fill`].
@@ -126,7 +54,7 @@ enum Found {
 impl Store {
     /// Opens the user's store: the first usable of `places`, or the one `known`.
     pub fn open(places: &Places, user: User, known: &mut Known) -> Result<Self, Cause> {
-        Ok(Self { directory: places.open(user, known)?, owner: user, is_system: false })
+        Ok(Self { directory: places::open(places, user, known)?, owner: user, is_system: false })
     }
 
     /// Opens the system's store; `None` if there is none.
@@ -138,7 +66,7 @@ impl Store {
     /// Opens every existing store of `user` among `places` and hands it over with its
     /// path, for the commands that list, verify and prune stores.
     pub fn for_each_existing(places: &Places, user: User, mut each: impl FnMut(&CStr, Result<Self, Cause>)) {
-        let _ = places.try_each(user, Missing::StaysMissing, |_, path, directory| {
+        let _ = places::try_each(places, user, Missing::StaysMissing, |_, path, directory| {
             each(path, directory.map(|directory| Self { directory, owner: user, is_system: false }));
             ControlFlow::Continue(())
         });
@@ -167,7 +95,7 @@ impl Store {
         mapped: &impl Mapped,
         changed: impl FnOnce(Cause),
     ) -> Result<Option<Entry>, Cause> {
-        let key = name::Key::new(&origin.identity, origin.file_name());
+        let key = Key::new(&origin.identity, origin.file_name());
         let wrong = match self.look_up(key.as_c_str(), origin.file_name(), &origin.identity)? {
             Found::Entry(file, status) => match proof::examine(&file, &status, origin, mapped, !self.is_system)? {
                 Examined::Right(proof) => return Ok(Some(Entry { file, proof })),
@@ -180,7 +108,7 @@ impl Store {
         };
         changed(wrong);
         if !self.is_system {
-            clean::remove_entry(&self.directory, key.as_c_str());
+            remove_entry(&self.directory, key.as_c_str());
         }
         Ok(None)
     }
@@ -201,6 +129,47 @@ impl Store {
         self.add(&origin, mapped, buffer)?;
         let mut wrong = Cause::words("add to the store", "the entry was removed again at once");
         self.find(&origin, mapped, |cause| wrong = cause)?.ok_or(wrong)
+    }
+
+    /// A copy of `origin` for this process alone, open for reading, see [`own`].
+    pub fn own_entry(
+        &self,
+        origin: &OriginFile<'_>,
+        mapped: &impl Mapped,
+        buffer: &mut PageVec<u8>,
+    ) -> Result<Entry, Cause> {
+        // What is in the store can be read by every process of the user.
+        self.check_open(origin)?;
+        own::clean(&self.directory);
+        own::check_room(origin.identity.size)?;
+        let copy = Copy::of_unsettled(origin, &self.directory, buffer)?;
+        own::lock(copy.file())?;
+        if !mapped.equals(copy.file()).map_err(|errno| Cause::call("compare the copy", errno))? {
+            return Err(Cause::words("copy to the store", "the file is not what is mapped"));
+        }
+        let directory = own::make_directory(&self.directory)?;
+        let link = origin::record(origin.path, origin.file);
+        let link = link.as_ref().and_then(|link| CStr::from_bytes_with_nul(link).ok());
+        self.publish_in(&directory, &copy, origin, link)?;
+        // A file that was opened before it had its name is mapped without it.
+        let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let file = sys::openat(&directory, origin.file_name(), flags, 0)
+            .map_err(|errno| Cause::call("open a new store entry", errno))?;
+        own::lock(&file)?;
+        own::note_added(origin.identity.size);
+        Ok(Entry { file, proof: Proof::Ranges })
+    }
+
+    /// Returns whether there is an entry for the file at `path` that need not be compared as a
+    /// whole before it is used, as far as names and times tell.
+    pub fn seems_warm(&self, path: &CStr) -> bool {
+        let Ok(file_name) = CStr::from_bytes_with_nul(file_name(path.to_bytes_with_nul())) else { return false };
+        let entry = sys::stat(path).and_then(|status| {
+            let key = Key::new(&Identity::of(&status), file_name);
+            let directory = sys::openat(&self.directory, key.as_c_str(), DIRECTORY_TO_PASS, 0)?;
+            sys::fstatat(&directory, file_name, libc::AT_SYMLINK_NOFOLLOW)
+        });
+        entry.is_ok_and(|status| mark::is_believed(&status, BuildId::Same))
     }
 
     fn look_up(&self, key: &CStr, file_name: &CStr, identity: &Identity) -> Result<Found, Cause> {
@@ -257,14 +226,14 @@ impl Store {
     /// readable there is readable to everybody: that `origin` is, too, is for the
     /// caller to see to.
     pub fn fill(&self, origin: &OriginFile<'_>, buffer: &mut PageVec<u8>) -> Result<Filled, Cause> {
-        let key = name::Key::new(&origin.identity, origin.file_name());
+        let key = Key::new(&origin.identity, origin.file_name());
         match self.look_up(key.as_c_str(), origin.file_name(), &origin.identity)? {
             Found::Entry(entry, _) if copy::equals_origin(&entry, origin)? => {
                 sys::fsync(&entry).and_then(|()| note_on_disk(&entry)).map_err(|errno| Cause::call("fsync", errno))?;
                 return Ok(Filled::WasThere);
             }
             Found::Nothing => {}
-            Found::Entry(..) | Found::Changed(_) => clean::remove_entry(&self.directory, key.as_c_str()),
+            Found::Entry(..) | Found::Changed(_) => remove_entry(&self.directory, key.as_c_str()),
         }
         settled::check(origin)?;
         let link = origin::record(origin.path, origin.file);
@@ -285,7 +254,7 @@ impl Store {
     fn add(&self, origin: &OriginFile<'_>, mapped: &impl Mapped, buffer: &mut PageVec<u8>) -> Result<(), Cause> {
         settled::check(origin)?;
         self.check_open(origin)?;
-        let key = name::Key::new(&origin.identity, origin.file_name());
+        let key = Key::new(&origin.identity, origin.file_name());
         let link = origin::record(origin.path, origin.file);
         let link = link.as_ref().and_then(|link| CStr::from_bytes_with_nul(link).ok());
         clean::make_room(&self.directory, &key, link);
@@ -305,13 +274,7 @@ impl Store {
     }
 
     /// Gives a copy its name under `key`.
-    fn publish(
-        &self,
-        copy: &Copy<'_>,
-        origin: &OriginFile<'_>,
-        key: &name::Key,
-        link: Option<&CStr>,
-    ) -> Result<(), Cause> {
+    fn publish(&self, copy: &Copy<'_>, origin: &OriginFile<'_>, key: &Key, link: Option<&CStr>) -> Result<(), Cause> {
         let directory = self.entry_directory(key.as_c_str())?;
         self.publish_in(&directory, copy, origin, link)
     }
@@ -356,6 +319,3 @@ impl Store {
 fn changed(operation: &'static str, errno: Errno) -> Found {
     Found::Changed(Cause::call(operation, errno))
 }
-
-#[cfg(test)]
-mod tests;

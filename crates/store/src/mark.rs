@@ -24,8 +24,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::build_id::BuildId;
-use crate::sys::{self, Fd, Result};
+use sopin_core::build_id::BuildId;
+use sopin_core::sys::{self, Fd, Result};
 
 /// A modification time that says something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

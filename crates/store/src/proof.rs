@@ -1,14 +1,11 @@
 //! Whether an entry may be mapped in place of what the loader has mapped.
 
-use core::ffi::CStr;
+use sopin_core::build_id::BuildId;
+use sopin_core::cause::Cause;
+use sopin_core::sys::{self, Fd};
 
-use crate::build_id::BuildId;
-use crate::cause::Cause;
-use crate::object::file_name;
-use crate::sys::{self, Fd};
-
-use super::name::{Identity, Key};
-use super::{DIRECTORY_TO_PASS, OriginFile, Store, copy, mark};
+use crate::origin_file::OriginFile;
+use crate::{copy, mark};
 
 /// The ranges of a file that the loader has mapped, with which copies are compared.
 pub trait Mapped {
@@ -45,31 +42,6 @@ pub enum Examined {
     NotMapped(Cause),
     /// No copy of the file.
     Damaged(Cause),
-}
-
-impl Store {
-    /// Returns whether there is an entry for the file at `path` that need not be compared as a
-    /// whole before it is used, as far as names and times tell.
-    pub fn seems_warm(&self, path: &CStr) -> bool {
-        let Ok(file_name) = CStr::from_bytes_with_nul(file_name(path.to_bytes_with_nul())) else { return false };
-        let entry = sys::stat(path).and_then(|status| {
-            let key = Key::new(&Identity::of(&status), file_name);
-            let directory = sys::openat(&self.directory, key.as_c_str(), DIRECTORY_TO_PASS, 0)?;
-            sys::fstatat(&directory, file_name, libc::AT_SYMLINK_NOFOLLOW)
-        });
-        entry.is_ok_and(|status| mark::is_believed(&status, BuildId::Same))
-    }
-}
-
-impl OriginFile<'_> {
-    /// Whether the identity tells what the file holds, together with the build-id.
-    /// Image builders give all files one time, in whole seconds, in every version of
-    /// an image; so identity alone does only where the kernel has set a finer one.
-    pub(super) fn is_identified_by_times(&self, build_id: BuildId) -> bool {
-        self.has_own_numbers
-            && self.file_system.updates_ctime_on_every_change()
-            && (self.identity.has_fine_times() || build_id == BuildId::Same)
-    }
 }
 
 /// Finds out whether an entry may be mapped in place of what is `mapped`. One that

@@ -16,9 +16,9 @@
 
 use core::ffi::CStr;
 
-use crate::cause::Cause;
-use crate::pages::PageVec;
-use crate::sys::{self, Errno, Fd};
+use sopin_core::cause::Cause;
+use sopin_core::pages::PageVec;
+use sopin_core::sys::{self, Errno, Fd};
 
 /// As many links as the kernel follows (`MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;

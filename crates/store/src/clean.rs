@@ -18,19 +18,19 @@
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicI64, Ordering};
 
-use crate::object::file_name;
-use crate::pages::PageVec;
-use crate::sys::{self, Errno, Fd};
+use sopin_core::object::file_name;
+use sopin_core::pages::PageVec;
+use sopin_core::sys::{self, Errno, Fd};
 
-use super::mark;
-use super::name::{Key, Version};
-use super::names::Names;
-use super::origin::{self, Fate, Origin};
-use super::own;
-use super::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS};
+use crate::copy::TEMPORARY;
+use crate::listing::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS, for_each_name};
+use crate::mark;
+use crate::name::{Key, Version};
+use crate::names::Names;
+use crate::origin::{self, Fate, Origin};
+use crate::own;
+use crate::removal::{ABANDONED_SECONDS, remove_entry, remove_unless_in_use};
 
-/// How the names of unfinished copies begin.
-pub const TEMPORARY: &str = ".new-";
 /// The name of the file whose access time tells when unneeded entries were last
 /// looked for.
 pub const LOOKED: &CStr = c".looked";
@@ -38,8 +38,6 @@ pub const LOOKED: &CStr = c".looked";
 const HOUR: i64 = 60 * 60;
 /// Seconds between two looks for unneeded entries.
 const LOOK_SECONDS: i64 = 10 * 60;
-/// Seconds after which an unfinished copy or an empty entry belongs to nobody.
-pub const ABANDONED_SECONDS: i64 = HOUR;
 /// Entries that are looked at in one go, so that it takes a bounded time.
 const ENTRIES_AT_ONCE: i64 = 8192;
 /// Bytes from which on a store is large.
@@ -194,7 +192,7 @@ fn was_stepped(looked: &libc::stat, now: i64) -> bool {
 fn renew(store: &Fd) {
     let _ = for_each_entry(store, |name, _| {
         let Ok(directory) = sys::openat(store, name, DIRECTORY_TO_LIST, 0) else { return };
-        let _ = sys::for_each_name(&directory, |file| {
+        let _ = for_each_name(&directory, |file| {
             let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
             if let Ok(copy) = sys::openat(&directory, file, flags, 0) {
                 let _ = sys::touch(&copy);
@@ -223,7 +221,7 @@ pub(super) fn remove_unneeded(store: &Fd, key: &Key) {
         }
     });
     let Ok(listing) = sys::openat(store, c".", DIRECTORY_TO_LIST, 0) else { return };
-    let _ = sys::for_each_name(&listing, |name| {
+    let _ = for_each_name(&listing, |name| {
         let is_abandoned = name.to_bytes().starts_with(TEMPORARY.as_bytes())
             && sys::fstatat(store, name, libc::AT_SYMLINK_NOFOLLOW)
                 .is_ok_and(|status| now - status.st_mtime > ABANDONED_SECONDS);
@@ -271,7 +269,7 @@ fn is_unneeded(store: &Fd, name: &CStr, version: &Version, allowance: &Allowance
 fn for_each_entry(store: &Fd, mut each: impl FnMut(&CStr, Version)) -> sys::Result<()> {
     // The store's own descriptor keeps its position.
     let listing = sys::openat(store, c".", DIRECTORY_TO_LIST, 0)?;
-    sys::for_each_name(&listing, |name| {
+    for_each_name(&listing, |name| {
         if let Some(version) = Version::parse(name.to_bytes()) {
             each(name, version);
         }
@@ -283,7 +281,7 @@ fn for_each_entry(store: &Fd, mut each: impl FnMut(&CStr, Version)) -> sys::Resu
 fn last_use_of_any(store: &Fd, name: &CStr) -> Option<i64> {
     let directory = sys::openat(store, name, DIRECTORY_TO_LIST, 0).ok()?;
     let mut latest = None;
-    sys::for_each_name(&directory, |file| {
+    for_each_name(&directory, |file| {
         let status = sys::fstatat(&directory, file, libc::AT_SYMLINK_NOFOLLOW);
         if let Ok(status) = status
             && status.st_mode & libc::S_IFMT == libc::S_IFREG
@@ -297,52 +295,6 @@ fn last_use_of_any(store: &Fd, name: &CStr) -> Option<i64> {
     }
     let made = sys::fstat(directory.raw()).ok()?.st_mtime;
     (sys::realtime_seconds() - made > ABANDONED_SECONDS).then_some(0)
-}
-
-/// Removes an entry that nobody maps, and tells whether it did. A process that
-/// maps it may run what is on disk, and needrestart should not list it.
-pub fn remove_unless_in_use(store: &Fd, name: &CStr) -> bool {
-    let directory = match sys::openat(store, name, DIRECTORY_TO_LIST, 0) {
-        Ok(directory) => directory,
-        Err(Errno(libc::ENOTDIR | libc::ELOOP)) => {
-            remove_entry(store, name);
-            return true;
-        }
-        Err(_) => return false,
-    };
-    let mut in_use = false;
-    let _ = sys::for_each_name(&directory, |file| {
-        let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        let Ok(entry) = sys::openat(&directory, file, flags, 0) else { return };
-        if sys::flock(&entry, libc::LOCK_EX | libc::LOCK_NB).is_err() {
-            in_use = true;
-            // So that it counts as used when its last process has ended.
-            let _ = sys::touch(&entry);
-            return;
-        }
-        // Unlinked while locked: who opens it now finds it without a name.
-        let _ = sys::unlinkat(&directory, file, 0);
-    });
-    if !in_use {
-        remove_entry(store, name);
-    }
-    !in_use
-}
-
-/// Removes an entry and all that is in it.
-pub fn remove_entry(store: &Fd, name: &CStr) {
-    match sys::openat(store, name, DIRECTORY_TO_LIST, 0) {
-        Ok(directory) => {
-            let _ = sys::for_each_name(&directory, |file| {
-                let _ = sys::unlinkat(&directory, file, 0);
-            });
-            let _ = sys::unlinkat(store, name, libc::AT_REMOVEDIR);
-        }
-        // Not a directory: somebody has put something else there.
-        Err(_) => {
-            let _ = sys::unlinkat(store, name, 0);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -10,9 +10,9 @@
 
 use core::ffi::CStr;
 
-use crate::object::file_name;
-use crate::pages::PageVec;
-use crate::sys::{self, Fd};
+use sopin_core::object::file_name;
+use sopin_core::pages::PageVec;
+use sopin_core::sys::{self, Fd};
 
 /// The file name of the link.
 pub const DEBUG: &CStr = c".debug";

@@ -12,12 +12,13 @@ use std::thread;
 use std::time::Duration;
 use std::vec::Vec;
 
-use super::super::clean::LOOKED;
-use super::super::settled::SETTLING_SECONDS;
-use super::super::{Identity, Known, Mapped, OriginFile, Places, Store};
-use crate::build_id::BuildId;
-use crate::credentials::User;
-use crate::sys::{self, Fd, FileSystem};
+use sopin_core::build_id::BuildId;
+use sopin_core::credentials::User;
+use sopin_core::places::Places;
+use sopin_core::sys::{self, Fd, FileSystem};
+
+use crate::settled::SETTLING_SECONDS;
+use crate::{Identity, Known, LOOKED, Mapped, OriginFile, Store};
 
 /// A directory of a test's own, removed when the test passes. What `FILES` lists
 /// is in it.

@@ -91,7 +91,7 @@ mod tests {
     fn few_names_are_taken_for_others() {
         let names = Names::new();
         names.clear(1);
-        let hash = |number: u32| super::super::name::hash(number.to_le_bytes());
+        let hash = |number: u32| crate::name::hash(number.to_le_bytes());
         (0..5000).for_each(|number| names.add(hash(number)));
         names.finish(1, 1);
         assert!((0..5000).all(|number| names.may_have(1, hash(number), 1)));

@@ -18,14 +18,12 @@
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use crate::cause::Cause;
-use crate::line::Line;
-use crate::pages::PageVec;
-use crate::sys::{self, Errno, Fd};
+use sopin_core::cause::Cause;
+use sopin_core::line::Line;
+use sopin_core::sys::{self, Errno, Fd};
 
-use super::clean::ABANDONED_SECONDS;
-use super::copy::Copy;
-use super::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS, Entry, Mapped, OriginFile, Proof, Store, origin};
+use crate::listing::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS, for_each_name};
+use crate::removal::{ABANDONED_SECONDS, remove_entry};
 
 /// How the names of such entries begin, which no key does.
 const PREFIX: &[u8] = b"own-";
@@ -49,52 +47,29 @@ static BYTES: AtomicU64 = AtomicU64::new(0);
 /// When that was, in seconds of the monotonic clock; 0: never.
 static LOOKED: AtomicI64 = AtomicI64::new(0);
 
-impl Store {
-    /// A copy of `origin` for this process alone, open for reading.
-    pub fn own_entry(
-        &self,
-        origin: &OriginFile<'_>,
-        mapped: &impl Mapped,
-        buffer: &mut PageVec<u8>,
-    ) -> Result<Entry, Cause> {
-        // What is in the store can be read by every process of the user.
-        self.check_open(origin)?;
-        clean(&self.directory);
-        let bytes = BYTES.load(Ordering::Relaxed).saturating_add(origin.identity.size);
-        if ENTRIES.load(Ordering::Relaxed) >= MAX_ENTRIES || bytes > MAX_BYTES {
-            return Err(Cause::words("add to the store", "too many copies of files that have just changed are in use"));
-        }
-        let copy = Copy::of_unsettled(origin, &self.directory, buffer)?;
-        lock(copy.file())?;
-        if !mapped.equals(copy.file()).map_err(|errno| Cause::call("compare the copy", errno))? {
-            return Err(Cause::words("copy to the store", "the file is not what is mapped"));
-        }
-        let directory = make_directory(&self.directory)?;
-        let link = origin::record(origin.path, origin.file);
-        self.publish_in(
-            &directory,
-            &copy,
-            origin,
-            link.as_ref().and_then(|link| CStr::from_bytes_with_nul(link).ok()),
-        )?;
-        // A file that was opened before it had its name is mapped without it.
-        let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        let file = sys::openat(&directory, origin.file_name(), flags, 0)
-            .map_err(|errno| Cause::call("open a new store entry", errno))?;
-        lock(&file)?;
-        ENTRIES.fetch_add(1, Ordering::Relaxed);
-        BYTES.fetch_add(origin.identity.size, Ordering::Relaxed);
-        Ok(Entry { file, proof: Proof::Ranges })
+/// Checks that a copy of `size` bytes is not one too many.
+pub fn check_room(size: u64) -> Result<(), Cause> {
+    let bytes = BYTES.load(Ordering::Relaxed).saturating_add(size);
+    if ENTRIES.load(Ordering::Relaxed) >= MAX_ENTRIES || bytes > MAX_BYTES {
+        return Err(Cause::words("add to the store", "too many copies of files that have just changed are in use"));
     }
+    Ok(())
+}
+
+/// Counts a copy of `size` bytes that was made.
+pub fn note_added(size: u64) {
+    ENTRIES.fetch_add(1, Ordering::Relaxed);
+    BYTES.fetch_add(size, Ordering::Relaxed);
 }
 
 /// Marks a copy as in use. The copy's own description has its lock until there is
 /// that of the one that is mapped.
-fn lock(file: &Fd) -> Result<(), Cause> {
+pub fn lock(file: &Fd) -> Result<(), Cause> {
     sys::flock(file, libc::LOCK_SH | libc::LOCK_NB).map_err(|errno| Cause::call("flock", errno))
 }
 
-fn make_directory(store: &Fd) -> Result<Fd, Cause> {
+/// Makes the directory of a new entry.
+pub fn make_directory(store: &Fd) -> Result<Fd, Cause> {
     const ATTEMPTS: usize = 16;
     let mut refusal = Errno(libc::EEXIST);
     for _ in 0..ATTEMPTS {
@@ -114,7 +89,7 @@ fn make_directory(store: &Fd) -> Result<Fd, Cause> {
 }
 
 /// Removes the entries that no process maps, unless this process has just looked.
-pub(super) fn clean(store: &Fd) {
+pub fn clean(store: &Fd) {
     let now = i64::try_from(sys::monotonic_ns() / 1_000_000_000).unwrap_or(0);
     let looked = LOOKED.load(Ordering::Relaxed);
     if looked != 0 && now - looked < LOOK_SECONDS {
@@ -123,7 +98,7 @@ pub(super) fn clean(store: &Fd) {
     LOOKED.store(now.max(1), Ordering::Relaxed);
     let Ok(listing) = sys::openat(store, c".", DIRECTORY_TO_LIST, 0) else { return };
     let (mut entries, mut bytes) = (0, 0);
-    let listed = sys::for_each_name(&listing, |name| {
+    let listed = for_each_name(&listing, |name| {
         if is_name(name.to_bytes())
             && let Some(size) = size_in_use(store, name)
         {
@@ -142,7 +117,7 @@ pub(super) fn clean(store: &Fd) {
 fn size_in_use(store: &Fd, name: &CStr) -> Option<u64> {
     let directory = sys::openat(store, name, DIRECTORY_TO_LIST, 0).ok()?;
     let (mut size, mut has_copy) = (None, false);
-    let _ = sys::for_each_name(&directory, |file| {
+    let _ = for_each_name(&directory, |file| {
         let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let Ok(copy) = sys::openat(&directory, file, flags, 0) else { return };
         has_copy = true;
@@ -155,7 +130,7 @@ fn size_in_use(store: &Fd, name: &CStr) -> Option<u64> {
         sys::fstat(directory.raw()).is_ok_and(|status| sys::realtime_seconds() - status.st_mtime > ABANDONED_SECONDS)
     };
     if size.is_none() && (has_copy || is_abandoned()) {
-        super::clean::remove_entry(store, name);
+        remove_entry(store, name);
         return None;
     }
     Some(size.unwrap_or(0))
@@ -164,7 +139,7 @@ fn size_in_use(store: &Fd, name: &CStr) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::Version;
+    use crate::name::Version;
 
     #[test]
     fn names_are_no_keys() {

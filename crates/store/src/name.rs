@@ -51,7 +51,7 @@ impl Identity {
 /// The name of an entry's directory:
 /// `<hash of the file name>-<device>-<inode>-<size>-<mtime>-<ctime>`, all hexadecimal.
 pub struct Key {
-    text: crate::line::Line<160>,
+    text: sopin_core::line::Line<160>,
     version: Version,
 }
 
@@ -72,7 +72,7 @@ impl Key {
 
     fn of(version: Version) -> Self {
         let Version { name_hash, identity: Identity { device, inode, size, modified, changed } } = version;
-        let mut text = crate::line::Line::new();
+        let mut text = sopin_core::line::Line::new();
         // 8 + 5 * (1 + at most 25 digits) characters: it fits.
         let _ = write!(text, "{name_hash:08x}-{device:x}-{inode:x}-{size:x}-{modified:x}-{changed:x}");
         text.terminate();

@@ -7,11 +7,17 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 use std::vec::Vec;
 
-use super::super::*;
+use sopin_core::build_id::BuildId;
+use sopin_core::cause::{Cause, Reason};
+use sopin_core::credentials::User;
+use sopin_core::pages::PageVec;
+use sopin_core::places::Places;
+use sopin_core::sys::{self, Fd};
+
 use super::scratch::{Nothing, Opened, Scratch, c_string, this_user};
 use super::{content, copy_inode};
-use crate::build_id::BuildId;
-use crate::cause::Reason;
+use crate::copy::Copy;
+use crate::*;
 
 /// A process that has mapped something else, and counts how often it compares.
 struct Process {

@@ -5,8 +5,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::super::clean::remove_unneeded;
-use super::super::name::Key;
+use crate::clean::remove_unneeded;
+use crate::name::Key;
+
 use super::*;
 
 const HOUR: u64 = 60 * 60;
