@@ -57,7 +57,7 @@ fn main() -> ExitCode {
         Ok(Command::Check(arguments)) => check::check(&arguments),
         Ok(Command::Status(arguments)) => status::status(&arguments),
         Ok(Command::Store(arguments)) => store::store(&arguments),
-        Ok(Command::Completions(arguments)) => completions::completions(&arguments),
+        Ok(Command::Completions(arguments)) => completions::completions(&arguments, args::command()),
         Err(exit) => Ok(exit),
     };
     match outcome {

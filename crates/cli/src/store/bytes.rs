@@ -12,10 +12,10 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{Mode, OFlags, Stat};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use sopin_core::sys::{self, FileSystem};
-use sopin_store::{Fate, Identity, OriginFile, Version, equals_origin, note_on_disk, says_on_disk};
+use sopin_store::{Fate, Identity, OriginFile, Version, equals_origin, note_on_disk};
 
 use super::entry::Entry;
 use crate::descriptors;
@@ -95,12 +95,6 @@ fn is_equal(identity: Identity, copy: &OwnedFd, path: &OsStr, file: &OwnedFd) ->
 fn identity_of(file: &File) -> Option<Identity> {
     let file = descriptors::for_core(file, OFlags::PATH).ok()?;
     sys::fstat(file.raw()).ok().map(|status| Identity::of(&status))
-}
-
-/// Whether an entry with this status is known to be on the disk.
-pub fn is_on_disk(status: &Stat) -> bool {
-    let modified = (status.st_mtime, i64::try_from(status.st_mtime_nsec).unwrap_or(-1));
-    says_on_disk(status.st_ino, modified)
 }
 
 /// The offset of the first byte that differs, or of the end of the shorter file.

@@ -21,7 +21,8 @@ use sopin_core::cause::{Cause, Reason};
 use sopin_core::pages::PageVec;
 use sopin_store::{Filled, NOT_SETTLED, OriginFile, SYSTEM, Store};
 
-use super::{human, place, print};
+use super::printing::print;
+use super::{human, place};
 use crate::exit::{Exit, Failure};
 use crate::output::shown;
 use answer::{Answer, Failed};

@@ -20,9 +20,10 @@ use sopin_store::{Allowance, DEBUG, Fate, LINK, TEMPORARY, remove_entry, remove_
 
 use super::bytes::{self, Compared};
 use super::entry::{self, Entry, is_entry, word};
-use super::place::{OpenStore, names};
+use super::open_store::{OpenStore, names};
+use super::printing::{SCHEMA, print};
 use super::users::Users;
-use super::{SCHEMA, human, print, verify};
+use super::{human, verify};
 use crate::exit::{Exit, Failure};
 use crate::output::{BAD, DOUBTFUL, shown};
 
