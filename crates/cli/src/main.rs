@@ -6,7 +6,6 @@
 //! | [`exit`] | the exit statuses, and what ends in one: [`exit::Failure`] |
 //! | [`output`] | stdout and stderr: failures, warnings, colour |
 //! | [`settings`] | values of `SOPIN_*` variables given as options |
-//! | [`descriptors`] | files that are open already, opened again |
 //! | [`library`] | where `libsopin.so` is |
 //! | [`preload`] | the value of `LD_PRELOAD` |
 //! | [`program`] | which files a command executes, and what keeps the library out |
@@ -27,7 +26,6 @@
 mod args;
 mod check;
 mod completions;
-mod descriptors;
 mod exit;
 mod library;
 #[cfg(test)]

@@ -66,6 +66,9 @@ compile_error!("sopin supports 64-bit Linux only");
 #[cfg(test)]
 extern crate std;
 
+/// The file name of the preloaded library; where a version is installed that stands behind it.
+pub const LIBRARY: &str = "libsopin.so";
+
 pub mod address_map;
 pub mod attributes;
 pub mod available_memory;

@@ -9,10 +9,10 @@ use std::path::PathBuf;
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use sopin_core::sys;
+use sopin_inspect::descriptors;
 use sopin_store::{Fate, LINK, Origin, Version, is_own_entry, says_on_disk};
 
 use super::open_store::{OpenStore, names};
-use crate::descriptors;
 
 /// How a directory is opened to be listed.
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);

@@ -14,11 +14,11 @@ use sopin_core::credentials::User;
 use sopin_core::places::Places;
 use sopin_core::settings::Settings;
 use sopin_core::sys;
+use sopin_inspect::descriptors;
 use sopin_store::{Known, LOOKED, SYSTEM, Store, TEMPORARY};
 
 use super::entry::is_entry;
 use super::open_store::{OpenStore, names};
-use crate::descriptors;
 use crate::exit::{Exit, Failure};
 use crate::output;
 

@@ -5,8 +5,8 @@
 
 use object::elf::{DT_JMPREL, DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_SYMTAB, SHN_UNDEF, STB_WEAK};
 
-use super::image::{Dynamic, Flaw, Headers, Machine};
-use super::memory::{Bytes, half_at, word_at};
+use crate::image::{Dynamic, Flaw, Headers, Machine};
+use crate::memory::{Bytes, half_at, word_at};
 
 /// The table of relative relocations in a few bits each (`elf.h`).
 const DT_RELRSZ: u32 = 35;
@@ -138,9 +138,9 @@ impl Symbols {
 
 #[cfg(test)]
 mod tests {
-    use super::super::image;
-    use super::super::memory::Place as Opened;
     use super::*;
+    use crate::image;
+    use crate::memory::Place as Opened;
     use object::elf::{DT_STRSZ, DT_STRTAB};
 
     #[test]

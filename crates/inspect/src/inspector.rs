@@ -3,21 +3,21 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use sopin_core::LIBRARY;
 use sopin_core::mode::Mode;
 use sopin_core::records::Reached;
 
-use super::damage::{Damage, Examiner, Finding, Word};
-use super::disk::{self, Disk, Fate};
-use super::files::{Files, View};
-use super::loader::{self, Auxv, Executable, List};
-use super::maps::{self, Mapping};
-use super::memory::Place as Memory;
-use super::names::Names;
-use super::object::{Backing, Object, Scene, State};
-use super::process::{Process, Trouble};
-use super::published::Published;
-use super::report::{DamageReport, ObjectReport, ProcessReport, Shim, WordReport};
-use crate::library;
+use crate::damage::{Damage, Examiner, Finding, Word};
+use crate::disk::{self, Disk, Fate};
+use crate::files::{Files, View};
+use crate::loader::{self, Auxv, Executable, List};
+use crate::maps::{self, Mapping};
+use crate::memory::Place as Memory;
+use crate::names::Names;
+use crate::object::{Backing, Object, Scene, State};
+use crate::process::{Process, Trouble};
+use crate::published::Published;
+use crate::report::{DamageReport, ObjectReport, ProcessReport, Shim, WordReport};
 
 /// How often damage must be seen, with what time between: an object that is just
 /// being loaded is not relocated yet.
@@ -273,13 +273,13 @@ fn mode_word(mode: Mode) -> &'static str {
 /// Whether a path is that of the library, `libsopin.so` or `libsopin.so.0.1.0`.
 fn is_library(path: &[u8]) -> bool {
     let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-    let rest = name.strip_prefix(library::FILE_NAME.as_bytes());
+    let rest = name.strip_prefix(LIBRARY.as_bytes());
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"."))
 }
 
 /// Whether the text of `/proc/PID/maps` may have the library in it.
 fn mentions_library(text: &[u8]) -> bool {
-    let name = library::FILE_NAME.as_bytes();
+    let name = LIBRARY.as_bytes();
     text.windows(name.len()).any(|window| window == name)
 }
 
@@ -288,20 +288,6 @@ fn has_glibc(list: &List) -> bool {
         let name = object.name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
         name.starts_with(b"libc.so.") || name.starts_with(b"ld-linux")
     })
-}
-
-/// What `sopin status` tells to do where permission is denied.
-pub fn remedy() -> String {
-    let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
-    let more = match scope.trim() {
-        "" | "0" => String::new(),
-        scope => format!(" (kernel.yama.ptrace_scope={scope})"),
-    };
-    if rustix::process::geteuid().is_root() {
-        // A container's root, or a process in another user namespace.
-        return "even root needs CAP_SYS_PTRACE in its user namespace, and no security module against it".to_owned();
-    }
-    format!("run as root or with CAP_SYS_PTRACE{more}")
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use object::elf::{
 };
 use rustix::io::Errno;
 
-use super::memory::{Bytes, half_at, word_at};
+use crate::memory::{Bytes, half_at, word_at};
 
 /// Bytes of an `Elf64_Ehdr`.
 pub const ELF_HEADER: usize = 64;
@@ -219,9 +219,9 @@ impl Dynamic {
 }
 
 #[cfg(test)]
-pub mod tests {
-    use super::super::memory::tests::Array;
+pub(crate) mod tests {
     use super::*;
+    use crate::memory::tests::Array;
 
     /// A program header.
     pub fn header(kind: u32, flags: u32, offset: u64, address: u64, file_size: u64, size: u64) -> Vec<u8> {
@@ -302,7 +302,7 @@ pub mod tests {
     #[test]
     fn this_program_can_be_read() {
         let file = std::fs::File::open("/proc/self/exe").unwrap();
-        let place = super::super::memory::Place::from(std::os::fd::OwnedFd::from(file));
+        let place = crate::memory::Place::from(std::os::fd::OwnedFd::from(file));
         let (_, headers) = super::read(&place, 0).unwrap();
         let (address, size) = headers.dynamic.unwrap();
         let dynamic = Dynamic::read(&place, headers.offset_of(address).unwrap(), size).unwrap();

@@ -70,14 +70,12 @@ fn parse_line(line: &[u8]) -> Option<Mapping> {
     let mut unescaped = vec![0; path.len()];
     let len = vmas::unescape(path, &mut unescaped).ok()?.len();
     unescaped.truncate(len);
-    let flags = line.split(|byte| *byte == b' ').nth(1)?;
-    let has = |flag: u8| flags.contains(&flag);
     Some(Mapping {
         start: vma.span.start as u64,
         end: vma.span.end as u64,
-        is_readable: has(b'r'),
-        is_writable: has(b'w'),
-        is_executable: has(b'x'),
+        is_readable: vma.is_readable(),
+        is_writable: vma.is_writable(),
+        is_executable: vma.is_executable(),
         is_shared: vma.is_shared,
         offset: vma.offset,
         file: vma.file,

@@ -14,12 +14,12 @@ use std::rc::Rc;
 
 use sopin_core::records::Reached;
 
-use super::files::{Image, View, Writability};
-use super::image::{self, Flaw, Headers, Segment};
-use super::loader::{Executable, List, Listed};
-use super::maps::{self, Copy, Mapping};
-use super::memory::Bytes;
-use super::published::{Published, Said};
+use crate::files::{Image, View, Writability};
+use crate::image::{self, Flaw, Headers, Segment};
+use crate::loader::{Executable, List, Listed};
+use crate::maps::{self, Copy, Mapping};
+use crate::memory::Bytes;
+use crate::published::{Published, Said};
 
 /// What stands behind a part of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

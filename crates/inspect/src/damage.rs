@@ -21,13 +21,13 @@
 use object::elf::{DT_DEBUG, DT_PLTGOT};
 use rustix::fs::{self, Mode, OFlags};
 
-use super::files::{Image, View};
-use super::image::{Dynamic, Flaw};
-use super::maps::Copy;
-use super::memory::{Bytes, Place as Opened, word_at};
-use super::object::{Backing, Object, Part};
-use super::places::{Kind, Place};
-use super::process::Process;
+use crate::files::{Image, View};
+use crate::image::{Dynamic, Flaw};
+use crate::maps::Copy;
+use crate::memory::{Bytes, Place as Opened, word_at};
+use crate::object::{Backing, Object, Part};
+use crate::places::{Kind, Place};
+use crate::process::Process;
 
 /// Bits of an entry of `/proc/PID/pagemap` (Documentation/admin-guide/mm/pagemap.rst).
 const PAGE_PRESENT: u64 = 1 << 63;
@@ -304,11 +304,11 @@ mod tests {
     /// As for somebody who may not trace a process: mappings and pages alone.
     #[test]
     fn without_memory_this_process_is_found_undamaged() {
-        use super::super::files::Files;
-        use super::super::object::Scene;
+        use crate::files::Files;
+        use crate::object::Scene;
         let (process, files) = (Process::open(std::process::id()).unwrap(), Files::default());
         let view = View::new(&process, &files);
-        let maps = super::super::maps::parse(&process.read("maps").unwrap());
+        let maps = crate::maps::parse(&process.read("maps").unwrap());
         let page = rustix::param::page_size() as u64;
         let memory: Option<&Opened> = None;
         let scene = Scene { maps: &maps, memory, view: &view, executable: None, published: None, page };
@@ -316,7 +316,7 @@ mod tests {
         let exe = std::env::current_exe().unwrap();
         let own =
             objects.iter().find(|object| object.original.unwrap().path == exe.as_os_str().as_encoded_bytes()).unwrap();
-        assert!(own.base.is_some() && own.state() == super::super::object::State::Exposed && objects.len() >= 3);
+        assert!(own.base.is_some() && own.state() == crate::object::State::Exposed && objects.len() >= 3);
         let examiner = Examiner { process: &process, memory, view: &view, page, is_glibc: true };
         for object in &objects {
             let finding = examiner.examine(object);

@@ -6,8 +6,8 @@
 
 use object::elf::{DT_DEBUG, DT_GNU_HASH, DT_STRTAB, DT_SYMTAB};
 
-use super::image::{self, Dynamic, Headers, PROGRAM_HEADER};
-use super::memory::{Bytes, word_at};
+use crate::image::{self, Dynamic, Headers, PROGRAM_HEADER};
+use crate::memory::{Bytes, word_at};
 
 const AT_PHDR: u64 = 3;
 const AT_PHNUM: u64 = 5;
@@ -166,7 +166,7 @@ pub fn symbol(memory: &impl Bytes, base: u64, dynamic: u64, size: u64, name: &[u
     let table = |tag| dynamic.get(tag).map(|value| if value >= base { value } else { base.wrapping_add(value) });
     let (hash, symbols, strings) = (table(DT_GNU_HASH)?, table(DT_SYMTAB)?, table(DT_STRTAB)?);
     let head: [u8; 16] = memory.read_array(hash).ok()?;
-    let field = |index: usize| Some(u64::from(super::memory::half_at(&head, index * 4)?));
+    let field = |index: usize| Some(u64::from(crate::memory::half_at(&head, index * 4)?));
     let (buckets, first, bloom) = (field(0)?, field(1)?, field(2)?);
     let half = |at: u64| Some(u32::from_ne_bytes(memory.read_array(at).ok()?));
     let element = |array: u64, index: u64, size: u64| array.wrapping_add(index.wrapping_mul(size));
@@ -178,7 +178,7 @@ pub fn symbol(memory: &impl Bytes, base: u64, dynamic: u64, size: u64, name: &[u
         let found = half(element(chains, index.checked_sub(first)?, 4))?;
         if found | 1 == wanted | 1 {
             let entry: [u8; 24] = memory.read_array(element(symbols, index, 24)).ok()?;
-            let offset = u64::from(super::memory::half_at(&entry, 0)?);
+            let offset = u64::from(crate::memory::half_at(&entry, 0)?);
             if memory.string(strings.wrapping_add(offset)).is_ok_and(|found| found == name) {
                 return Some(base.wrapping_add(word_at(&entry, 8)?));
             }
@@ -196,10 +196,10 @@ fn gnu_hash(name: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::memory::tests::Array;
-    use super::super::memory::{Place, word_at};
-    use super::super::process::Process;
     use super::*;
+    use crate::memory::tests::Array;
+    use crate::memory::{Place, word_at};
+    use crate::process::Process;
 
     fn own() -> (Place, Auxv, Executable) {
         let own = Process::open(std::process::id()).unwrap();

@@ -10,33 +10,21 @@ use std::ffi::CString;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use rustix::fs::{self, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{self, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use sopin_core::sys::{self, FileSystem};
 use sopin_core::vmas::FileId;
 use sopin_store::{Identity, SYSTEM};
 
-use super::image::{self, Dynamic, Flaw, Headers};
-use super::maps::Mapping;
-use super::memory::Place as Opened;
-use super::places::{self, Place};
-use super::process::Process;
 use crate::descriptors;
+use crate::image::{self, Dynamic, Flaw, Headers};
+use crate::maps::Mapping;
+use crate::memory::Place as Opened;
+use crate::places::{self, Place};
+use crate::process::Process;
 
 /// How a root directory is opened.
 const ROOT_FLAGS: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
-
-#[allow(clippy::cast_sign_loss, reason = "sizes of files are not negative")]
-fn identity_of(status: &Stat) -> Identity {
-    let nanoseconds = |seconds: i64, rest: i128| i128::from(seconds) * 1_000_000_000 + rest;
-    Identity {
-        device: status.st_dev,
-        inode: status.st_ino,
-        size: status.st_size as u64,
-        modified: nanoseconds(status.st_mtime, status.st_mtime_nsec.into()),
-        changed: nanoseconds(status.st_ctime, status.st_ctime_nsec.into()),
-    }
-}
 
 /// What is in an object's file.
 pub struct Image {
@@ -153,7 +141,7 @@ impl<'a> View<'a> {
             return *known;
         }
         let flags = OFlags::PATH | OFlags::CLOEXEC;
-        let found = self.open_path(path, flags).and_then(fs::fstat).map(|status| identity_of(&status));
+        let found = self.open_path(path, flags).and_then(|file| descriptors::identity_of(&file));
         self.files.paths.borrow_mut().insert(key, found);
         found
     }
@@ -164,7 +152,7 @@ impl<'a> View<'a> {
     /// Those of `open(2)`.
     pub fn at_name(&self, path: &[u8]) -> Result<Identity, Errno> {
         let root = fs::openat(self.process.directory(), "root", ROOT_FLAGS, Mode::empty())?;
-        open_below(&root, path, OFlags::PATH | OFlags::CLOEXEC).and_then(fs::fstat).map(|status| identity_of(&status))
+        open_below(&root, path, OFlags::PATH | OFlags::CLOEXEC).and_then(|file| descriptors::identity_of(&file))
     }
 
     /// The file that is mapped there.
@@ -174,8 +162,8 @@ impl<'a> View<'a> {
         }
         let file = self.open(mapping);
         let writability = file.as_ref().map(Writability::of).unwrap_or_default();
-        let status = file.and_then(fs::fstat);
-        let (identity, owner) = (status.map(|status| identity_of(&status)), status.ok().map(|status| status.st_uid));
+        let status = file.and_then(|file| descriptors::status_of(&file));
+        let (identity, owner) = (status.map(|status| Identity::of(&status)), status.ok().map(|status| status.st_uid));
         let mapped = Rc::new(Mapped { identity, writability, owner, image: OnceCell::new() });
         // Another process may be allowed to see it.
         if identity.is_ok() {
@@ -251,7 +239,7 @@ mod tests {
     fn files_of_this_process() {
         let (own, files) = (Process::open(std::process::id()).unwrap(), Files::default());
         let view = View::new(&own, &files);
-        let maps = super::super::maps::parse(&own.read("maps").unwrap());
+        let maps = crate::maps::parse(&own.read("maps").unwrap());
         let exe = std::env::current_exe().unwrap();
         let path = exe.as_os_str().as_encoded_bytes();
         let mapping = maps.iter().find(|mapping| mapping.path == path).unwrap();

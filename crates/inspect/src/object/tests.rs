@@ -1,10 +1,10 @@
 //! Which mappings make which state.
 
-use super::super::files::Files;
-use super::super::image::tests::file;
-use super::super::memory::tests::Array;
-use super::super::process::Process;
 use super::*;
+use crate::files::Files;
+use crate::image::tests::file;
+use crate::memory::tests::Array;
+use crate::process::Process;
 
 const BASE: u64 = 0x7f00_0000_0000;
 const KEY: &str = "/s/0123abcd-fe00-2a-1000-10-11";

@@ -9,9 +9,9 @@ use sopin_core::records::{
     Consistency, HEADER_SIZE, MAX_TEXT, NotAHeader, Reached, ReasonAt, Record, SYMBOL, Seen, TextAt, read_consistently,
 };
 
-use super::image;
-use super::loader::{self, Listed};
-use super::memory::Bytes;
+use crate::image;
+use crate::loader::{self, Listed};
+use crate::memory::Bytes;
 
 /// How often records are read that are being changed.
 const ATTEMPTS: usize = 100;

@@ -11,9 +11,9 @@ use rustix::io::Errno;
 use serde::Serialize;
 use sopin_store::Identity;
 
-use super::files::View;
-use super::maps::{Copy, Mapping};
-use super::object::{Backing, Object};
+use crate::files::View;
+use crate::maps::{Copy, Mapping};
+use crate::object::{Backing, Object};
 
 /// Nanoseconds by which the start of a process and the time of a file may seem
 /// interchanged: both come from clocks that tick up to 100 times a second.
@@ -50,18 +50,6 @@ pub struct Disk {
 impl Disk {
     const fn of(state: Fate) -> Self {
         Self { state, certain: true, changed: None }
-    }
-
-    /// For people; empty if there is nothing to say.
-    pub fn words(&self) -> &'static str {
-        match (self.state, self.certain) {
-            (Fate::Unchanged, _) => "",
-            (Fate::Rewritten, true) => "rewritten on disk since it was loaded",
-            (Fate::Rewritten, false) => "changed on disk after its process was started",
-            (Fate::Replaced, _) => "replaced on disk by another file",
-            (Fate::Deleted, _) => "deleted on disk",
-            (Fate::Unknown, _) => "its file cannot be looked at",
-        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::process::Process;
+use crate::process::Process;
 
 /// Longest string that is read; the kernel's limit for a path.
 const MAX_STRING: usize = 4096;
@@ -115,7 +115,7 @@ pub fn half_at(bytes: &[u8], offset: usize) -> Option<u32> {
 }
 
 #[cfg(test)]
-pub mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// Bytes that begin at an address.

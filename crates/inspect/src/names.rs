@@ -2,8 +2,8 @@
 
 use std::fs::File;
 
-use super::files::View;
-use super::maps::Mapping;
+use crate::files::View;
+use crate::maps::Mapping;
 
 /// The bytes of an object's file.
 pub struct Names(Vec<u8>);
@@ -79,6 +79,10 @@ impl<'a> Finder<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Holds an address, so it lies in `.data.rel.ro`.
+    #[used]
+    static NAMED: &str = "of a static with a symbol";
 
     #[test]
     fn places_of_this_program_have_names() {

@@ -7,7 +7,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use sopin_core::sys::{self, Fd};
+use sopin_core::sys::{self, Fd, Status};
+use sopin_store::Identity;
 
 /// Returns a descriptor of sopin-core's for an open file. `/proc/self/fd` leads to
 /// the very file, whatever its path leads to by now.
@@ -26,6 +27,22 @@ pub fn for_core(file: &impl AsFd, flags: OFlags) -> sys::Result<Fd> {
 /// Those of `open(2)`.
 pub fn from_core(file: &Fd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     rustix::fs::open(path_of(file.raw()), flags | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// What `fstat(2)` says of an open file, as sopin-core has it.
+///
+/// # Errors
+/// Those of `fstat(2)`.
+pub fn status_of(file: &impl AsFd) -> rustix::io::Result<Status> {
+    sys::fstat(file.as_fd().as_raw_fd()).map_err(errno)
+}
+
+/// Which version of which file an open file is.
+///
+/// # Errors
+/// Those of `fstat(2)`.
+pub fn identity_of(file: &impl AsFd) -> rustix::io::Result<Identity> {
+    status_of(file).map(|status| Identity::of(&status))
 }
 
 /// The path that leads to an open file.
