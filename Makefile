@@ -60,7 +60,7 @@ resets: build ## machines in QEMU are reset RESETS (50) times while stores are f
 	SOPIN_RESETS=$(RESETS) $(CARGO) test --test lab resets
 	cp target/lab/resets.md docs/power-loss.md
 
-miri: ## tests of sopin-core in the interpreter that finds undefined behaviour, where a nightly has it
+miri: ## tests of sopin-core and sopin-store in the interpreter that finds undefined behaviour, where a nightly has it
 	scripts/miri
 
 lint: build environments ## formatting, lints of every language, exported symbols

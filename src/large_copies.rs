@@ -17,13 +17,13 @@ use core::ffi::CStr;
 use sopin_core::cause::{Cause, Reason};
 use sopin_core::credentials::User;
 use sopin_core::memory::OwnMemory;
+use sopin_core::mode::Mode;
 use sopin_core::object::Span;
 use sopin_core::pages::PageVec;
 use sopin_core::plan::{self, Replacement, Terms};
-use sopin_core::settings::Mode;
-use sopin_core::store::{Entry, Identity, Proof};
 use sopin_core::sys::{self, Errno, Fd, Kept};
 use sopin_core::vmas::{Maps, Vma};
+use sopin_store::{Entry, Identity, Proof};
 
 use crate::candidates::Candidate;
 use crate::filters;

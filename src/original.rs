@@ -15,10 +15,10 @@ use core::ffi::CStr;
 use sopin_core::image_layers::ImageLayers;
 use sopin_core::object::Span;
 use sopin_core::records::Record;
-use sopin_core::store::Identity;
 use sopin_core::sys::{self, Fd, FileSystem};
 use sopin_core::vmas::{FileId, Maps, Vma};
 use sopin_core::witness;
+use sopin_store::Identity;
 
 /// An open file that is the one mapped.
 pub struct Original {

@@ -21,8 +21,9 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use sopin_core::cause::Cause;
 use sopin_core::memory::OwnMemory;
+use sopin_core::mode::Mode;
 use sopin_core::object::{Object, file_name};
-use sopin_core::settings::{Children, Complaint, Level, Mode, Settings};
+use sopin_core::settings::{Children, Complaint, Level, Settings};
 use sopin_core::sys::{self, Errno};
 
 use crate::environment;

@@ -3,9 +3,9 @@
 //!
 //! Belongs to the state behind the registry's lock, so there is one writer.
 
+use sopin_core::mode::Mode;
 use sopin_core::pages::PageVec;
 use sopin_core::records::{Header, Record};
-use sopin_core::settings::Mode;
 use sopin_core::sys::Result;
 
 /// Where readers begin. A symbol of the library, not to be renamed.

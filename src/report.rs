@@ -9,9 +9,10 @@
 
 use sopin_core::cause::Cause;
 use sopin_core::line::Text;
+use sopin_core::mode::Mode;
 use sopin_core::plan::Outlook;
 use sopin_core::records::Reached;
-use sopin_core::settings::{Level, Mode};
+use sopin_core::settings::Level;
 
 use crate::private_memory;
 use crate::registry::State;

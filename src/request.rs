@@ -7,9 +7,10 @@
 use core::ffi::{CStr, c_void};
 
 use sopin_core::memory::OwnMemory;
+use sopin_core::mode::Mode;
 use sopin_core::pages::PageVec;
 use sopin_core::records::Record;
-use sopin_core::settings::{Level, Mode};
+use sopin_core::settings::Level;
 use sopin_core::sys::{self, Errno, Fd};
 use sopin_core::vmas::{FileId, Maps};
 

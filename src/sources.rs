@@ -24,9 +24,9 @@ use sopin_core::pagemap::Pagemap;
 use sopin_core::pages::PageVec;
 use sopin_core::plan::{Replacement, Source};
 use sopin_core::settings::Level;
-use sopin_core::store::{self, Entry, Known, Mapped, OriginFile, Store};
 use sopin_core::sys::{self, Fd};
 use sopin_core::vmas::{FileId, Maps};
+use sopin_store::{Entry, Known, Mapped, OriginFile, Store};
 
 use crate::candidates::Candidate;
 use crate::large_copies::LargeCopies;
@@ -271,7 +271,7 @@ impl Sources {
         let entry = match self.user_store.get() {
             Some(Ok(store)) => match store.entry(origin, &mapped, buffer, |cause| tampered = Some(cause)) {
                 // Debuggers and profilers can read a file, and the kernel can reclaim its pages.
-                Err(cause) if store::is_unsettled(cause) => store.own_entry(&origin, &mapped, buffer),
+                Err(cause) if sopin_store::is_unsettled(cause) => store.own_entry(&origin, &mapped, buffer),
                 entry => entry,
             },
             Some(Err(cause)) => Err(*cause),

@@ -10,6 +10,7 @@
 //! makes the documents anew from docs/benchmarks.json.
 
 mod circumstances;
+mod effort;
 mod gunicorn;
 mod http;
 mod imports;
@@ -29,8 +30,8 @@ use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
 
+use effort::Effort;
 use page::{Results, Section};
-use rounds::Effort;
 use site::Site;
 
 /// Measures one kind of work.

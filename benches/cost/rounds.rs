@@ -6,27 +6,6 @@ use std::collections::BTreeMap;
 use crate::page::{Cell, Spread, Variant};
 use crate::site::Site;
 
-/// How many rounds there are.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Effort {
-    /// One of everything, to see that the benchmark works.
-    Quick,
-    /// Enough for medians to hold still on a quiet machine.
-    Usual,
-    /// Four times as many: for differences of less than a hundredth.
-    Thorough,
-}
-
-impl Effort {
-    fn rounds(self, usual: usize) -> usize {
-        match self {
-            Self::Quick => 1,
-            Self::Usual => usual,
-            Self::Thorough => 4 * usual,
-        }
-    }
-}
-
 /// Measured numbers: by variant one for each round. The native ones come in the
 /// same order as the others.
 #[derive(Default)]

@@ -11,9 +11,9 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use crate::effort::Effort;
 use crate::inodes;
 use crate::page::Variant;
-use crate::rounds::Effort;
 use crate::run;
 
 /// How many tiny libraries there are to load.

@@ -6,9 +6,9 @@ use core::ptr;
 
 use sopin_core::line::Line;
 use sopin_core::memory::OwnMemory;
+use sopin_core::mode::Mode;
 use sopin_core::pages::PageVec;
 use sopin_core::records::{MAX_TEXT, Reached, ReasonAt, Record, TextAt};
-use sopin_core::settings::Mode;
 use sopin_core::sys::Errno;
 use sopin_core::vmas::Maps;
 

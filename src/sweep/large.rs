@@ -3,7 +3,7 @@
 
 use core::ffi::CStr;
 
-use sopin_core::settings::Mode;
+use sopin_core::mode::Mode;
 use sopin_core::vmas::{FileId, Maps};
 
 use super::Sweep;

@@ -8,9 +8,9 @@ use sopin_core::object::Span;
 use sopin_core::plan::{self, Replacement, Source, Terms};
 use sopin_core::records::Reached;
 use sopin_core::settings::Level;
-use sopin_core::store::Proof;
 use sopin_core::sys;
 use sopin_core::vmas::{FileId, Maps, Vma};
+use sopin_store::Proof;
 
 use super::{Sweep, file_at, no_maps, no_memory};
 use crate::candidates::{self, Candidate};

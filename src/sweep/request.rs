@@ -7,9 +7,9 @@
 //! run, so that stores to its data are possible.
 
 use sopin_core::cause::Cause;
+use sopin_core::mode::Mode;
 use sopin_core::object::file_name;
 use sopin_core::records::{Reached, Record};
-use sopin_core::settings::Mode;
 use sopin_core::vmas::{FileId, Maps};
 
 use super::{Sweep, forget_unloaded, is_replaced, no_maps, no_memory};

@@ -7,15 +7,17 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use serde::Serialize;
-use sopin_core::settings::{Mode, Settings};
+use sopin_core::mode::Mode;
+use sopin_core::settings::Settings;
 
 use crate::exit::{Exit, Failure};
 use crate::library::Library;
 use crate::program::chain::{Chain, Kind};
 use crate::trial::Trial;
 use crate::{output, preload};
+use answer::{Answer, Blame, FileInChain, TrialResult};
 
+mod answer;
 mod human;
 
 const MORE: &str = "\
@@ -62,47 +64,6 @@ pub struct CheckArgs {
     /// The program, as it would be given to sopin run; none of its code runs
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND", value_hint = clap::ValueHint::CommandWithArguments)]
     command: Vec<OsString>,
-}
-
-/// The answer. Its names are those of the JSON output; paths that are no UTF-8
-/// have U+FFFD where they are not.
-#[derive(Debug, Serialize)]
-struct Answer {
-    /// Of this structure; changes when something in it changes its meaning.
-    schema: u32,
-    command: String,
-    engages: bool,
-    library: String,
-    files: Vec<FileInChain>,
-    obstacles: Vec<Blame>,
-    trial: Option<TrialResult>,
-    /// What the library would say of its settings.
-    complaints: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-enum FileInChain {
-    Script { path: String, interpreter: String, argument: Option<String> },
-    ShellScript { path: String },
-    Program { path: String, machine: String, loader: Option<String> },
-}
-
-#[derive(Debug, Serialize)]
-struct Blame {
-    code: &'static str,
-    /// The file or variable that is to blame.
-    thing: String,
-    reason: String,
-}
-
-#[derive(Debug, Serialize)]
-struct TrialResult {
-    loader: String,
-    /// Whether the program would have got to run.
-    starts: bool,
-    objects: Vec<String>,
-    messages: Vec<String>,
 }
 
 /// Prints the answer.

@@ -4,7 +4,6 @@ use std::io::Write;
 
 use clap_complete::{Shell, generate};
 
-use crate::args;
 use crate::exit::{Exit, Failure};
 
 /// Print completions for a shell
@@ -22,13 +21,13 @@ pub struct CompletionsArgs {
     shell: Shell,
 }
 
-/// Prints them.
+/// Prints those for this command line.
 ///
 /// # Errors
 /// When stdout cannot be written to.
-pub fn completions(arguments: &CompletionsArgs) -> Result<Exit, Failure> {
+pub fn completions(arguments: &CompletionsArgs, mut command: clap::Command) -> Result<Exit, Failure> {
     let mut text = Vec::new();
-    generate(arguments.shell, &mut args::command(), "sopin", &mut text);
+    generate(arguments.shell, &mut command, "sopin", &mut text);
     let written = std::io::stdout().write_all(&text);
     written.map_err(|error| Failure::new(Exit::Failed, "stdout", error))?;
     Ok(Exit::Success)

@@ -6,11 +6,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use sopin_core::LIBRARY;
+
 use crate::exit::{Exit, Failure};
 use crate::program::elf::{self, Elf};
 
-/// The library's file name.
-pub const FILE_NAME: &str = "libsopin.so";
 /// Its name where no development files are installed: the soname.
 const SONAME: &str = concat!("libsopin.so.", env!("CARGO_PKG_VERSION_MAJOR"));
 
@@ -30,14 +30,14 @@ impl Library {
     pub fn find() -> Result<Self, Failure> {
         let command = own_path()?;
         let directories = directories(command.parent().unwrap_or(Path::new("/")));
-        for path in directories.iter().flat_map(|directory| [FILE_NAME, SONAME].map(|name| directory.join(name))) {
+        for path in directories.iter().flat_map(|directory| [LIBRARY, SONAME].map(|name| directory.join(name))) {
             if let Some(identity) = identity(&path) {
                 check_spelling(&path)?;
                 return Ok(Self { path, identity });
             }
         }
         let places: Vec<_> = directories.iter().map(|path| path.display().to_string()).collect();
-        Err(Failure::new(Exit::Failed, FILE_NAME, format!("not found in {}", places.join(", ")))
+        Err(Failure::new(Exit::Failed, LIBRARY, format!("not found in {}", places.join(", ")))
             .with_way_out("install the library and the command below one prefix"))
     }
 

@@ -6,7 +6,6 @@
 //! | [`exit`] | the exit statuses, and what ends in one: [`exit::Failure`] |
 //! | [`output`] | stdout and stderr: failures, warnings, colour |
 //! | [`settings`] | values of `SOPIN_*` variables given as options |
-//! | [`descriptors`] | files that are open already, opened again |
 //! | [`library`] | where `libsopin.so` is |
 //! | [`preload`] | the value of `LD_PRELOAD` |
 //! | [`program`] | which files a command executes, and what keeps the library out |
@@ -27,7 +26,6 @@
 mod args;
 mod check;
 mod completions;
-mod descriptors;
 mod exit;
 mod library;
 #[cfg(test)]
@@ -50,14 +48,14 @@ fn main() -> ExitCode {
     let command = args::parse(env::args_os());
     // `run` does so itself, when nothing of its own can meet a SIGPIPE any more.
     if !matches!(command, Ok(Command::Run(_))) {
-        sopin_inherited::restore();
+        sopin_startup::restore();
     }
     let outcome = match command {
         Ok(Command::Run(arguments)) => run::run(&arguments),
         Ok(Command::Check(arguments)) => check::check(&arguments),
         Ok(Command::Status(arguments)) => status::status(&arguments),
         Ok(Command::Store(arguments)) => store::store(&arguments),
-        Ok(Command::Completions(arguments)) => completions::completions(&arguments),
+        Ok(Command::Completions(arguments)) => completions::completions(&arguments, args::command()),
         Err(exit) => Ok(exit),
     };
     match outcome {

@@ -7,8 +7,6 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 
-use crate::exit::Failure;
-
 /// Something is wrong.
 pub const BAD: Style = AnsiColor::Red.on_default().bold();
 /// Something may be wrong.
@@ -35,8 +33,8 @@ pub fn columns() -> Option<usize> {
 }
 
 /// Prints `sopin: <thing>: <reason>; <way out>`.
-pub fn error(failure: &Failure) {
-    line(BAD, "", failure);
+pub fn error(failure: impl Display) {
+    line(BAD, "", &failure);
 }
 
 /// Prints `sopin: warning: <thing>: <reason>`.

@@ -6,7 +6,10 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
-use crate::library::{FILE_NAME, Library};
+use sopin_core::LIBRARY;
+use sopin_inspect::maps;
+
+use crate::library::Library;
 
 /// The list with the library in front, or the list as it is when one of its
 /// entries is the library already, however that is spelt.
@@ -36,7 +39,7 @@ fn entries(list: &OsStr) -> impl Iterator<Item = &OsStr> {
 
 fn is_called_library(entry: &OsStr) -> bool {
     let name = Path::new(entry).file_name().unwrap_or_default().as_bytes();
-    name.strip_prefix(FILE_NAME.as_bytes()).is_some_and(|version| version.is_empty() || version[0] == b'.')
+    name.strip_prefix(LIBRARY.as_bytes()).is_some_and(|version| version.is_empty() || version[0] == b'.')
 }
 
 fn is_library(entry: &OsStr, library: &Library) -> bool {
@@ -48,10 +51,7 @@ fn is_library(entry: &OsStr, library: &Library) -> bool {
 }
 
 fn is_loaded_here(library: &Library) -> bool {
-    let maps = fs::read("/proc/self/maps").unwrap_or_default();
-    let paths = maps.split(|byte| *byte == b'\n').filter_map(|line| {
-        let at = line.iter().position(|byte| *byte == b'/')?;
-        Some(OsStr::from_bytes(&line[at..]))
-    });
+    let mappings = maps::parse(&fs::read("/proc/self/maps").unwrap_or_default());
+    let paths = mappings.iter().map(|mapping| OsStr::from_bytes(&mapping.path));
     paths.filter(|path| is_called_library(path)).any(|path| library.is_at(Path::new(path)))
 }

@@ -101,7 +101,7 @@ pub fn run(arguments: &RunArgs) -> Result<Exit, Failure> {
     let words: Vec<CString> = arguments.command.iter().map(|word| c_string(word)).collect::<Result<_, _>>()?;
     let environment = environment(&changes)?;
     // Only now: a warning that nobody reads must not keep the program from running.
-    sopin_inherited::restore();
+    sopin_startup::restore();
     let errno = execute(command, &words, &environment)?;
     Err(why_not_executed(command, errno))
 }

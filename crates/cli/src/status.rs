@@ -1,45 +1,24 @@
 //! `sopin status`: what became of the objects of live processes, seen from outside
 //! through `/proc` only. It works on processes without the library, too.
 //!
+//! How that is found out is for sopin-inspect; here are the command line, the exit
+//! status, and the answer:
+//!
 //! | module | responsible for |
 //! |---|---|
-//! | [`process`] | a process and its directory in `/proc` |
-//! | [`memory`] | reading memory and files |
-//! | [`maps`] | VMAs, and whose copies they map |
-//! | [`image`] | program headers and dynamic sections |
-//! | [`loader`] | the loader's list of objects |
-//! | [`published`] | what the library says itself |
-//! | [`files`] | the mapped files, looked at once for all processes |
-//! | [`places`] | the words that a loader stores to |
-//! | [`object`](mod@object) | which VMAs an object has, and what state that makes |
-//! | [`damage`] | words that have reverted |
-//! | [`names`] | the section and symbol of a word |
-//! | [`disk`] | what has become of an object's file |
-//! | [`inspect`] | all of it for one process |
-//! | [`report`] | the answer, as in JSON |
+//! | [`answer`](mod@answer) | the answer, as in JSON |
 //! | [`human`] | the answer, for people |
 
-mod damage;
-mod disk;
-pub mod files;
+mod answer;
 mod human;
-pub mod image;
-mod inspect;
-mod loader;
-pub mod maps;
-pub mod memory;
-mod names;
-mod object;
-mod places;
-pub mod process;
-mod published;
-mod report;
+
+use sopin_inspect::Inspector;
+use sopin_inspect::process::{self, Trouble};
+use sopin_inspect::report::ProcessReport;
 
 use crate::exit::{Exit, Failure};
 use crate::output;
-use inspect::{Inspector, remedy};
-use process::Trouble;
-use report::{Answer, NotInspected, PassedOver, SCHEMA};
+use answer::{Answer, NotInspected, PassedOver, SCHEMA};
 
 const MORE: &str = "\
 States of an object:
@@ -186,9 +165,23 @@ fn count(answer: &mut Answer, pid: u32, trouble: &Trouble) {
     }
 }
 
+/// What `sopin status` tells to do where permission is denied.
+fn remedy() -> String {
+    let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    let more = match scope.trim() {
+        "" | "0" => String::new(),
+        scope => format!(" (kernel.yama.ptrace_scope={scope})"),
+    };
+    if rustix::process::geteuid().is_root() {
+        // A container's root, or a process in another user namespace.
+        return "even root needs CAP_SYS_PTRACE in its user namespace, and no security module against it".to_owned();
+    }
+    format!("run as root or with CAP_SYS_PTRACE{more}")
+}
+
 /// What is known for certain outranks what is not known.
 fn exit(answer: &Answer, is_all: bool) -> Exit {
-    let any = |count: fn(&report::ProcessReport) -> usize| answer.processes.iter().any(|process| count(process) != 0);
+    let any = |count: fn(&ProcessReport) -> usize| answer.processes.iter().any(|process| count(process) != 0);
     if any(|process| process.damaged) {
         Exit::Damaged
     } else if any(|process| process.exposed) {

@@ -4,6 +4,7 @@
 //! | module | responsible for |
 //! |---|---|
 //! | [`place`] | which stores there are, and that a directory is one |
+//! | [`open_store`] | a store that is open |
 //! | [`entry`] | what lies in a store, read through directory descriptors |
 //! | [`users`] | which processes map it |
 //! | [`bytes`] | whether the bytes of an entry are its origin's |
@@ -12,19 +13,17 @@
 //! | [`verify`] | `sopin store verify` |
 //! | [`prune`] | `sopin store prune` |
 //! | [`human`] | sizes, ages and tables |
+//! | [`printing`] | an answer, for people or for programs |
 //!
 //! What a key and an origin say, which places are tried, what is needed for how
-//! long, and how an entry is removed is sopin-core's, so that command and library
+//! long, and how an entry is removed is sopin-store's, so that command and library
 //! cannot differ.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Serialize;
-
 use crate::exit::{Exit, Failure};
-use crate::output;
 use crate::settings::value_of;
 
 mod bytes;
@@ -32,14 +31,12 @@ mod entry;
 mod fill;
 mod human;
 mod list;
+mod open_store;
 mod place;
+mod printing;
 mod prune;
 mod users;
 mod verify;
-
-/// Of the JSON output of all four; changes when something in it changes its
-/// meaning.
-const SCHEMA: u32 = 1;
 
 const MORE: &str = "\
 Which stores: with --system the system's, /var/lib/sopin; else the one that --store or
@@ -243,16 +240,4 @@ pub fn store(arguments: &StoreArgs) -> Result<Exit, Failure> {
             prune::prune(&find()?, *older_than, *dry_run, arguments.json)
         }
     }
-}
-
-/// Prints an answer for people or for programs.
-fn print(json: bool, answer: &(impl Serialize + std::fmt::Display)) -> Result<(), Failure> {
-    let unwritten = |error: &dyn std::error::Error| Failure::new(Exit::Uninspected, "stdout", error);
-    let printed = if json {
-        let text = serde_json::to_string_pretty(answer).map_err(|error| unwritten(&error))?;
-        output::print(format_args!("{text}\n"))
-    } else {
-        output::print(answer)
-    };
-    printed.map_err(|error| unwritten(&error))
 }

@@ -27,14 +27,15 @@
 //! | [`attributes`] | what else VMAs carry, such as locks and advice: `/proc/PID/smaps` |
 //! | [`preload_list`] | the value of `LD_PRELOAD` |
 //! | [`records`] | what the library publishes about its process |
+//! | [`mode`] | how much of an object is pinned |
 //! | [`settings`] | the `SOPIN_*` variables, one table |
+//! | [`places`] | where the user's store may live, as the environment says |
 //! | [`glob`] | the patterns of `SOPIN_EXCLUDE` and `SOPIN_ONLY` |
 //! | [`credentials`] | whether a thread has one user's rights, no more and no less |
 //! | [`thread_status`] | rights of a thread and the seccomp filters in force for it |
 //! | [`unnamed`] | private copies in files without names |
 //! | [`image_layers`] | which files of a container nobody can write to |
 //! | [`witness`] | where the page goes that keeps a file visible |
-//! | [`store`] | the immutable copies of object files that processes share |
 //! | [`walks`] | forks and walks over the loader's list exclude each other |
 //! | [`line`](mod@line) | text of bounded length without allocation |
 //!
@@ -65,6 +66,9 @@ compile_error!("sopin supports 64-bit Linux only");
 #[cfg(test)]
 extern crate std;
 
+/// The file name of the preloaded library; where a version is installed that stands behind it.
+pub const LIBRARY: &str = "libsopin.so";
+
 pub mod address_map;
 pub mod attributes;
 pub mod available_memory;
@@ -78,11 +82,13 @@ pub mod glob;
 pub mod image_layers;
 pub mod line;
 pub mod memory;
+pub mod mode;
 pub mod names;
 pub mod object;
 pub mod once;
 pub mod pagemap;
 pub mod pages;
+pub mod places;
 pub mod plan;
 pub mod preload_list;
 #[cfg(test)]
@@ -91,7 +97,6 @@ pub mod records;
 pub mod runs;
 pub mod settings;
 pub mod slices;
-pub mod store;
 pub mod symbols;
 pub mod sys;
 pub mod thread_status;

@@ -7,7 +7,7 @@
 //! | [`mappings`] | the parser of `/proc/PID/maps`, and looking things up in it |
 //! | [`planning`] | objects from any headers, and the plan for them |
 //! | [`tables`] | the containers, against those of the standard library |
-//! | [`text`] | settings, globs, lists, lines and names of store entries |
+//! | [`text`] | settings, globs, lists and lines |
 
 mod mappings;
 mod planning;

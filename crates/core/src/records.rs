@@ -35,8 +35,8 @@ mod tests;
 pub use reading::*;
 
 use crate::cause::{Cause, Reason};
+use crate::mode::Mode;
 use crate::object::Span;
-use crate::settings::Mode;
 use crate::sys::Errno;
 
 /// Name of the exported data symbol.

@@ -6,20 +6,10 @@
 use core::fmt;
 
 use crate::line::Text;
+use crate::mode::Mode;
 use crate::pages::PageVec;
-use crate::store::Places;
+use crate::places::Places;
 use crate::sys::Result;
-
-/// What is pinned (`SOPIN_MODE`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Everything the process can read or execute.
-    Full,
-    /// Writable and relocated ranges only.
-    Relocated,
-    /// Nothing.
-    Off,
-}
 
 /// How much is said (`SOPIN_LOG`); each level includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -39,9 +39,19 @@ pub struct Vma {
 }
 
 impl Vma {
+    /// Whether loads are allowed.
+    pub fn is_readable(&self) -> bool {
+        self.protection & libc::PROT_READ != 0
+    }
+
     /// Whether stores are allowed.
     pub fn is_writable(&self) -> bool {
         self.protection & libc::PROT_WRITE != 0
+    }
+
+    /// Whether execution is allowed.
+    pub fn is_executable(&self) -> bool {
+        self.protection & libc::PROT_EXEC != 0
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Answer, FileInChain};
+use super::answer::{Answer, FileInChain};
 use crate::output::{BAD, DOUBTFUL, GOOD, shown};
 use crate::program::chain::SHELL;
 

@@ -6,8 +6,11 @@ use std::fmt;
 use anstyle::Style;
 use console::truncate_str;
 
-use super::object::State;
-use super::report::{Answer, DamageReport, ObjectReport, PassedOver, ProcessReport, WordReport};
+use sopin_inspect::disk::{Disk, Fate};
+use sopin_inspect::object::State;
+use sopin_inspect::report::{DamageReport, ObjectReport, ProcessReport, WordReport};
+
+use super::answer::{Answer, PassedOver};
 use crate::output::{BAD, DOUBTFUL, GOOD, HEADING, shown};
 
 /// The whole page.
@@ -177,9 +180,21 @@ fn remarks(object: &ObjectReport) -> String {
     let namespace = (object.namespace != 0).then(|| format!("namespace {}", object.namespace));
     let unjudged = object.unjudged.as_ref().filter(|_| object.damage.is_none());
     let unjudged = unjudged.map(|why| format!("not checked for damage: {}", shown(why)));
-    let file = Some(object.file.words()).filter(|words| !words.is_empty()).map(str::to_owned);
+    let file = Some(fate(&object.file)).filter(|words| !words.is_empty()).map(str::to_owned);
     let all: Vec<String> = [file, reason, namespace, unjudged].into_iter().flatten().collect();
     if all.is_empty() { String::new() } else { format!(": {}", all.join("; ")) }
+}
+
+/// What has become of a file; empty if there is nothing to say.
+fn fate(file: &Disk) -> &'static str {
+    match (file.state, file.certain) {
+        (Fate::Unchanged, _) => "",
+        (Fate::Rewritten, true) => "rewritten on disk since it was loaded",
+        (Fate::Rewritten, false) => "changed on disk after its process was started",
+        (Fate::Replaced, _) => "replaced on disk by another file",
+        (Fate::Deleted, _) => "deleted on disk",
+        (Fate::Unknown, _) => "its file cannot be looked at",
+    }
 }
 
 /// A word that has reverted.

@@ -12,13 +12,13 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 
-use rustix::fs::{Mode, OFlags, Stat};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use sopin_core::store::{Fate, Identity, OriginFile, Version, equals_origin, note_on_disk, says_on_disk};
-use sopin_core::sys::{self, FileSystem};
+use sopin_core::sys::FileSystem;
+use sopin_inspect::descriptors;
+use sopin_store::{Fate, Identity, OriginFile, Version, equals_origin, note_on_disk};
 
 use super::entry::Entry;
-use crate::descriptors;
 
 /// How a file is opened that is only read.
 const TO_READ: OFlags =
@@ -59,7 +59,7 @@ pub fn compare(entry: &Entry, notes: bool) -> Compared {
     }
     let file = File::from(file);
     let difference = first_difference(File::from(copy), &file);
-    if identity_of(&file) != Some(identity) {
+    if descriptors::identity_of(&file) != Ok(identity) {
         // Rewritten while we looked; then nothing follows from it.
         return Compared::Not;
     }
@@ -90,17 +90,6 @@ fn is_equal(identity: Identity, copy: &OwnedFd, path: &OsStr, file: &OwnedFd) ->
     let file = &descriptors::for_core(file, OFlags::RDONLY).ok()?;
     let (path, file_system) = (&CString::new(path.as_bytes()).ok()?, &FileSystem::of(file).ok()?);
     equals_origin(&copy, &OriginFile { file, path, identity, has_own_numbers: true, file_system }).ok()
-}
-
-fn identity_of(file: &File) -> Option<Identity> {
-    let file = descriptors::for_core(file, OFlags::PATH).ok()?;
-    sys::fstat(file.raw()).ok().map(|status| Identity::of(&status))
-}
-
-/// Whether an entry with this status is known to be on the disk.
-pub fn is_on_disk(status: &Stat) -> bool {
-    let modified = (status.st_mtime, i64::try_from(status.st_mtime_nsec).unwrap_or(-1));
-    says_on_disk(status.st_ino, modified)
 }
 
 /// The offset of the first byte that differs, or of the end of the shorter file.

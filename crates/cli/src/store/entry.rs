@@ -8,12 +8,11 @@ use std::path::PathBuf;
 
 use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
-use sopin_core::store::{Fate, LINK, Origin, Version, is_own_entry};
 use sopin_core::sys;
+use sopin_inspect::descriptors;
+use sopin_store::{Fate, LINK, Origin, Version, is_own_entry, says_on_disk};
 
-use super::bytes;
-use super::place::{OpenStore, names};
-use crate::descriptors;
+use super::open_store::{OpenStore, names};
 
 /// How a directory is opened to be listed.
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -109,7 +108,10 @@ impl Entry {
     /// Whether the copy is known to be on the disk: then programs believe it after a
     /// reboot without comparing it.
     pub fn is_on_disk(&self) -> bool {
-        self.copy.as_ref().is_some_and(|(_, status)| bytes::is_on_disk(status))
+        self.copy.as_ref().is_some_and(|(_, status)| {
+            let modified = (status.st_mtime, i64::try_from(status.st_mtime_nsec).unwrap_or(-1));
+            says_on_disk(status.st_ino, modified)
+        })
     }
 
     /// What it is called among people: its origin, else its name.

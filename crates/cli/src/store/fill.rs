@@ -19,9 +19,10 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 use sopin_core::cause::{Cause, Reason};
 use sopin_core::pages::PageVec;
-use sopin_core::store::{Filled, NOT_SETTLED, OriginFile, SYSTEM, Store};
+use sopin_store::{Filled, NOT_SETTLED, OriginFile, SYSTEM, Store};
 
-use super::{human, place, print};
+use super::printing::print;
+use super::{human, place};
 use crate::exit::{Exit, Failure};
 use crate::output::shown;
 use answer::{Answer, Failed};

@@ -3,14 +3,14 @@
 use std::fmt;
 
 use serde::Serialize;
-use sopin_core::store::Fate;
 use sopin_core::sys;
+use sopin_store::Fate;
 
 use super::entry::{self, Details, Entry};
 use super::human::{self, Table};
-use super::place::OpenStore;
+use super::open_store::OpenStore;
+use super::printing::{SCHEMA, print};
 use super::users::Users;
-use super::{SCHEMA, print};
 use crate::exit::{Exit, Failure};
 use crate::output::{DOUBTFUL, shown};
 

@@ -4,39 +4,23 @@
 
 use std::env;
 use std::ffi::{CStr, OsStr, OsString};
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Dir, OFlags};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use sopin_core::cause::{Cause, Reason};
 use sopin_core::credentials::User;
+use sopin_core::places::Places;
 use sopin_core::settings::Settings;
-use sopin_core::store::{Known, LOOKED, Places, SYSTEM, Store, TEMPORARY};
 use sopin_core::sys;
+use sopin_inspect::descriptors;
+use sopin_store::{Known, LOOKED, SYSTEM, Store, TEMPORARY};
 
 use super::entry::is_entry;
-use crate::descriptors;
+use super::open_store::{OpenStore, names};
 use crate::exit::{Exit, Failure};
 use crate::output;
-
-/// A store that could be opened.
-pub struct OpenStore {
-    /// Where it is.
-    pub path: PathBuf,
-    /// As the library sees it, for what changes it.
-    pub store: Store,
-    /// The same directory again.
-    pub directory: OwnedFd,
-}
-
-impl OpenStore {
-    /// Whether this process has the rights of the store's owner.
-    pub fn is_owned(&self) -> bool {
-        User::of_this_thread() == Ok(self.store.owner())
-    }
-}
 
 /// Opens the system's store, if there is one.
 ///
@@ -146,20 +130,4 @@ fn open(path: PathBuf, store: Store) -> Result<OpenStore, Failure> {
 /// Whether the library gives such names.
 fn is_ours(name: &OsStr) -> bool {
     is_entry(name) || name.as_bytes() == LOOKED.to_bytes() || name.as_bytes().starts_with(TEMPORARY.as_bytes())
-}
-
-/// The names in a directory, in order.
-///
-/// # Errors
-/// Those of the file system.
-pub fn names(directory: &OwnedFd) -> rustix::io::Result<Vec<OsString>> {
-    let mut names = Vec::new();
-    for entry in Dir::read_from(directory)? {
-        let name = entry?.file_name().to_bytes().to_vec();
-        if name != b"." && name != b".." {
-            names.push(OsString::from_vec(name));
-        }
-    }
-    names.sort();
-    Ok(names)
 }

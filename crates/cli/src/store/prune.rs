@@ -15,14 +15,15 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use serde::Serialize;
-use sopin_core::store::{Allowance, DEBUG, Fate, LINK, TEMPORARY, remove_entry, remove_unless_in_use};
 use sopin_core::sys;
+use sopin_store::{Allowance, DEBUG, Fate, LINK, TEMPORARY, remove_entry, remove_unless_in_use};
 
 use super::bytes::{self, Compared};
 use super::entry::{self, Entry, is_entry, word};
-use super::place::{OpenStore, names};
+use super::open_store::{OpenStore, names};
+use super::printing::{SCHEMA, print};
 use super::users::Users;
-use super::{SCHEMA, human, print, verify};
+use super::{human, verify};
 use crate::exit::{Exit, Failure};
 use crate::output::{BAD, DOUBTFUL, shown};
 

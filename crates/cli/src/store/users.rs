@@ -7,6 +7,9 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 
+use sopin_core::vmas::FileId;
+use sopin_inspect::maps::{self, Mapping};
+
 use super::entry::Entry;
 
 /// Who maps which entry.
@@ -16,15 +19,6 @@ pub struct Users {
     /// Processes whose mappings may not be read.
     pub not_inspected: usize,
 }
-
-/// What a line of maps says.
-struct Mapped<'a> {
-    device: (u32, u32),
-    inode: u64,
-    path: &'a [u8],
-}
-
-const DELETED: &[u8] = b" (deleted)";
 
 impl Users {
     /// Looks at every process. One that ends meanwhile is not missed.
@@ -51,12 +45,11 @@ impl Users {
                     continue;
                 }
             };
-            for mapped in maps.split(|byte| *byte == b'\n').filter_map(parse) {
-                let (path, is_deleted) =
-                    mapped.path.strip_suffix(DELETED).map_or((mapped.path, false), |path| (path, true));
-                let by_path =
-                    keys.get_key_value(tail_of(path)).filter(|(_, inode)| !is_deleted || **inode == mapped.inode);
-                let found = by_path.map(|(tail, _)| tail).or_else(|| inodes.get(&(mapped.device, mapped.inode)));
+            for mapping in mapped_files(&maps) {
+                let (path, may_be_deleted) = mapping.names();
+                let FileId { device, inode } = mapping.file;
+                let by_path = keys.get_key_value(tail_of(path)).filter(|(_, kept)| !may_be_deleted || **kept == inode);
+                let found = by_path.map(|(tail, _)| tail).or_else(|| inodes.get(&(device, inode)));
                 if let Some(tail) = found {
                     let pids = users.by_key.entry(tail.clone()).or_default();
                     if pids.last() != Some(&pid) {
@@ -88,16 +81,11 @@ fn tail_of(path: &[u8]) -> &[u8] {
     }
 }
 
-/// `start-end mode offset major:minor inode   path`; `None` without a file. (The
-/// kernel escapes newlines in the path alone, which no library of ours has.)
-fn parse(line: &[u8]) -> Option<Mapped<'_>> {
-    let mut fields = line.splitn(6, |byte| *byte == b' ');
-    let device = std::str::from_utf8(fields.nth(3)?).ok()?;
-    let inode = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-    let (major, minor) = device.split_once(':')?;
-    let device = (u32::from_str_radix(major, 16).ok()?, u32::from_str_radix(minor, 16).ok()?);
-    let path = fields.next()?.trim_ascii_start();
-    path.starts_with(b"/").then_some(Mapped { device, inode, path })
+/// The mappings of files.
+fn mapped_files(maps: &[u8]) -> Vec<Mapping> {
+    let mut mappings = maps::parse(maps);
+    mappings.retain(|mapping| mapping.path.starts_with(b"/"));
+    mappings
 }
 
 #[cfg(test)]
@@ -107,12 +95,12 @@ mod tests {
     #[test]
     fn a_line_of_maps_is_read() {
         let line = b"7f01-7f02 r-xp 00001000 fe:1f 4711                       /store/key/lib a.so (deleted)";
-        let mapped = parse(line).unwrap();
-        assert_eq!((mapped.device, mapped.inode), ((0xfe, 0x1f), 4711));
+        let mapped = mapped_files(line).pop().unwrap();
+        assert_eq!((mapped.file.device, mapped.file.inode), ((0xfe, 0x1f), 4711));
         assert_eq!(mapped.path, b"/store/key/lib a.so (deleted)");
         for other in [&b"7f01-7f02 rw-p 00000000 00:00 0 "[..], b"7f01-7f02 rw-p 00000000 00:00 0    [heap]", b"", b"x"]
         {
-            assert!(parse(other).is_none());
+            assert!(mapped_files(other).is_empty());
         }
     }
 

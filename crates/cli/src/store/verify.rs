@@ -10,13 +10,14 @@ use indicatif::ProgressBar;
 use rustix::fs::{AtFlags, Stat};
 use rustix::io::Errno;
 use serde::Serialize;
-use sopin_core::store::{ABANDONED_SECONDS, DEBUG, LINK, LOOKED, TEMPORARY};
 use sopin_core::sys;
+use sopin_store::{ABANDONED_SECONDS, DEBUG, LINK, LOOKED, TEMPORARY};
 
 use super::bytes::{self, Compared};
 use super::entry::{Entry, is_entry, is_regular};
-use super::place::{OpenStore, names};
-use super::{SCHEMA, human, print};
+use super::human;
+use super::open_store::{OpenStore, names};
+use super::printing::{SCHEMA, print};
 use crate::exit::{Exit, Failure};
 use crate::output::{BAD, GOOD, shown};
 

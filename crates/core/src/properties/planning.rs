@@ -6,10 +6,10 @@ use proptest::prelude::*;
 
 use super::trials;
 use crate::memory::OwnMemory;
+use crate::mode::Mode;
 use crate::object::{Dynamic, Object, ObjectError, Span};
 use crate::pages::PageVec;
 use crate::plan::{Outlook, Replacement, Source, Terms, plan};
-use crate::settings::Mode;
 use crate::sys;
 use crate::vmas::{FileId, Vma};
 

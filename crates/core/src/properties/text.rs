@@ -10,11 +10,10 @@ use proptest::prelude::*;
 use super::trials;
 use crate::glob;
 use crate::line::{Line, Text};
+use crate::mode::Mode;
 use crate::object::file_name;
 use crate::preload_list::{self, Kept};
-use crate::settings::{Children, Level, Mode, Settings, VARIABLES};
-use crate::store::Identity;
-use crate::store::name::{Key, Version};
+use crate::settings::{Children, Level, Settings, VARIABLES};
 
 /// Patterns and texts in which the special characters of `fnmatch(3)` are frequent.
 fn pattern() -> impl Strategy<Value = String> {
@@ -34,20 +33,6 @@ fn value() -> impl Strategy<Value = String> {
         "(/|\\*|\\?|x)[a-c/*?]{0,6}(:(/|\\*|\\?|x)?[a-c/*?]{0,6}){0,3}",
         "[^\\x00]{0,20}",
     ]
-}
-
-fn identity() -> impl Strategy<Value = Identity> {
-    let time = || {
-        (any::<i64>(), 0_i64..1_000_000_000)
-            .prop_map(|(seconds, rest)| i128::from(seconds) * 1_000_000_000 + i128::from(rest))
-    };
-    (any::<u64>(), any::<u64>(), any::<u64>(), time(), time())
-        .prop_map(|(device, inode, size, modified, changed)| Identity { device, inode, size, modified, changed })
-}
-
-fn key_of(identity: &Identity, name: &str) -> (Vec<u8>, Version) {
-    let key = Key::new(identity, &CString::new(name).unwrap());
-    (key.as_c_str().to_bytes().to_owned(), key.version())
 }
 
 proptest! {
@@ -187,28 +172,6 @@ proptest! {
         match core::str::from_utf8(&bytes) {
             Ok(text) => prop_assert_eq!(shown, text),
             Err(_) => prop_assert!(shown.contains("\\x") && shown.len() > bytes.len()),
-        }
-    }
-
-    #[test]
-    fn a_key_names_one_version(one in identity(), other in identity(), name in "[a-z.]{1,20}") {
-        let (text, version) = key_of(&one, &name);
-        prop_assert_eq!(Version::parse(&text), Some(version));
-        prop_assert_eq!(version.identity, one);
-        // NAME_MAX, and nothing that means something in a path.
-        prop_assert!(!text.is_empty() && text.len() <= 255 && !text.contains(&b'/') && text[0] != b'.');
-        prop_assert_eq!(key_of(&other, &name).0 == text, one == other);
-        let later = Identity { changed: one.changed.wrapping_add(1), ..one };
-        prop_assert!(key_of(&later, &name).0 != text);
-    }
-
-    #[test]
-    fn any_name_is_a_key_or_none(name in vec(any::<u8>(), 0..80), nearly in "[0-9a-f]{7,9}(-[0-9a-f]{0,18}){3,6}") {
-        let _ = Version::parse(&name);
-        if let Some(version) = Version::parse(nearly.as_bytes()) {
-            prop_assert_eq!(nearly.matches('-').count(), 5);
-            let begin = format!("{:08x}-", version.name_hash);
-            prop_assert!(nearly.starts_with(&begin));
         }
     }
 }

@@ -4,7 +4,7 @@ use core::mem::offset_of;
 use core::sync::atomic::{Ordering, fence};
 
 use super::{Header, MAGIC, Record, VERSION, mode_of_code, u32_at, u64_at};
-use crate::settings::Mode;
+use crate::mode::Mode;
 
 /// A header as read by somebody outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

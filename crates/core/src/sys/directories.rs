@@ -3,7 +3,6 @@
 use core::ffi::{CStr, c_int};
 
 use super::{Fd, Result, raw};
-use crate::pages::PageVec;
 
 /// `mkdirat(2)`.
 pub fn mkdirat(directory: &Fd, name: &CStr, mode: u32) -> Result<()> {
@@ -38,31 +37,10 @@ pub fn readlinkat<'a>(directory: &Fd, name: &CStr, buffer: &'a mut [u8]) -> Resu
     Ok(buffer.get(..len).unwrap_or_default())
 }
 
-/// Calls `each` with every name in an open directory but `.` and `..`, from
-/// its current position on.
-pub fn for_each_name(directory: &Fd, mut each: impl FnMut(&CStr)) -> Result<()> {
-    /// Offsets in a `struct linux_dirent64`: `d_reclen` and `d_name`.
-    const LENGTH: usize = 16;
-    const NAME: usize = 19;
-    let mut buffer = PageVec::zeroed(1 << 14)?;
-    loop {
-        let (start, len) = (buffer.as_mut_ptr(), buffer.len());
-        // SAFETY: the kernel writes at most `len` bytes into the live buffer.
-        let len = unsafe { raw!(libc::SYS_getdents64, directory.raw(), start, len) }?;
-        let mut rest = buffer.get(..len).unwrap_or_default();
-        if rest.is_empty() {
-            return Ok(());
-        }
-        while let (Some([low, high]), Some(name)) = (rest.get(LENGTH..LENGTH + 2), rest.get(NAME..)) {
-            if let Ok(name) = CStr::from_bytes_until_nul(name)
-                && name != c"."
-                && name != c".."
-            {
-                each(name);
-            }
-            // At least the fixed part, so that nonsense cannot stop the walk.
-            let length = usize::from(u16::from_ne_bytes([*low, *high])).max(NAME);
-            rest = rest.get(length..).unwrap_or_default();
-        }
-    }
+/// `getdents64(2)`: the next entries of an open directory, as many as fit; none at its end.
+pub fn getdents<'a>(directory: &Fd, buffer: &'a mut [u8]) -> Result<&'a [u8]> {
+    let (start, len) = (buffer.as_mut_ptr(), buffer.len());
+    // SAFETY: the kernel writes at most `len` bytes into the live buffer.
+    let len = unsafe { raw!(libc::SYS_getdents64, directory.raw(), start, len) }?;
+    Ok(buffer.get(..len).unwrap_or_default())
 }

@@ -5,6 +5,9 @@ use core::sync::atomic::{AtomicU8, Ordering};
 
 use super::{Errno, Fd, Result, raw};
 
+/// The C library's `struct stat`.
+pub type Status = libc::stat;
+
 /// `fstat(2)`, by the call that the C library makes for it.
 pub fn fstat(fd: c_int) -> Result<libc::stat> {
     // SAFETY: an all-zero `stat` is a valid value of that C struct.

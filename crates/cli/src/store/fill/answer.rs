@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use super::candidate::{Candidate, Refusal};
 use crate::output::{BAD, shown};
-use crate::store::{SCHEMA, human};
+use crate::store::human;
+use crate::store::printing::SCHEMA;
 
 /// The answer. Its names are those of the JSON output; sizes are in bytes.
 #[derive(Serialize)]

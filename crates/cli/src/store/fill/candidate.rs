@@ -19,13 +19,13 @@ use std::path::{Path, PathBuf};
 use object::elf::{EM_AARCH64, EM_X86_64, ET_DYN, ET_EXEC};
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
-use sopin_core::store::Identity;
 use sopin_core::sys::{self, Fd, FileSystem};
+use sopin_inspect::descriptors;
+use sopin_inspect::image::{self, ELF_HEADER, Flaw};
+use sopin_inspect::memory::Bytes;
+use sopin_store::Identity;
 
-use crate::descriptors;
 use crate::output::shown;
-use crate::status::image::{self, ELF_HEADER, Flaw};
-use crate::status::memory::Bytes;
 
 /// How a file is opened to be looked at: no device or pipe notices.
 const TO_LOOK: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use rustix::io::Errno;
-use sopin_core::store::Version;
+use sopin_inspect::files::{Files, View};
+use sopin_inspect::maps::{self, Mapping};
+use sopin_inspect::process::Process;
+use sopin_store::Version;
 use walkdir::WalkDir;
 
 use super::answer::Failed;
 use super::candidate::{Candidate, Refusal};
-use crate::status::files::{Files, View};
-use crate::status::maps::{self, Mapping};
-use crate::status::process::Process;
 
 /// A file to be looked at.
 pub enum Job {

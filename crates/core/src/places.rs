@@ -1,0 +1,95 @@
+//! Where the user's store may live, as the environment says. Whether a directory may be one
+//! is for who opens it to find out (`sopin_store`).
+
+use core::ffi::CStr;
+
+use crate::credentials::User;
+use crate::pages::PageVec;
+use crate::sys::Result;
+
+/// A directory that may be the user's store.
+#[derive(Default)]
+struct Place {
+    /// Absolute, with its NUL; empty if the environment does not name it.
+    path: PageVec<u8>,
+    /// How many directories at its end are made for the user.
+    may_make: usize,
+}
+
+/// The directories that are tried for the user's store, as the environment names
+/// them, in this order: `SOPIN_STORE`, and then only that; `CACHE_DIRECTORY`,
+/// `XDG_CACHE_HOME`, `HOME`, and `/var/cache/sopin` for root.
+///
+/// None is in a directory where everybody may make one, such as `/var/tmp`: what
+/// the previous owner of a user id has left there looks like this user's own.
+#[derive(Default)]
+pub struct Places {
+    all: [Place; 4],
+    is_explicit: bool,
+}
+
+/// One of the [`Places`].
+#[derive(Clone, Copy, Debug)]
+pub struct StorePath<'a> {
+    /// Which it is.
+    pub number: usize,
+    /// Absolute.
+    pub path: &'a CStr,
+    /// How many directories at its end are made for the user.
+    pub may_make: usize,
+}
+
+impl Places {
+    /// No directory but the last resort, `/var/cache/sopin` for root.
+    pub const fn new() -> Self {
+        const NONE: Place = Place { path: PageVec::new(), may_make: 0 };
+        Self { all: [NONE; 4], is_explicit: false }
+    }
+
+    /// Reads the variables that name the default places.
+    pub fn read<'a>(get: impl Fn(&'static CStr) -> Option<&'a [u8]>) -> Result<Self> {
+        let mut places = Self::new();
+        // systemd may give several.
+        let cache = get(c"CACHE_DIRECTORY").and_then(|list| list.split(|byte| *byte == b':').next());
+        let values =
+            [(cache, &b"/sopin"[..], 2), (get(c"XDG_CACHE_HOME"), b"/sopin", 2), (get(c"HOME"), b"/.cache/sopin", 2)];
+        for (place, (value, below, may_make)) in places.all.iter_mut().zip(values) {
+            if let Some(value) = value.filter(|value| value.starts_with(b"/")) {
+                place.set(value, below, may_make)?;
+            }
+        }
+        Ok(places)
+    }
+
+    /// Only `directory`, an absolute path, may be the store.
+    pub fn set_explicit(&mut self, directory: &[u8]) -> Result<()> {
+        *self = Self::new();
+        self.is_explicit = true;
+        self.all[0].set(directory, b"", 1)
+    }
+
+    /// Returns the paths to try for `user`, the likeliest first.
+    pub fn paths(&self, user: User) -> impl Iterator<Item = StorePath<'_>> {
+        self.all.iter().enumerate().filter_map(move |(number, place)| {
+            Some(StorePath { number, path: self.path(number, user)?, may_make: place.may_make })
+        })
+    }
+
+    /// Returns the path of this [number](StorePath::number).
+    pub fn path(&self, number: usize, user: User) -> Option<&CStr> {
+        let path = CStr::from_bytes_with_nul(&self.all.get(number)?.path).ok();
+        let is_last_resort = number == self.all.len() - 1 && user == User::ROOT && !self.is_explicit;
+        path.or(is_last_resort.then_some(c"/var/cache/sopin"))
+    }
+}
+
+impl Place {
+    fn set(&mut self, value: &[u8], below: &[u8], may_make: usize) -> Result<()> {
+        self.path.clear();
+        for part in [value, below, b"\0"] {
+            self.path.extend(part)?;
+        }
+        self.may_make = may_make;
+        Ok(())
+    }
+}

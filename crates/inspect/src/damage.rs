@@ -1,0 +1,329 @@
+//! Words that the loader has relocated and that are the file's again, and pages
+//! that are gone.
+//!
+//! Truncating a file makes the kernel drop the private copies that a process has
+//! of its pages; what it sees then is the file: relocations are lost. Two things
+//! prove it. The page: the loader has stored to it, so it must be a private copy,
+//! and `/proc/PID/pagemap` says that it is not. The word: it holds what the file
+//! holds and that is not what the loader has stored.
+//!
+//! | relocation | on a page that is the file's | on a private copy |
+//! |---|---|---|
+//! | RELATIVE, RELR | damaged | damaged if the word is an address without the base |
+//! | JUMP_SLOT | damaged | the same: a lazy one holds base + address |
+//! | symbols, IRELATIVE | damaged | cannot be told |
+//! | weak symbols without definition, thread-local offsets, COPY | never looked at | |
+//!
+//! A word that the program itself has changed is no damage. Where the file is of
+//! another version than the one that was loaded its tables mean nothing, which the
+//! dynamic section in memory tells.
+
+use object::elf::{DT_DEBUG, DT_PLTGOT};
+use rustix::fs::{self, Mode, OFlags};
+
+use crate::files::{Image, View};
+use crate::image::{Dynamic, Flaw};
+use crate::maps::Copy;
+use crate::memory::{Bytes, Place as Opened, word_at};
+use crate::object::{Backing, Object, Part};
+use crate::places::{Kind, Place};
+use crate::process::Process;
+
+/// Bits of an entry of `/proc/PID/pagemap` (Documentation/admin-guide/mm/pagemap.rst).
+const PAGE_PRESENT: u64 = 1 << 63;
+const PAGE_SWAPPED: u64 = 1 << 62;
+const PAGE_OF_FILE: u64 = 1 << 61;
+
+/// A word that has reverted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Word {
+    /// Where it is in the process.
+    pub address: u64,
+    /// Its address without the base: as in the object's symbol table.
+    pub place: u64,
+    /// What it holds, if it can be read.
+    pub value: Option<u64>,
+    /// What it should hold, if that can be told without asking the loader.
+    pub expected: Option<u64>,
+}
+
+/// What is damaged in one object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Damage {
+    /// Words that have reverted, ascending.
+    pub words: Vec<Word>,
+    /// Bytes of pages behind the end of the file: touching them is SIGBUS.
+    pub beyond_end: u64,
+    /// The dynamic section is the file's again, and that is of another version: the
+    /// loader's stores are lost, and nothing tells which they were.
+    pub is_of_another_version: bool,
+}
+
+impl Damage {
+    /// Whether there is any.
+    pub fn is_any(&self) -> bool {
+        !self.words.is_empty() || self.beyond_end != 0 || self.is_of_another_version
+    }
+}
+
+/// What was found out about one object.
+#[derive(Debug, Default)]
+pub struct Finding {
+    /// The damage.
+    pub damage: Damage,
+    /// Why its words were not judged, for people.
+    pub unjudged: Option<String>,
+    /// The dynamic section in memory is not that of the file: contents have changed.
+    pub has_other_contents: bool,
+}
+
+/// A process whose objects are examined.
+pub struct Examiner<'a, M> {
+    /// The process.
+    pub process: &'a Process,
+    /// Its memory, if that may be read.
+    pub memory: Option<&'a M>,
+    /// Its files.
+    pub view: &'a View<'a>,
+    /// Bytes of a page.
+    pub page: u64,
+    /// The loader is glibc's, which stores to dynamic sections.
+    pub is_glibc: bool,
+}
+
+impl<M: Bytes> Examiner<'_, M> {
+    /// Looks for damage in an object.
+    pub fn examine(&self, object: &Object) -> Finding {
+        let mut finding = Finding::default();
+        finding.damage.beyond_end = object.parts.iter().map(|part| self.beyond_end(part)).sum();
+        let exposed: Vec<&Part> = object
+            .parts
+            .iter()
+            .filter(|part| part.is_relocated && part.backing == Backing::File && !part.mapping.is_shared)
+            .collect();
+        let (Some(base), Some(first)) = (object.base, exposed.first()) else { return finding };
+        // The copy is of the version that was loaded.
+        let source = object.copy().map_or(first.mapping, |part| part.mapping);
+        let image = match self.view.image(source) {
+            Ok(image) => image,
+            Err(flaw) => return unjudged(finding, &flaw),
+        };
+        let places = match &image.places {
+            Ok(places) => places,
+            Err(flaw) => return unjudged(finding, flaw),
+        };
+        if let Some(lost) = self.other_version(object, base, &image, &exposed) {
+            finding.damage.is_of_another_version = lost;
+            finding.has_other_contents = true;
+            finding.unjudged = Some("its file is of another version than the one loaded".to_owned());
+            return finding;
+        }
+        let file = self.view.open(first.mapping).ok().map(Opened::from);
+        for part in exposed {
+            self.examine_part(part, base, places, file.as_ref(), &mut finding.damage.words);
+        }
+        finding
+    }
+
+    /// Bytes of pages behind the file's end.
+    fn beyond_end(&self, part: &Part) -> u64 {
+        if !matches!(part.backing, Backing::File | Backing::Copy(Copy::Stored(_) | Copy::Own)) {
+            return 0;
+        }
+        let Ok(identity) = &self.view.mapped(part.mapping).identity else { return 0 };
+        let end = identity.size.checked_next_multiple_of(self.page).unwrap_or(u64::MAX);
+        (part.offset + (part.end - part.start)).saturating_sub(end.max(part.offset))
+    }
+
+    /// `None` if the dynamic section in memory is that of the image; otherwise
+    /// whether the one in memory is the file's and so has lost the loader's stores.
+    fn other_version(&self, object: &Object, base: u64, image: &Image, exposed: &[&Part]) -> Option<bool> {
+        let at = object.dynamic?;
+        let is_exposed = exposed.iter().any(|part| part.start <= at && at < part.end);
+        let is_of_file = || self.pagemap(at, at + 1).and_then(|pages| pages.first().copied()).is_some_and(is_of_file);
+        let is_lost = || self.is_glibc && is_exposed && is_of_file();
+        let Some((address, size)) = image.headers.dynamic.filter(|(address, _)| base.wrapping_add(*address) == at)
+        else {
+            return Some(is_lost());
+        };
+        let memory = self.memory?;
+        // Behind the end of the file there is nothing to compare.
+        let Ok(in_memory) = Dynamic::read(memory, base.wrapping_add(address), size) else { return None };
+        (!is_same_dynamic(&in_memory, &image.dynamic, base)).then(is_lost)
+    }
+
+    fn examine_part(&self, part: &Part, base: u64, places: &[Place], file: Option<&Opened>, words: &mut Vec<Word>) {
+        let low = places.partition_point(|place| base.wrapping_add(place.address) < part.start);
+        let rest = places.get(low..).unwrap_or_default();
+        let count = rest.partition_point(|place| base.wrapping_add(place.address).saturating_add(8) <= part.end);
+        let Some((places, last)) = rest.get(..count).and_then(|places| Some((places, places.last()?))) else { return };
+        let len = usize::try_from(base.wrapping_add(last.address) + 8 - part.start).unwrap_or(0);
+        let memory = self.memory.map(|memory| {
+            let mut bytes = vec![0; len];
+            let got = memory.read_some(part.start, &mut bytes).unwrap_or(0);
+            bytes.truncate(got);
+            bytes
+        });
+        let mut pages = None;
+        for place in places {
+            let address = base.wrapping_add(place.address);
+            let offset = address - part.start;
+            let index = usize::try_from(offset).unwrap_or(usize::MAX);
+            let value = match &memory {
+                Some(bytes) => match word_at(bytes, index) {
+                    Some(value) if is_plausible(place.kind, value, base) => continue,
+                    Some(value) => Some(value),
+                    // Behind the end of the file: counted already.
+                    None => continue,
+                },
+                None => None,
+            };
+            let pages = pages.get_or_insert_with(|| self.pagemap(part.start, part.end));
+            let of_file = pages.as_ref().and_then(|pages| {
+                let page = offset / self.page;
+                pages.get(usize::try_from(page).unwrap_or(usize::MAX)).map(|entry| is_of_file(*entry))
+            });
+            let raw = file.and_then(|file| file.word(part.offset + offset).ok());
+            if is_damaged(place.kind, value, raw, of_file, base) {
+                let expected = match (place.kind, raw) {
+                    (Kind::Relative(addend), _) => Some(base.wrapping_add(addend)),
+                    (Kind::Compact, Some(raw)) => Some(base.wrapping_add(raw)),
+                    _ => None,
+                };
+                words.push(Word { address, place: place.address, value, expected });
+            }
+        }
+    }
+
+    /// The entries of the pages in `[start, end)`.
+    fn pagemap(&self, start: u64, end: u64) -> Option<Vec<u64>> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = fs::openat(self.process.directory(), "pagemap", flags, Mode::empty()).ok()?;
+        let (first, last) = (start / self.page, end.div_ceil(self.page));
+        let bytes = Opened::from(file).read_exact(first * 8, usize::try_from((last - first) * 8).ok()?).ok()?;
+        Some(bytes.chunks_exact(8).filter_map(|entry| word_at(entry, 0)).collect())
+    }
+}
+
+fn unjudged(mut finding: Finding, flaw: &Flaw) -> Finding {
+    // A file that is too short for its headers has told so already.
+    finding.unjudged = Some(format!("its relocations cannot be read: {flaw}"));
+    finding
+}
+
+/// Whether a page is the file's: not a private copy, in memory or swapped out.
+const fn is_of_file(entry: u64) -> bool {
+    entry & PAGE_OF_FILE != 0 || entry & (PAGE_PRESENT | PAGE_SWAPPED) == 0
+}
+
+/// Whether a word needs no second look: most are right.
+const fn is_plausible(kind: Kind, value: u64, base: u64) -> bool {
+    match kind {
+        Kind::Relative(addend) => value == base.wrapping_add(addend) || base == 0,
+        // An address of this object or of another one, wherever that is.
+        Kind::Compact | Kind::Symbol | Kind::Jump | Kind::Indirect => value >= 1 << 32 || (base == 0 && value != 0),
+    }
+}
+
+/// Whether a word has reverted: `value` in memory, `raw` in the file, each `None`
+/// if it cannot be read; `of_file` whether its page is the file's.
+fn is_damaged(kind: Kind, value: Option<u64>, raw: Option<u64>, of_file: Option<bool>, base: u64) -> bool {
+    let has_reverted = match (value, raw) {
+        (Some(value), Some(raw)) => value == raw,
+        _ => of_file == Some(true),
+    };
+    let is_bare_address = || match kind {
+        Kind::Relative(addend) => base != 0 && value.is_some_and(|value| value != 0 && value == addend),
+        Kind::Compact | Kind::Jump => base != 0 && value.is_some_and(|value| value != 0),
+        Kind::Symbol | Kind::Indirect => false,
+    };
+    has_reverted && (of_file == Some(true) || is_bare_address())
+}
+
+/// Whether the entries are those of the file but for what a loader changes: bases
+/// added in place, and DT_DEBUG.
+fn is_same_dynamic(in_memory: &Dynamic, in_file: &Dynamic, base: u64) -> bool {
+    let is_same = |((tag, value), (file_tag, file_value)): (&(u64, u64), &(u64, u64))| {
+        let is_moved = *tag >= u64::from(DT_PLTGOT) && *value == base.wrapping_add(*file_value);
+        tag == file_tag && (value == file_value || is_moved || *tag == u64::from(DT_DEBUG))
+    };
+    in_memory.0.len() == in_file.0.len() && in_memory.0.iter().zip(&in_file.0).all(is_same)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BASE: u64 = 0x7f00_0000_0000;
+
+    #[test]
+    fn pages_are_the_files_or_private() {
+        assert!(is_of_file(0) && is_of_file(PAGE_PRESENT | PAGE_OF_FILE) && is_of_file(PAGE_SWAPPED | PAGE_OF_FILE));
+        assert!(!is_of_file(PAGE_PRESENT) && !is_of_file(PAGE_SWAPPED));
+    }
+
+    #[test]
+    fn a_word_of_the_file_on_a_page_of_the_file_is_damaged() {
+        for kind in [Kind::Relative(0xad0), Kind::Compact, Kind::Symbol, Kind::Jump, Kind::Indirect] {
+            for raw in [0, 0xad0] {
+                assert!(is_damaged(kind, Some(raw), Some(raw), Some(true), BASE), "{kind:?}");
+            }
+            assert!(!is_damaged(kind, Some(BASE), Some(0xad0), Some(false), BASE), "{kind:?}");
+            assert!(is_damaged(kind, None, None, Some(true), BASE), "{kind:?}: memory cannot be read");
+            assert!(!is_damaged(kind, None, None, None, BASE), "{kind:?}: nothing is known");
+        }
+    }
+
+    #[test]
+    fn a_word_of_the_file_on_a_private_page_may_be_the_programs() {
+        let private = |kind, value| is_damaged(kind, Some(value), Some(value), Some(false), BASE);
+        assert!(private(Kind::Relative(0xad0), 0xad0));
+        assert!(private(Kind::Jump, 0x1036) && private(Kind::Compact, 0xad0));
+        assert!(!private(Kind::Relative(0xad0), 0), "a pointer that the program has cleared");
+        assert!(!private(Kind::Relative(0xad0), 0xad1));
+        assert!(!private(Kind::Symbol, 0xad0) && !private(Kind::Jump, 0) && !private(Kind::Indirect, 8));
+        assert!(!is_damaged(Kind::Jump, Some(0x40_1036), Some(0x40_1036), Some(false), 0), "lazy, at a fixed address");
+    }
+
+    #[test]
+    fn right_words_need_no_second_look() {
+        assert!(is_plausible(Kind::Relative(8), BASE + 8, BASE) && !is_plausible(Kind::Relative(8), 8, BASE));
+        assert!(is_plausible(Kind::Symbol, BASE, BASE) && !is_plausible(Kind::Symbol, 0, BASE));
+        assert!(is_plausible(Kind::Jump, 0x40_1036, 0) && !is_plausible(Kind::Jump, 0x1036, BASE));
+    }
+
+    #[test]
+    fn dynamic_sections_are_compared_but_for_the_loaders_doing() {
+        let file = Dynamic(vec![(1, 7), (5, 0x300), (21, 0)]);
+        assert!(is_same_dynamic(&file, &file, BASE));
+        assert!(is_same_dynamic(&Dynamic(vec![(1, 7), (5, BASE + 0x300), (21, 99)]), &file, BASE));
+        assert!(!is_same_dynamic(&Dynamic(vec![(1, 7), (5, 0x400), (21, 0)]), &file, BASE));
+        assert!(!is_same_dynamic(&Dynamic(vec![(1, 7)]), &file, BASE));
+    }
+
+    /// As for somebody who may not trace a process: mappings and pages alone.
+    #[test]
+    fn without_memory_this_process_is_found_undamaged() {
+        use crate::files::Files;
+        use crate::object::Scene;
+        let (process, files) = (Process::open(std::process::id()).unwrap(), Files::default());
+        let view = View::new(&process, &files);
+        let maps = crate::maps::parse(&process.read("maps").unwrap());
+        let page = rustix::param::page_size() as u64;
+        let memory: Option<&Opened> = None;
+        let scene = Scene { maps: &maps, memory, view: &view, executable: None, published: None, page };
+        let objects = scene.objects(None);
+        let exe = std::env::current_exe().unwrap();
+        let own =
+            objects.iter().find(|object| object.original.unwrap().path == exe.as_os_str().as_encoded_bytes()).unwrap();
+        assert!(own.base.is_some() && own.state() == crate::object::State::Exposed && objects.len() >= 3);
+        let examiner = Examiner { process: &process, memory, view: &view, page, is_glibc: true };
+        for object in &objects {
+            let finding = examiner.examine(object);
+            assert!(!finding.damage.is_any() && finding.unjudged.is_none(), "{object:?} {finding:?}");
+        }
+        // All that the loader has stored to is on private pages, and would be missed elsewhere.
+        let part = own.parts.iter().find(|part| part.is_relocated && part.backing == Backing::File).unwrap();
+        assert!(examiner.pagemap(part.start, part.end).unwrap().iter().any(|entry| !is_of_file(*entry)));
+    }
+}

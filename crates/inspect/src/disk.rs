@@ -1,0 +1,171 @@
+//! What has become of the file that an object was loaded from.
+//!
+//! The library's store names the version that was loaded, so there the answer is
+//! exact, and damage proves that it was truncated. Elsewhere the kernel keeps only
+//! times, and they prove nothing: the process may have called exec or dlopen after
+//! the change, and a change of mode or links (ctime) cannot be told from a rewrite
+//! that has put the mtime back, as `cp -p` does. What can be said is that the file
+//! was changed after the process was started.
+
+use rustix::io::Errno;
+use serde::Serialize;
+use sopin_store::Identity;
+
+use crate::files::View;
+use crate::maps::{Copy, Mapping};
+use crate::object::{Backing, Object};
+
+/// Nanoseconds by which the start of a process and the time of a file may seem
+/// interchanged: both come from clocks that tick up to 100 times a second.
+const GRANULARITY: i128 = 20_000_000;
+
+/// What has become of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fate {
+    /// Nothing.
+    Unchanged,
+    /// The same inode has other contents, or was written anew with the same.
+    Rewritten,
+    /// Its path leads to another file now.
+    Replaced,
+    /// Its path leads nowhere.
+    Deleted,
+    /// It cannot be looked at.
+    Unknown,
+}
+
+/// What is known of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Disk {
+    /// What has become of it.
+    pub state: Fate,
+    /// False if all that is known is that the file was changed, in its contents or
+    /// its mode, links or times, after the process was started.
+    pub certain: bool,
+    /// Seconds since 1970 at which it was changed last.
+    pub changed: Option<i64>,
+}
+
+impl Disk {
+    const fn of(state: Fate) -> Self {
+        Self { state, certain: true, changed: None }
+    }
+}
+
+/// Looks at the file of an object in a program that was started at `start`
+/// (nanoseconds since 1970).
+pub fn look(object: &Object, view: &View, start: i128) -> Disk {
+    let key = object.parts.iter().find_map(|part| match part.backing {
+        Backing::Copy(Copy::Stored(key)) => Some(key),
+        _ => None,
+    });
+    let Some(original) = object.original else {
+        // Only the loader's name is left of it.
+        return match key {
+            Some(key) if object.name.starts_with(b"/") => by_name(view.at_name(&object.name), &key),
+            _ => Disk::of(Fate::Unknown),
+        };
+    };
+    let now = match mapped(original, view) {
+        Ok(now) => now,
+        Err(fate) => return Disk::of(fate),
+    };
+    key.map_or_else(|| by_time(&now, start), |key| by_key(&now, &key))
+}
+
+/// The file that is mapped, if its path still leads to it.
+fn mapped(original: &Mapping, view: &View) -> Result<Identity, Fate> {
+    let mapped = view.mapped(original).identity;
+    let (path, may_be_deleted) = original.names();
+    let is_it = |found: &Identity| match mapped {
+        Ok(mapped) => (mapped.device, mapped.inode) == (found.device, found.inode),
+        // Without permission for map_files there is only the number.
+        Err(_) => found.inode == original.file.inode,
+    };
+    match view.at_path(&original.path) {
+        Ok(found) if is_it(&found) => return Ok(found),
+        Err(errno) if !is_nothing(errno) => return mapped.map_err(|_| Fate::Unknown),
+        Ok(_) if !may_be_deleted => return Err(Fate::Replaced),
+        Err(_) if !may_be_deleted => return Err(Fate::Deleted),
+        // Then the mark is the kernel's.
+        Ok(_) | Err(_) => {}
+    }
+    Err(match view.at_path(path) {
+        Ok(_) => Fate::Replaced,
+        Err(errno) if is_nothing(errno) => Fate::Deleted,
+        Err(_) => Fate::Unknown,
+    })
+}
+
+/// The path that leads to the file, or led to it.
+pub fn path<'a>(original: &'a Mapping, view: &View) -> &'a [u8] {
+    let (path, may_be_deleted) = original.names();
+    let is_called_so = || view.at_path(&original.path).is_ok_and(|found| found.inode == original.file.inode);
+    if may_be_deleted && is_called_so() { &original.path } else { path }
+}
+
+fn is_nothing(errno: Errno) -> bool {
+    matches!(errno, Errno::NOENT | Errno::NOTDIR)
+}
+
+fn by_name(found: Result<Identity, Errno>, key: &Identity) -> Disk {
+    match found {
+        Ok(now) if (now.device, now.inode) == (key.device, key.inode) => by_key(&now, key),
+        Ok(_) => Disk::of(Fate::Replaced),
+        Err(errno) if is_nothing(errno) => Disk::of(Fate::Deleted),
+        Err(_) => Disk::of(Fate::Unknown),
+    }
+}
+
+fn by_key(now: &Identity, key: &Identity) -> Disk {
+    let is_other = (now.size, now.modified) != (key.size, key.modified);
+    let state = if is_other || now.changed != key.changed { Fate::Rewritten } else { Fate::Unchanged };
+    Disk { state, certain: state == Fate::Unchanged || is_other, changed: Some(seconds(now.changed)) }
+}
+
+fn by_time(now: &Identity, start: i128) -> Disk {
+    let is_after = |time: i128| time > start + GRANULARITY;
+    let state = if is_after(now.changed) || is_after(now.modified) { Fate::Rewritten } else { Fate::Unchanged };
+    Disk { state, certain: state == Fate::Unchanged, changed: Some(seconds(now.changed)) }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "fits for 292 thousand million years")]
+fn seconds(nanoseconds: i128) -> i64 {
+    nanoseconds.div_euclid(1_000_000_000) as i64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i128 = 1_000_000_000;
+    const NOW: Identity = Identity { device: 1, inode: 2, size: 3, modified: 100 * SECOND, changed: 100 * SECOND };
+
+    fn state(disk: Disk) -> (Fate, bool) {
+        (disk.state, disk.certain)
+    }
+
+    #[test]
+    fn times_tell_what_they_can() {
+        assert_eq!(state(by_time(&NOW, 200 * SECOND)), (Fate::Unchanged, true));
+        assert_eq!(state(by_time(&NOW, 50 * SECOND)), (Fate::Rewritten, false));
+        let touched = Identity { modified: 10 * SECOND, ..NOW };
+        assert_eq!(state(by_time(&touched, 50 * SECOND)), (Fate::Rewritten, false), "a chmod, perhaps");
+        assert_eq!(by_time(&NOW, 100 * SECOND - GRANULARITY).state, Fate::Unchanged);
+        assert_eq!(by_time(&NOW, 0).changed, Some(100));
+    }
+
+    #[test]
+    fn the_store_knows_exactly() {
+        let key = Identity { device: 1, inode: 2, size: 3, modified: NOW.modified, changed: NOW.changed };
+        assert_eq!(state(by_key(&NOW, &key)), (Fate::Unchanged, true));
+        assert_eq!(state(by_key(&Identity { modified: 7, ..NOW }, &key)), (Fate::Rewritten, true));
+        assert_eq!(state(by_key(&Identity { size: 4, ..NOW }, &key)), (Fate::Rewritten, true));
+        assert_eq!(state(by_key(&Identity { changed: 7, ..NOW }, &key)), (Fate::Rewritten, false));
+        assert_eq!(by_name(Ok(Identity { inode: 9, ..NOW }), &key).state, Fate::Replaced);
+        assert_eq!(by_name(Ok(NOW), &key).state, Fate::Unchanged);
+        assert_eq!(by_name(Err(Errno::NOENT), &key).state, Fate::Deleted);
+        assert_eq!(by_name(Err(Errno::ACCESS), &key).state, Fate::Unknown);
+    }
+}

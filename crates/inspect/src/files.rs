@@ -1,0 +1,253 @@
+//! The files that processes map: found through `/proc`, looked at once for all
+//! processes. `/proc/PID/map_files` leads to a mapped file whatever has become of its
+//! path, where the kernel allows it. The paths in `/proc/PID/maps` begin at our root
+//! directory if the file is below that (d_path in fs/d_path.c), at the root of its
+//! mount namespace otherwise: of a container, which is `/proc/PID/root`.
+
+use std::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use rustix::fs::{self, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+use sopin_core::sys::{self, FileSystem};
+use sopin_core::vmas::FileId;
+use sopin_store::{Identity, SYSTEM};
+
+use crate::descriptors;
+use crate::image::{self, Dynamic, Flaw, Headers};
+use crate::maps::Mapping;
+use crate::memory::Place as Opened;
+use crate::places::{self, Place};
+use crate::process::Process;
+
+/// How a root directory is opened.
+const ROOT_FLAGS: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// What is in an object's file.
+pub struct Image {
+    /// Its program headers.
+    pub headers: Headers,
+    /// Its dynamic section; empty without one.
+    pub dynamic: Dynamic,
+    /// What the loader stores to, or why that is not known.
+    pub places: Result<Vec<Place>, Flaw>,
+}
+
+/// The mapped files, by what the kernel shows in `/proc/PID/maps`.
+#[derive(Default)]
+#[allow(clippy::type_complexity, reason = "each type is used once")]
+pub struct Files {
+    mapped: RefCell<HashMap<Number, Rc<Mapped>>>,
+    paths: RefCell<HashMap<(Root, Vec<u8>), Result<Identity, Errno>>>,
+    own_namespace: OnceCell<Vec<u8>>,
+}
+
+/// Major and minor device number, and inode number.
+type Number = (u32, u32, u64);
+
+fn number(file: FileId) -> Number {
+    (file.device.0, file.device.1, file.inode)
+}
+
+/// A mapped file.
+pub struct Mapped {
+    /// What it is now, or why that cannot be found out.
+    pub identity: Result<Identity, Errno>,
+    /// Whether it can be written to.
+    pub writability: Writability,
+    /// Its owner, if it can be looked at.
+    owner: Option<u32>,
+    image: OnceCell<Result<Rc<Image>, Flaw>>,
+}
+
+/// Whether a file that is mapped can be written to. A mount or a superblock that is
+/// read-only now proves nothing: it can be remounted, or be mounted elsewhere.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Writability {
+    /// It can, or that cannot be found out.
+    #[default]
+    Writable,
+    /// It cannot: the format of its file system has no way to, or it has fs-verity.
+    Unwritable,
+    /// It is on an overlay. If it is in a container's image it cannot be written to
+    /// (`sopin_core::image_layers`), but only a process in the container can find out
+    /// which files are.
+    Layered,
+}
+
+impl Writability {
+    fn of(file: &OwnedFd) -> Self {
+        let Ok(file) = descriptors::for_core(file, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) else {
+            return Self::Writable;
+        };
+        let Ok(status) = sys::fstat(file.raw()) else { return Self::Writable };
+        match FileSystem::of(&file) {
+            Ok(kind) if kind.forbids_writes_to(&file, status.st_dev) => Self::Unwritable,
+            Ok(kind) if kind.is_overlay() => Self::Layered,
+            _ => Self::Writable,
+        }
+    }
+}
+
+/// Where the paths of a process's mappings begin.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Root {
+    namespace: Vec<u8>,
+    device: u64,
+    inode: u64,
+}
+
+/// A process whose files are looked at.
+pub struct View<'a> {
+    process: &'a Process,
+    files: &'a Files,
+    root: OnceCell<Result<(OwnedFd, Root), Errno>>,
+}
+
+impl<'a> View<'a> {
+    /// The files of this process.
+    pub fn new(process: &'a Process, files: &'a Files) -> Self {
+        Self { process, files, root: OnceCell::new() }
+    }
+
+    /// Opens the file that is mapped there.
+    ///
+    /// # Errors
+    /// Those of `open(2)`; `ESTALE` if only its path leads to it, and that leads to
+    /// another file by now.
+    pub fn open(&self, mapping: &Mapping) -> Result<OwnedFd, Errno> {
+        let link = format!("map_files/{:x}-{:x}", mapping.start, mapping.end);
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        // EPERM without CAP_CHECKPOINT_RESTORE; ENOENT without CONFIG_CHECKPOINT_RESTORE.
+        if let Ok(file) = fs::openat(self.process.directory(), link, flags, Mode::empty()) {
+            return Ok(file);
+        }
+        let file = self.open_path(&mapping.path, flags)?;
+        // Device numbers of overlayfs and btrfs are not those in the maps.
+        if fs::fstat(&file)?.st_ino == mapping.file.inode { Ok(file) } else { Err(Errno::STALE) }
+    }
+
+    /// What a path in `/proc/PID/maps` leads to.
+    ///
+    /// # Errors
+    /// Those of `open(2)`.
+    pub fn at_path(&self, path: &[u8]) -> Result<Identity, Errno> {
+        let (_, root) = self.root()?;
+        let key = (root.clone(), path.to_owned());
+        if let Some(known) = self.files.paths.borrow().get(&key) {
+            return *known;
+        }
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let found = self.open_path(path, flags).and_then(|file| descriptors::identity_of(&file));
+        self.files.paths.borrow_mut().insert(key, found);
+        found
+    }
+
+    /// What a path leads to in the eyes of the process.
+    ///
+    /// # Errors
+    /// Those of `open(2)`.
+    pub fn at_name(&self, path: &[u8]) -> Result<Identity, Errno> {
+        let root = fs::openat(self.process.directory(), "root", ROOT_FLAGS, Mode::empty())?;
+        open_below(&root, path, OFlags::PATH | OFlags::CLOEXEC).and_then(|file| descriptors::identity_of(&file))
+    }
+
+    /// The file that is mapped there.
+    pub fn mapped(&self, mapping: &Mapping) -> Rc<Mapped> {
+        if let Some(known) = self.files.mapped.borrow().get(&number(mapping.file)) {
+            return Rc::clone(known);
+        }
+        let file = self.open(mapping);
+        let writability = file.as_ref().map(Writability::of).unwrap_or_default();
+        let status = file.and_then(|file| descriptors::status_of(&file));
+        let (identity, owner) = (status.map(|status| Identity::of(&status)), status.ok().map(|status| status.st_uid));
+        let mapped = Rc::new(Mapped { identity, writability, owner, image: OnceCell::new() });
+        // Another process may be allowed to see it.
+        if identity.is_ok() {
+            self.files.mapped.borrow_mut().insert(number(mapping.file), Rc::clone(&mapped));
+        }
+        mapped
+    }
+
+    /// What is in the file that is mapped there.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn image(&self, mapping: &Mapping) -> Result<Rc<Image>, Flaw> {
+        self.mapped(mapping).image.get_or_init(|| Ok(Rc::new(read(&self.open(mapping)?.into())?))).clone()
+    }
+
+    /// Whether a mapped copy may be the library's: in the system's store only root's
+    /// are. Root of a container is another user in our eyes, but owns its root
+    /// directory. What cannot be looked at is believed.
+    pub fn may_be_copy(&self, mapping: &Mapping) -> bool {
+        let in_system = mapping.path.strip_prefix(SYSTEM.to_bytes()).is_some_and(|rest| rest.starts_with(b"/"));
+        let owner = if in_system { self.mapped(mapping).owner } else { None };
+        let root = self.root().ok().and_then(|(root, _)| fs::fstat(root).ok());
+        owner.zip(root).is_none_or(|(owner, root)| owner == root.st_uid)
+    }
+
+    fn open_path(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+        open_below(&self.root()?.0, path, flags)
+    }
+
+    fn root(&self) -> Result<&(OwnedFd, Root), Errno> {
+        let open = || {
+            let namespace = self.process.link("ns/mnt").unwrap_or_default();
+            let own = self.files.own_namespace.get_or_init(|| {
+                fs::readlinkat(fs::CWD, "/proc/self/ns/mnt", Vec::new()).map(CString::into_bytes).unwrap_or_default()
+            });
+            let root = if namespace == *own && !own.is_empty() {
+                fs::open("/", ROOT_FLAGS, Mode::empty())?
+            } else {
+                fs::openat(self.process.directory(), "root", ROOT_FLAGS, Mode::empty())?
+            };
+            let status = fs::fstat(&root)?;
+            Ok((root, Root { namespace, device: status.st_dev, inode: status.st_ino }))
+        };
+        self.root.get_or_init(open).as_ref().map_err(|errno| *errno)
+    }
+}
+
+/// Opens a path as if that directory was the root, for symbolic links in it, too.
+fn open_below(root: &OwnedFd, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    let below = path.strip_prefix(b"/").ok_or(Errno::NOENT)?;
+    match fs::openat2(root, below, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+        Err(Errno::NOSYS) => fs::openat(root, below, flags, Mode::empty()),
+        result => result,
+    }
+}
+
+fn read(file: &Opened) -> Result<Image, Flaw> {
+    let (machine, headers) = image::read(file, 0)?;
+    let dynamic = match headers.dynamic {
+        Some((address, size)) => Dynamic::read(file, headers.offset_of(address).ok_or(Flaw::Malformed)?, size)?,
+        None => Dynamic::default(),
+    };
+    let places = places::read(file, machine, &headers, &dynamic);
+    Ok(Image { headers, dynamic, places })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_of_this_process() {
+        let (own, files) = (Process::open(std::process::id()).unwrap(), Files::default());
+        let view = View::new(&own, &files);
+        let maps = crate::maps::parse(&own.read("maps").unwrap());
+        let exe = std::env::current_exe().unwrap();
+        let path = exe.as_os_str().as_encoded_bytes();
+        let mapping = maps.iter().find(|mapping| mapping.path == path).unwrap();
+        let identity = view.at_path(path).unwrap();
+        assert_eq!(view.mapped(mapping).identity, Ok(identity));
+        assert_ne!(view.mapped(mapping).writability, Writability::Unwritable);
+        assert_eq!(view.image(mapping).unwrap().headers.segments[0].offset, 0);
+        assert_eq!(view.at_path(b"/nonexistent/file"), Err(Errno::NOENT));
+        assert_eq!(view.at_path(b"relative"), Err(Errno::NOENT));
+    }
+}

@@ -1,0 +1,317 @@
+//! Inspecting one process: from its files in `/proc` to its part of the answer.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use sopin_core::LIBRARY;
+use sopin_core::mode::Mode;
+use sopin_core::records::Reached;
+
+use crate::damage::{Damage, Examiner, Finding, Word};
+use crate::disk::{self, Disk, Fate};
+use crate::files::{Files, View};
+use crate::loader::{self, Auxv, Executable, List};
+use crate::maps::{self, Mapping};
+use crate::memory::Place as Memory;
+use crate::names::Names;
+use crate::object::{Backing, Object, Scene, State};
+use crate::process::{Process, Trouble};
+use crate::published::Published;
+use crate::report::{DamageReport, ObjectReport, ProcessReport, Shim, WordReport};
+
+/// How often damage must be seen, with what time between: an object that is just
+/// being loaded is not relocated yet.
+const LOOKS: u32 = 3;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(30);
+/// Reverted words that are listed for an object, unless all are asked for.
+const LISTED_WORDS: usize = 16;
+
+/// What all inspections share.
+pub struct Inspector {
+    files: Files,
+    page: u64,
+    /// When the machine was started, in nanoseconds since 1970, and a clock tick.
+    boot: i128,
+    tick: i128,
+    lists_all_words: bool,
+}
+
+impl Inspector {
+    /// With the clocks of now.
+    pub fn new(lists_all_words: bool) -> Self {
+        use rustix::time::{ClockId, Timespec, clock_gettime};
+        let nanoseconds = |time: Timespec| i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec);
+        Self {
+            files: Files::default(),
+            page: rustix::param::page_size() as u64,
+            boot: nanoseconds(clock_gettime(ClockId::Realtime)) - nanoseconds(clock_gettime(ClockId::Boottime)),
+            tick: 1_000_000_000 / i128::from(rustix::param::clock_ticks_per_second().max(1)),
+            lists_all_words,
+        }
+    }
+
+    /// Inspects a process; `None` if only those with the library are wanted and it
+    /// is not one.
+    ///
+    /// # Errors
+    /// Why there is nothing to inspect.
+    pub fn inspect(&self, pid: u32, only_with_library: bool) -> Result<Option<ProcessReport>, Trouble> {
+        let process = Process::open(pid)?;
+        let text = process.require("maps")?;
+        if only_with_library && !mentions_library(&text) {
+            return Ok(None);
+        }
+        let mut report = self.look(&process, &text)?;
+        for _ in 1..LOOKS {
+            if report.as_ref().is_none_or(|report| report.count(State::Damaged) == 0) {
+                break;
+            }
+            std::thread::sleep(BETWEEN_LOOKS);
+            report = self.look(&process, &process.require("maps")?)?;
+        }
+        Ok(report.filter(|report| !only_with_library || report.shim.is_some()))
+    }
+
+    /// One look. `None` if it has no memory: it is just ending.
+    fn look(&self, process: &Process, text: &[u8]) -> Result<Option<ProcessReport>, Trouble> {
+        let maps = maps::parse(text);
+        if maps.is_empty() {
+            return Err(Trouble::Vanished);
+        }
+        let mut errors = Vec::new();
+        let auxv = Auxv::new(process.require("auxv")?);
+        let memory = match Memory::memory_of(process) {
+            Ok(memory) => Some(memory),
+            Err(error) if Trouble::of("", &error) == Trouble::Vanished => return Err(Trouble::Vanished),
+            Err(error) => {
+                errors.push(format!("its memory cannot be read: {error}"));
+                None
+            }
+        };
+        let executable = memory.as_ref().and_then(|memory| Executable::read(memory, &auxv));
+        let list = memory.as_ref().and_then(|memory| loader::list(memory, &auxv, executable.as_ref()));
+        let view = View::new(process, &self.files);
+        let published = memory.as_ref().zip(list.as_ref()).and_then(|(memory, list)| {
+            let library = list.objects.iter().find(|object| is_library(&object.name))?;
+            Some(Published::read(memory, library))
+        });
+        let published = published.and_then(|read| read.map_err(|error| errors.push(error)).ok());
+        if published.as_ref().is_some_and(|published| published.is_torn) {
+            errors.push("the library's records were being changed all the time".to_owned());
+        }
+        let scene = Scene {
+            maps: &maps,
+            memory: memory.as_ref(),
+            view: &view,
+            executable: executable.as_ref(),
+            published: published.as_ref(),
+            page: self.page,
+        };
+        let objects = scene.objects(list.as_ref());
+        let shim = shim(&objects, list.as_ref(), &maps, published.as_ref());
+        let examiner = Examiner {
+            process,
+            memory: memory.as_ref(),
+            view: &view,
+            page: self.page,
+            is_glibc: list.as_ref().is_some_and(has_glibc),
+        };
+        let start = self.boot + i128::from(process.image_start(auxv.bytes())) * self.tick;
+        let mode = published.as_ref().and_then(|published| published.mode);
+        let about = About { process, view: &view, start, has_shim: shim.is_some(), mode };
+        let objects: Vec<_> =
+            objects.iter().map(|object| self.object(object, &about, examiner.examine(object))).collect();
+        let mut report = ProcessReport {
+            pid: process.pid,
+            uid: process.user,
+            name: process.facts.name.clone(),
+            command: process.command(),
+            shim,
+            full: 0,
+            relocated: 0,
+            exposed: 0,
+            damaged: 0,
+            pinned_kib: objects.iter().map(|object| object.pinned_kib).sum(),
+            source: if list.is_some() { "loader" } else { "maps" },
+            objects,
+            errors,
+        };
+        report.full = report.count(State::Full);
+        report.relocated = report.count(State::Relocated);
+        report.exposed = report.count(State::Exposed);
+        report.damaged = report.count(State::Damaged);
+        Ok(Some(report))
+    }
+
+    fn object(&self, object: &Object, about: &About, finding: Finding) -> ObjectReport {
+        let mut file = disk::look(object, about.view, about.start);
+        // Only truncation makes a process lose pages.
+        let is_proven = finding.has_other_contents || finding.damage.is_any();
+        if is_proven && file.state == Fate::Rewritten {
+            file.certain = true;
+        }
+        let damage = finding.damage.is_any().then(|| self.damage(object, about.view, &finding.damage));
+        let state = if damage.is_some() { State::Damaged } else { object.state() };
+        ObjectReport {
+            path: String::from_utf8_lossy(&path(object, about)).into_owned(),
+            state,
+            base: object.base,
+            start: object.span.0,
+            end: object.span.1,
+            namespace: object.namespace,
+            pinned_kib: if about.has_shim { object.pinned() >> 10 } else { 0 },
+            reason: reason(object, about, state, &file),
+            file,
+            damage,
+            unjudged: finding.unjudged,
+        }
+    }
+
+    fn damage(&self, object: &Object, view: &View, damage: &Damage) -> DamageReport {
+        let mapping = object.copy().map(|part| part.mapping).or(object.original);
+        let names = mapping.filter(|_| !damage.words.is_empty()).and_then(|mapping| Names::read(view, mapping));
+        let finder = names.as_ref().and_then(Names::finder);
+        let section = |word: &Word| finder.as_ref().and_then(|finder| finder.section(word.place));
+        let mut listed: Vec<&Word> = damage.words.iter().collect();
+        if !self.lists_all_words {
+            // The first of each section, then others: what comes first is less telling.
+            let mut seen = HashSet::new();
+            let (first, rest): (Vec<_>, Vec<_>) = listed.iter().partition(|word| seen.insert(section(word)));
+            listed = first.into_iter().chain(rest).take(LISTED_WORDS).collect();
+            listed.sort_unstable_by_key(|word| word.address);
+        }
+        let word = |word: &Word| {
+            let symbol = finder.as_ref().and_then(|finder| finder.symbol(word.place));
+            WordReport {
+                address: word.address,
+                section: section(word).map(str::to_owned),
+                symbol: symbol.map(|(name, _)| name.to_owned()),
+                offset: symbol.map(|(_, offset)| offset),
+                value: word.value,
+                expected: word.expected,
+            }
+        };
+        DamageReport {
+            reverted_words: damage.words.len(),
+            bytes_beyond_end: damage.beyond_end,
+            other_version: damage.is_of_another_version,
+            words: listed.iter().map(|listed| word(listed)).collect(),
+        }
+    }
+}
+
+/// What the answers about all objects of a process need.
+struct About<'a> {
+    process: &'a Process,
+    view: &'a View<'a>,
+    start: i128,
+    has_shim: bool,
+    mode: Option<Mode>,
+}
+
+/// The path that people know the object by.
+fn path(object: &Object, about: &About) -> Vec<u8> {
+    match object.original {
+        Some(original) => disk::path(original, about.view).to_owned(),
+        None if object.name.is_empty() => about.process.link("exe").unwrap_or_default(),
+        None => object.name.clone(),
+    }
+}
+
+/// Why an object is not better off.
+fn reason(object: &Object, about: &About, state: State, file: &Disk) -> Option<String> {
+    let inferred = || match state {
+        State::Full => None,
+        _ if !about.has_shim => Some("libsopin.so is not loaded"),
+        State::Relocated if about.mode == Some(Mode::Relocated) => Some("SOPIN_MODE=relocated"),
+        _ if about.mode == Some(Mode::Off) => Some("SOPIN_MODE=off"),
+        _ => None,
+    };
+    if state == State::Damaged && file.state == Fate::Unchanged {
+        return Some("its pages have been discarded".to_owned());
+    }
+    if state == State::Full {
+        let is_unwritable = object.parts.iter().any(|part| part.backing == Backing::Unwritable);
+        return (is_unwritable && !about.has_shim).then(|| "its file cannot be written to".to_owned());
+    }
+    let said = object.said.as_ref().and_then(|said| match (&said.cause, said.reached) {
+        (Some(cause), _) => Some(cause.clone()),
+        (None, Some(Reached::Excluded)) => Some("left alone, as SOPIN_EXCLUDE or SOPIN_ONLY says".to_owned()),
+        (None, Some(Reached::Pending)) => Some("libsopin.so is at work on it".to_owned()),
+        _ => None,
+    });
+    said.or_else(|| inferred().map(str::to_owned))
+}
+
+/// The library, if it is loaded.
+fn shim(objects: &[Object], list: Option<&List>, maps: &[Mapping], published: Option<&Published>) -> Option<Shim> {
+    let known = |path: &[u8]| Shim {
+        path: String::from_utf8_lossy(path).into_owned(),
+        version: published.map(|published| published.version.clone()).filter(|version| !version.is_empty()),
+        mode: published.and_then(|published| published.mode).map(mode_word),
+    };
+    if list.is_some() {
+        return objects.iter().find(|object| is_library(&object.name)).map(|object| known(&object.name));
+    }
+    let of_library = |mapping: &&Mapping| {
+        let (path, _) = mapping.names();
+        is_library(path) || path.strip_prefix(b"/memfd:sopin:").is_some_and(is_library)
+    };
+    let mut found = maps.iter().filter(of_library);
+    let original = found.clone().find(|mapping| maps::copy_at(mapping).is_none());
+    original.or_else(|| found.next()).map(|mapping| known(mapping.names().0))
+}
+
+fn mode_word(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Full => "full",
+        Mode::Relocated => "relocated",
+        Mode::Off => "off",
+    }
+}
+
+/// Whether a path is that of the library, `libsopin.so` or `libsopin.so.0.1.0`.
+fn is_library(path: &[u8]) -> bool {
+    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    let rest = name.strip_prefix(LIBRARY.as_bytes());
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"."))
+}
+
+/// Whether the text of `/proc/PID/maps` may have the library in it.
+fn mentions_library(text: &[u8]) -> bool {
+    let name = LIBRARY.as_bytes();
+    text.windows(name.len()).any(|window| window == name)
+}
+
+fn has_glibc(list: &List) -> bool {
+    list.objects.iter().any(|object| {
+        let name = object.name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        name.starts_with(b"libc.so.") || name.starts_with(b"ld-linux")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_library_is_known_by_its_name() {
+        for path in ["/usr/local/lib/libsopin.so", "libsopin.so.0", "/x/libsopin.so.0.1.0"] {
+            assert!(is_library(path.as_bytes()), "{path}");
+        }
+        for path in ["", "/x/libsopin.sox", "/x/mylibsopin.so", "/libsopin.so/x"] {
+            assert!(!is_library(path.as_bytes()), "{path}");
+        }
+    }
+
+    #[test]
+    fn this_process_is_exposed() {
+        let report = Inspector::new(false).inspect(std::process::id(), false).unwrap().unwrap();
+        assert!(report.shim.is_none() && report.exposed >= 2 && report.damaged == 0, "{report:#?}");
+        assert_eq!((report.source, report.pinned_kib), ("loader", 0));
+        let exe = std::env::current_exe().unwrap();
+        assert_eq!(report.objects[0].path, exe.to_str().unwrap());
+        assert_eq!(report.objects[0].reason.as_deref(), Some("libsopin.so is not loaded"));
+        assert!(Inspector::new(false).inspect(std::process::id(), true).unwrap().is_none());
+    }
+}

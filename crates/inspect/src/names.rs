@@ -1,0 +1,98 @@
+//! The section and the nearest symbol of a place in an object's file, for people.
+
+use std::fs::File;
+
+use crate::files::View;
+use crate::maps::Mapping;
+
+/// The bytes of an object's file.
+pub struct Names(Vec<u8>);
+
+impl Names {
+    /// Reads the file that is mapped there.
+    pub fn read(view: &View, mapping: &Mapping) -> Option<Self> {
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut File::from(view.open(mapping).ok()?), &mut bytes).ok()?;
+        Some(Self(bytes))
+    }
+
+    /// A finder for many places.
+    pub fn finder(&self) -> Option<Finder<'_>> {
+        Finder::new(&self.0)
+    }
+}
+
+/// A section, as far as it matters.
+struct Section<'a> {
+    address: u64,
+    end: u64,
+    name: &'a str,
+}
+
+/// The sections, and symbols ascending.
+pub struct Finder<'a> {
+    sections: Vec<Section<'a>>,
+    symbols: Vec<(u64, &'a str)>,
+}
+
+impl<'a> Finder<'a> {
+    fn new(bytes: &'a [u8]) -> Option<Self> {
+        use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind, SymbolKind};
+        let file = object::File::parse(bytes).ok()?;
+        let has_memory = |kind| {
+            // .tbss takes no room where its address is.
+            !matches!(
+                kind,
+                SectionKind::Metadata | SectionKind::Debug | SectionKind::DebugString | SectionKind::UninitializedTls
+            )
+        };
+        let sections = file.sections().filter(|section| section.address() != 0 && has_memory(section.kind()));
+        let sections = sections.filter_map(|section| {
+            let (address, name) = (section.address(), section.name().ok()?);
+            Some(Section { address, end: address + section.size(), name })
+        });
+        let named = file.symbols().chain(file.dynamic_symbols()).filter(object::ObjectSymbol::is_definition);
+        let named =
+            named.filter(|symbol| matches!(symbol.kind(), SymbolKind::Data | SymbolKind::Unknown | SymbolKind::Text));
+        let mut symbols: Vec<(u64, &str)> = named
+            .filter_map(|symbol| Some((symbol.address(), symbol.name().ok()?)))
+            .filter(|(_, name)| !name.is_empty())
+            .collect();
+        symbols.sort_unstable();
+        Some(Self { sections: sections.collect(), symbols })
+    }
+
+    /// The section that an address lies in.
+    pub fn section(&self, place: u64) -> Option<&'a str> {
+        self.sections.iter().find(|section| section.address <= place && place < section.end).map(|section| section.name)
+    }
+
+    /// The nearest symbol before an address in its section, and how far before.
+    pub fn symbol(&self, place: u64) -> Option<(&'a str, u64)> {
+        let section = self.sections.iter().find(|section| section.address <= place && place < section.end)?;
+        let count = self.symbols.partition_point(|(address, _)| *address <= place);
+        let (address, name) = self.symbols.get(count.checked_sub(1)?)?;
+        (*address >= section.address).then_some((name, place - address))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Holds an address, so it lies in `.data.rel.ro`.
+    #[used]
+    static NAMED: &str = "of a static with a symbol";
+
+    #[test]
+    fn places_of_this_program_have_names() {
+        let bytes = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let finder = Finder::new(&bytes).unwrap();
+        let got = finder.sections.iter().find(|section| section.name == ".data.rel.ro").unwrap();
+        assert_eq!(finder.section(got.address), Some(".data.rel.ro"));
+        assert_eq!(finder.section(u64::MAX), None);
+        let (address, name) =
+            finder.symbols.iter().rfind(|(address, _)| *address < got.end && *address >= got.address).unwrap();
+        assert_eq!(finder.symbol(*address).map(|(_, distance)| distance), Some(0), "{name}");
+    }
+}

@@ -1,0 +1,364 @@
+//! The objects of a process: which VMAs belong to each, and what stands behind
+//! them. Pure but for reading headers.
+//!
+//! | the writable and relocated ranges are | and the read-only ranges | the object is |
+//! |---|---|---|
+//! | out of the file's reach | out of the file's reach | full |
+//! | out of the file's reach | map the file | relocated |
+//! | mapped from the file | either | exposed |
+//!
+//! Out of the file's reach is anonymous memory, a copy that the library has made,
+//! and a file that nobody can write to.
+
+use std::rc::Rc;
+
+use sopin_core::records::Reached;
+
+use crate::files::{Image, View, Writability};
+use crate::image::{self, Flaw, Headers, Segment};
+use crate::loader::{Executable, List, Listed};
+use crate::maps::{self, Copy, Mapping};
+use crate::memory::Bytes;
+use crate::published::{Published, Said};
+
+/// What stands behind a part of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backing {
+    /// Memory without a file.
+    Anonymous,
+    /// A copy of the library's.
+    Copy(Copy),
+    /// A file that nobody can write to.
+    Unwritable,
+    /// A file that somebody could rewrite.
+    File,
+}
+
+/// A part of one segment and one VMA.
+#[derive(Clone, Copy, Debug)]
+pub struct Part<'a> {
+    /// First byte.
+    pub start: u64,
+    /// One past the last byte.
+    pub end: u64,
+    /// Offset in the file.
+    pub offset: u64,
+    /// Its VMA.
+    pub mapping: &'a Mapping,
+    /// What stands behind it.
+    pub backing: Backing,
+    /// It is writable, or was while it was relocated.
+    pub is_relocated: bool,
+    /// The part of it that has its bytes from the file, not zeroes, in bytes.
+    pub from_file: u64,
+}
+
+/// What has become of an object, the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// Relocated words have reverted to the file's contents, or pages are gone.
+    Damaged,
+    /// Writable or relocated ranges map the file.
+    Exposed,
+    /// Read-only ranges map the file.
+    Relocated,
+    /// Nothing does.
+    Full,
+}
+
+impl State {
+    /// The word for people.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Damaged => "damaged",
+            Self::Exposed => "exposed",
+            Self::Relocated => "relocated",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// An object.
+#[derive(Debug)]
+pub struct Object<'a> {
+    /// The loader's name for it; empty for the executable, and where there is no list.
+    pub name: Vec<u8>,
+    /// Load bias, where it is known.
+    pub base: Option<u64>,
+    /// First byte, and one past the last.
+    pub span: (u64, u64),
+    /// Address of the dynamic section.
+    pub dynamic: Option<u64>,
+    /// 0, or a number for a namespace of `dlmopen(3)`.
+    pub namespace: usize,
+    /// Its parts that can be accessed.
+    pub parts: Vec<Part<'a>>,
+    /// A VMA that maps the file that it was loaded from.
+    pub original: Option<&'a Mapping>,
+    /// What the library says.
+    pub said: Option<Said>,
+}
+
+impl Object<'_> {
+    /// What has become of it, as far as the mappings tell.
+    pub fn state(&self) -> State {
+        let file = || self.parts.iter().filter(|part| part.backing == Backing::File);
+        if file().any(|part| part.is_relocated) {
+            State::Exposed
+        } else if file().next().is_some() {
+            State::Relocated
+        } else {
+            State::Full
+        }
+    }
+
+    /// Bytes of the file's that are pinned: copies, and anonymous memory in place
+    /// of the file's.
+    pub fn pinned(&self) -> u64 {
+        let is_pinned = |part: &&Part| matches!(part.backing, Backing::Copy(_) | Backing::Anonymous);
+        self.parts.iter().filter(is_pinned).map(|part| part.from_file).sum()
+    }
+
+    /// A copy of the whole file as it was when it was loaded.
+    pub fn copy(&self) -> Option<&Part<'_>> {
+        self.parts.iter().find(|part| matches!(part.backing, Backing::Copy(_)))
+    }
+}
+
+/// Everything that is known of a process's memory.
+pub struct Scene<'a, M> {
+    /// Its mappings.
+    pub maps: &'a [Mapping],
+    /// Its memory, if that may be read.
+    pub memory: Option<&'a M>,
+    /// Its files.
+    pub view: &'a View<'a>,
+    /// The program, if that could be read.
+    pub executable: Option<&'a Executable>,
+    /// What the library says.
+    pub published: Option<&'a Published>,
+    /// Bytes of a page.
+    pub page: u64,
+}
+
+impl<'a, M: Bytes> Scene<'a, M> {
+    /// All objects: those in the loader's list, and where that is not all there is
+    /// those that the mappings show.
+    pub fn objects(&self, list: Option<&List>) -> Vec<Object<'a>> {
+        let mut objects = list.map(|list| self.listed(list)).unwrap_or_default();
+        if list.is_none_or(|list| list.is_cut) {
+            self.add_mapped(&mut objects);
+        }
+        objects
+    }
+
+    fn listed(&self, list: &List) -> Vec<Object<'a>> {
+        let mut objects: Vec<Object> = Vec::new();
+        for (index, listed) in list.objects.iter().enumerate() {
+            // The loader itself is in every namespace.
+            if objects.iter().any(|object| object.dynamic == Some(listed.dynamic)) {
+                continue;
+            }
+            let executable = self.executable.filter(|_| index == 0);
+            objects.extend(self.object(listed, executable.map(|executable| &executable.headers)));
+        }
+        objects
+    }
+
+    fn object(&self, listed: &Listed, headers: Option<&Headers>) -> Option<Object<'a>> {
+        let base = listed.base;
+        let is_it = |headers: &Headers| {
+            headers.dynamic.is_some_and(|(address, _)| base.wrapping_add(address) == listed.dynamic)
+        };
+        let headers = headers.cloned().or_else(|| {
+            let (_, headers) = image::read(self.memory?, base).ok()?;
+            is_it(&headers).then_some(headers)
+        });
+        let headers = headers.or_else(|| {
+            let mapping = maps::at(self.maps, listed.dynamic).filter(|mapping| mapping.has_file())?;
+            self.view.image(mapping).ok().map(|image| image.headers.clone()).filter(is_it)
+        });
+        let said = self
+            .published
+            .and_then(|published| published.of(base))
+            .filter(|said| said.span.0 <= listed.dynamic && listed.dynamic < said.span.1 || said.span == (0, 0));
+        let (span, parts) = match &headers {
+            Some(headers) => self.by_headers(base, headers),
+            None => self.by_neighbours(listed.dynamic)?,
+        };
+        let object = Object {
+            name: listed.name.clone(),
+            base: Some(base),
+            span,
+            dynamic: Some(listed.dynamic),
+            namespace: listed.namespace,
+            original: None,
+            said: said.cloned(),
+            parts,
+        };
+        self.complete(object)
+    }
+
+    /// Adds the objects that the mappings alone show: executable mappings of ELF files.
+    fn add_mapped(&self, objects: &mut Vec<Object<'a>>) {
+        for text in self.maps.iter().filter(|mapping| mapping.is_executable && mapping.has_file()) {
+            if objects.iter().any(|object| object.span.0 <= text.start && text.start < object.span.1) {
+                continue;
+            }
+            let found = match self.view.image(text) {
+                Ok(image) => self.by_text(text, &image),
+                Err(Flaw::Foreign) => None,
+                Err(_) => self.by_neighbours(text.start).map(|(span, parts)| (None, None, span, parts)),
+            };
+            let Some((base, dynamic, span, parts)) = found else { continue };
+            let object =
+                Object { name: Vec::new(), base, span, dynamic, namespace: 0, original: None, said: None, parts };
+            objects.extend(self.complete(object));
+        }
+    }
+
+    /// An object by one mapping of its text.
+    #[allow(clippy::type_complexity, reason = "a tuple that is taken apart at once")]
+    fn by_text(
+        &self,
+        text: &Mapping,
+        image: &Rc<Image>,
+    ) -> Option<(Option<u64>, Option<u64>, (u64, u64), Vec<Part<'a>>)> {
+        let down = |value: u64| value & !(self.page - 1);
+        let is_there = |segment: &&Segment| {
+            let up = (segment.offset + segment.file_size).next_multiple_of(self.page);
+            !segment.is_writable && down(segment.offset) <= text.offset && text.offset < up
+        };
+        let segment = image.headers.segments.iter().rfind(is_there)?;
+        let base = text.start.wrapping_sub(down(segment.address) + (text.offset - down(segment.offset)));
+        // A single page of it elsewhere, such as a witness, is no object.
+        let first = image.headers.segments.first()?;
+        let beginning = maps::at(self.maps, base.wrapping_add(down(first.address)))?;
+        if beginning.file != text.file && maps::copy_at(beginning).is_none() {
+            return None;
+        }
+        let (span, parts) = self.by_headers(base, &image.headers);
+        Some((Some(base), image.headers.dynamic.map(|(address, _)| base.wrapping_add(address)), span, parts))
+    }
+
+    fn by_headers(&self, base: u64, headers: &Headers) -> ((u64, u64), Vec<Part<'a>>) {
+        let (start, end) = headers.span(self.page);
+        let span = (base.wrapping_add(start), base.wrapping_add(end));
+        let mut parts = Vec::new();
+        for (index, segment) in headers.segments.iter().enumerate() {
+            let from = base.wrapping_add(segment.address) & !(self.page - 1);
+            let up = |end: u64| base.wrapping_add(end).checked_next_multiple_of(self.page).unwrap_or(u64::MAX);
+            let to = up(segment.address + segment.size);
+            // A page that two segments touch is the later one's.
+            let next = headers.segments.get(index + 1).map(|next| base.wrapping_add(next.address) & !(self.page - 1));
+            let to = next.map_or(to, |next| to.min(next));
+            let file_end = up(segment.address + segment.file_size);
+            for mapping in maps::within(self.maps, from, to) {
+                parts.extend(self.part(mapping, (from, to), segment.is_writable, file_end));
+            }
+        }
+        (span, parts)
+    }
+
+    /// Where there are no headers to be had: the VMAs next to each other that map
+    /// the file that is mapped at `address`, and the memory behind.
+    fn by_neighbours(&self, address: u64) -> Option<((u64, u64), Vec<Part<'a>>)> {
+        let index = self.maps.iter().position(|mapping| mapping.start <= address && address < mapping.end)?;
+        let here = self.maps.get(index).filter(|mapping| mapping.has_file())?;
+        let belongs = |mapping: &Mapping| mapping.file == here.file;
+        let mut first = index;
+        while let Some(pair) = first.checked_sub(1).and_then(|before| self.maps.get(before..=first)) {
+            let [before, after] = pair else { break };
+            if before.end != after.start || !belongs(before) {
+                break;
+            }
+            first -= 1;
+        }
+        let mut last = index;
+        while let Some([before, after]) = self.maps.get(last..=last + 1) {
+            let is_bss = !after.has_file() && after.path.is_empty() && belongs(before);
+            if before.end != after.start || !(belongs(after) || is_bss) {
+                break;
+            }
+            last += 1;
+        }
+        let all = self.maps.get(first..=last)?;
+        let span = (all.first()?.start, all.last()?.end);
+        // RELRO lies in front of the writable data.
+        let data = all.iter().position(|mapping| mapping.is_writable);
+        let parts = all.iter().enumerate().filter_map(|(index, mapping)| {
+            let is_relro = data == Some(index + 1) && !mapping.is_executable && index != 0;
+            self.part(mapping, span, is_relro, mapping.end)
+        });
+        Some((span, parts.collect()))
+    }
+
+    fn part(&self, mapping: &'a Mapping, bounds: (u64, u64), is_relocated: bool, file_end: u64) -> Option<Part<'a>> {
+        let (start, end, offset) = mapping.part(bounds.0, bounds.1)?;
+        if !mapping.is_accessible() {
+            return None;
+        }
+        let backing = if !mapping.has_file() {
+            Backing::Anonymous
+        } else if let Some(copy) = maps::copy_at(mapping).filter(|_| self.view.may_be_copy(mapping)) {
+            Backing::Copy(copy)
+        } else if self.view.mapped(mapping).writability == Writability::Unwritable {
+            Backing::Unwritable
+        } else {
+            Backing::File
+        };
+        let is_relocated = is_relocated || mapping.is_writable;
+        let from_file = end.min(file_end).saturating_sub(start);
+        Some(Part { start, end, offset, mapping, backing, is_relocated, from_file })
+    }
+
+    /// Adds what only shows when the parts are known; `None` for the vDSO.
+    fn complete(&self, mut object: Object<'a>) -> Option<Object<'a>> {
+        let is_of_a_file = object.parts.iter().any(|part| part.mapping.has_file());
+        if !is_of_a_file && object.said.as_ref().is_none_or(|said| said.witness == 0) {
+            return None;
+        }
+        self.believe_in_layers(&mut object);
+        let own = object.parts.iter().find(|part| matches!(part.backing, Backing::File | Backing::Unwritable));
+        let witness = object.said.as_ref().and_then(|said| maps::at(self.maps, said.witness));
+        object.original = own.map(|part| part.mapping).or(witness).or_else(|| self.witness_of(&object));
+        let text_relocations = || {
+            let image = self.view.image(object.copy().map(|part| part.mapping).or(object.original)?).ok()?;
+            Some(image.dynamic.has_text_relocations())
+        };
+        if own.is_some() && text_relocations() == Some(true) {
+            object.parts.iter_mut().for_each(|part| part.is_relocated = true);
+        }
+        Some(object)
+    }
+
+    /// Takes files of an overlay for unwritable where the library does: it runs inside
+    /// the container and can find out which files are in the image. It records `full`
+    /// for an object whose read-only ranges it has left only in that case.
+    fn believe_in_layers(&self, object: &mut Object<'a>) {
+        if object.said.as_ref().and_then(|said| said.reached) != Some(Reached::Full) {
+            return;
+        }
+        for part in object.parts.iter_mut().filter(|part| part.backing == Backing::File && !part.is_relocated) {
+            if self.view.mapped(part.mapping).writability == Writability::Layered {
+                part.backing = Backing::Unwritable;
+            }
+        }
+    }
+
+    /// The one page that the library leaves of an object's file, where its records
+    /// cannot be read.
+    fn witness_of(&self, object: &Object) -> Option<&'a Mapping> {
+        let (copy, _) = object.copy()?.mapping.names();
+        let name = copy.rsplit(|byte| *byte == b'/' || *byte == b':').next()?;
+        let is_called_so = |path: &[u8]| path.rsplit(|byte| *byte == b'/').next() == Some(name);
+        self.maps.iter().find(|mapping| {
+            let is_page = mapping.end - mapping.start == self.page && !mapping.is_writable && mapping.has_file();
+            is_page && maps::copy_at(mapping).is_none() && is_called_so(mapping.names().0)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,63 @@
+//! Which mappings make which state.
+
+use super::*;
+use crate::files::Files;
+use crate::image::tests::file;
+use crate::memory::tests::Array;
+use crate::process::Process;
+
+const BASE: u64 = 0x7f00_0000_0000;
+const KEY: &str = "/s/0123abcd-fe00-2a-1000-10-11";
+
+/// Text of two pages, of which the first has headers only, then RELRO, data, bss;
+/// a line is a VMA and what it maps.
+fn state_of(mappings: [(&str, &str); 4]) -> Option<(State, u64)> {
+    let places = [
+        "7f0000000000-7f0000002000",
+        "7f0000002000-7f0000003000",
+        "7f0000003000-7f0000004000",
+        "7f0000004000-7f0000005000",
+    ];
+    let lines = places.iter().zip(mappings).map(|(place, (flags, path))| {
+        let (device, inode) =
+            if path.is_empty() || path.starts_with('[') { ("00:00", 0) } else { ("fd:7f", path.len()) };
+        format!("{place} {flags} 00000000 {device} {inode} {path}\n")
+    });
+    let maps = maps::parse(lines.collect::<String>().as_bytes());
+    assert_eq!(maps.len(), 4);
+    let (process, files) = (Process::open(std::process::id()).unwrap(), Files::default());
+    let view = View::new(&process, &files);
+    let memory = Array(BASE, file());
+    let scene =
+        Scene { maps: &maps, memory: Some(&memory), view: &view, executable: None, published: None, page: 0x1000 };
+    let listed = Listed { base: BASE, name: b"/x.so".to_vec(), dynamic: BASE + 0x2900, namespace: 0 };
+    let objects = scene.objects(Some(&List { objects: vec![listed.clone(), listed], is_cut: false }));
+    assert!(objects.len() < 2, "one object is listed once");
+    let object = objects.first()?;
+    assert_eq!(object.span, (BASE, BASE + 0x5000));
+    Some((object.state(), object.pinned()))
+}
+
+#[test]
+fn what_stands_behind_the_ranges_makes_the_state() {
+    let bss = ("rw-p", "");
+    let file = |flags| (flags, "/x.so");
+    let nothing_pinned = [file("r-xp"), file("r--p"), bss, bss];
+    assert_eq!(state_of(nothing_pinned), Some((State::Exposed, 0)));
+    assert_eq!(state_of([file("r-xp"), file("rw-p"), bss, bss]).unwrap().0, State::Exposed);
+    assert_eq!(state_of([file("r-xp"), ("r--p", ""), bss, bss]), Some((State::Relocated, 0x1000)));
+    let entry = format!("{KEY}/x.so");
+    assert_eq!(state_of([("r-xp", &entry), ("r--p", ""), bss, bss]), Some((State::Full, 0x3000)));
+    assert_eq!(state_of([("r-xp", &entry), ("rw-p", &entry), bss, bss]), Some((State::Full, 0x3000)));
+    let memfd = ("r-xp", "/memfd:sopin:x.so (deleted)");
+    assert_eq!(state_of([memfd, ("r--p", ""), bss, bss]), Some((State::Full, 0x3000)));
+    assert_eq!(state_of([memfd, file("r--p"), bss, bss]).unwrap().0, State::Exposed);
+    assert_eq!(state_of([memfd, file("---p"), bss, bss]).unwrap().0, State::Full, "nothing can be read there");
+    let mixed = [("r-xp", entry.as_str()), ("r--p", ""), file("rw-p"), bss];
+    assert_eq!(state_of(mixed).unwrap().0, State::Exposed, "a program may map files into its bss");
+}
+
+#[test]
+fn what_maps_no_file_is_no_object() {
+    assert_eq!(state_of([("r-xp", "[vdso]"), ("r--p", ""), ("rw-p", ""), ("rw-p", "")]), None);
+}

@@ -1,0 +1,101 @@
+//! What the library says itself: the records that it publishes in the memory of
+//! its process (`sopin_core::records`).
+
+use std::collections::HashMap;
+
+use rustix::io::Errno;
+use sopin_core::mode::Mode;
+use sopin_core::records::{
+    Consistency, HEADER_SIZE, MAX_TEXT, NotAHeader, Reached, ReasonAt, Record, SYMBOL, Seen, TextAt, read_consistently,
+};
+
+use crate::image;
+use crate::loader::{self, Listed};
+use crate::memory::Bytes;
+
+/// How often records are read that are being changed.
+const ATTEMPTS: usize = 100;
+/// Longest dynamic section of the library, in bytes.
+const MAX_DYNAMIC: u64 = 4096;
+
+/// What the library says of one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// What was reached; `None` for what a later version calls otherwise.
+    pub reached: Option<Reached>,
+    /// All its pages.
+    pub span: (u64, u64),
+    /// Address of the witness, 0 without.
+    pub witness: u64,
+    /// Why not more, in words.
+    pub cause: Option<String>,
+}
+
+/// What the library says.
+#[derive(Clone, Debug, Default)]
+pub struct Published {
+    /// Its version.
+    pub version: String,
+    /// The mode in force.
+    pub mode: Option<Mode>,
+    /// By load bias.
+    objects: HashMap<u64, Said>,
+    /// The records were being changed each time they were read.
+    pub is_torn: bool,
+}
+
+impl Published {
+    /// What it says of the object with this base.
+    pub fn of(&self, base: u64) -> Option<&Said> {
+        self.objects.get(&base)
+    }
+
+    /// Reads the records of the library that is loaded as `library`.
+    ///
+    /// # Errors
+    /// Why there are none, for people.
+    pub fn read(memory: &impl Bytes, library: &Listed) -> Result<Self, String> {
+        let (base, dynamic) = (library.base, library.dynamic);
+        let size = image::read(memory, base).ok().and_then(|(_, headers)| headers.dynamic).map(|(_, size)| size);
+        let header = loader::symbol(memory, base, dynamic, size.unwrap_or(MAX_DYNAMIC), SYMBOL.as_bytes())
+            .ok_or_else(|| format!("no symbol {SYMBOL} in the library"))?;
+        let read_header = || {
+            let bytes = memory.read_exact(header, HEADER_SIZE).map_err(unreadable)?;
+            Seen::decode(&bytes).map_err(|not| match not {
+                NotAHeader::Foreign => format!("{SYMBOL}: no records there"),
+                NotAHeader::Version(version) => {
+                    format!("{SYMBOL}: records of version {version}, which this sopin does not know")
+                }
+                NotAHeader::Malformed => format!("{SYMBOL}: makes no sense"),
+            })
+        };
+        let read_records = |seen: &Seen| match seen.count {
+            0 => Ok(Vec::new()),
+            count => memory.read_exact(seen.records, count * seen.record_size).map_err(unreadable),
+        };
+        let (seen, bytes, consistency) = read_consistently(ATTEMPTS, read_header, read_records)?;
+        let objects = seen.decode_records(&bytes).map(|record| (record.base, said(memory, &record))).collect();
+        Ok(Self {
+            version: seen.library_version().to_owned(),
+            mode: seen.mode,
+            objects,
+            is_torn: consistency == Consistency::Torn,
+        })
+    }
+}
+
+fn said(memory: &impl Bytes, record: &Record) -> Said {
+    let text = |at: TextAt| {
+        let bytes = memory.read_exact(at.address, at.len.min(MAX_TEXT)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    let cause = record.cause().map(|cause| match cause.reason {
+        ReasonAt::Errno(errno) => format!("{}: {errno}", text(cause.operation)),
+        ReasonAt::Words(words) => format!("{}: {}", text(cause.operation), text(words)),
+    });
+    Said { reached: record.reached(), span: (record.start, record.end), witness: record.witness, cause }
+}
+
+fn unreadable(errno: Errno) -> String {
+    format!("{SYMBOL}: {errno}")
+}

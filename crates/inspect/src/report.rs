@@ -1,0 +1,116 @@
+//! What was found out about a process. Serialised it is a part of the JSON output of
+//! `sopin status`, whose names stay what they are while its `schema` does; text that is
+//! no UTF-8 has U+FFFD where it is not.
+
+use serde::Serialize;
+
+use crate::disk::Disk;
+use crate::object::State;
+
+/// One process.
+#[derive(Debug, Serialize)]
+pub struct ProcessReport {
+    /// Its number.
+    pub pid: u32,
+    /// Its effective user.
+    pub uid: u32,
+    /// The name of its first thread.
+    pub name: String,
+    /// The words that it was started with.
+    pub command: Vec<String>,
+    /// The library in it; null if it is not loaded.
+    pub shim: Option<Shim>,
+    /// Number of objects in each state.
+    pub full: usize,
+    /// The same.
+    pub relocated: usize,
+    /// The same.
+    pub exposed: usize,
+    /// The same.
+    pub damaged: usize,
+    /// KiB of object files that are out of the files' reach.
+    pub pinned_kib: u64,
+    /// `loader`, or `maps` if the loader's list could not be had: a static program,
+    /// or no permission to read memory.
+    pub source: &'static str,
+    /// The objects.
+    pub objects: Vec<ObjectReport>,
+    /// What could not be found out.
+    pub errors: Vec<String>,
+}
+
+/// The library in a process.
+#[derive(Clone, Debug, Serialize)]
+pub struct Shim {
+    /// Its path.
+    pub path: String,
+    /// Its version, if it says so.
+    pub version: Option<String>,
+    /// The mode in force, if it says so.
+    pub mode: Option<&'static str>,
+}
+
+/// One object.
+#[derive(Debug, Serialize)]
+pub struct ObjectReport {
+    /// The file that it was loaded from.
+    pub path: String,
+    /// What has become of it.
+    pub state: State,
+    /// Load bias; null if that is not known.
+    pub base: Option<u64>,
+    /// First byte.
+    pub start: u64,
+    /// One past the last byte.
+    pub end: u64,
+    /// 0, or a number for a namespace of `dlmopen(3)`.
+    pub namespace: usize,
+    /// KiB of its file that are out of the file's reach.
+    pub pinned_kib: u64,
+    /// Why it is not better off; null if it is full.
+    pub reason: Option<String>,
+    /// What has become of its file.
+    pub file: Disk,
+    /// What is damaged; null if nothing is.
+    pub damage: Option<DamageReport>,
+    /// Why its relocations were not compared; null if they were, or need not be.
+    pub unjudged: Option<String>,
+}
+
+/// What is damaged in an object.
+#[derive(Debug, Serialize)]
+pub struct DamageReport {
+    /// Number of words that have reverted to what is in the file.
+    pub reverted_words: usize,
+    /// Bytes of pages behind the end of the file.
+    pub bytes_beyond_end: u64,
+    /// The loader's stores are lost, and the file is of another version, so which
+    /// words they were is not known.
+    pub other_version: bool,
+    /// Some of the words, from every section, or all of them with `--verbose`.
+    pub words: Vec<WordReport>,
+}
+
+/// A word that has reverted.
+#[derive(Debug, Serialize)]
+pub struct WordReport {
+    /// Where it is in the process.
+    pub address: u64,
+    /// The section it is in.
+    pub section: Option<String>,
+    /// The symbol before it.
+    pub symbol: Option<String>,
+    /// How far before, in bytes.
+    pub offset: Option<u64>,
+    /// What it holds; null if that cannot be read.
+    pub value: Option<u64>,
+    /// What it should hold; null if only the loader could tell.
+    pub expected: Option<u64>,
+}
+
+impl ProcessReport {
+    /// Whether any object is in this state.
+    pub fn count(&self, state: State) -> usize {
+        self.objects.iter().filter(|object| object.state == state).count()
+    }
+}

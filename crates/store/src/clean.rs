@@ -1,0 +1,314 @@
+//! Removing entries: older versions of the file that is being added, and what
+//! nobody needs any more. An entry that is unlinked while processes map it
+//! stays theirs.
+//!
+//! Whether an entry is needed depends on what has become of its origin:
+//!
+//! | origin | kept when nobody maps it |
+//! |---|---|
+//! | still that version | 30 days after its last use |
+//! | superseded or gone | not |
+//! | not to be told from here | a day; an hour while the store is large |
+//!
+//! So the store is as large as the objects on disk that are in use, with a day's
+//! allowance for containers whose files cannot be seen: what they have used
+//! within it stays. Looking for such entries costs some system calls for each,
+//! so all processes together do it every ten minutes at most.
+
+use core::ffi::CStr;
+use core::sync::atomic::{AtomicI64, Ordering};
+
+use sopin_core::object::file_name;
+use sopin_core::pages::PageVec;
+use sopin_core::sys::{self, Errno, Fd};
+
+use crate::copy::TEMPORARY;
+use crate::listing::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS, for_each_name};
+use crate::mark;
+use crate::name::{Key, Version};
+use crate::names::Names;
+use crate::origin::{self, Fate, Origin};
+use crate::own;
+use crate::removal::{ABANDONED_SECONDS, remove_entry, remove_unless_in_use};
+
+/// The name of the file whose access time tells when unneeded entries were last
+/// looked for.
+pub const LOOKED: &CStr = c".looked";
+
+const HOUR: i64 = 60 * 60;
+/// Seconds between two looks for unneeded entries.
+const LOOK_SECONDS: i64 = 10 * 60;
+/// Entries that are looked at in one go, so that it takes a bounded time.
+const ENTRIES_AT_ONCE: i64 = 8192;
+/// Bytes from which on a store is large.
+const LARGE: u64 = 4 << 30;
+
+/// For how many seconds after its last use an entry is kept that nobody maps.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowance {
+    /// While its origin is still that version.
+    pub current: i64,
+    /// When its origin is superseded or gone.
+    pub outdated: i64,
+    /// When that cannot be told.
+    pub unknown: i64,
+}
+
+impl Allowance {
+    /// What the library keeps. The minute is for who has just added an entry and
+    /// will have locked it soon.
+    pub const USUAL: Self = Self { current: 30 * 24 * HOUR, outdated: 60, unknown: 24 * HOUR };
+    /// The same while the store is large.
+    const SHORT: Self = Self { unknown: HOUR, ..Self::USUAL };
+
+    /// The seconds for an entry whose origin has become this.
+    pub fn of(&self, fate: Fate) -> i64 {
+        match fate {
+            Fate::Current => self.current,
+            Fate::Superseded | Fate::Gone => self.outdated,
+            Fate::Unknown => self.unknown,
+        }
+    }
+}
+
+/// An earlier time, 2026-01-01, is that of a clock that has not been set yet, as of a
+/// board without a battery: nothing follows from it.
+const EARLIEST: i64 = 1_767_225_600;
+/// Seconds that the clock may be stepped by without the ages of entries being wrong.
+const STEP: i64 = HOUR;
+
+/// The names in the store, for who adds several entries.
+static NAMES: Names = Names::new();
+/// When this process last looked for unneeded entries, in seconds since the
+/// epoch: the mark in the store may be impossible to make.
+static LAST_LOOK: AtomicI64 = AtomicI64::new(0);
+
+/// Before an entry is added: removes older versions of the same file, and from
+/// time to time what is not needed.
+pub fn make_room(store: &Fd, key: &Key, origin: Option<&CStr>) {
+    replace_older_versions(store, key, origin);
+    own::clean(store);
+    if is_time_to_look(store) {
+        remove_unneeded(store, key);
+    }
+}
+
+/// Even if they are in use: needrestart then lists the processes that map them,
+/// as it should.
+pub(super) fn replace_older_versions(store: &Fd, key: &Key, origin: Option<&CStr>) {
+    let added = key.version();
+    let now = i64::try_from(sys::monotonic_ns() / 1_000_000_000).unwrap_or(0);
+    let Ok(inode) = sys::fstat(store.raw()).map(|status| status.st_ino) else { return };
+    if !NAMES.may_have(inode, added.name_hash, now) {
+        NAMES.add(added.name_hash);
+        return;
+    }
+    let origin = origin.and_then(Origin::parse);
+    NAMES.clear(inode);
+    let listed = for_each_entry(store, |name, version| {
+        NAMES.add(version.name_hash);
+        if name != key.as_c_str() && is_older_version(store, name, &version, &added, origin) {
+            remove_entry(store, name);
+        }
+    });
+    NAMES.add(added.name_hash);
+    if listed.is_ok() {
+        NAMES.finish(inode, now);
+    }
+}
+
+/// Whether entry `name` is another version of the file that is being added:
+/// the same inode with other contents, or another inode at the same path.
+fn is_older_version(store: &Fd, name: &CStr, version: &Version, added: &Version, origin: Option<Origin<'_>>) -> bool {
+    if version.is_of_same_file(added) {
+        return true;
+    }
+    if version.name_hash != added.name_hash || version.identity.device != added.identity.device {
+        return false;
+    }
+    let Some(origin) = origin else { return false };
+    let Ok(entry) = sys::openat(store, name, DIRECTORY_TO_PASS, 0) else { return false };
+    let Ok(mut buffer) = PageVec::zeroed(libc::PATH_MAX as usize) else { return false };
+    origin::read(&entry, &mut buffer).is_some_and(|known| known.is_at_same_place(&origin))
+}
+
+/// Returns whether an access time has to be set again: it is more than so many seconds
+/// ago, or in the future. Always false while the clock is not set.
+pub(super) fn is_out_of_date(time: i64, seconds: i64) -> bool {
+    let now = sys::realtime_seconds();
+    now >= EARLIEST && !(0..=seconds).contains(&(now - time))
+}
+
+/// Whether nobody has looked for unneeded entries lately; notes that somebody
+/// does now.
+fn is_time_to_look(store: &Fd) -> bool {
+    let now = sys::realtime_seconds();
+    if now < EARLIEST {
+        return false;
+    }
+    // A clock that was set back must not stop the cleaning.
+    let is_past = |last: i64| !(0..LOOK_SECONDS).contains(&(now - last));
+    if !is_past(LAST_LOOK.load(Ordering::Relaxed)) {
+        return false;
+    }
+    LAST_LOOK.store(now, Ordering::Relaxed);
+    let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let Ok(mark) = sys::openat(store, LOOKED, flags, 0) else {
+        if let Ok(mark) = sys::openat(store, LOOKED, flags | libc::O_CREAT | libc::O_EXCL, 0o444) {
+            let _ = note_look(&mark);
+        }
+        return true;
+    };
+    let Ok(status) = sys::fstat(mark.raw()) else { return false };
+    if !is_past(status.st_atime) || note_look(&mark).is_err() {
+        return false;
+    }
+    let was_stepped = was_stepped(&status, now);
+    if was_stepped {
+        renew(store);
+    }
+    !was_stepped
+}
+
+/// Notes that a process looks now: sets the access time to the present time, and the
+/// modification time to the time since the machine was started, with some bits that
+/// tell this start from others.
+fn note_look(mark: &Fd) -> sys::Result<()> {
+    let since_boot = i64::try_from(sys::since_boot_ns() / 1_000_000_000).unwrap_or(0);
+    let boot = mark::boot_bits().unwrap_or(0);
+    sys::touch_and_set_modified(mark, libc::timespec { tv_sec: since_boot, tv_nsec: boot })
+}
+
+/// Returns whether the clock was stepped since the last look, in this boot: then the
+/// clock shows another interval than the time since the start of the machine.
+fn was_stepped(looked: &libc::stat, now: i64) -> bool {
+    let since_boot = i64::try_from(sys::since_boot_ns() / 1_000_000_000).unwrap_or(0);
+    let by_clock = now.saturating_sub(looked.st_atime);
+    let is_this_boot = mark::boot_bits() == Some(looked.st_mtime_nsec);
+    is_this_boot && !(-STEP..=STEP).contains(&by_clock.saturating_sub(since_boot - looked.st_mtime))
+}
+
+/// Counts all entries as used now: their ages are by a clock that was stepped.
+fn renew(store: &Fd) {
+    let _ = for_each_entry(store, |name, _| {
+        let Ok(directory) = sys::openat(store, name, DIRECTORY_TO_LIST, 0) else { return };
+        let _ = for_each_name(&directory, |file| {
+            let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
+            if let Ok(copy) = sys::openat(&directory, file, flags, 0) {
+                let _ = sys::touch(&copy);
+            }
+        });
+    });
+}
+
+/// Removes what is not needed, but for the entry that is being added.
+pub(super) fn remove_unneeded(store: &Fd, key: &Key) {
+    let Ok(mut buffer) = PageVec::zeroed(libc::PATH_MAX as usize) else { return };
+    let now = sys::realtime_seconds();
+    let (mut entries, mut bytes) = (0, 0_u64);
+    let _ = for_each_entry(store, |_, version| {
+        entries += 1;
+        bytes = bytes.saturating_add(version.identity.size);
+    });
+    let allowance = if bytes > LARGE { Allowance::SHORT } else { Allowance::USUAL };
+    // Nothing can be done about a listing that fails half way.
+    let _ = for_each_entry(store, |name, version| {
+        if name != key.as_c_str()
+            && is_its_turn(version.name_hash, entries, now)
+            && is_unneeded(store, name, &version, &allowance, now, &mut buffer)
+        {
+            remove_unless_in_use(store, name);
+        }
+    });
+    let Ok(listing) = sys::openat(store, c".", DIRECTORY_TO_LIST, 0) else { return };
+    let _ = for_each_name(&listing, |name| {
+        let is_abandoned = name.to_bytes().starts_with(TEMPORARY.as_bytes())
+            && sys::fstatat(store, name, libc::AT_SYMLINK_NOFOLLOW)
+                .is_ok_and(|status| now - status.st_mtime > ABANDONED_SECONDS);
+        if is_abandoned {
+            let _ = sys::unlinkat(store, name, 0);
+        }
+    });
+}
+
+/// Whether an entry is among those that are looked at now.
+fn is_its_turn(name_hash: u32, entries: i64, now: i64) -> bool {
+    let turns = 1 + entries / ENTRIES_AT_ONCE;
+    (i64::from(name_hash) - now / LOOK_SECONDS).checked_rem_euclid(turns) == Some(0)
+}
+
+/// Whether an entry may go, if nobody maps it.
+fn is_unneeded(store: &Fd, name: &CStr, version: &Version, allowance: &Allowance, now: i64, buffer: &mut [u8]) -> bool {
+    let entry = match sys::openat(store, name, DIRECTORY_TO_PASS, 0) {
+        Ok(entry) => entry,
+        // What took its place.
+        Err(Errno(libc::ENOTDIR | libc::ELOOP)) => {
+            let status = sys::fstatat(store, name, libc::AT_SYMLINK_NOFOLLOW);
+            return status.is_ok_and(|status| now - status.st_mtime > ABANDONED_SECONDS);
+        }
+        Err(_) => return false,
+    };
+    let origin = origin::read(&entry, buffer);
+    // The copy has the origin's name.
+    let copy = origin.and_then(|origin| {
+        let file_name = file_name(origin.path.to_bytes_with_nul());
+        sys::fstatat(&entry, CStr::from_bytes_with_nul(file_name).ok()?, libc::AT_SYMLINK_NOFOLLOW).ok()
+    });
+    let last_use = match copy {
+        Some(status) => Some(status.st_atime),
+        None => last_use_of_any(store, name),
+    };
+    let Some(unused) = last_use.map(|time| now - time) else { return false };
+    // The origin is looked at only when it decides.
+    unused > allowance.outdated
+        && (unused > allowance.current
+            || unused > allowance.of(origin.map_or(Fate::Unknown, |origin| origin.fate(&version.identity))))
+}
+
+/// Calls `each` with every key in the store.
+fn for_each_entry(store: &Fd, mut each: impl FnMut(&CStr, Version)) -> sys::Result<()> {
+    // The store's own descriptor keeps its position.
+    let listing = sys::openat(store, c".", DIRECTORY_TO_LIST, 0)?;
+    for_each_name(&listing, |name| {
+        if let Some(version) = Version::parse(name.to_bytes()) {
+            each(name, version);
+        }
+    })
+}
+
+/// The latest access time in an entry, in seconds since the epoch; of an
+/// abandoned one without a copy, a time long ago.
+fn last_use_of_any(store: &Fd, name: &CStr) -> Option<i64> {
+    let directory = sys::openat(store, name, DIRECTORY_TO_LIST, 0).ok()?;
+    let mut latest = None;
+    for_each_name(&directory, |file| {
+        let status = sys::fstatat(&directory, file, libc::AT_SYMLINK_NOFOLLOW);
+        if let Ok(status) = status
+            && status.st_mode & libc::S_IFMT == libc::S_IFREG
+        {
+            latest = latest.max(Some(status.st_atime));
+        }
+    })
+    .ok()?;
+    if latest.is_some() {
+        return latest;
+    }
+    let made = sys::fstat(directory.raw()).ok()?.st_mtime;
+    (sys::realtime_seconds() - made > ABANDONED_SECONDS).then_some(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_entry_has_its_turn() {
+        for (entries, turns) in [(0, 1), (8191, 1), (8192, 2), (100_000, 13)] {
+            for name_hash in [0, 1, 12_345, u32::MAX] {
+                let looks =
+                    (0..turns).filter(|look| is_its_turn(name_hash, entries, 1_800_000_123 + look * LOOK_SECONDS));
+                assert_eq!(looks.count(), 1, "{entries} {name_hash}");
+            }
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Making a copy, and comparing one with its file.
+
+use core::ffi::CStr;
+
+use sopin_core::cause::Cause;
+use sopin_core::line::Line;
+use sopin_core::pages::PageVec;
+use sopin_core::sys::{self, Errno, Fd, FileSystem, Kept};
+
+use crate::mark::Mark;
+use crate::name::Identity;
+use crate::origin_file::OriginFile;
+
+/// How the names of unfinished copies begin.
+pub const TEMPORARY: &str = ".new-";
+
+/// Bytes copied per call: what the kernel maps around a page fault
+/// (`fault_around_bytes`, mm/memory.c).
+pub const COPY_STEP: usize = 64 << 10;
+/// How much of two files is compared at once: what a host that has locked its memory
+/// has to have room for, twice.
+const COMPARED: usize = 16 << 10;
+
+/// A whole copy that has no name yet, mode 0444.
+pub struct Copy<'a> {
+    file: Fd,
+    /// Where the file system has no files without a name: the one in the store.
+    temporary: Option<Temporary<'a>>,
+    mark: Option<Mark>,
+}
+
+struct Temporary<'a> {
+    name: Line<64>,
+    store: &'a Fd,
+}
+
+impl<'a> Copy<'a> {
+    /// Copies all of `origin`, sharing blocks where the file system can, and
+    /// makes sure that it is the version that it was.
+    pub fn of(origin: &OriginFile<'_>, store: &'a Fd, buffer: &mut PageVec<u8>) -> Result<Self, Cause> {
+        write_back(origin)?;
+        Self::make(origin, store, buffer, true)
+    }
+
+    /// The same for a file whose times do not tell what it holds, and for a short
+    /// time: nothing is waited for.
+    pub fn of_unsettled(origin: &OriginFile<'_>, store: &'a Fd, buffer: &mut PageVec<u8>) -> Result<Self, Cause> {
+        Self::make(origin, store, buffer, false)
+    }
+
+    fn make(origin: &OriginFile<'_>, store: &'a Fd, buffer: &mut PageVec<u8>, seals: bool) -> Result<Self, Cause> {
+        let mut copy = Self::new(store)?;
+        // Other threads may fork meanwhile.
+        let kept = Kept::new(&copy.file);
+        if sys::absorbing(libc::SIGXFSZ, || sys::clone_file(origin.file, &copy.file)).is_err() {
+            copy.write(origin, buffer).map_err(|errno| Cause::call("copy to the store", errno))?;
+        }
+        drop(kept);
+        let copied = sys::fstat(copy.file.raw()).map_err(|errno| Cause::call("fstat", errno))?;
+        if !is_still(origin)? || copied.st_size.cast_unsigned() != origin.identity.size {
+            return Err(Cause::words("copy to the store", "the file has changed meanwhile"));
+        }
+        copy.mark =
+            if seals && copy.has_become_immutable() { Some(Mark::on_disk(copied.st_ino)) } else { Mark::this_boot() };
+        // The mode asked for at creation is subject to the umask.
+        sys::fchmod(&copy.file, 0o444).map_err(|errno| Cause::call("fchmod", errno))?;
+        if copy.temporary.is_none() {
+            copy.put_mark();
+        }
+        Ok(copy)
+    }
+
+    fn new(store: &'a Fd) -> Result<Self, Cause> {
+        let flags = libc::O_TMPFILE | libc::O_RDWR;
+        match sys::openat(store, c".", flags, 0o600) {
+            Ok(file) => {
+                let file = file.above_stderr().map_err(|errno| Cause::call("fcntl", errno))?;
+                return Ok(Self { file, temporary: None, mark: None });
+            }
+            Err(Errno(libc::EOPNOTSUPP | libc::EISDIR | libc::ENOENT | libc::EINVAL)) => {}
+            Err(errno) => return Err(Cause::call("open a new store entry", errno)),
+        }
+        // Left behind by a process that is killed; `clean` removes it later.
+        let (pid, now) = (sys::gettid(), sys::monotonic_ns());
+        let name = Line::<64>::format_raw(format_args!("{TEMPORARY}{pid}-{now:x}\0"));
+        let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_RDWR;
+        let file = sys::openat(store, name.as_c_str(), flags, 0o600)
+            .and_then(Fd::above_stderr)
+            .map_err(|errno| Cause::call("open a new store entry", errno))?;
+        Ok(Self { file, temporary: Some(Temporary { name, store }), mark: None })
+    }
+
+    /// Writes all bytes of `origin`. Where the file system has large folios the
+    /// page cache then holds a piece in one, which is mapped at once; those of
+    /// `copy_file_range(2)` are single pages. Folios that are larger still Linux
+    /// 6.18 maps whole, and counts them as the process's.
+    fn write(&self, origin: &OriginFile<'_>, buffer: &mut PageVec<u8>) -> sys::Result<()> {
+        let size = usize::try_from(origin.identity.size).map_err(|_| Errno(libc::EFBIG))?;
+        if buffer.len() < COPY_STEP {
+            *buffer = PageVec::zeroed(COPY_STEP)?;
+        }
+        let mut copied = 0;
+        while copied < size {
+            let read = match sys::pread(origin.file, buffer, copied as u64) {
+                // By a signal, on file systems such as FUSE.
+                Err(Errno(libc::EINTR)) => continue,
+                read => read?,
+            };
+            let mut piece = buffer.get(..read).unwrap_or_default();
+            if piece.is_empty() {
+                break;
+            }
+            while !piece.is_empty() {
+                let write = || sys::pwrite_from(&self.file, piece.as_ptr().addr(), piece.len(), copied as u64);
+                match sys::absorbing(libc::SIGXFSZ, write) {
+                    Err(Errno(libc::EINTR)) => {}
+                    Err(errno) => return Err(errno),
+                    Ok(0) => return Err(Errno(libc::EIO)),
+                    // A short count: the next attempt says why.
+                    Ok(written) => {
+                        copied += written;
+                        piece = piece.get(written..).unwrap_or_default();
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Enables fs-verity, where whoever made the file system has asked for it:
+    /// then nobody can write to the copy or truncate it, not even its owner, and
+    /// it is on the disk. It is asked of a file that nobody has open for writing. The
+    /// kernel reads the copy once more for that and waits for the disk, which is the
+    /// price of the feature; a power loss before the copy has its name leaves an
+    /// inode to fsck(8).
+    fn has_become_immutable(&mut self) -> bool {
+        if !FileSystem::of(&self.file).is_ok_and(|status| status.may_offer_verity()) {
+            return false;
+        }
+        let path = Line::<64>::format_raw(format_args!("/proc/self/fd/{}\0", self.file.raw()));
+        let Ok(reader) = sys::open(path.as_c_str(), libc::O_RDONLY, 0).and_then(Fd::above_stderr) else {
+            return false;
+        };
+        self.file = reader;
+        sys::enable_verity(&self.file).is_ok()
+    }
+
+    /// The file, open for reading at least.
+    pub fn file(&self) -> &Fd {
+        &self.file
+    }
+
+    /// Writes it to the disk, which its mark then says.
+    pub fn secure(&mut self) -> Result<(), Cause> {
+        let status = sys::fstat(self.file.raw()).map_err(|errno| Cause::call("fstat", errno))?;
+        sys::fsync(&self.file).map_err(|errno| Cause::call("fsync", errno))?;
+        self.mark = Some(Mark::on_disk(status.st_ino));
+        if self.temporary.is_none() {
+            self.put_mark();
+        }
+        Ok(())
+    }
+
+    /// Gives it a name. Until then the modification time of a file that has another
+    /// one tells whether it was abandoned, so its mark comes last.
+    pub fn link(&self, directory: &Fd, file_name: &CStr) -> sys::Result<()> {
+        if let Some(Temporary { name, store }) = &self.temporary {
+            sys::linkat(store, name.as_c_str(), directory, file_name)?;
+            self.put_mark();
+            return Ok(());
+        }
+        let path = Line::<64>::format_raw(format_args!("/proc/self/fd/{}\0", self.file.raw()));
+        sys::linkat(&Fd::CWD, path.as_c_str(), directory, file_name)
+    }
+
+    /// Without its mark it is compared with its file before it is used.
+    fn put_mark(&self) {
+        if let Some(mark) = self.mark {
+            let _ = mark.put_on(&self.file);
+        }
+    }
+}
+
+impl Drop for Copy<'_> {
+    fn drop(&mut self) {
+        if let Some(Temporary { name, store }) = &self.temporary {
+            let _ = sys::unlinkat(store, name.as_c_str(), 0);
+        }
+    }
+}
+
+/// Writes the dirty pages of `origin` back, so that from now on a store through
+/// a shared mapping moves its times: such a store to a dirty page does not.
+fn write_back(origin: &OriginFile<'_>) -> Result<(), Cause> {
+    sys::write_back(origin.file).map_err(|errno| Cause::call("write the file back", errno))
+}
+
+/// Whether the file still is the version that it was.
+fn is_still(origin: &OriginFile<'_>) -> Result<bool, Cause> {
+    let now = sys::fstat(origin.file.raw()).map_err(|errno| Cause::call("fstat", errno))?;
+    Ok(Identity::of(&now) == origin.identity)
+}
+
+/// Whether an entry holds the bytes of its file; an error if the file is not the
+/// same version before and after, or cannot be read. An entry that cannot be read
+/// does not.
+pub fn equals_origin(entry: &Fd, origin: &OriginFile<'_>) -> Result<bool, Cause> {
+    let call = |errno| Cause::call("compare the store entry", errno);
+    write_back(origin)?;
+    let mut buffers = [PageVec::zeroed(COMPARED).map_err(call)?, PageVec::zeroed(COMPARED).map_err(call)?];
+    let mut offset = 0;
+    let is_equal = loop {
+        let [ours, theirs] = &mut buffers;
+        let theirs = sys::pread_all(origin.file, theirs, offset).map_err(call)?;
+        if sys::pread_all(entry, ours, offset) != Ok(theirs) {
+            break false;
+        }
+        if theirs.is_empty() {
+            break true;
+        }
+        offset += theirs.len() as u64;
+    };
+    if is_still(origin)? {
+        Ok(is_equal)
+    } else {
+        Err(Cause::words("compare the store entry", "the file has changed meanwhile"))
+    }
+}

@@ -1,0 +1,97 @@
+//! The store: immutable copies of object files, shared by every process of
+//! the user or, in the system's store, by every process of the machine.
+//!
+//! ```text
+//! <store>/                      0700, the user's; the system's: 0755, root's
+//!   <key>/                      the same: one version of one file, see `name`
+//!     libfoo.so                 0444: the copy, complete or not there at all; its
+//!                               modification time says something, see `mark`
+//!     .source -> <its directories>/usr/lib/libfoo.so, see `origin`
+//!     .debug -> /usr/lib/.debug where debuggers look, see `debug_link`
+//!   own-<thread>-<time>/        the same for one process alone, see `own`
+//!   .looked                     when unneeded entries were last looked for
+//! ```
+//!
+//! An entry is written to a file without a name, compared with the source's
+//! identity once more, and only then linked: killing the writer at any instant
+//! leaves nothing. Processes that fill the store at once do not wait for each
+//! other; one of them links first and the others use its entry. Entries are
+//! never modified, only unlinked (see `clean`).
+//!
+//! Whoever maps an entry holds a shared `flock(2)` on it through that mapping,
+//! for as long as the mapping lives: that tells which entries are in use.
+//!
+//! Nothing here follows a symbolic link or trusts a name: every directory and
+//! entry is opened and then asked what it is. What is believed, and why it may be:
+//!
+//! | is believed | because |
+//! |---|---|
+//! | the directory | only its owner and root can change where its path leads (`proven_path`), and its owner is root or the user whose rights the process has, no more and no less ([`sopin_core::credentials`]) |
+//! | that an entry is this version of the file | device, inode, size and times are the same, on a file system whose kernel moves them with every change, and they are not an image builder's; elsewhere the bytes are compared with what is mapped |
+//! | that it is the object's | it has the build-id that is in memory |
+//! | its bytes | it was written in this boot, or is known to be on the disk (`mark`); else they are compared with the file's |
+//!
+//! | module | responsible for |
+//! |---|---|
+//! | `store` | [`Store`]: finding, making and filling entries |
+//! | `name` | [`Identity`], and the names of entries |
+//! | `origin_file` | the file that is copied |
+//! | `settled` | whether its identity tells what it holds |
+//! | `copy` | making a copy, and comparing one with its file |
+//! | `mark` | what the modification time of an entry says |
+//! | `proof` | whether an entry may be mapped |
+//! | `origin` | where an entry comes from, and what has become of that |
+//! | `debug_link` | where debuggers look |
+//! | `own` | entries that one process has for itself |
+//! | `clean`, `names` | which entries are removed, and when |
+//! | `removal` | removing one |
+//! | `places`, `proven_path` | opening the directories of stores, and whether one may be trusted |
+//! | `listing` | the names in a directory |
+//!
+//! What is forbidden in [`sopin_core`] is forbidden here, for the same reasons.
+
+#![no_std]
+#![deny(missing_docs)]
+// The exceptions of sopin-core, for its reasons.
+#![allow(clippy::must_use_candidate, clippy::return_self_not_must_use, clippy::missing_errors_doc)]
+#![allow(clippy::doc_markdown)]
+#![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)]
+
+#[cfg(test)]
+extern crate std;
+
+mod clean;
+mod copy;
+mod debug_link;
+mod listing;
+mod mark;
+mod name;
+mod names;
+mod origin;
+mod origin_file;
+mod own;
+mod places;
+mod proof;
+#[cfg(test)]
+mod properties;
+mod proven_path;
+mod removal;
+mod settled;
+mod store;
+// On real directories, of which the interpreter has none.
+#[cfg(all(test, not(miri)))]
+mod tests;
+
+pub use clean::{Allowance, LOOKED};
+pub use copy::{TEMPORARY, equals_origin};
+pub use debug_link::DEBUG;
+pub use mark::{note_on_disk, says_on_disk};
+pub use name::{Identity, Version};
+pub use origin::{Fate, LINK, Origin};
+pub use origin_file::OriginFile;
+pub use own::is_name as is_own_entry;
+pub use places::{Known, SYSTEM};
+pub use proof::{Entry, Mapped, Proof};
+pub use removal::{ABANDONED_SECONDS, remove_entry, remove_unless_in_use};
+pub use settled::{NOT_SETTLED, is_unsettled};
+pub use store::{Filled, Store};

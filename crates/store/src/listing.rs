@@ -1,0 +1,37 @@
+//! Directories: how they are opened, and the names in them.
+
+use core::ffi::{CStr, c_int};
+
+use sopin_core::pages::PageVec;
+use sopin_core::sys::{self, Fd, Result};
+
+/// How a directory is opened to look at what is in it.
+pub const DIRECTORY_TO_LIST: c_int = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+/// How a directory is opened only to pass through.
+pub const DIRECTORY_TO_PASS: c_int = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+
+/// Calls `each` with every name in an open directory but `.` and `..`, from
+/// its current position on.
+pub fn for_each_name(directory: &Fd, mut each: impl FnMut(&CStr)) -> Result<()> {
+    /// Offsets in a `struct linux_dirent64`: `d_reclen` and `d_name`.
+    const LENGTH: usize = 16;
+    const NAME: usize = 19;
+    let mut buffer = PageVec::zeroed(1 << 14)?;
+    loop {
+        let mut rest = sys::getdents(directory, &mut buffer)?;
+        if rest.is_empty() {
+            return Ok(());
+        }
+        while let (Some([low, high]), Some(name)) = (rest.get(LENGTH..LENGTH + 2), rest.get(NAME..)) {
+            if let Ok(name) = CStr::from_bytes_until_nul(name)
+                && name != c"."
+                && name != c".."
+            {
+                each(name);
+            }
+            // At least the fixed part, so that nonsense cannot stop the walk.
+            let length = usize::from(u16::from_ne_bytes([*low, *high])).max(NAME);
+            rest = rest.get(length..).unwrap_or_default();
+        }
+    }
+}

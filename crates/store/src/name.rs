@@ -1,0 +1,185 @@
+//! The names of entries: what makes one version of a file.
+
+use core::ffi::CStr;
+use core::fmt::Write as _;
+
+/// One version of one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// `st_dev`
+    pub device: u64,
+    /// `st_ino`
+    pub inode: u64,
+    /// `st_size` in bytes
+    pub size: u64,
+    /// `st_mtim` in nanoseconds
+    pub modified: i128,
+    /// `st_ctim` in nanoseconds
+    pub changed: i128,
+}
+
+impl Identity {
+    /// What `stat(2)` says.
+    pub fn of(status: &libc::stat) -> Self {
+        let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
+        Self {
+            device: status.st_dev,
+            inode: status.st_ino,
+            size: status.st_size.cast_unsigned(),
+            modified: nanoseconds(status.st_mtime, status.st_mtime_nsec),
+            changed: nanoseconds(status.st_ctime, status.st_ctime_nsec),
+        }
+    }
+
+    /// Whether the time of the last change is finer than a second: then the kernel
+    /// has set it, and no builder of images.
+    pub fn has_fine_times(&self) -> bool {
+        self.changed % 1_000_000_000 != 0
+    }
+
+    /// Returns whether the last change lies at least so many seconds before `now`, or after
+    /// `now`. In the latter case the clock was set back since, so that the next change gets
+    /// another time as well.
+    pub fn has_settled(&self, now: i64, seconds: i64) -> bool {
+        // A division of 128 bits is a function of the compiler's, built without
+        // marks of branch targets.
+        let nanoseconds = |seconds: i64| i128::from(seconds) * 1_000_000_000;
+        self.changed < nanoseconds(now - seconds) || self.changed > nanoseconds(now + 1 + seconds)
+    }
+}
+
+/// The name of an entry's directory:
+/// `<hash of the file name>-<device>-<inode>-<size>-<mtime>-<ctime>`, all hexadecimal.
+pub struct Key {
+    text: sopin_core::line::Line<160>,
+    version: Version,
+}
+
+/// What a key says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// Hash of the file name.
+    pub name_hash: u32,
+    /// The source.
+    pub identity: Identity,
+}
+
+impl Key {
+    /// The key of this version of a file of this name.
+    pub fn new(identity: &Identity, file_name: &CStr) -> Self {
+        Self::of(Version { name_hash: hash(file_name.to_bytes().iter().copied()), identity: *identity })
+    }
+
+    fn of(version: Version) -> Self {
+        let Version { name_hash, identity: Identity { device, inode, size, modified, changed } } = version;
+        let mut text = sopin_core::line::Line::new();
+        // 8 + 5 * (1 + at most 25 digits) characters: it fits.
+        let _ = write!(text, "{name_hash:08x}-{device:x}-{inode:x}-{size:x}-{modified:x}-{changed:x}");
+        text.terminate();
+        Self { text, version }
+    }
+
+    /// The name, for system calls.
+    pub fn as_c_str(&self) -> &CStr {
+        self.text.as_c_str()
+    }
+
+    /// What it says.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+}
+
+impl Version {
+    /// Reads a key; `None` if `name` is not one, to the letter.
+    pub fn parse(name: &[u8]) -> Option<Self> {
+        let mut parts = name.split(|byte| *byte == b'-').map(|part| core::str::from_utf8(part).unwrap_or_default());
+        let name_hash = u32::from_str_radix(parts.next()?, 16).ok()?;
+        let mut small = || u64::from_str_radix(parts.next()?, 16).ok();
+        let (device, inode, size) = (small()?, small()?, small()?);
+        // Times before 1970 are written as the bits of a negative number.
+        let mut time = || u128::from_str_radix(parts.next()?, 16).ok().map(u128::cast_signed);
+        let (modified, changed) = (time()?, time()?);
+        let version = Self { name_hash, identity: Identity { device, inode, size, modified, changed } };
+        (Key::of(version).as_c_str().to_bytes() == name).then_some(version)
+    }
+
+    /// Whether the source was the same file, perhaps with other contents.
+    pub fn is_of_same_file(&self, other: &Self) -> bool {
+        let parts = |version: &Self| (version.name_hash, version.identity.device, version.identity.inode);
+        parts(self) == parts(other)
+    }
+
+    /// Whether a file of this name may have this key.
+    pub fn may_be_named(&self, file_name: &[u8]) -> bool {
+        hash(file_name.iter().copied()) == self.name_hash
+    }
+}
+
+/// FNV-1a, 32 bits.
+pub fn hash(bytes: impl IntoIterator<Item = u8>) -> u32 {
+    bytes.into_iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const IDENTITY: Identity =
+        Identity { device: 0xfe00, inode: 42, size: 4096, modified: 1_700_000_000_123_456_789, changed: 7_000_000_000 };
+
+    #[test]
+    fn a_key_can_be_read_back() {
+        let key = Key::new(&IDENTITY, c"libfoo.so");
+        assert_eq!(Version::parse(key.as_c_str().to_bytes()), Some(key.version()));
+        assert_eq!(key.version().identity, IDENTITY);
+        assert!(key.version().may_be_named(b"libfoo.so") && !key.version().may_be_named(b"libbar.so"));
+    }
+
+    #[test]
+    fn every_part_of_an_identity_counts() {
+        let key = |identity: Identity| std::ffi::CString::from(Key::new(&identity, c"libfoo.so").as_c_str());
+        let others = [
+            Identity { device: 1, ..IDENTITY },
+            Identity { inode: 1, ..IDENTITY },
+            Identity { size: 1, ..IDENTITY },
+            Identity { modified: 1, ..IDENTITY },
+            Identity { changed: 1, ..IDENTITY },
+        ];
+        for other in others {
+            assert_ne!(key(other), key(IDENTITY));
+        }
+    }
+
+    #[test]
+    fn the_longest_key_fits() {
+        let most = i128::from(i64::MIN) * 1_000_000_000;
+        let longest = Identity { device: u64::MAX, inode: u64::MAX, size: u64::MAX, modified: most, changed: most };
+        let key = Key::new(&longest, c"x");
+        assert_eq!(Version::parse(key.as_c_str().to_bytes()), Some(key.version()));
+    }
+
+    #[test]
+    fn other_names_are_no_keys() {
+        let names =
+            ["", ".new-1-2", "0123-1-2-3-4-5", "00000000-1-2-3-4", "00000000-1-2-3-4-5-6", "zzzzzzzz-1-2-3-4-5"];
+        for name in names.into_iter().chain(["0000000A-1-2-3-4-5", "00000000-01-2-3-4-5", "00000000-+1-2-3-4-5"]) {
+            assert_eq!(Version::parse(name.as_bytes()), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_file_settles() {
+        assert!(IDENTITY.has_settled(10, 2));
+        assert!(!IDENTITY.has_settled(9, 2));
+        assert!(!IDENTITY.has_settled(7, 2));
+        assert!(!IDENTITY.has_settled(4, 2));
+    }
+
+    #[test]
+    fn a_file_from_the_future_settles() {
+        assert!(IDENTITY.has_settled(3, 2));
+        assert!(Identity { changed: 4_102_444_800_000_000_000, ..IDENTITY }.has_settled(1_800_000_000, 60));
+        assert!(Identity { changed: 1_800_000_000_000_000_000, ..IDENTITY }.has_settled(60, 60));
+    }
+}

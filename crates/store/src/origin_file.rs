@@ -1,0 +1,39 @@
+//! The file that is copied.
+
+use core::ffi::CStr;
+
+use sopin_core::build_id::BuildId;
+use sopin_core::object::file_name;
+use sopin_core::sys::{Fd, FileSystem};
+
+use crate::name::Identity;
+
+/// The file to be copied, already open.
+#[derive(Clone, Copy)]
+pub struct OriginFile<'a> {
+    /// The file.
+    pub file: &'a Fd,
+    /// Its absolute path.
+    pub path: &'a CStr,
+    /// What it was when it was found to be the file that is mapped.
+    pub identity: Identity,
+    /// Its device and inode number are no other file's.
+    pub has_own_numbers: bool,
+    /// Where it is.
+    pub file_system: &'a FileSystem,
+}
+
+impl OriginFile<'_> {
+    /// The part of the path behind the last slash.
+    pub fn file_name(&self) -> &CStr {
+        CStr::from_bytes_with_nul(file_name(self.path.to_bytes_with_nul())).unwrap_or_default()
+    }
+    /// Whether the identity tells what the file holds, together with the build-id.
+    /// Image builders give all files one time, in whole seconds, in every version of
+    /// an image; so identity alone does only where the kernel has set a finer one.
+    pub fn is_identified_by_times(&self, build_id: BuildId) -> bool {
+        self.has_own_numbers
+            && self.file_system.updates_ctime_on_every_change()
+            && (self.identity.has_fine_times() || build_id == BuildId::Same)
+    }
+}

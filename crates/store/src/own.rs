@@ -1,0 +1,152 @@
+//! Entries that one process has for itself: a copy of a file that has changed so
+//! lately, or is perhaps being written to, that its identity does not tell which
+//! bytes it holds. No other process looks for such an entry, so what proves it is
+//! that its bytes are those that are mapped.
+//!
+//! ```text
+//! <store>/own-<thread>-<time>/
+//!   libfoo.so, .source      as in other entries
+//! ```
+//!
+//! Private memory would do as well for the process itself, but debuggers and
+//! profilers read the file whose name stands in `/proc/PID/maps`.
+//!
+//! The copy is locked before it has a name, and mappings keep the lock. Whoever
+//! makes such an entry, or adds one for all, removes those that are not locked; so
+//! an entry does not outlive its process for long, however that has ended.
+
+use core::ffi::CStr;
+use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+use sopin_core::cause::Cause;
+use sopin_core::line::Line;
+use sopin_core::sys::{self, Errno, Fd};
+
+use crate::listing::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS, for_each_name};
+use crate::removal::{ABANDONED_SECONDS, remove_entry};
+
+/// How the names of such entries begin, which no key does.
+const PREFIX: &[u8] = b"own-";
+
+/// Bounds of what all processes of the user have in a store.
+const MAX_ENTRIES: u64 = 4096;
+const MAX_BYTES: u64 = 4 << 30;
+/// Seconds between two looks of one process for what is not locked any more.
+const LOOK_SECONDS: i64 = 10;
+
+/// Returns whether a directory of this name in a store is an entry that one process uses alone.
+pub fn is_name(name: &[u8]) -> bool {
+    let is_number = |digits: &[u8]| !digits.is_empty() && digits.iter().all(u8::is_ascii_hexdigit);
+    let mut numbers = name.strip_prefix(PREFIX).unwrap_or_default().split(|byte| *byte == b'-');
+    numbers.next().is_some_and(is_number) && numbers.next().is_some_and(is_number) && numbers.next().is_none()
+}
+
+/// What the last look of this process has left, and what it has added since.
+static ENTRIES: AtomicU64 = AtomicU64::new(0);
+static BYTES: AtomicU64 = AtomicU64::new(0);
+/// When that was, in seconds of the monotonic clock; 0: never.
+static LOOKED: AtomicI64 = AtomicI64::new(0);
+
+/// Checks that a copy of `size` bytes is not one too many.
+pub fn check_room(size: u64) -> Result<(), Cause> {
+    let bytes = BYTES.load(Ordering::Relaxed).saturating_add(size);
+    if ENTRIES.load(Ordering::Relaxed) >= MAX_ENTRIES || bytes > MAX_BYTES {
+        return Err(Cause::words("add to the store", "too many copies of files that have just changed are in use"));
+    }
+    Ok(())
+}
+
+/// Counts a copy of `size` bytes that was made.
+pub fn note_added(size: u64) {
+    ENTRIES.fetch_add(1, Ordering::Relaxed);
+    BYTES.fetch_add(size, Ordering::Relaxed);
+}
+
+/// Marks a copy as in use. The copy's own description has its lock until there is
+/// that of the one that is mapped.
+pub fn lock(file: &Fd) -> Result<(), Cause> {
+    sys::flock(file, libc::LOCK_SH | libc::LOCK_NB).map_err(|errno| Cause::call("flock", errno))
+}
+
+/// Makes the directory of a new entry.
+pub fn make_directory(store: &Fd) -> Result<Fd, Cause> {
+    const ATTEMPTS: usize = 16;
+    let mut refusal = Errno(libc::EEXIST);
+    for _ in 0..ATTEMPTS {
+        // In another container a thread of this number may share the store.
+        let (thread, now) = (sys::gettid(), sys::monotonic_ns());
+        let name = Line::<64>::format_raw(format_args!("own-{thread:x}-{now:x}\0"));
+        match sys::mkdirat(store, name.as_c_str(), 0o700) {
+            Ok(()) => {
+                return sys::openat(store, name.as_c_str(), DIRECTORY_TO_PASS, 0)
+                    .map_err(|errno| Cause::call("openat", errno));
+            }
+            Err(errno @ Errno(libc::EEXIST)) => refusal = errno,
+            Err(errno) => return Err(Cause::call("mkdirat", errno)),
+        }
+    }
+    Err(Cause::call("mkdirat", refusal))
+}
+
+/// Removes the entries that no process maps, unless this process has just looked.
+pub fn clean(store: &Fd) {
+    let now = i64::try_from(sys::monotonic_ns() / 1_000_000_000).unwrap_or(0);
+    let looked = LOOKED.load(Ordering::Relaxed);
+    if looked != 0 && now - looked < LOOK_SECONDS {
+        return;
+    }
+    LOOKED.store(now.max(1), Ordering::Relaxed);
+    let Ok(listing) = sys::openat(store, c".", DIRECTORY_TO_LIST, 0) else { return };
+    let (mut entries, mut bytes) = (0, 0);
+    let listed = for_each_name(&listing, |name| {
+        if is_name(name.to_bytes())
+            && let Some(size) = size_in_use(store, name)
+        {
+            entries += 1;
+            bytes += size;
+        }
+    });
+    if listed.is_ok() {
+        ENTRIES.store(entries, Ordering::Relaxed);
+        BYTES.store(bytes, Ordering::Relaxed);
+    }
+}
+
+/// The size of an entry that a process maps or is making; `None` of one that is
+/// not needed, which is removed.
+fn size_in_use(store: &Fd, name: &CStr) -> Option<u64> {
+    let directory = sys::openat(store, name, DIRECTORY_TO_LIST, 0).ok()?;
+    let (mut size, mut has_copy) = (None, false);
+    let _ = for_each_name(&directory, |file| {
+        let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let Ok(copy) = sys::openat(&directory, file, flags, 0) else { return };
+        has_copy = true;
+        if sys::flock(&copy, libc::LOCK_EX | libc::LOCK_NB).is_err() {
+            size = Some(sys::fstat(copy.raw()).map_or(0, |status| status.st_size.cast_unsigned()));
+        }
+    });
+    // Whoever makes an entry makes its directory first.
+    let is_abandoned = || {
+        sys::fstat(directory.raw()).is_ok_and(|status| sys::realtime_seconds() - status.st_mtime > ABANDONED_SECONDS)
+    };
+    if size.is_none() && (has_copy || is_abandoned()) {
+        remove_entry(store, name);
+        return None;
+    }
+    Some(size.unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::Version;
+
+    #[test]
+    fn names_are_no_keys() {
+        assert!(is_name(b"own-1a2b-deadbeef01"));
+        assert!(Version::parse(b"own-1a2b-deadbeef01").is_none());
+        for other in [&b"own-"[..], b"own-1", b"own-1-", b"own--1", b"own-1-2-3", b"own-x-1", b"", b".new-1-2"] {
+            assert!(!is_name(other));
+        }
+    }
+}

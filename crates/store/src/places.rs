@@ -1,0 +1,171 @@
+//! Opening the directories of stores, and whether a directory may be one.
+
+use core::ffi::CStr;
+use core::ops::ControlFlow::{self, Break, Continue};
+
+use sopin_core::cause::Cause;
+use sopin_core::credentials::User;
+use sopin_core::places::{Places, StorePath};
+use sopin_core::sys::{self, Errno, Fd, FileSystem};
+
+use crate::listing::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS};
+use crate::proven_path;
+
+/// The system's store: written by root alone, on request, and read by everybody.
+pub const SYSTEM: &CStr = c"/var/lib/sopin";
+
+/// `ST_NOEXEC` of `statfs(2)`.
+const NOEXEC: i64 = 8;
+
+/// What is done about a directory that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// It is made.
+    IsMade,
+    /// Nothing: who only looks leaves no traces.
+    StaysMissing,
+}
+
+/// A directory that was proven to be the store of a user, so that it need only
+/// be recognised later on: the proof holds for the directory, wherever the path
+/// leads by then.
+#[derive(Clone, Copy, Default)]
+pub struct Known {
+    /// `None` before anything was proven.
+    found: Option<Found>,
+}
+
+#[derive(Clone, Copy)]
+struct Found {
+    user: u32,
+    place: usize,
+    device: u64,
+    inode: u64,
+}
+
+impl Found {
+    fn of(store: &Fd, user: User, place: usize) -> Option<Self> {
+        let status = sys::fstat(store.raw()).ok()?;
+        Some(Self { user: user.id(), place, device: status.st_dev, inode: status.st_ino })
+    }
+}
+
+impl Known {
+    /// Nothing is known.
+    pub const fn new() -> Self {
+        Self { found: None }
+    }
+}
+
+/// Opens the store of `user`: the first usable place, where it is made if it
+/// is not there, or the one that is `known`.
+pub fn open(places: &Places, user: User, known: &mut Known) -> Result<Fd, Cause> {
+    if let Some(store) = reopen(places, user, known) {
+        return Ok(store);
+    }
+    let (mut store, mut first_cause) = (None, None);
+    let _ = try_each(places, user, Missing::IsMade, |place, _, opened| match opened {
+        Ok(opened) => {
+            store = Some((place, opened));
+            Break(())
+        }
+        Err(cause) => {
+            first_cause.get_or_insert(cause);
+            Continue(())
+        }
+    });
+    let Some((place, store)) = store else {
+        return Err(first_cause.unwrap_or(Cause::words("open the store", "there is no place for it")));
+    };
+    known.found = Found::of(&store, user, place);
+    Ok(store)
+}
+
+fn reopen(places: &Places, user: User, known: &Known) -> Option<Fd> {
+    let found = known.found.filter(|found| found.user == user.id())?;
+    let store = sys::openat(&Fd::CWD, places.path(found.place, user)?, DIRECTORY_TO_LIST, 0).ok()?;
+    is_same(&store, &found).then_some(store)
+}
+
+/// Opens every place, the likeliest first, until `each` breaks, and hands it
+/// over with its number and its path.
+pub fn try_each(
+    places: &Places,
+    user: User,
+    missing: Missing,
+    mut each: impl FnMut(usize, &CStr, Result<Fd, Cause>) -> ControlFlow<()>,
+) -> ControlFlow<()> {
+    for StorePath { number, path, may_make } in places.paths(user) {
+        let may_make = if missing == Missing::IsMade { may_make.max(1) } else { 0 };
+        each(number, path, open_users(path, user, may_make))?;
+    }
+    Continue(())
+}
+
+/// Opens the system's store; `None` if there is none. What is in it counts only
+/// if root alone can have put it there.
+pub fn open_system(known: &mut Known) -> Result<Option<Fd>, Cause> {
+    let store = match sys::openat(&Fd::CWD, SYSTEM, DIRECTORY_TO_LIST, 0) {
+        Ok(store) => store,
+        Err(Errno(libc::ENOENT)) => return Ok(None),
+        Err(errno) => return Err(Cause::call("open the system's store", errno)),
+    };
+    if known.found.is_some_and(|found| is_same(&store, &found)) {
+        return Ok(Some(store));
+    }
+    drop(store);
+    let store = open_proven(SYSTEM, User::ROOT, 0)?;
+    known.found = Found::of(&store, User::ROOT, 0);
+    Ok(Some(store))
+}
+
+/// Opens the user's store at `path`, of which the last `may_make` directories
+/// are made if need be.
+fn open_users(path: &CStr, user: User, may_make: usize) -> Result<Fd, Cause> {
+    let store = open_proven(path, user, may_make)?;
+    let same = |other: &Fd| match (sys::fstat(store.raw()), sys::fstat(other.raw())) {
+        (Ok(one), Ok(other)) => (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino),
+        _ => true,
+    };
+    if sys::openat(&Fd::CWD, SYSTEM, DIRECTORY_TO_PASS, 0).is_ok_and(|system| same(&system)) {
+        return Err(Cause::words("use the store", "it is the system's store, which `sopin store fill` writes"));
+    }
+    Ok(store)
+}
+
+/// Opens a store that only `owner` can have written.
+pub fn open_proven(path: &CStr, owner: User, may_make: usize) -> Result<Fd, Cause> {
+    let path = proven_path::prove(path, owner.id(), may_make)?;
+    let path = CStr::from_bytes_with_nul(&path).unwrap_or(c"/");
+    let store =
+        sys::openat(&Fd::CWD, path, DIRECTORY_TO_LIST, 0).map_err(|errno| Cause::call("open the store", errno))?;
+    if !is_private(&store, owner.id()) {
+        return Err(Cause::words("use the store", "it belongs to another user or others can write to it"));
+    }
+    let file_system = FileSystem::of(&store).map_err(|errno| Cause::call("fstatfs of the store", errno))?;
+    if file_system.flags & NOEXEC != 0 {
+        return Err(Cause::words("use the store", "its file system is mounted noexec"));
+    }
+    if file_system.is_remote() {
+        return Err(Cause::words("use the store", "its file system is remote"));
+    }
+    if !file_system.is_kept_by_this_kernel() {
+        return Err(Cause::words("use the store", "its file system is not known to keep what is written"));
+    }
+    Ok(store)
+}
+
+fn is_same(store: &Fd, found: &Found) -> bool {
+    sys::fstat(store.raw()).is_ok_and(|status| {
+        (status.st_dev, status.st_ino) == (found.device, found.inode) && is_private_status(&status, found.user)
+    })
+}
+
+/// Whether an open directory belongs to `user` and nobody else can write to it.
+pub fn is_private(directory: &Fd, user: u32) -> bool {
+    sys::fstat(directory.raw()).is_ok_and(|status| is_private_status(&status, user))
+}
+
+fn is_private_status(status: &libc::stat, user: u32) -> bool {
+    status.st_mode & libc::S_IFMT == libc::S_IFDIR && status.st_uid == user && status.st_mode & 0o022 == 0
+}

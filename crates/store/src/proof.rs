@@ -1,0 +1,88 @@
+//! Whether an entry may be mapped in place of what the loader has mapped.
+
+use sopin_core::build_id::BuildId;
+use sopin_core::cause::Cause;
+use sopin_core::sys::{self, Fd};
+
+use crate::origin_file::OriginFile;
+use crate::{copy, mark};
+
+/// The ranges of a file that the loader has mapped, with which copies are compared.
+pub trait Mapped {
+    /// Whether `copy` has the build-id that the object has in memory.
+    fn build_id_of(&self, copy: &Fd) -> sys::Result<BuildId>;
+    /// Whether `copy` has the bytes that are mapped now, in all ranges that are
+    /// to be mapped from a copy.
+    fn equals(&self, copy: &Fd) -> sys::Result<bool>;
+}
+
+/// A copy that may be mapped in place of what the loader has mapped.
+pub struct Entry {
+    /// Open for reading; in the user's store locked, and mappings of it keep the lock.
+    pub file: Fd,
+    /// What of it is proven.
+    pub proof: Proof,
+}
+
+/// How much of an entry is proven to be the file's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// All of it.
+    Whole,
+    /// The ranges that [`Mapped`] has compared.
+    Ranges,
+}
+
+/// The result of examining an entry.
+pub enum Examined {
+    /// A copy of what is mapped.
+    Right(Proof),
+    /// A copy of the file, but not of what is mapped: the path leads to another
+    /// version by now, with the same numbers.
+    NotMapped(Cause),
+    /// No copy of the file.
+    Damaged(Cause),
+}
+
+/// Finds out whether an entry may be mapped in place of what is `mapped`. One that
+/// `is_ours` says afterwards that it is on the disk, if all of it was compared.
+pub fn examine(
+    entry: &Fd,
+    status: &libc::stat,
+    origin: &OriginFile<'_>,
+    mapped: &impl Mapped,
+    is_ours: bool,
+) -> Result<Examined, Cause> {
+    // An entry that cannot be read cannot be used.
+    let Ok(build_id) = mapped.build_id_of(entry) else { return judge(entry, origin, "it cannot be read") };
+    if build_id == BuildId::Other {
+        return judge(entry, origin, "it has another build-id than the object");
+    }
+    match (mark::is_believed(status, build_id), origin.is_identified_by_times(build_id)) {
+        (true, true) => return Ok(Examined::Right(Proof::Whole)),
+        // Compared as a whole once, it is believed for the rest of this boot.
+        (false, true) if is_ours => {
+            if !copy::equals_origin(entry, origin)? {
+                return Ok(Examined::Damaged(wrong("its bytes are not those of the file")));
+            }
+            mark::note_compared(entry, build_id);
+            return Ok(Examined::Right(Proof::Whole));
+        }
+        _ => {}
+    }
+    match mapped.equals(entry) {
+        Ok(true) => Ok(Examined::Right(Proof::Ranges)),
+        Ok(false) | Err(_) => judge(entry, origin, "its bytes are not those that are mapped"),
+    }
+}
+
+/// Decides what a difference means: the entry is damaged if it differs from its file
+/// too; otherwise the process has mapped another version.
+fn judge(entry: &Fd, origin: &OriginFile<'_>, reason: &'static str) -> Result<Examined, Cause> {
+    let is_copy = copy::equals_origin(entry, origin)?;
+    Ok(if is_copy { Examined::NotMapped(wrong(reason)) } else { Examined::Damaged(wrong(reason)) })
+}
+
+const fn wrong(reason: &'static str) -> Cause {
+    Cause::words("use the store entry", reason)
+}

@@ -1,0 +1,321 @@
+//! Finding, making and filling entries of one store.
+
+use core::ffi::CStr;
+use core::ops::ControlFlow;
+
+use sopin_core::build_id::BuildId;
+use sopin_core::cause::Cause;
+use sopin_core::credentials::User;
+use sopin_core::object::file_name;
+use sopin_core::pages::PageVec;
+use sopin_core::places::Places;
+use sopin_core::sys::{self, Errno, Fd};
+
+use crate::copy::{self, Copy};
+use crate::listing::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS};
+use crate::mark::note_on_disk;
+use crate::name::{Identity, Key};
+use crate::origin_file::OriginFile;
+use crate::places::{Known, Missing, SYSTEM};
+use crate::proof::{Entry, Examined, Mapped, Proof};
+use crate::removal::remove_entry;
+use crate::{clean, debug_link, mark, origin, own, places, proof, settled};
+
+/// Seconds after which the last use of an entry is noted again.
+const TOUCH_SECONDS: i64 = 30 * 60;
+
+/// An open store.
+pub struct Store {
+    directory: Fd,
+    /// Whose it is: root's is the system's too.
+    owner: User,
+    is_system: bool,
+}
+
+/// The result of [`Store::fill`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// The copy was not there yet.
+    Added,
+    /// It was.
+    WasThere,
+}
+
+/// What is found under a key.
+enum Found {
+    /// A complete copy, open and locked, and what `fstat(2)` says of it.
+    Entry(Fd, libc::stat),
+    /// Nothing yet.
+    Nothing,
+    /// Something that is not what we put there.
+    Changed(Cause),
+}
+
+impl Store {
+    /// Opens the user's store: the first usable of `places`, or the one `known`.
+    pub fn open(places: &Places, user: User, known: &mut Known) -> Result<Self, Cause> {
+        Ok(Self { directory: places::open(places, user, known)?, owner: user, is_system: false })
+    }
+
+    /// Opens the system's store; `None` if there is none.
+    pub fn open_system(known: &mut Known) -> Result<Option<Self>, Cause> {
+        let directory = places::open_system(known)?;
+        Ok(directory.map(|directory| Self { directory, owner: User::ROOT, is_system: true }))
+    }
+
+    /// Opens every existing store of `user` among `places` and hands it over with its
+    /// path, for the commands that list, verify and prune stores.
+    pub fn for_each_existing(places: &Places, user: User, mut each: impl FnMut(&CStr, Result<Self, Cause>)) {
+        let _ = places::try_each(places, user, Missing::StaysMissing, |_, path, directory| {
+            each(path, directory.map(|directory| Self { directory, owner: user, is_system: false }));
+            ControlFlow::Continue(())
+        });
+    }
+
+    /// The store's directory.
+    pub fn directory(&self) -> &Fd {
+        &self.directory
+    }
+
+    /// Whether it is the system's.
+    pub fn is_system(&self) -> bool {
+        self.is_system
+    }
+
+    /// The user that everything in it belongs to.
+    pub fn owner(&self) -> User {
+        self.owner
+    }
+
+    /// The copy of `origin`, open for reading, if the store has it and it may be
+    /// mapped in place of what is `mapped`. `changed` is told why it may not.
+    pub fn find(
+        &self,
+        origin: &OriginFile<'_>,
+        mapped: &impl Mapped,
+        changed: impl FnOnce(Cause),
+    ) -> Result<Option<Entry>, Cause> {
+        let key = Key::new(&origin.identity, origin.file_name());
+        let wrong = match self.look_up(key.as_c_str(), origin.file_name(), &origin.identity)? {
+            Found::Entry(file, status) => match proof::examine(&file, &status, origin, mapped, !self.is_system)? {
+                Examined::Right(proof) => return Ok(Some(Entry { file, proof })),
+                // It is the file's, and that is not what this process has mapped.
+                Examined::NotMapped(cause) if !self.is_system => return Err(cause),
+                Examined::NotMapped(cause) | Examined::Damaged(cause) => cause,
+            },
+            Found::Nothing => return Ok(None),
+            Found::Changed(cause) => cause,
+        };
+        changed(wrong);
+        if !self.is_system {
+            remove_entry(&self.directory, key.as_c_str());
+        }
+        Ok(None)
+    }
+
+    /// The copy of `origin`, open for reading; made if it is not there, by way of
+    /// `buffer`, which gets its size then and is worth keeping for the next one.
+    /// `changed` is told about entries that are not what was put there.
+    pub fn entry(
+        &self,
+        origin: OriginFile<'_>,
+        mapped: &impl Mapped,
+        buffer: &mut PageVec<u8>,
+        changed: impl FnOnce(Cause),
+    ) -> Result<Entry, Cause> {
+        if let Some(entry) = self.find(&origin, mapped, changed)? {
+            return Ok(entry);
+        }
+        self.add(&origin, mapped, buffer)?;
+        let mut wrong = Cause::words("add to the store", "the entry was removed again at once");
+        self.find(&origin, mapped, |cause| wrong = cause)?.ok_or(wrong)
+    }
+
+    /// A copy of `origin` for this process alone, open for reading, see [`own`].
+    pub fn own_entry(
+        &self,
+        origin: &OriginFile<'_>,
+        mapped: &impl Mapped,
+        buffer: &mut PageVec<u8>,
+    ) -> Result<Entry, Cause> {
+        // What is in the store can be read by every process of the user.
+        self.check_open(origin)?;
+        own::clean(&self.directory);
+        own::check_room(origin.identity.size)?;
+        let copy = Copy::of_unsettled(origin, &self.directory, buffer)?;
+        own::lock(copy.file())?;
+        if !mapped.equals(copy.file()).map_err(|errno| Cause::call("compare the copy", errno))? {
+            return Err(Cause::words("copy to the store", "the file is not what is mapped"));
+        }
+        let directory = own::make_directory(&self.directory)?;
+        let link = origin::record(origin.path, origin.file);
+        let link = link.as_ref().and_then(|link| CStr::from_bytes_with_nul(link).ok());
+        self.publish_in(&directory, &copy, origin, link)?;
+        // A file that was opened before it had its name is mapped without it.
+        let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let file = sys::openat(&directory, origin.file_name(), flags, 0)
+            .map_err(|errno| Cause::call("open a new store entry", errno))?;
+        own::lock(&file)?;
+        own::note_added(origin.identity.size);
+        Ok(Entry { file, proof: Proof::Ranges })
+    }
+
+    /// Returns whether there is an entry for the file at `path` that need not be compared as a
+    /// whole before it is used, as far as names and times tell.
+    pub fn seems_warm(&self, path: &CStr) -> bool {
+        let Ok(file_name) = CStr::from_bytes_with_nul(file_name(path.to_bytes_with_nul())) else { return false };
+        let entry = sys::stat(path).and_then(|status| {
+            let key = Key::new(&Identity::of(&status), file_name);
+            let directory = sys::openat(&self.directory, key.as_c_str(), DIRECTORY_TO_PASS, 0)?;
+            sys::fstatat(&directory, file_name, libc::AT_SYMLINK_NOFOLLOW)
+        });
+        entry.is_ok_and(|status| mark::is_believed(&status, BuildId::Same))
+    }
+
+    fn look_up(&self, key: &CStr, file_name: &CStr, identity: &Identity) -> Result<Found, Cause> {
+        let directory = match sys::openat(&self.directory, key, DIRECTORY_TO_PASS, 0) {
+            Ok(directory) => directory,
+            Err(Errno(libc::ENOENT)) => return Ok(Found::Nothing),
+            Err(errno @ Errno(libc::ENOTDIR | libc::ELOOP)) => return Ok(changed("open the store entry", errno)),
+            Err(errno) => return Err(Cause::call("open the store entry", errno)),
+        };
+        if !places::is_private(&directory, self.owner.id()) {
+            return Ok(Found::Changed(Cause::words("use the store entry", "others can write to its directory")));
+        }
+        let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let file = match sys::openat(&directory, file_name, flags, 0) {
+            Ok(file) => file,
+            Err(Errno(libc::ENOENT)) => return Ok(Found::Nothing),
+            Err(errno @ Errno(libc::ELOOP | libc::EACCES | libc::ENXIO)) => {
+                return Ok(changed("open the store entry", errno));
+            }
+            Err(errno) => return Err(Cause::call("open the store entry", errno)),
+        };
+        // A shared lock marks the entry as in use. If another process holds an exclusive
+        // one, to remove the entry or to hinder others, the entry is used all the same:
+        // removed while it is mapped, it keeps its bytes. In the system's store every
+        // user could take a lock, so locks mean nothing there.
+        if !self.is_system {
+            let _ = sys::flock(&file, libc::LOCK_SH | libc::LOCK_NB);
+        }
+        let status = sys::fstat(file.raw()).map_err(|errno| Cause::call("fstat of the store entry", errno))?;
+        if status.st_nlink == 0 {
+            return Ok(Found::Nothing);
+        }
+        let is_intact = status.st_mode == libc::S_IFREG | 0o444
+            && status.st_uid == self.owner.id()
+            && status.st_size.cast_unsigned() == identity.size;
+        if !is_intact {
+            return Ok(Found::Changed(Cause::words("use the store entry", "its owner, mode or size has changed")));
+        }
+        // The kernel does not keep access times everywhere.
+        if !self.is_system && clean::is_out_of_date(status.st_atime, TOUCH_SECONDS) {
+            let _ = sys::touch(&file);
+        }
+        Ok(Found::Entry(file, status))
+    }
+
+    /// Makes and opens the system's store, for [`Store::fill`].
+    pub fn create_system() -> Result<Self, Cause> {
+        let directory = places::open_proven(SYSTEM, User::ROOT, 1)?;
+        sys::fchmod(&directory, 0o755).map_err(|errno| Cause::call("fchmod", errno))?;
+        Ok(Self { directory, owner: User::ROOT, is_system: true })
+    }
+
+    /// Puts a copy of `origin` into the system's store, and on the disk. What is
+    /// readable there is readable to everybody: that `origin` is, too, is for the
+    /// caller to see to.
+    pub fn fill(&self, origin: &OriginFile<'_>, buffer: &mut PageVec<u8>) -> Result<Filled, Cause> {
+        let key = Key::new(&origin.identity, origin.file_name());
+        match self.look_up(key.as_c_str(), origin.file_name(), &origin.identity)? {
+            Found::Entry(entry, _) if copy::equals_origin(&entry, origin)? => {
+                sys::fsync(&entry).and_then(|()| note_on_disk(&entry)).map_err(|errno| Cause::call("fsync", errno))?;
+                return Ok(Filled::WasThere);
+            }
+            Found::Nothing => {}
+            Found::Entry(..) | Found::Changed(_) => remove_entry(&self.directory, key.as_c_str()),
+        }
+        settled::check(origin)?;
+        let link = origin::record(origin.path, origin.file);
+        let link = link.as_ref().and_then(|link| CStr::from_bytes_with_nul(link).ok());
+        clean::replace_older_versions(&self.directory, &key, link);
+        let mut copy = Copy::of(origin, &self.directory, buffer)?;
+        copy.secure()?;
+        self.publish(&copy, origin, &key, link)?;
+        Ok(Filled::Added)
+    }
+
+    /// Writes the names in the store to the disk.
+    pub fn synchronise(&self) -> Result<(), Cause> {
+        sys::fsync(&self.directory).map_err(|errno| Cause::call("fsync", errno))
+    }
+
+    /// Copies `origin` and gives the copy its name.
+    fn add(&self, origin: &OriginFile<'_>, mapped: &impl Mapped, buffer: &mut PageVec<u8>) -> Result<(), Cause> {
+        settled::check(origin)?;
+        self.check_open(origin)?;
+        let key = Key::new(&origin.identity, origin.file_name());
+        let link = origin::record(origin.path, origin.file);
+        let link = link.as_ref().and_then(|link| CStr::from_bytes_with_nul(link).ok());
+        clean::make_room(&self.directory, &key, link);
+        let copy = Copy::of(origin, &self.directory, buffer)?;
+        if !mapped.equals(copy.file()).map_err(|errno| Cause::call("compare the copy", errno))? {
+            return Err(Cause::words("copy to the store", "the file is not what is mapped"));
+        }
+        self.publish(&copy, origin, &key, link)
+    }
+
+    /// Checks that every process that may read the store may read the file too.
+    fn check_open(&self, origin: &OriginFile<'_>) -> Result<(), Cause> {
+        if origin::is_open_to(self.owner, origin.path, origin.file) {
+            return Ok(());
+        }
+        Err(Cause::words("add to the store", "other processes of the user may not be allowed to read the file"))
+    }
+
+    /// Gives a copy its name under `key`.
+    fn publish(&self, copy: &Copy<'_>, origin: &OriginFile<'_>, key: &Key, link: Option<&CStr>) -> Result<(), Cause> {
+        let directory = self.entry_directory(key.as_c_str())?;
+        self.publish_in(&directory, copy, origin, link)
+    }
+
+    /// Gives a copy its name in the `directory` of an entry.
+    fn publish_in(
+        &self,
+        directory: &Fd,
+        copy: &Copy<'_>,
+        origin: &OriginFile<'_>,
+        link: Option<&CStr>,
+    ) -> Result<(), Cause> {
+        if let Some(link) = link {
+            // Another process that adds the same entry may have been first.
+            let _ = sys::symlinkat(link, directory, origin::LINK);
+        }
+        debug_link::make(directory, copy.file(), origin.path);
+        match copy.link(directory, origin.file_name()) {
+            Ok(()) | Err(Errno(libc::EEXIST)) => {}
+            Err(errno) => return Err(Cause::call("linkat", errno)),
+        }
+        if self.is_system {
+            sys::fsync(directory).map_err(|errno| Cause::call("fsync", errno))?;
+        }
+        Ok(())
+    }
+
+    fn entry_directory(&self, key: &CStr) -> Result<Fd, Cause> {
+        match sys::mkdirat(&self.directory, key, 0o700) {
+            Ok(()) | Err(Errno(libc::EEXIST)) => {}
+            Err(errno) => return Err(Cause::call("mkdirat", errno)),
+        }
+        let flags = if self.is_system { DIRECTORY_TO_LIST } else { DIRECTORY_TO_PASS };
+        let directory = sys::openat(&self.directory, key, flags, 0).map_err(|errno| Cause::call("openat", errno))?;
+        if self.is_system {
+            sys::fchmod(&directory, 0o755).map_err(|errno| Cause::call("fchmod", errno))?;
+        }
+        Ok(directory)
+    }
+}
+
+fn changed(operation: &'static str, errno: Errno) -> Found {
+    Found::Changed(Cause::call(operation, errno))
+}

@@ -1,0 +1,193 @@
+//! Which entries are removed when unneeded ones are looked for.
+
+use std::fs::{self, File, FileTimes};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use crate::clean::remove_unneeded;
+use crate::name::Key;
+
+use super::*;
+
+const HOUR: u64 = 60 * 60;
+const DAY: u64 = 24 * HOUR;
+
+/// An entry's last use and nothing else becomes so long ago.
+fn age(key: &Path, seconds: u64) {
+    for file in fs::read_dir(key).unwrap().map(|file| file.unwrap().path()).filter(|file| !file.is_symlink()) {
+        let then = SystemTime::now() - Duration::from_secs(seconds);
+        File::open(file).unwrap().set_times(FileTimes::new().set_accessed(then)).unwrap();
+    }
+}
+
+/// What a process does that adds another file.
+fn look(store: &Store) {
+    let elsewhere = Identity { device: 1, inode: 1, size: 1, modified: 1, changed: 1 };
+    remove_unneeded(store.directory(), &Key::new(&elsewhere, c"libother.so"));
+}
+
+/// Whether an entry that has not been used for so long is kept.
+fn is_kept(store: &Store, key: &Path, seconds: u64) -> bool {
+    age(key, seconds);
+    look(store);
+    key.exists()
+}
+
+fn fate_of(key: &Path) -> Fate {
+    let target = c_string(&fs::read_link(key.join(".source")).unwrap());
+    let version = Version::parse(key.file_name().unwrap().as_bytes()).unwrap();
+    Origin::parse(&target).unwrap().fate(&version.identity)
+}
+
+#[test]
+fn a_current_entry_is_kept_for_a_month() {
+    let scratch = Scratch::new();
+    let (store, path) = (scratch.store(), scratch.file("libfoo.so"));
+    assert_eq!(entry(&store, &path), intact(b"one"));
+    let key = scratch.only_key();
+    assert_eq!(fate_of(&key), Fate::Current);
+    assert!(is_kept(&store, &key, 29 * DAY));
+    assert!(!is_kept(&store, &key, 31 * DAY));
+}
+
+#[test]
+fn an_entry_whose_origin_is_gone_is_removed_when_nobody_uses_it() {
+    let scratch = Scratch::new();
+    let (store, path) = (scratch.store(), scratch.file("libfoo.so"));
+    let held = store.entry(Opened::new(&path).origin(), &Nothing, &mut PageVec::new(), |_| ()).unwrap();
+    let key = scratch.only_key();
+    fs::remove_file(&path).unwrap();
+    assert_eq!(fate_of(&key), Fate::Gone);
+    assert!(is_kept(&store, &key, DAY), "in use");
+    drop(held);
+    assert!(is_kept(&store, &key, 1), "whoever has just made it may not have locked it yet");
+    assert!(!is_kept(&store, &key, 2 * 60));
+}
+
+#[test]
+fn a_removed_directory_takes_its_entries_along() {
+    let scratch = Scratch::new();
+    let (store, path) = (scratch.store(), scratch.file("one/libfoo.so"));
+    assert_eq!(entry(&store, &path), intact(b"one"));
+    let key = scratch.only_key();
+    fs::remove_dir_all(scratch.file("one")).unwrap();
+    assert_eq!(fate_of(&key), Fate::Gone);
+    // Made anew, as one virtual environment a job is, it is another directory,
+    // perhaps with the inode number of the old one.
+    fs::create_dir(scratch.file("one")).unwrap();
+    fs::write(&path, "new").unwrap();
+    assert!(matches!(fate_of(&key), Fate::Gone | Fate::Superseded));
+    assert!(!is_kept(&store, &key, 2 * 60));
+}
+
+#[test]
+fn an_entry_of_a_rewritten_file_is_removed_when_nobody_uses_it() {
+    let scratch = Scratch::new();
+    let (store, path) = (scratch.store(), scratch.file("libfoo.so"));
+    assert_eq!(entry(&store, &path), intact(b"one"));
+    let key = scratch.only_key();
+    fs::write(&path, "two").unwrap();
+    assert_eq!(fate_of(&key), Fate::Superseded);
+    fs::rename(scratch.file("libfoo.so.new"), &path).unwrap();
+    assert_eq!(fate_of(&key), Fate::Superseded);
+    assert!(!is_kept(&store, &key, 2 * 60));
+}
+
+#[test]
+fn a_file_with_other_names_may_live_on_under_them() {
+    let scratch = Scratch::new();
+    let (store, path, link) = (scratch.store(), scratch.file("libfoo.so"), scratch.file("one/link.so"));
+    fs::hard_link(&path, &link).unwrap();
+    settle(&path);
+    assert_eq!(entry(&store, &path), intact(b"one"));
+    let key = scratch.only_key();
+    assert_eq!(fate_of(&key), Fate::Current);
+    fs::remove_file(&path).unwrap();
+    assert_eq!(fate_of(&key), Fate::Unknown);
+    fs::write(&path, "another file").unwrap();
+    assert_eq!(fate_of(&key), Fate::Unknown);
+    assert!(is_kept(&store, &key, 23 * HOUR));
+    assert!(!is_kept(&store, &key, 25 * HOUR));
+}
+
+#[test]
+fn what_took_the_place_of_an_entry_is_removed_in_the_end() {
+    let scratch = Scratch::new();
+    let (store, path) = (scratch.store(), scratch.file("libfoo.so"));
+    assert_eq!(entry(&store, &path), intact(b"one"));
+    let (key, elsewhere) = (scratch.only_key(), scratch.file("two"));
+    for is_link in [false, true] {
+        fs::remove_dir_all(&key).unwrap();
+        if is_link {
+            symlink(&elsewhere, &key).unwrap();
+        } else {
+            fs::write(&key, "a file").unwrap();
+        }
+        look(&store);
+        assert!(fs::symlink_metadata(&key).is_ok(), "somebody is about to mend it");
+        let then = libc::timespec { tv_sec: sys::realtime_seconds() - 2 * HOUR as i64, tv_nsec: 0 };
+        let (path, times) = (c_string(&key), [then, then]);
+        // SAFETY: a C string and two timespecs.
+        let set = unsafe { libc::utimensat(libc::AT_FDCWD, path.as_ptr(), times.as_ptr(), libc::AT_SYMLINK_NOFOLLOW) };
+        assert_eq!(set, 0);
+        look(&store);
+        assert!(fs::symlink_metadata(&key).is_err());
+        fs::create_dir(&key).unwrap();
+    }
+    assert!(elsewhere.join("libfoo.so").exists(), "what the link led to is not ours");
+}
+
+#[test]
+fn what_cannot_be_seen_is_kept_for_a_day() {
+    let scratch = Scratch::new();
+    let (store, path) = (scratch.store(), scratch.file("one/libfoo.so"));
+    assert_eq!(entry(&store, &path), intact(b"one"));
+    let key = scratch.only_key();
+    fs::remove_file(&path).unwrap();
+    let link = key.join(".source");
+    let target = fs::read_link(&link).unwrap().into_os_string().into_string().unwrap();
+    // Another root, as in another container.
+    let (directories, path) = target.split_once('/').unwrap();
+    let elsewhere = format!("{:08x}{}/{path}", !u32::from_str_radix(&directories[..8], 16).unwrap(), &directories[8..]);
+    for other in [elsewhere.as_str(), "nonsense", "/no/directories"] {
+        fs::remove_file(&link).unwrap();
+        symlink(other, &link).unwrap();
+        assert!(is_kept(&store, &key, 23 * HOUR), "{other}");
+    }
+    fs::remove_file(&link).unwrap();
+    assert!(is_kept(&store, &key, 23 * HOUR), "no link");
+    assert!(!is_kept(&store, &key, 25 * HOUR));
+}
+
+#[test]
+fn nobody_looks_at_a_remote_file_system() {
+    let scratch = Scratch::new();
+    let (store, path) = (scratch.store(), scratch.file("libfoo.so"));
+    assert_eq!(entry(&store, &path), intact(b"one"));
+    let link = scratch.only_key().join(".source");
+    let target = fs::read_link(&link).unwrap().into_os_string().into_string().unwrap();
+    fs::remove_file(&link).unwrap();
+    symlink(format!("@{target}"), &link).unwrap();
+    assert_eq!(fate_of(&scratch.only_key()), Fate::Unknown);
+}
+
+#[test]
+fn a_large_store_keeps_for_an_hour_what_cannot_be_seen() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    assert_eq!(entry(&store, &scratch.file("libfoo.so")), intact(b"one"));
+    assert_eq!(entry(&store, &scratch.file("one/libfoo.so")), intact(b"one"));
+    let keys = scratch.keys();
+    fs::remove_file(keys[0].join(".source")).unwrap();
+    age(&keys[0], 2 * HOUR);
+    age(&keys[1], 2 * HOUR);
+    look(&store);
+    assert_eq!(scratch.keys(), keys);
+    // What the name says counts.
+    let large = Identity { device: 2, inode: 2, size: 5 << 30, modified: 1, changed: 1 };
+    let large = scratch.store_path().join(Key::new(&large, c"liblarge.so").as_c_str().to_str().unwrap());
+    fs::create_dir(&large).unwrap();
+    look(&store);
+    assert!(!keys[0].exists() && keys[1].exists());
+}
