@@ -66,7 +66,7 @@ miri: ## tests of sopin-core in the interpreter that finds undefined behaviour, 
 lint: build environments ## formatting, lints of every language, exported symbols
 	scripts/lint
 
-man: ## write man/ anew from --help, the table of variables and README.md
+man: ## write man/*.1 anew from --help; man/libsopin.7 is written by hand
 	SNAPSHOTS=overwrite $(CARGO) test -p sopin-cli --bin sopin manual::
 
 header: ## write include/sopin.h anew after a change of src/api.rs
