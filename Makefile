@@ -21,10 +21,11 @@ zshdir := $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 fishdir := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 docdir := $(DESTDIR)$(PREFIX)/share/doc/sopin
 DOCUMENTS := LICENSE README.md CHANGELOG.md SECURITY.md
+GUIDES := $(notdir $(filter-out docs/releasing.md,$(wildcard docs/*.md docs/*.svg)))
 PAGES1 := $(notdir $(wildcard man/*.1))
 PAGES7 := $(notdir $(wildcard man/*.7))
 
-.PHONY: build demo test bench soak faults foreign rewriters resets miri lint man header clean help environments
+.PHONY: build demo test bench soak faults foreign rewriters resets miri lint man header release-check clean help environments
 .PHONY: install install-library install-command uninstall uninstall-library uninstall-command
 
 build: ## build target/release/libsopin.so and target/release/sopin (the default)
@@ -66,11 +67,14 @@ miri: ## tests of sopin-core and sopin-store in the interpreter that finds undef
 lint: build environments ## formatting, lints of every language, exported symbols
 	scripts/lint
 
-man: ## write man/ anew from --help, the table of variables and README.md
+man: ## write man/*.1 anew from --help; man/libsopin.7 is written by hand
 	SNAPSHOTS=overwrite $(CARGO) test -p sopin-cli --bin sopin manual::
 
 header: ## write include/sopin.h anew after a change of src/api.rs
 	SOPIN_WRITE_HEADER=1 $(CARGO) test --test header
+
+release-check: build ## check what docs/releasing.md wants to be true of a release
+	scripts/release-check
 
 environments: # what the tests and the benchmark run on, under target/
 	scripts/test-environments
@@ -80,8 +84,9 @@ clean: ## remove everything that was built
 
 # install(1) removes the old file first: a new inode, as it should always be.
 install: install-library install-command ## install everything (PREFIX, LIBDIR, DESTDIR)
-	$(INSTALL) -d '$(docdir)'
+	$(INSTALL) -d '$(docdir)/docs'
 	$(INSTALL) -m 644 $(DOCUMENTS) '$(docdir)'
+	$(INSTALL) -m 644 $(GUIDES:%=docs/%) '$(docdir)/docs'
 
 install-library:
 	@test -f $(LIBRARY) || { echo 'run make first' >&2; exit 1; }
@@ -106,11 +111,13 @@ install-command:
 # Directories that are empty then go too, those that install made among them, but
 # not the system's own, which may have been empty before.
 uninstall: uninstall-library uninstall-command ## remove what install installed
-	rm -f $(DOCUMENTS:%='$(docdir)/%')
-	@set -- '$(docdir)' '$(libdir)/pkgconfig' '$(includedir)' '$(bindir)' '$(mandir)/man1' '$(mandir)/man7' \
+	rm -f $(DOCUMENTS:%='$(docdir)/%') $(GUIDES:%='$(docdir)/docs/%')
+	@set -- '$(docdir)/docs' '$(docdir)' '$(libdir)/pkgconfig' '$(includedir)' '$(bindir)' '$(mandir)/man1' '$(mandir)/man7' \
 	    '$(bashdir)' '$(zshdir)' '$(fishdir)'; \
 	case '$(DESTDIR)$(PREFIX)' in \
-	/usr | /usr/local) ! [ -d '$(docdir)' ] || rmdir --ignore-fail-on-non-empty '$(docdir)' ;; \
+	/usr | /usr/local) for directory in '$(docdir)/docs' '$(docdir)'; do \
+	        ! [ -d "$$directory" ] || rmdir --ignore-fail-on-non-empty "$$directory"; \
+	    done ;; \
 	*) for directory; do \
 	        ! [ -d "$$directory" ] || \
 	            (cd '$(DESTDIR)/' && rmdir -p --ignore-fail-on-non-empty "$${directory#'$(DESTDIR)'/}"); \
@@ -126,4 +133,4 @@ uninstall-command:
 	rm -f '$(bashdir)/sopin' '$(zshdir)/_sopin' '$(fishdir)/sopin.fish'
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -1,6 +1,5 @@
-//! The benchmark's page, its chart and the table in README say what
-//! `docs/benchmarks.json` says: nobody has edited numbers by hand, or the one
-//! without the others.
+//! The benchmark's page, its chart and the table in README are what the numbers in
+//! `docs/benchmarks.json` make of them. The tests fail after an edit by hand.
 
 #[path = "../benches/cost/page/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "measuring is the benchmark's part")]
@@ -20,6 +19,15 @@ fn documents_are_made_from_the_numbers() {
     for (file, expected) in page::documents(checkout, &results).expect("documents") {
         let found = fs::read_to_string(checkout.join(file)).expect(file);
         assert_eq!(found, expected, "{file} is not what `make bench` has made of {}", page::RESULTS);
+    }
+}
+
+#[test]
+fn every_row_of_readme_was_measured() {
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let readme = fs::read_to_string(checkout.join("README.md")).expect("README.md");
+    for name in page::README_COLUMNS {
+        assert!(readme.contains(&format!("\n| {name} | ")), "README.md has no row {name:?}");
     }
 }
 

@@ -94,7 +94,8 @@ fn tree(stage: &Stage, directory: &Path) -> Result<Completion, String> {
         return Err("the installed library is another one".to_owned());
     }
     let installed = files(stage.root()?)?;
-    for wanted in ["bin/sopin", "include/sopin.h", "lib/pkgconfig/sopin.pc", "share/doc/sopin/README.md"] {
+    let documents = ["share/doc/sopin/README.md", "share/doc/sopin/docs/limits.md"];
+    for wanted in ["bin/sopin", "include/sopin.h", "lib/pkgconfig/sopin.pc"].into_iter().chain(documents) {
         let below = format!("usr/local/{wanted}");
         if !installed.contains(&below) {
             return Err(format!("{below} is not installed, but {installed:?}"));

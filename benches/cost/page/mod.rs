@@ -11,7 +11,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-pub use markdown::table;
+pub use markdown::{README_COLUMNS, table};
 pub use variant::Variant;
 
 /// Where the numbers are kept.
@@ -84,7 +84,7 @@ pub struct Column {
     pub cells: BTreeMap<Variant, Cell>,
     /// What is to be reached.
     pub targets: Vec<Target>,
-    /// Its name in the table of README and in the chart, if it is there.
+    /// Its name in the chart and, if `README_COLUMNS` has it, in the table of README.
     pub summary: Option<String>,
 }
 
@@ -159,7 +159,7 @@ impl Column {
         self
     }
 
-    /// The same, to be shown in README and the chart.
+    /// The same, to be shown in the chart, and in README if `README_COLUMNS` has the name.
     #[must_use]
     pub fn in_summary(mut self, name: &str) -> Self {
         self.summary = Some(name.to_owned());

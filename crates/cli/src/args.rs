@@ -1,7 +1,6 @@
-//! The command line. Each subcommand's arguments are declared in its own
-//! module; here they become variants of one enum. The text of `--help` is the
-//! text of the manual pages too (`man/`, `make man`), and each subcommand ends it
-//! with its exit statuses.
+//! The command line. Each subcommand declares its arguments in its own module; here
+//! they become variants of one enum. The manual pages in `man/` are made of the text of
+//! `--help` (`make man`), and each subcommand ends it with its exit statuses.
 
 use std::ffi::OsString;
 
@@ -18,12 +17,12 @@ use crate::store::StoreArgs;
 const MORE: &str = "\
 Environment:
   SOPIN_*     Settings of the library, see libsopin(7)
-  LD_PRELOAD  What is in it stays in it
-  NO_COLOR    If set, nothing is coloured; nothing is where the output is no terminal
+  LD_PRELOAD  sopin run adds the library, and keeps what the variable has
+  NO_COLOR    If set, the output has no colours; it has none either where it is no terminal
 
 Exit status:
-  0  the answer is the good one
-  1  the answer is the bad one
+  0  success: for example, the program would be protected, or every object is pinned
+  1  the command has found something wrong
   2  the command line was not understood
   See the subcommands for others.
 ";
@@ -31,7 +30,7 @@ Exit status:
 /// Run programs that survive their shared objects being rewritten on disk
 ///
 /// The command finds libsopin.so next to itself: below the same prefix, or in target/.
-/// What the library does, and what it cannot do, is told by libsopin(7).
+/// libsopin(7) says what the library does, and what it cannot do.
 #[derive(Debug, Parser)]
 #[command(
     name = "sopin",
@@ -47,8 +46,8 @@ struct Cli {
     command: Command,
 }
 
-/// What to do. The arguments' own documentation is what `--help` says; a comment
-/// here would hide all of it but the first line.
+/// The subcommand. `--help` shows the documentation of the arguments; a comment on a
+/// variant would hide all of it but the first line.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     Run(RunArgs),
@@ -59,7 +58,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// The exit status of a usage error of the subcommand of this name. `run`
+    /// Returns the exit status of a usage error of the subcommand of this name. `run`
     /// keeps everything below 125 for the program that it runs, and `check` has
     /// the same statuses.
     fn usage_exit(name: Option<&OsString>) -> Exit {
@@ -70,13 +69,13 @@ impl Command {
     }
 }
 
-/// The whole command line, for what describes it.
+/// Returns the declaration of the command line, for manual pages and completions.
 pub fn command() -> clap::Command {
     Cli::command()
 }
 
-/// The command line's subcommand, or the exit status when clap has answered
-/// itself: help, version, usage errors.
+/// Returns the subcommand, or the exit status where clap has answered itself: help,
+/// version, usage errors.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Exit> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     Cli::try_parse_from(&arguments).map(|cli| cli.command).map_err(|error| {

@@ -24,7 +24,7 @@ const MORE: &str = "\
 Exit status:
   0    sopin run would protect the program
   1    it would not
-  125  it could not be found out
+  125  the command could not find out
   126  the program was found and could not be executed
   127  the program was not found
 
@@ -46,14 +46,14 @@ Examples:
   sopin check --json -- ./server --port 80
 ";
 
-/// Tell whether libsopin.so would get into a program
+/// Predict whether libsopin.so can get into a program
 ///
-/// Scripts are followed to the program that runs them. If nothing stands in the way
-/// (a static program, another machine, setuid, setgid, file capabilities), the
-/// program's own loader is started with --list and the LD_PRELOAD that sopin run
-/// would set: it then loads what it would load, prints that, and executes nothing.
-/// As with ldd(1), do not check a program whose loader you do not trust. What a
-/// security module such as SELinux would say to the program's execution is not asked.
+/// The command follows a script to the program that runs it. If no obstacle is found (a
+/// static program, another machine, setuid, setgid, file capabilities), it starts the
+/// program's own loader with --list and the LD_PRELOAD that sopin run would set. The
+/// loader then loads what it would load, prints that, and executes none of it. As with
+/// ldd(1), do not check a program whose loader you do not trust. The command does not ask
+/// whether a security module such as SELinux would permit the program's execution.
 #[derive(Debug, clap::Args)]
 #[command(override_usage = "sopin check [OPTIONS] [--] COMMAND [ARGUMENT]...", after_long_help = MORE)]
 pub struct CheckArgs {

@@ -13,7 +13,7 @@ use crate::exit::{Exit, Failure};
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Exit status:
-  0  they were printed
+  0  the completions were printed
   2  the command line was not understood
 ")]
 pub struct CompletionsArgs {

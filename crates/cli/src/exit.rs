@@ -10,7 +10,7 @@ use crate::output::shown;
 /// runs, and uses 125 and above for its own failures, as env(1) does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// Done, and the answer is the good one.
+    /// Success: what was asked for is done, or true.
     Success = 0,
     /// Done, and the answer is the bad one.
     Negative = 1,

@@ -24,7 +24,7 @@ Exit status:
   125  sopin itself failed
   126  the program was found and could not be executed
   127  the program was not found
-  Otherwise that of the program.
+  Otherwise it is that of the program.
 
 Examples:
   sopin run -- gunicorn app:app
@@ -33,15 +33,15 @@ Examples:
 
 /// Run a program under libsopin.so
 ///
-/// The library, which is found by the path of this command, is put in front of
-/// LD_PRELOAD unless it is there already, and the program is executed in place of
-/// sopin: it has sopin's process id and gets its signals.
+/// The command finds the library by its own path, puts it in front of LD_PRELOAD
+/// unless it is there already, and executes the program in its own place: the program
+/// has the command's process id and gets its signals.
 ///
-/// A warning tells when the library cannot get into the program: when that is
-/// statically linked, is made for another machine, would be given more rights than
-/// the caller has (setuid, setgid, file capabilities), or is a script whose
-/// interpreter is one of these. It runs all the same. If the loader of another C
-/// library would refuse to start the program with the library, LD_PRELOAD stays as it is.
+/// The command prints a warning when the library cannot get into the program: when the
+/// program is statically linked, is made for another machine, would get more rights than
+/// the caller has (setuid, setgid, file capabilities), or is a script whose interpreter
+/// is one of these. The program runs all the same. If the loader of another C library
+/// would refuse to start the program with the library, LD_PRELOAD stays as it is.
 #[derive(Debug, clap::Args)]
 #[command(override_usage = "sopin run [OPTIONS] [--] COMMAND [ARGUMENT]...", after_long_help = MORE)]
 pub struct RunArgs {
@@ -53,7 +53,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "DIR", value_parser = value_of(c"SOPIN_STORE"), value_hint = clap::ValueHint::DirPath)]
     store: Option<OsString>,
 
-    /// What the library says on stderr (SOPIN_LOG)
+    /// What the library prints on stderr (SOPIN_LOG)
     #[arg(long, value_name = "LEVEL", value_parser = value_of(c"SOPIN_LOG"))]
     log: Option<OsString>,
 

@@ -1,5 +1,4 @@
-//! `sopin store`: what is in the stores, whether it is intact, and away with what
-//! nobody needs.
+//! `sopin store`: lists, verifies, prunes and fills the stores.
 //!
 //! | module | responsible for |
 //! |---|---|
@@ -41,15 +40,15 @@ mod verify;
 const MORE: &str = "\
 Which stores: with --system the system's, /var/lib/sopin; else the one that --store or
 SOPIN_STORE names; else all that exist of those that libsopin.so would try for this user in
-this environment. Programs look into the system's store first. Root alone writes it, and only
-with fill and prune; everybody can read what is in it.
+this environment. Programs look into the system's store first. Only root writes it, and only
+with fill and prune; every user can read what is in it.
 
 Exit status:
-  0  done; verify: everything is intact
-  1  verify: something is not; prune: something could not be removed; fill: something that was
-     named could not be copied
+  0  done; verify: every copy is intact
+  1  verify: a copy is not intact; prune: an entry could not be removed; fill: a named file could
+     not be copied
   2  the command line was not understood
-  3  a store could not be looked at, or may not be written to
+  3  a store could not be read, or must not be written to
 
 Examples:
   sopin store list
@@ -62,7 +61,7 @@ Examples:
 const AFTER_FILL: &str = "\
 Exit status:
   0  done
-  1  something that was named could not be copied
+  1  a file or process that was named could not be copied
   2  the command line was not understood
   3  the store could not be used, or this is not root
 
@@ -74,7 +73,7 @@ JSON output:
   size        of what was added, in bytes
   skipped     how many files of directories and processes were not copied, by reason:
               not_objects, not_for_everybody, elsewhere, need_no_copy, not_suited, vanished, changing
-  failed      what was not copied and should have been, each with its name, reason and way_out
+  failed      files that could not be copied, each with its name, reason and way_out
 
 Examples:
   sopin store fill /usr/lib/x86_64-linux-gnu /srv/shop
@@ -85,7 +84,7 @@ const AFTER_LIST: &str = "\
 Exit status:
   0  done
   2  the command line was not understood
-  3  a store could not be looked at
+  3  a store could not be read
 
 JSON output:
   schema                   1; changes when a field changes its meaning
@@ -93,18 +92,18 @@ JSON output:
   entries                  each with its key, file, origin, state, size, allocated, shared,
                            on_disk, verity, last_use, users
   totals                   entries, size, allocated, shared, in_use, outdated
-  processes_not_inspected  how many could not be looked at for whether they are users
-  Sizes are in bytes, shared is null where the file system does not tell; on_disk tells
+  processes_not_inspected  how many could not be asked whether they map an entry
+  Sizes are in bytes, shared is null where the file system does not report it; on_disk is
   whether the copy is known to have reached the disk, verity whether fs-verity protects it;
   last_use is in seconds since the epoch; users are process ids.
 ";
 
 const AFTER_VERIFY: &str = "\
 Exit status:
-  0  everything is intact
-  1  something is not
+  0  every copy is intact
+  1  a copy is not intact, or another file is in the store
   2  the command line was not understood
-  3  a store could not be looked at
+  3  a store could not be read
 
 JSON output:
   schema    1; changes when a field changes its meaning
@@ -116,27 +115,27 @@ JSON output:
 const AFTER_PRUNE: &str = "\
 Exit status:
   0  done
-  1  something could not be removed
+  1  an entry could not be removed
   2  the command line was not understood
-  3  a store could not be looked at
+  3  a store could not be read
 
 JSON output:
   schema                   1; changes when a field changes its meaning
-  dry_run                  whether nothing was really removed
+  dry_run                  whether the command only says what it would remove
   stores                   each with its path, removed, failed, kept, kept_in_use, size
   removed                  each with its name, origin, reason and size in bytes
-  failed                   names of what could not be removed
-  kept                     number of entries; kept_in_use of them for being mapped
+  failed                   names of entries that could not be removed
+  kept                     number of entries; kept_in_use of them because a process maps them
   size                     of what was removed, in bytes
-  processes_not_inspected  with --system: how many could not be looked at for what they map;
-                           while there are any, every entry counts as in use
+  processes_not_inspected  with --system: how many could not be asked what they map; while
+                           there are any, every entry counts as in use
 ";
 
-/// Look after the copies that libsopin.so maps
+/// Maintain the copies that libsopin.so maps
 ///
-/// A store holds immutable copies of shared objects. It cleans itself while programs
-/// add to it, and everything in it can be made again: it may be removed as a whole at
-/// any time, and nothing here has to be run.
+/// A store holds immutable copies of shared objects. It cleans itself while programs add
+/// to it, and programs can make everything in it again: you can remove a whole store at
+/// any time, and need not run any of these commands.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = MORE, subcommand_value_name = "COMMAND")]
 pub struct StoreArgs {
@@ -147,7 +146,7 @@ pub struct StoreArgs {
     #[arg(long, global = true, value_name = "DIR", value_parser = value_of(c"SOPIN_STORE"), value_hint = clap::ValueHint::DirPath)]
     store: Option<OsString>,
 
-    /// Look after the system's store, /var/lib/sopin
+    /// Use the system's store, /var/lib/sopin
     #[arg(long, global = true)]
     system: bool,
 
@@ -158,57 +157,59 @@ pub struct StoreArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum StoreCommand {
-    /// List the copies, who maps them, and what has become of their origins
+    /// List the copies, which processes map them, and the states of their origins
     ///
-    /// STATE is current if the file at ORIGIN still is the version that was copied,
-    /// superseded if another one is there, gone if none is, and unknown if that cannot be
-    /// told from here, as of another container's files or remote ones. It is own if one process has
-    /// the copy for itself, because the file was just being written; no other process uses that copy,
-    /// and it is removed after its process has ended. LAST USE is exact to half an hour.
+    /// ORIGIN is the file that was copied. STATE is current if that file still is the version
+    /// that was copied, superseded if another version is there, gone if no file is, and
+    /// unknown if the command cannot find out, as for files of another container or of a
+    /// remote file system. It is own if one process has the copy for itself, because the file
+    /// was just being written; no other process uses that copy, and it is removed after its
+    /// process has ended. LAST USE is exact to half an hour.
     #[command(after_long_help = AFTER_LIST)]
     List,
     /// Check every copy
     ///
-    /// Its owner, mode, type and size, and its bytes if its origin still is the version that
-    /// was copied; and that nothing else lies in the store. What the owner of the store has
-    /// compared is known to be on the disk from then on, and programs need not compare it after a
-    /// reboot.
+    /// The command checks the owner, mode, type and size of each copy, and its bytes if its
+    /// origin still is the version that was copied; and that no other file is in the store.
+    /// A copy that the owner of the store has compared is known to be on the disk from then
+    /// on, so programs need not compare it after a reboot.
     #[command(after_long_help = AFTER_VERIFY)]
     Verify,
-    /// Remove copies that nobody needs
+    /// Remove copies that no process needs, and damaged copies
     ///
-    /// Those of files that were rewritten or removed, those that have not been used for long,
-    /// and what is damaged: what verify finds something wrong with, its bytes too. What a process
-    /// maps stays, unless it is damaged: that process keeps what it has, and others get a new copy.
+    /// The command removes copies of files that were rewritten or removed, copies that have
+    /// not been used for long, and copies with which verify finds something wrong, their bytes
+    /// included. A copy that a process maps stays unless it is damaged: that process then
+    /// keeps what it has, and others get a new copy.
     ///
-    /// Uses are not noted in the system's store: copies of files that are still the same stay
-    /// there, unless --older-than is given.
+    /// The system's store does not record when copies were used: copies of files that are
+    /// still the same stay there, unless --older-than is given.
     #[command(after_long_help = AFTER_PRUNE)]
     Prune {
-        /// Remove what has not been used for so long, by default 30days; copies of files that
-        /// cannot be seen from here are kept for a day at most
+        /// Remove copies that have not been used for so long, by default 30days; copies of files
+        /// that cannot be seen from here are kept for a day at most
         #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
         older_than: Option<Duration>,
 
-        /// Only say what would be removed
+        /// Only say what the command would remove
         #[arg(long)]
         dry_run: bool,
     },
     /// Put copies into the system's store before any program needs them
     ///
     /// Programs of every user then map the copies that root has made, from their first start
-    /// on; privileged programs use no other store. For installers, images of machines, and services
-    /// that run already. Of a file that is rewritten later, programs make copies in the
-    /// stores of their users, until the system's store is filled again.
+    /// on; privileged programs use no other store. Use this in installers, in images of
+    /// machines, and for services that run already. When a file is rewritten later, programs
+    /// make copies in the stores of their users, until you fill the system's store again.
     ///
-    /// Only root can do this. Everybody can read what is in the system's store, so a file is
-    /// copied only if everybody may read it. Copied are shared objects and programs that a
-    /// loader loads; other files in directories are passed over. A file that has changed within
-    /// the last 2 seconds is waited for.
+    /// Only root can do this. Every user can read what is in the system's store, so the
+    /// command copies a file only if every user may read it. It copies shared objects, and
+    /// programs that a loader loads; it passes over other files in directories. It waits for a
+    /// file that has changed within the last 2 seconds.
     #[command(after_long_help = AFTER_FILL)]
     Fill {
-        /// Files and directories; symbolic links in directories are not followed, and other
-        /// file systems below a directory are not entered
+        /// Files and directories; the command does not follow symbolic links in directories,
+        /// and does not enter other file systems below a directory
         #[arg(value_name = "PATH", required_unless_present = "used_by", value_hint = clap::ValueHint::AnyPath)]
         paths: Vec<PathBuf>,
 

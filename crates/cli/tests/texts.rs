@@ -13,14 +13,15 @@ fn help() {
     sopin().args(["run", "--help"]).assert().success().stderr_eq("").stdout_eq(str![[r#"
 Run a program under libsopin.so
 
-The library, which is found by the path of this command, is put in front of LD_PRELOAD unless it is
-there already, and the program is executed in place of sopin: it has sopin's process id and gets its
-signals.
+The command finds the library by its own path, puts it in front of LD_PRELOAD unless it is there
+already, and executes the program in its own place: the program has the command's process id and
+gets its signals.
 
-A warning tells when the library cannot get into the program: when that is statically linked, is
-made for another machine, would be given more rights than the caller has (setuid, setgid, file
-capabilities), or is a script whose interpreter is one of these. It runs all the same. If the loader
-of another C library would refuse to start the program with the library, LD_PRELOAD stays as it is.
+The command prints a warning when the library cannot get into the program: when the program is
+statically linked, is made for another machine, would get more rights than the caller has (setuid,
+setgid, file capabilities), or is a script whose interpreter is one of these. The program runs all
+the same. If the loader of another C library would refuse to start the program with the library,
+LD_PRELOAD stays as it is.
 
 Usage: sopin run [OPTIONS] [--] COMMAND [ARGUMENT]...
 
@@ -38,7 +39,7 @@ Options:
           Where the copies shared by processes live: an absolute path, or off (SOPIN_STORE)
 
       --log <LEVEL>
-          What the library says on stderr (SOPIN_LOG)
+          What the library prints on stderr (SOPIN_LOG)
           
           [possible values: off, error, warn, info, debug]
 
@@ -49,7 +50,7 @@ Exit status:
   125  sopin itself failed
   126  the program was found and could not be executed
   127  the program was not found
-  Otherwise that of the program.
+  Otherwise it is that of the program.
 
 Examples:
   sopin run -- gunicorn app:app
@@ -57,7 +58,7 @@ Examples:
 
 "#]]);
     sopin().args(["check", "-h"]).assert().success().stderr_eq("").stdout_eq(str![[r#"
-Tell whether libsopin.so would get into a program
+Predict whether libsopin.so can get into a program
 
 Usage: sopin check [OPTIONS] [--] COMMAND [ARGUMENT]...
 
@@ -88,7 +89,7 @@ Options:
           Print help (see a summary with '-h')
 
 Exit status:
-  0  they were printed
+  0  the completions were printed
   2  the command line was not understood
 
 "#]]);

@@ -1,0 +1,71 @@
+//! Links in the Markdown documents lead to files and headings that exist, and README
+//! stays short.
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use regex::Regex;
+
+use common::library;
+
+/// Every Markdown file of the checkout outside of `target` and the like.
+fn documents() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut directories = vec![library::checkout().to_owned()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if path.is_dir() && name != "target" && name != ".git" && name != "node_modules" {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "md") {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// The anchors of a document's headings, as GitHub makes them.
+fn anchors(document: &Path) -> BTreeSet<String> {
+    let text = fs::read_to_string(document).unwrap();
+    let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let anchor = |heading: &str| {
+        let kept = heading.chars().filter(|character| character.is_alphanumeric() || "-_ ".contains(*character));
+        kept.collect::<String>().to_lowercase().replace(' ', "-")
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let link = Regex::new(r"\]\(([^()\s]+)\)").expect("a pattern");
+    let mut links = 0;
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        for target in link.captures_iter(&text).map(|found| found[1].to_owned()) {
+            if target.contains("://") {
+                continue;
+            }
+            links += 1;
+            let (file, anchor) = target.split_once('#').unwrap_or((&target, ""));
+            let path = if file.is_empty() { document.clone() } else { document.with_file_name(file) };
+            assert!(path.exists(), "{}: {target} does not exist", document.display());
+            assert!(
+                anchor.is_empty() || anchors(&path).contains(anchor),
+                "{}: {target}: no such heading",
+                document.display()
+            );
+        }
+    }
+    assert!(links > 20, "{links} links");
+}
+
+#[test]
+fn readme_is_short() {
+    let readme = fs::read_to_string(library::checkout().join("README.md")).unwrap();
+    assert!(readme.lines().count() < 150, "{} lines: move details to docs/", readme.lines().count());
+}
