@@ -109,33 +109,35 @@ impl Reference {
         complaints.push(format!("the calls: {}", run.calls.iter().map(|call| call.name).collect::<Vec<_>>().join(" ")));
         Err(complaints.join("\n    "))
     }
-}
 
-/// Judges a run under a filter that kills for a call of the library.
-///
-/// # Errors
-/// Everything that was not as it is in `natively`, a run without the library.
-pub fn judge_killing(run: &Observed, natively: &Observed) -> Result<(), String> {
-    let mut complaints = Vec::new();
-    if run.outcome != natively.outcome || run.stdout != natively.stdout {
-        complaints.push(format!(
-            "ended with {}, said\n{}--- and without the library\n{}---",
-            run.outcome, run.stdout, natively.stdout
-        ));
-    }
-    if !run.wrong.is_empty() || !run.broken_entries.is_empty() {
-        complaints.push(format!("wrong bytes: {:?}, entries that are not whole: {:?}", run.wrong, run.broken_entries));
-    }
-    for object in &run.exposed {
-        if !run.messages.iter().any(|message| is_report(message, object, "")) {
-            complaints.push(format!("exposed and not reported: {object}"));
+    /// Judges a run under a filter that kills for a call of the library.
+    ///
+    /// # Errors
+    /// Everything that was not as it is in `natively`, a run without the library, and
+    /// objects that the library leaves without a word, and does not leave without a filter.
+    pub fn judge_killing(&self, run: &Observed, natively: &Observed) -> Result<(), String> {
+        let mut complaints = Vec::new();
+        if run.outcome != natively.outcome || run.stdout != natively.stdout {
+            complaints.push(format!(
+                "ended with {}, said\n{}--- and without the library\n{}---",
+                run.outcome, run.stdout, natively.stdout
+            ));
         }
+        if !run.wrong.is_empty() || !run.broken_entries.is_empty() {
+            let entries = &run.broken_entries;
+            complaints.push(format!("wrong bytes: {:?}, entries that are not whole: {entries:?}", run.wrong));
+        }
+        for object in run.exposed.difference(&self.exposed) {
+            if !run.messages.iter().any(|message| is_report(message, object, "")) {
+                complaints.push(format!("exposed and not reported: {object}"));
+            }
+        }
+        if complaints.is_empty() {
+            return Ok(());
+        }
+        complaints.extend(run.messages.iter().cloned());
+        Err(complaints.join("\n    "))
     }
-    if complaints.is_empty() {
-        return Ok(());
-    }
-    complaints.extend(run.messages.iter().cloned());
-    Err(complaints.join("\n    "))
 }
 
 /// Whether the message says that this object, or all that were loaded at once,

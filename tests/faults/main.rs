@@ -32,7 +32,7 @@ use common::directives::PASSED;
 use common::needs::Need;
 use common::process::Outcome;
 use common::{library, process, scratch};
-use judge::{Reference, judge_killing};
+use judge::Reference;
 use run::{Bench, Fault};
 use scenarios::Scenario;
 use summary::Summary;
@@ -147,7 +147,7 @@ fn try_filters(
         }
         tried += 1;
         let run = bench.run_killing(scenario, Some(library), call)?;
-        if let Err(complaint) = judge_killing(&run, &natively) {
+        if let Err(complaint) = reference.judge_killing(&run, &natively) {
             failures.push(format!("a filter kills for {}: {complaint}", call.name));
         }
     }
