@@ -5,11 +5,8 @@
 
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_int, c_long, c_void};
-use core::num::NonZero;
 use core::ptr;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
-use once_cell::race::OnceNonZeroUsize;
 
 use sopin_core::memory::OwnMemory;
 use sopin_core::pages::PageVec;
@@ -23,24 +20,30 @@ pub use next::is_preloaded;
 /// A function of the next object in the search order, looked up once.
 pub struct RealFunction {
     name: &'static CStr,
-    address: OnceNonZeroUsize,
+    /// 0 until it has been found.
+    address: AtomicUsize,
 }
 
 impl RealFunction {
     const fn new(name: &'static CStr) -> Self {
-        Self { name, address: OnceNonZeroUsize::new() }
+        Self { name, address: AtomicUsize::new(0) }
     }
 
-    /// Its address; `None` if no other object defines it.
+    /// Returns its address; `None` if no other object defines it.
     pub fn address(&self) -> Option<usize> {
-        if self.address.get().is_none() {
-            // All at the first one's time: while this library is initialised.
+        if self.address.load(Ordering::Relaxed) == 0 {
+            // All at the first one's time: while this library is initialised. Threads that
+            // look at once find the same; what cannot be found is looked up again.
             for function in ALL {
-                // Nothing is set of what cannot be found, which is asked for again.
-                let _ = function.address.get_or_try_init(|| function.find().and_then(NonZero::new).ok_or(()));
+                if let Some(found) = function.find() {
+                    function.address.store(found, Ordering::Relaxed);
+                }
             }
         }
-        self.address.get().map(NonZero::get)
+        match self.address.load(Ordering::Relaxed) {
+            0 => None,
+            address => Some(address),
+        }
     }
 
     fn find(&self) -> Option<usize> {

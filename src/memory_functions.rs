@@ -1,4 +1,4 @@
-//! `memcpy`, `memmove`, `memset`, `memcmp`, `bcmp` and `strlen` of our own.
+//! The library's own `memcpy`, `memmove`, `memset`, `memcmp`, `bcmp` and `strlen`.
 //!
 //! The compiler makes calls of these wherever something is copied or compared. Bound to
 //! the C library's symbols they reach whoever interposes those. The runtimes of
@@ -7,9 +7,10 @@
 //! which a host exits with status 66. A debugging `memcpy` that allocates would come
 //! back into us.
 //!
-//! The definitions are hidden, so that our references and those of `core` are bound to
-//! them by the linker, and nobody else's. They are written in assembly, one file per architecture, because the compiler would turn a loop that
-//! copies into a call of `memcpy`. `tests/imports.rs` shows that no reference is left.
+//! The definitions are hidden: the linker binds the references of this library to them,
+//! those of `core` included, and no other object sees them. They are written in assembly,
+//! one file per architecture, because the compiler would turn a loop that copies into a
+//! call of `memcpy`. `tests/imports.rs` shows that no reference is left.
 
 /// Opens the function `$name`, which has some other names as well, with the instruction
 /// that marks a target of branches.

@@ -4,8 +4,9 @@
 //! host. So there is none: the release build has no code left that could panic, neither
 //! ours nor that of `core` (`tests/panics.rs` looks for it in the file), and neither the
 //! standard library, its backtraces nor an unwinder is linked. They would be more than half
-//! of the library, and allocate. A release build by a compiler that leaves such code in
-//! ends the program at the bug, by SIGILL.
+//! of the library, and allocate. That is true of the profile in Cargo.toml: a build without
+//! its optimisation, with overflow checks or by a compiler that leaves such code in ends the
+//! program at the bug, by SIGILL.
 //!
 //! Builds for development have such code and unwind: they are linked with the standard
 //! library, which reports panics.
@@ -40,6 +41,8 @@ mod handler {
         safe fn sopin_panicked() -> !;
     }
 
+    // "found duplicate lang item" means that a dependency has got its feature `std`: no
+    // dependency of the library may have one that another member of the workspace turns on.
     #[panic_handler]
     fn panicked(_: &core::panic::PanicInfo<'_>) -> ! {
         sopin_panicked()

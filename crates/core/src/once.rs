@@ -1,14 +1,20 @@
 //! A value that is made when it is first needed, without the panic of
 //! `OnceCell::get_or_init`, which refuses to be entered twice.
 
-pub use once_cell::unsync::OnceCell;
+pub use core::cell::OnceCell;
 
 /// Returns the value of `cell`, which `make` makes if there is none yet. Of two that are
 /// made at once, by a `make` that comes back here, the first stays.
 pub fn get_or_init<T>(cell: &OnceCell<T>, make: impl FnOnce() -> T) -> &T {
-    match cell.get() {
-        Some(value) => value,
-        None => cell.try_insert(make()).unwrap_or_else(|(first, _)| first),
+    let mut make = Some(make);
+    loop {
+        if let Some(value) = cell.get() {
+            return value;
+        }
+        if let Some(make) = make.take() {
+            // An error if `make` has set the cell itself; the cell has a value in any case.
+            let _ = cell.set(make());
+        }
     }
 }
 
