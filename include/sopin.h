@@ -1,14 +1,15 @@
 /*
- * sopin.h - what a program can ask libsopin.so, which makes its shared objects
- * immune to being rewritten on disk.
+ * sopin.h - the interface of libsopin.so, which protects the shared objects of a
+ * process from being rewritten on disk.
  *
- * Link with -lsopin (pkg-config sopin), or, in a process that may or may not be
- * preloaded, look the functions up by dlsym(RTLD_DEFAULT, "sopin_pin_all").
- * All functions may be called from any thread at any time, from constructors
- * and from the library's own visitor too. None changes errno, and none prints
- * what SOPIN_LOG does not ask for. In a signal handler they may fail with
- * SOPIN_EBUSY. In a child made by _Fork(3) or clone(2) by a program with threads
- * call nothing here, as you would not call dlopen(3) there.
+ * Link with -lsopin (pkg-config sopin). A program that may or may not be preloaded
+ * can look the functions up by dlsym(RTLD_DEFAULT, "sopin_pin_all").
+ *
+ * Any thread may call any function at any time, also from a constructor and from a
+ * visitor. No function changes errno, and none prints more than SOPIN_LOG asks for.
+ * In a signal handler a function may fail with SOPIN_EBUSY. A program with threads
+ * must not call these functions in a child made by _Fork(3) or clone(2), as it must
+ * not call dlopen(3) there.
  *
  * Generated from src/api.rs by cbindgen. Do not edit.
  */
@@ -24,26 +25,26 @@
  */
 enum sopin_error {
     /**
-     * What was asked for is done.
+     * Success.
      */
     SOPIN_OK = 0,
     /**
-     * An argument is null, a structure smaller than the first version of this
-     * header had it, a path empty, a handle none.
+     * An argument is null, a path is empty, a handle is not one, or a structure
+     * is smaller than in the first version of this header.
      */
     SOPIN_EINVAL = -1,
     /**
-     * No object that is loaded has this path or handle.
+     * No loaded object has this path or handle.
      */
     SOPIN_ENOENT = -2,
     /**
-     * SOPIN_MODE=off: nothing is ever pinned.
+     * SOPIN_MODE=off: the library pins nothing.
      */
     SOPIN_EOFF = -3,
     /**
-     * Waiting might never end: a signal handler or an allocator has called from
+     * The call might wait for ever: a signal handler or an allocator made it from
      * inside a pin, or another thread has been forking for a tenth of a second
-     * and may be waiting for what this one has interrupted. Try again later.
+     * and may be waiting for what this thread has interrupted. Try again later.
      */
     SOPIN_EBUSY = -4,
     /**
@@ -57,11 +58,11 @@ enum sopin_error {
      */
     SOPIN_EPARTIAL = -6,
     /**
-     * SOPIN_EXCLUDE or SOPIN_ONLY say to leave the object alone.
+     * SOPIN_EXCLUDE or SOPIN_ONLY excludes the object.
      */
     SOPIN_EEXCLUDED = -7,
     /**
-     * The system refuses what everything needs: memory, or /proc.
+     * The system does not provide memory or /proc, which every call needs.
      */
     SOPIN_ESYSTEM = -8,
 };
@@ -89,16 +90,17 @@ enum sopin_mode {
  */
 enum sopin_reached {
     /**
-     * Nothing yet: another thread is loading it, nothing proves that the loader
-     * has relocated it, or the mode is off.
+     * Nothing yet: another thread is loading the object, nothing proves that the
+     * loader has relocated it, or the mode is off.
      */
     SOPIN_PENDING = 0,
     /**
-     * Every range is out of the file's reach.
+     * No change of the file can change any range of the object.
      */
     SOPIN_FULL = 1,
     /**
-     * Writable and relocated ranges are out of the file's reach.
+     * No change of the file can change writable or relocated ranges. Read-only
+     * ranges still map the file.
      */
     SOPIN_RELOCATED = 2,
     /**
@@ -106,17 +108,17 @@ enum sopin_reached {
      */
     SOPIN_EXPOSED = 3,
     /**
-     * The settings say to leave the object alone.
+     * The settings exclude the object.
      */
     SOPIN_EXCLUDED = 4,
     /**
-     * It maps no file: the vDSO, or an object that the program has remapped.
+     * The object maps no file: the vDSO, or an object that the program has remapped.
      */
     SOPIN_NO_FILE = 5,
 };
 
 /**
- * The version of the library, as opposed to that of this header.
+ * The version of the library that is loaded. The header may be of another version.
  */
 struct sopin_version_info {
     /**
@@ -124,15 +126,15 @@ struct sopin_version_info {
      */
     size_t size;
     /**
-     * As in 1.2.3: 1.
+     * 1 in version 1.2.3.
      */
     uint32_t major;
     /**
-     * As in 1.2.3: 2.
+     * 2 in version 1.2.3.
      */
     uint32_t minor;
     /**
-     * As in 1.2.3: 3.
+     * 3 in version 1.2.3.
      */
     uint32_t patch;
     /**
@@ -140,14 +142,15 @@ struct sopin_version_info {
      */
     uint32_t reserved;
     /**
-     * The same as text, for example "1.2.3". Never freed.
+     * The same as text, for example "1.2.3". Valid until the process ends; do not
+     * free it.
      */
     const char *text;
 };
 
 /**
- * An object, as sopin_for_each() describes it. Texts live until the visitor
- * returns.
+ * An object, as sopin_for_each() describes it. Its texts are valid until the
+ * visitor returns.
  */
 struct sopin_object {
     /**
@@ -156,9 +159,9 @@ struct sopin_object {
      */
     size_t size;
     /**
-     * The path of the file that it was loaded from, as in /proc/PID/maps (with
-     * " (deleted)" behind the path of a file that has been unlinked), or what the
-     * loader calls it where that cannot be found out.
+     * The path of the file that the object was loaded from, as in /proc/PID/maps
+     * (with " (deleted)" behind the path of a file that has been unlinked), or the
+     * loader's name for the object where the library cannot find out the path.
      */
     const char *path;
     /**
@@ -174,8 +177,8 @@ struct sopin_object {
      */
     int error;
     /**
-     * Why not more was reached, for people, for example
-     * "mmap: ENOMEM (Cannot allocate memory)"; null if there is nothing to say.
+     * The reason why not more was reached, as text for people, for example
+     * "mmap: ENOMEM (Cannot allocate memory)"; null if there is none.
      */
     const char *reason;
     /**
@@ -185,7 +188,8 @@ struct sopin_object {
 };
 
 /**
- * Called by sopin_for_each() for one object. Anything but 0 ends the walk.
+ * A function that sopin_for_each() calls for each object. Any result but 0 ends the
+ * iteration.
  */
 typedef int (*sopin_visitor)(const struct sopin_object *object, void *data);
 
@@ -206,7 +210,7 @@ struct sopin_totals {
      */
     int reserved;
     /**
-     * All objects, those counted below included.
+     * All objects, including those that are counted below.
      */
     size_t objects;
     /**
@@ -248,8 +252,8 @@ extern "C" {
  *
  * This and other structures that the caller provides carry their size, so that
  * programs and libraries of different versions understand each other: the
- * library fills in what both know and sets `size` to how many bytes that is. It
- * never writes beyond the `size` that it was given.
+ * library fills in the members that both know and sets `size` to their number of
+ * bytes. It never writes beyond the `size` that the caller has set.
  *
  * Returns 0 or SOPIN_EINVAL.
  *
@@ -259,26 +263,26 @@ extern "C" {
 int sopin_version(struct sopin_version_info *version);
 
 /**
- * Pins every object that is loaded, as far as that is possible now: objects
- * that were loaded before the library or that it could not pin whole are tried
- * again. Code of such an object may have run, so that something may be storing
- * to its data: only its read-only and its RELRO ranges are pinned. What another
- * thread is just loading is pinned by that thread.
+ * Pins every loaded object as far as that is possible now. It tries objects again
+ * that were loaded before the library or that the library could not pin whole. Code
+ * of such an object may have run, and something may be storing to its data, so it
+ * pins only the object's read-only and RELRO ranges. A thread that is just loading an
+ * object pins that object itself.
  *
  * Returns 0 if every object that is not excluded is pinned as the mode says,
  * SOPIN_EEXPOSED or SOPIN_EPARTIAL if one is not, SOPIN_EOFF, SOPIN_EBUSY or
- * SOPIN_ESYSTEM. What could be pinned is pinned in any case.
+ * SOPIN_ESYSTEM. In each case it has pinned what it could.
  */
 int sopin_pin_all(void);
 
 /**
- * Pins the object that was loaded from `path`, as sopin_pin_all() would: the
- * one that the loader knows by that name, or whose file is or was the one at
- * that path, symbolic links followed. A path without a slash is compared with
- * the objects' file names. Nothing is loaded.
+ * Pins the object that was loaded from `path`, as sopin_pin_all() does: the object
+ * that the loader knows by that name, or whose file is or was the one at that path,
+ * symbolic links followed. It compares a path without a slash with the objects' file
+ * names. It loads nothing.
  *
- * Returns 0 if the object is pinned as the mode says, SOPIN_ENOENT if no object
- * is it, SOPIN_EINVAL, SOPIN_EEXPOSED, SOPIN_EPARTIAL, SOPIN_EEXCLUDED,
+ * Returns 0 if the object is pinned as the mode says, SOPIN_ENOENT if there is no
+ * such object, SOPIN_EINVAL, SOPIN_EEXPOSED, SOPIN_EPARTIAL, SOPIN_EEXCLUDED,
  * SOPIN_EOFF, SOPIN_EBUSY or SOPIN_ESYSTEM.
  *
  * # Safety
@@ -287,25 +291,26 @@ int sopin_pin_all(void);
 int sopin_pin_path(const char *path);
 
 /**
- * Pins the object of a `handle` of dlopen(3) or dlmopen(3) that is open, and
- * the objects that it needs, as sopin_pin_all() would. A handle proves more
- * than a path: that the loader is done with the object.
+ * Pins the object of an open `handle` of dlopen(3) or dlmopen(3), and the objects
+ * that it needs, as sopin_pin_all() does. A handle proves more than a path: the loader
+ * has finished loading the object.
  *
- * Returns as sopin_pin_path(), about the object itself, not those it needs.
+ * Returns what sopin_pin_path() returns, about the object itself and not about those
+ * that it needs.
  *
  * # Safety
- * `handle` must be null or open, and nobody may close it during the call.
+ * `handle` must be null or open, and no thread may close it during the call.
  */
 int sopin_pin_handle(void *handle);
 
 /**
- * Calls `visitor` with `data` for every object of the process: first the
- * loader's list in its order, then objects in namespaces of dlmopen(3) that the
- * library knows. No lock is held during a call, so the visitor may do anything,
- * load objects, call functions of this library and throw C++ exceptions
- * included; it sees the objects as they were when sopin_for_each() was called.
+ * Calls `visitor` with `data` for every object of the process: first the loader's list
+ * in its order, then objects in namespaces of dlmopen(3) that the library knows. The
+ * library holds no lock during a call of the visitor, so the visitor may load objects,
+ * call functions of this library, throw C++ exceptions and do anything else. It sees
+ * the objects as they were when sopin_for_each() was called.
  *
- * Returns 0, also if the visitor has ended the walk, SOPIN_EINVAL, SOPIN_EBUSY
+ * Returns 0, also if the visitor has ended the iteration, SOPIN_EINVAL, SOPIN_EBUSY
  * or SOPIN_ESYSTEM.
  *
  * # Safety
@@ -314,7 +319,7 @@ int sopin_pin_handle(void *handle);
 int sopin_for_each(sopin_visitor visitor, void *data);
 
 /**
- * Sums up what sopin_for_each() tells.
+ * Sums up what sopin_for_each() reports.
  *
  * Returns 0, SOPIN_EINVAL, SOPIN_EBUSY or SOPIN_ESYSTEM.
  *
@@ -324,8 +329,8 @@ int sopin_for_each(sopin_visitor visitor, void *data);
 int sopin_summary(struct sopin_totals *totals);
 
 /**
- * The meaning of what a function here has returned, in English. Never null,
- * never freed.
+ * Returns the meaning of a result of these functions, in English. The text is never
+ * null and is valid until the process ends; do not free it.
  */
 const char *sopin_strerror(int code);
 

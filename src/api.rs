@@ -30,8 +30,8 @@ use types::{sopin_error, sopin_object, sopin_totals, sopin_version_info, sopin_v
 ///
 /// This and other structures that the caller provides carry their size, so that
 /// programs and libraries of different versions understand each other: the
-/// library fills in what both know and sets `size` to how many bytes that is. It
-/// never writes beyond the `size` that it was given.
+/// library fills in the members that both know and sets `size` to their number of
+/// bytes. It never writes beyond the `size` that the caller has set.
 ///
 /// Returns 0 or SOPIN_EINVAL.
 ///
@@ -52,27 +52,27 @@ pub unsafe extern "C" fn sopin_version(version: *mut sopin_version_info) -> c_in
     unsafe { fill(version, filled) as c_int }
 }
 
-/// Pins every object that is loaded, as far as that is possible now: objects
-/// that were loaded before the library or that it could not pin whole are tried
-/// again. Code of such an object may have run, so that something may be storing
-/// to its data: only its read-only and its RELRO ranges are pinned. What another
-/// thread is just loading is pinned by that thread.
+/// Pins every loaded object as far as that is possible now. It tries objects again
+/// that were loaded before the library or that the library could not pin whole. Code
+/// of such an object may have run, and something may be storing to its data, so it
+/// pins only the object's read-only and RELRO ranges. A thread that is just loading an
+/// object pins that object itself.
 ///
 /// Returns 0 if every object that is not excluded is pinned as the mode says,
 /// SOPIN_EEXPOSED or SOPIN_EPARTIAL if one is not, SOPIN_EOFF, SOPIN_EBUSY or
-/// SOPIN_ESYSTEM. What could be pinned is pinned in any case.
+/// SOPIN_ESYSTEM. In each case it has pinned what it could.
 #[unsafe(no_mangle)]
 pub extern "C" fn sopin_pin_all() -> c_int {
     keeping_errno(|| code(request::pin_everything(hooks::announce())))
 }
 
-/// Pins the object that was loaded from `path`, as sopin_pin_all() would: the
-/// one that the loader knows by that name, or whose file is or was the one at
-/// that path, symbolic links followed. A path without a slash is compared with
-/// the objects' file names. Nothing is loaded.
+/// Pins the object that was loaded from `path`, as sopin_pin_all() does: the object
+/// that the loader knows by that name, or whose file is or was the one at that path,
+/// symbolic links followed. It compares a path without a slash with the objects' file
+/// names. It loads nothing.
 ///
-/// Returns 0 if the object is pinned as the mode says, SOPIN_ENOENT if no object
-/// is it, SOPIN_EINVAL, SOPIN_EEXPOSED, SOPIN_EPARTIAL, SOPIN_EEXCLUDED,
+/// Returns 0 if the object is pinned as the mode says, SOPIN_ENOENT if there is no
+/// such object, SOPIN_EINVAL, SOPIN_EEXPOSED, SOPIN_EPARTIAL, SOPIN_EEXCLUDED,
 /// SOPIN_EOFF, SOPIN_EBUSY or SOPIN_ESYSTEM.
 ///
 /// # Safety
@@ -88,14 +88,15 @@ pub unsafe extern "C" fn sopin_pin_path(path: *const c_char) -> c_int {
     })
 }
 
-/// Pins the object of a `handle` of dlopen(3) or dlmopen(3) that is open, and
-/// the objects that it needs, as sopin_pin_all() would. A handle proves more
-/// than a path: that the loader is done with the object.
+/// Pins the object of an open `handle` of dlopen(3) or dlmopen(3), and the objects
+/// that it needs, as sopin_pin_all() does. A handle proves more than a path: the loader
+/// has finished loading the object.
 ///
-/// Returns as sopin_pin_path(), about the object itself, not those it needs.
+/// Returns what sopin_pin_path() returns, about the object itself and not about those
+/// that it needs.
 ///
 /// # Safety
-/// `handle` must be null or open, and nobody may close it during the call.
+/// `handle` must be null or open, and no thread may close it during the call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sopin_pin_handle(handle: *mut c_void) -> c_int {
     keeping_errno(|| {
@@ -104,13 +105,13 @@ pub unsafe extern "C" fn sopin_pin_handle(handle: *mut c_void) -> c_int {
     })
 }
 
-/// Calls `visitor` with `data` for every object of the process: first the
-/// loader's list in its order, then objects in namespaces of dlmopen(3) that the
-/// library knows. No lock is held during a call, so the visitor may do anything,
-/// load objects, call functions of this library and throw C++ exceptions
-/// included; it sees the objects as they were when sopin_for_each() was called.
+/// Calls `visitor` with `data` for every object of the process: first the loader's list
+/// in its order, then objects in namespaces of dlmopen(3) that the library knows. The
+/// library holds no lock during a call of the visitor, so the visitor may load objects,
+/// call functions of this library, throw C++ exceptions and do anything else. It sees
+/// the objects as they were when sopin_for_each() was called.
 ///
-/// Returns 0, also if the visitor has ended the walk, SOPIN_EINVAL, SOPIN_EBUSY
+/// Returns 0, also if the visitor has ended the iteration, SOPIN_EINVAL, SOPIN_EBUSY
 /// or SOPIN_ESYSTEM.
 ///
 /// # Safety
@@ -152,7 +153,7 @@ extern "C" fn end_walk(walk: &mut WalkPlace) {
     hooks::keeping_errno(|| *walk = None);
 }
 
-/// Sums up what sopin_for_each() tells.
+/// Sums up what sopin_for_each() reports.
 ///
 /// Returns 0, SOPIN_EINVAL, SOPIN_EBUSY or SOPIN_ESYSTEM.
 ///
@@ -167,8 +168,8 @@ pub unsafe extern "C" fn sopin_summary(totals: *mut sopin_totals) -> c_int {
     })
 }
 
-/// The meaning of what a function here has returned, in English. Never null,
-/// never freed.
+/// Returns the meaning of a result of these functions, in English. The text is never
+/// null and is valid until the process ends; do not free it.
 #[unsafe(no_mangle)]
 pub extern "C" fn sopin_strerror(code: c_int) -> *const c_char {
     let codes = [

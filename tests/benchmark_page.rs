@@ -26,7 +26,7 @@ fn documents_are_made_from_the_numbers() {
 fn every_row_of_readme_was_measured() {
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
     let readme = fs::read_to_string(checkout.join("README.md")).expect("README.md");
-    for name in page::README_COLUMNS {
+    for name in page::markdown::README_COLUMNS {
         assert!(readme.contains(&format!("\n| {name} | ")), "README.md has no row {name:?}");
     }
 }

@@ -6,18 +6,18 @@ use core::ffi::{c_char, c_int, c_void};
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum sopin_error {
-    /// What was asked for is done.
+    /// Success.
     SOPIN_OK = 0,
-    /// An argument is null, a structure smaller than the first version of this
-    /// header had it, a path empty, a handle none.
+    /// An argument is null, a path is empty, a handle is not one, or a structure
+    /// is smaller than in the first version of this header.
     SOPIN_EINVAL = -1,
-    /// No object that is loaded has this path or handle.
+    /// No loaded object has this path or handle.
     SOPIN_ENOENT = -2,
-    /// SOPIN_MODE=off: nothing is ever pinned.
+    /// SOPIN_MODE=off: the library pins nothing.
     SOPIN_EOFF = -3,
-    /// Waiting might never end: a signal handler or an allocator has called from
+    /// The call might wait for ever: a signal handler or an allocator made it from
     /// inside a pin, or another thread has been forking for a tenth of a second
-    /// and may be waiting for what this one has interrupted. Try again later.
+    /// and may be waiting for what this thread has interrupted. Try again later.
     SOPIN_EBUSY = -4,
     /// Writable or relocated ranges still map the file, because something may be
     /// storing to them, or for the reason that sopin_for_each() gives.
@@ -25,9 +25,9 @@ pub enum sopin_error {
     /// Read-only ranges still map the file although the mode is full; writable
     /// and relocated ranges do not.
     SOPIN_EPARTIAL = -6,
-    /// SOPIN_EXCLUDE or SOPIN_ONLY say to leave the object alone.
+    /// SOPIN_EXCLUDE or SOPIN_ONLY excludes the object.
     SOPIN_EEXCLUDED = -7,
-    /// The system refuses what everything needs: memory, or /proc.
+    /// The system does not provide memory or /proc, which every call needs.
     SOPIN_ESYSTEM = -8,
 }
 
@@ -47,36 +47,38 @@ pub enum sopin_mode {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum sopin_reached {
-    /// Nothing yet: another thread is loading it, nothing proves that the loader
-    /// has relocated it, or the mode is off.
+    /// Nothing yet: another thread is loading the object, nothing proves that the
+    /// loader has relocated it, or the mode is off.
     SOPIN_PENDING = 0,
-    /// Every range is out of the file's reach.
+    /// No change of the file can change any range of the object.
     SOPIN_FULL = 1,
-    /// Writable and relocated ranges are out of the file's reach.
+    /// No change of the file can change writable or relocated ranges. Read-only
+    /// ranges still map the file.
     SOPIN_RELOCATED = 2,
     /// Writable or relocated ranges still map the file.
     SOPIN_EXPOSED = 3,
-    /// The settings say to leave the object alone.
+    /// The settings exclude the object.
     SOPIN_EXCLUDED = 4,
-    /// It maps no file: the vDSO, or an object that the program has remapped.
+    /// The object maps no file: the vDSO, or an object that the program has remapped.
     SOPIN_NO_FILE = 5,
 }
 
-/// The version of the library, as opposed to that of this header.
+/// The version of the library that is loaded. The header may be of another version.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sopin_version_info {
     /// Bytes of this structure. Set it before the call; see sopin_version().
     pub size: usize,
-    /// As in 1.2.3: 1.
+    /// 1 in version 1.2.3.
     pub major: u32,
-    /// As in 1.2.3: 2.
+    /// 2 in version 1.2.3.
     pub minor: u32,
-    /// As in 1.2.3: 3.
+    /// 3 in version 1.2.3.
     pub patch: u32,
     /// Zero.
     pub reserved: u32,
-    /// The same as text, for example "1.2.3". Never freed.
+    /// The same as text, for example "1.2.3". Valid until the process ends; do not
+    /// free it.
     pub text: *const c_char,
 }
 
@@ -90,7 +92,7 @@ pub struct sopin_totals {
     pub mode: c_int,
     /// Zero.
     pub reserved: c_int,
-    /// All objects, those counted below included.
+    /// All objects, including those that are counted below.
     pub objects: usize,
     /// Objects that are SOPIN_PENDING.
     pub pending: usize,
@@ -108,17 +110,17 @@ pub struct sopin_totals {
     pub bytes: u64,
 }
 
-/// An object, as sopin_for_each() describes it. Texts live until the visitor
-/// returns.
+/// An object, as sopin_for_each() describes it. Its texts are valid until the
+/// visitor returns.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct sopin_object {
     /// Bytes of this structure in the version of the library: a member beyond
     /// them does not exist.
     pub size: usize,
-    /// The path of the file that it was loaded from, as in /proc/PID/maps (with
-    /// " (deleted)" behind the path of a file that has been unlinked), or what the
-    /// loader calls it where that cannot be found out.
+    /// The path of the file that the object was loaded from, as in /proc/PID/maps
+    /// (with " (deleted)" behind the path of a file that has been unlinked), or the
+    /// loader's name for the object where the library cannot find out the path.
     pub path: *const c_char,
     /// Load bias: what the loader has added to the addresses in the file.
     pub base: *const c_void,
@@ -126,12 +128,13 @@ pub struct sopin_object {
     pub reached: c_int,
     /// errno of the system call that failed, or 0.
     pub error: c_int,
-    /// Why not more was reached, for people, for example
-    /// "mmap: ENOMEM (Cannot allocate memory)"; null if there is nothing to say.
+    /// The reason why not more was reached, as text for people, for example
+    /// "mmap: ENOMEM (Cannot allocate memory)"; null if there is none.
     pub reason: *const c_char,
     /// Bytes of the ranges that have been replaced.
     pub bytes: u64,
 }
 
-/// Called by sopin_for_each() for one object. Anything but 0 ends the walk.
+/// A function that sopin_for_each() calls for each object. Any result but 0 ends the
+/// iteration.
 pub type sopin_visitor = Option<unsafe extern "C-unwind" fn(object: *const sopin_object, data: *mut c_void) -> c_int>;

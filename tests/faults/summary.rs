@@ -28,8 +28,8 @@ impl Summary {
         let [nothing, left] = total(self.counts.values());
         let calls: BTreeSet<_> = self.counts.keys().map(|(_, call, _)| call).collect();
         format!(
-            "{} faults in {} system calls: {nothing} times everything was pinned all the same, {left} times something \
-             was left and reported, never was anybody hurt",
+            "{} faults in {} system calls: {nothing} times the library pinned everything all the same, {left} times it left \
+             something and reported it; no fault harmed a host",
             nothing + left,
             calls.len()
         )
@@ -38,7 +38,7 @@ impl Summary {
     /// Every row.
     pub fn table(&self) -> String {
         let mut table = String::from(
-            "| while | call | error | all pinned all the same | something left, and reported |\n|---|---|---|---|---|\n",
+            "| while | call | error | everything pinned all the same | something left, and reported |\n|---|---|---|---|---|\n",
         );
         for ((scenario, call, error), [nothing, left]) in &self.counts {
             let _ = writeln!(table, "| {scenario} | {call} | {} | {nothing} | {left} |", calls::symbol(*error));
@@ -57,17 +57,17 @@ impl Summary {
         let head = "\
 # When system calls fail
 
-Every system call that the library makes was made to fail, one at a time, at every occurrence, with every error that its
+The test makes every system call of the library fail, one at a time, at every occurrence, with every error that the call's
 manual page lists: at startup, in the early pin, in `dlopen`, `dlmopen` and `dlclose`, around `fork`, while the store is
-filled, when it has everything already, and with parts of the kernel's interface missing. Each time the host had to say
-what it says without the library, every byte of every segment had to be what it was, and whatever was left exposed had to
-be reported with the call and the error.
+filled, when the store has every copy already, and with parts of the kernel's interface missing. Each time, the host must
+print what it prints without the library, every byte of every segment must be what it was, and the library must report every
+object that it left exposed, with the call and the error.
 
 Made by `make faults`, which also writes every row, by call, error and phase, to `target/faults.md`.
 
 ";
         let mut page = format!(
-            "{head}{}.\n\n| call | errors | all pinned all the same | something left, and reported |\n|---|---|---|---|\n",
+            "{head}{}.\n\n| call | errors | everything pinned all the same | something left, and reported |\n|---|---|---|---|\n",
             self.line()
         );
         for (call, (errors, counts)) in by_call {

@@ -9,36 +9,36 @@ use crate::resets::{Copies, Kind, Moment, Order, Programs, Reset};
 const HEAD: &str = "\
 # Power loss
 
-`make resets` makes this page. A machine in QEMU is reset while stores are filled on an ext4, boots again on the same
-disk, and runs again every program that ran before. Each program loads 40 libraries, compares what is mapped of every
-object with the object's file, byte by byte, and computes with each of them.
+`make resets` makes this page. It resets a machine in QEMU while programs fill stores on an ext4, boots the machine again
+from the same disk, and runs every program again that ran before. Each program loads 40 libraries, compares what is mapped
+of every object with the object's file, byte by byte, and computes with each library.
 
 ";
 
 const LEGEND: &str = "
 - *sysrq*: the guest's kernel resets the machine at once. *killed*: the emulator is killed.
-- *staged*: the journal was committed before, and nothing was written back: names and sizes of the copies are on the
-  disk, their bytes are not. This is made, but by a real reset of a real file system; a file beside the store that was
-  never flushed must have lost its bytes, or the run fails.
+- *staged*: the test arranges the worst case. The journal was committed before the reset, and no data was written back:
+  names and sizes of the copies are on the disk, their bytes are not. The reset and the file system are real; the run
+  fails unless a file beside the store that was never flushed has lost its bytes.
 - The other resets strike at a random moment, 0.5 to 8 seconds after programs began to fill the store.
 - *ordered*: ext4 as it is mounted by default, except that the journal is committed each second (`commit=1`).
-  *unordered*: with `nodelalloc,data=writeback`. The kernel writes back what is a second old, instead of 30.
+  *unordered*: with `nodelalloc,data=writeback`. The kernel writes data back after a second instead of 30.
 - *copies*: entries found on the disk after the reset. *short*: not of the origin's size. *zeros*: of the right size, and
-  what is wrong is 0. *other*: of the right size, with bytes of something else.
+  every wrong byte is 0. *other*: of the right size, with bytes of another file.
 - *damaged after*: copies that were still wrong when every program had run again.
-- *programs*: while the store was filled, and again after the reset. *dead*: without a result. *wrong bytes*: of all
-  that was mapped.
+- *programs*: runs of programs while the store was filled, and again after the reset. *dead*: programs without a result.
+  *wrong bytes*: the number of wrong bytes among all mapped bytes.
 
-What is lost is what the guest had not handed to its disk. A disk that loses what it has confirmed, or writes half a
-sector, is not part of it.
+A reset loses what the guest had not handed to its disk. The test does not cover a disk that loses what it has confirmed,
+or writes half a sector.
 ";
 
 /// Measured once, with the library of the day before; `SOPIN_TEST_LIBRARY` does it again.
 const BEFORE: &str = "
 ## Before copies were compared
 
-The library once believed every copy of the right size. With that one, the same machines found and did this
-(a store that was damaged was emptied before the next reset; `SOPIN_TEST_LIBRARY` names the library to try):
+An earlier library believed every copy of the right size. The same machines gave these results with it. The test emptied
+a damaged store before the next reset; `SOPIN_TEST_LIBRARY` names the library to try:
 
 | reset | file system | resets | copies | short | zeros | other | damaged after | programs | dead | wrong bytes |
 |---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|

@@ -17,11 +17,11 @@ pub struct Page {
 const HEAD: &str = "\
 # What rewriting does to a running process
 
-Every row is a program that gives an installed shared object other bytes, run while a process is busy in that object.
-Those that put a new file in its place harm nobody. Those that change the file that processes have mapped destroy every
-process that uses it; with `SOPIN_MODE=full`, the default, the process goes on with what it had loaded, and computes the
-same results. `relocated` protects what the loader has relocated and lets text follow the file: enough for an idle process
-and a file that gets the same bytes again, not for a busy one, which this table is about.
+Each row is a program that gives an installed shared object other bytes. The test runs it while a process is busy in that
+object. A program that puts a new file in the object's place harms no process. A program that changes the mapped file
+destroys every process that uses the file. With `SOPIN_MODE=full`, the default, the process continues with what it had
+loaded, and computes the same results. `relocated` protects what the loader has relocated and lets text follow the file:
+enough for an idle process and a file that gets the same bytes again, not for a busy process as in this table.
 
 Made by `make rewriters` from real runs";
 

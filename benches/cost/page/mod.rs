@@ -2,7 +2,7 @@
 //! the table in README.
 
 mod chart;
-mod markdown;
+pub mod markdown;
 mod variant;
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-pub use markdown::{README_COLUMNS, table};
+pub use markdown::table;
 pub use variant::Variant;
 
 /// Where the numbers are kept.
