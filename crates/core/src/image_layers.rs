@@ -12,7 +12,7 @@
 //! older than the container by more than that, and the container must not be from
 //! the future. A clock that was days ahead when the container was made, and was set
 //! right since, makes files of the container look like those of its image once that
-//! time has come: README names this.
+//! time has come: docs/limits.md names this.
 //!
 //! Not every overlay is a container's. The lower directory of another may be
 //! somebody's work tree, and its upper directory may have been filled beforehand. So
