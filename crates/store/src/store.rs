@@ -131,7 +131,7 @@ impl Store {
         self.find(&origin, mapped, |cause| wrong = cause)?.ok_or(wrong)
     }
 
-    /// A copy of `origin` for this process alone, open for reading, see [`own`].
+    /// A copy of `origin` for this process alone, open for reading, see `own`.
     pub fn own_entry(
         &self,
         origin: &OriginFile<'_>,
