@@ -18,6 +18,7 @@ use core::ffi::{CStr, c_char, c_int, c_void};
 use core::mem::MaybeUninit;
 use core::ptr;
 
+use crate::errno;
 use crate::hooks;
 use crate::request::{self, Pinned, Refusal};
 use crate::sweep::Verdict;
@@ -63,7 +64,7 @@ pub unsafe extern "C" fn sopin_version(version: *mut sopin_version_info) -> c_in
 /// SOPIN_ESYSTEM. What could be pinned is pinned in any case.
 #[unsafe(no_mangle)]
 pub extern "C" fn sopin_pin_all() -> c_int {
-    keeping_errno(|| code(request::pin_everything(hooks::announce())))
+    keeping_errno(|| code(request::pin_everything()))
 }
 
 /// Pins the object that was loaded from `path`, as sopin_pin_all() would: the
@@ -84,7 +85,7 @@ pub unsafe extern "C" fn sopin_pin_path(path: *const c_char) -> c_int {
             return SOPIN_EINVAL;
         }
         // SAFETY: per the caller.
-        code(request::pin_path(unsafe { CStr::from_ptr(path) }, hooks::announce()))
+        code(request::pin_path(unsafe { CStr::from_ptr(path) }))
     })
 }
 
@@ -100,7 +101,7 @@ pub unsafe extern "C" fn sopin_pin_path(path: *const c_char) -> c_int {
 pub unsafe extern "C" fn sopin_pin_handle(handle: *mut c_void) -> c_int {
     keeping_errno(|| {
         // SAFETY: per the caller.
-        code(unsafe { request::pin_handle(handle, hooks::announce()) })
+        code(unsafe { request::pin_handle(handle) })
     })
 }
 
@@ -145,11 +146,11 @@ extern "C" fn begin_walk(place: &mut MaybeUninit<WalkPlace>, visitor: sopin_visi
 
 /// The next object; it lives until the next call.
 extern "C" fn next_object(walk: &mut WalkPlace) -> *const sopin_object {
-    hooks::keeping_errno(|| walk.as_mut().and_then(Walk::next).map_or(ptr::null(), ptr::from_ref))
+    errno::keeping_errno(|| walk.as_mut().and_then(Walk::next).map_or(ptr::null(), ptr::from_ref))
 }
 
 extern "C" fn end_walk(walk: &mut WalkPlace) {
-    hooks::keeping_errno(|| *walk = None);
+    errno::keeping_errno(|| *walk = None);
 }
 
 /// Sums up what sopin_for_each() tells.
@@ -198,7 +199,7 @@ pub extern "C" fn sopin_strerror(code: c_int) -> *const c_char {
 }
 
 fn keeping_errno(work: impl FnOnce() -> sopin_error) -> c_int {
-    hooks::keeping_errno(work) as c_int
+    errno::keeping_errno(work) as c_int
 }
 
 fn code(result: Pinned) -> sopin_error {

@@ -17,7 +17,8 @@ use sopin_core::vmas::Vma;
 use sopin_core::write_safety::Progress;
 
 use crate::loader::Loaded;
-use crate::registry::State;
+use crate::own;
+use crate::registry::Registry;
 
 /// Longest SONAME and path that names are compared with, in bytes.
 const NAME: usize = 512;
@@ -77,9 +78,9 @@ impl Candidate {
     /// another `dlopen` (from an interposed `malloc`, say), it returns a handle of
     /// an object that the other one has not relocated yet. If that announces
     /// itself, it has not done so.
-    pub fn is_relocated_after_opening(&self, relro_vmas: &[Vma], memory: &OwnMemory, announce: usize) -> bool {
+    pub fn is_relocated_after_opening(&self, relro_vmas: &[Vma], memory: &OwnMemory) -> bool {
         if self.object.relro.is_empty() {
-            self.is_in_initialised_group && self.will_announce(memory, announce) == Ok(false)
+            self.is_in_initialised_group && self.will_announce(memory) == Ok(false)
         } else {
             self.has_protected_relro(relro_vmas)
         }
@@ -99,13 +100,13 @@ impl Candidate {
         self.names.unwrap_or_else(|| NameHashes::read(memory, self.loaded.name, self.dynamic.soname_address()))
     }
 
-    /// Whether it will announce itself to `announce`, our `__gmon_start__`,
-    /// before any of its constructors.
-    pub fn will_announce(&self, memory: &OwnMemory, announce: usize) -> core::result::Result<bool, Cause> {
+    /// Returns whether it will announce itself to this library before any of its constructors runs.
+    pub fn will_announce(&self, memory: &OwnMemory) -> core::result::Result<bool, Cause> {
         if self.dynamic.init == 0 {
             return Ok(false);
         }
-        crti::init_calls(memory, self.dynamic.init, announce).map_err(|errno| Cause::call(memory.operation(), errno))
+        crti::init_calls(memory, self.dynamic.init, own::gmon_start())
+            .map_err(|errno| Cause::call(memory.operation(), errno))
     }
 }
 
@@ -129,7 +130,7 @@ impl GroupWork {
 /// The candidates must be in the order of `objects`, the loader's list.
 pub fn mark_groups(
     memory: &OwnMemory,
-    state: &mut State,
+    registry: &mut Registry,
     objects: &[Loaded],
     candidates: &mut [Candidate],
     work: &mut GroupWork,
@@ -140,7 +141,7 @@ pub fn mark_groups(
     for candidate in candidates.iter_mut() {
         candidate.names = Some(candidate.names(memory));
     }
-    collect_other_names(state, objects, candidates, others).map_err(no_memory)?;
+    collect_other_names(registry, objects, candidates, others).map_err(no_memory)?;
     worklist.clear();
     for root in roots {
         worklist.push(root).map_err(no_memory)?;
@@ -174,7 +175,7 @@ pub fn mark_groups(
 /// What is neither a candidate nor recorded could not be read, and may have any
 /// name.
 fn collect_other_names(
-    state: &mut State,
+    registry: &mut Registry,
     objects: &[Loaded],
     candidates: &[Candidate],
     others: &mut PageVec<NameHashes>,
@@ -183,7 +184,7 @@ fn collect_other_names(
     let mut own = candidates.iter().peekable();
     for loaded in objects {
         if own.next_if(|candidate| candidate.loaded.headers == loaded.headers).is_none() {
-            others.push(state.recorded(loaded.headers).map_or(NameHashes::UNKNOWN, |entry| entry.names))?;
+            others.push(registry.names(loaded.headers))?;
         }
     }
     Ok(())
@@ -200,19 +201,4 @@ fn is_named(memory: &OwnMemory, candidate: &Candidate, needed: &[u8]) -> bool {
         }
     }
     candidate.dynamic.soname(memory, &mut buffer) == Some(needed)
-}
-
-/// Reads the loader's name of an object into `buffer`, for one whose mappings do
-/// not tell it; its length. That of the executable is empty.
-pub fn read_loader_name(memory: &OwnMemory, loaded: &Loaded, buffer: &mut [u8]) -> usize {
-    match memory.read_string(loaded.name, buffer) {
-        Ok(name) if !name.is_empty() => name.len(),
-        Ok(_) => set_name(b"the executable", buffer),
-        Err(_) => set_name(b"an object whose name cannot be read", buffer),
-    }
-}
-
-/// Copies a name into `buffer`; its length.
-pub fn set_name(name: &[u8], buffer: &mut [u8]) -> usize {
-    buffer.iter_mut().zip(name).map(|(slot, byte)| *slot = *byte).count()
 }

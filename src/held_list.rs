@@ -18,7 +18,7 @@ use sopin_core::sys::{self, Errno};
 
 use crate::filters;
 use crate::loader::{self, Counters, LinkMapAddress, Loaded, walks};
-use crate::registry::{self, Attempt, Guard};
+use crate::lock::{self, Attempt, Guard};
 
 /// Whose objects a sweep is about.
 #[derive(Clone, Copy)]
@@ -81,7 +81,7 @@ pub fn sweep<T>(
     let looked = filters::look().ok_or(Refusal::Busy)?;
     let _signals = sys::SignalsBlocked::new();
     let mut guards_signals = sys::SignalsBlocked::new();
-    for _ in 0..registry::MAX_NAPS {
+    for _ in 0..lock::MAX_NAPS {
         let listed_at = match namespace {
             Namespace::Program => Some(loader::snapshot(objects).map_err(no_list)?),
             Namespace::Other(_) => None,
@@ -92,7 +92,7 @@ pub fn sweep<T>(
                 attempt = Attempted::Outdated;
                 return;
             }
-            let guard = match registry::try_lock(looked, &mut guards_signals) {
+            let guard = match lock::try_lock(looked, &mut guards_signals) {
                 Attempt::Locked(guard) => guard,
                 Attempt::Never => return,
                 Attempt::Taken => {
@@ -113,7 +113,7 @@ pub fn sweep<T>(
         match attempt {
             Attempted::Done(result) => return result,
             Attempted::Outdated => {}
-            Attempted::Locked if naps_for_fork != 0 => registry::nap(),
+            Attempted::Locked if naps_for_fork != 0 => lock::nap(),
             Attempted::Locked | Attempted::Nothing => return Err(Refusal::Busy),
         }
         naps_for_fork = naps_for_fork.saturating_sub(walks::is_forking().into());

@@ -17,40 +17,20 @@
 use core::ffi::{CStr, c_char, c_int, c_long, c_void};
 use core::ptr;
 
-use sopin_core::sys;
-
+use crate::errno::keeping_errno;
 use crate::loader::{DLCLOSE, DLMOPEN, DLOPEN, RealFunction};
 use crate::pinner::{self, Event};
+use crate::preparation;
 
 #[cfg_attr(target_arch = "x86_64", path = "hooks/entry_x86_64.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "hooks/entry_aarch64.rs")]
 mod entry;
 
-pub use entry::register_fork_handlers;
 pub(crate) use entry::visit_all;
 
 /// Pins what `event` has brought.
 fn sweep(event: Event) {
-    keeping_errno(|| pinner::sweep(event, announce()));
-}
-
-/// The address of our `__gmon_start__`, which other objects' slots hold. Not that
-/// of the symbol: an executable built for gprof exports one of its own, and then
-/// our references lead there as well, while nothing announces itself to us.
-pub fn announce() -> usize {
-    unsafe extern "C" {
-        /// Another, hidden name of the function in `entry`.
-        fn sopin_own_gmon_start();
-    }
-    sopin_own_gmon_start as *const () as usize
-}
-
-/// Runs our part of a call of the host's, which finds its `errno` as it was.
-pub fn keeping_errno<T>(work: impl FnOnce() -> T) -> T {
-    let errno = sys::errno();
-    let done = work();
-    sys::set_errno(errno);
-    done
+    keeping_errno(|| pinner::sweep(event));
 }
 
 /// An object's `_init` has called `__gmon_start__` and will go on at `caller`.
@@ -129,7 +109,7 @@ extern "C" fn route_close() -> Route {
 /// # Safety
 /// `name` must be null or a C string.
 unsafe fn depends_on_caller(name: *const c_char) -> bool {
-    if name.is_null() || pinner::is_off() {
+    if name.is_null() || preparation::is_off() {
         return true;
     }
     // SAFETY: not null, so a C string.

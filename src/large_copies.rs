@@ -201,7 +201,8 @@ fn prepare(
             stores_possible: true,
         };
         plan::plan(&candidate.object, &vmas, terms, &mut replacements).ok()?;
-        let original = sources::find_original(&mut maps, &path, lowest.file, &candidate, &replacements)?;
+        let path = CStr::from_bytes_until_nul(&path).ok()?;
+        let original = sources::find_original(&mut maps, path, lowest.file, &candidate, &replacements)?;
         let mut runs = PageVec::new();
         let modified = Sources::default().leave_modified_pages(memory, Some(&original), &mut replacements, &mut runs);
         modified.ok()?.ok()?;

@@ -15,6 +15,8 @@ use sopin_core::memory::OwnMemory;
 use sopin_core::pages::PageVec;
 use sopin_core::sys::{self, Errno, Result};
 
+use crate::own;
+
 mod next;
 pub mod walks;
 
@@ -61,7 +63,7 @@ fn ask_loader(name: &'static CStr) -> Option<usize> {
     // SAFETY: the name is a C string.
     let address = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) }.addr();
     ASKING.store(0, Ordering::Relaxed);
-    (address != 0 && !next::is_own(address)).then_some(address)
+    (address != 0 && !own::contains(address)).then_some(address)
 }
 
 /// `dlopen(3)`

@@ -102,8 +102,8 @@ pub fn unmap_witness(page: Span) {
 
 /// An address at which `/proc/self/maps` shows the file that an object was
 /// loaded from: the witness, or a range that still maps it.
-pub fn shown_at(record: &Record, original: FileId, maps: &mut Maps) -> Option<usize> {
-    let is_original = |vma: &Vma| vma.file == original || original == FileId::default();
+pub fn shown_at(record: &Record, original: Option<FileId>, maps: &mut Maps) -> Option<usize> {
+    let is_original = |vma: &Vma| original.is_none_or(|original| vma.file == original);
     if record.witness != 0 {
         return Some(record.witness as usize);
     }

@@ -23,6 +23,7 @@ use sopin_core::plan::{Replacement, Source};
 use sopin_core::sys::{self, Errno, Fd};
 use sopin_core::vmas::Protection;
 
+use crate::object_path::ObjectPath;
 use crate::unnamed;
 
 /// Bytes that are copied before they are swapped: bounds how much memory a
@@ -73,7 +74,7 @@ impl Outcome {
 /// [`Source::Anonymous`] in the meantime.
 pub unsafe fn replace(
     memory: &OwnMemory,
-    path: &[u8],
+    path: ObjectPath<'_>,
     replacements: &[Replacement],
     shared: Option<&Fd>,
     room: impl Fn(usize) -> Result<(), Cause>,
@@ -288,7 +289,11 @@ fn private_bytes(replacements: &[Replacement]) -> usize {
 /// A sealed memfd with the bytes of all ranges whose source is `included`, which
 /// are not to become anonymous, see [`offset_in_copy`]. If one cannot be read, none is
 /// replaced: half of an object in a file that is being truncated helps nobody.
-fn make_copy(path: &[u8], replacements: &[Replacement], included: impl Fn(Source) -> bool) -> Result<Fd, Cause> {
+fn make_copy(
+    path: ObjectPath<'_>,
+    replacements: &[Replacement],
+    included: impl Fn(Source) -> bool,
+) -> Result<Fd, Cause> {
     let mut name = [0; 128];
     let file = sys::memfd_create(memfd_name(path, &mut name)).map_err(|errno| Cause::call("memfd_create", errno))?;
     for (index, range) in replacements.iter().enumerate().filter(|(_, range)| included(range.source)) {
@@ -329,8 +334,8 @@ pub unsafe fn map_copy(file: &Fd, range: &Replacement, offset: u64) -> Result<us
 
 /// `sopin:<file name>`, which shows in `/proc/PID/maps`, as a C string in
 /// `buffer`. A name that is too long (memfd takes 249 bytes) is cut.
-fn memfd_name<'a>(path: &[u8], buffer: &'a mut [u8; 128]) -> &'a CStr {
-    let name = file_name(path.strip_suffix(b" (deleted)").unwrap_or(path));
+fn memfd_name<'a>(path: ObjectPath<'_>, buffer: &'a mut [u8; 128]) -> &'a CStr {
+    let name = file_name(path.without_deleted());
     let bytes = b"sopin:".iter().chain(name).take(buffer.len() - 1);
     for (slot, byte) in buffer.iter_mut().zip(bytes) {
         *slot = *byte;

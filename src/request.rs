@@ -14,12 +14,17 @@ use sopin_core::sys::{self, Errno, Fd};
 use sopin_core::vmas::{FileId, Maps};
 
 use crate::filters;
+use crate::freshness;
 use crate::held_list::{self, Namespace};
 use crate::large_copies::LargeCopies;
 use crate::loader::{self, Counters, Loaded, ObjectList};
-use crate::registry::{self, Guard, State};
+use crate::lock::{self, Guard};
+use crate::object_path::ObjectPath;
+use crate::original;
+use crate::preparation;
+use crate::published;
+use crate::registry::Registry;
 use crate::sweep::{Sweep, Verdict, Wanted};
-use crate::{candidates, original, pinner};
 
 /// Why a request came to nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,12 +43,12 @@ pub enum Refusal {
 pub type Pinned = Result<Verdict, Refusal>;
 
 /// Pins every object of the program's namespace as far as that is possible.
-pub fn pin_everything(announce: usize) -> Pinned {
-    pin(Wanted::Everything, Namespace::Program, announce)
+pub fn pin_everything() -> Pinned {
+    pin(Wanted::Everything, Namespace::Program)
 }
 
 /// Pins the object that was loaded from `path`.
-pub fn pin_path(path: &CStr, announce: usize) -> Pinned {
+pub fn pin_path(path: &CStr) -> Pinned {
     filters::look().ok_or(Refusal::Busy)?;
     let given = path.to_bytes();
     if given.is_empty() {
@@ -53,14 +58,14 @@ pub fn pin_path(path: &CStr, announce: usize) -> Pinned {
     // The kernel's path for the file that this leads to now; none if the file
     // has been removed since it was loaded.
     let canonical = if given.contains(&b'/') { canonical(path, &mut buffer).unwrap_or_default() } else { &[] };
-    pin(Wanted::Path { given, canonical }, Namespace::Program, announce)
+    pin(Wanted::Path { given, canonical }, Namespace::Program)
 }
 
 /// Pins the object of an open `handle` and those that it needs.
 ///
 /// # Safety
 /// `handle` must be null or come from `dlopen(3)` or `dlmopen(3)`, and stay open.
-pub unsafe fn pin_handle(handle: *mut c_void, announce: usize) -> Pinned {
+pub unsafe fn pin_handle(handle: *mut c_void) -> Pinned {
     filters::look().ok_or(Refusal::Busy)?;
     // A mistaken handle is no reason to take the host down.
     if OwnMemory::new().read::<[u64; 5]>(handle.addr()).is_err() {
@@ -68,21 +73,21 @@ pub unsafe fn pin_handle(handle: *mut c_void, announce: usize) -> Pinned {
     }
     let map = loader::link_map(handle).ok_or(Refusal::Invalid)?;
     let namespace = Namespace::of(handle).ok_or(Refusal::Invalid)?;
-    pin(Wanted::Dynamic(map.dynamic), namespace, announce)
+    pin(Wanted::Dynamic(map.dynamic), namespace)
 }
 
-fn pin(wanted: Wanted<'_>, namespace: Namespace, announce: usize) -> Pinned {
+fn pin(wanted: Wanted<'_>, namespace: Namespace) -> Pinned {
     let memory = OwnMemory::new();
-    pinner::prepare(registry::lock_in_handler).ok_or(Refusal::Busy)?.map_err(|_| Refusal::System)?;
-    if pinner::is_off() {
+    preparation::prepare(lock::lock_in_handler).ok_or(Refusal::Busy)?.map_err(|_| Refusal::System)?;
+    if preparation::is_off() {
         return Err(Refusal::Off);
     }
     let mut large = LargeCopies::default();
     loop {
         let mut objects = ObjectList::take();
-        let naps_for_fork = registry::MAX_NAPS_FOR_FORK;
-        let mut work = |guard: Guard, objects: &[Loaded], counters: Counters| {
-            let mut sweep = Sweep::new(guard, &memory, &mut large, announce, namespace.is_other());
+        let naps_for_fork = lock::MAX_NAPS_FOR_FORK;
+        let mut work = |mut guard: Guard, objects: &[Loaded], counters: Counters| {
+            let mut sweep = Sweep::new(&mut guard, &memory, &mut large, namespace.is_other());
             sweep_once(&mut sweep, objects, wanted, counters)
         };
         match held_list::sweep(namespace, &memory, &mut objects, naps_for_fork, &mut work) {
@@ -102,10 +107,9 @@ fn sweep_once(
     wanted: Wanted<'_>,
     counters: Counters,
 ) -> Result<Option<Verdict>, Refusal> {
-    let has_unloaded = counters.subs != registry::recorded_counters().subs;
+    let has_unloaded = counters.subs != freshness::recorded_counters().subs;
     sweep.run_request(objects, wanted, has_unloaded, counters.subs).map_err(|cause| {
-        let State { settings, log, .. } = &mut *sweep.guard;
-        log.line(settings, Level::Warn, format_args!("request: {cause}"));
+        sweep.reporter().line(Level::Warn, format_args!("request: {cause}"));
         Refusal::System
     })
 }
@@ -125,7 +129,7 @@ pub struct Described {
     /// recorded.
     pub record: Record,
     /// The file that it was loaded from, if that is known.
-    original: FileId,
+    original: Option<FileId>,
 }
 
 /// What this process says about itself.
@@ -146,59 +150,51 @@ pub fn describe_all() -> Result<Description, Refusal> {
     let signals = sys::SignalsBlocked::new().ok();
     loader::snapshot(&mut loaded).map_err(|_| Refusal::Busy)?;
     drop(signals);
-    let mut guard = registry::lock_in_handler(looked).ok_or(Refusal::Busy)?;
-    pinner::initialise(&mut guard).map_err(|_| Refusal::System)?;
-    let mode = guard.settings.mode;
-    let copied = copy_records(&mut guard, &loaded);
+    let mut guard = lock::lock_in_handler(looked).ok_or(Refusal::Busy)?;
+    preparation::initialise(&mut guard).map_err(|_| Refusal::System)?;
+    let mode = guard.reporter().settings().mode;
+    let copied = copy_records(guard.registry(), &loaded);
     drop(guard);
     copied.map(|objects| Description { mode, objects }).map_err(|Errno(_)| Refusal::System)
 }
 
-fn copy_records(state: &mut State, listed: &[Loaded]) -> sys::Result<PageVec<Described>> {
+fn copy_records(registry: &mut Registry, listed: &[Loaded]) -> sys::Result<PageVec<Described>> {
     let mut objects = PageVec::new();
     for loaded in listed {
-        let record = state.published(loaded.headers).unwrap_or_else(|| {
-            let mut unknown = Record::default();
-            unknown.headers = loaded.headers as u64;
-            unknown.base = loaded.base as u64;
-            unknown.name = loaded.name as u64;
-            unknown
-        });
-        let original = state.recorded(loaded.headers).unwrap_or_default().original;
+        let (original, record) = match registry.look_up(loaded.headers) {
+            Some((entry, record)) => (entry.original, record),
+            None => (None, published::unrecorded(loaded)),
+        };
         objects.push(Described { record, original })?;
     }
-    for index in 0..state.all_published().len() {
-        let Some(record) = state.all_published().get(index).copied() else { break };
+    for index in 0..registry.all_published().len() {
+        let Some(record) = registry.all_published().get(index).copied() else { break };
         if record.is_in_other_namespace() {
-            let original = state.recorded(record.headers as usize).unwrap_or_default().original;
+            let original = registry.recorded(record.headers as usize).and_then(|entry| entry.original);
             objects.push(Described { record, original })?;
         }
     }
     Ok(objects)
 }
 
-/// Reads the path of an object's original file into `buffer`, with a NUL behind
-/// it, or the loader's name for it where that cannot be found out; its length.
-pub fn read_path(object: &Described, maps: Option<&mut Maps>, memory: &OwnMemory, buffer: &mut [u8]) -> usize {
-    let room = buffer.len().saturating_sub(1);
-    let (path, end) = buffer.split_at_mut(room);
+/// Reads the path of an object's original file into `buffer`, or the loader's name for it
+/// where that cannot be found out.
+pub fn read_path<'a>(
+    object: &Described,
+    maps: Option<&mut Maps>,
+    memory: &OwnMemory,
+    buffer: &'a mut [u8],
+) -> ObjectPath<'a> {
+    let record = &object.record;
+    let (base, headers, name) = (record.base as usize, record.headers as usize, record.name as usize);
+    let loaded = Loaded { base, headers, header_count: 0, name };
     let shown = maps.and_then(|maps| {
-        let address = original::shown_at(&object.record, object.original, maps)
-            // Not recorded: nothing of it has been replaced.
-            .or_else(|| (object.record.start == 0).then_some(object.record.headers as usize))?;
-        maps.path_at(address, path).ok().map(<[u8]>::len)
+        // Of an object that is not recorded nothing has been replaced.
+        let unchanged = (record.start == 0).then_some(headers);
+        Some((original::shown_at(record, object.original, maps).or(unchanged)?, maps))
     });
-    let len = shown.filter(|len| *len != 0).unwrap_or_else(|| {
-        let loaded = Loaded {
-            base: object.record.base as usize,
-            headers: object.record.headers as usize,
-            header_count: 0,
-            name: object.record.name as usize,
-        };
-        candidates::read_loader_name(memory, &loaded, path)
-    });
-    if let Some(slot) = path.get_mut(len).or_else(|| end.first_mut()) {
-        *slot = 0;
+    match shown {
+        Some((address, maps)) => ObjectPath::mapped_at(address, maps, memory, &loaded, buffer),
+        None => ObjectPath::named_by_loader(memory, &loaded, buffer),
     }
-    len
 }

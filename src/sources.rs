@@ -16,22 +16,19 @@ use sopin_core::cause::Cause;
 use sopin_core::comparison;
 use sopin_core::credentials::User;
 use sopin_core::image_layers::ImageLayers;
-use sopin_core::line::Text;
 use sopin_core::memory::OwnMemory;
 use sopin_core::object::{Object, Span};
 use sopin_core::once::{OnceCell, get_or_init};
 use sopin_core::pagemap::Pagemap;
 use sopin_core::pages::PageVec;
 use sopin_core::plan::{Replacement, Source};
-use sopin_core::settings::Level;
+use sopin_core::settings::Settings;
 use sopin_core::store::{self, Entry, Known, Mapped, OriginFile, Store};
 use sopin_core::sys::{self, Fd};
 use sopin_core::vmas::{FileId, Maps};
 
 use crate::candidates::Candidate;
-use crate::large_copies::LargeCopies;
 use crate::original::{self, Original};
-use crate::registry::State;
 
 /// Bytes of untouched data from which on another VMA is cheaper than a copy.
 const MIN_SHARED_DATA: usize = 64 << 10;
@@ -167,47 +164,8 @@ impl Sources {
         Ok(())
     }
 
-    /// The shared copy of the object's file. Without one the copy is private.
-    /// If nobody can write to that file, no range of `replacements` needs one.
-    pub fn shared_copy(
-        &self,
-        state: &mut State,
-        memory: &OwnMemory,
-        candidate: &Candidate,
-        original: &Original,
-        replacements: &mut PageVec<Replacement>,
-        CopyWork { buffer, large }: CopyWork<'_>,
-    ) -> Option<Entry> {
-        if self.need_no_copy(original) {
-            replacements.retain(|range| range.source != Source::Copy);
-            return None;
-        }
-        self.open_stores(state)?;
-        let State { settings, log, path_buffer, .. } = state;
-        let path = CStr::from_bytes_until_nul(path_buffer).unwrap_or_default();
-        let prepared = large.take(candidate.loaded.headers, &original.identity, self.user());
-        let Found { entry, complaints: [system, tampered] } =
-            prepared.unwrap_or_else(|| self.find_copy(path, original, memory, &candidate.object, replacements, buffer));
-        if let Some(cause) = system
-            && log.is_new(cause)
-        {
-            let path = Text(path.to_bytes());
-            log.line(settings, Level::Warn, format_args!("the system's store: {path}: {cause}; not used"));
-        }
-        if let Some(cause) = tampered {
-            log.line(settings, Level::Warn, format_args!("store: {}: {cause}; copied again", Text(path.to_bytes())));
-        }
-        if let Err(cause) = entry
-            && log.is_new(cause)
-        {
-            log.line(settings, Level::Warn, format_args!("store: {cause}; using private memory"));
-        }
-        entry.ok()
-    }
-
     /// Opens the stores, unless the settings say that there are none.
-    pub fn open_stores(&self, state: &mut State) -> Option<()> {
-        let State { settings, known_stores, .. } = state;
+    pub fn open_stores(&self, settings: &Settings, known_stores: &mut KnownStores) -> Option<()> {
         let places = settings.store.as_ref()?;
         let _ = get_or_init(&self.system_store, || Store::open_system(&mut known_stores.system));
         let _ = get_or_init(&self.user_store, || {
@@ -281,14 +239,6 @@ impl Sources {
     }
 }
 
-/// What looking for a copy needs and keeps for the next one.
-pub struct CopyWork<'a> {
-    /// What is copied at once.
-    pub buffer: &'a mut PageVec<u8>,
-    /// What was prepared.
-    pub large: &'a mut LargeCopies,
-}
-
 /// What came of looking for a copy.
 pub struct Found {
     /// The copy, or why there is none.
@@ -306,14 +256,13 @@ pub fn is_text(range: &Replacement) -> bool {
 /// none, or the path leads to another file by now.
 pub fn find_original(
     maps: &mut Maps,
-    path: &[u8],
+    path: &CStr,
     mapped: FileId,
     candidate: &Candidate,
     replacements: &[Replacement],
 ) -> Option<Original> {
     let copied = || replacements.iter().filter(|range| range.source == Source::Copy);
     let shown = copied().find(|range| is_text(range)).or_else(|| copied().next())?;
-    let path = CStr::from_bytes_until_nul(path).ok()?;
     let is_executable = candidate.loaded.headers == sys::executable_headers();
     let terms = original::Terms { object: candidate.object.span, is_executable, offset: shown.offset };
     Original::find(maps, path, mapped, terms).ok()?

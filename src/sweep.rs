@@ -11,13 +11,19 @@ use sopin_core::sys::{self, Errno};
 use sopin_core::vmas::{FileId, Maps};
 
 use crate::candidates::{self, Candidate};
+use crate::freshness;
 use crate::large_copies::LargeCopies;
 use crate::loader::{Counters, Loaded};
+use crate::lock::Guard;
 use crate::marked_ranges::MarkedRanges;
+use crate::object_path::{ObjectPath, PathBuffer};
 use crate::original;
-use crate::registry::{self, Account, Entry, Guard};
-use crate::report;
-use crate::sources::Sources;
+use crate::private_memory::PrivateMemory;
+use crate::published::Account;
+use crate::registry::{Entry, Registry};
+use crate::report::Reporter;
+use crate::sources::{KnownStores, Sources};
+use crate::state::Parts;
 use crate::workspace::Workspace;
 use crate::write_safety::{Announcement, Assessment};
 
@@ -63,15 +69,18 @@ impl Root {
 
 /// A sweep under way.
 pub struct Sweep<'a> {
-    /// The lock.
-    pub guard: Guard,
+    registry: &'a mut Registry,
+    reporter: &'a mut Reporter,
+    private_memory: &'a mut PrivateMemory,
+    known_stores: &'a mut KnownStores,
+    paths: &'a mut PathBuffer,
+    work: &'a mut Workspace,
+    /// Whether signal handlers are kept from running in this thread, or why not.
+    signals: sys::Result<()>,
     memory: &'a OwnMemory,
-    /// Our `__gmon_start__`, which objects announce themselves to.
-    announce: usize,
     in_other_namespace: bool,
     /// The host has asked for it: objects that other threads are about to pin count too.
     is_request: bool,
-    work: Workspace,
     sources: Sources,
     large: &'a mut LargeCopies,
     marked: MarkedRanges,
@@ -81,15 +90,33 @@ impl<'a> Sweep<'a> {
     /// A sweep that has found nothing yet, with the copies that earlier ones of the
     /// same event have asked for.
     pub fn new(
-        mut guard: Guard,
+        guard: &'a mut Guard,
         memory: &'a OwnMemory,
         large: &'a mut LargeCopies,
-        announce: usize,
         in_other_namespace: bool,
     ) -> Self {
-        let work = core::mem::take(&mut guard.workspace);
-        let (sources, marked) = (Sources::default(), MarkedRanges::default());
-        Self { guard, memory, announce, in_other_namespace, is_request: false, work, sources, large, marked }
+        let signals = guard.blocks_signals();
+        let Parts { registry, reporter, private_memory, known_stores, paths, workspace: work } = guard.parts();
+        Self {
+            registry,
+            reporter,
+            private_memory,
+            known_stores,
+            paths,
+            work,
+            signals,
+            memory,
+            in_other_namespace,
+            is_request: false,
+            sources: Sources::default(),
+            large,
+            marked: MarkedRanges::default(),
+        }
+    }
+
+    /// Returns what messages go through.
+    pub const fn reporter(&mut self) -> &mut Reporter {
+        self.reporter
     }
 
     /// Pins what is new in `objects`, the loader's list at `counters`. `missed`:
@@ -98,21 +125,16 @@ impl<'a> Sweep<'a> {
         self.large.check(counters.subs);
         let found = self.pin_new(objects, root, counters)?;
         if found == Found::Everything && !self.in_other_namespace {
-            registry::set_counters(&self.guard, counters);
-            registry::make_up_for_missed_sweeps(&self.guard, missed);
+            freshness::set_counters(self.registry, counters);
+            freshness::make_up_for_missed_sweeps(self.registry, missed);
         }
         Ok(if found == Found::LargeObjects { Swept::NeedsCopies } else { Swept::Done })
     }
 
     /// Reports that the sweep was given up because of `cause`.
     pub fn give_up(&mut self, objects: &[Loaded], root: Root, cause: Cause) {
-        let buffer = &mut self.guard.path_buffer;
-        // Without a list of objects there is no name either.
-        let len = root.among(objects).map(|loaded| candidates::read_loader_name(self.memory, loaded, buffer));
-        let rest = buffer.get_mut(len.unwrap_or(0)..).unwrap_or_default();
-        let all = if len.is_some() { &b" and the objects just loaded with it"[..] } else { b"the objects just loaded" };
-        let len = len.unwrap_or(0) + candidates::set_name(all, rest);
-        report::exposed(&mut self.guard, len, cause, &[]);
+        let name = ObjectPath::of_group(self.memory, root.among(objects), self.paths);
+        self.reporter.exposed(name, cause, &[]);
     }
 
     /// What is recorded now of `objects`.
@@ -121,9 +143,9 @@ impl<'a> Sweep<'a> {
             Ok(maps) => maps,
             Err(errno) => return self.leave_all(objects, errno),
         };
-        let recorded = self.guard.all_published().len();
+        let recorded = self.registry.all_published().len();
         let is_first = recorded == 0 || self.large.recorded_at_first == Some(recorded);
-        let has_unloaded = counters.subs != registry::recorded_counters().subs;
+        let has_unloaded = counters.subs != freshness::recorded_counters().subs;
         let is_up_to_date = !has_unloaded || root.has_loader_lock();
         self.find_candidates(objects, has_unloaded || self.in_other_namespace, &mut maps)?;
         let Some(root_index) = self.work.candidates.iter().position(|candidate| root.is(candidate)) else {
@@ -151,29 +173,27 @@ impl<'a> Sweep<'a> {
         if root.has_loader_lock() {
             unreadable = self.leave_unreadable()?.or(unreadable);
             if has_unloaded {
-                forget_unloaded(&mut self.guard, objects);
+                forget_unlisted(self.registry, self.private_memory, objects);
             }
         }
         let all = self.work.candidates.len();
         self.keep_relocated(root, root_index, objects, &mut maps)?;
         let assessment = if root.has_loader_lock() {
             let root = self.work.candidates.iter().position(|candidate| root.is(candidate)).unwrap_or(usize::MAX);
-            let (memory, announce, has_missed) = (self.memory, self.announce, registry::has_missed_a_sweep());
-            Announcement { memory, announce, objects, root, is_first, has_missed, unreadable }
-                .assess(&mut self.work.candidates)
+            let (memory, has_missed) = (self.memory, freshness::has_missed_a_sweep());
+            Announcement { memory, objects, root, is_first, has_missed, unreadable }.assess(&mut self.work.candidates)
         } else {
             Assessment::AFTER_RUNNING
         };
         if self.ask_for_copies(counters.subs, &mut maps) {
             self.large.unreadable = unreadable;
-            self.large.recorded_at_first = is_first.then(|| self.guard.all_published().len());
+            self.large.recorded_at_first = is_first.then(|| self.registry.all_published().len());
             return Ok(Found::LargeObjects);
         }
         self.name_those_beside(assessment)?;
         self.pin_candidates(assessment, &mut maps)?;
-        let (kept, state) = (self.work.candidates.len(), &mut *self.guard);
-        let message = format_args!("sweep: {all} objects new, {kept} of them ready to be pinned");
-        state.log.line(&state.settings, Level::Debug, message);
+        let kept = self.work.candidates.len();
+        self.reporter.line(Level::Debug, format_args!("sweep: {all} objects new, {kept} of them ready to be pinned"));
         Ok(Found::all_if(is_up_to_date && kept == all && self.work.unreadable.is_empty()))
     }
 
@@ -196,7 +216,7 @@ impl<'a> Sweep<'a> {
     /// unloaded.
     fn find_candidates(&mut self, objects: &[Loaded], has_unloaded: bool, maps: &mut Maps) -> Result<(), Cause> {
         for loaded in objects {
-            let recorded = self.guard.recorded(loaded.headers);
+            let recorded = self.registry.recorded(loaded.headers);
             if recorded.is_some() && !has_unloaded {
                 continue;
             }
@@ -214,8 +234,8 @@ impl<'a> Sweep<'a> {
     /// Forgets the objects in whose place the candidates have come.
     fn forget_replaced(&mut self) {
         for candidate in self.work.candidates.iter() {
-            if let Some(entry) = self.guard.forget(candidate.loaded.headers) {
-                original::unmap_witness(entry.witness);
+            if let Some(entry) = self.registry.forget(candidate.loaded.headers) {
+                release(&entry, self.private_memory);
             }
         }
     }
@@ -247,18 +267,18 @@ impl<'a> Sweep<'a> {
         if has_loader_lock && self.all_are_relocated(maps)? {
             return Ok(());
         }
-        let (memory, announce) = (self.memory, self.announce);
-        let Workspace { candidates, groups, vmas, .. } = &mut self.work;
+        let memory = self.memory;
+        let Workspace { candidates, groups, vmas, .. } = &mut *self.work;
         // The loader relocates the executable's group before any code runs.
         let executable = objects.first().map(|first| first.headers);
         let executable = candidates.iter().position(|candidate| Some(candidate.loaded.headers) == executable);
         let roots = [Some(root_index), executable.filter(|_| has_loader_lock)];
-        candidates::mark_groups(memory, &mut self.guard, objects, candidates, groups, roots.into_iter().flatten())?;
-        let has_missed = registry::has_missed_a_sweep();
+        candidates::mark_groups(memory, self.registry, objects, candidates, groups, roots.into_iter().flatten())?;
+        let has_missed = freshness::has_missed_a_sweep();
         if !has_loader_lock && !has_missed {
             let will_announce = |candidate: &Candidate| {
                 (candidate.is_in_initialised_group || self.in_other_namespace)
-                    && candidate.will_announce(memory, announce) == Ok(true)
+                    && candidate.will_announce(memory) == Ok(true)
             };
             if candidates.iter().any(will_announce) {
                 candidates.truncate(0);
@@ -273,7 +293,7 @@ impl<'a> Sweep<'a> {
                 candidate.is_relocated(vmas)
             } else {
                 (candidate.is_in_initialised_group || self.in_other_namespace)
-                    && candidate.is_relocated_after_opening(vmas, memory, announce)
+                    && candidate.is_relocated_after_opening(vmas, memory)
             };
             if let (true, Some(slot)) = (is_ready, candidates.get_mut(kept)) {
                 *slot = candidate;
@@ -297,7 +317,7 @@ impl<'a> Sweep<'a> {
 
     fn record(&mut self, loaded: &Loaded, mut entry: Entry, account: &Account) -> Result<(), Cause> {
         entry.in_other_namespace = self.in_other_namespace;
-        self.guard.record(loaded, entry, account).map_err(no_memory)
+        self.registry.record(loaded, entry, account).map_err(no_memory)
     }
 
     /// Records an object as left alone because of `cause`.
@@ -310,8 +330,8 @@ impl<'a> Sweep<'a> {
         };
         self.record(loaded, Entry::default(), &account)?;
         if !is_vdso {
-            let len = candidates::read_loader_name(self.memory, loaded, &mut self.guard.path_buffer);
-            report::exposed(&mut self.guard, len, cause, &[]);
+            let name = ObjectPath::named_by_loader(self.memory, loaded, self.paths);
+            self.reporter.exposed(name, cause, &[]);
         }
         Ok(())
     }
@@ -324,7 +344,7 @@ impl<'a> Sweep<'a> {
             return Err(cause);
         }
         for loaded in objects {
-            if self.guard.recorded(loaded.headers).is_none() {
+            if self.registry.recorded(loaded.headers).is_none() {
                 self.leave(loaded, cause)?;
             }
         }
@@ -346,17 +366,24 @@ fn no_maps(errno: Errno) -> Cause {
 }
 
 /// Forgets the objects that are no longer in `objects`, the loader's list.
-pub fn forget_unloaded(guard: &mut Guard, objects: &[Loaded]) {
-    guard.begin_walk();
-    for loaded in objects {
-        guard.mark(loaded.headers);
-    }
-    guard.forget_unseen(
+pub fn forget_unloaded(Parts { registry, private_memory, .. }: &mut Parts<'_>, objects: &[Loaded]) {
+    forget_unlisted(registry, private_memory, objects);
+}
+
+fn forget_unlisted(registry: &mut Registry, private_memory: &mut PrivateMemory, objects: &[Loaded]) {
+    registry.forget_unlisted(
+        objects,
         // Objects of other namespaces are not in the list; one that is gone
         // has left its address unmapped or to an object that will be new.
         |headers, entry| !entry.in_other_namespace || !sys::is_readable(headers),
-        |entry| original::unmap_witness(entry.witness),
+        |entry| release(entry, private_memory),
     );
+}
+
+/// Gives up what an object that was forgotten has held.
+fn release(entry: &Entry, private_memory: &mut PrivateMemory) {
+    private_memory.subtract(entry.private);
+    original::unmap_witness(entry.witness);
 }
 
 /// Whether `candidate` has taken the place of the object recorded in `entry`.
@@ -378,6 +405,5 @@ impl Drop for Sweep<'_> {
         self.work.beside.clear();
         // Seldom used and large: a host that has locked its memory pays for it.
         self.work.copied = PageVec::new();
-        self.guard.workspace = core::mem::take(&mut self.work);
     }
 }

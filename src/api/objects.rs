@@ -96,12 +96,12 @@ impl Walk {
         // Opened anew for every object: no descriptor of ours is open while the
         // host's code runs.
         let mut maps = Maps::open().ok();
-        request::read_path(&object, maps.as_mut(), &self.memory, &mut self.path);
+        let path = request::read_path(&object, maps.as_mut(), &self.memory, &mut self.path).as_c_str().as_ptr();
         self.reason.clear();
         let has_reason = write_reason(&mut self.reason, &object.record).is_some();
         self.object = Some(sopin_object {
             size: size_of::<sopin_object>(),
-            path: self.path.as_ptr().cast(),
+            path,
             base: object.record.base as usize as *const c_void,
             reached: reached_code(object.record.reached().unwrap_or_default()) as c_int,
             error: errno_of(&object.record).map_or(0, |errno| errno.0),

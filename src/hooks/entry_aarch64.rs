@@ -28,26 +28,6 @@ pub extern "C" fn __gmon_start__() {
     )
 }
 
-/// `pthread_atfork(3)`. glibc links its code into every library that calls it, and
-/// Rust calls functions of other libraries through pointers: without this jump the
-/// code would have to begin with a marked branch target, and does not everywhere.
-///
-/// # Safety
-/// As for `pthread_atfork(3)`: the handlers stay loaded.
-#[unsafe(naked)]
-pub unsafe extern "C" fn register_fork_handlers(
-    _before: unsafe extern "C" fn(),
-    _in_parent: unsafe extern "C" fn(),
-    _in_child: unsafe extern "C" fn(),
-) -> c_int {
-    naked_asm!(
-        ".cfi_startproc",
-        "b {register}",
-        ".cfi_endproc",
-        register = sym libc::pthread_atfork,
-    )
-}
-
 /// The body of a hook: `$route` gets the arguments, and says where to go and whether
 /// something follows. A jump leaves the real function the true return address.
 macro_rules! hook {

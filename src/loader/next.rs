@@ -27,15 +27,6 @@ const DT_DEBUG: u64 = 21;
 unsafe extern "C" {
     /// The dynamic section of this library, by the linker's name for it.
     static _DYNAMIC: [u64; 2];
-    /// Where this library begins, by the linker's name for it.
-    static __ehdr_start: u8;
-    /// Where it ends.
-    static _end: u8;
-}
-
-/// Returns whether `address` lies in this library.
-pub fn is_own(address: usize) -> bool {
-    ((&raw const __ehdr_start).addr()..(&raw const _end).addr()).contains(&address)
 }
 
 /// The address of the function `name` in the first object behind this one that has it.

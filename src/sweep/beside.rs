@@ -2,10 +2,9 @@
 //! the line about that one, which is the one to mend.
 
 use sopin_core::cause::Cause;
-use sopin_core::object::file_name;
 
 use super::{Sweep, is_vdso, no_memory};
-use crate::candidates;
+use crate::object_path::ObjectPath;
 use crate::write_safety::Assessment;
 
 /// Names are listed up to this length, in bytes.
@@ -16,18 +15,16 @@ impl Sweep<'_> {
     pub(super) fn name_those_beside(&mut self, assessment: Assessment) -> Result<(), Cause> {
         for index in 0..self.work.candidates.len() {
             let Some(candidate) = self.work.candidates.get(index).copied() else { break };
-            if is_vdso(&candidate.loaded) || !assessment.is_left_for_another(&self.guard, &candidate) {
+            if is_vdso(&candidate.loaded) || !assessment.is_left_for_another(self.signals, &candidate) {
                 continue;
             }
-            let state = &mut *self.guard;
-            let len = candidates::read_loader_name(self.memory, &candidate.loaded, &mut state.path_buffer);
-            let path = state.path_buffer.get(..len).unwrap_or_default();
-            if !state.settings.selects(path) {
+            let path = ObjectPath::named_by_loader(self.memory, &candidate.loaded, self.paths);
+            if !self.reporter.settings().selects(path.as_bytes()) {
                 continue;
             }
             let list = &mut self.work.beside;
             let separator = if list.is_empty() { &b""[..] } else { b", " };
-            let name = file_name(path);
+            let name = path.file_name();
             let is_full = list.len() + name.len() > LIST;
             let name = if is_full { b"..." } else { name };
             list.extend(separator).and_then(|()| list.extend(name)).map_err(no_memory)?;

@@ -1,14 +1,13 @@
 //! The step of a sweep that looks for large objects: their copies are made before
 //! any object is pinned, without the lock, see [`crate::large_copies`].
 
-use core::ffi::CStr;
-
 use sopin_core::settings::Mode;
-use sopin_core::vmas::{FileId, Maps};
+use sopin_core::vmas::Maps;
 
 use super::Sweep;
 use crate::candidates::Candidate;
 use crate::large_copies;
+use crate::object_path::ObjectPath;
 
 /// How a sweep has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +39,8 @@ impl Sweep<'_> {
     /// Asks for copies of what is large among the candidates; whether there is
     /// anything to wait for.
     pub(super) fn ask_for_copies(&mut self, subs: u64, maps: &mut Maps) -> bool {
-        if self.guard.settings.mode != Mode::Full || self.guard.settings.store.is_none() {
+        let settings = self.reporter.settings();
+        if settings.mode != Mode::Full || settings.store.is_none() {
             return false;
         }
         if !self.is_request {
@@ -51,8 +51,8 @@ impl Sweep<'_> {
         for index in 0..self.work.candidates.len() {
             let Some(candidate) = self.work.candidates.get(index).copied() else { break };
             // What is left of one that was pinned in part is not its file's alone.
-            let recorded = self.guard.recorded(candidate.loaded.headers).unwrap_or_default();
-            if recorded.original == FileId::default()
+            let recorded = self.registry.recorded(candidate.loaded.headers);
+            if recorded.is_none_or(|entry| entry.original.is_none())
                 && self.large.should_prepare(&candidate.loaded, candidate.object.span)
                 && self.needs_preparing(&candidate, maps)
             {
@@ -68,13 +68,11 @@ impl Sweep<'_> {
     /// Returns whether the settings select an object, and a store can have a copy that it
     /// does not have yet.
     fn needs_preparing(&mut self, candidate: &Candidate, maps: &mut Maps) -> bool {
-        let len = self.read_path(&candidate.loaded, candidate.loaded.headers, maps);
-        let state = &mut *self.guard;
-        if !state.settings.selects(state.path_buffer.get(..len).unwrap_or_default()) {
-            return false;
-        }
-        let is_open = self.sources.open_stores(state).is_some();
-        let path = CStr::from_bytes_until_nul(&state.path_buffer).unwrap_or_default();
-        is_open && self.sources.may_add(path)
+        let loaded = &candidate.loaded;
+        let path = ObjectPath::mapped_at(loaded.headers, maps, self.memory, loaded, self.paths);
+        let settings = self.reporter.settings();
+        settings.selects(path.as_bytes())
+            && self.sources.open_stores(settings, self.known_stores).is_some()
+            && self.sources.may_add(path.as_c_str())
     }
 }

@@ -10,11 +10,13 @@ use sopin_core::cause::Cause;
 use sopin_core::object::file_name;
 use sopin_core::records::{Reached, Record};
 use sopin_core::settings::Mode;
-use sopin_core::vmas::{FileId, Maps};
+use sopin_core::vmas::Maps;
 
-use super::{Sweep, forget_unloaded, is_replaced, no_maps, no_memory};
+use super::{Sweep, forget_unlisted, is_replaced, no_maps, no_memory, release};
 use crate::candidates::{self, Candidate};
+use crate::freshness;
 use crate::loader::Loaded;
+use crate::object_path::{ObjectPath, without_deleted};
 use crate::original;
 use crate::workspace::Workspace;
 use crate::write_safety::Assessment;
@@ -94,8 +96,8 @@ impl Sweep<'_> {
         let listed = objects.iter().filter(|loaded| target.is_none_or(|headers| loaded.headers == headers));
         let mut worst = if target.is_none() && unproven { Verdict::Exposed } else { Verdict::Pinned };
         for loaded in listed {
-            let verdict = match self.guard.published(loaded.headers) {
-                Some(record) => self.verdict(&record),
+            let verdict = match self.registry.look_up(loaded.headers) {
+                Some((_, record)) => self.verdict(&record),
                 None if target.is_some() => Verdict::Exposed,
                 // Unproven, which counts already, or about to announce itself.
                 None => Verdict::Pinned,
@@ -108,7 +110,7 @@ impl Sweep<'_> {
     fn verdict(&self, record: &Record) -> Verdict {
         match record.reached() {
             Some(Reached::Full | Reached::NoFile) => Verdict::Pinned,
-            Some(Reached::Relocated) if self.guard.settings.mode == Mode::Relocated => Verdict::Pinned,
+            Some(Reached::Relocated) if self.reporter.settings().mode == Mode::Relocated => Verdict::Pinned,
             Some(Reached::Relocated) => Verdict::Partial,
             Some(Reached::Excluded) => Verdict::Excluded,
             Some(Reached::Pending | Reached::Exposed) | None => Verdict::Exposed,
@@ -119,20 +121,20 @@ impl Sweep<'_> {
     /// whose place there are others.
     fn forget_gone(&mut self, objects: &[Loaded], maps: &mut Maps) {
         for loaded in objects {
-            if let Some(entry) = self.guard.recorded(loaded.headers)
+            if let Some(entry) = self.registry.recorded(loaded.headers)
                 && let Ok(candidate) = Candidate::read(self.memory, *loaded)
                 && is_replaced(&entry, &candidate, maps)
             {
-                self.guard.forget(loaded.headers);
-                original::unmap_witness(entry.witness);
+                self.registry.forget(loaded.headers);
+                release(&entry, self.private_memory);
             }
         }
-        forget_unloaded(&mut self.guard, objects);
+        forget_unlisted(self.registry, self.private_memory, objects);
     }
 
     /// Whether there may be something left to do for an object.
     fn is_unfinished(&mut self, headers: usize) -> bool {
-        self.guard.published(headers).is_none_or(|record| match record.reached() {
+        self.registry.look_up(headers).is_none_or(|(_, record)| match record.reached() {
             Some(Reached::Pending | Reached::Exposed) | None => true,
             Some(Reached::Relocated) => record.cause().is_some(),
             Some(Reached::Full | Reached::Excluded | Reached::NoFile) => false,
@@ -181,9 +183,9 @@ impl Sweep<'_> {
 
     /// Marks the group of the candidate with these program headers, if it is one.
     fn mark(&mut self, objects: &[Loaded], headers: usize) -> Result<(), Cause> {
-        let Workspace { candidates, groups, .. } = &mut self.work;
+        let Workspace { candidates, groups, .. } = &mut *self.work;
         match candidates.iter().position(|candidate| candidate.loaded.headers == headers) {
-            Some(index) => candidates::mark_groups(self.memory, &mut self.guard, objects, candidates, groups, [index]),
+            Some(index) => candidates::mark_groups(self.memory, self.registry, objects, candidates, groups, [index]),
             None => Ok(()),
         }
     }
@@ -193,7 +195,7 @@ impl Sweep<'_> {
     /// candidates are the group of the object `opened`, if given. Whether there
     /// were any of the former.
     fn keep_proven(&mut self, objects: &[Loaded], opened: Option<usize>, maps: &mut Maps) -> Result<bool, Cause> {
-        let has_missed = crate::registry::has_missed_a_sweep();
+        let has_missed = freshness::has_missed_a_sweep();
         if opened.is_none()
             && let Some(executable) = objects.first().filter(|_| !self.in_other_namespace)
         {
@@ -203,17 +205,16 @@ impl Sweep<'_> {
         let (mut kept, mut unproven) = (0, false);
         for index in 0..self.work.candidates.len() {
             let Some(candidate) = self.work.candidates.get(index).copied() else { break };
-            let recorded = self.guard.recorded(candidate.loaded.headers);
+            let recorded = self.registry.recorded(candidate.loaded.headers);
             maps.file_backed_in(candidate.object.relro, &mut self.work.vmas).map_err(no_maps)?;
-            let was_pinned = recorded.is_some_and(|entry| entry.original != FileId::default());
+            let was_pinned = recorded.is_some_and(|entry| entry.original.is_some());
             let is_relocated = was_pinned
                 || if opened.is_some() {
-                    candidate.is_relocated_after_opening(&self.work.vmas, self.memory, self.announce)
+                    candidate.is_relocated_after_opening(&self.work.vmas, self.memory)
                 } else {
                     candidate.is_relocated(&self.work.vmas)
                 };
-            let will_be_pinned =
-                recorded.is_none() && !has_missed && candidate.will_announce(self.memory, self.announce) != Ok(false);
+            let will_be_pinned = recorded.is_none() && !has_missed && candidate.will_announce(self.memory) != Ok(false);
             if is_relocated && !will_be_pinned {
                 self.keep(&candidate, &mut kept);
             } else {
@@ -237,7 +238,7 @@ impl Sweep<'_> {
     fn with_path(&mut self, objects: &[Loaded], given: &[u8], canonical: &[u8], maps: &mut Maps) -> Option<usize> {
         let is_bare = !given.contains(&b'/');
         let is_it = |path: &[u8]| {
-            let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
+            let path = without_deleted(path);
             if is_bare {
                 file_name(path) == given
             } else {
@@ -246,28 +247,18 @@ impl Sweep<'_> {
             }
         };
         let memory = self.memory;
-        let buffer = &mut self.guard.path_buffer;
+        let buffer = &mut self.paths[..];
         let named = objects.iter().find(|loaded| memory.read_string(loaded.name, &mut *buffer).is_ok_and(is_it));
         if let Some(loaded) = named {
             return Some(loaded.headers);
         }
-        for loaded in objects {
-            let len = self.original_path(loaded, maps);
-            if self.guard.path_buffer.get(..len).is_some_and(is_it) {
-                return Some(loaded.headers);
-            }
-        }
-        None
+        objects.iter().find(|loaded| is_it(self.original_path(loaded, maps).as_bytes())).map(|loaded| loaded.headers)
     }
 
-    /// Reads the path of the file that an object was loaded from into the path
-    /// buffer; its length.
-    fn original_path(&mut self, loaded: &Loaded, maps: &mut Maps) -> usize {
-        let Some(record) = self.guard.published(loaded.headers) else {
-            return self.read_path(loaded, loaded.headers, maps);
-        };
-        let original = self.guard.recorded(loaded.headers).unwrap_or_default().original;
-        let shown = original::shown_at(&record, original, maps);
-        self.read_path(loaded, shown.unwrap_or(loaded.headers), maps)
+    /// Reads the path of the file that an object was loaded from.
+    fn original_path(&mut self, loaded: &Loaded, maps: &mut Maps) -> ObjectPath<'_> {
+        let shown = self.registry.look_up(loaded.headers);
+        let shown = shown.and_then(|(entry, record)| original::shown_at(&record, entry.original, maps));
+        ObjectPath::mapped_at(shown.unwrap_or(loaded.headers), maps, self.memory, loaded, self.paths)
     }
 }
