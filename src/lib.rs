@@ -44,8 +44,7 @@
 //! | [`environment`] | reading settings, `LD_PRELOAD` for children, counting threads |
 //! | [`report`] | what is said of an object, at which level |
 //! | [`log`] | lines on stderr or in `SOPIN_LOG_FILE` |
-//! | [`api`] | the functions of `include/sopin.h` |
-//! | [`request`] | what the host asks for: sweeps, and copies of the records |
+//! | [`api`] | the functions of `include/sopin.h`: what the host asks for |
 //! | [`own`] | where this library is, and which function of it others call |
 //! | [`errno`] | keeping the host's `errno` |
 //!
@@ -99,7 +98,6 @@ mod reach;
 mod registry;
 mod remap;
 mod report;
-mod request;
 mod sources;
 mod state;
 mod sweep;

@@ -12,7 +12,7 @@ use crate::loader::Loaded;
 
 /// Room for a path as the kernel limits it, with the NUL behind it. It is too large for
 /// the stack, which may be a small one of the host's.
-pub type PathBuffer = [u8; libc::PATH_MAX as usize];
+pub type PathRoom = [u8; libc::PATH_MAX as usize];
 
 /// The path of an object's file, or what stands for it in messages.
 #[derive(Clone, Copy)]

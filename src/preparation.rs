@@ -15,7 +15,6 @@ use crate::filters::{self, Looked};
 use crate::loader::Loaded;
 use crate::lock::{self, Guard};
 use crate::log::Log;
-use crate::object_path::PathBuffer;
 use crate::own;
 use crate::published;
 use crate::state::Parts;
@@ -80,22 +79,22 @@ fn read_settings(settings: &mut Settings, log: &mut Log) -> sys::Result<()> {
 /// Takes this library off `LD_PRELOAD` for `SOPIN_CHILDREN=drop`, as soon as there is an
 /// environment to change.
 pub fn drop_preload_when_ready(guard: &mut Guard, memory: &OwnMemory, objects: &[Loaded]) {
-    let Parts { reporter, paths, .. } = guard.parts();
+    let Parts { reporter, path_room, .. } = guard.parts();
     if reporter.settings().children == Children::Drop
         && !IS_PRELOAD_DROPPED.load(Ordering::Relaxed)
         && environment::is_ready()
     {
         IS_PRELOAD_DROPPED.store(true, Ordering::Relaxed);
-        drop_own_preload(memory, objects, paths);
+        drop_own_preload(memory, objects, path_room);
     }
 }
 
-fn drop_own_preload(memory: &OwnMemory, objects: &[Loaded], buffer: &mut PathBuffer) {
+fn drop_own_preload(memory: &OwnMemory, objects: &[Loaded], room: &mut [u8]) {
     let own = objects.iter().find(|loaded| {
         let object = Object::read(memory, loaded.base, loaded.headers, loaded.header_count);
         object.is_ok_and(|object| own::is_in(object.span))
     });
-    if let Some(Ok(path)) = own.map(|own| memory.read_string(own.name, buffer)) {
+    if let Some(Ok(path)) = own.map(|own| memory.read_string(own.name, room)) {
         environment::drop_from_preload(file_name(path));
     }
 }

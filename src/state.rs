@@ -1,6 +1,6 @@
 //! Everything that the lock protects, each part apart from the others.
 
-use crate::object_path::PathBuffer;
+use crate::object_path::PathRoom;
 use crate::private_memory::PrivateMemory;
 use crate::registry::Registry;
 use crate::report::Reporter;
@@ -13,7 +13,7 @@ pub struct State {
     reporter: Reporter,
     private_memory: PrivateMemory,
     known_stores: KnownStores,
-    paths: PathBuffer,
+    path_room: PathRoom,
     workspace: Workspace,
 }
 
@@ -28,7 +28,7 @@ pub struct Parts<'a> {
     /// The directories that were proven to be stores.
     pub known_stores: &'a mut KnownStores,
     /// Room for one path.
-    pub paths: &'a mut PathBuffer,
+    pub path_room: &'a mut [u8],
     /// Memory that sweeps use one after the other.
     pub workspace: &'a mut Workspace,
 }
@@ -41,15 +41,15 @@ impl State {
             reporter: Reporter::new(),
             private_memory: PrivateMemory::new(),
             known_stores: KnownStores::new(),
-            paths: [0; size_of::<PathBuffer>()],
+            path_room: [0; size_of::<PathRoom>()],
             workspace: Workspace::new(),
         }
     }
 
     /// Borrows all parts.
     pub const fn parts(&mut self) -> Parts<'_> {
-        let Self { registry, reporter, private_memory, known_stores, paths, workspace } = self;
-        Parts { registry, reporter, private_memory, known_stores, paths, workspace }
+        let Self { registry, reporter, private_memory, known_stores, path_room, workspace } = self;
+        Parts { registry, reporter, private_memory, known_stores, path_room, workspace }
     }
 
     /// Borrows the table of objects.

@@ -1,13 +1,13 @@
-//! The steps of pinning one object: what it maps, which file that is, what to
-//! replace and by what; then replace it, record it, report it.
+//! The steps of pinning one object: survey what it maps, find the bytes that are to back
+//! its ranges, apply the replacements, record and report what became of it.
 
 use sopin_core::branch_protection;
 use sopin_core::cause::Cause;
 use sopin_core::object::Span;
-use sopin_core::plan::{self, Replacement, Source, Terms};
-use sopin_core::records::Reached;
+use sopin_core::plan::{self, Outlook, Replacement, Source, Terms};
+use sopin_core::records::{Reached, Record};
 use sopin_core::settings::Level;
-use sopin_core::store::Proof;
+use sopin_core::store::{self, Proof};
 use sopin_core::sys;
 use sopin_core::vmas::{FileId, Maps, Vma};
 
@@ -15,7 +15,7 @@ use super::{Sweep, file_at, no_maps, no_memory};
 use crate::candidates::Candidate;
 use crate::marked_ranges::Left;
 use crate::object_path::ObjectPath;
-use crate::original;
+use crate::original::{self, Original};
 use crate::published::Account;
 use crate::registry::Entry;
 use crate::remap::{self, Outcome};
@@ -24,111 +24,214 @@ use crate::sources;
 use crate::workspace::Workspace;
 use crate::write_safety::Assessment;
 
+/// What earlier sweeps have made of an object.
+#[derive(Clone, Copy)]
+enum Earlier {
+    /// It is new.
+    Unseen,
+    /// It was left as it was.
+    Untouched(Entry, Record),
+    /// It was pinned in part; the rest maps this file.
+    InPart(Entry, Record, FileId),
+}
+
+impl Earlier {
+    fn of(found: Option<(Entry, Record)>) -> Self {
+        match found {
+            None => Self::Unseen,
+            Some((entry, record)) => match entry.original {
+                None => Self::Untouched(entry, record),
+                Some(original) => Self::InPart(entry, record, original),
+            },
+        }
+    }
+
+    /// Returns the file that it was loaded from, if it was pinned in part.
+    const fn original(&self) -> Option<FileId> {
+        match self {
+            Self::InPart(_, _, original) => Some(*original),
+            Self::Unseen | Self::Untouched(..) => None,
+        }
+    }
+
+    /// Returns what was recorded and published of it.
+    fn entry(&self) -> (Entry, Record) {
+        match self {
+            Self::Unseen => Default::default(),
+            Self::Untouched(entry, record) | Self::InPart(entry, record, _) => (*entry, *record),
+        }
+    }
+}
+
+/// Where the bytes that replace those of an object come from. What is to be replaced is
+/// in the workspace.
+struct Backing {
+    /// What the plan has left.
+    outlook: Outlook,
+    /// Why ranges are left that a replacement would lose something of.
+    left: Left,
+    /// Bytes of text modified in memory, or why that could not be found out.
+    modified: Result<usize, Cause>,
+    /// The file that the object was loaded from, if it is still there.
+    original: Option<Original>,
+    /// A copy of that file in a store.
+    shared: Option<store::Entry>,
+}
+
 impl Sweep<'_> {
     /// Pins one object, records and reports it. What is left of one that was
     /// pinned in part is tried again.
-    pub(super) fn pin(&mut self, candidate: &Candidate, assessment: Assessment, maps: &mut Maps) -> Result<(), Cause> {
+    pub(super) fn pin(
+        &mut self,
+        candidate: &Candidate,
+        assessment: Assessment,
+        maps: &mut Maps,
+        path_room: &mut [u8],
+    ) -> Result<(), Cause> {
         let begin = sys::monotonic_ns();
-        let headers = candidate.loaded.headers;
-        let earlier = self.registry.look_up(headers);
-        let mut account = Account { span: candidate.object.span, ..Account::default() };
-        if earlier.is_none() {
-            // Room for the record first: what is pinned must not be forgotten.
-            let entry = Entry::named(candidate.names(self.memory));
-            self.record(&candidate.loaded, entry, &account)?;
-        }
-        let (earlier, published) = earlier.unwrap_or_default();
-        maps.file_backed_in(candidate.object.span, &mut self.work.vmas).map_err(no_maps)?;
-        let was_pinned = earlier.original.is_some();
-        if let Some(original) = earlier.original {
-            // The rest maps copies of ours.
-            self.work.vmas.retain(|vma| vma.file == original);
-        }
-        let lowest = match self.work.vmas.first().copied() {
-            Some(lowest) => lowest,
-            // The program has remapped what was left.
-            None if was_pinned => Vma::default(),
-            // The vDSO, or an object that the program has remapped.
-            None => return self.record_untouched(candidate, Reached::NoFile, maps),
+        let earlier = self.make_room(candidate)?;
+        let Some(lowest) = self.survey(candidate, &earlier, maps)? else {
+            return self.record_untouched(candidate, Reached::NoFile, maps);
         };
-        let path = ObjectPath::mapped_at(lowest.span.start, maps, self.memory, &candidate.loaded, self.paths);
-        let stores = assessment.reason_to_leave(self.signals, candidate);
-        let settings = self.reporter.settings();
-        if !settings.selects(path.as_bytes()) {
+        let path = ObjectPath::mapped_at(lowest.span.start, maps, self.memory, &candidate.loaded, path_room);
+        if !self.reporter.settings().selects(path.as_bytes()) {
             self.reporter.line(Level::Info, format_args!("{}: excluded", path.text()));
             return self.record_untouched(candidate, Reached::Excluded, maps);
         }
-        let terms = Terms {
-            mode: settings.mode,
-            has_text_relocations: candidate.dynamic.has_text_relocations,
-            stores_possible: stores.is_some(),
-        };
-        let Workspace { vmas, replacements, runs, copied, .. } = &mut *self.work;
-        let outlook = plan::plan(&candidate.object, vmas, terms, replacements).map_err(no_memory)?;
-        branch_protection::keep(self.memory, &candidate.object, replacements);
+        let stores = assessment.reason_to_leave(self.signals, candidate);
         let has_begun = !assessment.proves_not_begun(candidate);
-        let left = if has_begun { self.marked.leave(replacements) } else { Left::default() };
-        let original = sources::find_original(maps, path.as_c_str(), lowest.file, candidate, replacements);
-        let modified =
-            self.sources.leave_modified_pages(self.memory, original.as_ref(), replacements, runs).map_err(no_memory)?;
-        let shared = match &original {
-            Some(original) if self.sources.need_no_copy(original) => {
-                replacements.retain(|range| range.source != Source::Copy);
-                None
-            }
-            Some(original) if self.sources.open_stores(settings, self.known_stores).is_some() => {
-                let prepared = self.large.take(headers, &original.identity, self.sources.user());
-                let object = &candidate.object;
-                let find =
-                    || self.sources.find_copy(path.as_c_str(), original, self.memory, object, replacements, copied);
-                let found = prepared.unwrap_or_else(find);
-                self.reporter.complain(path, &found);
-                found.entry.ok()
-            }
-            _ => None,
-        };
-        // Where only the read-only ranges were compared, data may differ.
-        if shared.as_ref().is_some_and(|entry| entry.proof == Proof::Whole) && !terms.has_text_relocations {
-            self.sources.share_untouched_data(replacements, runs).map_err(no_memory)?;
-        }
-        // SAFETY: the ranges belong to an object that is relocated and cannot
-        // be unloaded during the sweep; where stores are possible the plan has
-        // no writable range. A store entry is a copy of the file that is mapped.
-        let outcome = unsafe {
-            let shared = shared.as_ref().map(|entry| &entry.file);
-            let (memory, held, settings) = (self.memory, &self.private_memory, self.reporter.settings());
-            remap::replace(memory, path, replacements, shared, |bytes| held.check(bytes, settings))
-        };
-        self.private_memory.add(outcome.private);
-        let outcome = left.note_in(outcome);
-        let has_moved = outcome.read_only_failure.is_none() && replacements.iter().any(sources::is_text);
-        let witness = match original.filter(|_| has_moved) {
-            Some(original) => {
-                original::unmap_witness(earlier.witness);
-                original.keep_witness()
-            }
-            None => earlier.witness,
-        };
-        let dynamic = candidate.object.dynamic.start;
-        let file = if was_pinned && !replacements.iter().any(|range| range.span.contains(dynamic)) {
-            earlier.file()
-        } else {
-            file_since(dynamic, vmas, replacements, &outcome)
-        };
-        let mut entry = Entry::new(witness, dynamic, file);
-        entry.private = earlier.private + outcome.private;
-        entry.original = earlier.original.or(Some(lowest.file));
+        let backing = self.back(candidate, lowest.file, path, stores.is_some(), has_begun, maps)?;
+        let outcome = self.apply(path, &backing);
         let micros = (sys::monotonic_ns() - begin) / 1000;
-        let report = Report { outlook, stores, outcome, modified, micros };
-        account.bytes = published.bytes as usize + outcome.bytes;
-        (account.reached, account.cause) = report.reached(self.reporter.settings().mode);
-        entry.in_other_namespace = self.in_other_namespace;
-        self.registry.record(&candidate.loaded, entry, &account).map_err(no_memory)?;
-        if outcome.bytes != 0 || published.reached() != Some(account.reached) {
+        let report = Report { outlook: backing.outlook, stores, outcome, modified: backing.modified, micros };
+        if self.record_pinned(candidate, &earlier, lowest.file, backing.original, &report)? {
             let beside = if candidate.may_have_run() { &self.work.beside[..] } else { &[] };
             self.reporter.pinned(path, &report, beside);
         }
         Ok(())
+    }
+
+    /// Makes room for the record first, since what is pinned must not be forgotten.
+    fn make_room(&mut self, candidate: &Candidate) -> Result<Earlier, Cause> {
+        let earlier = Earlier::of(self.registry.look_up(candidate.loaded.headers));
+        if matches!(earlier, Earlier::Unseen) {
+            let account = Account { span: candidate.object.span, ..Account::default() };
+            self.record(&candidate.loaded, Entry::named(candidate.names(self.memory)), &account)?;
+        }
+        Ok(earlier)
+    }
+
+    /// Finds what the object still maps of its file; returns the lowest VMA of it. `None`:
+    /// it maps no file, as the vDSO, or the program has remapped it.
+    fn survey(&mut self, candidate: &Candidate, earlier: &Earlier, maps: &mut Maps) -> Result<Option<Vma>, Cause> {
+        let vmas = &mut self.work.vmas;
+        maps.file_backed_in(candidate.object.span, vmas).map_err(no_maps)?;
+        if let Some(original) = earlier.original() {
+            // The rest maps copies that this library has made. If nothing is left, the
+            // program has remapped what was.
+            vmas.retain(|vma| vma.file == original);
+            return Ok(Some(vmas.first().copied().unwrap_or_default()));
+        }
+        Ok(vmas.first().copied())
+    }
+
+    /// Plans what to replace, and finds the bytes for it. `has_begun`: the program may
+    /// have asked something of the ranges.
+    fn back(
+        &mut self,
+        candidate: &Candidate,
+        mapped: FileId,
+        path: ObjectPath<'_>,
+        stores_possible: bool,
+        has_begun: bool,
+        maps: &mut Maps,
+    ) -> Result<Backing, Cause> {
+        let Workspace { vmas, replacements, runs, .. } = &mut *self.work;
+        let has_text_relocations = candidate.dynamic.has_text_relocations;
+        let terms = Terms { mode: self.reporter.settings().mode, has_text_relocations, stores_possible };
+        let outlook = plan::plan(&candidate.object, vmas, terms, replacements).map_err(no_memory)?;
+        branch_protection::keep(self.memory, &candidate.object, replacements);
+        let left = if has_begun { self.marked.leave(replacements) } else { Left::default() };
+        let original = sources::find_original(maps, path.as_c_str(), mapped, candidate, replacements);
+        let modified =
+            self.sources.leave_modified_pages(self.memory, original.as_ref(), replacements, runs).map_err(no_memory)?;
+        let shared = original.as_ref().and_then(|original| self.shared_copy(candidate, original, path));
+        // Where only the read-only ranges were compared, data may differ.
+        if shared.as_ref().is_some_and(|entry| entry.proof == Proof::Whole) && !has_text_relocations {
+            let Workspace { replacements, runs, .. } = &mut *self.work;
+            self.sources.share_untouched_data(replacements, runs).map_err(no_memory)?;
+        }
+        Ok(Backing { outlook, left, modified, original, shared })
+    }
+
+    /// Finds the copy of the object's file in a store, or makes it. Without one the copy is
+    /// private. If no process can write to that file, its ranges stay.
+    fn shared_copy(
+        &mut self,
+        candidate: &Candidate,
+        original: &Original,
+        path: ObjectPath<'_>,
+    ) -> Option<store::Entry> {
+        let Workspace { replacements, copied, .. } = &mut *self.work;
+        if self.sources.need_no_copy(original) {
+            replacements.retain(|range| range.source != Source::Copy);
+            return None;
+        }
+        self.sources.open_stores(self.reporter.settings(), self.known_stores)?;
+        let prepared = self.large.take(candidate.loaded.headers, &original.identity, self.sources.user());
+        let found = prepared.unwrap_or_else(|| {
+            self.sources.find_copy(path.as_c_str(), original, self.memory, &candidate.object, replacements, copied)
+        });
+        self.reporter.complain(path, &found);
+        found.entry.ok()
+    }
+
+    /// Replaces the ranges.
+    fn apply(&mut self, path: ObjectPath<'_>, backing: &Backing) -> Outcome {
+        let shared = backing.shared.as_ref().map(|entry| &entry.file);
+        let (held, settings) = (&self.private_memory, self.reporter.settings());
+        // SAFETY: the ranges belong to an object that is relocated and cannot
+        // be unloaded during the sweep; where stores are possible the plan has
+        // no writable range. A store entry is a copy of the file that is mapped.
+        let outcome = unsafe {
+            remap::replace(self.memory, path, &self.work.replacements, shared, |bytes| held.check(bytes, settings))
+        };
+        self.private_memory.add(outcome.private);
+        backing.left.note_in(outcome)
+    }
+
+    /// Records what became of the object; returns whether that is worth a line.
+    fn record_pinned(
+        &mut self,
+        candidate: &Candidate,
+        earlier: &Earlier,
+        mapped: FileId,
+        original: Option<Original>,
+        report: &Report,
+    ) -> Result<bool, Cause> {
+        let (entry, published) = earlier.entry();
+        let (replaced, outcome) = (&self.work.replacements, &report.outcome);
+        let has_moved = outcome.read_only_failure.is_none() && replaced.iter().any(sources::is_text);
+        let witness = match original.filter(|_| has_moved) {
+            Some(original) => {
+                original::unmap_witness(entry.witness);
+                original.keep_witness()
+            }
+            None => entry.witness,
+        };
+        let dynamic = candidate.object.dynamic.start;
+        let was_replaced = replaced.iter().any(|range| range.span.contains(dynamic));
+        let file = match earlier {
+            Earlier::InPart(entry, ..) if !was_replaced => entry.file(),
+            _ => file_since(dynamic, &self.work.vmas, replaced, outcome),
+        };
+        let mut now = Entry::new(witness, dynamic, file);
+        now.private = entry.private + outcome.private;
+        now.original = earlier.original().or(Some(mapped));
+        let (reached, cause) = report.reached(self.reporter.settings().mode);
+        let bytes = published.bytes as usize + outcome.bytes;
+        self.record(&candidate.loaded, now, &Account { reached, span: candidate.object.span, bytes, cause })?;
+        Ok(outcome.bytes != 0 || published.reached() != Some(reached))
     }
 
     /// Records an object that is left as it is, with nothing to report.
@@ -139,7 +242,7 @@ impl Sweep<'_> {
     }
 }
 
-/// The file mapped at `address` after the ranges of an object that mapped
+/// Returns the file mapped at `address` after the ranges of an object that mapped
 /// `vmas` were replaced; `None` if it is a copy, whichever.
 fn file_since(address: usize, vmas: &[Vma], replaced: &[Replacement], outcome: &Outcome) -> Option<FileId> {
     let before = vmas.iter().find(|vma| vma.span.contains(address)).map(|vma| vma.file).unwrap_or_default();

@@ -30,6 +30,14 @@ impl Cause {
         Self { operation, reason: Reason::Errno(errno) }
     }
 
+    /// Returns the error of the system call, if one has failed.
+    pub const fn errno(&self) -> Option<Errno> {
+        match self.reason {
+            Reason::Errno(errno) => Some(errno),
+            Reason::Words(_) => None,
+        }
+    }
+
     /// Returns whether this is a system call that was not made, because a seccomp filter may kill for it.
     pub fn is_not_made(&self) -> bool {
         self.reason == Reason::Errno(NOT_MADE)
