@@ -6,7 +6,7 @@
 //! of it), or that it has no relocations. What is proven about stores to its
 //! data is in [`crate::write_safety`].
 
-use sopin_core::cause::Cause;
+use sopin_core::cause::{Cause, Operation, Stopped};
 use sopin_core::crti;
 use sopin_core::memory::OwnMemory;
 use sopin_core::names::{self, NameHashes};
@@ -49,9 +49,11 @@ impl Candidate {
         let object =
             Object::read(memory, loaded.base, loaded.headers, loaded.header_count).map_err(|error| match error {
                 ObjectError::Read(errno) => read_error(errno),
-                ObjectError::TooManySegments => Cause::words("read program headers", "too many PT_LOAD segments"),
+                ObjectError::TooManySegments => {
+                    Cause::words(Operation::ReadProgramHeaders, "too many PT_LOAD segments")
+                }
                 ObjectError::Malformed => {
-                    Cause::words("read program headers", "PT_LOAD segments missing or out of order")
+                    Cause::words(Operation::ReadProgramHeaders, "PT_LOAD segments missing or out of order")
                 }
             })?;
         let dynamic = Dynamic::read(memory, &object).map_err(read_error)?;
@@ -136,15 +138,14 @@ pub fn mark_groups(
     work: &mut GroupWork,
     roots: impl IntoIterator<Item = usize>,
 ) -> core::result::Result<(), Cause> {
-    let no_memory = |errno| Cause::call("mmap", errno);
     let GroupWork { others, worklist } = work;
     for candidate in candidates.iter_mut() {
         candidate.names = Some(candidate.names(memory));
     }
-    collect_other_names(registry, objects, candidates, others).map_err(no_memory)?;
+    collect_other_names(registry, objects, candidates, others).map_err(Cause::no_memory)?;
     worklist.clear();
     for root in roots {
-        worklist.push(root).map_err(no_memory)?;
+        worklist.push(root).map_err(Cause::no_memory)?;
     }
     let mut next = 0;
     while let Some(index) = worklist.get(next).copied() {
@@ -154,7 +155,6 @@ pub fn mark_groups(
             continue;
         }
         let candidate = *candidate;
-        let mut no_room = false;
         let followed = candidate.dynamic.for_each_needed(memory, &candidate.object, |needed| {
             let names = candidates.iter().map(|candidate| candidate.names(memory));
             let found = names::only_object(needed, names, others);
@@ -162,11 +162,11 @@ pub fn mark_groups(
                 && !other.is_in_initialised_group
                 && is_named(memory, other, needed)
             {
-                worklist.push(index).inspect_err(|_| no_room = true)?;
+                worklist.push(index).map_err(Cause::no_memory)?;
             }
             Ok(())
         });
-        followed.map_err(|errno| if no_room { no_memory(errno) } else { Cause::call(memory.operation(), errno) })?;
+        followed.map_err(|stopped: Stopped| stopped.cause(memory.operation()))?;
     }
     Ok(())
 }

@@ -17,7 +17,7 @@
 
 use core::ffi::c_void;
 
-use sopin_core::cause::Cause;
+use sopin_core::cause::{Cause, Operation};
 use sopin_core::memory::OwnMemory;
 use sopin_core::sys::Errno;
 
@@ -154,7 +154,7 @@ fn sweep_namespace(namespace: Namespace, root: Root) {
 }
 
 fn no_list(errno: Errno) -> Cause {
-    Cause::call("list the loaded objects", errno)
+    Cause::call(Operation::ListLoadedObjects, errno)
 }
 
 /// Forgets the objects that `dlclose` has unloaded. If other threads keep

@@ -4,7 +4,7 @@
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use sopin_core::cause::Cause;
+use sopin_core::cause::{Cause, Operation};
 use sopin_core::memory::OwnMemory;
 use sopin_core::object::{Object, file_name};
 use sopin_core::settings::{Children, Complaint, Level, Mode, Settings};
@@ -55,7 +55,7 @@ pub fn initialise(guard: &mut Guard) -> sys::Result<()> {
     let reporter = guard.reporter();
     if let Err(errno) = reporter.configure(read_settings) {
         let message = format_args!("the settings cannot be read: {errno}; left unmodified");
-        reporter.line_once(Cause::call("read the settings", errno), Level::Error, message);
+        reporter.line_once(Cause::call(Operation::ReadSettings, errno), Level::Error, message);
         return Err(errno);
     }
     let mode = reporter.settings().mode;

@@ -15,7 +15,7 @@
 
 use core::ffi::CStr;
 
-use sopin_core::cause::Cause;
+use sopin_core::cause::{Cause, Operation};
 use sopin_core::memory::OwnMemory;
 use sopin_core::object::{Span, file_name};
 use sopin_core::once::{OnceCell, get_or_init};
@@ -128,8 +128,7 @@ impl Scratch {
         let populate = if len <= STEP && !sys::gate::is_closed() { libc::MAP_POPULATE } else { 0 };
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | populate;
         // SAFETY: a new mapping at an address of the kernel's choice.
-        let start =
-            unsafe { sys::mmap(0, len, READ_WRITE, flags, None) }.map_err(|errno| Cause::call("mmap", errno))?;
+        let start = unsafe { sys::mmap(0, len, READ_WRITE, flags, None) }.map_err(Operation::Mmap.failed())?;
         Ok(Self { rest: Span { start, end: start + len } })
     }
 
@@ -151,11 +150,11 @@ impl Scratch {
         unsafe { memory.copy(copy as *mut u8, target, len) }.map_err(|errno| Cause::call(memory.operation(), errno))?;
         if protection != READ_WRITE {
             // SAFETY: nothing refers to the scratch memory.
-            unsafe { sys::mprotect(copy, len, protection) }.map_err(|errno| Cause::call("mprotect", errno))?;
+            unsafe { sys::mprotect(copy, len, protection) }.map_err(Operation::Mprotect.failed())?;
         }
         // SAFETY: the source is one VMA of ours; the target gets the same
         // bytes, and per the caller nobody stores to it.
-        unsafe { sys::mremap_onto(copy, len, target) }.map_err(|errno| Cause::call("mremap", errno))?;
+        unsafe { sys::mremap_onto(copy, len, target) }.map_err(Operation::Mremap.failed())?;
         self.rest.start = self.rest.end;
         Ok(())
     }
@@ -231,7 +230,7 @@ unsafe fn replace_block(memory: &OwnMemory, block: &[Replacement], scratch: &mut
     for range in block.iter().filter(|range| range.protection != READ_WRITE) {
         // SAFETY: the protection that the range had.
         unsafe { sys::mprotect(range.span.start, range.span.len(), range.protection) }
-            .map_err(|errno| Cause::call("mprotect", errno))?;
+            .map_err(Operation::Mprotect.failed())?;
     }
     Ok(len)
 }
@@ -295,13 +294,13 @@ fn make_copy(
     included: impl Fn(Source) -> bool,
 ) -> Result<Fd, Cause> {
     let mut name = [0; 128];
-    let file = sys::memfd_create(memfd_name(path, &mut name)).map_err(|errno| Cause::call("memfd_create", errno))?;
+    let file = sys::memfd_create(memfd_name(path, &mut name)).map_err(Operation::MemfdCreate.failed())?;
     for (index, range) in replacements.iter().enumerate().filter(|(_, range)| included(range.source)) {
         let offset = offset_in_copy(replacements, index);
-        write_all(&file, range.span, offset).map_err(|errno| Cause::call("pwrite", errno))?;
+        write_all(&file, range.span, offset).map_err(Operation::Pwrite.failed())?;
     }
     let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
-    sys::fcntl(file.raw(), libc::F_ADD_SEALS, seals).map_err(|errno| Cause::call("fcntl", errno))?;
+    sys::fcntl(file.raw(), libc::F_ADD_SEALS, seals).map_err(Operation::Fcntl.failed())?;
     Ok(file)
 }
 
@@ -329,7 +328,7 @@ pub unsafe fn map_copy(file: &Fd, range: &Replacement, offset: u64) -> Result<us
     // SAFETY: the same bytes with the same protection take the place of the
     // old ones in one step.
     let mapped = unsafe { sys::mmap(span.start, span.len(), range.protection, flags, Some((file, offset))) };
-    mapped.map(|_| span.len()).map_err(|errno| Cause::call("mmap", errno))
+    mapped.map(|_| span.len()).map_err(Operation::Mmap.failed())
 }
 
 /// `sopin:<file name>`, which shows in `/proc/PID/maps`, as a C string in

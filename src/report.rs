@@ -9,7 +9,7 @@
 
 use core::fmt;
 
-use sopin_core::cause::Cause;
+use sopin_core::cause::{Cause, Operation};
 use sopin_core::line::Text;
 use sopin_core::plan::Outlook;
 use sopin_core::records::Reached;
@@ -20,12 +20,12 @@ use crate::log::Log;
 use crate::object_path::ObjectPath;
 use crate::private_memory;
 use crate::remap::Outcome;
-use crate::sources::Found;
+use crate::sources::{Found, Modified};
 use crate::write_safety::OTHER_MAY_HAVE_RUN;
 
 /// Why ranges are left that the plan does not believe to be what they seem.
 const CONTRADICTED: Cause =
-    Cause::words("read /proc/self/maps", "it contradicts the program headers, as it does under an emulator");
+    Cause::words(Operation::ReadMaps, "it contradicts the program headers, as it does under an emulator");
 
 /// What became of one object.
 pub struct Report {
@@ -35,8 +35,8 @@ pub struct Report {
     pub stores: Option<Cause>,
     /// What was done.
     pub outcome: Outcome,
-    /// Bytes of text modified in memory, or why that could not be found out.
-    pub modified: core::result::Result<usize, Cause>,
+    /// How much of its text was modified in memory.
+    pub modified: Modified,
     /// How long it took, in microseconds.
     pub micros: u64,
 }
@@ -51,11 +51,14 @@ impl Report {
 
     /// Why a read-only range still maps the file although the mode is `full`.
     fn degraded_cause(&self) -> Option<Cause> {
-        let modified = Cause::words("pin text", "some pages are modified in memory (breakpoint, probe or patch)");
+        let modified =
+            Cause::words(Operation::PinText, "some pages are modified in memory (breakpoint, probe or patch)");
         let contradicted = (self.outlook.read_only_contradicted != 0).then_some(CONTRADICTED);
         match self.modified {
-            Err(cause) => Some(cause),
-            Ok(bytes) => self.outcome.read_only_failure.or(contradicted).or((bytes != 0).then_some(modified)),
+            Modified::Unknown(cause) => Some(cause),
+            Modified::Bytes(bytes) => {
+                self.outcome.read_only_failure.or(contradicted).or((bytes != 0).then_some(modified))
+            }
         }
     }
 

@@ -12,7 +12,7 @@
 use core::ffi::CStr;
 
 use sopin_core::build_id::{self, BuildId};
-use sopin_core::cause::Cause;
+use sopin_core::cause::{Cause, Operation, Stopped};
 use sopin_core::comparison;
 use sopin_core::credentials::User;
 use sopin_core::image_layers::ImageLayers;
@@ -24,7 +24,7 @@ use sopin_core::pages::PageVec;
 use sopin_core::plan::{Replacement, Source};
 use sopin_core::settings::Settings;
 use sopin_core::store::{self, Entry, Known, Mapped, OriginFile, Store};
-use sopin_core::sys::{self, Fd};
+use sopin_core::sys::{self, Errno, Fd};
 use sopin_core::vmas::{FileId, Maps};
 
 use crate::candidates::Candidate;
@@ -56,6 +56,15 @@ impl KnownStores {
     }
 }
 
+/// How much of the text of an object was modified in memory.
+#[derive(Clone, Copy)]
+pub enum Modified {
+    /// So many bytes.
+    Bytes(usize),
+    /// That could not be found out, for this reason.
+    Unknown(Cause),
+}
+
 /// An object as it is mapped, with which copies of its file are compared.
 struct InMemory<'a> {
     memory: &'a OwnMemory,
@@ -70,7 +79,7 @@ impl Mapped for InMemory<'_> {
 
     fn equals(&self, copy: &Fd) -> sys::Result<bool> {
         for range in self.replacements.iter().filter(|range| range.source == Source::Copy) {
-            if comparison::for_each_equal(self.memory, copy, range.span, range.offset, |_| Ok(()))? != 0 {
+            if comparison::for_each_equal(self.memory, copy, range.span, range.offset, |_| Ok::<_, Errno>(()))? != 0 {
                 return Ok(false);
             }
         }
@@ -80,44 +89,39 @@ impl Mapped for InMemory<'_> {
 
 impl Sources {
     /// Takes the pages that were modified in memory out of the ranges that are to
-    /// be replaced by the file's bytes; how many bytes they are, or why that
-    /// cannot be found out: then no such range is replaced.
+    /// be replaced by the file's bytes. If they cannot be found out no such range is replaced.
     pub fn leave_modified_pages(
         &self,
         memory: &OwnMemory,
         original: Option<&Original>,
         replacements: &mut PageVec<Replacement>,
         runs: &mut PageVec<Replacement>,
-    ) -> sys::Result<Result<usize, Cause>> {
+    ) -> Result<Modified, Cause> {
         runs.clear();
-        let mut modified = Ok(0);
+        let mut modified = Modified::Bytes(0);
         for range in replacements.iter() {
             if range.source != Source::Copy {
-                runs.push(*range)?;
+                runs.push(*range).map_err(Cause::no_memory)?;
                 continue;
             }
-            let mut no_room = false;
             let keep = |span: Span| {
                 let offset = range.offset + (span.start - range.span.start) as u64;
-                runs.push(Replacement { span, offset, ..*range }).inspect_err(|_| no_room = true)
+                runs.push(Replacement { span, offset, ..*range }).map_err(Cause::no_memory).map_err(Stopped::from)
             };
             let found = match (get_or_init(&self.pagemap, Pagemap::open), original) {
                 (Ok(pagemap), _) => pagemap.for_each_unmodified(range.span, keep),
                 (Err(_), Some(original)) => {
                     comparison::for_each_equal(memory, &original.file, range.span, range.offset, keep)
                 }
-                (Err(errno), None) => Err(*errno),
+                (Err(errno), None) => Err(Stopped::Reading(*errno)),
             };
-            match (found, &mut modified) {
-                (Ok(bytes), Ok(sum)) => *sum += bytes,
-                (Ok(_), Err(_)) => {}
-                (Err(errno), modified) => {
-                    let operation = if no_room { "mmap" } else { "read /proc/self/pagemap" };
-                    *modified = Err(Cause::call(operation, errno));
-                }
-            }
+            modified = match (found, modified) {
+                (Ok(bytes), Modified::Bytes(sum)) => Modified::Bytes(sum + bytes),
+                (Ok(_), unknown) => unknown,
+                (Err(stopped), _) => Modified::Unknown(stopped.cause(Operation::ReadPagemap)),
+            };
         }
-        if modified.is_err() {
+        if matches!(modified, Modified::Unknown(_)) {
             runs.retain(|range| range.source != Source::Copy);
         }
         core::mem::swap(replacements, runs);
@@ -153,7 +157,7 @@ impl Sources {
                         runs.push(part(run.start, run.end, Source::CopyOnWrite))?;
                         done = run.end;
                     }
-                    Ok(())
+                    Ok::<_, Errno>(())
                 });
             }
             if done != range.span.end {
@@ -233,7 +237,7 @@ impl Sources {
                 entry => entry,
             },
             Some(Err(cause)) => Err(*cause),
-            None => Err(Cause::words("open the store", "it is off")),
+            None => Err(Cause::words(Operation::OpenStore, "it is off")),
         };
         Found { entry, complaints: [system, tampered] }
     }

@@ -3,11 +3,11 @@
 //! what proves that they are ready: [`loading`] or a [`request`]. The steps that both
 //! share are here.
 
-use sopin_core::cause::Cause;
+use sopin_core::cause::{Cause, Operation};
 use sopin_core::memory::OwnMemory;
 use sopin_core::pages::PageVec;
 use sopin_core::slices;
-use sopin_core::sys::{self, Errno};
+use sopin_core::sys;
 use sopin_core::vmas::{FileId, Maps, Vma};
 
 use crate::candidates::{self, Candidate};
@@ -95,7 +95,7 @@ impl<'a> Sweep<'a> {
             if wanted(self.registry, loaded)
                 && let Ok(candidate) = Candidate::read(self.memory, *loaded)
             {
-                self.work.candidates.push(candidate).map_err(no_memory)?;
+                self.work.candidates.push(candidate).map_err(Cause::no_memory)?;
             }
         }
         Ok(())
@@ -121,7 +121,7 @@ impl<'a> Sweep<'a> {
     ) -> Result<(), Cause> {
         let Workspace { candidates, vmas, .. } = &mut *self.work;
         candidates.try_retain(|candidate| {
-            maps.file_backed_in(candidate.object.relro, vmas).map_err(no_maps)?;
+            maps.file_backed_in(candidate.object.relro, vmas).map_err(Operation::ReadMaps.failed())?;
             Ok(ready(candidate, vmas, self.registry.recorded(candidate.loaded.headers)))
         })
     }
@@ -143,7 +143,7 @@ impl<'a> Sweep<'a> {
 
     fn record(&mut self, loaded: &Loaded, mut entry: Entry, account: &Account) -> Result<(), Cause> {
         entry.in_other_namespace = self.in_other_namespace;
-        self.registry.record(loaded, entry, account).map_err(no_memory)
+        self.registry.record(loaded, entry, account).map_err(Cause::no_memory)
     }
 }
 
@@ -153,15 +153,7 @@ fn is_vdso(loaded: &Loaded) -> bool {
 }
 
 fn open_maps() -> Result<Maps, Cause> {
-    Maps::open().map_err(|errno| Cause::call("open /proc/self/maps", errno))
-}
-
-fn no_memory(errno: Errno) -> Cause {
-    Cause::call("mmap", errno)
-}
-
-fn no_maps(errno: Errno) -> Cause {
-    Cause::call("read /proc/self/maps", errno)
+    Maps::open().map_err(Operation::OpenMaps.failed())
 }
 
 /// Returns the file mapped at `address`; none has inode 0.

@@ -6,7 +6,7 @@
 //! belongs to this process alone, as nobody can open it or give it a name, and goes
 //! when nothing of it is mapped. Pages that are stored to become anonymous memory.
 
-use sopin_core::cause::Cause;
+use sopin_core::cause::{Cause, Operation};
 use sopin_core::object::Span;
 use sopin_core::plan::{Replacement, Source};
 use sopin_core::sys::{self, Errno, Fd, gate};
@@ -74,12 +74,12 @@ pub unsafe fn replace(
 fn fill<'a, Ranges: Iterator<Item = &'a Replacement>>(file: &Fd, ranges: impl Fn() -> Ranges) -> Result<(), Cause> {
     let size: usize = ranges().map(|range| range.span.len()).sum();
     // Beyond it the kernel would raise SIGXFSZ, which kills.
-    let limit = sys::file_size_limit().map_err(|errno| Cause::call("prlimit64", errno))?;
+    let limit = sys::file_size_limit().map_err(Operation::Prlimit64.failed())?;
     if size as u64 > limit {
-        return Err(Cause::call("write", Errno(libc::EFBIG)));
+        return Err(Cause::call(Operation::Write, Errno(libc::EFBIG)));
     }
     for range in ranges() {
-        write_all(file, range.span).map_err(|errno| Cause::call("write", errno))?;
+        write_all(file, range.span).map_err(Operation::Write.failed())?;
     }
     Ok(())
 }
@@ -104,7 +104,7 @@ fn open(needs_execution: bool) -> Result<Fd, Cause> {
             Err(errno) => drop(first_error.get_or_insert(errno)),
         }
     }
-    Err(Cause::call("open a file without a name", first_error.unwrap_or(Errno(libc::ENOENT))))
+    Err(Cause::call(Operation::OpenFileWithoutName, first_error.unwrap_or(Errno(libc::ENOENT))))
 }
 
 /// Returns whether code may be mapped from a file: `EPERM` where it is mounted noexec.

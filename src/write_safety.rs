@@ -2,7 +2,7 @@
 //! the code of each candidate of a sweep. What those that may have run can reach is
 //! found out by [`crate::reach`].
 
-use sopin_core::cause::Cause;
+use sopin_core::cause::{Cause, Operation};
 use sopin_core::memory::OwnMemory;
 use sopin_core::sys::{self, Errno};
 use sopin_core::write_safety::{Permission, Progress, Reach, WriteSafety};
@@ -15,11 +15,11 @@ use crate::reach::References;
 
 /// Why writable ranges are left.
 const CODE_MAY_HAVE_RUN: Cause =
-    Cause::words("pin writable ranges", "code of the object may have run, and something may be storing to them");
+    Cause::words(Operation::PinWritableRanges, "code of the object may have run, and something may be storing to them");
 
 /// The same for those that have not run, beside one that may have.
 pub const OTHER_MAY_HAVE_RUN: Cause = Cause::words(
-    "pin writable ranges",
+    Operation::PinWritableRanges,
     "an object loaded together with it may have run, and something may be storing to them",
 );
 
@@ -213,8 +213,8 @@ impl Assessment {
             Permission::WithOneThread => match (signals, environment::has_one_thread()) {
                 (Ok(()), Ok(true)) => None,
                 (Ok(()), Ok(false)) => Some(cause),
-                (Err(errno), _) => Some(Cause::call("rt_sigprocmask", errno)),
-                (Ok(()), Err(errno)) => Some(Cause::call("stat /proc/self/task", errno)),
+                (Err(errno), _) => Some(Cause::call(Operation::RtSigprocmask, errno)),
+                (Ok(()), Err(errno)) => Some(Cause::call(Operation::StatThreads, errno)),
             },
         }
     }

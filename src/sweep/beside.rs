@@ -3,7 +3,7 @@
 
 use sopin_core::cause::Cause;
 
-use super::{Sweep, is_vdso, no_memory};
+use super::{Sweep, is_vdso};
 use crate::object_path::ObjectPath;
 use crate::workspace::Workspace;
 use crate::write_safety::Assessment;
@@ -26,7 +26,7 @@ impl Sweep<'_> {
             let separator = if list.is_empty() { &b""[..] } else { b", " };
             let is_full = list.len() + path.file_name().len() > LIST;
             let name = if is_full { b"..." } else { path.file_name() };
-            list.extend(separator).and_then(|()| list.extend(name)).map_err(no_memory)?;
+            list.extend(separator).and_then(|()| list.extend(name)).map_err(Cause::no_memory)?;
             if is_full {
                 break;
             }

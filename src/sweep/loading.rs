@@ -1,14 +1,14 @@
 //! A sweep after objects were loaded. They are new, and follow from the event: an object
 //! of them is known, the root.
 
-use sopin_core::cause::Cause;
+use sopin_core::cause::{Cause, Operation};
 use sopin_core::records::Reached;
 use sopin_core::settings::Level;
 use sopin_core::sys::Errno;
 use sopin_core::vmas::{Maps, Vma};
 
 use super::forgetting::is_replaced;
-use super::{Sweep, is_vdso, no_maps, no_memory, open_maps};
+use super::{Sweep, is_vdso, open_maps};
 use crate::candidates::Candidate;
 use crate::freshness;
 use crate::large_copies;
@@ -156,9 +156,11 @@ impl Sweep<'_> {
             }
             match Candidate::read(self.memory, *loaded) {
                 Ok(candidate) if recorded.is_none_or(|entry| is_replaced(&entry, &candidate, maps)) => {
-                    self.work.candidates.push(candidate).map_err(no_memory)?;
+                    self.work.candidates.push(candidate).map_err(Cause::no_memory)?;
                 }
-                Err(cause) if recorded.is_none() => self.work.unreadable.push((*loaded, cause)).map_err(no_memory)?,
+                Err(cause) if recorded.is_none() => {
+                    self.work.unreadable.push((*loaded, cause)).map_err(Cause::no_memory)?;
+                }
                 Ok(_) | Err(_) => {}
             }
         }
@@ -229,7 +231,7 @@ impl Sweep<'_> {
     /// Returns whether every candidate's own mappings prove that it is relocated.
     fn all_are_relocated(&mut self, maps: &mut Maps) -> Result<bool, Cause> {
         for candidate in self.work.candidates.iter() {
-            maps.file_backed_in(candidate.object.relro, &mut self.work.vmas).map_err(no_maps)?;
+            maps.file_backed_in(candidate.object.relro, &mut self.work.vmas).map_err(Operation::ReadMaps.failed())?;
             if !candidate.is_relocated(&self.work.vmas) {
                 return Ok(false);
             }

@@ -2,7 +2,7 @@
 //! its ranges, apply the replacements, record and report what became of it.
 
 use sopin_core::branch_protection;
-use sopin_core::cause::Cause;
+use sopin_core::cause::{Cause, Operation};
 use sopin_core::object::Span;
 use sopin_core::plan::{self, Outlook, Replacement, Source, Terms};
 use sopin_core::records::{Reached, Record};
@@ -11,7 +11,7 @@ use sopin_core::store::{self, Proof};
 use sopin_core::sys;
 use sopin_core::vmas::{FileId, Maps, Vma};
 
-use super::{Sweep, file_at, no_maps, no_memory};
+use super::{Sweep, file_at};
 use crate::candidates::Candidate;
 use crate::marked_ranges::Left;
 use crate::object_path::ObjectPath;
@@ -20,7 +20,7 @@ use crate::published::Account;
 use crate::registry::Entry;
 use crate::remap::{self, Outcome};
 use crate::report::Report;
-use crate::sources;
+use crate::sources::{self, Modified};
 use crate::workspace::Workspace;
 use crate::write_safety::Assessment;
 
@@ -70,8 +70,8 @@ struct Backing {
     outlook: Outlook,
     /// Why ranges are left that a replacement would lose something of.
     left: Left,
-    /// Bytes of text modified in memory, or why that could not be found out.
-    modified: Result<usize, Cause>,
+    /// How much of its text was modified in memory.
+    modified: Modified,
     /// The file that the object was loaded from, if it is still there.
     original: Option<Original>,
     /// A copy of that file in a store.
@@ -125,7 +125,7 @@ impl Sweep<'_> {
     /// it maps no file, as the vDSO, or the program has remapped it.
     fn survey(&mut self, candidate: &Candidate, earlier: &Earlier, maps: &mut Maps) -> Result<Option<Vma>, Cause> {
         let vmas = &mut self.work.vmas;
-        maps.file_backed_in(candidate.object.span, vmas).map_err(no_maps)?;
+        maps.file_backed_in(candidate.object.span, vmas).map_err(Operation::ReadMaps.failed())?;
         if let Some(original) = earlier.original() {
             // The rest maps copies that this library has made. If nothing is left, the
             // program has remapped what was.
@@ -149,17 +149,16 @@ impl Sweep<'_> {
         let Workspace { vmas, replacements, runs, .. } = &mut *self.work;
         let has_text_relocations = candidate.dynamic.has_text_relocations;
         let terms = Terms { mode: self.reporter.settings().mode, has_text_relocations, stores_possible };
-        let outlook = plan::plan(&candidate.object, vmas, terms, replacements).map_err(no_memory)?;
+        let outlook = plan::plan(&candidate.object, vmas, terms, replacements).map_err(Cause::no_memory)?;
         branch_protection::keep(self.memory, &candidate.object, replacements);
         let left = if has_begun { self.marked.leave(replacements) } else { Left::default() };
         let original = sources::find_original(maps, path.as_c_str(), mapped, candidate, replacements);
-        let modified =
-            self.sources.leave_modified_pages(self.memory, original.as_ref(), replacements, runs).map_err(no_memory)?;
+        let modified = self.sources.leave_modified_pages(self.memory, original.as_ref(), replacements, runs)?;
         let shared = original.as_ref().and_then(|original| self.shared_copy(candidate, original, path));
         // Where only the read-only ranges were compared, data may differ.
         if shared.as_ref().is_some_and(|entry| entry.proof == Proof::Whole) && !has_text_relocations {
             let Workspace { replacements, runs, .. } = &mut *self.work;
-            self.sources.share_untouched_data(replacements, runs).map_err(no_memory)?;
+            self.sources.share_untouched_data(replacements, runs).map_err(Cause::no_memory)?;
         }
         Ok(Backing { outlook, left, modified, original, shared })
     }

@@ -34,7 +34,7 @@
 use core::ffi::{CStr, c_int};
 use core::ops::ControlFlow;
 
-use crate::cause::Cause;
+use crate::cause::{Cause, Operation};
 use crate::credentials::User;
 use crate::object::file_name;
 use crate::pages::PageVec;
@@ -199,7 +199,7 @@ impl Store {
             return Ok(entry);
         }
         self.add(&origin, mapped, buffer)?;
-        let mut wrong = Cause::words("add to the store", "the entry was removed again at once");
+        let mut wrong = Cause::words(Operation::AddToStore, "the entry was removed again at once");
         self.find(&origin, mapped, |cause| wrong = cause)?.ok_or(wrong)
     }
 
@@ -207,20 +207,20 @@ impl Store {
         let directory = match sys::openat(&self.directory, key, DIRECTORY_TO_PASS, 0) {
             Ok(directory) => directory,
             Err(Errno(libc::ENOENT)) => return Ok(Found::Nothing),
-            Err(errno @ Errno(libc::ENOTDIR | libc::ELOOP)) => return Ok(changed("open the store entry", errno)),
-            Err(errno) => return Err(Cause::call("open the store entry", errno)),
+            Err(errno @ Errno(libc::ENOTDIR | libc::ELOOP)) => return Ok(changed(Operation::OpenStoreEntry, errno)),
+            Err(errno) => return Err(Cause::call(Operation::OpenStoreEntry, errno)),
         };
         if !places::is_private(&directory, self.owner.id()) {
-            return Ok(Found::Changed(Cause::words("use the store entry", "others can write to its directory")));
+            return Ok(Found::Changed(Cause::words(Operation::UseStoreEntry, "others can write to its directory")));
         }
         let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file = match sys::openat(&directory, file_name, flags, 0) {
             Ok(file) => file,
             Err(Errno(libc::ENOENT)) => return Ok(Found::Nothing),
             Err(errno @ Errno(libc::ELOOP | libc::EACCES | libc::ENXIO)) => {
-                return Ok(changed("open the store entry", errno));
+                return Ok(changed(Operation::OpenStoreEntry, errno));
             }
-            Err(errno) => return Err(Cause::call("open the store entry", errno)),
+            Err(errno) => return Err(Cause::call(Operation::OpenStoreEntry, errno)),
         };
         // A shared lock marks the entry as in use. If another process holds an exclusive
         // one, to remove the entry or to hinder others, the entry is used all the same:
@@ -229,7 +229,7 @@ impl Store {
         if !self.is_system {
             let _ = sys::flock(&file, libc::LOCK_SH | libc::LOCK_NB);
         }
-        let status = sys::fstat(file.raw()).map_err(|errno| Cause::call("fstat of the store entry", errno))?;
+        let status = sys::fstat(file.raw()).map_err(Operation::FstatOfStoreEntry.failed())?;
         if status.st_nlink == 0 {
             return Ok(Found::Nothing);
         }
@@ -237,7 +237,7 @@ impl Store {
             && status.st_uid == self.owner.id()
             && status.st_size.cast_unsigned() == identity.size;
         if !is_intact {
-            return Ok(Found::Changed(Cause::words("use the store entry", "its owner, mode or size has changed")));
+            return Ok(Found::Changed(Cause::words(Operation::UseStoreEntry, "its owner, mode or size has changed")));
         }
         // The kernel does not keep access times everywhere.
         if !self.is_system && clean::is_out_of_date(status.st_atime, TOUCH_SECONDS) {
@@ -249,7 +249,7 @@ impl Store {
     /// Makes and opens the system's store, for [`Store::fill`].
     pub fn create_system() -> Result<Self, Cause> {
         let directory = places::open_proven(SYSTEM, User::ROOT, 1)?;
-        sys::fchmod(&directory, 0o755).map_err(|errno| Cause::call("fchmod", errno))?;
+        sys::fchmod(&directory, 0o755).map_err(Operation::Fchmod.failed())?;
         Ok(Self { directory, owner: User::ROOT, is_system: true })
     }
 
@@ -260,7 +260,7 @@ impl Store {
         let key = name::Key::new(&origin.identity, origin.file_name());
         match self.look_up(key.as_c_str(), origin.file_name(), &origin.identity)? {
             Found::Entry(entry, _) if copy::equals_origin(&entry, origin)? => {
-                sys::fsync(&entry).and_then(|()| note_on_disk(&entry)).map_err(|errno| Cause::call("fsync", errno))?;
+                sys::fsync(&entry).and_then(|()| note_on_disk(&entry)).map_err(Operation::Fsync.failed())?;
                 return Ok(Filled::WasThere);
             }
             Found::Nothing => {}
@@ -278,7 +278,7 @@ impl Store {
 
     /// Writes the names in the store to the disk.
     pub fn synchronise(&self) -> Result<(), Cause> {
-        sys::fsync(&self.directory).map_err(|errno| Cause::call("fsync", errno))
+        sys::fsync(&self.directory).map_err(Operation::Fsync.failed())
     }
 
     /// Copies `origin` and gives the copy its name.
@@ -290,8 +290,8 @@ impl Store {
         let link = link.as_ref().and_then(|link| CStr::from_bytes_with_nul(link).ok());
         clean::make_room(&self.directory, &key, link);
         let copy = Copy::of(origin, &self.directory, buffer)?;
-        if !mapped.equals(copy.file()).map_err(|errno| Cause::call("compare the copy", errno))? {
-            return Err(Cause::words("copy to the store", "the file is not what is mapped"));
+        if !mapped.equals(copy.file()).map_err(Operation::CompareCopy.failed())? {
+            return Err(Cause::words(Operation::CopyToStore, "the file is not what is mapped"));
         }
         self.publish(&copy, origin, &key, link)
     }
@@ -301,7 +301,7 @@ impl Store {
         if origin::is_open_to(self.owner, origin.path, origin.file) {
             return Ok(());
         }
-        Err(Cause::words("add to the store", "other processes of the user may not be allowed to read the file"))
+        Err(Cause::words(Operation::AddToStore, "other processes of the user may not be allowed to read the file"))
     }
 
     /// Gives a copy its name under `key`.
@@ -331,10 +331,10 @@ impl Store {
         debug_link::make(directory, copy.file(), origin.path);
         match copy.link(directory, origin.file_name()) {
             Ok(()) | Err(Errno(libc::EEXIST)) => {}
-            Err(errno) => return Err(Cause::call("linkat", errno)),
+            Err(errno) => return Err(Cause::call(Operation::Linkat, errno)),
         }
         if self.is_system {
-            sys::fsync(directory).map_err(|errno| Cause::call("fsync", errno))?;
+            sys::fsync(directory).map_err(Operation::Fsync.failed())?;
         }
         Ok(())
     }
@@ -342,18 +342,18 @@ impl Store {
     fn entry_directory(&self, key: &CStr) -> Result<Fd, Cause> {
         match sys::mkdirat(&self.directory, key, 0o700) {
             Ok(()) | Err(Errno(libc::EEXIST)) => {}
-            Err(errno) => return Err(Cause::call("mkdirat", errno)),
+            Err(errno) => return Err(Cause::call(Operation::Mkdirat, errno)),
         }
         let flags = if self.is_system { DIRECTORY_TO_LIST } else { DIRECTORY_TO_PASS };
-        let directory = sys::openat(&self.directory, key, flags, 0).map_err(|errno| Cause::call("openat", errno))?;
+        let directory = sys::openat(&self.directory, key, flags, 0).map_err(Operation::Openat.failed())?;
         if self.is_system {
-            sys::fchmod(&directory, 0o755).map_err(|errno| Cause::call("fchmod", errno))?;
+            sys::fchmod(&directory, 0o755).map_err(Operation::Fchmod.failed())?;
         }
         Ok(directory)
     }
 }
 
-fn changed(operation: &'static str, errno: Errno) -> Found {
+fn changed(operation: Operation, errno: Errno) -> Found {
     Found::Changed(Cause::call(operation, errno))
 }
 

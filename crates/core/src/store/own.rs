@@ -18,7 +18,7 @@
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use crate::cause::Cause;
+use crate::cause::{Cause, Operation};
 use crate::line::Line;
 use crate::pages::PageVec;
 use crate::sys::{self, Errno, Fd};
@@ -62,12 +62,15 @@ impl Store {
         clean(&self.directory);
         let bytes = BYTES.load(Ordering::Relaxed).saturating_add(origin.identity.size);
         if ENTRIES.load(Ordering::Relaxed) >= MAX_ENTRIES || bytes > MAX_BYTES {
-            return Err(Cause::words("add to the store", "too many copies of files that have just changed are in use"));
+            return Err(Cause::words(
+                Operation::AddToStore,
+                "too many copies of files that have just changed are in use",
+            ));
         }
         let copy = Copy::of_unsettled(origin, &self.directory, buffer)?;
         lock(copy.file())?;
-        if !mapped.equals(copy.file()).map_err(|errno| Cause::call("compare the copy", errno))? {
-            return Err(Cause::words("copy to the store", "the file is not what is mapped"));
+        if !mapped.equals(copy.file()).map_err(Operation::CompareCopy.failed())? {
+            return Err(Cause::words(Operation::CopyToStore, "the file is not what is mapped"));
         }
         let directory = make_directory(&self.directory)?;
         let link = origin::record(origin.path, origin.file);
@@ -79,8 +82,8 @@ impl Store {
         )?;
         // A file that was opened before it had its name is mapped without it.
         let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        let file = sys::openat(&directory, origin.file_name(), flags, 0)
-            .map_err(|errno| Cause::call("open a new store entry", errno))?;
+        let file =
+            sys::openat(&directory, origin.file_name(), flags, 0).map_err(Operation::OpenNewStoreEntry.failed())?;
         lock(&file)?;
         ENTRIES.fetch_add(1, Ordering::Relaxed);
         BYTES.fetch_add(origin.identity.size, Ordering::Relaxed);
@@ -91,7 +94,7 @@ impl Store {
 /// Marks a copy as in use. The copy's own description has its lock until there is
 /// that of the one that is mapped.
 fn lock(file: &Fd) -> Result<(), Cause> {
-    sys::flock(file, libc::LOCK_SH | libc::LOCK_NB).map_err(|errno| Cause::call("flock", errno))
+    sys::flock(file, libc::LOCK_SH | libc::LOCK_NB).map_err(Operation::Flock.failed())
 }
 
 fn make_directory(store: &Fd) -> Result<Fd, Cause> {
@@ -103,14 +106,13 @@ fn make_directory(store: &Fd) -> Result<Fd, Cause> {
         let name = Line::<64>::format_raw(format_args!("own-{thread:x}-{now:x}\0"));
         match sys::mkdirat(store, name.as_c_str(), 0o700) {
             Ok(()) => {
-                return sys::openat(store, name.as_c_str(), DIRECTORY_TO_PASS, 0)
-                    .map_err(|errno| Cause::call("openat", errno));
+                return sys::openat(store, name.as_c_str(), DIRECTORY_TO_PASS, 0).map_err(Operation::Openat.failed());
             }
             Err(errno @ Errno(libc::EEXIST)) => refusal = errno,
-            Err(errno) => return Err(Cause::call("mkdirat", errno)),
+            Err(errno) => return Err(Cause::call(Operation::Mkdirat, errno)),
         }
     }
-    Err(Cause::call("mkdirat", refusal))
+    Err(Cause::call(Operation::Mkdirat, refusal))
 }
 
 /// Removes the entries that no process maps, unless this process has just looked.

@@ -3,7 +3,7 @@
 use core::ffi::CStr;
 
 use crate::build_id::BuildId;
-use crate::cause::Cause;
+use crate::cause::{Cause, Operation};
 use crate::object::file_name;
 use crate::sys::{self, Fd};
 
@@ -112,5 +112,5 @@ fn judge(entry: &Fd, origin: &OriginFile<'_>, reason: &'static str) -> Result<Ex
 }
 
 const fn wrong(reason: &'static str) -> Cause {
-    Cause::words("use the store entry", reason)
+    Cause::words(Operation::UseStoreEntry, reason)
 }

@@ -105,7 +105,7 @@ fn zeros_that_a_power_loss_has_left_are_not_believed() {
     let mut reason = None;
     let entry = store.entry(opened.origin(), &Nothing, &mut PageVec::new(), |cause| reason = Some(cause)).unwrap();
     assert_eq!(content(&entry.file), b"one");
-    assert_eq!(reason, Some(Cause::words("use the store entry", "its bytes are not those of the file")));
+    assert_eq!(reason, Some(Cause::words(Operation::UseStoreEntry, "its bytes are not those of the file")));
 }
 
 #[test]
