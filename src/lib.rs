@@ -7,11 +7,14 @@
 //! flows one way:
 //!
 //! ```text
-//! hooks ──> pinner ──> sweep ──> candidates ──> sopin_core::plan ──> sources ──> remap ──> registry
-//!  what      which      its       what is new,   what to replace,    from which   the only  what is
-//!  happened  objects    steps     and proven     and by what         file         one to    pinned
-//!                                                                                 map
+//! hooks ──> pinner ──> sweep ──> candidates ──> sopin_core::plan ──> sources ──> sopin_core::steps ──> remap ──> registry
+//!  what      which      its       what is new,   what to replace,    from which   how: a program,      runs it,   what is
+//!  happened  objects    phases    and proven     and by what         file         which is data         the only   pinned
+//!                                                                                                       one to map
 //! ```
+//!
+//! No module reaches back up this line. What [`lock`] protects is [`state`], whose parts a
+//! sweep borrows.
 //!
 //! | module | responsible for |
 //! |---|---|
@@ -31,8 +34,8 @@
 //! | [`original`] | the file that an object was loaded from, and the witness page |
 //! | [`object_path`] | the path of an object, as a value |
 //! | [`private_memory`] | how much memory copies may take where no store can be used |
-//! | [`remap`] | replacing ranges; nothing else changes a mapping of the host |
-//! | [`unnamed`] | the same where a filter may kill for what that takes |
+//! | [`remap`] | the interpreter of steps; nothing else changes a mapping of the host |
+//! | [`private_copies`] | copies that a process has to itself: memfds, or files without names |
 //! | [`registry`] | the table of what is pinned |
 //! | [`published`] | the records that the command and debuggers read from outside |
 //! | [`freshness`] | whether what is recorded is up to date |
@@ -92,6 +95,7 @@ mod own;
 mod panics;
 mod pinner;
 mod preparation;
+mod private_copies;
 mod private_memory;
 mod published;
 mod reach;
@@ -101,6 +105,6 @@ mod report;
 mod sources;
 mod state;
 mod sweep;
-mod unnamed;
+
 mod workspace;
 mod write_safety;
