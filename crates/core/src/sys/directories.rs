@@ -2,8 +2,8 @@
 
 use core::ffi::{CStr, c_int};
 
+use super::mapping::Scratch;
 use super::{Fd, Result, raw};
-use crate::pages::PageVec;
 
 /// `mkdirat(2)`.
 pub fn mkdirat(directory: &Fd, name: &CStr, mode: u32) -> Result<()> {
@@ -44,7 +44,8 @@ pub fn for_each_name(directory: &Fd, mut each: impl FnMut(&CStr)) -> Result<()> 
     /// Offsets in a `struct linux_dirent64`: `d_reclen` and `d_name`.
     const LENGTH: usize = 16;
     const NAME: usize = 19;
-    let mut buffer = PageVec::zeroed(1 << 14)?;
+    let mut scratch = Scratch::new(1 << 14)?;
+    let buffer = scratch.bytes();
     loop {
         let (start, len) = (buffer.as_mut_ptr(), buffer.len());
         // SAFETY: the kernel writes at most `len` bytes into the live buffer.

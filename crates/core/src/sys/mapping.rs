@@ -65,6 +65,37 @@ pub unsafe fn mremap_onto(from: usize, len: usize, to: usize) -> Result<()> {
     unsafe { raw!(libc::SYS_mremap, from, len, len, flags, to) }.map(drop)
 }
 
+/// Memory for one call, unmapped when dropped: for callers in
+/// [`crate::sys`], since arrays of pages are made of it and stand above it.
+pub(super) struct Scratch {
+    address: usize,
+    len: usize,
+}
+
+impl Scratch {
+    /// Maps `len` zero bytes, not 0.
+    pub(super) fn new(len: usize) -> Result<Self> {
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let address = unsafe { mmap(0, len, protection, flags, None) }?;
+        Ok(Self { address, len })
+    }
+
+    /// Borrows the bytes.
+    pub(super) fn bytes(&mut self) -> &mut [u8] {
+        // SAFETY: the bytes are mapped to read and write until this is dropped, any byte is
+        // a valid `u8`, and `&mut self` makes the borrow exclusive.
+        unsafe { core::slice::from_raw_parts_mut(self.address as *mut u8, self.len) }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // SAFETY: `new` has made the mapping, and no borrow of it is left.
+        let _ = unsafe { munmap(self.address, self.len) };
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
