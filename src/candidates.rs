@@ -68,13 +68,13 @@ impl Candidate {
         })
     }
 
-    /// Whether its relocation is proven finished, when constructors of its
+    /// Returns whether its relocation is proven finished, when constructors of its
     /// group have begun to run, given what of its RELRO still maps the file.
     pub fn is_relocated(&self, relro_vmas: &[Vma]) -> bool {
         self.is_in_initialised_group || !self.dynamic.has_relocations || self.has_protected_relro(relro_vmas)
     }
 
-    /// Whether its relocation is proven finished, when a `dlopen` has returned
+    /// Returns whether its relocation is proven finished, when a `dlopen` has returned
     /// and other threads may be inside theirs: by its RELRO, or because what was
     /// opened depends on it. The latter alone is not enough: called from inside
     /// another `dlopen` (from an interposed `malloc`, say), it returns a handle of
@@ -97,7 +97,7 @@ impl Candidate {
         !self.object.relro.is_empty() && !relro_vmas.iter().any(Vma::is_writable)
     }
 
-    /// What a DT_NEEDED entry may call it.
+    /// Returns what a DT_NEEDED entry may call it.
     pub fn names(&self, memory: &OwnMemory) -> NameHashes {
         self.names.unwrap_or_else(|| NameHashes::read(memory, self.loaded.name, self.dynamic.soname_address()))
     }
@@ -190,7 +190,7 @@ fn collect_other_names(
     Ok(())
 }
 
-/// Whether a DT_NEEDED entry of this text leads to `candidate`: by its path if
+/// Returns whether a DT_NEEDED entry of this text leads to `candidate`: by its path if
 /// it has a slash, else by its SONAME or file name.
 fn is_named(memory: &OwnMemory, candidate: &Candidate, needed: &[u8]) -> bool {
     let mut buffer = [0; NAME];

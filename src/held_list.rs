@@ -30,7 +30,7 @@ pub enum Namespace {
 }
 
 impl Namespace {
-    /// The namespace of an open `handle`; `None` if the loader does not know it.
+    /// Returns the namespace of an open `handle`; `None` if the loader does not know it.
     pub fn of(handle: *mut c_void) -> Option<Self> {
         if loader::is_in_other_namespace(handle) {
             loader::link_map_address(handle).map(Self::Other)
@@ -39,7 +39,7 @@ impl Namespace {
         }
     }
 
-    /// Whether it is not the program's.
+    /// Returns whether it is not the program's.
     pub const fn is_other(self) -> bool {
         matches!(self, Self::Other(_))
     }

@@ -160,7 +160,7 @@ unsafe fn depends_on_caller(name: *const c_char) -> bool {
     !name.contains(&b'/') || name.contains(&b'$')
 }
 
-/// The real function's address, or that of `otherwise` where the C library has none.
+/// Returns the real function's address, or that of `otherwise` where the C library has none.
 fn real_or<T>(real: &RealFunction, otherwise: extern "C" fn() -> T) -> usize {
     real.address().unwrap_or(otherwise as *const () as usize)
 }

@@ -146,7 +146,7 @@ impl LargeCopies {
         drop(kept);
     }
 
-    /// What was prepared for an object whose file has this identity, if that is still
+    /// Returns what was prepared for an object whose file has this identity, if that is still
     /// good at this count of unloads for this user.
     pub fn take(&mut self, headers: usize, identity: &Identity, user: Option<User>) -> Option<Found> {
         let is_it = |slot: &&mut Slot| slot.loaded.headers == headers && slot.identity == Some(*identity);

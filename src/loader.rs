@@ -105,7 +105,7 @@ pub struct Counters {
     pub subs: u64,
 }
 
-/// The counters alone, from the first object of the list.
+/// Returns the counters alone, from the first object of the list.
 pub fn counters() -> Option<Counters> {
     unsafe extern "C" fn first(info: *mut libc::dl_phdr_info, _: usize, data: *mut c_void) -> c_int {
         // SAFETY: the loader passes a live info, `data` is the local below.
@@ -210,20 +210,20 @@ fn dlinfo<T>(handle: *mut c_void, request: c_int, mut answer: T) -> Option<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkMapAddress(usize);
 
-/// The address of the link map of an open `handle`.
+/// Returns the address of the link map of an open `handle`.
 pub fn link_map_address(handle: *mut c_void) -> Option<LinkMapAddress> {
     let map = dlinfo(handle, libc::RTLD_DI_LINKMAP, ptr::null::<LinkMap>())?;
     (!map.is_null()).then_some(LinkMapAddress(map.addr()))
 }
 
-/// The link map of an open `handle`.
+/// Returns the link map of an open `handle`.
 pub fn link_map(handle: *mut c_void) -> Option<LinkMap> {
     let LinkMapAddress(address) = link_map_address(handle)?;
     // SAFETY: the handle is open, so its link map lives.
     Some(unsafe { *(address as *const LinkMap) })
 }
 
-/// Whether an open `handle` belongs to a namespace other than the program's,
+/// Returns whether an open `handle` belongs to a namespace other than the program's,
 /// whose objects `dl_iterate_phdr` does not list to us.
 pub fn is_in_other_namespace(handle: *mut c_void) -> bool {
     const LM_ID_BASE: c_long = 0;

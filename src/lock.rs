@@ -41,7 +41,7 @@ static OWNER_THREAD: AtomicUsize = AtomicUsize::new(0);
 /// Counts how often the lock was released: unchanged means that no sweep ran.
 static RELEASES: AtomicU64 = AtomicU64::new(0);
 
-/// A number that changes with every sweep.
+/// Returns a number that changes with every sweep.
 pub fn generation() -> u64 {
     RELEASES.load(Ordering::Acquire)
 }
@@ -85,8 +85,8 @@ pub fn lock(looked: Looked) -> Option<Guard> {
     lock_with(looked, MAX_NAPS)
 }
 
-/// The same for who may have interrupted anything, an allocator that a fork
-/// waits for included: waits for a fork for a tenth of a second only.
+/// Does the same for a caller that may have interrupted anything, also an allocator that a
+/// fork waits for: it waits for a fork for a tenth of a second only.
 pub fn lock_in_handler(looked: Looked) -> Option<Guard> {
     lock_with(looked, MAX_NAPS_FOR_FORK)
 }

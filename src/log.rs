@@ -43,7 +43,7 @@ impl Log {
         self.stderr = identity(STDERR);
     }
 
-    /// Whether this cause is named for the first time. Beyond 32 causes all are old.
+    /// Returns whether this cause is named for the first time. Beyond 32 causes all are old.
     pub fn is_new(&mut self, cause: Cause) -> bool {
         for known in &mut self.causes {
             match known {

@@ -56,7 +56,7 @@ impl<'a> ObjectPath<'a> {
         Self::terminate(buffer, len)
     }
 
-    /// What is longer than the buffer is cut by one byte more, for the NUL.
+    /// Ends a name of `len` bytes with a NUL. If it fills the buffer, its last byte is cut.
     fn terminate(buffer: &'a mut [u8], len: usize) -> Self {
         let len = len.min(buffer.len().saturating_sub(1));
         if let Some(end) = buffer.get_mut(len) {

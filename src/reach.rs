@@ -59,7 +59,7 @@ pub struct References<'a> {
 }
 
 impl References<'_> {
-    /// The reach of the candidate at `index`. Marks the others in whose data its words
+    /// Returns the reach of the candidate at `index`. Marks the others in whose data its words
     /// point. What cannot be read may say anything.
     pub fn reach(&self, candidates: &mut [Candidate], index: usize) -> core::result::Result<Reach, Cause> {
         let Some(runner) = candidates.get(index).copied() else { return Ok(Reach::Everywhere) };

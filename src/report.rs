@@ -42,14 +42,14 @@ pub struct Report {
 }
 
 impl Report {
-    /// Why a writable or relocated range still maps the file.
+    /// Returns why a writable or relocated range still maps the file.
     fn exposed_cause(&self) -> Option<Cause> {
         let contradicted = (self.outlook.relocated_contradicted != 0).then_some(CONTRADICTED);
         let stores = self.stores.filter(|_| self.outlook.writable_left != 0);
         self.outcome.relocated_failure.or(contradicted).or(stores)
     }
 
-    /// Why a read-only range still maps the file although the mode is `full`.
+    /// Returns why a read-only range still maps the file although the mode is `full`.
     fn degraded_cause(&self) -> Option<Cause> {
         let modified =
             Cause::words(Operation::PinText, "some pages are modified in memory (breakpoint, probe or patch)");

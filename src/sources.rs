@@ -184,7 +184,7 @@ impl Sources {
         Some(self.user_store.get()?.as_ref().ok()?.owner())
     }
 
-    /// The directories of the open stores.
+    /// Returns the directories of the open stores.
     pub fn directories(&self) -> [Option<&Fd>; 2] {
         self.stores().map(|store| store.map(Store::directory))
     }
@@ -251,7 +251,7 @@ pub struct Found {
     pub complaints: [Option<Cause>; 2],
 }
 
-/// Whether a range is text that is to be mapped from a copy.
+/// Returns whether a range is text that is to be mapped from a copy.
 pub fn is_text(range: &Replacement) -> bool {
     range.source == Source::Copy && range.protection & libc::PROT_EXEC != 0
 }

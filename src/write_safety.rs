@@ -162,7 +162,7 @@ impl Assessment {
     /// Code of every candidate may have run.
     pub const AFTER_RUNNING: Self = Self { safety: WriteSafety::AfterRunning, is_start: false, doubt: None };
 
-    /// Whether no code of `candidate` has run: nobody can have asked anything of
+    /// Returns whether no code of `candidate` has run: nobody can have asked anything of
     /// its ranges, such as a lock, yet.
     pub fn proves_not_begun(&self, candidate: &Candidate) -> bool {
         self.permission(candidate) != Permission::Refused

@@ -5,7 +5,7 @@ use sopin_core::settings::Mode;
 use sopin_core::vmas::Maps;
 
 use super::Sweep;
-use crate::loader::Loaded;
+use crate::candidates::Candidate;
 use crate::object_path::ObjectPath;
 
 impl Sweep<'_> {
@@ -22,31 +22,23 @@ impl Sweep<'_> {
             return false;
         }
         let mut has_asked = false;
-        for index in 0..self.work.candidates.len() {
-            let Some(candidate) = self.work.candidates.get(index).copied() else { break };
-            let loaded = &candidate.loaded;
+        for Candidate { loaded, object, .. } in self.work.candidates.iter() {
             // What is left of one that was pinned in part is not its file's alone.
             let was_pinned = self.registry.recorded(loaded.headers).is_some_and(|entry| entry.original.is_some());
-            if !was_pinned
-                && self.large.should_prepare(loaded, candidate.object.span)
-                && self.needs_preparing(loaded, maps)
-            {
-                has_asked |= self.large.ask(loaded);
+            if was_pinned || !self.large.should_prepare(loaded, object.span) {
+                continue;
             }
+            let path = ObjectPath::mapped_at(loaded.headers, maps, self.memory, loaded, self.path_room);
+            let settings = self.reporter.settings();
+            // The settings select it, and a store can have a copy that it does not have yet.
+            has_asked |= settings.selects(path.as_bytes())
+                && self.sources.open_stores(settings, self.known_stores).is_some()
+                && self.sources.may_add(path.as_c_str())
+                && self.large.ask(loaded);
         }
         if has_asked {
             self.large.begin(core::mem::take(&mut self.sources), subs);
         }
         has_asked
-    }
-
-    /// Returns whether the settings select an object, and a store can have a copy that it
-    /// does not have yet.
-    fn needs_preparing(&mut self, loaded: &Loaded, maps: &mut Maps) -> bool {
-        let path = ObjectPath::mapped_at(loaded.headers, maps, self.memory, loaded, self.path_room);
-        let settings = self.reporter.settings();
-        settings.selects(path.as_bytes())
-            && self.sources.open_stores(settings, self.known_stores).is_some()
-            && self.sources.may_add(path.as_c_str())
     }
 }

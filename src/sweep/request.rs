@@ -132,9 +132,8 @@ impl Sweep<'_> {
                     return Ok(None);
                 };
                 self.mark(objects, [root])?;
-                let Ok(()) = self.work.candidates.try_retain(|candidate| {
-                    let is_unfinished = is_unfinished(self.registry, candidate.loaded.headers);
-                    Ok::<_, core::convert::Infallible>(candidate.is_in_initialised_group && is_unfinished)
+                self.work.candidates.retain(|candidate| {
+                    candidate.is_in_initialised_group && is_unfinished(self.registry, candidate.loaded.headers)
                 });
                 return Ok(Some(Target::Group(loaded.headers)));
             }

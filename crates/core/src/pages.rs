@@ -92,7 +92,7 @@ impl<T: Copy> PageVec<T> {
     }
 
     /// Removes the values for which `keep` does not hold.
-    pub fn retain(&mut self, keep: impl Fn(&T) -> bool) {
+    pub fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
         let Ok(()) = self.try_retain(|value| Ok::<_, core::convert::Infallible>(keep(value)));
     }
 
