@@ -86,31 +86,20 @@ pub fn sweep<T>(
             Namespace::Program => Some(loader::snapshot(objects).map_err(no_list)?),
             Namespace::Other(_) => None,
         };
-        let mut attempt = Attempted::Nothing;
-        loader::while_held(&mut |counters| {
+        let attempted = loader::while_held(|counters| {
             if listed_at.is_some_and(|listed_at| listed_at != counters) {
-                attempt = Attempted::Outdated;
-                return;
+                return Attempted::Outdated;
             }
-            let guard = match lock::try_lock(looked, &mut guards_signals) {
-                Attempt::Locked(guard) => guard,
-                Attempt::Never => return,
-                Attempt::Taken => {
-                    attempt = Attempted::Locked;
-                    return;
+            match lock::try_lock(looked, &mut guards_signals) {
+                Attempt::Locked(guard) => {
+                    let listed = list_other(namespace, memory, objects);
+                    Attempted::Done(listed.map(|()| sweep(guard, objects, counters)))
                 }
-            };
-            // The objects of other namespaces can be listed here only.
-            let listed = match namespace {
-                Namespace::Program => Ok(()),
-                Namespace::Other(start) => loader::namespace_of(start, memory, objects),
-            };
-            attempt = Attempted::Done(match listed {
-                Ok(()) => Ok(sweep(guard, objects, counters)),
-                Err(errno) => Err(Refusal::NoList(errno)),
-            });
+                Attempt::Taken => Attempted::Locked,
+                Attempt::Never => Attempted::Nothing,
+            }
         });
-        match attempt {
+        match attempted.unwrap_or(Attempted::Nothing) {
             Attempted::Done(result) => return result,
             Attempted::Outdated => {}
             Attempted::Locked if naps_for_fork != 0 => lock::nap(),
@@ -119,6 +108,14 @@ pub fn sweep<T>(
         naps_for_fork = naps_for_fork.saturating_sub(walks::is_forking().into());
     }
     Err(Refusal::Busy)
+}
+
+/// Lists the objects of another namespace, which is possible while the list is held only.
+fn list_other(namespace: Namespace, memory: &OwnMemory, objects: &mut PageVec<Loaded>) -> Result<(), Refusal> {
+    match namespace {
+        Namespace::Program => Ok(()),
+        Namespace::Other(start) => loader::namespace_of(start, memory, objects).map_err(Refusal::NoList),
+    }
 }
 
 /// Without a walk there is no list: this thread or another is forking.

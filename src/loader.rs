@@ -107,15 +107,7 @@ pub struct Counters {
 
 /// Returns the counters alone, from the first object of the list.
 pub fn counters() -> Option<Counters> {
-    unsafe extern "C" fn first(info: *mut libc::dl_phdr_info, _: usize, data: *mut c_void) -> c_int {
-        // SAFETY: the loader passes a live info, `data` is the local below.
-        unsafe { *data.cast() = counters_of(&*info) };
-        1
-    }
-    let mut counters = Counters::default();
-    // SAFETY: the callback gets the type it expects.
-    let called = unsafe { iterate(first, (&raw mut counters).cast()) }?;
-    (called == 1).then_some(counters)
+    while_held(|counters| counters)
 }
 
 /// Replaces `objects` by the loader's list, in its order: the executable first.
@@ -154,19 +146,27 @@ pub fn snapshot(objects: &mut PageVec<Loaded>) -> Result<Counters> {
 /// or unloaded: glibc holds `dl_load_write_lock` during the callback, without
 /// which it neither extends a list (source: `_dl_add_to_namespace_list`) nor
 /// unmaps anything (source: `_dl_close_worker`); musl never unloads. `work` must
-/// neither call the loader nor wait for anybody. It is not run if the loader lacks
-/// the function, or while the process is forking.
-pub fn while_held(work: &mut dyn FnMut(Counters)) {
-    type Work<'a> = &'a mut dyn FnMut(Counters);
-    unsafe extern "C" fn first(info: *mut libc::dl_phdr_info, _: usize, data: *mut c_void) -> c_int {
+/// neither call the loader nor wait for anybody. Returns what it returns; `None`, and it
+/// is not run, if the loader lacks the function, or while the process is forking.
+pub fn while_held<T, Work: FnMut(Counters) -> T>(work: Work) -> Option<T> {
+    struct Held<T, Work> {
+        work: Work,
+        done: Option<T>,
+    }
+    unsafe extern "C" fn first<T, Work: FnMut(Counters) -> T>(
+        info: *mut libc::dl_phdr_info,
+        _: usize,
+        data: *mut c_void,
+    ) -> c_int {
         // SAFETY: the loader passes a live info, `data` is the local below.
-        let (work, info) = unsafe { (&mut *data.cast::<Work<'_>>(), &*info) };
-        work(counters_of(info));
+        let (held, info) = unsafe { (&mut *data.cast::<Held<T, Work>>(), &*info) };
+        held.done = Some((held.work)(counters_of(info)));
         1
     }
-    let mut work: Work<'_> = work;
+    let mut held = Held { work, done: None };
     // SAFETY: the callback gets the type it expects.
-    unsafe { iterate(first, (&raw mut work).cast()) };
+    unsafe { iterate(first::<T, Work>, (&raw mut held).cast()) };
+    held.done
 }
 
 fn counters_of(info: &libc::dl_phdr_info) -> Counters {
