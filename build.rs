@@ -18,8 +18,4 @@ fn main() {
     let major = env::var("CARGO_PKG_VERSION_MAJOR").unwrap_or_default();
     println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libsopin.so.{major}");
     branch_protection::mark();
-    let is = |name: &str, value: &str| env::var(name).is_ok_and(|set| set == value);
-    if is("PROFILE", "release") && !is("CARGO_CFG_PANIC", "abort") {
-        println!("cargo::warning=with panic = \"unwind\" a panic of libsopin.so ends its host (src/panics.rs)");
-    }
 }

@@ -12,17 +12,17 @@
 )]
 
 mod objects;
+mod request;
 mod types;
 
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::mem::MaybeUninit;
 use core::ptr;
 
+use crate::errno;
 use crate::hooks;
-use crate::request::{self, Pinned, Refusal};
-use crate::sweep::Verdict;
 
-use objects::{Walk, sum};
+use objects::{Iteration, sum};
 use types::sopin_error::*;
 use types::{sopin_error, sopin_object, sopin_totals, sopin_version_info, sopin_visitor};
 
@@ -63,7 +63,7 @@ pub unsafe extern "C" fn sopin_version(version: *mut sopin_version_info) -> c_in
 /// SOPIN_ESYSTEM. In each case it has pinned what it could.
 #[unsafe(no_mangle)]
 pub extern "C" fn sopin_pin_all() -> c_int {
-    keeping_errno(|| code(request::pin_everything(hooks::announce())))
+    keeping_errno(request::pin_everything)
 }
 
 /// Pins the object that was loaded from `path`, as sopin_pin_all() does: the object
@@ -81,10 +81,10 @@ pub extern "C" fn sopin_pin_all() -> c_int {
 pub unsafe extern "C" fn sopin_pin_path(path: *const c_char) -> c_int {
     keeping_errno(|| {
         if path.is_null() {
-            return SOPIN_EINVAL;
+            return Err(SOPIN_EINVAL);
         }
-        // SAFETY: per the caller.
-        code(request::pin_path(unsafe { CStr::from_ptr(path) }, hooks::announce()))
+        // SAFETY: not null, so a string.
+        request::pin_path(unsafe { CStr::from_ptr(path) })
     })
 }
 
@@ -100,8 +100,8 @@ pub unsafe extern "C" fn sopin_pin_path(path: *const c_char) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sopin_pin_handle(handle: *mut c_void) -> c_int {
     keeping_errno(|| {
-        // SAFETY: per the caller.
-        code(unsafe { request::pin_handle(handle, hooks::announce()) })
+        // SAFETY: the handle is null or open, and stays so, as this function demands.
+        unsafe { request::pin_handle(handle) }
     })
 }
 
@@ -121,36 +121,29 @@ pub unsafe extern "C" fn sopin_pin_handle(handle: *mut c_void) -> c_int {
 pub unsafe extern "C-unwind" fn sopin_for_each(visitor: sopin_visitor, data: *mut c_void) -> c_int {
     // Frames that an exception of the visitor passes: it was made by another unwinder
     // than any that could be linked into this library, so nothing here may need cleaning
-    // up on its way. A walk that ends like that costs a few pages.
-    hooks::visit_all!(room = ROOM_FOR_WALK, begin = begin_walk, next = next_object, end = end_walk)
+    // up on its way. An iteration that ends like that costs a few pages.
+    hooks::visit_all!(room = ROOM_FOR_ITERATION, begin = begin_iteration, next = next_object, end = end_iteration)
 }
 
-/// Bytes of a stack for [`WalkPlace`].
-const ROOM_FOR_WALK: usize = size_of::<WalkPlace>().next_multiple_of(16);
-type WalkPlace = Option<Walk>;
-const _: () = assert!(align_of::<WalkPlace>() <= 16);
+/// Bytes of a stack for [`IterationPlace`].
+const ROOM_FOR_ITERATION: usize = size_of::<IterationPlace>().next_multiple_of(16);
+type IterationPlace = Option<Iteration>;
+const _: () = assert!(align_of::<IterationPlace>() <= 16);
 
-extern "C" fn begin_walk(place: &mut MaybeUninit<WalkPlace>, visitor: sopin_visitor) -> c_int {
-    let mut walk = None;
-    let code = keeping_errno(|| match visitor.map(|_| Walk::begin()) {
-        Some(Ok(begun)) => {
-            walk = Some(begun);
-            SOPIN_OK
-        }
-        Some(Err(refusal)) => code_of(refusal),
-        None => SOPIN_EINVAL,
-    });
-    place.write(walk);
-    code
+extern "C" fn begin_iteration(place: &mut MaybeUninit<IterationPlace>, visitor: sopin_visitor) -> c_int {
+    let begun = errno::keeping_errno(|| visitor.ok_or(SOPIN_EINVAL).and_then(|_| Iteration::begin()));
+    let code = begun.as_ref().err().copied().unwrap_or(SOPIN_OK);
+    place.write(begun.ok());
+    code as c_int
 }
 
 /// The next object; it lives until the next call.
-extern "C" fn next_object(walk: &mut WalkPlace) -> *const sopin_object {
-    hooks::keeping_errno(|| walk.as_mut().and_then(Walk::next).map_or(ptr::null(), ptr::from_ref))
+extern "C" fn next_object(iteration: &mut IterationPlace) -> *const sopin_object {
+    errno::keeping_errno(|| iteration.as_mut().and_then(Iteration::next).map_or(ptr::null(), ptr::from_ref))
 }
 
-extern "C" fn end_walk(walk: &mut WalkPlace) {
-    hooks::keeping_errno(|| *walk = None);
+extern "C" fn end_iteration(iteration: &mut IterationPlace) {
+    errno::keeping_errno(|| *iteration = None);
 }
 
 /// Sums up what sopin_for_each() reports.
@@ -161,11 +154,8 @@ extern "C" fn end_walk(walk: &mut WalkPlace) {
 /// As for sopin_version().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sopin_summary(totals: *mut sopin_totals) -> c_int {
-    keeping_errno(|| match request::describe_all() {
-        // SAFETY: per the caller.
-        Ok(description) => unsafe { fill(totals, sum(&description)) },
-        Err(refusal) => code_of(refusal),
-    })
+    // SAFETY: null or as many bytes as its size says, as this function demands.
+    keeping_errno(|| sum().map(|filled| unsafe { fill(totals, filled) }))
 }
 
 /// Returns the meaning of a result of these functions, in English. The text is never
@@ -198,28 +188,9 @@ pub extern "C" fn sopin_strerror(code: c_int) -> *const c_char {
     text.as_ptr()
 }
 
-fn keeping_errno(work: impl FnOnce() -> sopin_error) -> c_int {
-    hooks::keeping_errno(work) as c_int
-}
-
-fn code(result: Pinned) -> sopin_error {
-    match result {
-        Ok(Verdict::Pinned) => SOPIN_OK,
-        Ok(Verdict::Excluded) => SOPIN_EEXCLUDED,
-        Ok(Verdict::Partial) => SOPIN_EPARTIAL,
-        Ok(Verdict::Exposed) => SOPIN_EEXPOSED,
-        Ok(Verdict::NotLoaded) => SOPIN_ENOENT,
-        Err(refusal) => code_of(refusal),
-    }
-}
-
-const fn code_of(refusal: Refusal) -> sopin_error {
-    match refusal {
-        Refusal::Invalid => SOPIN_EINVAL,
-        Refusal::Off => SOPIN_EOFF,
-        Refusal::Busy => SOPIN_EBUSY,
-        Refusal::System => SOPIN_ESYSTEM,
-    }
+fn keeping_errno(work: impl FnOnce() -> Result<sopin_error, sopin_error>) -> c_int {
+    let (Ok(code) | Err(code)) = errno::keeping_errno(work);
+    code as c_int
 }
 
 /// A structure that a caller provides: its first member is its size.

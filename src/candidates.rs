@@ -6,7 +6,7 @@
 //! of it), or that it has no relocations. What is proven about stores to its
 //! data is in [`crate::write_safety`].
 
-use sopin_core::cause::Cause;
+use sopin_core::cause::{Cause, Operation, Stopped};
 use sopin_core::crti;
 use sopin_core::memory::OwnMemory;
 use sopin_core::names::{self, NameHashes};
@@ -17,7 +17,8 @@ use sopin_core::vmas::Vma;
 use sopin_core::write_safety::Progress;
 
 use crate::loader::Loaded;
-use crate::registry::State;
+use crate::own;
+use crate::registry::Registry;
 
 /// Longest SONAME and path that names are compared with, in bytes.
 const NAME: usize = 512;
@@ -48,9 +49,11 @@ impl Candidate {
         let object =
             Object::read(memory, loaded.base, loaded.headers, loaded.header_count).map_err(|error| match error {
                 ObjectError::Read(errno) => read_error(errno),
-                ObjectError::TooManySegments => Cause::words("read program headers", "too many PT_LOAD segments"),
+                ObjectError::TooManySegments => {
+                    Cause::words(Operation::ReadProgramHeaders, "too many PT_LOAD segments")
+                }
                 ObjectError::Malformed => {
-                    Cause::words("read program headers", "PT_LOAD segments missing or out of order")
+                    Cause::words(Operation::ReadProgramHeaders, "PT_LOAD segments missing or out of order")
                 }
             })?;
         let dynamic = Dynamic::read(memory, &object).map_err(read_error)?;
@@ -65,21 +68,21 @@ impl Candidate {
         })
     }
 
-    /// Whether its relocation is proven finished, when constructors of its
+    /// Returns whether its relocation is proven finished, when constructors of its
     /// group have begun to run, given what of its RELRO still maps the file.
     pub fn is_relocated(&self, relro_vmas: &[Vma]) -> bool {
         self.is_in_initialised_group || !self.dynamic.has_relocations || self.has_protected_relro(relro_vmas)
     }
 
-    /// Whether its relocation is proven finished, when a `dlopen` has returned
+    /// Returns whether its relocation is proven finished, when a `dlopen` has returned
     /// and other threads may be inside theirs: by its RELRO, or because what was
     /// opened depends on it. The latter alone is not enough: called from inside
     /// another `dlopen` (from an interposed `malloc`, say), it returns a handle of
     /// an object that the other one has not relocated yet. If that announces
     /// itself, it has not done so.
-    pub fn is_relocated_after_opening(&self, relro_vmas: &[Vma], memory: &OwnMemory, announce: usize) -> bool {
+    pub fn is_relocated_after_opening(&self, relro_vmas: &[Vma], memory: &OwnMemory) -> bool {
         if self.object.relro.is_empty() {
-            self.is_in_initialised_group && self.will_announce(memory, announce) == Ok(false)
+            self.is_in_initialised_group && self.will_announce(memory) == Ok(false)
         } else {
             self.has_protected_relro(relro_vmas)
         }
@@ -94,18 +97,18 @@ impl Candidate {
         !self.object.relro.is_empty() && !relro_vmas.iter().any(Vma::is_writable)
     }
 
-    /// What a DT_NEEDED entry may call it.
+    /// Returns what a DT_NEEDED entry may call it.
     pub fn names(&self, memory: &OwnMemory) -> NameHashes {
         self.names.unwrap_or_else(|| NameHashes::read(memory, self.loaded.name, self.dynamic.soname_address()))
     }
 
-    /// Whether it will announce itself to `announce`, our `__gmon_start__`,
-    /// before any of its constructors.
-    pub fn will_announce(&self, memory: &OwnMemory, announce: usize) -> core::result::Result<bool, Cause> {
+    /// Returns whether it will announce itself to this library before any of its constructors runs.
+    pub fn will_announce(&self, memory: &OwnMemory) -> core::result::Result<bool, Cause> {
         if self.dynamic.init == 0 {
             return Ok(false);
         }
-        crti::init_calls(memory, self.dynamic.init, announce).map_err(|errno| Cause::call(memory.operation(), errno))
+        crti::init_calls(memory, self.dynamic.init, own::gmon_start())
+            .map_err(|errno| Cause::call(memory.operation(), errno))
     }
 }
 
@@ -129,21 +132,20 @@ impl GroupWork {
 /// The candidates must be in the order of `objects`, the loader's list.
 pub fn mark_groups(
     memory: &OwnMemory,
-    state: &mut State,
+    registry: &mut Registry,
     objects: &[Loaded],
     candidates: &mut [Candidate],
     work: &mut GroupWork,
     roots: impl IntoIterator<Item = usize>,
 ) -> core::result::Result<(), Cause> {
-    let no_memory = |errno| Cause::call("mmap", errno);
     let GroupWork { others, worklist } = work;
     for candidate in candidates.iter_mut() {
         candidate.names = Some(candidate.names(memory));
     }
-    collect_other_names(state, objects, candidates, others).map_err(no_memory)?;
+    collect_other_names(registry, objects, candidates, others).map_err(Cause::no_memory)?;
     worklist.clear();
     for root in roots {
-        worklist.push(root).map_err(no_memory)?;
+        worklist.push(root).map_err(Cause::no_memory)?;
     }
     let mut next = 0;
     while let Some(index) = worklist.get(next).copied() {
@@ -153,7 +155,6 @@ pub fn mark_groups(
             continue;
         }
         let candidate = *candidate;
-        let mut no_room = false;
         let followed = candidate.dynamic.for_each_needed(memory, &candidate.object, |needed| {
             let names = candidates.iter().map(|candidate| candidate.names(memory));
             let found = names::only_object(needed, names, others);
@@ -161,11 +162,11 @@ pub fn mark_groups(
                 && !other.is_in_initialised_group
                 && is_named(memory, other, needed)
             {
-                worklist.push(index).inspect_err(|_| no_room = true)?;
+                worklist.push(index).map_err(Cause::no_memory)?;
             }
             Ok(())
         });
-        followed.map_err(|errno| if no_room { no_memory(errno) } else { Cause::call(memory.operation(), errno) })?;
+        followed.map_err(|stopped: Stopped| stopped.cause(memory.operation()))?;
     }
     Ok(())
 }
@@ -174,7 +175,7 @@ pub fn mark_groups(
 /// What is neither a candidate nor recorded could not be read, and may have any
 /// name.
 fn collect_other_names(
-    state: &mut State,
+    registry: &mut Registry,
     objects: &[Loaded],
     candidates: &[Candidate],
     others: &mut PageVec<NameHashes>,
@@ -183,13 +184,13 @@ fn collect_other_names(
     let mut own = candidates.iter().peekable();
     for loaded in objects {
         if own.next_if(|candidate| candidate.loaded.headers == loaded.headers).is_none() {
-            others.push(state.recorded(loaded.headers).map_or(NameHashes::UNKNOWN, |entry| entry.names))?;
+            others.push(registry.names(loaded.headers))?;
         }
     }
     Ok(())
 }
 
-/// Whether a DT_NEEDED entry of this text leads to `candidate`: by its path if
+/// Returns whether a DT_NEEDED entry of this text leads to `candidate`: by its path if
 /// it has a slash, else by its SONAME or file name.
 fn is_named(memory: &OwnMemory, candidate: &Candidate, needed: &[u8]) -> bool {
     let mut buffer = [0; NAME];
@@ -200,19 +201,4 @@ fn is_named(memory: &OwnMemory, candidate: &Candidate, needed: &[u8]) -> bool {
         }
     }
     candidate.dynamic.soname(memory, &mut buffer) == Some(needed)
-}
-
-/// Reads the loader's name of an object into `buffer`, for one whose mappings do
-/// not tell it; its length. That of the executable is empty.
-pub fn read_loader_name(memory: &OwnMemory, loaded: &Loaded, buffer: &mut [u8]) -> usize {
-    match memory.read_string(loaded.name, buffer) {
-        Ok(name) if !name.is_empty() => name.len(),
-        Ok(_) => set_name(b"the executable", buffer),
-        Err(_) => set_name(b"an object whose name cannot be read", buffer),
-    }
-}
-
-/// Copies a name into `buffer`; its length.
-pub fn set_name(name: &[u8], buffer: &mut [u8]) -> usize {
-    buffer.iter_mut().zip(name).map(|(slot, byte)| *slot = *byte).count()
 }

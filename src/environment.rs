@@ -26,14 +26,14 @@ pub fn settings(complain: impl FnMut(&Complaint<'_>)) -> Result<Settings> {
     Settings::read(|name| find(&block, name.to_bytes()), complain)
 }
 
-/// Whether the C library knows the environment. It does not yet while an
+/// Returns whether the C library knows the environment. It does not yet while an
 /// object linked with `-z initfirst` is initialised.
 pub fn is_ready() -> bool {
     // SAFETY: read once.
     !unsafe { environ }.is_null()
 }
 
-/// The value of an environment variable. Like every use of the environment it
+/// Returns the value of an environment variable. Like every use of the environment it
 /// must not run at the same time as a `setenv(3)`: it is called once, at the
 /// first sweep, which in a preloaded library comes before any thread.
 fn variable(name: &CStr) -> Option<&'static CStr> {
@@ -44,12 +44,12 @@ fn variable(name: &CStr) -> Option<&'static CStr> {
     (!value.is_null()).then(|| unsafe { CStr::from_ptr(value) })
 }
 
-/// The value of a variable in a block of NUL-terminated entries.
+/// Returns the value of a variable in a block of NUL-terminated entries.
 fn find<'a>(block: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     block.split(|byte| *byte == 0).find_map(|entry| entry.strip_prefix(name)?.strip_prefix(b"="))
 }
 
-/// Whether the calling thread is the process's only one.
+/// Returns whether the calling thread is the process's only one.
 pub fn has_one_thread() -> Result<bool> {
     // The directory has a link for itself, one for its entry in its parent,
     // and one for every thread (fs/proc/base.c, proc_task_getattr).

@@ -82,7 +82,7 @@ pub fn look() -> Option<Looked> {
     }
 }
 
-/// How many filters are in force for this thread. Linux before 5.9 does not count them:
+/// Returns how many filters are in force for this thread. Linux before 5.9 does not count them:
 /// one, or [`TOO_MANY`] if the program may have added some.
 fn count(is_first: bool) -> Result<u32> {
     let [process, parent, older] = [&PROCESS, &PARENT, &GRANDPARENT].map(|id| id.load(Ordering::Relaxed));

@@ -18,7 +18,7 @@ use sopin_core::sys::{self, Errno};
 
 use crate::filters;
 use crate::loader::{self, Counters, LinkMapAddress, Loaded, walks};
-use crate::registry::{self, Attempt, Guard};
+use crate::lock::{self, Attempt, Guard};
 
 /// Whose objects a sweep is about.
 #[derive(Clone, Copy)]
@@ -30,7 +30,7 @@ pub enum Namespace {
 }
 
 impl Namespace {
-    /// The namespace of an open `handle`; `None` if the loader does not know it.
+    /// Returns the namespace of an open `handle`; `None` if the loader does not know it.
     pub fn of(handle: *mut c_void) -> Option<Self> {
         if loader::is_in_other_namespace(handle) {
             loader::link_map_address(handle).map(Self::Other)
@@ -39,7 +39,7 @@ impl Namespace {
         }
     }
 
-    /// Whether it is not the program's.
+    /// Returns whether it is not the program's.
     pub const fn is_other(self) -> bool {
         matches!(self, Self::Other(_))
     }
@@ -81,44 +81,41 @@ pub fn sweep<T>(
     let looked = filters::look().ok_or(Refusal::Busy)?;
     let _signals = sys::SignalsBlocked::new();
     let mut guards_signals = sys::SignalsBlocked::new();
-    for _ in 0..registry::MAX_NAPS {
+    for _ in 0..lock::MAX_NAPS {
         let listed_at = match namespace {
             Namespace::Program => Some(loader::snapshot(objects).map_err(no_list)?),
             Namespace::Other(_) => None,
         };
-        let mut attempt = Attempted::Nothing;
-        loader::while_held(&mut |counters| {
+        let attempted = loader::while_held(|counters| {
             if listed_at.is_some_and(|listed_at| listed_at != counters) {
-                attempt = Attempted::Outdated;
-                return;
+                return Attempted::Outdated;
             }
-            let guard = match registry::try_lock(looked, &mut guards_signals) {
-                Attempt::Locked(guard) => guard,
-                Attempt::Never => return,
-                Attempt::Taken => {
-                    attempt = Attempted::Locked;
-                    return;
+            match lock::try_lock(looked, &mut guards_signals) {
+                Attempt::Locked(guard) => {
+                    let listed = list_other(namespace, memory, objects);
+                    Attempted::Done(listed.map(|()| sweep(guard, objects, counters)))
                 }
-            };
-            // The objects of other namespaces can be listed here only.
-            let listed = match namespace {
-                Namespace::Program => Ok(()),
-                Namespace::Other(start) => loader::namespace_of(start, memory, objects),
-            };
-            attempt = Attempted::Done(match listed {
-                Ok(()) => Ok(sweep(guard, objects, counters)),
-                Err(errno) => Err(Refusal::NoList(errno)),
-            });
+                Attempt::Taken => Attempted::Locked,
+                Attempt::Never => Attempted::Nothing,
+            }
         });
-        match attempt {
+        match attempted.unwrap_or(Attempted::Nothing) {
             Attempted::Done(result) => return result,
             Attempted::Outdated => {}
-            Attempted::Locked if naps_for_fork != 0 => registry::nap(),
+            Attempted::Locked if naps_for_fork != 0 => lock::nap(),
             Attempted::Locked | Attempted::Nothing => return Err(Refusal::Busy),
         }
         naps_for_fork = naps_for_fork.saturating_sub(walks::is_forking().into());
     }
     Err(Refusal::Busy)
+}
+
+/// Lists the objects of another namespace, which is possible while the list is held only.
+fn list_other(namespace: Namespace, memory: &OwnMemory, objects: &mut PageVec<Loaded>) -> Result<(), Refusal> {
+    match namespace {
+        Namespace::Program => Ok(()),
+        Namespace::Other(start) => loader::namespace_of(start, memory, objects).map_err(Refusal::NoList),
+    }
 }
 
 /// Without a walk there is no list: this thread or another is forking.

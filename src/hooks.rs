@@ -9,48 +9,28 @@
 //!   a name with a slash and without `$` does not depend on the caller, and
 //!   such a call is followed by a sweep.
 //!
-//! The entry stubs are naked functions, one file per architecture, and so are the
-//! frames that the real functions are called from: what the loader runs may be unwound
+//! The entry stubs are naked functions, their bodies in one file per architecture, and so
+//! are the frames that the real functions are called from: what the loader runs may be unwound
 //! through (a C++ constructor that throws, a thread that is cancelled), which ends a
 //! program at the first Rust frame that was built without an unwinder.
 
 use core::ffi::{CStr, c_char, c_int, c_long, c_void};
 use core::ptr;
 
-use sopin_core::sys;
-
+use crate::errno::keeping_errno;
 use crate::loader::{DLCLOSE, DLMOPEN, DLOPEN, RealFunction};
 use crate::pinner::{self, Event};
+use crate::preparation;
 
 #[cfg_attr(target_arch = "x86_64", path = "hooks/entry_x86_64.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "hooks/entry_aarch64.rs")]
 mod entry;
 
-pub use entry::register_fork_handlers;
 pub(crate) use entry::visit_all;
 
 /// Pins what `event` has brought.
 fn sweep(event: Event) {
-    keeping_errno(|| pinner::sweep(event, announce()));
-}
-
-/// The address of our `__gmon_start__`, which other objects' slots hold. Not that
-/// of the symbol: an executable built for gprof exports one of its own, and then
-/// our references lead there as well, while nothing announces itself to us.
-pub fn announce() -> usize {
-    unsafe extern "C" {
-        /// Another, hidden name of the function in `entry`.
-        fn sopin_own_gmon_start();
-    }
-    sopin_own_gmon_start as *const () as usize
-}
-
-/// Runs our part of a call of the host's, which finds its `errno` as it was.
-pub fn keeping_errno<T>(work: impl FnOnce() -> T) -> T {
-    let errno = sys::errno();
-    let done = work();
-    sys::set_errno(errno);
-    done
+    keeping_errno(|| pinner::sweep(event));
 }
 
 /// An object's `_init` has called `__gmon_start__` and will go on at `caller`.
@@ -69,15 +49,47 @@ static CONSTRUCTOR: extern "C" fn() = {
     constructed
 };
 
+/// `dlopen(3)`, followed by a sweep if its result does not depend on the caller.
+///
+/// # Safety
+/// As for `dlopen(3)`.
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void {
+    entry::hook!(route_open)
+}
+
+/// `dlmopen(3)`, in the same way.
+///
+/// # Safety
+/// As for `dlmopen(3)`.
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn dlmopen(namespace: c_long, name: *const c_char, flags: c_int) -> *mut c_void {
+    entry::hook!(route_open_in_namespace)
+}
+
+/// `dlclose(3)`, followed by a sweep.
+///
+/// # Safety
+/// As for `dlclose(3)`.
+#[unsafe(naked)]
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn dlclose(handle: *mut c_void) -> c_int {
+    entry::hook!(route_close)
+}
+
 /// Where the stub of a hook goes. Returned in two registers.
 #[repr(C)]
 struct Route {
     /// Address of the real function, or of one that fails.
     real: usize,
-    /// Gets the real function's result, and returns it. Without it the stub does not
-    /// call the real function but jumps to it.
-    follow: Option<extern "C" fn(result: *mut c_void) -> *mut c_void>,
+    /// Without it the stub does not call the real function but jumps to it.
+    follow: Option<Follow>,
 }
+
+/// What follows a call of a real function: gets its result, and returns it.
+type Follow = extern "C" fn(result: *mut c_void) -> *mut c_void;
 
 /// Returns where a `dlopen` of `name` goes.
 ///
@@ -85,14 +97,10 @@ struct Route {
 /// `name` must be what the host passed to `dlopen`: null or a C string.
 unsafe extern "C" fn route_open(name: *const c_char) -> Route {
     extern "C" fn opened(handle: *mut c_void) -> *mut c_void {
-        if !handle.is_null() {
-            sweep(Event::Opened(handle));
-        }
-        handle
+        sweep_opened(handle, Event::Opened)
     }
     // SAFETY: `name` is null or a C string, as this function demands.
-    let depends = unsafe { depends_on_caller(name) };
-    Route { real: real_or(&DLOPEN, null_handle), follow: (!depends).then_some(opened) }
+    unsafe { route(&DLOPEN, name, opened) }
 }
 
 /// Returns where a `dlmopen` of `name` goes.
@@ -101,14 +109,29 @@ unsafe extern "C" fn route_open(name: *const c_char) -> Route {
 /// As for [`route_open`].
 unsafe extern "C" fn route_open_in_namespace(_: c_long, name: *const c_char) -> Route {
     extern "C" fn opened(handle: *mut c_void) -> *mut c_void {
-        if !handle.is_null() {
-            sweep(Event::OpenedInNamespace(handle));
-        }
-        handle
+        sweep_opened(handle, Event::OpenedInNamespace)
     }
     // SAFETY: `name` is null or a C string, as this function demands.
+    unsafe { route(&DLMOPEN, name, opened) }
+}
+
+/// Returns where a call goes that opens `name`: it is followed by `opened`, unless its
+/// result depends on the caller.
+///
+/// # Safety
+/// `name` must be null or a C string.
+unsafe fn route(real: &RealFunction, name: *const c_char, opened: Follow) -> Route {
+    // SAFETY: `name` is null or a C string, as this function demands.
     let depends = unsafe { depends_on_caller(name) };
-    Route { real: real_or(&DLMOPEN, null_handle), follow: (!depends).then_some(opened) }
+    Route { real: real_or(real, null_handle), follow: (!depends).then_some(opened) }
+}
+
+/// Sweeps what has been opened, if something has; returns its handle.
+fn sweep_opened(handle: *mut c_void, event: fn(*mut c_void) -> Event) -> *mut c_void {
+    if !handle.is_null() {
+        sweep(event(handle));
+    }
+    handle
 }
 
 /// Returns where a `dlclose` goes, which is followed by forgetting what it has unloaded.
@@ -129,7 +152,7 @@ extern "C" fn route_close() -> Route {
 /// # Safety
 /// `name` must be null or a C string.
 unsafe fn depends_on_caller(name: *const c_char) -> bool {
-    if name.is_null() || pinner::is_off() {
+    if name.is_null() || preparation::is_off() {
         return true;
     }
     // SAFETY: not null, so a C string.
@@ -137,7 +160,7 @@ unsafe fn depends_on_caller(name: *const c_char) -> bool {
     !name.contains(&b'/') || name.contains(&b'$')
 }
 
-/// The real function's address, or that of `otherwise` where the C library has none.
+/// Returns the real function's address, or that of `otherwise` where the C library has none.
 fn real_or<T>(real: &RealFunction, otherwise: extern "C" fn() -> T) -> usize {
     real.address().unwrap_or(otherwise as *const () as usize)
 }

@@ -14,7 +14,7 @@
 
 use core::ffi::CStr;
 
-use sopin_core::cause::{Cause, Reason};
+use sopin_core::cause::{Cause, Operation, Reason};
 use sopin_core::credentials::User;
 use sopin_core::memory::OwnMemory;
 use sopin_core::mode::Mode;
@@ -28,7 +28,7 @@ use sopin_store::{Entry, Identity, Proof};
 use crate::candidates::Candidate;
 use crate::filters;
 use crate::loader::Loaded;
-use crate::sources::{self, Found, Sources};
+use crate::sources::{self, Found, Modified, Sources};
 
 mod in_progress;
 
@@ -95,7 +95,7 @@ impl LargeCopies {
         let slot = Slot {
             loaded: *loaded,
             identity: None,
-            file: Err(Cause::words("copy to the store", "nothing was prepared")),
+            file: Err(Cause::words(Operation::CopyToStore, "nothing was prepared")),
             kept: None,
             proof: Proof::Ranges,
             complaints: [None; 2],
@@ -146,7 +146,7 @@ impl LargeCopies {
         drop(kept);
     }
 
-    /// What was prepared for an object whose file has this identity, if that is still
+    /// Returns what was prepared for an object whose file has this identity, if that is still
     /// good at this count of unloads for this user.
     pub fn take(&mut self, headers: usize, identity: &Identity, user: Option<User>) -> Option<Found> {
         let is_it = |slot: &&mut Slot| slot.loaded.headers == headers && slot.identity == Some(*identity);
@@ -201,10 +201,11 @@ fn prepare(
             stores_possible: true,
         };
         plan::plan(&candidate.object, &vmas, terms, &mut replacements).ok()?;
-        let original = sources::find_original(&mut maps, &path, lowest.file, &candidate, &replacements)?;
+        let path = CStr::from_bytes_until_nul(&path).ok()?;
+        let original = sources::find_original(&mut maps, path, lowest.file, &candidate, &replacements)?;
         let mut runs = PageVec::new();
         let modified = Sources::default().leave_modified_pages(memory, Some(&original), &mut replacements, &mut runs);
-        modified.ok()?.ok()?;
+        let Ok(Modified::Bytes(_)) = modified else { return None };
         original
     };
     if sources.need_no_copy(&original) {

@@ -7,16 +7,20 @@
 //! flows one way:
 //!
 //! ```text
-//! hooks ──> pinner ──> sweep ──> candidates ──> sopin_core::plan ──> sources ──> remap ──> registry
-//!  what      which      its       what is new,   what to replace,    from which   the only  what is
-//!  happened  objects    steps     and proven     and by what         file         one to    pinned
-//!                                                                                 map
+//! hooks ──> pinner ──> sweep ──> candidates ──> sopin_core::plan ──> sources ──> sopin_core::steps ──> remap ──> registry
+//!  what      which      its       what is new,   what to replace,    from which   how: a program,      runs it,   what is
+//!  happened  objects    phases    and proven     and by what         file         which is data         the only   pinned
+//!                                                                                                       one to map
 //! ```
+//!
+//! No module reaches back up this line. What [`lock`] protects is [`state`], whose parts a
+//! sweep borrows.
 //!
 //! | module | responsible for |
 //! |---|---|
 //! | [`hooks`] | the exported symbols |
-//! | [`pinner`] | from "something was loaded" to a sweep, and the first one's preparations |
+//! | [`pinner`] | from "something was loaded" to a sweep |
+//! | [`preparation`] | what has to be ready before the first sweep |
 //! | [`sweep`] | one sweep under the lock |
 //! | [`loader`] | asking the dynamic loader: its functions, its list of objects |
 //! | [`held_list`] | sweeps during which the loader can unload nothing |
@@ -28,19 +32,24 @@
 //! | [`marked_ranges`] | leaving what carries locks, advice or keys that a replacement would lose |
 //! | [`memory_functions`] | `memcpy` and its like, which nobody else can interpose |
 //! | [`original`] | the file that an object was loaded from, and the witness page |
+//! | [`object_path`] | the path of an object, as a value |
 //! | [`private_memory`] | how much memory copies may take where no store can be used |
-//! | [`remap`] | replacing ranges; nothing else changes a mapping of the host |
-//! | [`unnamed`] | the same where a filter may kill for what that takes |
-//! | [`registry`] | what is pinned, behind the one lock; fork |
-//! | [`panics`] | that nothing here can panic |
+//! | [`remap`] | the interpreter of steps; nothing else changes a mapping of the host |
+//! | [`private_copies`] | copies that a process has to itself: memfds, or files without names |
+//! | [`registry`] | the table of what is pinned |
 //! | [`published`] | the records that the command and debuggers read from outside |
+//! | [`freshness`] | whether what is recorded is up to date |
+//! | [`lock`] | the one lock, and forks |
+//! | [`state`] | what the lock protects, each part apart from the others |
 //! | [`workspace`] | memory that sweeps use one after the other |
+//! | [`panics`] | that nothing here can panic |
 //! | [`filters`] | seccomp filters: which system calls may be made |
-//! | [`environment`] | settings, `LD_PRELOAD` for children, counting threads |
+//! | [`environment`] | reading settings, `LD_PRELOAD` for children, counting threads |
 //! | [`report`] | what is said of an object, at which level |
-//! | [`api`] | the functions of `include/sopin.h` |
-//! | [`request`] | what the host asks for: sweeps, and copies of the records |
 //! | [`log`] | lines on stderr or in `SOPIN_LOG_FILE` |
+//! | [`api`] | the functions of `include/sopin.h`: what the host asks for |
+//! | [`own`] | where this library is, and which function of it others call |
+//! | [`errno`] | keeping the host's `errno` |
 //!
 //! # What is forbidden here, and why
 //!
@@ -69,26 +78,33 @@ unsafe extern "C" {}
 mod api;
 mod candidates;
 mod environment;
+mod errno;
 mod filters;
+mod freshness;
 mod held_list;
 mod hooks;
 mod large_copies;
 mod loader;
+mod lock;
 mod log;
 mod marked_ranges;
 mod memory_functions;
+mod object_path;
 mod original;
+mod own;
 mod panics;
 mod pinner;
+mod preparation;
+mod private_copies;
 mod private_memory;
 mod published;
 mod reach;
 mod registry;
 mod remap;
 mod report;
-mod request;
 mod sources;
+mod state;
 mod sweep;
-mod unnamed;
+
 mod workspace;
 mod write_safety;

@@ -12,6 +12,8 @@ use sopin_core::memory::OwnMemory;
 use sopin_core::pages::PageVec;
 use sopin_core::sys::{self, Errno, Result};
 
+use crate::own;
+
 mod next;
 pub mod walks;
 
@@ -64,7 +66,7 @@ fn ask_loader(name: &'static CStr) -> Option<usize> {
     // SAFETY: the name is a C string.
     let address = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) }.addr();
     ASKING.store(0, Ordering::Relaxed);
-    (address != 0 && !next::is_own(address)).then_some(address)
+    (address != 0 && !own::contains(address)).then_some(address)
 }
 
 /// `dlopen(3)`
@@ -106,17 +108,9 @@ pub struct Counters {
     pub subs: u64,
 }
 
-/// The counters alone, from the first object of the list.
+/// Returns the counters alone, from the first object of the list.
 pub fn counters() -> Option<Counters> {
-    unsafe extern "C" fn first(info: *mut libc::dl_phdr_info, _: usize, data: *mut c_void) -> c_int {
-        // SAFETY: the loader passes a live info, `data` is the local below.
-        unsafe { *data.cast() = counters_of(&*info) };
-        1
-    }
-    let mut counters = Counters::default();
-    // SAFETY: the callback gets the type it expects.
-    let called = unsafe { iterate(first, (&raw mut counters).cast()) }?;
-    (called == 1).then_some(counters)
+    while_held(|counters| counters)
 }
 
 /// Replaces `objects` by the loader's list, in its order: the executable first.
@@ -155,19 +149,27 @@ pub fn snapshot(objects: &mut PageVec<Loaded>) -> Result<Counters> {
 /// or unloaded: glibc holds `dl_load_write_lock` during the callback, without
 /// which it neither extends a list (source: `_dl_add_to_namespace_list`) nor
 /// unmaps anything (source: `_dl_close_worker`); musl never unloads. `work` must
-/// neither call the loader nor wait for anybody. It is not run if the loader lacks
-/// the function, or while the process is forking.
-pub fn while_held(work: &mut dyn FnMut(Counters)) {
-    type Work<'a> = &'a mut dyn FnMut(Counters);
-    unsafe extern "C" fn first(info: *mut libc::dl_phdr_info, _: usize, data: *mut c_void) -> c_int {
+/// neither call the loader nor wait for anybody. Returns what it returns; `None`, and it
+/// is not run, if the loader lacks the function, or while the process is forking.
+pub fn while_held<T, Work: FnMut(Counters) -> T>(work: Work) -> Option<T> {
+    struct Held<T, Work> {
+        work: Work,
+        done: Option<T>,
+    }
+    unsafe extern "C" fn first<T, Work: FnMut(Counters) -> T>(
+        info: *mut libc::dl_phdr_info,
+        _: usize,
+        data: *mut c_void,
+    ) -> c_int {
         // SAFETY: the loader passes a live info, `data` is the local below.
-        let (work, info) = unsafe { (&mut *data.cast::<Work<'_>>(), &*info) };
-        work(counters_of(info));
+        let (held, info) = unsafe { (&mut *data.cast::<Held<T, Work>>(), &*info) };
+        held.done = Some((held.work)(counters_of(info)));
         1
     }
-    let mut work: Work<'_> = work;
+    let mut held = Held { work, done: None };
     // SAFETY: the callback gets the type it expects.
-    unsafe { iterate(first, (&raw mut work).cast()) };
+    unsafe { iterate(first::<T, Work>, (&raw mut held).cast()) };
+    held.done
 }
 
 fn counters_of(info: &libc::dl_phdr_info) -> Counters {
@@ -211,20 +213,20 @@ fn dlinfo<T>(handle: *mut c_void, request: c_int, mut answer: T) -> Option<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkMapAddress(usize);
 
-/// The address of the link map of an open `handle`.
+/// Returns the address of the link map of an open `handle`.
 pub fn link_map_address(handle: *mut c_void) -> Option<LinkMapAddress> {
     let map = dlinfo(handle, libc::RTLD_DI_LINKMAP, ptr::null::<LinkMap>())?;
     (!map.is_null()).then_some(LinkMapAddress(map.addr()))
 }
 
-/// The link map of an open `handle`.
+/// Returns the link map of an open `handle`.
 pub fn link_map(handle: *mut c_void) -> Option<LinkMap> {
     let LinkMapAddress(address) = link_map_address(handle)?;
     // SAFETY: the handle is open, so its link map lives.
     Some(unsafe { *(address as *const LinkMap) })
 }
 
-/// Whether an open `handle` belongs to a namespace other than the program's,
+/// Returns whether an open `handle` belongs to a namespace other than the program's,
 /// whose objects `dl_iterate_phdr` does not list to us.
 pub fn is_in_other_namespace(handle: *mut c_void) -> bool {
     const LM_ID_BASE: c_long = 0;

@@ -8,7 +8,7 @@
 use core::ffi::CStr;
 use core::fmt::{self, Write as _};
 
-use sopin_core::cause::Cause;
+use sopin_core::cause::{Cause, Operation};
 use sopin_core::line::Line;
 use sopin_core::settings::{Level, Settings};
 use sopin_core::sys::gate::NOT_MADE;
@@ -43,7 +43,7 @@ impl Log {
         self.stderr = identity(STDERR);
     }
 
-    /// Whether this cause is named for the first time. Beyond 32 causes all are old.
+    /// Returns whether this cause is named for the first time. Beyond 32 causes all are old.
     pub fn is_new(&mut self, cause: Cause) -> bool {
         for known in &mut self.causes {
             match known {
@@ -131,8 +131,8 @@ fn is_regular(status: &libc::stat) -> bool {
 /// Appends one line; the file is opened for it and not waited for.
 fn append(path: &CStr, line: &[u8]) -> Result<(), Cause> {
     let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_NOCTTY | libc::O_NONBLOCK;
-    let file = sys::open(path, flags, 0o644).map_err(|errno| Cause::call("open", errno))?;
-    write_to_file(file.raw(), line).map_err(|errno| Cause::call("write", errno))
+    let file = sys::open(path, flags, 0o644).map_err(Operation::Open.failed())?;
+    write_to_file(file.raw(), line).map_err(Operation::Write.failed())
 }
 
 /// Writes a line to a file, unless that goes beyond `RLIMIT_FSIZE`: it would raise SIGXFSZ.

@@ -7,7 +7,7 @@
 //! object that has yet to announce itself. All others may have been loaded long ago.
 
 use sopin_core::attributes::AttributeMap;
-use sopin_core::cause::Cause;
+use sopin_core::cause::{Cause, Operation};
 use sopin_core::once::{OnceCell, get_or_init};
 use sopin_core::pages::PageVec;
 use sopin_core::plan::{Replacement, Source};
@@ -15,7 +15,7 @@ use sopin_core::plan::{Replacement, Source};
 use crate::remap::Outcome;
 
 const MARKED: Cause = Cause::words(
-    "pin ranges",
+    Operation::PinRanges,
     "they are locked, sealed or carry advice or a protection key, which a replacement would lose",
 );
 

@@ -72,7 +72,7 @@ impl Original {
         Ok(is_same.then_some(original))
     }
 
-    /// Whether no process can ever write to it, so that it needs no copy. Asks for
+    /// Returns whether no process can ever write to it, so that it needs no copy. Asks for
     /// `layers` only if the file is on an overlay.
     pub fn is_immutable(&self, layers: impl FnOnce() -> Option<ImageLayers>) -> bool {
         let kind = &self.file_system;
@@ -100,10 +100,10 @@ pub fn unmap_witness(page: Span) {
     }
 }
 
-/// An address at which `/proc/self/maps` shows the file that an object was
+/// Returns an address at which `/proc/self/maps` shows the file that an object was
 /// loaded from: the witness, or a range that still maps it.
-pub fn shown_at(record: &Record, original: FileId, maps: &mut Maps) -> Option<usize> {
-    let is_original = |vma: &Vma| vma.file == original || original == FileId::default();
+pub fn shown_at(record: &Record, original: Option<FileId>, maps: &mut Maps) -> Option<usize> {
+    let is_original = |vma: &Vma| original.is_none_or(|original| vma.file == original);
     if record.witness != 0 {
         return Some(record.witness as usize);
     }

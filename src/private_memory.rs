@@ -9,13 +9,13 @@
 //! its parent, since it maps the same copies.
 
 use sopin_core::available_memory;
-use sopin_core::cause::Cause;
+use sopin_core::cause::{Cause, Operation};
 use sopin_core::settings::Settings;
 
 /// Smaller copies are made without asking the kernel what memory is left.
 const SMALL: u64 = 1 << 20;
 
-const OPERATION: &str = "copy to private memory";
+const OPERATION: Operation = Operation::CopyToPrivateMemory;
 /// The copies would be larger than the user's limit.
 pub const LIMITED: Cause =
     Cause::words(OPERATION, "more than SOPIN_PRIVATE_LIMIT; name a directory for the store with SOPIN_STORE");

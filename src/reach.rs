@@ -10,6 +10,7 @@ use sopin_core::write_safety::{Progress, Reach};
 
 use crate::candidates::Candidate;
 use crate::loader::Loaded;
+use crate::own;
 
 /// File names of the objects of the C library, up to the first dot. None of their
 /// functions starts anything that stores to other objects than its caller has named,
@@ -55,12 +56,10 @@ pub struct References<'a> {
     pub memory: &'a OwnMemory,
     /// The loader's list.
     pub objects: &'a [Loaded],
-    /// An address in this library.
-    pub own_address: usize,
 }
 
 impl References<'_> {
-    /// The reach of the candidate at `index`. Marks the others in whose data its words
+    /// Returns the reach of the candidate at `index`. Marks the others in whose data its words
     /// point. What cannot be read may say anything.
     pub fn reach(&self, candidates: &mut [Candidate], index: usize) -> core::result::Result<Reach, Cause> {
         let Some(runner) = candidates.get(index).copied() else { return Ok(Reach::Everywhere) };
@@ -120,7 +119,7 @@ impl References<'_> {
         };
         let is_harmless = COPIED.contains(&name)
             || ALLOCATORS.contains(&name)
-            || object.span.contains(self.own_address)
+            || own::is_in(object.span)
             || self.is_c_library(&loaded);
         Ok(if is_harmless { Reach::Itself } else { Reach::ThroughOthers })
     }

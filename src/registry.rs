@@ -1,30 +1,15 @@
-//! What is pinned, behind the one lock of this library.
-
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+//! The table of the objects that are known: what is recorded of each, and where its
+//! published record is. It decides nothing, and the lock protects it.
 
 use sopin_core::address_map::AddressMap;
-use sopin_core::cause::Cause;
 use sopin_core::names::NameHashes;
 use sopin_core::object::Span;
-use sopin_core::records::{Reached, Record};
-use sopin_core::settings::Settings;
+use sopin_core::records::Record;
 use sopin_core::sys::Result;
 use sopin_core::vmas::FileId;
 
-use crate::loader::{Counters, Loaded};
-use crate::log::Log;
-use crate::private_memory::PrivateMemory;
-use crate::published::Records;
-use crate::sources::KnownStores;
-use crate::workspace::Workspace;
-
-mod forks;
-mod lock;
-
-pub use forks::prepare_for_forks;
-pub use lock::{
-    Attempt, Guard, MAX_NAPS, MAX_NAPS_FOR_FORK, generation, lock, lock_in_handler, lock_quietly, nap, try_lock,
-};
+use crate::loader::Loaded;
+use crate::published::{Account, Records};
 
 /// A pinned object, or one that is known and was left alone.
 #[derive(Clone, Copy, Default)]
@@ -33,154 +18,58 @@ pub struct Entry {
     pub witness: Span,
     /// Where its dynamic section is.
     dynamic: usize,
-    /// The file that is mapped there since the sweep, if that is known: that
+    /// The file that has been mapped there since the sweep, if that is known: the file
     /// with inode 0, none, once it is pinned.
     file: Option<FileId>,
-    /// The file that it was loaded from; inode 0 if nothing was replaced.
-    pub original: FileId,
-    /// It lives in a namespace that the loader's list does not show us.
+    /// The file that it was loaded from, if a sweep has pinned it, all of it or in part.
+    pub original: Option<FileId>,
+    /// It lives in a namespace that the loader's list does not show.
     pub in_other_namespace: bool,
     /// Bytes of private copies of its read-only ranges.
     pub private: usize,
     /// What a DT_NEEDED entry may call it. Recording it again does not change that.
-    pub names: NameHashes,
-    /// The last walk that saw it in the loader's list.
+    names: NameHashes,
+    /// The last pass over the loader's list that saw it.
     seen: u32,
     /// Where its published record is.
     index: u32,
 }
 
-/// What became of an object, as it is published.
-#[derive(Clone, Copy, Default)]
-pub struct Account {
-    /// What was reached.
-    pub reached: Reached,
-    /// All its pages, as far as they are known.
-    pub span: Span,
-    /// Bytes that were replaced.
-    pub bytes: usize,
-    /// Why not everything was.
-    pub cause: Option<Cause>,
-}
-
-/// A path as the kernel limits it.
-pub type PathBuffer = [u8; libc::PATH_MAX as usize];
-
 impl Entry {
-    /// An object with that witness page, and that file at its dynamic section.
+    /// Makes the entry of an object with that witness page, and that file at its dynamic section.
     pub fn new(witness: Span, dynamic: usize, file: Option<FileId>) -> Self {
         Self { witness, dynamic, file, ..Self::default() }
     }
 
-    /// An object of which only the names are known yet.
+    /// Makes the entry of an object of which only the names are known yet.
     pub fn named(names: NameHashes) -> Self {
         Self { names, ..Self::default() }
     }
 
-    /// The file at its dynamic section.
+    /// Returns the file at its dynamic section.
     pub const fn file(&self) -> Option<FileId> {
         self.file
     }
 
-    /// Whether another object has taken the place of the one recorded, if this
-    /// is mapped there now.
+    /// Returns whether another object has taken the place of the one recorded, if its
+    /// dynamic section and the file there are these.
     pub fn is_replaced_by(&self, dynamic: usize, file: FileId) -> bool {
         self.dynamic != dynamic || self.file.is_some_and(|recorded| recorded != file)
     }
 }
 
-/// Everything that the lock protects.
-pub struct State {
-    /// Set once the settings have been read.
-    pub is_initialised: bool,
-    /// Set once this library is off `LD_PRELOAD`, if the settings want that.
-    pub is_preload_dropped: bool,
-    /// The settings in force.
-    pub settings: Settings,
-    /// Where messages go.
-    pub log: Log,
-    /// Copies of this process's own.
-    pub private_memory: PrivateMemory,
-    /// By the address of the object's program headers.
+/// The table. Its methods take an object by the address of its program headers.
+pub struct Registry {
     entries: AddressMap<Entry>,
     records: Records,
-    walk: u32,
-    /// For paths: not on the stack, which may be a small one of the host's.
-    pub path_buffer: PathBuffer,
-    /// Memory of the next sweep.
-    pub workspace: Workspace,
-    /// The stores that were proven to be some.
-    pub known_stores: KnownStores,
+    /// Number of the current pass over the loader's list.
+    pass: u32,
 }
 
-impl State {
-    const fn new() -> Self {
-        Self {
-            is_initialised: false,
-            is_preload_dropped: false,
-            settings: Settings::new(),
-            log: Log::new(),
-            private_memory: PrivateMemory::new(),
-            entries: AddressMap::new(),
-            records: Records::new(),
-            walk: 0,
-            path_buffer: [0; size_of::<PathBuffer>()],
-            workspace: Workspace::new(),
-            known_stores: KnownStores::new(),
-        }
-    }
-}
-
-/// The loader's counters when everything loaded was last known to be recorded.
-static ADDS: AtomicU64 = AtomicU64::new(0);
-static SUBS: AtomicU64 = AtomicU64::new(0);
-/// How many announcements were not followed by a sweep, and how many of them
-/// do not matter any more: everything loaded has been recorded since.
-static MISSED: AtomicU32 = AtomicU32::new(0);
-static MADE_UP_FOR: AtomicU32 = AtomicU32::new(0);
-
-/// Whether nothing was loaded or unloaded since the last complete sweep.
-pub fn is_current(counters: Counters) -> bool {
-    counters.adds == ADDS.load(Ordering::Relaxed) && counters.subs == SUBS.load(Ordering::Relaxed)
-}
-
-/// The counters of the last complete sweep.
-pub fn recorded_counters() -> Counters {
-    Counters { adds: ADDS.load(Ordering::Relaxed), subs: SUBS.load(Ordering::Relaxed) }
-}
-
-/// Says that everything loaded up to `counters` is recorded; the caller holds
-/// the lock.
-pub fn set_counters(_lock: &Guard, counters: Counters) {
-    ADDS.store(counters.adds, Ordering::Relaxed);
-    SUBS.store(counters.subs, Ordering::Relaxed);
-}
-
-/// Whether some object may have announced itself without being recorded.
-pub fn has_missed_a_sweep() -> bool {
-    missed_sweeps() != MADE_UP_FOR.load(Ordering::Relaxed)
-}
-
-/// How many sweeps after an announcement did not happen.
-pub fn missed_sweeps() -> u32 {
-    MISSED.load(Ordering::Relaxed)
-}
-
-/// Remembers that an object has announced itself and was not recorded.
-pub fn note_missed_sweep() {
-    MISSED.fetch_add(1, Ordering::Relaxed);
-}
-
-/// Says that everything is recorded that was loaded when `missed` sweeps had
-/// not happened; the caller holds the lock.
-pub fn make_up_for_missed_sweeps(_lock: &Guard, missed: u32) {
-    MADE_UP_FOR.store(missed, Ordering::Relaxed);
-}
-
-impl State {
-    /// Begins a walk over the loader's list: all entries count as unseen.
-    pub fn begin_walk(&mut self) {
-        self.walk = self.walk.wrapping_add(1);
+impl Registry {
+    /// Makes an empty table.
+    pub const fn new() -> Self {
+        Self { entries: AddressMap::new(), records: Records::new(), pass: 0 }
     }
 
     /// Records what became of the object that the loader lists as `loaded`, in
@@ -192,72 +81,65 @@ impl State {
             self.records.reserve()?;
             (self.records.len() as u32, entry.names)
         };
-        self.entries.insert(loaded.headers, Entry { seen: self.walk, index, names, ..entry })?;
-        let mut record = Record::default();
-        record.headers = loaded.headers as u64;
-        record.base = loaded.base as u64;
-        record.name = loaded.name as u64;
-        record.witness = entry.witness.start as u64;
-        record.bytes = account.bytes as u64;
-        record.set_span(account.span);
-        record.set_reached(account.reached);
-        record.set_in_other_namespace(entry.in_other_namespace);
-        record.set_cause(account.cause);
-        self.records.set(index as usize, record)
+        self.entries.insert(loaded.headers, Entry { seen: self.pass, index, names, ..entry })?;
+        self.records.set(index as usize, account.record(loaded, entry.witness, entry.in_other_namespace))
     }
 
-    /// What is recorded of the object.
+    /// Returns what is recorded of the object.
     pub fn recorded(&mut self, headers: usize) -> Option<Entry> {
         self.entries.get_mut(headers).copied()
     }
 
-    /// What is published of the object.
-    pub fn published(&mut self, headers: usize) -> Option<Record> {
-        let index = self.recorded(headers)?.index;
-        self.records.as_slice().get(index as usize).copied()
+    /// Returns what is recorded of the object and what is published of it.
+    pub fn look_up(&mut self, headers: usize) -> Option<(Entry, Record)> {
+        let entry = self.recorded(headers)?;
+        Some((entry, *self.records.as_slice().get(entry.index as usize)?))
     }
 
-    /// Everything that is published.
+    /// Returns what a DT_NEEDED entry may call the object; that is unknown if it is not recorded.
+    pub fn names(&mut self, headers: usize) -> NameHashes {
+        self.recorded(headers).map_or(NameHashes::UNKNOWN, |entry| entry.names)
+    }
+
+    /// Returns everything that is published.
     pub fn all_published(&self) -> &[Record] {
         self.records.as_slice()
     }
 
-    /// Marks the object, if it is recorded, as seen in this walk.
-    pub fn mark(&mut self, headers: usize) {
-        let walk = self.walk;
-        if let Some(entry) = self.entries.get_mut(headers) {
-            entry.seen = walk;
-        }
-    }
-
-    /// Forgets an object; what was recorded of it.
+    /// Forgets an object; returns what was recorded of it.
     pub fn forget(&mut self, headers: usize) -> Option<Entry> {
         let entry = self.entries.remove(headers)?;
-        self.private_memory.subtract(entry.private);
-        self.remove_record(entry.index);
+        if let Some(moved) = self.records.remove(entry.index as usize)
+            && let Some(other) = self.entries.get_mut(moved.headers as usize)
+        {
+            other.index = entry.index;
+        }
         Some(entry)
     }
 
-    /// Forgets the objects that this walk has not seen and that are `gone`;
+    /// Forgets the objects that are not in `objects`, the loader's list, and are `gone`;
     /// `release` gets what was recorded of each.
-    pub fn forget_unseen(&mut self, gone: impl Fn(usize, &Entry) -> bool, mut release: impl FnMut(&Entry)) {
+    pub fn forget_unlisted(
+        &mut self,
+        objects: &[Loaded],
+        gone: impl Fn(usize, &Entry) -> bool,
+        mut release: impl FnMut(&Entry),
+    ) {
+        self.pass = self.pass.wrapping_add(1);
+        for loaded in objects {
+            if let Some(entry) = self.entries.get_mut(loaded.headers) {
+                entry.seen = self.pass;
+            }
+        }
         let mut index = 0;
         while let Some(record) = self.records.as_slice().get(index) {
             let headers = record.headers as usize;
-            let unseen = self.recorded(headers).filter(|entry| entry.seen != self.walk && gone(headers, entry));
+            let unseen = self.recorded(headers).filter(|entry| entry.seen != self.pass && gone(headers, entry));
             match unseen.and_then(|_| self.forget(headers)) {
                 // Another record has taken its place.
                 Some(entry) => release(&entry),
                 None => index += 1,
             }
-        }
-    }
-
-    fn remove_record(&mut self, index: u32) {
-        if let Some(moved) = self.records.remove(index as usize)
-            && let Some(entry) = self.entries.get_mut(moved.headers as usize)
-        {
-            entry.index = index;
         }
     }
 }

@@ -1,35 +1,22 @@
-//! Replacing ranges of a loaded object. Nothing else changes a mapping of the
-//! host, and nothing here decides what to replace.
+//! The interpreter of [`sopin_core::steps`] in this process: it replaces ranges of a loaded
+//! object by raw system calls. Nothing else changes a mapping of the host, and nothing here
+//! decides what to replace.
 //!
-//! ```text
-//! anonymous:  scratch  [ copy of the range ]──── mremap ────┐   one step: a fault
-//!             object   [ file ][ file ][ file ]  <──────────┘   sees the old page
-//!                                                               or the new one
-//! copy:       store entry or sealed memfd  [ bytes at their offsets in the file ]
-//!             object   [ file ]  <── mmap MAP_FIXED of the copy, one step
-//! ```
-//!
-//! Between a copy and its swap there is no store to anything but the scratch
-//! memory, since what is being swapped may be this library's own data. If a
+//! Between a copy and its move there is no store to anything but the scratch
+//! memory and the stack, since what is being moved may be this library's own data. If a
 //! step fails the range is what it was: every resource is obtained first.
 
-use core::ffi::CStr;
-
-use sopin_core::cause::Cause;
+use sopin_core::cause::{Cause, Operation};
 use sopin_core::memory::OwnMemory;
-use sopin_core::object::{Span, file_name};
+use sopin_core::object::Span;
 use sopin_core::once::{OnceCell, get_or_init};
 use sopin_core::plan::{Replacement, Source};
+use sopin_core::steps::{self, File, PIECE, Place, Step};
 use sopin_core::sys::{self, Errno, Fd};
 use sopin_core::vmas::Protection;
 
-use crate::unnamed;
-
-/// Bytes that are copied before they are swapped: bounds how much memory a
-/// pin needs at a time beyond what it keeps.
-const STEP: usize = 1 << 20;
-
-const READ_WRITE: Protection = libc::PROT_READ | libc::PROT_WRITE;
+use crate::object_path::ObjectPath;
+use crate::private_copies;
 
 /// What became of the ranges of one object.
 #[derive(Clone, Copy, Default)]
@@ -48,7 +35,7 @@ pub struct Outcome {
 
 impl Outcome {
     /// Notes what became of a range.
-    pub fn note(&mut self, source: Source, result: Result<usize, Cause>) {
+    fn note(&mut self, source: Source, result: Result<usize, Cause>) {
         let failure = match source {
             Source::Anonymous | Source::RelocatedCopy | Source::CopyOnWrite => &mut self.relocated_failure,
             Source::Copy => &mut self.read_only_failure,
@@ -62,55 +49,136 @@ impl Outcome {
     }
 }
 
-/// Replaces all of `replacements`, which belong to the object of this `path`.
+/// Replaces all of `ranges`, which belong to the object of this `path`.
 /// Ranges that hold what is in the object's file are mapped from `shared`, if
-/// given and possible, else from a memfd, if `room` allows one of so many bytes.
+/// given and possible, else from a private copy, if `room` allows one of so many bytes.
 ///
 /// # Safety
-/// `shared` must hold the bytes of the object's file and never change.
-/// The ranges must be mapped, hold what the loader put there, and stay mapped
-/// for the duration of the call; nobody may store to a range whose source is
-/// [`Source::Anonymous`] in the meantime.
+/// * `shared` must hold the bytes of the object's file and never change.
+/// * The ranges must be mapped, hold what the loader put there, and stay mapped
+///   for the duration of the call.
+/// * No thread may store to a range whose source is [`Source::Anonymous`] in the meantime.
 pub unsafe fn replace(
     memory: &OwnMemory,
-    path: &[u8],
-    replacements: &[Replacement],
+    path: ObjectPath<'_>,
+    ranges: &[Replacement],
     shared: Option<&Fd>,
     room: impl Fn(usize) -> Result<(), Cause>,
 ) -> Outcome {
-    if !unnamed::is_needless() {
-        // SAFETY: per the caller.
-        return unsafe { unnamed::replace(replacements, shared, room) };
+    if !private_copies::can_use_memfds() {
+        // SAFETY: this function demands the same.
+        return unsafe { replace_unnamed(memory, ranges, shared, room) };
     }
-    let mut outcome = Outcome::default();
-    // SAFETY: per the caller.
-    unsafe { replace_by_anonymous(memory, replacements, &mut outcome) };
     let (private, relocated) = (OnceCell::new(), OnceCell::new());
-    for (index, range) in replacements.iter().enumerate().filter(|(_, range)| range.source != Source::Anonymous) {
-        let shared = shared.filter(|_| range.source != Source::RelocatedCopy);
-        // SAFETY: per the caller.
-        let mapped = shared.map(|file| unsafe { map_copy(file, range, range.offset) });
-        let result = if let Some(Ok(len)) = mapped {
-            Ok(len)
-        } else {
+    let file = |file: File| {
+        let made = match file {
+            File::Shared => return shared.ok_or(NO_FILE),
+            File::Private => get_or_init(&private, || {
+                let held = steps::contents(ranges, File::Private);
+                room(held.map(|(span, _)| span.len()).sum())?;
+                private_copies::make_memfd(path, ranges, File::Private)
+            }),
             // Relocated text is private anyway: the loader has copied its pages.
-            let copy = if range.source == Source::RelocatedCopy {
-                get_or_init(&relocated, || make_copy(path, replacements, |source| source == Source::RelocatedCopy))
-            } else {
-                get_or_init(&private, || {
-                    room(private_bytes(replacements))?;
-                    make_copy(path, replacements, is_file_copy)
-                })
-            };
-            // SAFETY: per the caller; the copy holds every such range.
-            let mapped = copy
-                .as_ref()
-                .map_err(|cause| *cause)
-                .and_then(|file| unsafe { map_copy(file, range, offset_in_copy(replacements, index)) });
-            outcome.private += mapped.unwrap_or(0) * usize::from(is_file_copy(range.source));
-            mapped
+            File::Relocated => get_or_init(&relocated, || private_copies::make_memfd(path, ranges, File::Relocated)),
         };
-        outcome.note(range.source, result);
+        made.as_ref().map_err(|cause| *cause)
+    };
+    // SAFETY: the program is one for these ranges, of which the caller says what `run`
+    // demands. A private file is made of what is mapped.
+    unsafe { run(&mut steps::moving(ranges, shared.is_some()), memory, &file) }
+}
+
+/// Replaces all of `ranges` where a seccomp filter may kill for moving memory and for a
+/// memfd: those that are not mapped from `shared` are mapped from a file without a name.
+///
+/// # Safety
+/// As for [`replace`].
+unsafe fn replace_unnamed(
+    memory: &OwnMemory,
+    ranges: &[Replacement],
+    shared: Option<&Fd>,
+    room: impl Fn(usize) -> Result<(), Cause>,
+) -> Outcome {
+    let is_private = |range: &&Replacement| shared.is_none() || !range.source.is_file_copy();
+    let private = || ranges.iter().filter(is_private);
+    let opened = match private().next() {
+        None => Err(NO_FILE),
+        Some(_) => private_copies::open_unnamed(private().any(|range| range.protection & libc::PROT_EXEC != 0)),
+    };
+    let is_in_memory = opened.as_ref().is_ok_and(private_copies::is_in_memory);
+    // Relocated pages are this process's own anyway, and what is on a disk can be
+    // written back there.
+    let read_only = private().filter(|range| range.source == Source::Copy).map(|range| range.span.len()).sum();
+    let refusal = if read_only != 0 && is_in_memory { room(read_only).err() } else { None };
+    let is_kept = |range: &Replacement| refusal.is_none() || range.source != Source::Copy;
+    let kept = || private().filter(|range| is_kept(range)).map(|range| range.span);
+    let filled = opened.and_then(|file| private_copies::fill_unnamed(&file, kept).map(|()| file));
+    let file = |file: File| match file {
+        File::Shared => shared.ok_or(NO_FILE),
+        File::Private | File::Relocated => filled.as_ref().map_err(|cause| *cause),
+    };
+    // SAFETY: as in `replace`; the file has the kept ranges one behind the other.
+    let mut outcome = unsafe { run(&mut steps::mapping(ranges, shared.is_some(), is_kept), memory, &file) };
+    outcome.is_unnamed = true;
+    outcome.private = if is_in_memory && refusal.is_none() { read_only } else { 0 };
+    if let Some(cause) = refusal {
+        outcome.note(Source::Copy, Err(cause));
+    }
+    outcome
+}
+
+/// No step asks for a file that the program was not made for.
+const NO_FILE: Cause = Cause::call(Operation::Mmap, Errno(libc::EBADF));
+
+/// Runs a program.
+///
+/// # Safety
+/// * The program must be one of [`steps`] for ranges of which holds what [`replace`] demands.
+/// * `file` must return files that have the bytes of these ranges where the program says.
+unsafe fn run<'a>(
+    program: &mut dyn Iterator<Item = Step>,
+    memory: &OwnMemory,
+    file: &dyn Fn(File) -> Result<&'a Fd, Cause>,
+) -> Outcome {
+    let mut outcome = Outcome::default();
+    // One scratch mapping serves all ranges, so that the pieces of a large one end
+    // up as one VMA again: the kernel merges what comes from neighbouring offsets.
+    let (mut scratch, mut copy) = (Scratch::EMPTY, Scratch::EMPTY);
+    let (mut failure, mut is_skipping) = (None, false);
+    for step in program {
+        is_skipping &= !matches!(step, Step::Copy { .. } | Step::Done { .. });
+        if is_skipping {
+            continue;
+        }
+        let done = match step {
+            Step::Map { len } => Scratch::new(len).map(|mapped| scratch = mapped),
+            Step::Copy { span } => scratch.take(span.len()).and_then(|taken| {
+                copy = taken;
+                copy.fill(span, memory)
+            }),
+            Step::ProtectCopy { protection } => copy.protect(protection),
+            // SAFETY: the copy has the bytes of the span, no thread stores to that, as this
+            // function demands, and nothing refers to the copy.
+            Step::Move { span } => unsafe { copy.move_to(span) },
+            // SAFETY: the protection that the range had.
+            Step::Protect { span, protection } => unsafe { protect(span, protection) },
+            Step::MapFile { span, protection, place, otherwise } => {
+                let map = |Place { file: from, offset }| {
+                    // SAFETY: the file has the bytes of the span there, as this function demands.
+                    file(from).and_then(|file| unsafe { map_file(span, protection, file, offset) }).map(|()| from)
+                };
+                let mapped = map(place).or_else(|cause| otherwise.map_or(Err(cause), map));
+                mapped.map(|from| outcome.private += if from == File::Private { span.len() } else { 0 })
+            }
+            Step::Done { source, bytes } => {
+                outcome.note(source, failure.take().map_or(Ok(bytes), Err));
+                Ok(())
+            }
+        };
+        if let Err(cause) = done {
+            failure = failure.or(Some(cause));
+            is_skipping = true;
+        }
     }
     outcome
 }
@@ -121,41 +189,51 @@ struct Scratch {
 }
 
 impl Scratch {
+    const EMPTY: Self = Self { rest: Span { start: 0, end: 0 } };
+
     fn new(len: usize) -> Result<Self, Cause> {
         // All of a small object's pages at once are cheaper than one by one.
         // The loader does not ask for that, and some filters look at the flags.
-        let populate = if len <= STEP && !sys::gate::is_closed() { libc::MAP_POPULATE } else { 0 };
+        let populate = if len <= PIECE && !sys::gate::is_closed() { libc::MAP_POPULATE } else { 0 };
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | populate;
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice.
-        let start =
-            unsafe { sys::mmap(0, len, READ_WRITE, flags, None) }.map_err(|errno| Cause::call("mmap", errno))?;
+        let start = unsafe { sys::mmap(0, len, protection, flags, None) }.map_err(Cause::no_memory)?;
         Ok(Self { rest: Span { start, end: start + len } })
     }
 
-    /// Takes the first `len` bytes off.
-    fn take(&mut self, len: usize) -> Self {
+    /// Takes the first `len` bytes off. There are fewer only if none could be mapped.
+    fn take(&mut self, len: usize) -> Result<Self, Cause> {
+        if self.rest.len() < len {
+            return Err(Cause::no_memory(Errno(libc::ENOMEM)));
+        }
         let start = self.rest.start;
         self.rest.start += len;
-        Self { rest: Span { start, end: start + len } }
+        Ok(Self { rest: Span { start, end: start + len } })
     }
 
-    /// Fills the memory with the bytes at `target`, gives it `protection` and
-    /// moves it there.
+    /// Fills the memory with the bytes at `span`, which is as long.
+    fn fill(&mut self, span: Span, memory: &OwnMemory) -> Result<(), Cause> {
+        // SAFETY: the memory is this scratch's alone, and was taken with the length of the span.
+        let copied = unsafe { memory.copy(self.rest.start as *mut u8, span.start, self.rest.len()) };
+        copied.map_err(|errno| Cause::call(memory.operation(), errno))
+    }
+
+    fn protect(&self, protection: Protection) -> Result<(), Cause> {
+        // SAFETY: nothing refers to the scratch memory.
+        unsafe { protect(self.rest, protection) }
+    }
+
+    /// Moves the memory to `span`, which is as long.
     ///
     /// # Safety
-    /// As for [`replace`], for the pages at `target`.
-    unsafe fn take_place_of(mut self, target: usize, protection: Protection, memory: &OwnMemory) -> Result<(), Cause> {
+    /// The memory must have the bytes of the span, to which no thread may store.
+    unsafe fn move_to(&mut self, span: Span) -> Result<(), Cause> {
         let (copy, len) = (self.rest.start, self.rest.len());
-        // SAFETY: the scratch memory is ours.
-        unsafe { memory.copy(copy as *mut u8, target, len) }.map_err(|errno| Cause::call(memory.operation(), errno))?;
-        if protection != READ_WRITE {
-            // SAFETY: nothing refers to the scratch memory.
-            unsafe { sys::mprotect(copy, len, protection) }.map_err(|errno| Cause::call("mprotect", errno))?;
-        }
-        // SAFETY: the source is one VMA of ours; the target gets the same
-        // bytes, and per the caller nobody stores to it.
-        unsafe { sys::mremap_onto(copy, len, target) }.map_err(|errno| Cause::call("mremap", errno))?;
-        self.rest.start = self.rest.end;
+        // SAFETY: the source is one VMA that nothing refers to; the target gets the bytes
+        // that it has, and no store to it is lost, as this function demands.
+        unsafe { sys::mremap_onto(copy, len, span.start) }.map_err(Operation::Mremap.failed())?;
+        self.rest = Self::EMPTY.rest;
         Ok(())
     }
 }
@@ -163,177 +241,26 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if !self.rest.is_empty() {
-            // SAFETY: ours, and nothing refers to it.
+            // SAFETY: the memory was mapped by `new` and has not moved, and nothing refers to it.
             let _ = unsafe { sys::munmap(self.rest.start, self.rest.len()) };
         }
     }
 }
 
-/// One scratch mapping serves all ranges, so that the steps of a large one end
-/// up as one VMA again: the kernel merges what comes from neighbouring offsets.
+/// # Safety
+/// As for [`sys::mprotect`].
+unsafe fn protect(span: Span, protection: Protection) -> Result<(), Cause> {
+    // SAFETY: this function demands the same.
+    unsafe { sys::mprotect(span.start, span.len(), protection) }.map_err(Operation::Mprotect.failed())
+}
+
+/// Maps `span` from `offset` of a file.
 ///
 /// # Safety
-/// As for [`replace`].
-unsafe fn replace_by_anonymous(memory: &OwnMemory, replacements: &[Replacement], outcome: &mut Outcome) {
-    let ranges = replacements.iter().filter(|range| range.source == Source::Anonymous);
-    let total = ranges.map(|range| range.span.len()).sum();
-    if total == 0 {
-        return;
-    }
-    let mut scratch = match Scratch::new(total) {
-        Ok(scratch) => scratch,
-        Err(cause) => return outcome.note(Source::Anonymous, Err(cause)),
-    };
-    let mut rest = replacements;
-    while let (Some(first), Some((block, others))) = (rest.first(), rest.split_at_checked(block_len(rest))) {
-        rest = others;
-        if first.source != Source::Anonymous {
-            continue;
-        }
-        let result = match block {
-            // SAFETY: per the caller.
-            [range] => unsafe { replace_in_steps(memory, range, &mut scratch) },
-            // SAFETY: per the caller.
-            block => unsafe { replace_block(memory, block, &mut scratch) },
-        };
-        outcome.note(Source::Anonymous, result);
-    }
-}
-
-/// How many of the first `ranges` can be moved at once: RELRO and the data
-/// behind it, if they are small. At least one.
-fn block_len(ranges: &[Replacement]) -> usize {
-    let is_plain = |range: &Replacement| {
-        range.source == Source::Anonymous && matches!(range.protection, libc::PROT_READ | READ_WRITE)
-    };
-    let joined = |pair: &[Replacement]| match pair {
-        [one, next] => is_plain(one) && is_plain(next) && one.span.end == next.span.start,
-        _ => false,
-    };
-    let count = 1 + ranges.windows(2).take_while(|pair| joined(pair)).count();
-    let total: usize = ranges.iter().take(count).map(|range| range.span.len()).sum();
-    if total <= STEP { count } else { 1 }
-}
-
-/// Replaces neighbouring ranges by one move, which costs the kernel more than
-/// all the rest. The bytes are right at any instant; what is read-only is
-/// writable from the move until its protection is set, as it was in the loader's
-/// hands a moment ago.
-///
-/// # Safety
-/// As for [`replace`].
-unsafe fn replace_block(memory: &OwnMemory, block: &[Replacement], scratch: &mut Scratch) -> Result<usize, Cause> {
-    let (Some(first), Some(last)) = (block.first(), block.last()) else { return Ok(0) };
-    let len = last.span.end - first.span.start;
-    // SAFETY: per the caller.
-    unsafe { scratch.take(len).take_place_of(first.span.start, READ_WRITE, memory) }?;
-    for range in block.iter().filter(|range| range.protection != READ_WRITE) {
-        // SAFETY: the protection that the range had.
-        unsafe { sys::mprotect(range.span.start, range.span.len(), range.protection) }
-            .map_err(|errno| Cause::call("mprotect", errno))?;
-    }
-    Ok(len)
-}
-
-/// Replaces a range of any length and protection, a bounded number of bytes at
-/// a time.
-///
-/// # Safety
-/// As for [`replace`].
-unsafe fn replace_in_steps(memory: &OwnMemory, range: &Replacement, scratch: &mut Scratch) -> Result<usize, Cause> {
-    let mut target = range.span.start;
-    let mut result = Ok(range.span.len());
-    while target < range.span.end {
-        let len = STEP.min(range.span.end - target);
-        // SAFETY: per the caller.
-        let replaced = unsafe { scratch.take(len).take_place_of(target, range.protection, memory) };
-        result = result.and_then(|total| replaced.map(|()| total));
-        target += len;
-    }
-    result
-}
-
-/// Where a range goes in a private copy: to its offset in the file, as debuggers
-/// expect, unless an earlier range is there. Two segments can begin in one page of the
-/// file and be relocated differently; the second one then goes behind all others.
-fn offset_in_copy(replacements: &[Replacement], index: usize) -> u64 {
-    let end = |range: &Replacement| range.offset + range.span.len() as u64;
-    let is_copied = |range: &&Replacement| range.source != Source::Anonymous;
-    let is_displaced = |index: usize| {
-        let Some((earlier, rest)) = replacements.split_at_checked(index) else { return false };
-        let overlaps =
-            |range: &Replacement, other: &Replacement| range.offset < end(other) && other.offset < end(range);
-        rest.first().is_some_and(|range| {
-            is_copied(&range) && earlier.iter().filter(is_copied).any(|other| overlaps(range, other))
-        })
-    };
-    let Some(range) = replacements.get(index).filter(|_| is_displaced(index)) else {
-        return replacements.get(index).map_or(0, |range| range.offset);
-    };
-    let behind_all = replacements.iter().filter(is_copied).map(end).max().unwrap_or(range.offset);
-    let displaced = replacements.iter().enumerate().take(index).filter(|(index, _)| is_displaced(*index));
-    behind_all + displaced.map(|(_, range)| range.span.len() as u64).sum::<u64>()
-}
-
-/// Returns whether ranges of this source hold what is in the object's file.
-fn is_file_copy(source: Source) -> bool {
-    matches!(source, Source::Copy | Source::CopyOnWrite)
-}
-
-/// How large a private copy of all such ranges is.
-fn private_bytes(replacements: &[Replacement]) -> usize {
-    replacements.iter().filter(|range| is_file_copy(range.source)).map(|range| range.span.len()).sum()
-}
-
-/// A sealed memfd with the bytes of all ranges whose source is `included`, which
-/// are not to become anonymous, see [`offset_in_copy`]. If one cannot be read, none is
-/// replaced: half of an object in a file that is being truncated helps nobody.
-fn make_copy(path: &[u8], replacements: &[Replacement], included: impl Fn(Source) -> bool) -> Result<Fd, Cause> {
-    let mut name = [0; 128];
-    let file = sys::memfd_create(memfd_name(path, &mut name)).map_err(|errno| Cause::call("memfd_create", errno))?;
-    for (index, range) in replacements.iter().enumerate().filter(|(_, range)| included(range.source)) {
-        let offset = offset_in_copy(replacements, index);
-        write_all(&file, range.span, offset).map_err(|errno| Cause::call("pwrite", errno))?;
-    }
-    let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
-    sys::fcntl(file.raw(), libc::F_ADD_SEALS, seals).map_err(|errno| Cause::call("fcntl", errno))?;
-    Ok(file)
-}
-
-/// Writes all bytes of `span`, straight from memory.
-fn write_all(file: &Fd, span: Span, offset: u64) -> sys::Result<()> {
-    let mut done = 0;
-    while done < span.len() {
-        let len = STEP.min(span.len() - done);
-        let write = || sys::pwrite_from(file, span.start + done, len, offset + done as u64);
-        match sys::absorbing(libc::SIGXFSZ, write)? {
-            0 => return Err(Errno(libc::EFAULT)),
-            // A short count: the next attempt says why.
-            written => done += written,
-        }
-    }
-    Ok(())
-}
-
-/// Maps a range from `offset` of a copy.
-///
-/// # Safety
-/// As for [`replace`]; `file` must hold the range's bytes from `offset` on.
-pub unsafe fn map_copy(file: &Fd, range: &Replacement, offset: u64) -> Result<usize, Cause> {
-    let (span, flags) = (range.span, libc::MAP_PRIVATE | libc::MAP_FIXED);
-    // SAFETY: the same bytes with the same protection take the place of the
-    // old ones in one step.
-    let mapped = unsafe { sys::mmap(span.start, span.len(), range.protection, flags, Some((file, offset))) };
-    mapped.map(|_| span.len()).map_err(|errno| Cause::call("mmap", errno))
-}
-
-/// `sopin:<file name>`, which shows in `/proc/PID/maps`, as a C string in
-/// `buffer`. A name that is too long (memfd takes 249 bytes) is cut.
-fn memfd_name<'a>(path: &[u8], buffer: &'a mut [u8; 128]) -> &'a CStr {
-    let name = file_name(path.strip_suffix(b" (deleted)").unwrap_or(path));
-    let bytes = b"sopin:".iter().chain(name).take(buffer.len() - 1);
-    for (slot, byte) in buffer.iter_mut().zip(bytes) {
-        *slot = *byte;
-    }
-    CStr::from_bytes_until_nul(buffer).unwrap_or(c"sopin")
+/// The file must have the bytes of the span there and never change.
+unsafe fn map_file(span: Span, protection: Protection, file: &Fd, offset: u64) -> Result<(), Cause> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_FIXED;
+    // SAFETY: the same bytes with the same protection take the place of the old ones in one step.
+    let mapped = unsafe { sys::mmap(span.start, span.len(), protection, flags, Some((file, offset))) };
+    mapped.map(drop).map_err(Cause::no_memory)
 }

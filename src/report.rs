@@ -7,21 +7,26 @@
 //! | the same because private memory is bounded | a line for every new cause | a line | a line |
 //! | exposed in writable or relocated ranges | a line for every new cause | a line | a line |
 
-use sopin_core::cause::Cause;
+use core::fmt;
+
+use sopin_core::cause::{Cause, Operation};
 use sopin_core::line::Text;
 use sopin_core::mode::Mode;
 use sopin_core::plan::Outlook;
 use sopin_core::records::Reached;
-use sopin_core::settings::Level;
+use sopin_core::settings::{Level, Settings};
+use sopin_core::sys::Result;
 
+use crate::log::Log;
+use crate::object_path::ObjectPath;
 use crate::private_memory;
-use crate::registry::State;
 use crate::remap::Outcome;
+use crate::sources::{Found, Modified};
 use crate::write_safety::OTHER_MAY_HAVE_RUN;
 
 /// Why ranges are left that the plan does not believe to be what they seem.
 const CONTRADICTED: Cause =
-    Cause::words("read /proc/self/maps", "it contradicts the program headers, as it does under an emulator");
+    Cause::words(Operation::ReadMaps, "it contradicts the program headers, as it does under an emulator");
 
 /// What became of one object.
 pub struct Report {
@@ -31,27 +36,30 @@ pub struct Report {
     pub stores: Option<Cause>,
     /// What was done.
     pub outcome: Outcome,
-    /// Bytes of text modified in memory, or why that could not be found out.
-    pub modified: Result<usize, Cause>,
+    /// How much of its text was modified in memory.
+    pub modified: Modified,
     /// How long it took, in microseconds.
     pub micros: u64,
 }
 
 impl Report {
-    /// Why a writable or relocated range still maps the file.
+    /// Returns why a writable or relocated range still maps the file.
     fn exposed_cause(&self) -> Option<Cause> {
         let contradicted = (self.outlook.relocated_contradicted != 0).then_some(CONTRADICTED);
         let stores = self.stores.filter(|_| self.outlook.writable_left != 0);
         self.outcome.relocated_failure.or(contradicted).or(stores)
     }
 
-    /// Why a read-only range still maps the file although the mode is `full`.
+    /// Returns why a read-only range still maps the file although the mode is `full`.
     fn degraded_cause(&self) -> Option<Cause> {
-        let modified = Cause::words("pin text", "some pages are modified in memory (breakpoint, probe or patch)");
+        let modified =
+            Cause::words(Operation::PinText, "some pages are modified in memory (breakpoint, probe or patch)");
         let contradicted = (self.outlook.read_only_contradicted != 0).then_some(CONTRADICTED);
         match self.modified {
-            Err(cause) => Some(cause),
-            Ok(bytes) => self.outcome.read_only_failure.or(contradicted).or((bytes != 0).then_some(modified)),
+            Modified::Unknown(cause) => Some(cause),
+            Modified::Bytes(bytes) => {
+                self.outcome.read_only_failure.or(contradicted).or((bytes != 0).then_some(modified))
+            }
         }
     }
 
@@ -65,44 +73,94 @@ impl Report {
     }
 }
 
-/// Reports the pinned object whose path is the first `path_len` bytes of the
-/// path buffer. `beside`: the names of those that were left because of it.
-pub fn pinned(state: &mut State, path_len: usize, report: &Report, beside: &[u8]) {
-    let State { settings, log, path_buffer, .. } = state;
-    let path = Text(path_buffer.get(..path_len).unwrap_or_default());
-    let (reached, cause) = report.reached(settings.mode);
-    if settings.level >= Level::Info {
-        let reached = reached.word();
-        let (bytes, micros) = (report.outcome.bytes, report.micros);
-        let figures = format_args!("{path}: {reached}, {bytes} bytes, {micros} us");
-        match cause {
-            Some(cause) => log.line(settings, Level::Info, format_args!("{figures}: {cause}")),
-            None => log.line(settings, Level::Info, figures),
-        }
-    } else if let Some(cause) = cause {
-        if reached == Reached::Exposed {
-            return exposed(state, path_len, cause, beside);
-        }
-        // Only the user can mend this, so it is said without being asked for.
-        let is_for_user = matches!(cause, private_memory::LIMITED | private_memory::SHORT) && log.is_new(cause);
-        let level = if is_for_user { Level::Error } else { Level::Warn };
-        log.line(settings, level, format_args!("{path}: {cause}; read-only ranges left unmodified"));
-    }
+/// The settings in force, and the log that gets the lines they ask for.
+pub struct Reporter {
+    settings: Settings,
+    log: Log,
 }
 
-/// Reports that the object whose name is the first `name_len` bytes of the path
-/// buffer was left exposed, and because of it those named in `beside`.
-pub fn exposed(state: &mut State, name_len: usize, cause: Cause, beside: &[u8]) {
-    let State { settings, log, path_buffer, .. } = state;
-    let name = Text(path_buffer.get(..name_len).unwrap_or_default());
-    if !log.is_new(cause) && settings.level < Level::Warn {
-        return;
+impl Reporter {
+    /// Makes a reporter with the default settings, for which no log is open.
+    pub const fn new() -> Self {
+        Self { settings: Settings::new(), log: Log::new() }
     }
-    if beside.is_empty() {
-        return log.line(settings, Level::Error, format_args!("{name}: {cause}; left unmodified"));
+
+    /// Remembers what stderr is, and puts the settings in force that `read` returns. It
+    /// gets what complaints about their values go through, each after the settings are in force.
+    pub fn configure(&mut self, read: impl FnOnce(&mut Settings, &mut Log) -> Result<()>) -> Result<()> {
+        self.log.remember_stderr();
+        read(&mut self.settings, &mut self.log)
     }
-    // These have been named now.
-    let _ = log.is_new(OTHER_MAY_HAVE_RUN);
-    let others = Text(beside);
-    log.line(settings, Level::Error, format_args!("{name}: {cause}, or to those of {others}; left unmodified"));
+
+    /// Returns the settings in force.
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Writes a line, if the settings ask for `level`.
+    pub fn line(&mut self, level: Level, message: fmt::Arguments<'_>) {
+        self.log.line(&self.settings, level, message);
+    }
+
+    /// Writes a line, if this cause is named for the first time.
+    pub fn line_once(&mut self, cause: Cause, level: Level, message: fmt::Arguments<'_>) {
+        if self.log.is_new(cause) {
+            self.line(level, message);
+        }
+    }
+
+    /// Reports what is wrong with the stores, or with the entries for the file at `path`.
+    pub fn complain(&mut self, path: ObjectPath<'_>, found: &Found) {
+        let (path, [system, tampered]) = (path.text(), found.complaints);
+        if let Some(cause) = system {
+            let message = format_args!("the system's store: {path}: {cause}; not used");
+            self.line_once(cause, Level::Warn, message);
+        }
+        if let Some(cause) = tampered {
+            self.line(Level::Warn, format_args!("store: {path}: {cause}; copied again"));
+        }
+        if let Err(cause) = found.entry {
+            self.line_once(cause, Level::Warn, format_args!("store: {cause}; using private memory"));
+        }
+    }
+
+    /// Reports the pinned object of this `path`. `beside`: the names of those that were
+    /// left because of it.
+    pub fn pinned(&mut self, path: ObjectPath<'_>, report: &Report, beside: &[u8]) {
+        let (reached, cause) = report.reached(self.settings.mode);
+        if self.settings.level >= Level::Info {
+            let (path, reached) = (path.text(), reached.word());
+            let (bytes, micros) = (report.outcome.bytes, report.micros);
+            let figures = format_args!("{path}: {reached}, {bytes} bytes, {micros} us");
+            match cause {
+                Some(cause) => self.line(Level::Info, format_args!("{figures}: {cause}")),
+                None => self.line(Level::Info, figures),
+            }
+        } else if let Some(cause) = cause {
+            if reached == Reached::Exposed {
+                return self.exposed(path, cause, beside);
+            }
+            // Only the user can mend this, so it is said without being asked for.
+            let is_for_user =
+                matches!(cause, private_memory::LIMITED | private_memory::SHORT) && self.log.is_new(cause);
+            let level = if is_for_user { Level::Error } else { Level::Warn };
+            self.line(level, format_args!("{}: {cause}; read-only ranges left unmodified", path.text()));
+        }
+    }
+
+    /// Reports that the object of this `name` was left exposed, and because of it those
+    /// named in `beside`.
+    pub fn exposed(&mut self, name: ObjectPath<'_>, cause: Cause, beside: &[u8]) {
+        let name = name.text();
+        if !self.log.is_new(cause) && self.settings.level < Level::Warn {
+            return;
+        }
+        if beside.is_empty() {
+            return self.line(Level::Error, format_args!("{name}: {cause}; left unmodified"));
+        }
+        // These have been named now.
+        let _ = self.log.is_new(OTHER_MAY_HAVE_RUN);
+        let others = Text(beside);
+        self.line(Level::Error, format_args!("{name}: {cause}, or to those of {others}; left unmodified"));
+    }
 }

@@ -12,26 +12,23 @@
 use core::ffi::CStr;
 
 use sopin_core::build_id::{self, BuildId};
-use sopin_core::cause::Cause;
+use sopin_core::cause::{Cause, Operation, Stopped};
 use sopin_core::comparison;
 use sopin_core::credentials::User;
 use sopin_core::image_layers::ImageLayers;
-use sopin_core::line::Text;
 use sopin_core::memory::OwnMemory;
 use sopin_core::object::{Object, Span};
 use sopin_core::once::{OnceCell, get_or_init};
 use sopin_core::pagemap::Pagemap;
 use sopin_core::pages::PageVec;
 use sopin_core::plan::{Replacement, Source};
-use sopin_core::settings::Level;
-use sopin_core::sys::{self, Fd};
+use sopin_core::settings::Settings;
+use sopin_core::sys::{self, Errno, Fd};
 use sopin_core::vmas::{FileId, Maps};
 use sopin_store::{Entry, Known, Mapped, OriginFile, Store};
 
 use crate::candidates::Candidate;
-use crate::large_copies::LargeCopies;
 use crate::original::{self, Original};
-use crate::registry::State;
 
 /// Bytes of untouched data from which on another VMA is cheaper than a copy.
 const MIN_SHARED_DATA: usize = 64 << 10;
@@ -59,6 +56,15 @@ impl KnownStores {
     }
 }
 
+/// How much of the text of an object was modified in memory.
+#[derive(Clone, Copy)]
+pub enum Modified {
+    /// So many bytes.
+    Bytes(usize),
+    /// That could not be found out, for this reason.
+    Unknown(Cause),
+}
+
 /// An object as it is mapped, with which copies of its file are compared.
 struct InMemory<'a> {
     memory: &'a OwnMemory,
@@ -73,7 +79,7 @@ impl Mapped for InMemory<'_> {
 
     fn equals(&self, copy: &Fd) -> sys::Result<bool> {
         for range in self.replacements.iter().filter(|range| range.source == Source::Copy) {
-            if comparison::for_each_equal(self.memory, copy, range.span, range.offset, |_| Ok(()))? != 0 {
+            if comparison::for_each_equal(self.memory, copy, range.span, range.offset, |_| Ok::<_, Errno>(()))? != 0 {
                 return Ok(false);
             }
         }
@@ -83,44 +89,39 @@ impl Mapped for InMemory<'_> {
 
 impl Sources {
     /// Takes the pages that were modified in memory out of the ranges that are to
-    /// be replaced by the file's bytes; how many bytes they are, or why that
-    /// cannot be found out: then no such range is replaced.
+    /// be replaced by the file's bytes. If they cannot be found out no such range is replaced.
     pub fn leave_modified_pages(
         &self,
         memory: &OwnMemory,
         original: Option<&Original>,
         replacements: &mut PageVec<Replacement>,
         runs: &mut PageVec<Replacement>,
-    ) -> sys::Result<Result<usize, Cause>> {
+    ) -> Result<Modified, Cause> {
         runs.clear();
-        let mut modified = Ok(0);
+        let mut modified = Modified::Bytes(0);
         for range in replacements.iter() {
             if range.source != Source::Copy {
-                runs.push(*range)?;
+                runs.push(*range).map_err(Cause::no_memory)?;
                 continue;
             }
-            let mut no_room = false;
             let keep = |span: Span| {
                 let offset = range.offset + (span.start - range.span.start) as u64;
-                runs.push(Replacement { span, offset, ..*range }).inspect_err(|_| no_room = true)
+                runs.push(Replacement { span, offset, ..*range }).map_err(Cause::no_memory).map_err(Stopped::from)
             };
             let found = match (get_or_init(&self.pagemap, Pagemap::open), original) {
                 (Ok(pagemap), _) => pagemap.for_each_unmodified(range.span, keep),
                 (Err(_), Some(original)) => {
                     comparison::for_each_equal(memory, &original.file, range.span, range.offset, keep)
                 }
-                (Err(errno), None) => Err(*errno),
+                (Err(errno), None) => Err(Stopped::Reading(*errno)),
             };
-            match (found, &mut modified) {
-                (Ok(bytes), Ok(sum)) => *sum += bytes,
-                (Ok(_), Err(_)) => {}
-                (Err(errno), modified) => {
-                    let operation = if no_room { "mmap" } else { "read /proc/self/pagemap" };
-                    *modified = Err(Cause::call(operation, errno));
-                }
-            }
+            modified = match (found, modified) {
+                (Ok(bytes), Modified::Bytes(sum)) => Modified::Bytes(sum + bytes),
+                (Ok(_), unknown) => unknown,
+                (Err(stopped), _) => Modified::Unknown(stopped.cause(Operation::ReadPagemap)),
+            };
         }
-        if modified.is_err() {
+        if matches!(modified, Modified::Unknown(_)) {
             runs.retain(|range| range.source != Source::Copy);
         }
         core::mem::swap(replacements, runs);
@@ -156,7 +157,7 @@ impl Sources {
                         runs.push(part(run.start, run.end, Source::CopyOnWrite))?;
                         done = run.end;
                     }
-                    Ok(())
+                    Ok::<_, Errno>(())
                 });
             }
             if done != range.span.end {
@@ -167,47 +168,8 @@ impl Sources {
         Ok(())
     }
 
-    /// The shared copy of the object's file. Without one the copy is private.
-    /// If nobody can write to that file, no range of `replacements` needs one.
-    pub fn shared_copy(
-        &self,
-        state: &mut State,
-        memory: &OwnMemory,
-        candidate: &Candidate,
-        original: &Original,
-        replacements: &mut PageVec<Replacement>,
-        CopyWork { buffer, large }: CopyWork<'_>,
-    ) -> Option<Entry> {
-        if self.need_no_copy(original) {
-            replacements.retain(|range| range.source != Source::Copy);
-            return None;
-        }
-        self.open_stores(state)?;
-        let State { settings, log, path_buffer, .. } = state;
-        let path = CStr::from_bytes_until_nul(path_buffer).unwrap_or_default();
-        let prepared = large.take(candidate.loaded.headers, &original.identity, self.user());
-        let Found { entry, complaints: [system, tampered] } =
-            prepared.unwrap_or_else(|| self.find_copy(path, original, memory, &candidate.object, replacements, buffer));
-        if let Some(cause) = system
-            && log.is_new(cause)
-        {
-            let path = Text(path.to_bytes());
-            log.line(settings, Level::Warn, format_args!("the system's store: {path}: {cause}; not used"));
-        }
-        if let Some(cause) = tampered {
-            log.line(settings, Level::Warn, format_args!("store: {}: {cause}; copied again", Text(path.to_bytes())));
-        }
-        if let Err(cause) = entry
-            && log.is_new(cause)
-        {
-            log.line(settings, Level::Warn, format_args!("store: {cause}; using private memory"));
-        }
-        entry.ok()
-    }
-
     /// Opens the stores, unless the settings say that there are none.
-    pub fn open_stores(&self, state: &mut State) -> Option<()> {
-        let State { settings, known_stores, .. } = state;
+    pub fn open_stores(&self, settings: &Settings, known_stores: &mut KnownStores) -> Option<()> {
         let places = settings.store.as_ref()?;
         let _ = get_or_init(&self.system_store, || Store::open_system(&mut known_stores.system));
         let _ = get_or_init(&self.user_store, || {
@@ -222,7 +184,7 @@ impl Sources {
         Some(self.user_store.get()?.as_ref().ok()?.owner())
     }
 
-    /// The directories of the open stores.
+    /// Returns the directories of the open stores.
     pub fn directories(&self) -> [Option<&Fd>; 2] {
         self.stores().map(|store| store.map(Store::directory))
     }
@@ -275,18 +237,10 @@ impl Sources {
                 entry => entry,
             },
             Some(Err(cause)) => Err(*cause),
-            None => Err(Cause::words("open the store", "it is off")),
+            None => Err(Cause::words(Operation::OpenStore, "it is off")),
         };
         Found { entry, complaints: [system, tampered] }
     }
-}
-
-/// What looking for a copy needs and keeps for the next one.
-pub struct CopyWork<'a> {
-    /// What is copied at once.
-    pub buffer: &'a mut PageVec<u8>,
-    /// What was prepared.
-    pub large: &'a mut LargeCopies,
 }
 
 /// What came of looking for a copy.
@@ -297,7 +251,7 @@ pub struct Found {
     pub complaints: [Option<Cause>; 2],
 }
 
-/// Whether a range is text that is to be mapped from a copy.
+/// Returns whether a range is text that is to be mapped from a copy.
 pub fn is_text(range: &Replacement) -> bool {
     range.source == Source::Copy && range.protection & libc::PROT_EXEC != 0
 }
@@ -306,14 +260,13 @@ pub fn is_text(range: &Replacement) -> bool {
 /// none, or the path leads to another file by now.
 pub fn find_original(
     maps: &mut Maps,
-    path: &[u8],
+    path: &CStr,
     mapped: FileId,
     candidate: &Candidate,
     replacements: &[Replacement],
 ) -> Option<Original> {
     let copied = || replacements.iter().filter(|range| range.source == Source::Copy);
     let shown = copied().find(|range| is_text(range)).or_else(|| copied().next())?;
-    let path = CStr::from_bytes_until_nul(path).ok()?;
     let is_executable = candidate.loaded.headers == sys::executable_headers();
     let terms = original::Terms { object: candidate.object.span, is_executable, offset: shown.offset };
     Original::find(maps, path, mapped, terms).ok()?

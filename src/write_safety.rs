@@ -2,7 +2,7 @@
 //! the code of each candidate of a sweep. What those that may have run can reach is
 //! found out by [`crate::reach`].
 
-use sopin_core::cause::Cause;
+use sopin_core::cause::{Cause, Operation};
 use sopin_core::memory::OwnMemory;
 use sopin_core::sys::{self, Errno};
 use sopin_core::write_safety::{Permission, Progress, Reach, WriteSafety};
@@ -10,16 +10,16 @@ use sopin_core::write_safety::{Permission, Progress, Reach, WriteSafety};
 use crate::candidates::Candidate;
 use crate::environment;
 use crate::loader::Loaded;
+use crate::own;
 use crate::reach::References;
-use crate::registry::Guard;
 
 /// Why writable ranges are left.
 const CODE_MAY_HAVE_RUN: Cause =
-    Cause::words("pin writable ranges", "code of the object may have run, and something may be storing to them");
+    Cause::words(Operation::PinWritableRanges, "code of the object may have run, and something may be storing to them");
 
 /// The same for those that have not run, beside one that may have.
 pub const OTHER_MAY_HAVE_RUN: Cause = Cause::words(
-    "pin writable ranges",
+    Operation::PinWritableRanges,
     "an object loaded together with it may have run, and something may be storing to them",
 );
 
@@ -35,8 +35,6 @@ const C_LIBRARY: [&[u8]; 3] = [b"libc.so.6", b"libpthread.so.0", b"ld-linux-aarc
 pub struct Announcement<'a> {
     /// To read with.
     pub memory: &'a OwnMemory,
-    /// Our `__gmon_start__`.
-    pub announce: usize,
     /// The loader's list.
     pub objects: &'a [Loaded],
     /// The index among the candidates of the object that has announced itself, or
@@ -57,8 +55,6 @@ pub struct Assessment {
     safety: WriteSafety,
     /// The process is starting: nothing of it has run, besides candidates that may have.
     is_start: bool,
-    /// An address in this library, whose data only its own code stores to.
-    own_address: usize,
     /// Why the progress of a candidate could not be found out, if that is so.
     doubt: Option<Cause>,
 }
@@ -89,14 +85,14 @@ impl Announcement<'_> {
             if !candidates.get(index).is_some_and(Candidate::may_have_run) {
                 continue;
             }
-            let references = References { memory: self.memory, objects: self.objects, own_address: self.announce };
+            let references = References { memory: self.memory, objects: self.objects };
             let reach = if can_gain { references.reach(candidates, index) } else { Ok(Reach::Everywhere) };
             safety = safety.beside(reach.unwrap_or_else(|cause| {
                 doubt = doubt.or(Some(cause));
                 Reach::Everywhere
             }));
         }
-        Assessment { safety, is_start, own_address: self.announce, doubt }
+        Assessment { safety, is_start, doubt }
     }
 
     fn progress(&self, candidate: &Candidate, is_root: bool) -> Result<Progress, Cause> {
@@ -110,10 +106,10 @@ impl Announcement<'_> {
         // An object that was loaded before this library has nothing in the slot
         // of `__gmon_start__`. Of those with our function in it only the one that
         // is just calling is sure not to have called before, if sweeps were missed.
-        if candidate.will_announce(self.memory, self.announce)? && (is_root || !self.has_missed) {
+        if candidate.will_announce(self.memory)? && (is_root || !self.has_missed) {
             return Ok(Progress::NotBegun);
         }
-        if self.is_first && !self.has_missed && candidate.object.span.contains(self.announce) {
+        if self.is_first && !self.has_missed && own::is_in(candidate.object.span) {
             // Nobody has called this library before its first sweep.
             return Ok(Progress::NotBegun);
         }
@@ -151,7 +147,7 @@ impl Announcement<'_> {
     /// the executable: then the loader's list has it before libc.
     fn is_start(&self, candidates: &[Candidate]) -> Result<bool, Cause> {
         for candidate in candidates.iter().filter(|_| self.is_first && !self.has_missed) {
-            if candidate.object.span.contains(self.announce) {
+            if own::is_in(candidate.object.span) {
                 return Ok(true);
             }
             if self.is_c_library(candidate)? {
@@ -164,10 +160,9 @@ impl Announcement<'_> {
 
 impl Assessment {
     /// Code of every candidate may have run.
-    pub const AFTER_RUNNING: Self =
-        Self { safety: WriteSafety::AfterRunning, is_start: false, own_address: 0, doubt: None };
+    pub const AFTER_RUNNING: Self = Self { safety: WriteSafety::AfterRunning, is_start: false, doubt: None };
 
-    /// Whether no code of `candidate` has run: nobody can have asked anything of
+    /// Returns whether no code of `candidate` has run: nobody can have asked anything of
     /// its ranges, such as a lock, yet.
     pub fn proves_not_begun(&self, candidate: &Candidate) -> bool {
         self.permission(candidate) != Permission::Refused
@@ -177,15 +172,11 @@ impl Assessment {
         matches!(self.safety, WriteSafety::BesideRunning(_))
     }
 
-    fn is_own(&self, candidate: &Candidate) -> bool {
-        candidate.object.span.contains(self.own_address)
-    }
-
     fn permission(&self, candidate: &Candidate) -> Permission {
         match self.safety {
             // What knows this library's data has no use for it. A thread that calls one
             // of its functions stores to it.
-            WriteSafety::BesideRunning(Reach::Everywhere) if self.is_own(candidate) => {
+            WriteSafety::BesideRunning(Reach::Everywhere) if own::is_in(candidate.object.span) => {
                 WriteSafety::BesideRunning(Reach::ThroughOthers).permission(candidate.progress)
             }
             _ if candidate.is_known => Permission::Refused,
@@ -199,29 +190,31 @@ impl Assessment {
     }
 
     /// Returns whether `candidate` must be left for no other reason than that another candidate
-    /// may have run.
-    pub fn is_left_for_another(&self, guard: &Guard, candidate: &Candidate) -> bool {
+    /// may have run. `signals`: whether they are blocked in this thread, or why not.
+    pub fn is_left_for_another(&self, signals: Result<(), Errno>, candidate: &Candidate) -> bool {
         let is_another = match candidate.progress {
             Progress::MayHaveRun => false,
-            Progress::NotBegun => !self.is_own(candidate),
+            Progress::NotBegun => !own::is_in(candidate.object.span),
             Progress::NoConstructors | Progress::CLibrary => self.is_start,
         };
-        is_another && self.is_beside_running() && self.reason_to_leave(guard, candidate).is_some()
+        is_another && self.is_beside_running() && self.reason_to_leave(signals, candidate).is_some()
     }
 
-    /// Returns why the writable ranges of `candidate` must be left, if they must.
-    pub fn reason_to_leave(&self, guard: &Guard, candidate: &Candidate) -> Option<Cause> {
-        let is_beside = self.is_beside_running() && candidate.progress == Progress::NotBegun && !self.is_own(candidate);
+    /// Returns why the writable ranges of `candidate` must be left, if they must. `signals`:
+    /// whether they are blocked in this thread, or why not.
+    pub fn reason_to_leave(&self, signals: Result<(), Errno>, candidate: &Candidate) -> Option<Cause> {
+        let is_beside =
+            self.is_beside_running() && candidate.progress == Progress::NotBegun && !own::is_in(candidate.object.span);
         let cause = if is_beside { OTHER_MAY_HAVE_RUN } else { CODE_MAY_HAVE_RUN };
         let cause = self.doubt.unwrap_or(cause);
         match self.permission(candidate) {
             Permission::Granted => None,
             Permission::Refused => Some(cause),
-            Permission::WithOneThread => match (guard.blocks_signals(), environment::has_one_thread()) {
+            Permission::WithOneThread => match (signals, environment::has_one_thread()) {
                 (Ok(()), Ok(true)) => None,
                 (Ok(()), Ok(false)) => Some(cause),
-                (Err(errno), _) => Some(Cause::call("rt_sigprocmask", errno)),
-                (Ok(()), Err(errno)) => Some(Cause::call("stat /proc/self/task", errno)),
+                (Err(errno), _) => Some(Cause::call(Operation::RtSigprocmask, errno)),
+                (Ok(()), Err(errno)) => Some(Cause::call(Operation::StatThreads, errno)),
             },
         }
     }

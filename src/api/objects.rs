@@ -9,13 +9,21 @@ use sopin_core::memory::OwnMemory;
 use sopin_core::mode::Mode;
 use sopin_core::pages::PageVec;
 use sopin_core::records::{MAX_TEXT, Reached, ReasonAt, Record, TextAt};
-use sopin_core::sys::Errno;
-use sopin_core::vmas::Maps;
+use sopin_core::sys;
+use sopin_core::vmas::{FileId, Maps};
 
+use super::types::sopin_error::{SOPIN_EBUSY, SOPIN_ESYSTEM};
 use super::types::sopin_mode::*;
 use super::types::sopin_reached::*;
-use super::types::{sopin_mode, sopin_object, sopin_reached, sopin_totals};
-use crate::request::{self, Description, Refusal};
+use super::types::{sopin_error, sopin_mode, sopin_object, sopin_reached, sopin_totals};
+use crate::filters;
+use crate::loader::{self, Loaded, ObjectList};
+use crate::lock;
+use crate::object_path::ObjectPath;
+use crate::original;
+use crate::preparation;
+use crate::published;
+use crate::registry::Registry;
 
 const fn mode_code(mode: Mode) -> sopin_mode {
     match mode {
@@ -36,13 +44,53 @@ const fn reached_code(reached: Reached) -> sopin_reached {
     }
 }
 
-/// The sums over what `description` lists.
-pub fn sum(description: &Description) -> sopin_totals {
+/// What is published of an object, only names and addresses if it is not recorded; and the
+/// file that it was loaded from, if that is known.
+type Described = (Record, Option<FileId>);
+
+/// Copies the mode in force and what is known of every object: first those of the
+/// loader's list in its order, then those of other namespaces.
+fn describe_all() -> Result<(Mode, PageVec<Described>), sopin_error> {
+    let looked = filters::look().ok_or(SOPIN_EBUSY)?;
+    let mut loaded = ObjectList::take();
+    // A handler of the host's that asks too, while the list is being read, would wait for
+    // a fork that waits until it has been read.
+    let signals = sys::SignalsBlocked::new().ok();
+    loader::snapshot(&mut loaded).map_err(|_| SOPIN_EBUSY)?;
+    drop(signals);
+    let mut guard = lock::lock_in_handler(looked).ok_or(SOPIN_EBUSY)?;
+    preparation::initialise(&mut guard).map_err(|_| SOPIN_ESYSTEM)?;
+    let mode = guard.reporter().settings().mode;
+    let objects = copy_records(guard.registry(), &loaded).map_err(|_| SOPIN_ESYSTEM)?;
+    Ok((mode, objects))
+}
+
+fn copy_records(registry: &mut Registry, listed: &[Loaded]) -> sys::Result<PageVec<Described>> {
+    let mut objects = PageVec::new();
+    for loaded in listed {
+        objects.push(match registry.look_up(loaded.headers) {
+            Some((entry, record)) => (record, entry.original),
+            None => (published::unrecorded(loaded), None),
+        })?;
+    }
+    for index in 0..registry.all_published().len() {
+        let Some(record) = registry.all_published().get(index).copied() else { break };
+        if record.is_in_other_namespace() {
+            let original = registry.recorded(record.headers as usize).and_then(|entry| entry.original);
+            objects.push((record, original))?;
+        }
+    }
+    Ok(objects)
+}
+
+/// Returns the sums over all objects.
+pub fn sum() -> Result<sopin_totals, sopin_error> {
+    let (mode, objects) = describe_all()?;
     let mut totals = sopin_totals {
         size: size_of::<sopin_totals>(),
-        mode: mode_code(description.mode) as c_int,
+        mode: mode_code(mode) as c_int,
         reserved: 0,
-        objects: description.objects.len(),
+        objects: objects.len(),
         pending: 0,
         full: 0,
         relocated: 0,
@@ -51,8 +99,8 @@ pub fn sum(description: &Description) -> sopin_totals {
         no_file: 0,
         bytes: 0,
     };
-    for object in description.objects.iter() {
-        let count = match object.record.reached().unwrap_or_default() {
+    for (record, _) in objects.iter() {
+        let count = match record.reached().unwrap_or_default() {
             Reached::Pending => &mut totals.pending,
             Reached::Full => &mut totals.full,
             Reached::Relocated => &mut totals.relocated,
@@ -61,61 +109,75 @@ pub fn sum(description: &Description) -> sopin_totals {
             Reached::NoFile => &mut totals.no_file,
         };
         *count += 1;
-        totals.bytes += object.record.bytes;
+        totals.bytes += record.bytes;
     }
-    totals
+    Ok(totals)
 }
 
 /// Longest reason: two texts, a colon and a blank, a NUL.
 const REASON: usize = 2 * MAX_TEXT + 3;
 
-/// A walk over the objects. The stack may be a small one of the host's, so the
+/// An iteration over the objects. The stack may be a small one of the host's, so the
 /// path is in pages.
-pub struct Walk {
-    description: Description,
+pub struct Iteration {
+    objects: PageVec<Described>,
     memory: OwnMemory,
-    path: PageVec<u8>,
+    path_room: PageVec<u8>,
     reason: Line<REASON>,
     /// How many objects have been shown.
     shown: usize,
     object: Option<sopin_object>,
 }
 
-impl Walk {
-    /// A walk over what there is now.
-    pub fn begin() -> Result<Self, Refusal> {
-        let description = request::describe_all()?;
-        let path = PageVec::filled(0, libc::PATH_MAX as usize).map_err(|_| Refusal::System)?;
-        Ok(Self { description, memory: OwnMemory::new(), path, reason: Line::new(), shown: 0, object: None })
+impl Iteration {
+    /// Begins an iteration over what there is now.
+    pub fn begin() -> Result<Self, sopin_error> {
+        let (_, objects) = describe_all()?;
+        let path_room = PageVec::filled(0, libc::PATH_MAX as usize).map_err(|_| SOPIN_ESYSTEM)?;
+        Ok(Self { objects, memory: OwnMemory::new(), path_room, reason: Line::new(), shown: 0, object: None })
     }
 
-    /// The next object, with its texts in the buffers.
+    /// Returns the next object, with its texts in the buffers.
     pub fn next(&mut self) -> Option<&sopin_object> {
-        let object = *self.description.objects.get(self.shown)?;
+        let (record, original) = *self.objects.get(self.shown)?;
         self.shown += 1;
-        // Opened anew for every object: no descriptor of ours is open while the
-        // host's code runs.
-        let mut maps = Maps::open().ok();
-        request::read_path(&object, maps.as_mut(), &self.memory, &mut self.path);
+        let path = read_path(&record, original, &self.memory, &mut self.path_room);
         self.reason.clear();
-        let has_reason = write_reason(&mut self.reason, &object.record).is_some();
+        let has_reason = write_reason(&mut self.reason, &record).is_some();
         self.object = Some(sopin_object {
             size: size_of::<sopin_object>(),
-            path: self.path.as_ptr().cast(),
-            base: object.record.base as usize as *const c_void,
-            reached: reached_code(object.record.reached().unwrap_or_default()) as c_int,
-            error: errno_of(&object.record).map_or(0, |errno| errno.0),
+            path: path.as_c_str().as_ptr(),
+            base: record.base as usize as *const c_void,
+            reached: reached_code(record.reached().unwrap_or_default()) as c_int,
+            error: errno_of(&record),
             reason: if has_reason { self.reason.as_bytes().as_ptr().cast() } else { ptr::null() },
-            bytes: object.record.bytes,
+            bytes: record.bytes,
         });
         self.object.as_ref()
     }
 }
 
-fn errno_of(record: &Record) -> Option<Errno> {
-    match record.cause()?.reason {
-        ReasonAt::Errno(errno) => Some(errno),
-        ReasonAt::Words(_) => None,
+/// Reads the path of an object's original file, or the loader's name for it where that
+/// cannot be found out. No descriptor of this library is open while the host's code runs,
+/// so the mappings are opened for every object.
+fn read_path<'a>(record: &Record, original: Option<FileId>, memory: &OwnMemory, room: &'a mut [u8]) -> ObjectPath<'a> {
+    let (base, headers, name) = (record.base as usize, record.headers as usize, record.name as usize);
+    let loaded = Loaded { base, headers, header_count: 0, name };
+    // Of an object that is not recorded nothing has been replaced.
+    let unchanged = (record.start == 0).then_some(headers);
+    if let Ok(mut maps) = Maps::open()
+        && let Some(address) = original::shown_at(record, original, &mut maps).or(unchanged)
+    {
+        return ObjectPath::mapped_at(address, &mut maps, memory, &loaded, room);
+    }
+    ObjectPath::named_by_loader(memory, &loaded, room)
+}
+
+/// Returns the error of the system call that failed, or 0.
+fn errno_of(record: &Record) -> c_int {
+    match record.cause().map(|cause| cause.reason) {
+        Some(ReasonAt::Errno(errno)) => errno.0,
+        Some(ReasonAt::Words(_)) | None => 0,
     }
 }
 
@@ -131,10 +193,11 @@ fn write_reason(line: &mut Line<REASON>, record: &Record) -> Option<()> {
     written.ok()
 }
 
-/// A text of this library's own, by its address.
+/// Returns a text of this library's own, by its address.
 fn text(at: TextAt) -> Option<&'static str> {
-    // SAFETY: records of this process hold the addresses and lengths of static
-    // texts of this library.
+    // SAFETY: a record is written by this library alone (`Record::set_cause`), which takes
+    // the address and the length of a `&'static str`. It lives as long as the library,
+    // which is linked with `-z nodelete`.
     let bytes = unsafe { core::slice::from_raw_parts(at.address as usize as *const u8, at.len) };
     core::str::from_utf8(bytes).ok()
 }

@@ -37,13 +37,13 @@ impl Progress {
         unsafe { &*(self.address as *const [AtomicUsize; 2]) }
     }
 
-    /// The kind that is being tried.
+    /// Returns the kind that is being tried.
     fn index(&self) -> &AtomicUsize {
         let [index, _] = self.words();
         index
     }
 
-    /// The kinds that were refused, a bit for each.
+    /// Returns the kinds that were refused, a bit for each.
     fn refused(&self) -> &AtomicUsize {
         let [_, refused] = self.words();
         refused
@@ -57,7 +57,7 @@ impl Drop for Progress {
     }
 }
 
-/// The kinds of calls that pass, of which some are `known`; `None` if what that takes
+/// Returns the kinds of calls that pass, of which some are `known`; `None` if what that takes
 /// does not pass, an error if no child can be made now.
 pub fn run(known: Kinds) -> Result<Option<Kinds>> {
     let mut trial = Trial { progress: Progress::new()?, passing: known, children: Children::default() };
@@ -107,7 +107,7 @@ impl Trial {
     }
 }
 
-/// The child: tries these kinds.
+/// Tries these kinds, in the child.
 fn be_child(kinds: Range<usize>, progress: &Progress) -> ! {
     leave_no_core_file();
     let end = kinds.end;

@@ -5,9 +5,8 @@
 //! here returns to where its `call` came from, as a shadow stack demands.
 
 use core::arch::{global_asm, naked_asm};
-use core::ffi::{c_char, c_int, c_long, c_void};
 
-use super::{announced, route_close, route_open, route_open_in_namespace};
+use super::announced;
 
 /// Called by `_init` of crti.o. Passes the return address on, which tells
 /// which object's `_init` it is.
@@ -64,31 +63,11 @@ global_asm!(
     ".popsection",
 );
 
-/// `pthread_atfork(3)`. glibc links its code into every library that calls it, and
-/// Rust calls functions of other libraries through pointers: without this jump the
-/// code would have to begin with a marked branch target, and does not everywhere.
-///
-/// # Safety
-/// As for `pthread_atfork(3)`: the handlers stay loaded.
-#[unsafe(naked)]
-pub unsafe extern "C" fn register_fork_handlers(
-    _before: unsafe extern "C" fn(),
-    _in_parent: unsafe extern "C" fn(),
-    _in_child: unsafe extern "C" fn(),
-) -> c_int {
-    naked_asm!(
-        ".cfi_startproc",
-        "jmp {register}",
-        ".cfi_endproc",
-        register = sym libc::pthread_atfork,
-    )
-}
-
 /// The body of a hook: `$route` gets the arguments, and says where to go and whether
 /// something follows. A jump leaves the real function the true return address.
 macro_rules! hook {
     ($route:path) => {
-        naked_asm!(
+        core::arch::naked_asm!(
             ".cfi_startproc",
             "endbr64",
             "push rdi",
@@ -122,36 +101,7 @@ macro_rules! hook {
         )
     };
 }
-
-/// `dlopen(3)`, followed by a sweep if its result does not depend on the caller.
-///
-/// # Safety
-/// As for `dlopen(3)`.
-#[unsafe(naked)]
-#[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void {
-    hook!(route_open)
-}
-
-/// `dlmopen(3)`, in the same way.
-///
-/// # Safety
-/// As for `dlmopen(3)`.
-#[unsafe(naked)]
-#[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn dlmopen(namespace: c_long, name: *const c_char, flags: c_int) -> *mut c_void {
-    hook!(route_open_in_namespace)
-}
-
-/// `dlclose(3)`, followed by a sweep.
-///
-/// # Safety
-/// As for `dlclose(3)`.
-#[unsafe(naked)]
-#[unsafe(no_mangle)]
-pub unsafe extern "C-unwind" fn dlclose(handle: *mut c_void) -> c_int {
-    hook!(route_close)
-}
+pub(super) use hook;
 
 /// The body of a function of (visitor, data) that keeps `$room` bytes, a multiple of 16,
 /// on its stack: `$begin` gets their address and the visitor, and returns the result; the

@@ -27,18 +27,9 @@ const DT_DEBUG: u64 = 21;
 unsafe extern "C" {
     /// The dynamic section of this library, by the linker's name for it.
     static _DYNAMIC: [u64; 2];
-    /// Where this library begins, by the linker's name for it.
-    static __ehdr_start: u8;
-    /// Where it ends.
-    static _end: u8;
 }
 
-/// Returns whether `address` lies in this library.
-pub fn is_own(address: usize) -> bool {
-    ((&raw const __ehdr_start).addr()..(&raw const _end).addr()).contains(&address)
-}
-
-/// The address of the function `name` in the first object behind this one that has it.
+/// Returns the address of the function `name` in the first object behind this one that has it.
 /// If the C library comes before this one, because that was opened at run time or is
 /// linked with the program, the C library's. `None` if neither has it, or if no list of
 /// objects with this one in it can be found.
@@ -83,7 +74,7 @@ impl<'a> Search<'a> {
         if search.found.is_some() { search } else { Self::by_iterating(name) }
     }
 
-    /// The same in the list of `dl_iterate_phdr(3)`, which is that of our namespace, and
+    /// Does the same in the list of `dl_iterate_phdr(3)`, which is that of our namespace, and
     /// does not depend on the executable's headers. Another object may answer for that as
     /// well, but only to list the objects, and this library must be among them.
     fn by_iterating(name: &'a CStr) -> Self {
@@ -131,7 +122,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// The address of the first element of the loader's list: the loader leaves its
+/// Returns the address of the first element of the loader's list: the loader leaves its
 /// `struct r_debug` (<link.h>) in the dynamic section of the executable.
 fn first_link_map() -> Option<usize> {
     let headers = sys::executable_headers();

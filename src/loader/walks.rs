@@ -26,12 +26,12 @@ pub fn begin() -> Option<Walk<'static, 16>> {
     WALKS.begin(sys::thread_identity(), naps())
 }
 
-/// Whether a thread is forking, and what wants a walk has to wait.
+/// Returns whether a thread is forking, and what wants a walk has to wait.
 pub fn is_forking() -> bool {
     WALKS.is_forking()
 }
 
-/// Whether this thread is in a walk: then it may wait for nobody.
+/// Returns whether this thread is in a walk: then it may wait for nobody.
 pub fn is_within() -> bool {
     WALKS.is_within(sys::thread_identity())
 }

@@ -2,10 +2,10 @@
 //! the line about that one, which is the one to mend.
 
 use sopin_core::cause::Cause;
-use sopin_core::object::file_name;
 
-use super::{Sweep, is_vdso, no_memory};
-use crate::candidates;
+use super::{Sweep, is_vdso};
+use crate::object_path::ObjectPath;
+use crate::workspace::Workspace;
 use crate::write_safety::Assessment;
 
 /// Names are listed up to this length, in bytes.
@@ -14,23 +14,19 @@ const LIST: usize = 1024;
 impl Sweep<'_> {
     /// Collects the names of the candidates that `assessment` leaves because of others.
     pub(super) fn name_those_beside(&mut self, assessment: Assessment) -> Result<(), Cause> {
-        for index in 0..self.work.candidates.len() {
-            let Some(candidate) = self.work.candidates.get(index).copied() else { break };
-            if is_vdso(&candidate.loaded) || !assessment.is_left_for_another(&self.guard, &candidate) {
+        let Workspace { candidates, beside: list, .. } = &mut *self.work;
+        for candidate in candidates.iter() {
+            if is_vdso(&candidate.loaded) || !assessment.is_left_for_another(self.signals, candidate) {
                 continue;
             }
-            let state = &mut *self.guard;
-            let len = candidates::read_loader_name(self.memory, &candidate.loaded, &mut state.path_buffer);
-            let path = state.path_buffer.get(..len).unwrap_or_default();
-            if !state.settings.selects(path) {
+            let path = ObjectPath::named_by_loader(self.memory, &candidate.loaded, self.path_room);
+            if !self.reporter.settings().selects(path.as_bytes()) {
                 continue;
             }
-            let list = &mut self.work.beside;
             let separator = if list.is_empty() { &b""[..] } else { b", " };
-            let name = file_name(path);
-            let is_full = list.len() + name.len() > LIST;
-            let name = if is_full { b"..." } else { name };
-            list.extend(separator).and_then(|()| list.extend(name)).map_err(no_memory)?;
+            let is_full = list.len() + path.file_name().len() > LIST;
+            let name = if is_full { b"..." } else { path.file_name() };
+            list.extend(separator).and_then(|()| list.extend(name)).map_err(Cause::no_memory)?;
             if is_full {
                 break;
             }

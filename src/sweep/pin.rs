@@ -1,140 +1,236 @@
-//! The steps of pinning one object: what it maps, which file that is, what to
-//! replace and by what; then replace it, record it, report it.
+//! The steps of pinning one object: survey what it maps, find the bytes that are to back
+//! its ranges, apply the replacements, record and report what became of it.
 
 use sopin_core::branch_protection;
-use sopin_core::cause::Cause;
-use sopin_core::line::Text;
+use sopin_core::cause::{Cause, Operation};
 use sopin_core::object::Span;
-use sopin_core::plan::{self, Replacement, Source, Terms};
-use sopin_core::records::Reached;
+use sopin_core::plan::{self, Outlook, Replacement, Source, Terms};
+use sopin_core::records::{Reached, Record};
 use sopin_core::settings::Level;
 use sopin_core::sys;
 use sopin_core::vmas::{FileId, Maps, Vma};
-use sopin_store::Proof;
+use sopin_store::{self as store, Proof};
 
-use super::{Sweep, file_at, no_maps, no_memory};
-use crate::candidates::{self, Candidate};
-use crate::loader::Loaded;
+use super::{Sweep, file_at};
+use crate::candidates::Candidate;
 use crate::marked_ranges::Left;
-use crate::original;
-use crate::registry::{Account, Entry};
+use crate::object_path::ObjectPath;
+use crate::original::{self, Original};
+use crate::published::Account;
+use crate::registry::Entry;
 use crate::remap::{self, Outcome};
-use crate::report::{self, Report};
-use crate::sources::{self, CopyWork};
+use crate::report::Report;
+use crate::sources::{self, Modified};
 use crate::workspace::Workspace;
 use crate::write_safety::Assessment;
+
+/// What earlier sweeps have made of an object.
+#[derive(Clone, Copy)]
+enum Earlier {
+    /// It is new.
+    Unseen,
+    /// It was left as it was.
+    Untouched(Entry, Record),
+    /// It was pinned in part; the rest maps this file.
+    InPart(Entry, Record, FileId),
+}
+
+impl Earlier {
+    fn of(found: Option<(Entry, Record)>) -> Self {
+        match found {
+            None => Self::Unseen,
+            Some((entry, record)) => match entry.original {
+                None => Self::Untouched(entry, record),
+                Some(original) => Self::InPart(entry, record, original),
+            },
+        }
+    }
+
+    /// Returns the file that it was loaded from, if it was pinned in part.
+    const fn original(&self) -> Option<FileId> {
+        match self {
+            Self::InPart(_, _, original) => Some(*original),
+            Self::Unseen | Self::Untouched(..) => None,
+        }
+    }
+
+    /// Returns what was recorded and published of it.
+    fn entry(&self) -> (Entry, Record) {
+        match self {
+            Self::Unseen => Default::default(),
+            Self::Untouched(entry, record) | Self::InPart(entry, record, _) => (*entry, *record),
+        }
+    }
+}
+
+/// Where the bytes that replace those of an object come from. What is to be replaced is
+/// in the workspace.
+struct Backing {
+    /// What the plan has left.
+    outlook: Outlook,
+    /// Why ranges are left that a replacement would lose something of.
+    left: Left,
+    /// How much of its text was modified in memory.
+    modified: Modified,
+    /// The file that the object was loaded from, if it is still there.
+    original: Option<Original>,
+    /// A copy of that file in a store.
+    shared: Option<store::Entry>,
+}
 
 impl Sweep<'_> {
     /// Pins one object, records and reports it. What is left of one that was
     /// pinned in part is tried again.
-    pub(super) fn pin(&mut self, candidate: &Candidate, assessment: Assessment, maps: &mut Maps) -> Result<(), Cause> {
+    pub(super) fn pin(
+        &mut self,
+        candidate: &Candidate,
+        assessment: Assessment,
+        maps: &mut Maps,
+        path_room: &mut [u8],
+    ) -> Result<(), Cause> {
         let begin = sys::monotonic_ns();
-        let headers = candidate.loaded.headers;
-        let earlier = self.guard.recorded(headers).zip(self.guard.published(headers));
-        let mut account = Account { span: candidate.object.span, ..Account::default() };
-        if earlier.is_none() {
-            // Room for the record first: what is pinned must not be forgotten.
-            let entry = Entry::named(candidate.names(self.memory));
-            self.record(&candidate.loaded, entry, &account)?;
-        }
-        let (earlier, published) = earlier.unwrap_or_default();
-        maps.file_backed_in(candidate.object.span, &mut self.work.vmas).map_err(no_maps)?;
-        let was_pinned = earlier.original != FileId::default();
-        if was_pinned {
-            // The rest maps copies of ours.
-            self.work.vmas.retain(|vma| vma.file == earlier.original);
-        }
-        let lowest = match self.work.vmas.first().copied() {
-            Some(lowest) => lowest,
-            // The program has remapped what was left.
-            None if was_pinned => Vma::default(),
-            // The vDSO, or an object that the program has remapped.
-            None => return self.record_untouched(candidate, Reached::NoFile, maps),
+        let earlier = self.make_room(candidate)?;
+        let Some(lowest) = self.survey(candidate, &earlier, maps)? else {
+            return self.record_untouched(candidate, Reached::NoFile, maps);
         };
-        let path_len = self.read_path(&candidate.loaded, lowest.span.start, maps);
-        let stores = assessment.reason_to_leave(&self.guard, candidate);
-        let state = &mut *self.guard;
-        let path = state.path_buffer.get(..path_len).unwrap_or_default();
-        if !state.settings.selects(path) {
-            state.log.line(&state.settings, Level::Info, format_args!("{}: excluded", Text(path)));
+        let path = ObjectPath::mapped_at(lowest.span.start, maps, self.memory, &candidate.loaded, path_room);
+        if !self.reporter.settings().selects(path.as_bytes()) {
+            self.reporter.line(Level::Info, format_args!("{}: excluded", path.text()));
             return self.record_untouched(candidate, Reached::Excluded, maps);
         }
-        let terms = Terms {
-            mode: state.settings.mode,
-            has_text_relocations: candidate.dynamic.has_text_relocations,
-            stores_possible: stores.is_some(),
-        };
-        let Workspace { vmas, replacements, runs, copied, .. } = &mut self.work;
-        let outlook = plan::plan(&candidate.object, vmas, terms, replacements).map_err(no_memory)?;
-        branch_protection::keep(self.memory, &candidate.object, replacements);
+        let stores = assessment.reason_to_leave(self.signals, candidate);
         let has_begun = !assessment.proves_not_begun(candidate);
-        let left = if has_begun { self.marked.leave(replacements) } else { Left::default() };
-        let original = sources::find_original(maps, &state.path_buffer, lowest.file, candidate, replacements);
-        let modified =
-            self.sources.leave_modified_pages(self.memory, original.as_ref(), replacements, runs).map_err(no_memory)?;
-        let shared = original.as_ref().and_then(|original| {
-            let work = CopyWork { buffer: copied, large: self.large };
-            self.sources.shared_copy(state, self.memory, candidate, original, replacements, work)
-        });
-        // Where only the read-only ranges were compared, data may differ.
-        if shared.as_ref().is_some_and(|entry| entry.proof == Proof::Whole) && !terms.has_text_relocations {
-            self.sources.share_untouched_data(replacements, runs).map_err(no_memory)?;
-        }
-        let path = state.path_buffer.get(..path_len).unwrap_or_default();
-        // SAFETY: the ranges belong to an object that is relocated and cannot
-        // be unloaded during the sweep; where stores are possible the plan has
-        // no writable range. A store entry is a copy of the file that is mapped.
-        let outcome = unsafe {
-            remap::replace(self.memory, path, replacements, shared.as_ref().map(|entry| &entry.file), |bytes| {
-                state.private_memory.check(bytes, &state.settings)
-            })
-        };
-        state.private_memory.add(outcome.private);
-        let outcome = left.note_in(outcome);
-        let has_moved = outcome.read_only_failure.is_none() && replacements.iter().any(sources::is_text);
-        let witness = match original.filter(|_| has_moved) {
-            Some(original) => {
-                original::unmap_witness(earlier.witness);
-                original.keep_witness()
-            }
-            None => earlier.witness,
-        };
-        let dynamic = candidate.object.dynamic.start;
-        let file = if was_pinned && !replacements.iter().any(|range| range.span.contains(dynamic)) {
-            earlier.file()
-        } else {
-            file_since(dynamic, vmas, replacements, &outcome)
-        };
-        let mut entry = Entry::new(witness, dynamic, file);
-        entry.private = earlier.private + outcome.private;
-        entry.original = if was_pinned { earlier.original } else { lowest.file };
+        let backing = self.back(candidate, lowest.file, path, stores.is_some(), has_begun, maps)?;
+        let outcome = self.apply(path, &backing);
         let micros = (sys::monotonic_ns() - begin) / 1000;
-        let report = Report { outlook, stores, outcome, modified, micros };
-        account.bytes = published.bytes as usize + outcome.bytes;
-        (account.reached, account.cause) = report.reached(self.guard.settings.mode);
-        self.record(&candidate.loaded, entry, &account)?;
-        if outcome.bytes != 0 || published.reached() != Some(account.reached) {
+        let report = Report { outlook: backing.outlook, stores, outcome, modified: backing.modified, micros };
+        if self.record_pinned(candidate, &earlier, lowest.file, backing.original, &report)? {
             let beside = if candidate.may_have_run() { &self.work.beside[..] } else { &[] };
-            report::pinned(&mut self.guard, path_len, &report, beside);
+            self.reporter.pinned(path, &report, beside);
         }
         Ok(())
     }
 
-    /// Reads the path of the file mapped at `address` into the path buffer,
-    /// with a NUL behind it; its length. If the mappings do not tell it the
-    /// loader's name has to do.
-    pub(super) fn read_path(&mut self, loaded: &Loaded, address: usize, maps: &mut Maps) -> usize {
-        let buffer = &mut self.guard.path_buffer;
-        let room = buffer.len() - 1;
-        let path = buffer.get_mut(..room).unwrap_or_default();
-        let len = match maps.path_at(address, path) {
-            Ok(path) => path.len(),
-            Err(_) => candidates::read_loader_name(self.memory, loaded, path),
-        };
-        if let Some(end) = buffer.get_mut(len) {
-            *end = 0;
+    /// Makes room for the record first, since what is pinned must not be forgotten.
+    fn make_room(&mut self, candidate: &Candidate) -> Result<Earlier, Cause> {
+        let earlier = Earlier::of(self.registry.look_up(candidate.loaded.headers));
+        if matches!(earlier, Earlier::Unseen) {
+            let account = Account { span: candidate.object.span, ..Account::default() };
+            self.record(&candidate.loaded, Entry::named(candidate.names(self.memory)), &account)?;
         }
-        len
+        Ok(earlier)
+    }
+
+    /// Finds what the object still maps of its file; returns the lowest VMA of it. `None`:
+    /// it maps no file, as the vDSO, or the program has remapped it.
+    fn survey(&mut self, candidate: &Candidate, earlier: &Earlier, maps: &mut Maps) -> Result<Option<Vma>, Cause> {
+        let vmas = &mut self.work.vmas;
+        maps.file_backed_in(candidate.object.span, vmas).map_err(Operation::ReadMaps.failed())?;
+        if let Some(original) = earlier.original() {
+            // The rest maps copies that this library has made. If nothing is left, the
+            // program has remapped what was.
+            vmas.retain(|vma| vma.file == original);
+            return Ok(Some(vmas.first().copied().unwrap_or_default()));
+        }
+        Ok(vmas.first().copied())
+    }
+
+    /// Plans what to replace, and finds the bytes for it. `has_begun`: the program may
+    /// have asked something of the ranges.
+    fn back(
+        &mut self,
+        candidate: &Candidate,
+        mapped: FileId,
+        path: ObjectPath<'_>,
+        stores_possible: bool,
+        has_begun: bool,
+        maps: &mut Maps,
+    ) -> Result<Backing, Cause> {
+        let Workspace { vmas, replacements, runs, .. } = &mut *self.work;
+        let has_text_relocations = candidate.dynamic.has_text_relocations;
+        let terms = Terms { mode: self.reporter.settings().mode, has_text_relocations, stores_possible };
+        let outlook = plan::plan(&candidate.object, vmas, terms, replacements).map_err(Cause::no_memory)?;
+        branch_protection::keep(self.memory, &candidate.object, replacements);
+        let left = if has_begun { self.marked.leave(replacements) } else { Left::default() };
+        let original = sources::find_original(maps, path.as_c_str(), mapped, candidate, replacements);
+        let modified = self.sources.leave_modified_pages(self.memory, original.as_ref(), replacements, runs)?;
+        let shared = original.as_ref().and_then(|original| self.shared_copy(candidate, original, path));
+        // Where only the read-only ranges were compared, data may differ.
+        if shared.as_ref().is_some_and(|entry| entry.proof == Proof::Whole) && !has_text_relocations {
+            let Workspace { replacements, runs, .. } = &mut *self.work;
+            self.sources.share_untouched_data(replacements, runs).map_err(Cause::no_memory)?;
+        }
+        Ok(Backing { outlook, left, modified, original, shared })
+    }
+
+    /// Finds the copy of the object's file in a store, or makes it. Without one the copy is
+    /// private. If no process can write to that file, its ranges stay.
+    fn shared_copy(
+        &mut self,
+        candidate: &Candidate,
+        original: &Original,
+        path: ObjectPath<'_>,
+    ) -> Option<store::Entry> {
+        let Workspace { replacements, copied, .. } = &mut *self.work;
+        if self.sources.need_no_copy(original) {
+            replacements.retain(|range| range.source != Source::Copy);
+            return None;
+        }
+        self.sources.open_stores(self.reporter.settings(), self.known_stores)?;
+        let prepared = self.large.take(candidate.loaded.headers, &original.identity, self.sources.user());
+        let found = prepared.unwrap_or_else(|| {
+            self.sources.find_copy(path.as_c_str(), original, self.memory, &candidate.object, replacements, copied)
+        });
+        self.reporter.complain(path, &found);
+        found.entry.ok()
+    }
+
+    /// Replaces the ranges.
+    fn apply(&mut self, path: ObjectPath<'_>, backing: &Backing) -> Outcome {
+        let shared = backing.shared.as_ref().map(|entry| &entry.file);
+        let (held, settings) = (&self.private_memory, self.reporter.settings());
+        // SAFETY: the ranges belong to an object that is relocated and cannot
+        // be unloaded during the sweep; where stores are possible the plan has
+        // no writable range. A store entry is a copy of the file that is mapped.
+        let outcome = unsafe {
+            remap::replace(self.memory, path, &self.work.replacements, shared, |bytes| held.check(bytes, settings))
+        };
+        self.private_memory.add(outcome.private);
+        backing.left.note_in(outcome)
+    }
+
+    /// Records what became of the object; returns whether that is worth a line.
+    fn record_pinned(
+        &mut self,
+        candidate: &Candidate,
+        earlier: &Earlier,
+        mapped: FileId,
+        original: Option<Original>,
+        report: &Report,
+    ) -> Result<bool, Cause> {
+        let (entry, published) = earlier.entry();
+        let (replaced, outcome) = (&self.work.replacements, &report.outcome);
+        let has_moved = outcome.read_only_failure.is_none() && replaced.iter().any(sources::is_text);
+        let witness = match original.filter(|_| has_moved) {
+            Some(original) => {
+                original::unmap_witness(entry.witness);
+                original.keep_witness()
+            }
+            None => entry.witness,
+        };
+        let dynamic = candidate.object.dynamic.start;
+        let was_replaced = replaced.iter().any(|range| range.span.contains(dynamic));
+        let file = match earlier {
+            Earlier::InPart(entry, ..) if !was_replaced => entry.file(),
+            _ => file_since(dynamic, &self.work.vmas, replaced, outcome),
+        };
+        let mut now = Entry::new(witness, dynamic, file);
+        now.private = entry.private + outcome.private;
+        now.original = earlier.original().or(Some(mapped));
+        let (reached, cause) = report.reached(self.reporter.settings().mode);
+        let bytes = published.bytes as usize + outcome.bytes;
+        self.record(&candidate.loaded, now, &Account { reached, span: candidate.object.span, bytes, cause })?;
+        Ok(outcome.bytes != 0 || published.reached() != Some(reached))
     }
 
     /// Records an object that is left as it is, with nothing to report.
@@ -145,7 +241,7 @@ impl Sweep<'_> {
     }
 }
 
-/// The file mapped at `address` after the ranges of an object that mapped
+/// Returns the file mapped at `address` after the ranges of an object that mapped
 /// `vmas` were replaced; `None` if it is a copy, whichever.
 fn file_since(address: usize, vmas: &[Vma], replaced: &[Replacement], outcome: &Outcome) -> Option<FileId> {
     let before = vmas.iter().find(|vma| vma.span.contains(address)).map(|vma| vma.file).unwrap_or_default();

@@ -9,14 +9,15 @@
 use sopin_core::cause::Cause;
 use sopin_core::mode::Mode;
 use sopin_core::object::file_name;
-use sopin_core::records::{Reached, Record};
-use sopin_core::vmas::{FileId, Maps};
+use sopin_core::records::Reached;
+use sopin_core::vmas::Maps;
 
-use super::{Sweep, forget_unloaded, is_replaced, no_maps, no_memory};
-use crate::candidates::{self, Candidate};
-use crate::loader::Loaded;
+use super::{Sweep, open_maps};
+use crate::freshness;
+use crate::loader::{Counters, Loaded};
+use crate::object_path::{ObjectPath, without_deleted};
 use crate::original;
-use crate::workspace::Workspace;
+use crate::registry::Registry;
 use crate::write_safety::Assessment;
 
 /// Which objects a request is about.
@@ -50,194 +51,135 @@ pub enum Verdict {
     NotLoaded,
 }
 
+/// Which of the loader's objects it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Target {
+    All,
+    /// The one with these program headers.
+    One(usize),
+    /// The same, and those that it needs.
+    Group(usize),
+}
+
 impl Sweep<'_> {
-    /// Pins what is `wanted` of `objects`, none of which can be unloaded during
-    /// the call. `has_unloaded`: the records may be those of objects that are
-    /// gone. `subs`: how often the loader has unloaded objects. `None` if copies are
-    /// to be made first.
+    /// Pins what is `wanted` of `objects`, the loader's list at `counters`, none of which
+    /// can be unloaded during the call. Returns `None` if copies are to be made first.
     pub fn run_request(
         &mut self,
         objects: &[Loaded],
         wanted: Wanted<'_>,
-        has_unloaded: bool,
-        subs: u64,
+        counters: Counters,
     ) -> Result<Option<Verdict>, Cause> {
-        self.large.check(subs);
-        self.is_request = true;
-        let mut maps = Maps::open().map_err(|errno| Cause::call("open /proc/self/maps", errno))?;
-        if has_unloaded && !self.in_other_namespace {
+        self.large.check(counters.subs);
+        let mut maps = open_maps()?;
+        // The records may be those of objects that are gone.
+        if counters.subs != freshness::recorded_counters().subs && !self.in_other_namespace {
             self.forget_gone(objects, &mut maps);
         }
-        let target = match wanted {
-            Wanted::Everything => None,
-            Wanted::Dynamic(address) => Some(self.with_dynamic(objects, address)),
-            Wanted::Path { given, canonical } => Some(self.with_path(objects, given, canonical, &mut maps)),
-        };
-        if target == Some(None) {
+        let Some(target) = self.collect_wanted(objects, wanted, &mut maps)? else {
             return Ok(Some(Verdict::NotLoaded));
-        }
-        let target = target.flatten();
-        match (wanted, target) {
-            (Wanted::Dynamic(_), Some(root)) => self.collect_group(objects, root)?,
-            (_, None) => self.collect(objects)?,
-            (_, Some(headers)) => {
-                let listed = objects.iter().position(|loaded| loaded.headers == headers);
-                self.collect(listed.and_then(|index| objects.get(index..=index)).unwrap_or_default())?;
-            }
-        }
-        let opened = target.filter(|_| matches!(wanted, Wanted::Dynamic(_)));
-        let unproven = self.keep_proven(objects, opened, &mut maps)?;
-        if self.ask_for_copies(subs, &mut maps) {
+        };
+        let all_proven = self.keep_proven(objects, target, &mut maps)?;
+        if self.ask_for_copies(counters.subs, &mut maps) {
             return Ok(None);
         }
         self.pin_candidates(Assessment::AFTER_RUNNING, &mut maps)?;
-        let listed = objects.iter().filter(|loaded| target.is_none_or(|headers| loaded.headers == headers));
-        let mut worst = if target.is_none() && unproven { Verdict::Exposed } else { Verdict::Pinned };
-        for loaded in listed {
-            let verdict = match self.guard.published(loaded.headers) {
-                Some(record) => self.verdict(&record),
-                None if target.is_some() => Verdict::Exposed,
-                // Unproven, which counts already, or about to announce itself.
-                None => Verdict::Pinned,
-            };
-            worst = worst.max(if target.is_none() && verdict == Verdict::Excluded { Verdict::Pinned } else { verdict });
-        }
-        Ok(Some(worst))
+        let verdict = match target {
+            Target::All => {
+                let verdicts = objects.iter().filter_map(|loaded| self.verdict(loaded.headers));
+                let worst = verdicts.filter(|verdict| *verdict != Verdict::Excluded).max();
+                // Without a record it is unproven, which counts already, or about to announce itself.
+                let unproven = if all_proven { Verdict::Pinned } else { Verdict::Exposed };
+                worst.unwrap_or(Verdict::Pinned).max(unproven)
+            }
+            Target::One(headers) | Target::Group(headers) => self.verdict(headers).unwrap_or(Verdict::Exposed),
+        };
+        Ok(Some(verdict))
     }
 
-    fn verdict(&self, record: &Record) -> Verdict {
-        match record.reached() {
+    /// Returns how well the object is pinned, if it is recorded.
+    fn verdict(&mut self, headers: usize) -> Option<Verdict> {
+        let (_, record) = self.registry.look_up(headers)?;
+        Some(match record.reached() {
             Some(Reached::Full | Reached::NoFile) => Verdict::Pinned,
-            Some(Reached::Relocated) if self.guard.settings.mode == Mode::Relocated => Verdict::Pinned,
+            Some(Reached::Relocated) if self.reporter.settings().mode == Mode::Relocated => Verdict::Pinned,
             Some(Reached::Relocated) => Verdict::Partial,
             Some(Reached::Excluded) => Verdict::Excluded,
             Some(Reached::Pending | Reached::Exposed) | None => Verdict::Exposed,
-        }
-    }
-
-    /// Forgets what is recorded of objects that are not loaded any more, or in
-    /// whose place there are others.
-    fn forget_gone(&mut self, objects: &[Loaded], maps: &mut Maps) {
-        for loaded in objects {
-            if let Some(entry) = self.guard.recorded(loaded.headers)
-                && let Ok(candidate) = Candidate::read(self.memory, *loaded)
-                && is_replaced(&entry, &candidate, maps)
-            {
-                self.guard.forget(loaded.headers);
-                original::unmap_witness(entry.witness);
-            }
-        }
-        forget_unloaded(&mut self.guard, objects);
-    }
-
-    /// Whether there may be something left to do for an object.
-    fn is_unfinished(&mut self, headers: usize) -> bool {
-        self.guard.published(headers).is_none_or(|record| match record.reached() {
-            Some(Reached::Pending | Reached::Exposed) | None => true,
-            Some(Reached::Relocated) => record.cause().is_some(),
-            Some(Reached::Full | Reached::Excluded | Reached::NoFile) => false,
         })
     }
 
-    /// Makes those of `objects` with something left to do the candidates.
-    fn collect(&mut self, objects: &[Loaded]) -> Result<(), Cause> {
-        for loaded in objects {
-            // One that cannot be read stays what it is.
-            if self.is_unfinished(loaded.headers)
-                && let Ok(candidate) = Candidate::read(self.memory, *loaded)
-            {
-                self.work.candidates.push(candidate).map_err(no_memory)?;
+    /// Makes what is unfinished of what is wanted the candidates; returns what that is.
+    /// An object that cannot be read stays what it is.
+    fn collect_wanted(
+        &mut self,
+        objects: &[Loaded],
+        wanted: Wanted<'_>,
+        maps: &mut Maps,
+    ) -> Result<Option<Target>, Cause> {
+        let target = match wanted {
+            Wanted::Everything => Target::All,
+            Wanted::Path { given, canonical } => match self.with_path(objects, given, canonical, maps) {
+                Some(headers) => Target::One(headers),
+                None => return Ok(None),
+            },
+            Wanted::Dynamic(address) => {
+                // What is finished takes part in finding the group.
+                self.collect(objects, |_, _| true)?;
+                let root = self.position(|candidate| candidate.object.dynamic.start == address);
+                let Some((root, loaded)) = root.and_then(|root| Some((root, self.work.candidates.get(root)?.loaded)))
+                else {
+                    return Ok(None);
+                };
+                self.mark(objects, [root])?;
+                self.work.candidates.retain(|candidate| {
+                    candidate.is_in_initialised_group && is_unfinished(self.registry, candidate.loaded.headers)
+                });
+                return Ok(Some(Target::Group(loaded.headers)));
             }
-        }
-        Ok(())
-    }
-
-    /// Makes what is unfinished of the group of the object at `root` the
-    /// candidates. What is finished takes part in finding the group.
-    fn collect_group(&mut self, objects: &[Loaded], root: usize) -> Result<(), Cause> {
-        for loaded in objects {
-            if let Ok(candidate) = Candidate::read(self.memory, *loaded) {
-                self.work.candidates.push(candidate).map_err(no_memory)?;
-            }
-        }
-        self.mark(objects, root)?;
-        let mut kept = 0;
-        for index in 0..self.work.candidates.len() {
-            let Some(candidate) = self.work.candidates.get(index).copied() else { break };
-            if candidate.is_in_initialised_group && self.is_unfinished(candidate.loaded.headers) {
-                self.keep(&candidate, &mut kept);
-            }
-        }
-        self.work.candidates.truncate(kept);
-        Ok(())
-    }
-
-    fn keep(&mut self, candidate: &Candidate, kept: &mut usize) {
-        if let Some(slot) = self.work.candidates.get_mut(*kept) {
-            *slot = *candidate;
-            *kept += 1;
-        }
-    }
-
-    /// Marks the group of the candidate with these program headers, if it is one.
-    fn mark(&mut self, objects: &[Loaded], headers: usize) -> Result<(), Cause> {
-        let Workspace { candidates, groups, .. } = &mut self.work;
-        match candidates.iter().position(|candidate| candidate.loaded.headers == headers) {
-            Some(index) => candidates::mark_groups(self.memory, &mut self.guard, objects, candidates, groups, [index]),
-            None => Ok(()),
-        }
+        };
+        self.collect(objects, |registry, loaded| {
+            let is_target = matches!(target, Target::All) || target == Target::One(loaded.headers);
+            is_target && is_unfinished(registry, loaded.headers)
+        })?;
+        Ok(Some(target))
     }
 
     /// Drops the candidates that are not proven relocated, and those that their
-    /// own thread is about to pin: they have yet to announce themselves. The
-    /// candidates are the group of the object `opened`, if given. Whether there
-    /// were any of the former.
-    fn keep_proven(&mut self, objects: &[Loaded], opened: Option<usize>, maps: &mut Maps) -> Result<bool, Cause> {
-        let has_missed = crate::registry::has_missed_a_sweep();
-        if opened.is_none()
-            && let Some(executable) = objects.first().filter(|_| !self.in_other_namespace)
-        {
+    /// own thread is about to pin: they have yet to announce themselves. Returns whether
+    /// there were none of the former.
+    fn keep_proven(&mut self, objects: &[Loaded], target: Target, maps: &mut Maps) -> Result<bool, Cause> {
+        let (memory, has_missed) = (self.memory, freshness::has_missed_a_sweep());
+        let was_opened = matches!(target, Target::Group(_));
+        if !was_opened && let Some(executable) = objects.first().filter(|_| !self.in_other_namespace) {
             // The loader relocates the executable's group before any code runs.
-            self.mark(objects, executable.headers)?;
-        }
-        let (mut kept, mut unproven) = (0, false);
-        for index in 0..self.work.candidates.len() {
-            let Some(candidate) = self.work.candidates.get(index).copied() else { break };
-            let recorded = self.guard.recorded(candidate.loaded.headers);
-            maps.file_backed_in(candidate.object.relro, &mut self.work.vmas).map_err(no_maps)?;
-            let was_pinned = recorded.is_some_and(|entry| entry.original != FileId::default());
-            let is_relocated = was_pinned
-                || if opened.is_some() {
-                    candidate.is_relocated_after_opening(&self.work.vmas, self.memory, self.announce)
-                } else {
-                    candidate.is_relocated(&self.work.vmas)
-                };
-            let will_be_pinned =
-                recorded.is_none() && !has_missed && candidate.will_announce(self.memory, self.announce) != Ok(false);
-            if is_relocated && !will_be_pinned {
-                self.keep(&candidate, &mut kept);
-            } else {
-                unproven |= !will_be_pinned;
+            if let Some(root) = self.position(|candidate| candidate.loaded.headers == executable.headers) {
+                self.mark(objects, [root])?;
             }
         }
-        self.work.candidates.truncate(kept);
-        Ok(unproven)
+        let mut all_proven = true;
+        self.keep(maps, |candidate, relro, recorded| {
+            let was_pinned = recorded.is_some_and(|entry| entry.original.is_some());
+            let is_relocated = was_pinned
+                || if was_opened {
+                    candidate.is_relocated_after_opening(relro, memory)
+                } else {
+                    candidate.is_relocated(relro)
+                };
+            let will_be_pinned = recorded.is_none() && !has_missed && candidate.will_announce(memory) != Ok(false);
+            all_proven &= is_relocated || will_be_pinned;
+            is_relocated && !will_be_pinned
+        })?;
+        Ok(all_proven)
     }
 
-    fn with_dynamic(&self, objects: &[Loaded], address: usize) -> Option<usize> {
-        let is_it = |loaded: &&Loaded| {
-            Candidate::read(self.memory, **loaded).is_ok_and(|candidate| candidate.object.dynamic.start == address)
-        };
-        objects.iter().find(is_it).map(|loaded| loaded.headers)
-    }
-
-    /// The object that was loaded from a path: by the loader's name for it, or
+    /// Returns the object that was loaded from a path: by the loader's name for it, or
     /// by the path of the file that it maps or has mapped. A name without a
     /// slash is compared with file names.
     fn with_path(&mut self, objects: &[Loaded], given: &[u8], canonical: &[u8], maps: &mut Maps) -> Option<usize> {
         let is_bare = !given.contains(&b'/');
         let is_it = |path: &[u8]| {
-            let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
+            let path = without_deleted(path);
             if is_bare {
                 file_name(path) == given
             } else {
@@ -245,29 +187,25 @@ impl Sweep<'_> {
                 !path.is_empty() && (path == given || path == canonical)
             }
         };
-        let memory = self.memory;
-        let buffer = &mut self.guard.path_buffer;
-        let named = objects.iter().find(|loaded| memory.read_string(loaded.name, &mut *buffer).is_ok_and(is_it));
-        if let Some(loaded) = named {
-            return Some(loaded.headers);
-        }
-        for loaded in objects {
-            let len = self.original_path(loaded, maps);
-            if self.guard.path_buffer.get(..len).is_some_and(is_it) {
-                return Some(loaded.headers);
-            }
-        }
-        None
+        let (memory, room) = (self.memory, &mut *self.path_room);
+        let named = objects.iter().find(|loaded| memory.read_string(loaded.name, &mut *room).is_ok_and(is_it));
+        let found = named.or_else(|| {
+            objects.iter().find(|loaded| {
+                let recorded = self.registry.look_up(loaded.headers);
+                let shown = recorded.and_then(|(entry, record)| original::shown_at(&record, entry.original, maps));
+                let address = shown.unwrap_or(loaded.headers);
+                is_it(ObjectPath::mapped_at(address, maps, memory, loaded, room).as_bytes())
+            })
+        });
+        found.map(|loaded| loaded.headers)
     }
+}
 
-    /// Reads the path of the file that an object was loaded from into the path
-    /// buffer; its length.
-    fn original_path(&mut self, loaded: &Loaded, maps: &mut Maps) -> usize {
-        let Some(record) = self.guard.published(loaded.headers) else {
-            return self.read_path(loaded, loaded.headers, maps);
-        };
-        let original = self.guard.recorded(loaded.headers).unwrap_or_default().original;
-        let shown = original::shown_at(&record, original, maps);
-        self.read_path(loaded, shown.unwrap_or(loaded.headers), maps)
-    }
+/// Returns whether there may be something left to do for an object.
+fn is_unfinished(registry: &mut Registry, headers: usize) -> bool {
+    registry.look_up(headers).is_none_or(|(_, record)| match record.reached() {
+        Some(Reached::Pending | Reached::Exposed) | None => true,
+        Some(Reached::Relocated) => record.cause().is_some(),
+        Some(Reached::Full | Reached::Excluded | Reached::NoFile) => false,
+    })
 }

@@ -6,7 +6,7 @@
 //! kernel walks all page tables: it is read only where a program may have asked for
 //! something, after it has run code of the object.
 
-use crate::cause::Cause;
+use crate::cause::{Cause, Operation};
 use crate::object::Span;
 use crate::pages::PageVec;
 use crate::slices;
@@ -101,15 +101,15 @@ pub struct AttributeMap {
 impl AttributeMap {
     /// Reads those of this process.
     pub fn read() -> Result<Self, Cause> {
-        const READ: &str = "read /proc/self/smaps";
+        const READ: Operation = Operation::ReadSmaps;
         let file = sys::open_own_proc_file(c"/proc/self/smaps", c"/proc/thread-self/smaps")
-            .map_err(|errno| Cause::call("open /proc/self/smaps", errno))?;
+            .map_err(Operation::OpenSmaps.failed())?;
         let mut map = Self::with_room()?;
-        let mut block = PageVec::zeroed(BLOCK).map_err(no_room)?;
+        let mut block = PageVec::zeroed(BLOCK).map_err(Cause::no_memory)?;
         let (mut offset, mut held) = (0, 0);
         loop {
             let free = block.get_mut(held..).unwrap_or_default();
-            let len = sys::pread(&file, free, offset).map_err(|errno| Cause::call(READ, errno))?;
+            let len = sys::pread(&file, free, offset).map_err(READ.failed())?;
             let filled = held + len;
             let text = block.get(..filled).unwrap_or_default();
             let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
@@ -134,7 +134,7 @@ impl AttributeMap {
 
     fn with_room() -> Result<Self, Cause> {
         let mut map = Self { entries: PageVec::new(), fresh: Attributes::default() };
-        map.entries.reserve(ENTRIES).map_err(no_room)?;
+        map.entries.reserve(ENTRIES).map_err(Cause::no_memory)?;
         Ok(map)
     }
 
@@ -144,7 +144,7 @@ impl AttributeMap {
             if let Some((vma, _)) = vmas::parse_line(line) {
                 let attributes = Attributes { flags: OTHER, key: 0 };
                 let entry = Entry { span: vma.span, attributes, protection: vma.protection };
-                self.entries.push(entry).map_err(|errno| Cause::call("mremap", errno))?;
+                self.entries.push(entry).map_err(Operation::Mremap.failed())?;
             } else if let (Some(text), Some(entry)) = (line.strip_prefix(b"VmFlags:"), self.entries.last_mut()) {
                 entry.attributes.flags = Attributes::of_flags(text).flags;
             } else if let (Some(text), Some(entry)) = (line.strip_prefix(b"ProtectionKey:"), self.entries.last_mut()) {
@@ -189,10 +189,6 @@ impl AttributeMap {
         }
         false
     }
-}
-
-fn no_room(errno: Errno) -> Cause {
-    Cause::call("mmap", errno)
 }
 
 #[cfg(test)]

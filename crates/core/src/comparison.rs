@@ -8,22 +8,22 @@ use crate::memory::OwnMemory;
 use crate::object::Span;
 use crate::pages::PageVec;
 use crate::runs::Runs;
-use crate::sys::{self, Errno, Fd, Result};
+use crate::sys::{self, Errno, Fd};
 
 /// Bytes compared at a time; of whole pages on every system. Two buffers of this size
 /// are mapped, which a host that has locked its memory has to have room for.
 const STEP: usize = if cfg!(target_arch = "aarch64") { 1 << 16 } else { 1 << 14 };
 
 /// Calls `each` with the longest runs of pages of `span` that hold the same
-/// bytes as `file` from `offset` on; the number of bytes in other pages. What
+/// bytes as `file` from `offset` on; returns the number of bytes in other pages. What
 /// lies beyond the end of the file is zero in memory.
-pub fn for_each_equal(
+pub fn for_each_equal<E: From<Errno>>(
     memory: &OwnMemory,
     file: &Fd,
     span: Span,
     offset: u64,
-    each: impl FnMut(Span) -> Result<()>,
-) -> Result<usize> {
+    each: impl FnMut(Span) -> Result<(), E>,
+) -> Result<usize, E> {
     let page = NonZero::new(sys::page_size()).ok_or(Errno(libc::EINVAL))?;
     let (mut mapped, mut stored) = (PageVec::zeroed(STEP)?, PageVec::zeroed(STEP)?);
     let mut runs = Runs::new(span.start, each);
@@ -65,7 +65,7 @@ mod tests {
         let span = Span { start, end: start + len };
         let differing = for_each_equal(&OwnMemory::new(), &fd, span, page as u64, |run| {
             runs.push(((run.start - start) / page, (run.end - start) / page));
-            Ok(())
+            Ok::<_, Errno>(())
         });
         assert_eq!(differing, Ok(3 * page));
         assert_eq!(runs, [(1, 17), (18, 30), (31, 40)]);

@@ -24,7 +24,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::cause::Cause;
+use crate::cause::{Cause, Operation};
 use crate::line::Line;
 use crate::pages::{PageVec, read_whole};
 use crate::sys::gate::{self, NOT_MADE};
@@ -35,7 +35,7 @@ use crate::thread_status::ThreadStatus;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct User(u32);
 
-const OPERATION: &str = "use the user's store";
+const OPERATION: Operation = Operation::UseUserStore;
 const NOT_DUMPABLE: Cause =
     Cause::words(OPERATION, "the user's other processes may not look into this one (not dumpable)");
 const NOT_MAPPED: Cause = Cause::words(OPERATION, "the user id is not mapped in this user namespace");
@@ -61,7 +61,7 @@ impl User {
             Ok(true) => {}
             Ok(false) => return Err(NOT_DUMPABLE),
             Err(NOT_MADE) => return Self::by_status(),
-            Err(errno) => return Err(Cause::call("prctl", errno)),
+            Err(errno) => return Err(Cause::call(Operation::Prctl, errno)),
         }
         if !LAST.is(&rights) {
             check_file_system_ids(&rights)?;
@@ -77,8 +77,7 @@ impl User {
     /// The same by what can be read under a seccomp filter. The kernel does not block
     /// signals for us there either, by which another thread changes the rights of all.
     fn by_status() -> core::result::Result<Self, Cause> {
-        let (status, owner) =
-            ThreadStatus::read_with_owner().map_err(|errno| Cause::call("read /proc/thread-self/status", errno))?;
+        let (status, owner) = ThreadStatus::read_with_owner().map_err(Operation::ReadOwnStatus.failed())?;
         let user = single_user(&status, owner).map_err(|reason| Cause::words(OPERATION, reason))?;
         check_group(user, status.groups[1])?;
         if !is_mapped(user)? {
@@ -109,9 +108,9 @@ impl Rights {
     fn of_this_thread() -> core::result::Result<Self, Cause> {
         Ok(Self {
             thread: sys::gettid(),
-            users: sys::user_ids().map_err(|errno| Cause::call("getresuid", errno))?,
-            groups: sys::group_ids().map_err(|errno| Cause::call("getresgid", errno))?,
-            capabilities: sys::capabilities().map_err(|errno| Cause::call("capget", errno))?,
+            users: sys::user_ids().map_err(Operation::Getresuid.failed())?,
+            groups: sys::group_ids().map_err(Operation::Getresgid.failed())?,
+            capabilities: sys::capabilities().map_err(Operation::Capget.failed())?,
         })
     }
 
@@ -182,7 +181,7 @@ fn check_file_system_ids(rights: &Rights) -> core::result::Result<(), Cause> {
     let mut buffer = [0; 512];
     let text = sys::open(path.as_c_str(), libc::O_RDONLY, 0)
         .and_then(|file| read_start(&file, &mut buffer))
-        .map_err(|errno| Cause::call("read /proc/self/task/TID/status", errno))?;
+        .map_err(Operation::ReadThreadStatus.failed())?;
     let has_only = |name: &[u8], ids: Ids| {
         let line = text.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(name));
         line.is_some_and(|line| {
@@ -206,9 +205,9 @@ fn check_group(user: u32, group: u32) -> core::result::Result<(), Cause> {
         return Ok(());
     }
     let passwd: PageVec<u8> = match sys::open(c"/etc/passwd", libc::O_RDONLY | libc::O_NONBLOCK, 0) {
-        Ok(file) => read_whole(&file).map_err(|errno| Cause::call("read /etc/passwd", errno))?,
+        Ok(file) => read_whole(&file).map_err(Operation::ReadPasswd.failed())?,
         Err(Errno(libc::ENOENT)) => PageVec::new(),
-        Err(errno) => return Err(Cause::call("open /etc/passwd", errno)),
+        Err(errno) => return Err(Cause::call(Operation::OpenPasswd, errno)),
     };
     if is_login_group(&passwd, user, group) {
         Ok(())
@@ -240,13 +239,13 @@ fn is_mapped(user: u32) -> core::result::Result<bool, Cause> {
     let mut buffer = [0; 256];
     let map = sys::open_own_proc_file(c"/proc/self/uid_map", c"/proc/thread-self/uid_map")
         .and_then(|file| read_start(&file, &mut buffer))
-        .map_err(|errno| Cause::call("read /proc/self/uid_map", errno))?;
+        .map_err(Operation::ReadUidMap.failed())?;
     if covers_everybody(map) {
         return Ok(true);
     }
     let overflow = sys::open(c"/proc/sys/kernel/overflowuid", libc::O_RDONLY, 0)
         .and_then(|file| read_start(&file, &mut buffer))
-        .map_err(|errno| Cause::call("read /proc/sys/kernel/overflowuid", errno))?;
+        .map_err(Operation::ReadOverflowUid.failed())?;
     Ok(numbers(overflow).next().is_some_and(|overflow| overflow != u64::from(user)))
 }
 

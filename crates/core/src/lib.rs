@@ -23,6 +23,7 @@
 //! | [`comparison`] | the same by comparing with the file |
 //! | [`runs`] | the runs of pages that these two leave |
 //! | [`plan`] | pure: object + VMAs + mode -> ranges to replace, and by what |
+//! | [`steps`] | pure: ranges to replace -> the program of steps that does it |
 //! | [`branch_protection`] | protection bits that the kernel does not show |
 //! | [`attributes`] | what else VMAs carry, such as locks and advice: `/proc/PID/smaps` |
 //! | [`preload_list`] | the value of `LD_PRELOAD` |
@@ -97,6 +98,7 @@ pub mod records;
 pub mod runs;
 pub mod settings;
 pub mod slices;
+pub mod steps;
 pub mod symbols;
 pub mod sys;
 pub mod thread_status;

@@ -8,6 +8,7 @@
 
 use core::mem::MaybeUninit;
 
+use crate::cause::Operation;
 use crate::once::{OnceCell, get_or_init};
 use crate::sys::{self, Errno, Fd, Result};
 
@@ -73,12 +74,12 @@ impl OwnMemory {
         }
     }
 
-    /// What is done to read: for messages.
-    pub fn operation(&self) -> &'static str {
+    /// Returns what is done to read: for messages.
+    pub fn operation(&self) -> Operation {
         match self.file.get() {
-            None => "process_vm_readv",
-            Some(Ok(_)) => "read /proc/self/mem",
-            Some(Err(_)) => "open /proc/self/mem",
+            None => Operation::ProcessVmReadv,
+            Some(Ok(_)) => Operation::ReadMemory,
+            Some(Err(_)) => Operation::OpenMemory,
         }
     }
 

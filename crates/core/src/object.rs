@@ -291,7 +291,7 @@ mod tests {
                 dynamic
                     .for_each_needed(&memory, &object, |name| {
                         needed.push(name.to_vec());
-                        Ok(())
+                        Ok::<_, crate::sys::Errno>(())
                     })
                     .unwrap();
                 assert!(needed.iter().any(|name| name.starts_with(b"libc.")), "{needed:?}");

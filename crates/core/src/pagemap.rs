@@ -32,8 +32,12 @@ impl Pagemap {
     }
 
     /// Calls `each` with the longest runs of pages of `span`, a private file
-    /// mapping, that were not modified in memory; the number of bytes that were.
-    pub fn for_each_unmodified(&self, span: Span, each: impl FnMut(Span) -> Result<()>) -> Result<usize> {
+    /// mapping, that were not modified in memory; returns the number of bytes that were.
+    pub fn for_each_unmodified<E: From<Errno>>(
+        &self,
+        span: Span,
+        each: impl FnMut(Span) -> core::result::Result<(), E>,
+    ) -> core::result::Result<usize, E> {
         let mut entries = [[0_u8; 8]; 256];
         let mut runs = Runs::new(span.start, each);
         while runs.position() < span.end {
@@ -42,7 +46,7 @@ impl Pagemap {
             let bytes = entries.as_flattened_mut().get_mut(..pages * 8).unwrap_or_default();
             // A short read would be a kernel that does not know these pages.
             if sys::pread(&self.file, bytes, offset)? != pages * 8 || pages == 0 {
-                return Err(Errno(libc::EIO));
+                return Err(Errno(libc::EIO).into());
             }
             for entry in entries.iter().take(pages).map(|bytes| u64::from_ne_bytes(*bytes)) {
                 runs.judge(entry & (PRESENT | SWAPPED) == 0 || entry & FILE_OR_SHARED != 0)?;
@@ -77,7 +81,7 @@ mod tests {
         let mut runs = Vec::new();
         let modified = Pagemap::open().unwrap().for_each_unmodified(Span { start, end: start + bytes.len() }, |run| {
             runs.push(((run.start - start) / page, (run.end - start) / page));
-            Ok(())
+            Ok::<_, Errno>(())
         });
         assert_eq!(modified, Ok(3 * page));
         assert_eq!(runs, [(0, 1), (2, 300), (301, 599)]);

@@ -92,16 +92,30 @@ impl<T: Copy> PageVec<T> {
     }
 
     /// Removes the values for which `keep` does not hold.
-    pub fn retain(&mut self, keep: impl Fn(&T) -> bool) {
-        let mut kept = 0;
-        for index in 0..self.len {
-            let Some(value) = self.get(index).copied().filter(&keep) else { continue };
-            if let Some(slot) = self.get_mut(kept) {
+    pub fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
+        let Ok(()) = self.try_retain(|value| Ok::<_, core::convert::Infallible>(keep(value)));
+    }
+
+    /// Removes the values for which `keep` does not hold. After an error only those are
+    /// left that were kept before it.
+    pub fn try_retain<E>(
+        &mut self,
+        mut keep: impl FnMut(&T) -> core::result::Result<bool, E>,
+    ) -> core::result::Result<(), E> {
+        let (len, mut kept) = (self.len, 0);
+        let mut judge = |index: usize| {
+            let Some(value) = self.get(index).copied() else { return Ok(()) };
+            if keep(&value)?
+                && let Some(slot) = self.get_mut(kept)
+            {
                 *slot = value;
+                kept += 1;
             }
-            kept += 1;
-        }
+            Ok(())
+        };
+        let judged = (0..len).try_for_each(&mut judge);
         self.truncate(kept);
+        judged
     }
 
     /// Shortens to `len` values.
@@ -188,6 +202,11 @@ mod tests {
         numbers.extend(&[7, 8]).unwrap();
         numbers.retain(|number| number % 2 == 0);
         assert_eq!(*numbers, [0, 2, 8]);
+        assert_eq!(
+            numbers.try_retain(|number| if *number == 8 { Err("failed") } else { Ok(*number != 0) }),
+            Err("failed")
+        );
+        assert_eq!(*numbers, [2]);
     }
 
     #[test]

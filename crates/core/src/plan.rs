@@ -42,6 +42,13 @@ pub enum Source {
     CopyOnWrite,
 }
 
+impl Source {
+    /// Returns whether ranges of this source hold what is in the object's file.
+    pub const fn is_file_copy(self) -> bool {
+        matches!(self, Self::Copy | Self::CopyOnWrite)
+    }
+}
+
 /// A range to replace: whole pages of one VMA and one segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Replacement {

@@ -266,8 +266,8 @@ impl Record {
     pub fn set_cause(&mut self, cause: Option<Cause>) {
         let (operation, reason, errno) = match cause {
             None => ("", "", 0),
-            Some(Cause { operation, reason: Reason::Errno(errno) }) => (operation, "", errno.0),
-            Some(Cause { operation, reason: Reason::Words(words) }) => (operation, words, 0),
+            Some(Cause { operation, reason: Reason::Errno(errno) }) => (operation.text(), "", errno.0),
+            Some(Cause { operation, reason: Reason::Words(words) }) => (operation.text(), words, 0),
         };
         (self.operation, self.operation_len) = published(operation);
         (self.reason, self.reason_len) = published(reason);

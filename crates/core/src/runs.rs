@@ -1,7 +1,7 @@
 //! Runs of pages that are kept, out of a span that is looked at page by page.
 
 use crate::object::Span;
-use crate::sys::{self, Result};
+use crate::sys;
 
 /// Joins neighbouring pages that are kept and hands each run to `each`.
 pub struct Runs<F> {
@@ -12,7 +12,7 @@ pub struct Runs<F> {
     each: F,
 }
 
-impl<F: FnMut(Span) -> Result<()>> Runs<F> {
+impl<E, F: FnMut(Span) -> Result<(), E>> Runs<F> {
     /// Begins at the page at `start`.
     pub fn new(start: usize, each: F) -> Self {
         Self { run: Span { start, end: start }, page: sys::page_size(), left_out: 0, each }
@@ -24,7 +24,7 @@ impl<F: FnMut(Span) -> Result<()>> Runs<F> {
     }
 
     /// Judges the next page.
-    pub fn judge(&mut self, keep: bool) -> Result<()> {
+    pub fn judge(&mut self, keep: bool) -> Result<(), E> {
         let next = self.run.end + self.page;
         if !keep {
             self.end_run()?;
@@ -36,12 +36,12 @@ impl<F: FnMut(Span) -> Result<()>> Runs<F> {
     }
 
     /// Ends the last run; the number of bytes in pages that were not kept.
-    pub fn finish(mut self) -> Result<usize> {
+    pub fn finish(mut self) -> Result<usize, E> {
         self.end_run()?;
         Ok(self.left_out)
     }
 
-    fn end_run(&mut self) -> Result<()> {
+    fn end_run(&mut self) -> Result<(), E> {
         if self.run.is_empty() { Ok(()) } else { (self.each)(self.run) }
     }
 }

@@ -2,7 +2,7 @@
 
 use core::ffi::CStr;
 
-use sopin_core::cause::Cause;
+use sopin_core::cause::{Cause, Operation};
 use sopin_core::line::Line;
 use sopin_core::pages::PageVec;
 use sopin_core::sys::{self, Errno, Fd, FileSystem, Kept};
@@ -53,17 +53,17 @@ impl<'a> Copy<'a> {
         // Other threads may fork meanwhile.
         let kept = Kept::new(&copy.file);
         if sys::absorbing(libc::SIGXFSZ, || sys::clone_file(origin.file, &copy.file)).is_err() {
-            copy.write(origin, buffer).map_err(|errno| Cause::call("copy to the store", errno))?;
+            copy.write(origin, buffer).map_err(Operation::CopyToStore.failed())?;
         }
         drop(kept);
-        let copied = sys::fstat(copy.file.raw()).map_err(|errno| Cause::call("fstat", errno))?;
+        let copied = sys::fstat(copy.file.raw()).map_err(Operation::Fstat.failed())?;
         if !is_still(origin)? || copied.st_size.cast_unsigned() != origin.identity.size {
-            return Err(Cause::words("copy to the store", "the file has changed meanwhile"));
+            return Err(Cause::words(Operation::CopyToStore, "the file has changed meanwhile"));
         }
         copy.mark =
             if seals && copy.has_become_immutable() { Some(Mark::on_disk(copied.st_ino)) } else { Mark::this_boot() };
         // The mode asked for at creation is subject to the umask.
-        sys::fchmod(&copy.file, 0o444).map_err(|errno| Cause::call("fchmod", errno))?;
+        sys::fchmod(&copy.file, 0o444).map_err(Operation::Fchmod.failed())?;
         if copy.temporary.is_none() {
             copy.put_mark();
         }
@@ -74,11 +74,11 @@ impl<'a> Copy<'a> {
         let flags = libc::O_TMPFILE | libc::O_RDWR;
         match sys::openat(store, c".", flags, 0o600) {
             Ok(file) => {
-                let file = file.above_stderr().map_err(|errno| Cause::call("fcntl", errno))?;
+                let file = file.above_stderr().map_err(Operation::Fcntl.failed())?;
                 return Ok(Self { file, temporary: None, mark: None });
             }
             Err(Errno(libc::EOPNOTSUPP | libc::EISDIR | libc::ENOENT | libc::EINVAL)) => {}
-            Err(errno) => return Err(Cause::call("open a new store entry", errno)),
+            Err(errno) => return Err(Cause::call(Operation::OpenNewStoreEntry, errno)),
         }
         // Left behind by a process that is killed; `clean` removes it later.
         let (pid, now) = (sys::gettid(), sys::monotonic_ns());
@@ -86,7 +86,7 @@ impl<'a> Copy<'a> {
         let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_RDWR;
         let file = sys::openat(store, name.as_c_str(), flags, 0o600)
             .and_then(Fd::above_stderr)
-            .map_err(|errno| Cause::call("open a new store entry", errno))?;
+            .map_err(Operation::OpenNewStoreEntry.failed())?;
         Ok(Self { file, temporary: Some(Temporary { name, store }), mark: None })
     }
 
@@ -152,8 +152,8 @@ impl<'a> Copy<'a> {
 
     /// Writes it to the disk, which its mark then says.
     pub fn secure(&mut self) -> Result<(), Cause> {
-        let status = sys::fstat(self.file.raw()).map_err(|errno| Cause::call("fstat", errno))?;
-        sys::fsync(&self.file).map_err(|errno| Cause::call("fsync", errno))?;
+        let status = sys::fstat(self.file.raw()).map_err(Operation::Fstat.failed())?;
+        sys::fsync(&self.file).map_err(Operation::Fsync.failed())?;
         self.mark = Some(Mark::on_disk(status.st_ino));
         if self.temporary.is_none() {
             self.put_mark();
@@ -192,12 +192,12 @@ impl Drop for Copy<'_> {
 /// Writes the dirty pages of `origin` back, so that from now on a store through
 /// a shared mapping moves its times: such a store to a dirty page does not.
 fn write_back(origin: &OriginFile<'_>) -> Result<(), Cause> {
-    sys::write_back(origin.file).map_err(|errno| Cause::call("write the file back", errno))
+    sys::write_back(origin.file).map_err(Operation::WriteFileBack.failed())
 }
 
 /// Whether the file still is the version that it was.
 fn is_still(origin: &OriginFile<'_>) -> Result<bool, Cause> {
-    let now = sys::fstat(origin.file.raw()).map_err(|errno| Cause::call("fstat", errno))?;
+    let now = sys::fstat(origin.file.raw()).map_err(Operation::Fstat.failed())?;
     Ok(Identity::of(&now) == origin.identity)
 }
 
@@ -205,7 +205,7 @@ fn is_still(origin: &OriginFile<'_>) -> Result<bool, Cause> {
 /// same version before and after, or cannot be read. An entry that cannot be read
 /// does not.
 pub fn equals_origin(entry: &Fd, origin: &OriginFile<'_>) -> Result<bool, Cause> {
-    let call = |errno| Cause::call("compare the store entry", errno);
+    let call = |errno| Cause::call(Operation::CompareStoreEntry, errno);
     write_back(origin)?;
     let mut buffers = [PageVec::zeroed(COMPARED).map_err(call)?, PageVec::zeroed(COMPARED).map_err(call)?];
     let mut offset = 0;
@@ -223,6 +223,6 @@ pub fn equals_origin(entry: &Fd, origin: &OriginFile<'_>) -> Result<bool, Cause>
     if is_still(origin)? {
         Ok(is_equal)
     } else {
-        Err(Cause::words("compare the store entry", "the file has changed meanwhile"))
+        Err(Cause::words(Operation::CompareStoreEntry, "the file has changed meanwhile"))
     }
 }

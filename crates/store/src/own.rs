@@ -18,7 +18,7 @@
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-use sopin_core::cause::Cause;
+use sopin_core::cause::{Cause, Operation};
 use sopin_core::line::Line;
 use sopin_core::sys::{self, Errno, Fd};
 
@@ -51,7 +51,7 @@ static LOOKED: AtomicI64 = AtomicI64::new(0);
 pub fn check_room(size: u64) -> Result<(), Cause> {
     let bytes = BYTES.load(Ordering::Relaxed).saturating_add(size);
     if ENTRIES.load(Ordering::Relaxed) >= MAX_ENTRIES || bytes > MAX_BYTES {
-        return Err(Cause::words("add to the store", "too many copies of files that have just changed are in use"));
+        return Err(Cause::words(Operation::AddToStore, "too many copies of files that have just changed are in use"));
     }
     Ok(())
 }
@@ -65,7 +65,7 @@ pub fn note_added(size: u64) {
 /// Marks a copy as in use. The copy's own description has its lock until there is
 /// that of the one that is mapped.
 pub fn lock(file: &Fd) -> Result<(), Cause> {
-    sys::flock(file, libc::LOCK_SH | libc::LOCK_NB).map_err(|errno| Cause::call("flock", errno))
+    sys::flock(file, libc::LOCK_SH | libc::LOCK_NB).map_err(Operation::Flock.failed())
 }
 
 /// Makes the directory of a new entry.
@@ -78,14 +78,13 @@ pub fn make_directory(store: &Fd) -> Result<Fd, Cause> {
         let name = Line::<64>::format_raw(format_args!("own-{thread:x}-{now:x}\0"));
         match sys::mkdirat(store, name.as_c_str(), 0o700) {
             Ok(()) => {
-                return sys::openat(store, name.as_c_str(), DIRECTORY_TO_PASS, 0)
-                    .map_err(|errno| Cause::call("openat", errno));
+                return sys::openat(store, name.as_c_str(), DIRECTORY_TO_PASS, 0).map_err(Operation::Openat.failed());
             }
             Err(errno @ Errno(libc::EEXIST)) => refusal = errno,
-            Err(errno) => return Err(Cause::call("mkdirat", errno)),
+            Err(errno) => return Err(Cause::call(Operation::Mkdirat, errno)),
         }
     }
-    Err(Cause::call("mkdirat", refusal))
+    Err(Cause::call(Operation::Mkdirat, refusal))
 }
 
 /// Removes the entries that no process maps, unless this process has just looked.

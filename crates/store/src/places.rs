@@ -3,7 +3,7 @@
 use core::ffi::CStr;
 use core::ops::ControlFlow::{self, Break, Continue};
 
-use sopin_core::cause::Cause;
+use sopin_core::cause::{Cause, Operation};
 use sopin_core::credentials::User;
 use sopin_core::places::{Places, StorePath};
 use sopin_core::sys::{self, Errno, Fd, FileSystem};
@@ -75,7 +75,7 @@ pub fn open(places: &Places, user: User, known: &mut Known) -> Result<Fd, Cause>
         }
     });
     let Some((place, store)) = store else {
-        return Err(first_cause.unwrap_or(Cause::words("open the store", "there is no place for it")));
+        return Err(first_cause.unwrap_or(Cause::words(Operation::OpenStore, "there is no place for it")));
     };
     known.found = Found::of(&store, user, place);
     Ok(store)
@@ -108,7 +108,7 @@ pub fn open_system(known: &mut Known) -> Result<Option<Fd>, Cause> {
     let store = match sys::openat(&Fd::CWD, SYSTEM, DIRECTORY_TO_LIST, 0) {
         Ok(store) => store,
         Err(Errno(libc::ENOENT)) => return Ok(None),
-        Err(errno) => return Err(Cause::call("open the system's store", errno)),
+        Err(errno) => return Err(Cause::call(Operation::OpenSystemStore, errno)),
     };
     if known.found.is_some_and(|found| is_same(&store, &found)) {
         return Ok(Some(store));
@@ -128,7 +128,7 @@ fn open_users(path: &CStr, user: User, may_make: usize) -> Result<Fd, Cause> {
         _ => true,
     };
     if sys::openat(&Fd::CWD, SYSTEM, DIRECTORY_TO_PASS, 0).is_ok_and(|system| same(&system)) {
-        return Err(Cause::words("use the store", "it is the system's store, which `sopin store fill` writes"));
+        return Err(Cause::words(Operation::UseStore, "it is the system's store, which `sopin store fill` writes"));
     }
     Ok(store)
 }
@@ -137,20 +137,19 @@ fn open_users(path: &CStr, user: User, may_make: usize) -> Result<Fd, Cause> {
 pub fn open_proven(path: &CStr, owner: User, may_make: usize) -> Result<Fd, Cause> {
     let path = proven_path::prove(path, owner.id(), may_make)?;
     let path = CStr::from_bytes_with_nul(&path).unwrap_or(c"/");
-    let store =
-        sys::openat(&Fd::CWD, path, DIRECTORY_TO_LIST, 0).map_err(|errno| Cause::call("open the store", errno))?;
+    let store = sys::openat(&Fd::CWD, path, DIRECTORY_TO_LIST, 0).map_err(Operation::OpenStore.failed())?;
     if !is_private(&store, owner.id()) {
-        return Err(Cause::words("use the store", "it belongs to another user or others can write to it"));
+        return Err(Cause::words(Operation::UseStore, "it belongs to another user or others can write to it"));
     }
-    let file_system = FileSystem::of(&store).map_err(|errno| Cause::call("fstatfs of the store", errno))?;
+    let file_system = FileSystem::of(&store).map_err(Operation::FstatfsOfStore.failed())?;
     if file_system.flags & NOEXEC != 0 {
-        return Err(Cause::words("use the store", "its file system is mounted noexec"));
+        return Err(Cause::words(Operation::UseStore, "its file system is mounted noexec"));
     }
     if file_system.is_remote() {
-        return Err(Cause::words("use the store", "its file system is remote"));
+        return Err(Cause::words(Operation::UseStore, "its file system is remote"));
     }
     if !file_system.is_kept_by_this_kernel() {
-        return Err(Cause::words("use the store", "its file system is not known to keep what is written"));
+        return Err(Cause::words(Operation::UseStore, "its file system is not known to keep what is written"));
     }
     Ok(store)
 }

@@ -1,7 +1,7 @@
 //! Whether an entry may be mapped in place of what the loader has mapped.
 
 use sopin_core::build_id::BuildId;
-use sopin_core::cause::Cause;
+use sopin_core::cause::{Cause, Operation};
 use sopin_core::sys::{self, Fd};
 
 use crate::origin_file::OriginFile;
@@ -84,5 +84,5 @@ fn judge(entry: &Fd, origin: &OriginFile<'_>, reason: &'static str) -> Result<Ex
 }
 
 const fn wrong(reason: &'static str) -> Cause {
-    Cause::words("use the store entry", reason)
+    Cause::words(Operation::UseStoreEntry, reason)
 }

@@ -16,27 +16,27 @@
 
 use core::ffi::CStr;
 
-use sopin_core::cause::Cause;
+use sopin_core::cause::{Cause, Operation};
 use sopin_core::pages::PageVec;
 use sopin_core::sys::{self, Errno, Fd};
 
 /// As many links as the kernel follows (`MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
 
-const OPERATION: &str = "use the store";
+const OPERATION: Operation = Operation::UseStore;
 
 /// Returns `path`, an absolute one, without symbolic links, if nobody but root
 /// and `user` can change where it leads. The last `may_make` directories of it
 /// are made if they are not there, for the user alone.
 pub fn prove(path: &CStr, user: u32, may_make: usize) -> Result<PageVec<u8>, Cause> {
     let mut walk = Walk { done: PageVec::new(), rest: PageVec::new(), at: 0, user };
-    walk.rest.extend(path.to_bytes()).map_err(no_memory)?;
-    walk.check_directory(&sys::stat(c"/").map_err(|errno| Cause::call("stat", errno))?)?;
+    walk.rest.extend(path.to_bytes()).map_err(Cause::no_memory)?;
+    walk.check_directory(&sys::stat(c"/").map_err(Operation::Stat.failed())?)?;
     let mut links = 0;
     while let Some(link) = walk.step(may_make)? {
         links += 1;
         if links > MAX_LINKS {
-            return Err(Cause::call("open the store", Errno(libc::ELOOP)));
+            return Err(Cause::call(Operation::OpenStore, Errno(libc::ELOOP)));
         }
         walk.follow(&link)?;
     }
@@ -72,17 +72,17 @@ impl Walk {
             if found.as_ref().is_err_and(|errno| *errno == Errno(libc::ENOENT)) && self.names_left() < may_make {
                 match sys::mkdirat(&Fd::CWD, self.path(), 0o700) {
                     Ok(()) | Err(Errno(libc::EEXIST)) => {}
-                    Err(errno) => return Err(Cause::call("create the store", errno)),
+                    Err(errno) => return Err(Cause::call(Operation::CreateStore, errno)),
                 }
                 found = sys::fstatat(&Fd::CWD, self.path(), libc::AT_SYMLINK_NOFOLLOW);
             }
-            let status = found.map_err(|errno| Cause::call("open the store", errno))?;
+            let status = found.map_err(Operation::OpenStore.failed())?;
             match status.st_mode & libc::S_IFMT {
                 // The caller checks the store's own directory, more strictly.
                 libc::S_IFDIR if self.names_left() == 0 => {}
                 libc::S_IFDIR => self.check_directory(&status)?,
                 libc::S_IFLNK if self.names_left() != 0 => return self.target(&status).map(Some),
-                _ => return Err(Cause::call("open the store", Errno(libc::ENOTDIR))),
+                _ => return Err(Cause::call(Operation::OpenStore, Errno(libc::ENOTDIR))),
             }
         }
         Ok(None)
@@ -106,10 +106,8 @@ impl Walk {
         if link.st_uid != 0 && link.st_uid != self.user {
             return Err(Cause::words(OPERATION, "a symbolic link on the way to it belongs to another user"));
         }
-        let mut target = PageVec::zeroed(libc::PATH_MAX as usize).map_err(no_memory)?;
-        let len = sys::readlinkat(&Fd::CWD, self.path(), &mut target)
-            .map_err(|errno| Cause::call("open the store", errno))?
-            .len();
+        let mut target = PageVec::zeroed(libc::PATH_MAX as usize).map_err(Cause::no_memory)?;
+        let len = sys::readlinkat(&Fd::CWD, self.path(), &mut target).map_err(Operation::OpenStore.failed())?.len();
         target.truncate(len);
         Ok(target)
     }
@@ -123,7 +121,7 @@ impl Walk {
         }
         let mut rest = PageVec::new();
         for part in [target, b"/", self.rest.get(self.at..).unwrap_or_default()] {
-            rest.extend(part).map_err(no_memory)?;
+            rest.extend(part).map_err(Cause::no_memory)?;
         }
         (self.rest, self.at) = (rest, 0);
         Ok(())
@@ -144,7 +142,7 @@ impl Walk {
 fn lengthen(path: &mut PageVec<u8>, name: &[u8]) -> Result<(), Cause> {
     path.truncate(path.len().saturating_sub(1));
     for part in [b"/", name, b"\0"] {
-        path.extend(part).map_err(no_memory)?;
+        path.extend(part).map_err(Cause::no_memory)?;
     }
     Ok(())
 }
@@ -153,9 +151,5 @@ fn lengthen(path: &mut PageVec<u8>, name: &[u8]) -> Result<(), Cause> {
 fn shorten(path: &mut PageVec<u8>) -> Result<(), Cause> {
     let end = path.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
     path.truncate(end);
-    if end == 0 { Ok(()) } else { path.push(0).map_err(no_memory) }
-}
-
-fn no_memory(errno: Errno) -> Cause {
-    Cause::call("mmap", errno)
+    if end == 0 { Ok(()) } else { path.push(0).map_err(Cause::no_memory) }
 }

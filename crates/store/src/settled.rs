@@ -1,7 +1,7 @@
 //! Whether a file has settled: no write to it is under way, and every later one
 //! shows in its times. Only then does its identity tell what it holds.
 
-use sopin_core::cause::Cause;
+use sopin_core::cause::{Cause, Operation};
 use sopin_core::sys;
 
 use crate::origin_file::OriginFile;
@@ -13,7 +13,7 @@ pub(super) const SETTLING_SECONDS: i64 = 2;
 /// `write(2)` sets the times when it begins, and can wait for its bytes.
 const LONG_SETTLING_SECONDS: i64 = 60;
 
-const OPERATION: &str = "add to the store";
+const OPERATION: Operation = Operation::AddToStore;
 /// Why a file that has not settled is not copied.
 pub const NOT_SETTLED: Cause = Cause::words(OPERATION, "the file has changed within the last 2 seconds");
 const HAS_WRITER: Cause = Cause::words(OPERATION, "somebody has the file open for writing");

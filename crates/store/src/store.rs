@@ -4,7 +4,7 @@ use core::ffi::CStr;
 use core::ops::ControlFlow;
 
 use sopin_core::build_id::BuildId;
-use sopin_core::cause::Cause;
+use sopin_core::cause::{Cause, Operation};
 use sopin_core::credentials::User;
 use sopin_core::object::file_name;
 use sopin_core::pages::PageVec;
@@ -127,7 +127,7 @@ impl Store {
             return Ok(entry);
         }
         self.add(&origin, mapped, buffer)?;
-        let mut wrong = Cause::words("add to the store", "the entry was removed again at once");
+        let mut wrong = Cause::words(Operation::AddToStore, "the entry was removed again at once");
         self.find(&origin, mapped, |cause| wrong = cause)?.ok_or(wrong)
     }
 
@@ -144,8 +144,8 @@ impl Store {
         own::check_room(origin.identity.size)?;
         let copy = Copy::of_unsettled(origin, &self.directory, buffer)?;
         own::lock(copy.file())?;
-        if !mapped.equals(copy.file()).map_err(|errno| Cause::call("compare the copy", errno))? {
-            return Err(Cause::words("copy to the store", "the file is not what is mapped"));
+        if !mapped.equals(copy.file()).map_err(Operation::CompareCopy.failed())? {
+            return Err(Cause::words(Operation::CopyToStore, "the file is not what is mapped"));
         }
         let directory = own::make_directory(&self.directory)?;
         let link = origin::record(origin.path, origin.file);
@@ -153,8 +153,8 @@ impl Store {
         self.publish_in(&directory, &copy, origin, link)?;
         // A file that was opened before it had its name is mapped without it.
         let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        let file = sys::openat(&directory, origin.file_name(), flags, 0)
-            .map_err(|errno| Cause::call("open a new store entry", errno))?;
+        let file =
+            sys::openat(&directory, origin.file_name(), flags, 0).map_err(Operation::OpenNewStoreEntry.failed())?;
         own::lock(&file)?;
         own::note_added(origin.identity.size);
         Ok(Entry { file, proof: Proof::Ranges })
@@ -176,20 +176,20 @@ impl Store {
         let directory = match sys::openat(&self.directory, key, DIRECTORY_TO_PASS, 0) {
             Ok(directory) => directory,
             Err(Errno(libc::ENOENT)) => return Ok(Found::Nothing),
-            Err(errno @ Errno(libc::ENOTDIR | libc::ELOOP)) => return Ok(changed("open the store entry", errno)),
-            Err(errno) => return Err(Cause::call("open the store entry", errno)),
+            Err(errno @ Errno(libc::ENOTDIR | libc::ELOOP)) => return Ok(changed(Operation::OpenStoreEntry, errno)),
+            Err(errno) => return Err(Cause::call(Operation::OpenStoreEntry, errno)),
         };
         if !places::is_private(&directory, self.owner.id()) {
-            return Ok(Found::Changed(Cause::words("use the store entry", "others can write to its directory")));
+            return Ok(Found::Changed(Cause::words(Operation::UseStoreEntry, "others can write to its directory")));
         }
         let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file = match sys::openat(&directory, file_name, flags, 0) {
             Ok(file) => file,
             Err(Errno(libc::ENOENT)) => return Ok(Found::Nothing),
             Err(errno @ Errno(libc::ELOOP | libc::EACCES | libc::ENXIO)) => {
-                return Ok(changed("open the store entry", errno));
+                return Ok(changed(Operation::OpenStoreEntry, errno));
             }
-            Err(errno) => return Err(Cause::call("open the store entry", errno)),
+            Err(errno) => return Err(Cause::call(Operation::OpenStoreEntry, errno)),
         };
         // A shared lock marks the entry as in use. If another process holds an exclusive
         // one, to remove the entry or to hinder others, the entry is used all the same:
@@ -198,7 +198,7 @@ impl Store {
         if !self.is_system {
             let _ = sys::flock(&file, libc::LOCK_SH | libc::LOCK_NB);
         }
-        let status = sys::fstat(file.raw()).map_err(|errno| Cause::call("fstat of the store entry", errno))?;
+        let status = sys::fstat(file.raw()).map_err(Operation::FstatOfStoreEntry.failed())?;
         if status.st_nlink == 0 {
             return Ok(Found::Nothing);
         }
@@ -206,7 +206,7 @@ impl Store {
             && status.st_uid == self.owner.id()
             && status.st_size.cast_unsigned() == identity.size;
         if !is_intact {
-            return Ok(Found::Changed(Cause::words("use the store entry", "its owner, mode or size has changed")));
+            return Ok(Found::Changed(Cause::words(Operation::UseStoreEntry, "its owner, mode or size has changed")));
         }
         // The kernel does not keep access times everywhere.
         if !self.is_system && clean::is_out_of_date(status.st_atime, TOUCH_SECONDS) {
@@ -218,7 +218,7 @@ impl Store {
     /// Makes and opens the system's store, for [`Store::fill`].
     pub fn create_system() -> Result<Self, Cause> {
         let directory = places::open_proven(SYSTEM, User::ROOT, 1)?;
-        sys::fchmod(&directory, 0o755).map_err(|errno| Cause::call("fchmod", errno))?;
+        sys::fchmod(&directory, 0o755).map_err(Operation::Fchmod.failed())?;
         Ok(Self { directory, owner: User::ROOT, is_system: true })
     }
 
@@ -229,7 +229,7 @@ impl Store {
         let key = Key::new(&origin.identity, origin.file_name());
         match self.look_up(key.as_c_str(), origin.file_name(), &origin.identity)? {
             Found::Entry(entry, _) if copy::equals_origin(&entry, origin)? => {
-                sys::fsync(&entry).and_then(|()| note_on_disk(&entry)).map_err(|errno| Cause::call("fsync", errno))?;
+                sys::fsync(&entry).and_then(|()| note_on_disk(&entry)).map_err(Operation::Fsync.failed())?;
                 return Ok(Filled::WasThere);
             }
             Found::Nothing => {}
@@ -247,7 +247,7 @@ impl Store {
 
     /// Writes the names in the store to the disk.
     pub fn synchronise(&self) -> Result<(), Cause> {
-        sys::fsync(&self.directory).map_err(|errno| Cause::call("fsync", errno))
+        sys::fsync(&self.directory).map_err(Operation::Fsync.failed())
     }
 
     /// Copies `origin` and gives the copy its name.
@@ -259,8 +259,8 @@ impl Store {
         let link = link.as_ref().and_then(|link| CStr::from_bytes_with_nul(link).ok());
         clean::make_room(&self.directory, &key, link);
         let copy = Copy::of(origin, &self.directory, buffer)?;
-        if !mapped.equals(copy.file()).map_err(|errno| Cause::call("compare the copy", errno))? {
-            return Err(Cause::words("copy to the store", "the file is not what is mapped"));
+        if !mapped.equals(copy.file()).map_err(Operation::CompareCopy.failed())? {
+            return Err(Cause::words(Operation::CopyToStore, "the file is not what is mapped"));
         }
         self.publish(&copy, origin, &key, link)
     }
@@ -270,7 +270,7 @@ impl Store {
         if origin::is_open_to(self.owner, origin.path, origin.file) {
             return Ok(());
         }
-        Err(Cause::words("add to the store", "other processes of the user may not be allowed to read the file"))
+        Err(Cause::words(Operation::AddToStore, "other processes of the user may not be allowed to read the file"))
     }
 
     /// Gives a copy its name under `key`.
@@ -294,10 +294,10 @@ impl Store {
         debug_link::make(directory, copy.file(), origin.path);
         match copy.link(directory, origin.file_name()) {
             Ok(()) | Err(Errno(libc::EEXIST)) => {}
-            Err(errno) => return Err(Cause::call("linkat", errno)),
+            Err(errno) => return Err(Cause::call(Operation::Linkat, errno)),
         }
         if self.is_system {
-            sys::fsync(directory).map_err(|errno| Cause::call("fsync", errno))?;
+            sys::fsync(directory).map_err(Operation::Fsync.failed())?;
         }
         Ok(())
     }
@@ -305,17 +305,17 @@ impl Store {
     fn entry_directory(&self, key: &CStr) -> Result<Fd, Cause> {
         match sys::mkdirat(&self.directory, key, 0o700) {
             Ok(()) | Err(Errno(libc::EEXIST)) => {}
-            Err(errno) => return Err(Cause::call("mkdirat", errno)),
+            Err(errno) => return Err(Cause::call(Operation::Mkdirat, errno)),
         }
         let flags = if self.is_system { DIRECTORY_TO_LIST } else { DIRECTORY_TO_PASS };
-        let directory = sys::openat(&self.directory, key, flags, 0).map_err(|errno| Cause::call("openat", errno))?;
+        let directory = sys::openat(&self.directory, key, flags, 0).map_err(Operation::Openat.failed())?;
         if self.is_system {
-            sys::fchmod(&directory, 0o755).map_err(|errno| Cause::call("fchmod", errno))?;
+            sys::fchmod(&directory, 0o755).map_err(Operation::Fchmod.failed())?;
         }
         Ok(directory)
     }
 }
 
-fn changed(operation: &'static str, errno: Errno) -> Found {
+fn changed(operation: Operation, errno: Errno) -> Found {
     Found::Changed(Cause::call(operation, errno))
 }

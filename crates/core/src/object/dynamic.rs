@@ -3,7 +3,7 @@
 
 use super::{Object, Span};
 use crate::memory::OwnMemory;
-use crate::sys::Result;
+use crate::sys::{Errno, Result};
 
 const DT_NULL: u64 = 0;
 const DT_NEEDED: u64 = 1;
@@ -107,12 +107,12 @@ impl Dynamic {
     }
 
     /// Calls `each` with every DT_NEEDED name of `object`.
-    pub fn for_each_needed(
+    pub fn for_each_needed<E: From<Errno>>(
         &self,
         memory: &OwnMemory,
         object: &Object,
-        mut each: impl FnMut(&[u8]) -> Result<()>,
-    ) -> Result<()> {
+        mut each: impl FnMut(&[u8]) -> core::result::Result<(), E>,
+    ) -> core::result::Result<(), E> {
         for_each_entry(memory, object, |tag, value| {
             if tag != DT_NEEDED {
                 return Ok(());
@@ -124,7 +124,11 @@ impl Dynamic {
 }
 
 /// Calls `each` with tag and value of every entry up to DT_NULL.
-fn for_each_entry(memory: &OwnMemory, object: &Object, mut each: impl FnMut(u64, u64) -> Result<()>) -> Result<()> {
+fn for_each_entry<E: From<Errno>>(
+    memory: &OwnMemory,
+    object: &Object,
+    mut each: impl FnMut(u64, u64) -> core::result::Result<(), E>,
+) -> core::result::Result<(), E> {
     let entry_size = size_of::<[u64; 2]>();
     let mut entries = [[0_u64; 2]; DYNAMIC_BATCH];
     let mut address = object.dynamic.start;

@@ -106,7 +106,7 @@ proptest! {
         let mut found = Vec::new();
         let mut runs = Runs::new(start, |run: Span| {
             found.push(run);
-            Ok(())
+            Ok::<_, crate::sys::Errno>(())
         });
         for (index, keep) in kept.iter().enumerate() {
             prop_assert_eq!(runs.position(), start + index * page);

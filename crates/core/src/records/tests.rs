@@ -1,4 +1,5 @@
 use super::*;
+use crate::cause::Operation;
 use crate::memory::OwnMemory;
 use std::string::String;
 use std::vec;
@@ -41,7 +42,7 @@ fn the_layout_is_that_of_version_1() {
 
 #[test]
 fn a_record_comes_back_from_its_bytes() {
-    let mut written = record(7, Some(Cause::words("pin text", "some pages are modified")));
+    let mut written = record(7, Some(Cause::words(Operation::PinText, "some pages are modified")));
     written.set_span(Span { start: 0x1000, end: 0x5000 });
     written.set_reached(Reached::Relocated);
     written.set_in_other_namespace(true);
@@ -58,7 +59,7 @@ fn a_record_comes_back_from_its_bytes() {
 
 #[test]
 fn an_errno_is_published_as_a_number() {
-    let failed = record(1, Some(Cause::call("mmap", Errno(libc::ENOMEM))));
+    let failed = record(1, Some(Cause::call(Operation::Mmap, Errno(libc::ENOMEM))));
     assert_eq!(failed.cause().map(|cause| cause.reason), Some(ReasonAt::Errno(Errno(libc::ENOMEM))));
     assert_eq!(record(1, None).cause(), None);
 }

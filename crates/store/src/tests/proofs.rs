@@ -8,7 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use std::vec::Vec;
 
 use sopin_core::build_id::BuildId;
-use sopin_core::cause::{Cause, Reason};
+use sopin_core::cause::{Cause, Operation, Reason};
 use sopin_core::credentials::User;
 use sopin_core::pages::PageVec;
 use sopin_core::places::Places;
@@ -111,7 +111,7 @@ fn zeros_that_a_power_loss_has_left_are_not_believed() {
     let mut reason = None;
     let entry = store.entry(opened.origin(), &Nothing, &mut PageVec::new(), |cause| reason = Some(cause)).unwrap();
     assert_eq!(content(&entry.file), b"one");
-    assert_eq!(reason, Some(Cause::words("use the store entry", "its bytes are not those of the file")));
+    assert_eq!(reason, Some(Cause::words(Operation::UseStoreEntry, "its bytes are not those of the file")));
 }
 
 #[test]

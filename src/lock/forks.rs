@@ -6,7 +6,8 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use sopin_core::sys;
 
-use super::lock::{Guard, LAST_PROCESS, OWNER_PROCESS, is_own, lock_quietly};
+use super::atfork::register_fork_handlers;
+use super::{Guard, LAST_PROCESS, OWNER_PROCESS, is_own, lock_quietly};
 use crate::filters;
 use crate::large_copies;
 use crate::loader::walks;
@@ -15,7 +16,7 @@ use crate::loader::walks;
 pub fn prepare_for_forks() {
     // SAFETY: the handlers stay loaded: this library is linked with `-z nodelete`.
     // Failure (no memory) leaves the case of a child made by `_Fork`.
-    unsafe { crate::hooks::register_fork_handlers(before_fork, after_fork_in_parent, after_fork_in_child) };
+    unsafe { register_fork_handlers(before_fork, after_fork_in_parent, after_fork_in_child) };
 }
 
 /// The lock, while `before_fork` holds it.

@@ -1,4 +1,4 @@
-//! The lock of the registry.
+//! The one lock of this library.
 //!
 //! A mutex of parking_lot's making, but not its waiting: parking allocates and needs
 //! thread-local storage, so a thread that finds the lock
@@ -15,9 +15,14 @@ use lock_api::{GuardNoSend, Mutex, MutexGuard, RawMutex};
 
 use sopin_core::sys::{self, Errno, Result};
 
-use super::State;
 use crate::filters::Looked;
 use crate::loader::walks;
+use crate::state::State;
+
+mod atfork;
+mod forks;
+
+pub use forks::prepare_for_forks;
 
 /// A nap, and how many of them before giving up: 10 seconds, which only a
 /// process that is being debugged thread by thread can reach.
@@ -29,14 +34,14 @@ pub const MAX_NAPS_FOR_FORK: u32 = 1_000;
 static STATE: Mutex<NappingLock, State> = Mutex::from_raw(NappingLock::INIT, State::new());
 /// Process and thread that hold the lock; 0 while nobody has said so. The process is
 /// -1 where a filter keeps us from asking.
-pub(super) static OWNER_PROCESS: AtomicI32 = AtomicI32::new(0);
+static OWNER_PROCESS: AtomicI32 = AtomicI32::new(0);
 /// This process, as it was last asked for; 0 in a child that has not asked.
-pub(super) static LAST_PROCESS: AtomicI32 = AtomicI32::new(0);
+static LAST_PROCESS: AtomicI32 = AtomicI32::new(0);
 static OWNER_THREAD: AtomicUsize = AtomicUsize::new(0);
 /// Counts how often the lock was released: unchanged means that no sweep ran.
 static RELEASES: AtomicU64 = AtomicU64::new(0);
 
-/// A number that changes with every sweep.
+/// Returns a number that changes with every sweep.
 pub fn generation() -> u64 {
     RELEASES.load(Ordering::Acquire)
 }
@@ -80,8 +85,8 @@ pub fn lock(looked: Looked) -> Option<Guard> {
     lock_with(looked, MAX_NAPS)
 }
 
-/// The same for who may have interrupted anything, an allocator that a fork
-/// waits for included: waits for a fork for a tenth of a second only.
+/// Does the same for a caller that may have interrupted anything, also an allocator that a
+/// fork waits for: it waits for a fork for a tenth of a second only.
 pub fn lock_in_handler(looked: Looked) -> Option<Guard> {
     lock_with(looked, MAX_NAPS_FOR_FORK)
 }
@@ -106,7 +111,7 @@ pub fn lock_quietly(naps: u32) -> Option<Guard> {
 }
 
 /// Returns whether this thread has the lock.
-pub(super) fn is_own() -> bool {
+fn is_own() -> bool {
     OWNER_THREAD.load(Ordering::Relaxed) == sys::thread_identity()
 }
 

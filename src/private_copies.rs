@@ -1,0 +1,113 @@
+//! Copies of an object's bytes that this process has to itself: a sealed memfd or, where
+//! a seccomp filter may kill for making one, a file that has no name (`O_TMPFILE` of
+//! `open(2)`), which takes calls that the loader makes, and writing. No other process can
+//! open that file or give it a name, and it goes when nothing of it is mapped. Pages
+//! that are stored to become anonymous memory.
+
+use core::ffi::CStr;
+
+use sopin_core::cause::{Cause, Operation};
+use sopin_core::object::{Span, file_name};
+use sopin_core::plan::Replacement;
+use sopin_core::steps::{self, File, PIECE};
+use sopin_core::sys::{self, Errno, Fd, gate};
+use sopin_core::unnamed;
+
+use crate::object_path::ObjectPath;
+
+/// Returns whether memory can be moved and a memfd be made and sealed under the filters
+/// in force.
+pub fn can_use_memfds() -> bool {
+    let calls = [libc::SYS_mremap, libc::SYS_memfd_create, libc::SYS_pwrite64];
+    let seals = [0, libc::F_ADD_SEALS as usize];
+    calls.into_iter().all(gate::passes_number) && gate::passes(libc::SYS_fcntl, &seals)
+}
+
+/// Makes a sealed memfd with what [`steps::contents`] says of `file`. If a range cannot be
+/// read, none is replaced: half of an object in a file that is being truncated helps nobody.
+pub fn make_memfd(path: ObjectPath<'_>, ranges: &[Replacement], file: File) -> Result<Fd, Cause> {
+    let mut name = [0; 128];
+    let memfd = sys::memfd_create(memfd_name(path, &mut name)).map_err(Operation::MemfdCreate.failed())?;
+    for (span, offset) in steps::contents(ranges, file) {
+        let write = |address, len: usize, done: usize| {
+            let (len, offset) = (PIECE.min(len), offset + done as u64);
+            sys::absorbing(libc::SIGXFSZ, || sys::pwrite_from(&memfd, address, len, offset))
+        };
+        write_all(span, write).map_err(Operation::Pwrite.failed())?;
+    }
+    let seals = libc::F_SEAL_SEAL | libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE;
+    sys::fcntl(memfd.raw(), libc::F_ADD_SEALS, seals).map_err(Operation::Fcntl.failed())?;
+    Ok(memfd)
+}
+
+/// `sopin:<file name>`, which shows in `/proc/PID/maps`, as a C string in
+/// `buffer`. A name that is too long (memfd takes 249 bytes) is cut.
+fn memfd_name<'a>(path: ObjectPath<'_>, buffer: &'a mut [u8; 128]) -> &'a CStr {
+    let name = file_name(path.without_deleted());
+    let bytes = b"sopin:".iter().chain(name).take(buffer.len() - 1);
+    for (slot, byte) in buffer.iter_mut().zip(bytes) {
+        *slot = *byte;
+    }
+    CStr::from_bytes_until_nul(buffer).unwrap_or(c"sopin")
+}
+
+/// Opens a file without a name, from which code can be mapped if that `needs_execution`.
+pub fn open_unnamed(needs_execution: bool) -> Result<Fd, Cause> {
+    let flags = libc::O_TMPFILE | libc::O_EXCL | libc::O_RDWR;
+    let mut first_error = None;
+    for directory in unnamed::DIRECTORIES {
+        let opened = sys::open(directory, flags, 0o600).and_then(|file| {
+            if needs_execution {
+                check_execution(&file)?;
+            }
+            Ok(file)
+        });
+        match opened {
+            Ok(file) => return Ok(file),
+            Err(errno) => drop(first_error.get_or_insert(errno)),
+        }
+    }
+    Err(Cause::call(Operation::OpenFileWithoutName, first_error.unwrap_or(Errno(libc::ENOENT))))
+}
+
+/// Returns whether code may be mapped from a file: `EPERM` where it is mounted noexec.
+fn check_execution(file: &Fd) -> sys::Result<()> {
+    let (len, protection) = (sys::page_size(), libc::PROT_READ | libc::PROT_EXEC);
+    // SAFETY: a new mapping at an address of the kernel's choice, which goes at once.
+    let address = unsafe { sys::mmap(0, len, protection, libc::MAP_PRIVATE, Some((file, 0))) }?;
+    // SAFETY: the mapping was made above, and nothing refers to it.
+    unsafe { sys::munmap(address, len) }
+}
+
+/// Returns whether a file may be in memory: on a file system without a device, such as tmpfs.
+pub fn is_in_memory(file: &Fd) -> bool {
+    sys::fstat(file.raw()).map_or(true, |status| libc::major(status.st_dev) == 0)
+}
+
+/// Writes the bytes of these `spans` to a file without a name, one behind the other.
+pub fn fill_unnamed<Spans: Iterator<Item = Span>>(file: &Fd, spans: impl Fn() -> Spans) -> Result<(), Cause> {
+    let size: usize = spans().map(|span| span.len()).sum();
+    // Beyond it the kernel would raise SIGXFSZ, which kills.
+    let limit = sys::file_size_limit().map_err(Operation::Prlimit64.failed())?;
+    if size as u64 > limit {
+        return Err(Cause::call(Operation::Write, Errno(libc::EFBIG)));
+    }
+    for span in spans() {
+        write_all(span, |address, len, _| sys::write_from(file, address, len)).map_err(Operation::Write.failed())?;
+    }
+    Ok(())
+}
+
+/// Writes all bytes of `span`, straight from memory. `write` gets an address, how many
+/// bytes are left and how many are done, and returns how many it has written.
+fn write_all(span: Span, write: impl Fn(usize, usize, usize) -> sys::Result<usize>) -> sys::Result<()> {
+    let mut done = 0;
+    while done < span.len() {
+        match write(span.start + done, span.len() - done, done)? {
+            0 => return Err(Errno(libc::EFAULT)),
+            // A short count: the next attempt says why.
+            written => done += written,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! The step of a sweep that forgets objects: those that are not loaded any more, and
+//! those in whose place others have come.
+
+use sopin_core::sys;
+use sopin_core::vmas::Maps;
+
+use super::{Sweep, file_at};
+use crate::candidates::Candidate;
+use crate::loader::Loaded;
+use crate::original;
+use crate::private_memory::PrivateMemory;
+use crate::registry::{Entry, Registry};
+use crate::state::Parts;
+
+impl Sweep<'_> {
+    /// Forgets the objects that are not in `objects`, the loader's list.
+    pub(super) fn forget_unlisted(&mut self, objects: &[Loaded]) {
+        forget_unlisted(self.registry, self.private_memory, objects);
+    }
+
+    /// Forgets the objects in whose place the candidates have come.
+    pub(super) fn forget_replaced(&mut self) {
+        for candidate in self.work.candidates.iter() {
+            forget(self.registry, self.private_memory, candidate.loaded.headers);
+        }
+    }
+
+    /// Forgets the objects that are not loaded any more, and those in whose place there
+    /// are others of `objects`, the loader's list.
+    pub(super) fn forget_gone(&mut self, objects: &[Loaded], maps: &mut Maps) {
+        for loaded in objects {
+            if let Some(entry) = self.registry.recorded(loaded.headers)
+                && Candidate::read(self.memory, *loaded).is_ok_and(|candidate| is_replaced(&entry, &candidate, maps))
+            {
+                forget(self.registry, self.private_memory, loaded.headers);
+            }
+        }
+        self.forget_unlisted(objects);
+    }
+}
+
+/// Returns whether `candidate` has taken the place of the object recorded in `entry`.
+pub(super) fn is_replaced(entry: &Entry, candidate: &Candidate, maps: &mut Maps) -> bool {
+    let dynamic = candidate.object.dynamic.start;
+    entry.is_replaced_by(dynamic, file_at(dynamic, maps))
+}
+
+/// Forgets the objects that are no longer in `objects`, the loader's list, without a sweep.
+pub fn forget_unloaded(Parts { registry, private_memory, .. }: &mut Parts<'_>, objects: &[Loaded]) {
+    forget_unlisted(registry, private_memory, objects);
+}
+
+fn forget_unlisted(registry: &mut Registry, private_memory: &mut PrivateMemory, objects: &[Loaded]) {
+    registry.forget_unlisted(
+        objects,
+        // Objects of other namespaces are not in the list; one that is gone
+        // has left its address unmapped or to an object that will be new.
+        |headers, entry| !entry.in_other_namespace || !sys::is_readable(headers),
+        |entry| release(entry, private_memory),
+    );
+}
+
+fn forget(registry: &mut Registry, private_memory: &mut PrivateMemory, headers: usize) {
+    if let Some(entry) = registry.forget(headers) {
+        release(&entry, private_memory);
+    }
+}
+
+/// Gives up what an object that was forgotten has held.
+fn release(entry: &Entry, private_memory: &mut PrivateMemory) {
+    private_memory.subtract(entry.private);
+    original::unmap_witness(entry.witness);
+}

@@ -1,0 +1,266 @@
+//! A sweep after objects were loaded. They are new, and follow from the event: an object
+//! of them is known, the root.
+
+use sopin_core::cause::{Cause, Operation};
+use sopin_core::records::Reached;
+use sopin_core::settings::Level;
+use sopin_core::sys::Errno;
+use sopin_core::vmas::{Maps, Vma};
+
+use super::forgetting::is_replaced;
+use super::{Sweep, is_vdso, open_maps};
+use crate::candidates::Candidate;
+use crate::freshness;
+use crate::large_copies;
+use crate::loader::{Counters, Loaded};
+use crate::object_path::ObjectPath;
+use crate::published::Account;
+use crate::registry::Entry;
+use crate::write_safety::{Announcement, Assessment};
+
+/// How to find the object that the event is about.
+#[derive(Clone, Copy)]
+pub enum Root {
+    /// The one with this address inside, which is being initialised.
+    Containing(usize),
+    /// The one whose dynamic section is here, which was opened.
+    Dynamic(usize),
+}
+
+impl Root {
+    /// Returns whether the loader's lock is held: nothing is being loaded or unloaded
+    /// but by this thread.
+    fn has_loader_lock(self) -> bool {
+        matches!(self, Self::Containing(_))
+    }
+
+    /// Returns the object that it is, by the addresses that objects begin at: for one
+    /// whose headers cannot be read.
+    fn among(self, objects: &[Loaded]) -> Option<&Loaded> {
+        let (Self::Containing(address) | Self::Dynamic(address)) = self;
+        objects.iter().filter(|loaded| loaded.base <= address).max_by_key(|loaded| loaded.base)
+    }
+
+    fn is(self, candidate: &Candidate) -> bool {
+        match self {
+            Self::Containing(address) => candidate.object.span.contains(address),
+            Self::Dynamic(address) => candidate.object.dynamic.start == address,
+        }
+    }
+}
+
+/// How a sweep has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Swept {
+    /// It is done.
+    Done,
+    /// It has pinned nothing, and asked for copies: to be repeated once they are made.
+    NeedsCopies,
+}
+
+/// What a sweep has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// Everything listed is recorded now, and everything recorded is listed.
+    Everything,
+    /// That is not so, or not known.
+    Something,
+    /// Large objects whose copies are to be made first.
+    LargeObjects,
+}
+
+impl Found {
+    fn all_if(is_everything: bool) -> Self {
+        if is_everything { Self::Everything } else { Self::Something }
+    }
+}
+
+impl Sweep<'_> {
+    /// Pins what is new in `objects`, the loader's list at `counters`. `missed`:
+    /// how many sweeps had been missed before the list was taken.
+    pub fn run(&mut self, objects: &[Loaded], root: Root, counters: Counters, missed: u32) -> Result<Swept, Cause> {
+        self.large.check(counters.subs);
+        let found = match open_maps() {
+            Ok(mut maps) => self.pin_new(objects, root, counters, &mut maps)?,
+            Err(cause) => self.leave_all(objects, cause)?,
+        };
+        if found == Found::Everything && !self.in_other_namespace {
+            freshness::set_counters(self.registry, counters);
+            freshness::make_up_for_missed_sweeps(self.registry, missed);
+        }
+        Ok(if found == Found::LargeObjects { Swept::NeedsCopies } else { Swept::Done })
+    }
+
+    /// Reports that the sweep was given up because of `cause`.
+    pub fn give_up(&mut self, objects: &[Loaded], root: Root, cause: Cause) {
+        let name = ObjectPath::of_group(self.memory, root.among(objects), self.path_room);
+        self.reporter.exposed(name, cause, &[]);
+    }
+
+    fn pin_new(&mut self, objects: &[Loaded], root: Root, counters: Counters, maps: &mut Maps) -> Result<Found, Cause> {
+        let recorded = self.registry.all_published().len();
+        let is_first = recorded == 0 || self.large.recorded_at_first == Some(recorded);
+        let has_unloaded = counters.subs != freshness::recorded_counters().subs;
+        let is_up_to_date = !has_unloaded || root.has_loader_lock();
+        self.collect_new(objects, has_unloaded || self.in_other_namespace, maps)?;
+        let Some(root_index) = self.position(|candidate| root.is(candidate)) else {
+            self.leave_unreadable_root(objects, root)?;
+            // Known already: the group came with it. What else is new belongs
+            // to another thread, and the loader's lock may not be held at all:
+            // at startup it is not.
+            let is_empty = self.work.candidates.is_empty() && self.work.unreadable.is_empty();
+            return Ok(Found::all_if(is_up_to_date && is_empty));
+        };
+        self.forget_replaced();
+        let mut unreadable = self.large.unreadable;
+        if root.has_loader_lock() {
+            unreadable = self.leave_unreadable()?.or(unreadable);
+            if has_unloaded {
+                self.forget_unlisted(objects);
+            }
+        }
+        let all = self.work.candidates.len();
+        self.keep_relocated(root, root_index, objects, maps)?;
+        let assessment = if root.has_loader_lock() {
+            let root = self.position(|candidate| root.is(candidate)).unwrap_or(usize::MAX);
+            let (memory, has_missed) = (self.memory, freshness::has_missed_a_sweep());
+            Announcement { memory, objects, root, is_first, has_missed, unreadable }.assess(&mut self.work.candidates)
+        } else {
+            Assessment::AFTER_RUNNING
+        };
+        if self.may_use_store() {
+            // Another thread is about to pin these.
+            self.work.candidates.retain(|candidate| !large_copies::is_anothers(candidate.loaded.headers));
+        }
+        if self.ask_for_copies(counters.subs, maps) {
+            self.large.unreadable = unreadable;
+            self.large.recorded_at_first = is_first.then(|| self.registry.all_published().len());
+            return Ok(Found::LargeObjects);
+        }
+        self.name_those_beside(assessment)?;
+        self.pin_candidates(assessment, maps)?;
+        let kept = self.work.candidates.len();
+        self.reporter.line(Level::Debug, format_args!("sweep: {all} objects new, {kept} of them ready to be pinned"));
+        Ok(Found::all_if(is_up_to_date && kept == all && self.work.unreadable.is_empty()))
+    }
+
+    /// Makes the objects that are not recorded the candidates. After an unload an object
+    /// may have come to lie where a recorded one was: then what is mapped
+    /// decides. Those that cannot be read are kept apart; they may just have been
+    /// unloaded.
+    fn collect_new(&mut self, objects: &[Loaded], has_unloaded: bool, maps: &mut Maps) -> Result<(), Cause> {
+        for loaded in objects {
+            let recorded = self.registry.recorded(loaded.headers);
+            if recorded.is_some() && !has_unloaded {
+                continue;
+            }
+            match Candidate::read(self.memory, *loaded) {
+                Ok(candidate) if recorded.is_none_or(|entry| is_replaced(&entry, &candidate, maps)) => {
+                    self.work.candidates.push(candidate).map_err(Cause::no_memory)?;
+                }
+                Err(cause) if recorded.is_none() => {
+                    self.work.unreadable.push((*loaded, cause)).map_err(Cause::no_memory)?;
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Reports the root if it is new and cannot be read. If other objects that can be read
+    /// came with it, the sweep fails, and the next one finds them.
+    fn leave_unreadable_root(&mut self, objects: &[Loaded], root: Root) -> Result<(), Cause> {
+        let headers = root.among(objects).map(|root| root.headers);
+        let is_root = |found: &&(Loaded, _)| headers == Some(found.0.headers);
+        match self.work.unreadable.iter().find(is_root).copied() {
+            None => Ok(()),
+            Some((loaded, cause)) if !root.has_loader_lock() => self.leave(&loaded, cause),
+            Some(_) if self.work.candidates.is_empty() => self.leave_unreadable().map(drop),
+            Some((_, cause)) => Err(cause),
+        }
+    }
+
+    /// Reports the new objects that cannot be read; returns why one cannot that may have run.
+    fn leave_unreadable(&mut self) -> Result<Option<Cause>, Cause> {
+        let mut reason = None;
+        while let Some((loaded, cause)) = self.work.unreadable.last().copied() {
+            self.leave(&loaded, cause)?;
+            self.work.unreadable.truncate(self.work.unreadable.len() - 1);
+            reason = reason.or((!is_vdso(&loaded)).then_some(cause));
+        }
+        Ok(reason)
+    }
+
+    /// Drops the candidates that are not proven relocated and, where neither the
+    /// loader's lock nor its list is held, those that might be unloaded meanwhile.
+    /// Without the lock, a group of which an object has yet to announce itself is
+    /// dropped too, because that can be pinned whole then, and what those of the
+    /// group that have run can reach must be judged together with it.
+    fn keep_relocated(
+        &mut self,
+        root: Root,
+        root_index: usize,
+        objects: &[Loaded],
+        maps: &mut Maps,
+    ) -> Result<(), Cause> {
+        let (memory, has_loader_lock) = (self.memory, root.has_loader_lock());
+        if has_loader_lock && self.all_are_relocated(maps)? {
+            return Ok(());
+        }
+        // The loader relocates the executable's group before any code runs.
+        let executable = objects.first().filter(|_| has_loader_lock).map(|first| first.headers);
+        let executable = self.position(|candidate| Some(candidate.loaded.headers) == executable);
+        self.mark(objects, [Some(root_index), executable].into_iter().flatten())?;
+        if has_loader_lock {
+            return self.keep(maps, |candidate, relro, _| candidate.is_relocated(relro));
+        }
+        let is_all = self.in_other_namespace;
+        let is_of_group = |candidate: &Candidate| candidate.is_in_initialised_group || is_all;
+        let will_announce =
+            |candidate: &Candidate| is_of_group(candidate) && candidate.will_announce(memory) == Ok(true);
+        if !freshness::has_missed_a_sweep() && self.position(will_announce).is_some() {
+            self.work.candidates.clear();
+            return Ok(());
+        }
+        let is_ready = |candidate: &Candidate, relro: &[Vma]| {
+            is_of_group(candidate) && candidate.is_relocated_after_opening(relro, memory)
+        };
+        self.keep(maps, |candidate, relro, _| is_ready(candidate, relro))
+    }
+
+    /// Returns whether every candidate's own mappings prove that it is relocated.
+    fn all_are_relocated(&mut self, maps: &mut Maps) -> Result<bool, Cause> {
+        for candidate in self.work.candidates.iter() {
+            maps.file_backed_in(candidate.object.relro, &mut self.work.vmas).map_err(Operation::ReadMaps.failed())?;
+            if !candidate.is_relocated(&self.work.vmas) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Records an object as left alone because of `cause`.
+    fn leave(&mut self, loaded: &Loaded, cause: Cause) -> Result<(), Cause> {
+        let (reached, cause) = if is_vdso(loaded) { (Reached::NoFile, None) } else { (Reached::Exposed, Some(cause)) };
+        self.record(loaded, Entry::default(), &Account { reached, cause, ..Account::default() })?;
+        if let Some(cause) = cause {
+            let name = ObjectPath::named_by_loader(self.memory, loaded, self.path_room);
+            self.reporter.exposed(name, cause, &[]);
+        }
+        Ok(())
+    }
+
+    /// Leaves every new object alone, because the mappings cannot be read. Those that
+    /// came while the process was short of something are tried again later.
+    fn leave_all(&mut self, objects: &[Loaded], cause: Cause) -> Result<Found, Cause> {
+        if let Some(Errno(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) = cause.errno() {
+            return Err(cause);
+        }
+        for loaded in objects {
+            if self.registry.recorded(loaded.headers).is_none() {
+                self.leave(loaded, cause)?;
+            }
+        }
+        Ok(Found::Everything)
+    }
+}
