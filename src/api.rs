@@ -48,7 +48,7 @@ pub unsafe extern "C" fn sopin_version(version: *mut sopin_version_info) -> c_in
         reserved: 0,
         text: concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast(),
     };
-    // SAFETY: per the caller.
+    // SAFETY: null or as many bytes as its size says, as this function demands.
     unsafe { fill(version, filled) as c_int }
 }
 
@@ -202,12 +202,12 @@ unsafe trait Extensible: Copy {
     const FIRST: usize;
 }
 
-// SAFETY: see the definition.
+// SAFETY: `repr(C)`, integers and a pointer, `size: usize` first.
 unsafe impl Extensible for sopin_version_info {
     const FIRST: usize = 32;
 }
 
-// SAFETY: see the definition.
+// SAFETY: `repr(C)`, integers, `size: usize` first.
 unsafe impl Extensible for sopin_totals {
     const FIRST: usize = 80;
 }
@@ -220,15 +220,16 @@ unsafe fn fill<T: Extensible>(target: *mut T, filled: T) -> sopin_error {
     if target.is_null() {
         return SOPIN_EINVAL;
     }
-    // SAFETY: the size is the first member, and there at least.
+    // SAFETY: not null, so that `target` begins with its size, as this function demands.
     let given = unsafe { target.cast::<usize>().read_unaligned() };
     if given < T::FIRST {
         return SOPIN_EINVAL;
     }
     let len = given.min(size_of::<T>());
-    // SAFETY: both have `len` bytes.
+    // SAFETY: the caller has said that it provides `given` bytes, `filled` has its own
+    // size, and `len` is the smaller of the two. One is the caller's, the other a local.
     unsafe { ptr::copy_nonoverlapping((&raw const filled).cast::<u8>(), target.cast(), len) };
-    // SAFETY: as above.
+    // SAFETY: `given` is at least `FIRST`, so the first member is writable.
     unsafe { target.cast::<usize>().write_unaligned(len) };
     SOPIN_OK
 }
