@@ -26,7 +26,7 @@ use sopin_core::plan::{Replacement, Source};
 use sopin_core::settings::Level;
 use sopin_core::sys::{self, Fd};
 use sopin_core::vmas::{FileId, Maps};
-use sopin_store::{Entry, Known, Mapped, OriginFile, Store};
+use sopin_store::{CacheEntry, Known, MappedRanges, OriginFile, Store};
 
 use crate::candidates::Candidate;
 use crate::large_copies::LargeCopies;
@@ -66,7 +66,7 @@ struct InMemory<'a> {
     replacements: &'a [Replacement],
 }
 
-impl Mapped for InMemory<'_> {
+impl MappedRanges for InMemory<'_> {
     fn build_id_of(&self, copy: &Fd) -> sys::Result<BuildId> {
         build_id::compare(copy, self.object, self.memory)
     }
@@ -177,7 +177,7 @@ impl Sources {
         original: &Original,
         replacements: &mut PageVec<Replacement>,
         CopyWork { buffer, large }: CopyWork<'_>,
-    ) -> Option<Entry> {
+    ) -> Option<CacheEntry> {
         if self.need_no_copy(original) {
             replacements.retain(|range| range.source != Source::Copy);
             return None;
@@ -292,7 +292,7 @@ pub struct CopyWork<'a> {
 /// What came of looking for a copy.
 pub struct Found {
     /// The copy, or why there is none.
-    pub entry: Result<Entry, Cause>,
+    pub entry: Result<CacheEntry, Cause>,
     /// What is wrong with the system's store and with the user's.
     pub complaints: [Option<Cause>; 2],
 }
