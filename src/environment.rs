@@ -4,7 +4,7 @@
 use core::ffi::{CStr, c_char};
 
 use sopin_core::pages::read_whole;
-use sopin_core::preload_list::{self, Kept};
+use sopin_core::preload_list::{self, Remainder};
 use sopin_core::settings::{Complaint, Settings};
 use sopin_core::sys::{self, Result};
 
@@ -78,16 +78,16 @@ pub fn drop_from_preload(own_name: &[u8]) {
         let entry = unsafe { core::slice::from_raw_parts_mut(string.cast::<u8>(), len + 1) };
         let kept = match entry.strip_prefix(NAME) {
             Some(_) => preload_list::remove(entry.get_mut(NAME.len()..len).unwrap_or_default(), own_name),
-            None => Kept::Unchanged,
+            None => Remainder::Unchanged,
         };
         match kept {
-            Kept::Unchanged => {}
-            Kept::Bytes(count) => {
+            Remainder::Unchanged => {}
+            Remainder::Bytes(count) => {
                 if let Some(end) = entry.get_mut(NAME.len() + count) {
                     *end = 0;
                 }
             }
-            Kept::Nothing => {
+            Remainder::Nothing => {
                 // SAFETY: moves the rest of the array, its end included, down by one.
                 unsafe { remove_slot(slot) };
                 continue;

@@ -21,9 +21,9 @@ use sopin_core::mode::Mode;
 use sopin_core::object::Span;
 use sopin_core::pages::PageVec;
 use sopin_core::plan::{self, Replacement, Terms};
-use sopin_core::sys::{self, Errno, Fd, Kept};
+use sopin_core::sys::{self, Errno, Fd, KeptFromChildren};
 use sopin_core::vmas::{Maps, Vma};
-use sopin_store::{Entry, Identity, Proof};
+use sopin_store::{CacheEntry, Identity, Proof};
 
 use crate::candidates::Candidate;
 use crate::filters;
@@ -119,7 +119,7 @@ impl LargeCopies {
     pub fn make(&mut self, memory: &OwnMemory) {
         let sources = core::mem::take(&mut self.sources);
         let stores = sources.directories();
-        let kept = stores.map(|store| store.and_then(Kept::new));
+        let kept = stores.map(|store| store.and_then(KeptFromChildren::new));
         let mut buffer = PageVec::new();
         while let Some(slot) = self.slots.get_mut(self.done) {
             self.done += 1;
@@ -137,9 +137,9 @@ impl LargeCopies {
                 continue;
             }
             (slot.identity, slot.complaints) = (Some(identity), complaints);
-            slot.file = entry.map(|Entry { file, proof }| {
+            slot.file = entry.map(|CacheEntry { file, proof }| {
                 slot.proof = proof;
-                slot.kept = Kept::new(&file).map(Kept::into_place);
+                slot.kept = KeptFromChildren::new(&file).map(KeptFromChildren::into_place);
                 file.into_raw()
             });
         }
@@ -151,7 +151,7 @@ impl LargeCopies {
     pub fn take(&mut self, headers: usize, identity: &Identity, user: Option<User>) -> Option<Found> {
         let is_it = |slot: &&mut Slot| slot.loaded.headers == headers && slot.identity == Some(*identity);
         let slot = self.slots.iter_mut().find(is_it).filter(|_| user == self.user)?;
-        let entry = slot.release().map(|file| Entry { file, proof: slot.proof });
+        let entry = slot.release().map(|file| CacheEntry { file, proof: slot.proof });
         Some(Found { entry, complaints: slot.complaints })
     }
 
@@ -211,7 +211,7 @@ fn prepare(
     if sources.need_no_copy(&original) {
         return None;
     }
-    let _kept = Kept::new(&original.file);
+    let _kept = KeptFromChildren::new(&original.file);
     let path = CStr::from_bytes_until_nul(&path).ok()?;
     let found = sources.find_copy(path, &original, memory, &candidate.object, &replacements, buffer);
     Some((original.identity, found))

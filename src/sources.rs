@@ -25,7 +25,7 @@ use sopin_core::plan::{Replacement, Source};
 use sopin_core::settings::Settings;
 use sopin_core::sys::{self, Errno, Fd};
 use sopin_core::vmas::{FileId, Maps};
-use sopin_store::{Entry, Known, Mapped, OriginFile, Store};
+use sopin_store::{CacheEntry, Known, MappedRanges, OriginFile, Store};
 
 use crate::candidates::Candidate;
 use crate::original::{self, Original};
@@ -72,7 +72,7 @@ struct InMemory<'a> {
     replacements: &'a [Replacement],
 }
 
-impl Mapped for InMemory<'_> {
+impl MappedRanges for InMemory<'_> {
     fn build_id_of(&self, copy: &Fd) -> sys::Result<BuildId> {
         build_id::compare(copy, self.object, self.memory)
     }
@@ -246,7 +246,7 @@ impl Sources {
 /// What came of looking for a copy.
 pub struct Found {
     /// The copy, or why there is none.
-    pub entry: Result<Entry, Cause>,
+    pub entry: Result<CacheEntry, Cause>,
     /// What is wrong with the system's store and with the user's.
     pub complaints: [Option<Cause>; 2],
 }

@@ -1,9 +1,9 @@
-//! The walks of this process, see [`sopin_core::walks`].
+//! The walks of this process, see [`sopin_core::iterations`].
 
+use sopin_core::iterations::{Iteration, Iterations};
 use sopin_core::sys;
-use sopin_core::walks::{Walk, Walks};
 
-static WALKS: Walks<16> = Walks::new();
+static WALKS: Iterations<16> = Iterations::new();
 
 /// A nap while the other one is busy, and how many of them: 100 ms, which is
 /// reached only if a fork handler of the host waits for the loader.
@@ -22,7 +22,7 @@ pub fn resume(is_child: bool) {
 
 /// Counts this thread among the walkers, when no thread forks. `None` if one
 /// does for too long, or if this thread is one already or forks itself.
-pub fn begin() -> Option<Walk<'static, 16>> {
+pub fn begin() -> Option<Iteration<'static, 16>> {
     WALKS.begin(sys::thread_identity(), naps())
 }
 

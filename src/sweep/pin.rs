@@ -9,7 +9,7 @@ use sopin_core::records::{Reached, Record};
 use sopin_core::settings::Level;
 use sopin_core::sys;
 use sopin_core::vmas::{FileId, Maps, Vma};
-use sopin_store::{self as store, Proof};
+use sopin_store::{CacheEntry, Proof};
 
 use super::{Sweep, file_at};
 use crate::candidates::Candidate;
@@ -75,7 +75,7 @@ struct Backing {
     /// The file that the object was loaded from, if it is still there.
     original: Option<Original>,
     /// A copy of that file in a store.
-    shared: Option<store::Entry>,
+    shared: Option<CacheEntry>,
 }
 
 impl Sweep<'_> {
@@ -165,12 +165,7 @@ impl Sweep<'_> {
 
     /// Finds the copy of the object's file in a store, or makes it. Without one the copy is
     /// private. If no process can write to that file, its ranges stay.
-    fn shared_copy(
-        &mut self,
-        candidate: &Candidate,
-        original: &Original,
-        path: ObjectPath<'_>,
-    ) -> Option<store::Entry> {
+    fn shared_copy(&mut self, candidate: &Candidate, original: &Original, path: ObjectPath<'_>) -> Option<CacheEntry> {
         let Workspace { replacements, copied, .. } = &mut *self.work;
         if self.sources.need_no_copy(original) {
             replacements.retain(|range| range.source != Source::Copy);

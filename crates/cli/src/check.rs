@@ -12,10 +12,10 @@ use sopin_core::settings::Settings;
 
 use crate::exit::{Exit, Failure};
 use crate::library::Library;
-use crate::program::chain::{Chain, Kind};
+use crate::program::chain::{Chain, LinkKind};
 use crate::trial::Trial;
 use crate::{output, preload};
-use answer::{Answer, Blame, FileInChain, TrialResult};
+use answer::{Blame, CheckAnswer, FileInChain, TrialResult};
 
 mod answer;
 mod human;
@@ -80,7 +80,7 @@ pub fn check(arguments: &CheckArgs) -> Result<Exit, Failure> {
         let json = serde_json::to_string_pretty(&answer).map_err(|error| unwritten(&error))?;
         output::print(format_args!("{json}\n"))
     } else {
-        output::print(human::Page(&answer))
+        output::print(human::CheckPage(&answer))
     };
     printed.map_err(|error| unwritten(&error))?;
     Ok(if answer.engages { Exit::Success } else { Exit::Negative })
@@ -90,7 +90,7 @@ fn unwritten(error: &dyn std::error::Error) -> Failure {
     Failure::new(Exit::Failed, "stdout", error)
 }
 
-fn answer(command: &OsStr, arguments: &[OsString]) -> Result<Answer, Failure> {
+fn answer(command: &OsStr, arguments: &[OsString]) -> Result<CheckAnswer, Failure> {
     let library = Library::find()?;
     let machine = library.elf()?.machine;
     let chain = Chain::follow(command)?;
@@ -135,7 +135,7 @@ fn answer(command: &OsStr, arguments: &[OsString]) -> Result<Answer, Failure> {
         let reason = "off, so the library would be loaded and pin nothing".to_owned();
         obstacles.push(Blame { code: "mode-off", thing: "SOPIN_MODE".to_owned(), reason });
     }
-    Ok(Answer {
+    Ok(CheckAnswer {
         schema: 1,
         command: text(Path::new(command)),
         engages: obstacles.is_empty(),
@@ -167,19 +167,19 @@ fn blame(program: &Path, verdict: LoaderSays) -> Blame {
     Blame { code, thing: text(program), reason: reason.to_owned() }
 }
 
-fn file(path: &Path, kind: &Kind) -> Option<FileInChain> {
+fn file(path: &Path, kind: &LinkKind) -> Option<FileInChain> {
     let path = text(path);
     Some(match kind {
-        Kind::Script(header) => FileInChain::Script {
+        LinkKind::Script(header) => FileInChain::Script {
             path,
             interpreter: text(&header.interpreter),
             argument: header.argument.as_deref().map(|argument| text(Path::new(argument))),
         },
-        Kind::ShellScript => FileInChain::ShellScript { path },
-        Kind::Program(elf) => {
+        LinkKind::ShellScript => FileInChain::ShellScript { path },
+        LinkKind::Program(elf) => {
             FileInChain::Program { path, machine: elf.machine.to_string(), loader: elf.loader.as_deref().map(text) }
         }
-        Kind::Unreadable => return None,
+        LinkKind::Unreadable => return None,
     })
 }
 

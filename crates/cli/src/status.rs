@@ -18,7 +18,7 @@ use sopin_inspect::report::ProcessReport;
 
 use crate::exit::{Exit, Failure};
 use crate::output;
-use answer::{Answer, NotInspected, PassedOver, SCHEMA};
+use answer::{NotInspected, PassedOver, SCHEMA, StatusAnswer};
 
 const MORE: &str = "\
 States of an object:
@@ -101,7 +101,7 @@ pub fn status(arguments: &StatusArgs) -> Result<Exit, Failure> {
     } else {
         let is_selective = arguments.pids.is_empty() && !arguments.all;
         let columns = output::columns();
-        output::print(human::Page { answer: &answer, is_verbose: arguments.verbose, is_selective, columns })
+        output::print(human::StatusPage { answer: &answer, is_verbose: arguments.verbose, is_selective, columns })
     };
     printed.map_err(|error| unwritten(&error))?;
     Ok(exit(&answer, arguments.all))
@@ -111,9 +111,9 @@ fn unwritten(error: &dyn std::error::Error) -> Failure {
     Failure::new(Exit::Uninspected, "stdout", error)
 }
 
-fn answer(arguments: &StatusArgs) -> Result<Answer, Failure> {
+fn answer(arguments: &StatusArgs) -> Result<StatusAnswer, Failure> {
     let inspector = Inspector::new(arguments.verbose);
-    let mut answer = Answer {
+    let mut answer = StatusAnswer {
         schema: SCHEMA,
         processes: Vec::new(),
         not_inspected: Vec::new(),
@@ -151,7 +151,7 @@ fn not_inspected(pid: u32, trouble: &Trouble) -> NotInspected {
     NotInspected { pid, error: trouble.code(), reason: trouble.reason().to_owned() }
 }
 
-fn count(answer: &mut Answer, pid: u32, trouble: &Trouble) {
+fn count(answer: &mut StatusAnswer, pid: u32, trouble: &Trouble) {
     let PassedOver { kernel_threads, zombies, vanished, denied, failed } = &mut answer.passed_over;
     match trouble {
         Trouble::KernelThread => *kernel_threads += 1,
@@ -180,7 +180,7 @@ fn remedy() -> String {
 }
 
 /// What is known for certain outranks what is not known.
-fn exit(answer: &Answer, is_all: bool) -> Exit {
+fn exit(answer: &StatusAnswer, is_all: bool) -> Exit {
     let any = |count: fn(&ProcessReport) -> usize| answer.processes.iter().any(|process| count(process) != 0);
     if any(|process| process.damaged) {
         Exit::Damaged

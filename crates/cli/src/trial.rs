@@ -86,8 +86,8 @@ impl Trial {
         let mut trial = Self { is_success: output.status.success(), ..Self::default() };
         for line in output.stdout.split(|byte| *byte == b'\n') {
             match object(line) {
-                Some(Object::File(path)) => trial.objects.push(path),
-                Some(Object::Missing(name)) => {
+                Some(LoadedObject::File(path)) => trial.objects.push(path),
+                Some(LoadedObject::Missing(name)) => {
                     trial.is_success = false;
                     trial.messages.push(format!("{name}: not found"));
                 }
@@ -114,23 +114,23 @@ fn not_searched_for(path: &Path) -> PathBuf {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Object {
+enum LoadedObject {
     File(PathBuf),
     Missing(String),
 }
 
 /// One line: `\tNAME => PATH (0xBASE)`, `\tPATH (0xBASE)`, `\tNAME => not found`.
 /// The vDSO has a name and no file.
-fn object(line: &[u8]) -> Option<Object> {
+fn object(line: &[u8]) -> Option<LoadedObject> {
     let line = line.strip_prefix(b"\t")?;
     let arrow = line.windows(4).position(|window| window == b" => ");
     let (name, target) = arrow.map_or((line, line), |at| (&line[..at], &line[at + 4..]));
     if target == b"not found" {
-        return Some(Object::Missing(String::from_utf8_lossy(name).into_owned()));
+        return Some(LoadedObject::Missing(String::from_utf8_lossy(name).into_owned()));
     }
     let base = target.windows(4).rposition(|window| window == b" (0x")?;
     let path = &target[..base];
-    path.contains(&b'/').then(|| Object::File(OsString::from_vec(path.to_vec()).into()))
+    path.contains(&b'/').then(|| LoadedObject::File(OsString::from_vec(path.to_vec()).into()))
 }
 
 /// The first thing that the loader says when it refuses to start a program with
@@ -149,8 +149,8 @@ mod tests {
 
     fn file(line: &str) -> Option<String> {
         match object(line.as_bytes())? {
-            Object::File(path) => path.to_str().map(str::to_owned),
-            Object::Missing(name) => Some(format!("no {name}")),
+            LoadedObject::File(path) => path.to_str().map(str::to_owned),
+            LoadedObject::Missing(name) => Some(format!("no {name}")),
         }
     }
 

@@ -84,7 +84,7 @@ impl Attributes {
 
 /// One VMA.
 #[derive(Clone, Copy)]
-struct Entry {
+struct AttributedVma {
     span: Span,
     attributes: Attributes,
     /// `r`, `w` and `x`
@@ -93,7 +93,7 @@ struct Entry {
 
 /// The attributes of all VMAs of this process at one time.
 pub struct AttributeMap {
-    entries: PageVec<Entry>,
+    entries: PageVec<AttributedVma>,
     /// Those of a mapping that nobody has asked anything of.
     fresh: Attributes,
 }
@@ -143,7 +143,7 @@ impl AttributeMap {
         for line in lines.split(|byte| *byte == b'\n') {
             if let Some((vma, _)) = vmas::parse_line(line) {
                 let attributes = Attributes { flags: OTHER, key: 0 };
-                let entry = Entry { span: vma.span, attributes, protection: vma.protection };
+                let entry = AttributedVma { span: vma.span, attributes, protection: vma.protection };
                 self.entries.push(entry).map_err(Operation::Mremap.failed())?;
             } else if let (Some(text), Some(entry)) = (line.strip_prefix(b"VmFlags:"), self.entries.last_mut()) {
                 entry.attributes.flags = Attributes::of_flags(text).flags;
@@ -161,7 +161,7 @@ impl AttributeMap {
         Some(self)
     }
 
-    fn at(&self, address: usize) -> Option<&Entry> {
+    fn at(&self, address: usize) -> Option<&AttributedVma> {
         let first = self.entries.partition_point(|entry| entry.span.end <= address);
         self.entries.get(first).filter(|entry| entry.span.contains(address))
     }

@@ -15,7 +15,7 @@ use crate::sys;
 const PATH: usize = 1024;
 
 /// The files of one version of cgroups.
-struct Version {
+struct CgroupVersion {
     /// The directory at which systemd and container engines mount it.
     mount: &'static str,
     limit: &'static str,
@@ -24,9 +24,9 @@ struct Version {
     inactive: &'static str,
 }
 
-const SECOND: Version =
-    Version { mount: "/sys/fs/cgroup", limit: "memory.max", used: "memory.current", inactive: "inactive_file" };
-const FIRST: Version = Version {
+const SECOND: CgroupVersion =
+    CgroupVersion { mount: "/sys/fs/cgroup", limit: "memory.max", used: "memory.current", inactive: "inactive_file" };
+const FIRST: CgroupVersion = CgroupVersion {
     mount: "/sys/fs/cgroup/memory",
     limit: "memory.limit_in_bytes",
     used: "memory.usage_in_bytes",
@@ -51,7 +51,7 @@ fn of_cgroups() -> Option<u64> {
 }
 
 /// A line of `/proc/self/cgroup` (cgroups(7)), if it is about memory.
-fn parse(line: &[u8]) -> Option<(&'static Version, &str)> {
+fn parse(line: &[u8]) -> Option<(&'static CgroupVersion, &str)> {
     let mut fields = line.splitn(3, |byte| *byte == b':');
     let (hierarchy, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
     let path = core::str::from_utf8(path).ok()?;
@@ -65,7 +65,7 @@ fn parse(line: &[u8]) -> Option<(&'static Version, &str)> {
 /// The least that is left in the cgroup at `path` and those above it. Where the
 /// cgroup's own directory cannot be seen, as in a container that has only its own
 /// mounted, the root of the mount is that container's.
-fn left_in(version: &Version, mut path: &str) -> Option<u64> {
+fn left_in(version: &CgroupVersion, mut path: &str) -> Option<u64> {
     while let Some(shorter) = path.strip_suffix('/') {
         path = shorter;
     }
@@ -81,7 +81,7 @@ fn left_in(version: &Version, mut path: &str) -> Option<u64> {
     }
 }
 
-fn left_in_one(version: &Version, path: &str) -> Option<u64> {
+fn left_in_one(version: &CgroupVersion, path: &str) -> Option<u64> {
     let read = |file: &str| {
         let mut name = Line::<PATH>::new();
         write!(name, "{}{path}/{file}", version.mount).ok()?;

@@ -43,9 +43,9 @@ impl ImageLayers {
     pub fn of_this_process() -> Option<Self> {
         let root = sys::open(c"/", libc::O_PATH | libc::O_DIRECTORY, 0).ok()?;
         let here = Birth::of(&root).ok()?;
-        let is_image = match ANSWER.of(&here) {
+        let is_image = match VERDICT.of(&here) {
             Some(known) => known,
-            None => ANSWER.note(&here, Self::is_image(&root, &here) == Some(true)),
+            None => VERDICT.note(&here, Self::is_image(&root, &here) == Some(true)),
         };
         // The clock may have been set since.
         let is_from_the_past = here.seconds <= sys::realtime_seconds();
@@ -112,15 +112,16 @@ pub fn is_root_of_an_engine() -> bool {
 }
 
 /// Whether the root of this process is an image's, found out once for a root.
-struct Answer {
+struct CachedVerdict {
     mount: AtomicU64,
     inode: AtomicU64,
     is_image: AtomicU64,
 }
 
-static ANSWER: Answer = Answer { mount: AtomicU64::new(0), inode: AtomicU64::new(0), is_image: AtomicU64::new(0) };
+static VERDICT: CachedVerdict =
+    CachedVerdict { mount: AtomicU64::new(0), inode: AtomicU64::new(0), is_image: AtomicU64::new(0) };
 
-impl Answer {
+impl CachedVerdict {
     fn of(&self, root: &Birth) -> Option<bool> {
         let is_known = self.mount.load(Ordering::Relaxed) == root.mount
             && self.inode.load(Ordering::Relaxed) == root.inode

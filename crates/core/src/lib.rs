@@ -30,14 +30,14 @@
 //! | [`records`] | what the library publishes about its process |
 //! | [`mode`] | how much of an object is pinned |
 //! | [`settings`] | the `SOPIN_*` variables, one table |
-//! | [`places`] | where the user's store may live, as the environment says |
+//! | [`search_dirs`] | the directories in which a store may be, as the environment names them |
 //! | [`glob`] | the patterns of `SOPIN_EXCLUDE` and `SOPIN_ONLY` |
 //! | [`credentials`] | whether a thread has one user's rights, no more and no less |
 //! | [`thread_status`] | rights of a thread and the seccomp filters in force for it |
 //! | [`unnamed`] | private copies in files without names |
 //! | [`image_layers`] | which files of a container nobody can write to |
 //! | [`witness`] | where the page goes that keeps a file visible |
-//! | [`walks`] | forks and walks over the loader's list exclude each other |
+//! | [`iterations`] | forks and iterations over the loader's list exclude each other |
 //! | [`line`](mod@line) | text of bounded length without allocation |
 //!
 //! # What is forbidden here, and why
@@ -81,6 +81,7 @@ pub mod credentials;
 pub mod crti;
 pub mod glob;
 pub mod image_layers;
+pub mod iterations;
 pub mod line;
 pub mod memory;
 pub mod mode;
@@ -89,13 +90,13 @@ pub mod object;
 pub mod once;
 pub mod pagemap;
 pub mod pages;
-pub mod places;
 pub mod plan;
 pub mod preload_list;
 #[cfg(test)]
 mod properties;
 pub mod records;
 pub mod runs;
+pub mod search_dirs;
 pub mod settings;
 pub mod slices;
 pub mod steps;
@@ -104,6 +105,5 @@ pub mod sys;
 pub mod thread_status;
 pub mod unnamed;
 pub mod vmas;
-pub mod walks;
 pub mod witness;
 pub mod write_safety;

@@ -6,7 +6,7 @@ use crate::slices;
 
 /// What [`remove`] has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kept {
+pub enum Remainder {
     /// Everything: no entry had that name.
     Unchanged,
     /// So many bytes at the beginning are the new list.
@@ -17,9 +17,9 @@ pub enum Kept {
 
 /// Removes the entries whose file name is `name`, in place. By the file name,
 /// because an entry may be written with `$LIB` or found in a search path.
-pub fn remove(list: &mut [u8], name: &[u8]) -> Kept {
+pub fn remove(list: &mut [u8], name: &[u8]) -> Remainder {
     if !list.split(|byte| is_separator(*byte)).any(|entry| file_name(entry) == name) {
-        return Kept::Unchanged;
+        return Remainder::Unchanged;
     }
     let (mut read, mut kept) = (0, 0);
     while read < list.len() {
@@ -37,7 +37,7 @@ pub fn remove(list: &mut [u8], name: &[u8]) -> Kept {
         }
         read += len + 1;
     }
-    if kept == 0 { Kept::Nothing } else { Kept::Bytes(kept) }
+    if kept == 0 { Remainder::Nothing } else { Remainder::Bytes(kept) }
 }
 
 fn is_separator(byte: u8) -> bool {
@@ -52,12 +52,12 @@ mod tests {
     fn removed(list: &str) -> Option<String> {
         let mut bytes = list.as_bytes().to_vec();
         match remove(&mut bytes, b"libsopin.so") {
-            Kept::Unchanged => {
+            Remainder::Unchanged => {
                 assert_eq!(bytes, list.as_bytes());
                 None
             }
-            Kept::Bytes(len) => Some(String::from_utf8(bytes[..len].to_vec()).unwrap()),
-            Kept::Nothing => Some(String::new()),
+            Remainder::Bytes(len) => Some(String::from_utf8(bytes[..len].to_vec()).unwrap()),
+            Remainder::Nothing => Some(String::new()),
         }
     }
 

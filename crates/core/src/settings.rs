@@ -8,7 +8,7 @@ use core::fmt;
 use crate::line::Text;
 use crate::mode::Mode;
 use crate::pages::PageVec;
-use crate::places::Places;
+use crate::search_dirs::SearchDirs;
 use crate::sys::Result;
 
 /// How much is said (`SOPIN_LOG`); each level includes those before it.
@@ -124,7 +124,7 @@ pub struct Settings {
     /// `SOPIN_CHILDREN`
     pub children: Children,
     /// `SOPIN_STORE`: where the store may live; `None` if it is off.
-    pub store: Option<Places>,
+    pub store: Option<SearchDirs>,
     /// `SOPIN_PRIVATE_LIMIT`, in bytes.
     pub private_limit: u64,
     exclude: PageVec<u8>,
@@ -140,7 +140,7 @@ impl Settings {
             mode: Mode::Full,
             level: Level::Error,
             children: Children::Keep,
-            store: Some(Places::new()),
+            store: Some(SearchDirs::new()),
             private_limit: DEFAULT_PRIVATE_LIMIT,
             exclude: PageVec::new(),
             only: PageVec::new(),
@@ -180,13 +180,13 @@ impl Settings {
         settings.store = match value(STORE) {
             Some(b"off") => None,
             directory => {
-                let mut places = Places::read(&get)?;
+                let mut dirs = SearchDirs::read(&get)?;
                 match directory {
-                    Some(value) if value.starts_with(b"/") => places.set_explicit(value)?,
+                    Some(value) if value.starts_with(b"/") => dirs.set_explicit(value)?,
                     Some(value) => complain(&Complaint { variable: STORE, value, consequence: "using the default" }),
                     None => {}
                 }
-                Some(places)
+                Some(dirs)
             }
         };
         if let Some(value) = value(PRIVATE_LIMIT) {

@@ -122,13 +122,13 @@ pub fn set_errno(value: i32) {
 }
 
 /// An argument of a system call, as the register that it is passed in.
-trait Word {
+trait Argument {
     fn word(self) -> usize;
 }
 
 macro_rules! integer_words {
     ($($integer:ty),*) => {$(
-        impl Word for $integer {
+        impl Argument for $integer {
             #[expect(clippy::allow_attributes, reason = "which casts lose a sign depends on the type")]
             #[allow(clippy::cast_sign_loss)]
             fn word(self) -> usize {
@@ -139,13 +139,13 @@ macro_rules! integer_words {
 }
 integer_words!(i32, u32, i64, u64, usize);
 
-impl<T> Word for *const T {
+impl<T> Argument for *const T {
     fn word(self) -> usize {
         self.expose_provenance()
     }
 }
 
-impl<T> Word for *mut T {
+impl<T> Argument for *mut T {
     fn word(self) -> usize {
         self.expose_provenance()
     }
@@ -154,7 +154,7 @@ impl<T> Word for *mut T {
 /// Makes a system call with the arguments widened to words.
 macro_rules! raw {
     ($number:expr $(, $argument:expr)* $(,)?) => {
-        $crate::sys::call($number, &[$($crate::sys::Word::word($argument)),*])
+        $crate::sys::call($number, &[$($crate::sys::Argument::word($argument)),*])
     };
 }
 use raw;

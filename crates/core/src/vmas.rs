@@ -82,35 +82,35 @@ const QUERY_FILE_BACKED: u64 = 0x20;
 
 /// A line of the text.
 #[derive(Clone, Copy)]
-struct Entry {
+struct TextLine {
     vma: Vma,
     /// The path in the text, as yet escaped.
     path: (u32, u32),
 }
 
-enum Source {
+enum Interface {
     Query,
-    Text { text: PageVec<u8>, entries: PageVec<Entry> },
+    Text { text: PageVec<u8>, entries: PageVec<TextLine> },
 }
 
 /// The mappings of this process. Holds a descriptor: made for one sweep.
 pub struct Maps {
     file: Fd,
-    source: Source,
+    interface: Interface,
 }
 
 impl Maps {
     /// Opens the mappings of this process.
     pub fn open() -> Result<Self> {
         let file = sys::open_own_proc_file(c"/proc/self/maps", c"/proc/thread-self/maps")?;
-        Ok(Self { file, source: Source::Query })
+        Ok(Self { file, interface: Interface::Query })
     }
 
     /// Forgets what was read of the mappings before they were changed.
     pub fn refresh(&mut self) -> Result<()> {
-        match self.source {
-            Source::Query => Ok(()),
-            Source::Text { .. } => self.reread(),
+        match self.interface {
+            Interface::Query => Ok(()),
+            Interface::Text { .. } => self.reread(),
         }
     }
 
@@ -137,7 +137,7 @@ impl Maps {
     /// The path of the file mapped at `address`, as `/proc/PID/maps` shows it:
     /// absolute, with " (deleted)" behind the path of an unlinked file.
     pub fn path_at<'a>(&mut self, address: usize, buffer: &'a mut [u8]) -> Result<&'a [u8]> {
-        if matches!(self.source, Source::Query) {
+        if matches!(self.interface, Interface::Query) {
             match self.query(address, 0, Some(&mut *buffer)) {
                 Ok(answer) => {
                     let len = (answer.vma_name_size as usize).saturating_sub(1);
@@ -147,9 +147,9 @@ impl Maps {
                 Err(_) => self.reread()?,
             }
         }
-        match &self.source {
-            Source::Query => Err(Errno(libc::ENOENT)),
-            Source::Text { text, entries } => {
+        match &self.interface {
+            Interface::Query => Err(Errno(libc::ENOENT)),
+            Interface::Text { text, entries } => {
                 let entry = entries.iter().find(|entry| entry.vma.span.contains(address)).ok_or(Errno(libc::ENOENT))?;
                 let (start, end) = entry.path;
                 unescape(text.get(start as usize..end as usize).unwrap_or_default(), buffer)
@@ -159,7 +159,7 @@ impl Maps {
 
     /// The file-backed VMA that contains `address`, or the next one.
     pub fn file_backed_at_or_after(&mut self, address: usize) -> Result<Option<Vma>> {
-        if matches!(self.source, Source::Query) {
+        if matches!(self.interface, Interface::Query) {
             match self.query(address, QUERY_COVERING_OR_NEXT | QUERY_FILE_BACKED, None) {
                 Ok(answer) => return Ok(Some(vma_of_answer(&answer))),
                 Err(Errno(libc::ENOENT)) => return Ok(None),
@@ -167,9 +167,9 @@ impl Maps {
                 Err(_) => self.reread()?,
             }
         }
-        match &self.source {
-            Source::Query => Ok(None),
-            Source::Text { entries, .. } => {
+        match &self.interface {
+            Interface::Query => Ok(None),
+            Interface::Text { entries, .. } => {
                 let first = entries.partition_point(|entry| entry.vma.span.end <= address);
                 let rest = entries.get(first..).unwrap_or_default();
                 Ok(rest.iter().map(|entry| entry.vma).find(|vma| vma.file.inode != 0))
@@ -197,24 +197,24 @@ impl Maps {
 
     /// Reads and parses the text.
     fn reread(&mut self) -> Result<()> {
-        self.source = parse(read_whole(&self.file)?)?;
+        self.interface = parse(read_whole(&self.file)?)?;
         Ok(())
     }
 }
 
 /// The lines of the text that are of the known form.
-fn parse(text: PageVec<u8>) -> Result<Source> {
+fn parse(text: PageVec<u8>) -> Result<Interface> {
     let mut entries = PageVec::new();
     let mut start = 0;
     for line in text.split_inclusive(|byte| *byte == b'\n') {
         if let Some((vma, path)) = parse_line(line.strip_suffix(b"\n").unwrap_or(line)) {
             let path_start = start + path;
             let path_end = start + line.len() - usize::from(line.ends_with(b"\n"));
-            entries.push(Entry { vma, path: (path_start as u32, path_end as u32) })?;
+            entries.push(TextLine { vma, path: (path_start as u32, path_end as u32) })?;
         }
         start += line.len();
     }
-    Ok(Source::Text { text, entries })
+    Ok(Interface::Text { text, entries })
 }
 
 #[cfg(test)]
@@ -224,7 +224,7 @@ impl Maps {
         let mut copy = PageVec::new();
         copy.extend(text).unwrap();
         // Nothing is read from the file again unless the maps are refreshed.
-        Self { file: Fd::CWD, source: parse(copy).unwrap() }
+        Self { file: Fd::CWD, interface: parse(copy).unwrap() }
     }
 }
 

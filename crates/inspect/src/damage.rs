@@ -22,12 +22,12 @@ use object::elf::{DT_DEBUG, DT_PLTGOT};
 use rustix::fs::{self, Mode, OFlags};
 
 use crate::files::{Image, View};
-use crate::image::{Dynamic, Flaw};
-use crate::maps::Copy;
-use crate::memory::{Bytes, Place as Opened, word_at};
-use crate::object::{Backing, Object, Part};
-use crate::places::{Kind, Place};
+use crate::image::{DynamicEntries, Flaw};
+use crate::maps::PinnedCopy;
+use crate::memory::{Bytes, FileBytes, word_at};
+use crate::object::{InspectedObject, Part, PartBacking};
 use crate::process::Process;
+use crate::relocated_words::{RelocatedValue, RelocatedWord};
 
 /// Bits of an entry of `/proc/PID/pagemap` (Documentation/admin-guide/mm/pagemap.rst).
 const PAGE_PRESENT: u64 = 1 << 63;
@@ -93,13 +93,13 @@ pub struct Examiner<'a, M> {
 
 impl<M: Bytes> Examiner<'_, M> {
     /// Looks for damage in an object.
-    pub fn examine(&self, object: &Object) -> Finding {
+    pub fn examine(&self, object: &InspectedObject) -> Finding {
         let mut finding = Finding::default();
         finding.damage.beyond_end = object.parts.iter().map(|part| self.beyond_end(part)).sum();
         let exposed: Vec<&Part> = object
             .parts
             .iter()
-            .filter(|part| part.is_relocated && part.backing == Backing::File && !part.mapping.is_shared)
+            .filter(|part| part.is_relocated && part.backing == PartBacking::File && !part.mapping.is_shared)
             .collect();
         let (Some(base), Some(first)) = (object.base, exposed.first()) else { return finding };
         // The copy is of the version that was loaded.
@@ -108,8 +108,8 @@ impl<M: Bytes> Examiner<'_, M> {
             Ok(image) => image,
             Err(flaw) => return unjudged(finding, &flaw),
         };
-        let places = match &image.places {
-            Ok(places) => places,
+        let relocated = match &image.words {
+            Ok(relocated) => relocated,
             Err(flaw) => return unjudged(finding, flaw),
         };
         if let Some(lost) = self.other_version(object, base, &image, &exposed) {
@@ -118,16 +118,16 @@ impl<M: Bytes> Examiner<'_, M> {
             finding.unjudged = Some("its file is of another version than the one loaded".to_owned());
             return finding;
         }
-        let file = self.view.open(first.mapping).ok().map(Opened::from);
+        let file = self.view.open(first.mapping).ok().map(FileBytes::from);
         for part in exposed {
-            self.examine_part(part, base, places, file.as_ref(), &mut finding.damage.words);
+            self.examine_part(part, base, relocated, file.as_ref(), &mut finding.damage.words);
         }
         finding
     }
 
     /// Bytes of pages behind the file's end.
     fn beyond_end(&self, part: &Part) -> u64 {
-        if !matches!(part.backing, Backing::File | Backing::Copy(Copy::Stored(_) | Copy::Own)) {
+        if !matches!(part.backing, PartBacking::File | PartBacking::Copy(PinnedCopy::Stored(_) | PinnedCopy::Own)) {
             return 0;
         }
         let Ok(identity) = &self.view.mapped(part.mapping).identity else { return 0 };
@@ -137,7 +137,7 @@ impl<M: Bytes> Examiner<'_, M> {
 
     /// `None` if the dynamic section in memory is that of the image; otherwise
     /// whether the one in memory is the file's and so has lost the loader's stores.
-    fn other_version(&self, object: &Object, base: u64, image: &Image, exposed: &[&Part]) -> Option<bool> {
+    fn other_version(&self, object: &InspectedObject, base: u64, image: &Image, exposed: &[&Part]) -> Option<bool> {
         let at = object.dynamic?;
         let is_exposed = exposed.iter().any(|part| part.start <= at && at < part.end);
         let is_of_file = || self.pagemap(at, at + 1).and_then(|pages| pages.first().copied()).is_some_and(is_of_file);
@@ -148,15 +148,25 @@ impl<M: Bytes> Examiner<'_, M> {
         };
         let memory = self.memory?;
         // Behind the end of the file there is nothing to compare.
-        let Ok(in_memory) = Dynamic::read(memory, base.wrapping_add(address), size) else { return None };
+        let Ok(in_memory) = DynamicEntries::read(memory, base.wrapping_add(address), size) else { return None };
         (!is_same_dynamic(&in_memory, &image.dynamic, base)).then(is_lost)
     }
 
-    fn examine_part(&self, part: &Part, base: u64, places: &[Place], file: Option<&Opened>, words: &mut Vec<Word>) {
-        let low = places.partition_point(|place| base.wrapping_add(place.address) < part.start);
-        let rest = places.get(low..).unwrap_or_default();
-        let count = rest.partition_point(|place| base.wrapping_add(place.address).saturating_add(8) <= part.end);
-        let Some((places, last)) = rest.get(..count).and_then(|places| Some((places, places.last()?))) else { return };
+    fn examine_part(
+        &self,
+        part: &Part,
+        base: u64,
+        relocated: &[RelocatedWord],
+        file: Option<&FileBytes>,
+        words: &mut Vec<Word>,
+    ) {
+        let low = relocated.partition_point(|word| base.wrapping_add(word.address) < part.start);
+        let rest = relocated.get(low..).unwrap_or_default();
+        let count = rest.partition_point(|word| base.wrapping_add(word.address).saturating_add(8) <= part.end);
+        let Some((relocated, last)) = rest.get(..count).and_then(|relocated| Some((relocated, relocated.last()?)))
+        else {
+            return;
+        };
         let len = usize::try_from(base.wrapping_add(last.address) + 8 - part.start).unwrap_or(0);
         let memory = self.memory.map(|memory| {
             let mut bytes = vec![0; len];
@@ -165,13 +175,13 @@ impl<M: Bytes> Examiner<'_, M> {
             bytes
         });
         let mut pages = None;
-        for place in places {
-            let address = base.wrapping_add(place.address);
+        for word in relocated {
+            let address = base.wrapping_add(word.address);
             let offset = address - part.start;
             let index = usize::try_from(offset).unwrap_or(usize::MAX);
             let value = match &memory {
                 Some(bytes) => match word_at(bytes, index) {
-                    Some(value) if is_plausible(place.kind, value, base) => continue,
+                    Some(value) if is_plausible(word.kind, value, base) => continue,
                     Some(value) => Some(value),
                     // Behind the end of the file: counted already.
                     None => continue,
@@ -184,13 +194,13 @@ impl<M: Bytes> Examiner<'_, M> {
                 pages.get(usize::try_from(page).unwrap_or(usize::MAX)).map(|entry| is_of_file(*entry))
             });
             let raw = file.and_then(|file| file.word(part.offset + offset).ok());
-            if is_damaged(place.kind, value, raw, of_file, base) {
-                let expected = match (place.kind, raw) {
-                    (Kind::Relative(addend), _) => Some(base.wrapping_add(addend)),
-                    (Kind::Compact, Some(raw)) => Some(base.wrapping_add(raw)),
+            if is_damaged(word.kind, value, raw, of_file, base) {
+                let expected = match (word.kind, raw) {
+                    (RelocatedValue::Relative(addend), _) => Some(base.wrapping_add(addend)),
+                    (RelocatedValue::Compact, Some(raw)) => Some(base.wrapping_add(raw)),
                     _ => None,
                 };
-                words.push(Word { address, place: place.address, value, expected });
+                words.push(Word { address, place: word.address, value, expected });
             }
         }
     }
@@ -200,7 +210,7 @@ impl<M: Bytes> Examiner<'_, M> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let file = fs::openat(self.process.directory(), "pagemap", flags, Mode::empty()).ok()?;
         let (first, last) = (start / self.page, end.div_ceil(self.page));
-        let bytes = Opened::from(file).read_exact(first * 8, usize::try_from((last - first) * 8).ok()?).ok()?;
+        let bytes = FileBytes::from(file).read_exact(first * 8, usize::try_from((last - first) * 8).ok()?).ok()?;
         Some(bytes.chunks_exact(8).filter_map(|entry| word_at(entry, 0)).collect())
     }
 }
@@ -217,32 +227,34 @@ const fn is_of_file(entry: u64) -> bool {
 }
 
 /// Whether a word needs no second look: most are right.
-const fn is_plausible(kind: Kind, value: u64, base: u64) -> bool {
+const fn is_plausible(kind: RelocatedValue, value: u64, base: u64) -> bool {
     match kind {
-        Kind::Relative(addend) => value == base.wrapping_add(addend) || base == 0,
+        RelocatedValue::Relative(addend) => value == base.wrapping_add(addend) || base == 0,
         // An address of this object or of another one, wherever that is.
-        Kind::Compact | Kind::Symbol | Kind::Jump | Kind::Indirect => value >= 1 << 32 || (base == 0 && value != 0),
+        RelocatedValue::Compact | RelocatedValue::Symbol | RelocatedValue::Jump | RelocatedValue::Indirect => {
+            value >= 1 << 32 || (base == 0 && value != 0)
+        }
     }
 }
 
 /// Whether a word has reverted: `value` in memory, `raw` in the file, each `None`
 /// if it cannot be read; `of_file` whether its page is the file's.
-fn is_damaged(kind: Kind, value: Option<u64>, raw: Option<u64>, of_file: Option<bool>, base: u64) -> bool {
+fn is_damaged(kind: RelocatedValue, value: Option<u64>, raw: Option<u64>, of_file: Option<bool>, base: u64) -> bool {
     let has_reverted = match (value, raw) {
         (Some(value), Some(raw)) => value == raw,
         _ => of_file == Some(true),
     };
     let is_bare_address = || match kind {
-        Kind::Relative(addend) => base != 0 && value.is_some_and(|value| value != 0 && value == addend),
-        Kind::Compact | Kind::Jump => base != 0 && value.is_some_and(|value| value != 0),
-        Kind::Symbol | Kind::Indirect => false,
+        RelocatedValue::Relative(addend) => base != 0 && value.is_some_and(|value| value != 0 && value == addend),
+        RelocatedValue::Compact | RelocatedValue::Jump => base != 0 && value.is_some_and(|value| value != 0),
+        RelocatedValue::Symbol | RelocatedValue::Indirect => false,
     };
     has_reverted && (of_file == Some(true) || is_bare_address())
 }
 
 /// Whether the entries are those of the file but for what a loader changes: bases
 /// added in place, and DT_DEBUG.
-fn is_same_dynamic(in_memory: &Dynamic, in_file: &Dynamic, base: u64) -> bool {
+fn is_same_dynamic(in_memory: &DynamicEntries, in_file: &DynamicEntries, base: u64) -> bool {
     let is_same = |((tag, value), (file_tag, file_value)): (&(u64, u64), &(u64, u64))| {
         let is_moved = *tag >= u64::from(DT_PLTGOT) && *value == base.wrapping_add(*file_value);
         tag == file_tag && (value == file_value || is_moved || *tag == u64::from(DT_DEBUG))
@@ -264,7 +276,13 @@ mod tests {
 
     #[test]
     fn a_word_of_the_file_on_a_page_of_the_file_is_damaged() {
-        for kind in [Kind::Relative(0xad0), Kind::Compact, Kind::Symbol, Kind::Jump, Kind::Indirect] {
+        for kind in [
+            RelocatedValue::Relative(0xad0),
+            RelocatedValue::Compact,
+            RelocatedValue::Symbol,
+            RelocatedValue::Jump,
+            RelocatedValue::Indirect,
+        ] {
             for raw in [0, 0xad0] {
                 assert!(is_damaged(kind, Some(raw), Some(raw), Some(true), BASE), "{kind:?}");
             }
@@ -277,28 +295,38 @@ mod tests {
     #[test]
     fn a_word_of_the_file_on_a_private_page_may_be_the_programs() {
         let private = |kind, value| is_damaged(kind, Some(value), Some(value), Some(false), BASE);
-        assert!(private(Kind::Relative(0xad0), 0xad0));
-        assert!(private(Kind::Jump, 0x1036) && private(Kind::Compact, 0xad0));
-        assert!(!private(Kind::Relative(0xad0), 0), "a pointer that the program has cleared");
-        assert!(!private(Kind::Relative(0xad0), 0xad1));
-        assert!(!private(Kind::Symbol, 0xad0) && !private(Kind::Jump, 0) && !private(Kind::Indirect, 8));
-        assert!(!is_damaged(Kind::Jump, Some(0x40_1036), Some(0x40_1036), Some(false), 0), "lazy, at a fixed address");
+        assert!(private(RelocatedValue::Relative(0xad0), 0xad0));
+        assert!(private(RelocatedValue::Jump, 0x1036) && private(RelocatedValue::Compact, 0xad0));
+        assert!(!private(RelocatedValue::Relative(0xad0), 0), "a pointer that the program has cleared");
+        assert!(!private(RelocatedValue::Relative(0xad0), 0xad1));
+        assert!(
+            !private(RelocatedValue::Symbol, 0xad0)
+                && !private(RelocatedValue::Jump, 0)
+                && !private(RelocatedValue::Indirect, 8)
+        );
+        assert!(
+            !is_damaged(RelocatedValue::Jump, Some(0x40_1036), Some(0x40_1036), Some(false), 0),
+            "lazy, at a fixed address"
+        );
     }
 
     #[test]
     fn right_words_need_no_second_look() {
-        assert!(is_plausible(Kind::Relative(8), BASE + 8, BASE) && !is_plausible(Kind::Relative(8), 8, BASE));
-        assert!(is_plausible(Kind::Symbol, BASE, BASE) && !is_plausible(Kind::Symbol, 0, BASE));
-        assert!(is_plausible(Kind::Jump, 0x40_1036, 0) && !is_plausible(Kind::Jump, 0x1036, BASE));
+        assert!(
+            is_plausible(RelocatedValue::Relative(8), BASE + 8, BASE)
+                && !is_plausible(RelocatedValue::Relative(8), 8, BASE)
+        );
+        assert!(is_plausible(RelocatedValue::Symbol, BASE, BASE) && !is_plausible(RelocatedValue::Symbol, 0, BASE));
+        assert!(is_plausible(RelocatedValue::Jump, 0x40_1036, 0) && !is_plausible(RelocatedValue::Jump, 0x1036, BASE));
     }
 
     #[test]
     fn dynamic_sections_are_compared_but_for_the_loaders_doing() {
-        let file = Dynamic(vec![(1, 7), (5, 0x300), (21, 0)]);
+        let file = DynamicEntries(vec![(1, 7), (5, 0x300), (21, 0)]);
         assert!(is_same_dynamic(&file, &file, BASE));
-        assert!(is_same_dynamic(&Dynamic(vec![(1, 7), (5, BASE + 0x300), (21, 99)]), &file, BASE));
-        assert!(!is_same_dynamic(&Dynamic(vec![(1, 7), (5, 0x400), (21, 0)]), &file, BASE));
-        assert!(!is_same_dynamic(&Dynamic(vec![(1, 7)]), &file, BASE));
+        assert!(is_same_dynamic(&DynamicEntries(vec![(1, 7), (5, BASE + 0x300), (21, 99)]), &file, BASE));
+        assert!(!is_same_dynamic(&DynamicEntries(vec![(1, 7), (5, 0x400), (21, 0)]), &file, BASE));
+        assert!(!is_same_dynamic(&DynamicEntries(vec![(1, 7)]), &file, BASE));
     }
 
     /// As for somebody who may not trace a process: mappings and pages alone.
@@ -310,20 +338,20 @@ mod tests {
         let view = View::new(&process, &files);
         let maps = crate::maps::parse(&process.read("maps").unwrap());
         let page = rustix::param::page_size() as u64;
-        let memory: Option<&Opened> = None;
+        let memory: Option<&FileBytes> = None;
         let scene = Scene { maps: &maps, memory, view: &view, executable: None, published: None, page };
         let objects = scene.objects(None);
         let exe = std::env::current_exe().unwrap();
         let own =
             objects.iter().find(|object| object.original.unwrap().path == exe.as_os_str().as_encoded_bytes()).unwrap();
-        assert!(own.base.is_some() && own.state() == crate::object::State::Exposed && objects.len() >= 3);
+        assert!(own.base.is_some() && own.state() == crate::object::ObjectState::Exposed && objects.len() >= 3);
         let examiner = Examiner { process: &process, memory, view: &view, page, is_glibc: true };
         for object in &objects {
             let finding = examiner.examine(object);
             assert!(!finding.damage.is_any() && finding.unjudged.is_none(), "{object:?} {finding:?}");
         }
         // All that the loader has stored to is on private pages, and would be missed elsewhere.
-        let part = own.parts.iter().find(|part| part.is_relocated && part.backing == Backing::File).unwrap();
+        let part = own.parts.iter().find(|part| part.is_relocated && part.backing == PartBacking::File).unwrap();
         assert!(examiner.pagemap(part.start, part.end).unwrap().iter().any(|entry| !is_of_file(*entry)));
     }
 }

@@ -12,8 +12,8 @@ use serde::Serialize;
 use sopin_store::Identity;
 
 use crate::files::View;
-use crate::maps::{Copy, Mapping};
-use crate::object::{Backing, Object};
+use crate::maps::{Mapping, PinnedCopy};
+use crate::object::{InspectedObject, PartBacking};
 
 /// Nanoseconds by which the start of a process and the time of a file may seem
 /// interchanged: both come from clocks that tick up to 100 times a second.
@@ -22,7 +22,7 @@ const GRANULARITY: i128 = 20_000_000;
 /// What has become of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Fate {
+pub enum DiskState {
     /// Nothing.
     Unchanged,
     /// The same inode has other contents, or was written anew with the same.
@@ -39,7 +39,7 @@ pub enum Fate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Disk {
     /// What has become of it.
-    pub state: Fate,
+    pub state: DiskState,
     /// False if all that is known is that the file was changed, in its contents or
     /// its mode, links or times, after the process was started.
     pub certain: bool,
@@ -48,23 +48,23 @@ pub struct Disk {
 }
 
 impl Disk {
-    const fn of(state: Fate) -> Self {
+    const fn of(state: DiskState) -> Self {
         Self { state, certain: true, changed: None }
     }
 }
 
 /// Looks at the file of an object in a program that was started at `start`
 /// (nanoseconds since 1970).
-pub fn look(object: &Object, view: &View, start: i128) -> Disk {
+pub fn look(object: &InspectedObject, view: &View, start: i128) -> Disk {
     let key = object.parts.iter().find_map(|part| match part.backing {
-        Backing::Copy(Copy::Stored(key)) => Some(key),
+        PartBacking::Copy(PinnedCopy::Stored(key)) => Some(key),
         _ => None,
     });
     let Some(original) = object.original else {
         // Only the loader's name is left of it.
         return match key {
             Some(key) if object.name.starts_with(b"/") => by_name(view.at_name(&object.name), &key),
-            _ => Disk::of(Fate::Unknown),
+            _ => Disk::of(DiskState::Unknown),
         };
     };
     let now = match mapped(original, view) {
@@ -75,7 +75,7 @@ pub fn look(object: &Object, view: &View, start: i128) -> Disk {
 }
 
 /// The file that is mapped, if its path still leads to it.
-fn mapped(original: &Mapping, view: &View) -> Result<Identity, Fate> {
+fn mapped(original: &Mapping, view: &View) -> Result<Identity, DiskState> {
     let mapped = view.mapped(original).identity;
     let (path, may_be_deleted) = original.names();
     let is_it = |found: &Identity| match mapped {
@@ -85,16 +85,16 @@ fn mapped(original: &Mapping, view: &View) -> Result<Identity, Fate> {
     };
     match view.at_path(&original.path) {
         Ok(found) if is_it(&found) => return Ok(found),
-        Err(errno) if !is_nothing(errno) => return mapped.map_err(|_| Fate::Unknown),
-        Ok(_) if !may_be_deleted => return Err(Fate::Replaced),
-        Err(_) if !may_be_deleted => return Err(Fate::Deleted),
+        Err(errno) if !is_nothing(errno) => return mapped.map_err(|_| DiskState::Unknown),
+        Ok(_) if !may_be_deleted => return Err(DiskState::Replaced),
+        Err(_) if !may_be_deleted => return Err(DiskState::Deleted),
         // Then the mark is the kernel's.
         Ok(_) | Err(_) => {}
     }
     Err(match view.at_path(path) {
-        Ok(_) => Fate::Replaced,
-        Err(errno) if is_nothing(errno) => Fate::Deleted,
-        Err(_) => Fate::Unknown,
+        Ok(_) => DiskState::Replaced,
+        Err(errno) if is_nothing(errno) => DiskState::Deleted,
+        Err(_) => DiskState::Unknown,
     })
 }
 
@@ -112,22 +112,23 @@ fn is_nothing(errno: Errno) -> bool {
 fn by_name(found: Result<Identity, Errno>, key: &Identity) -> Disk {
     match found {
         Ok(now) if (now.device, now.inode) == (key.device, key.inode) => by_key(&now, key),
-        Ok(_) => Disk::of(Fate::Replaced),
-        Err(errno) if is_nothing(errno) => Disk::of(Fate::Deleted),
-        Err(_) => Disk::of(Fate::Unknown),
+        Ok(_) => Disk::of(DiskState::Replaced),
+        Err(errno) if is_nothing(errno) => Disk::of(DiskState::Deleted),
+        Err(_) => Disk::of(DiskState::Unknown),
     }
 }
 
 fn by_key(now: &Identity, key: &Identity) -> Disk {
     let is_other = (now.size, now.modified) != (key.size, key.modified);
-    let state = if is_other || now.changed != key.changed { Fate::Rewritten } else { Fate::Unchanged };
-    Disk { state, certain: state == Fate::Unchanged || is_other, changed: Some(seconds(now.changed)) }
+    let state = if is_other || now.changed != key.changed { DiskState::Rewritten } else { DiskState::Unchanged };
+    Disk { state, certain: state == DiskState::Unchanged || is_other, changed: Some(seconds(now.changed)) }
 }
 
 fn by_time(now: &Identity, start: i128) -> Disk {
     let is_after = |time: i128| time > start + GRANULARITY;
-    let state = if is_after(now.changed) || is_after(now.modified) { Fate::Rewritten } else { Fate::Unchanged };
-    Disk { state, certain: state == Fate::Unchanged, changed: Some(seconds(now.changed)) }
+    let state =
+        if is_after(now.changed) || is_after(now.modified) { DiskState::Rewritten } else { DiskState::Unchanged };
+    Disk { state, certain: state == DiskState::Unchanged, changed: Some(seconds(now.changed)) }
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "fits for 292 thousand million years")]
@@ -142,30 +143,30 @@ mod tests {
     const SECOND: i128 = 1_000_000_000;
     const NOW: Identity = Identity { device: 1, inode: 2, size: 3, modified: 100 * SECOND, changed: 100 * SECOND };
 
-    fn state(disk: Disk) -> (Fate, bool) {
+    fn state(disk: Disk) -> (DiskState, bool) {
         (disk.state, disk.certain)
     }
 
     #[test]
     fn times_tell_what_they_can() {
-        assert_eq!(state(by_time(&NOW, 200 * SECOND)), (Fate::Unchanged, true));
-        assert_eq!(state(by_time(&NOW, 50 * SECOND)), (Fate::Rewritten, false));
+        assert_eq!(state(by_time(&NOW, 200 * SECOND)), (DiskState::Unchanged, true));
+        assert_eq!(state(by_time(&NOW, 50 * SECOND)), (DiskState::Rewritten, false));
         let touched = Identity { modified: 10 * SECOND, ..NOW };
-        assert_eq!(state(by_time(&touched, 50 * SECOND)), (Fate::Rewritten, false), "a chmod, perhaps");
-        assert_eq!(by_time(&NOW, 100 * SECOND - GRANULARITY).state, Fate::Unchanged);
+        assert_eq!(state(by_time(&touched, 50 * SECOND)), (DiskState::Rewritten, false), "a chmod, perhaps");
+        assert_eq!(by_time(&NOW, 100 * SECOND - GRANULARITY).state, DiskState::Unchanged);
         assert_eq!(by_time(&NOW, 0).changed, Some(100));
     }
 
     #[test]
     fn the_store_knows_exactly() {
         let key = Identity { device: 1, inode: 2, size: 3, modified: NOW.modified, changed: NOW.changed };
-        assert_eq!(state(by_key(&NOW, &key)), (Fate::Unchanged, true));
-        assert_eq!(state(by_key(&Identity { modified: 7, ..NOW }, &key)), (Fate::Rewritten, true));
-        assert_eq!(state(by_key(&Identity { size: 4, ..NOW }, &key)), (Fate::Rewritten, true));
-        assert_eq!(state(by_key(&Identity { changed: 7, ..NOW }, &key)), (Fate::Rewritten, false));
-        assert_eq!(by_name(Ok(Identity { inode: 9, ..NOW }), &key).state, Fate::Replaced);
-        assert_eq!(by_name(Ok(NOW), &key).state, Fate::Unchanged);
-        assert_eq!(by_name(Err(Errno::NOENT), &key).state, Fate::Deleted);
-        assert_eq!(by_name(Err(Errno::ACCESS), &key).state, Fate::Unknown);
+        assert_eq!(state(by_key(&NOW, &key)), (DiskState::Unchanged, true));
+        assert_eq!(state(by_key(&Identity { modified: 7, ..NOW }, &key)), (DiskState::Rewritten, true));
+        assert_eq!(state(by_key(&Identity { size: 4, ..NOW }, &key)), (DiskState::Rewritten, true));
+        assert_eq!(state(by_key(&Identity { changed: 7, ..NOW }, &key)), (DiskState::Rewritten, false));
+        assert_eq!(by_name(Ok(Identity { inode: 9, ..NOW }), &key).state, DiskState::Replaced);
+        assert_eq!(by_name(Ok(NOW), &key).state, DiskState::Unchanged);
+        assert_eq!(by_name(Err(Errno::NOENT), &key).state, DiskState::Deleted);
+        assert_eq!(by_name(Err(Errno::ACCESS), &key).state, DiskState::Unknown);
     }
 }

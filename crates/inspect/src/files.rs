@@ -17,11 +17,11 @@ use sopin_core::vmas::FileId;
 use sopin_store::{Identity, SYSTEM};
 
 use crate::descriptors;
-use crate::image::{self, Dynamic, Flaw, Headers};
+use crate::image::{self, DynamicEntries, Flaw, Headers};
 use crate::maps::Mapping;
-use crate::memory::Place as Opened;
-use crate::places::{self, Place};
+use crate::memory::FileBytes;
 use crate::process::Process;
+use crate::relocated_words::{self, RelocatedWord};
 
 /// How a root directory is opened.
 const ROOT_FLAGS: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -31,17 +31,17 @@ pub struct Image {
     /// Its program headers.
     pub headers: Headers,
     /// Its dynamic section; empty without one.
-    pub dynamic: Dynamic,
+    pub dynamic: DynamicEntries,
     /// What the loader stores to, or why that is not known.
-    pub places: Result<Vec<Place>, Flaw>,
+    pub words: Result<Vec<RelocatedWord>, Flaw>,
 }
 
 /// The mapped files, by what the kernel shows in `/proc/PID/maps`.
 #[derive(Default)]
 #[allow(clippy::type_complexity, reason = "each type is used once")]
 pub struct Files {
-    mapped: RefCell<HashMap<Number, Rc<Mapped>>>,
-    paths: RefCell<HashMap<(Root, Vec<u8>), Result<Identity, Errno>>>,
+    mapped: RefCell<HashMap<Number, Rc<MappedFile>>>,
+    paths: RefCell<HashMap<(PathRoot, Vec<u8>), Result<Identity, Errno>>>,
     own_namespace: OnceCell<Vec<u8>>,
 }
 
@@ -53,7 +53,7 @@ fn number(file: FileId) -> Number {
 }
 
 /// A mapped file.
-pub struct Mapped {
+pub struct MappedFile {
     /// What it is now, or why that cannot be found out.
     pub identity: Result<Identity, Errno>,
     /// Whether it can be written to.
@@ -94,7 +94,7 @@ impl Writability {
 
 /// Where the paths of a process's mappings begin.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Root {
+struct PathRoot {
     namespace: Vec<u8>,
     device: u64,
     inode: u64,
@@ -104,7 +104,7 @@ struct Root {
 pub struct View<'a> {
     process: &'a Process,
     files: &'a Files,
-    root: OnceCell<Result<(OwnedFd, Root), Errno>>,
+    root: OnceCell<Result<(OwnedFd, PathRoot), Errno>>,
 }
 
 impl<'a> View<'a> {
@@ -156,7 +156,7 @@ impl<'a> View<'a> {
     }
 
     /// The file that is mapped there.
-    pub fn mapped(&self, mapping: &Mapping) -> Rc<Mapped> {
+    pub fn mapped(&self, mapping: &Mapping) -> Rc<MappedFile> {
         if let Some(known) = self.files.mapped.borrow().get(&number(mapping.file)) {
             return Rc::clone(known);
         }
@@ -164,7 +164,7 @@ impl<'a> View<'a> {
         let writability = file.as_ref().map(Writability::of).unwrap_or_default();
         let status = file.and_then(|file| descriptors::status_of(&file));
         let (identity, owner) = (status.map(|status| Identity::of(&status)), status.ok().map(|status| status.st_uid));
-        let mapped = Rc::new(Mapped { identity, writability, owner, image: OnceCell::new() });
+        let mapped = Rc::new(MappedFile { identity, writability, owner, image: OnceCell::new() });
         // Another process may be allowed to see it.
         if identity.is_ok() {
             self.files.mapped.borrow_mut().insert(number(mapping.file), Rc::clone(&mapped));
@@ -194,7 +194,7 @@ impl<'a> View<'a> {
         open_below(&self.root()?.0, path, flags)
     }
 
-    fn root(&self) -> Result<&(OwnedFd, Root), Errno> {
+    fn root(&self) -> Result<&(OwnedFd, PathRoot), Errno> {
         let open = || {
             let namespace = self.process.link("ns/mnt").unwrap_or_default();
             let own = self.files.own_namespace.get_or_init(|| {
@@ -206,7 +206,7 @@ impl<'a> View<'a> {
                 fs::openat(self.process.directory(), "root", ROOT_FLAGS, Mode::empty())?
             };
             let status = fs::fstat(&root)?;
-            Ok((root, Root { namespace, device: status.st_dev, inode: status.st_ino }))
+            Ok((root, PathRoot { namespace, device: status.st_dev, inode: status.st_ino }))
         };
         self.root.get_or_init(open).as_ref().map_err(|errno| *errno)
     }
@@ -221,14 +221,14 @@ fn open_below(root: &OwnedFd, path: &[u8], flags: OFlags) -> Result<OwnedFd, Err
     }
 }
 
-fn read(file: &Opened) -> Result<Image, Flaw> {
+fn read(file: &FileBytes) -> Result<Image, Flaw> {
     let (machine, headers) = image::read(file, 0)?;
     let dynamic = match headers.dynamic {
-        Some((address, size)) => Dynamic::read(file, headers.offset_of(address).ok_or(Flaw::Malformed)?, size)?,
-        None => Dynamic::default(),
+        Some((address, size)) => DynamicEntries::read(file, headers.offset_of(address).ok_or(Flaw::Malformed)?, size)?,
+        None => DynamicEntries::default(),
     };
-    let places = places::read(file, machine, &headers, &dynamic);
-    Ok(Image { headers, dynamic, places })
+    let words = relocated_words::read(file, machine, &headers, &dynamic);
+    Ok(Image { headers, dynamic, words })
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ const IDENTITY: [u8; 6] = [0x7f, b'E', b'L', b'F', 2, if cfg!(target_endian = "l
 
 /// A PT_LOAD header.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Segment {
+pub struct LoadHeader {
     /// `p_vaddr`
     pub address: u64,
     /// `p_memsz`
@@ -40,7 +40,7 @@ pub struct Segment {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Headers {
     /// The PT_LOAD headers, ascending.
-    pub segments: Vec<Segment>,
+    pub segments: Vec<LoadHeader>,
     /// Address and size of the dynamic section.
     pub dynamic: Option<(u64, u64)>,
     /// Address and size of PT_GNU_RELRO.
@@ -81,7 +81,7 @@ impl std::fmt::Display for Flaw {
 
 /// The relocation types that matter, by machine (`elf.h`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Machine {
+pub struct RelocationTypes {
     /// Word = base + addend.
     pub relative: u32,
     /// Word = symbol + addend.
@@ -94,14 +94,15 @@ pub struct Machine {
     pub indirect: u32,
 }
 
-const X86_64: Machine = Machine { relative: 8, absolute: 1, global: 6, jump: 7, indirect: 37 };
-const AARCH64: Machine = Machine { relative: 1027, absolute: 257, global: 1025, jump: 1026, indirect: 1032 };
+const X86_64: RelocationTypes = RelocationTypes { relative: 8, absolute: 1, global: 6, jump: 7, indirect: 37 };
+const AARCH64: RelocationTypes =
+    RelocationTypes { relative: 1027, absolute: 257, global: 1025, jump: 1026, indirect: 1032 };
 
 /// Reads the ELF header at `at`: the machine, and the program headers.
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn read(bytes: &impl Bytes, at: u64) -> Result<(Machine, Headers), Flaw> {
+pub fn read(bytes: &impl Bytes, at: u64) -> Result<(RelocationTypes, Headers), Flaw> {
     // The program headers follow at once in every file that a linker has made.
     let mut beginning = vec![0; ELF_HEADER + 15 * PROGRAM_HEADER];
     let got = bytes.read_some(at, &mut beginning)?;
@@ -149,7 +150,7 @@ impl Headers {
             let (kind, flags, address, size) = (half(0)?, half(4)?, word(16)?, word(40)?);
             match kind {
                 PT_LOAD if size != 0 => {
-                    let segment = Segment {
+                    let segment = LoadHeader {
                         address,
                         size,
                         file_size: word(32)?.min(size),
@@ -181,7 +182,8 @@ impl Headers {
 
     /// Where in the file the bytes at an address come from, if they do.
     pub fn offset_of(&self, address: u64) -> Option<u64> {
-        let within = |segment: &&Segment| address.checked_sub(segment.address).is_some_and(|at| at < segment.file_size);
+        let within =
+            |segment: &&LoadHeader| address.checked_sub(segment.address).is_some_and(|at| at < segment.file_size);
         let segment = self.segments.iter().find(within)?;
         Some(segment.offset + (address - segment.address))
     }
@@ -189,9 +191,9 @@ impl Headers {
 
 /// The entries of a dynamic section, up to DT_NULL.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Dynamic(pub Vec<(u64, u64)>);
+pub struct DynamicEntries(pub Vec<(u64, u64)>);
 
-impl Dynamic {
+impl DynamicEntries {
     /// Reads what is at `at`, `size` bytes at most.
     ///
     /// # Errors
@@ -302,10 +304,10 @@ pub(crate) mod tests {
     #[test]
     fn this_program_can_be_read() {
         let file = std::fs::File::open("/proc/self/exe").unwrap();
-        let place = crate::memory::Place::from(std::os::fd::OwnedFd::from(file));
+        let place = crate::memory::FileBytes::from(std::os::fd::OwnedFd::from(file));
         let (_, headers) = super::read(&place, 0).unwrap();
         let (address, size) = headers.dynamic.unwrap();
-        let dynamic = Dynamic::read(&place, headers.offset_of(address).unwrap(), size).unwrap();
+        let dynamic = DynamicEntries::read(&place, headers.offset_of(address).unwrap(), size).unwrap();
         assert!(dynamic.get(object::elf::DT_STRTAB).is_some() && dynamic.get(object::elf::DT_NULL).is_none());
     }
 }

@@ -8,13 +8,13 @@ use sopin_core::mode::Mode;
 use sopin_core::records::Reached;
 
 use crate::damage::{Damage, Examiner, Finding, Word};
-use crate::disk::{self, Disk, Fate};
+use crate::disk::{self, Disk, DiskState};
 use crate::files::{Files, View};
 use crate::loader::{self, Auxv, Executable, List};
 use crate::maps::{self, Mapping};
-use crate::memory::Place as Memory;
-use crate::names::Names;
-use crate::object::{Backing, Object, Scene, State};
+use crate::memory::FileBytes;
+use crate::names::ObjectFile;
+use crate::object::{InspectedObject, ObjectState, PartBacking, Scene};
 use crate::process::{Process, Trouble};
 use crate::published::Published;
 use crate::report::{DamageReport, ObjectReport, ProcessReport, Shim, WordReport};
@@ -63,7 +63,7 @@ impl Inspector {
         }
         let mut report = self.look(&process, &text)?;
         for _ in 1..LOOKS {
-            if report.as_ref().is_none_or(|report| report.count(State::Damaged) == 0) {
+            if report.as_ref().is_none_or(|report| report.count(ObjectState::Damaged) == 0) {
                 break;
             }
             std::thread::sleep(BETWEEN_LOOKS);
@@ -80,7 +80,7 @@ impl Inspector {
         }
         let mut errors = Vec::new();
         let auxv = Auxv::new(process.require("auxv")?);
-        let memory = match Memory::memory_of(process) {
+        let memory = match FileBytes::memory_of(process) {
             Ok(memory) => Some(memory),
             Err(error) if Trouble::of("", &error) == Trouble::Vanished => return Err(Trouble::Vanished),
             Err(error) => {
@@ -136,22 +136,22 @@ impl Inspector {
             objects,
             errors,
         };
-        report.full = report.count(State::Full);
-        report.relocated = report.count(State::Relocated);
-        report.exposed = report.count(State::Exposed);
-        report.damaged = report.count(State::Damaged);
+        report.full = report.count(ObjectState::Full);
+        report.relocated = report.count(ObjectState::Relocated);
+        report.exposed = report.count(ObjectState::Exposed);
+        report.damaged = report.count(ObjectState::Damaged);
         Ok(Some(report))
     }
 
-    fn object(&self, object: &Object, about: &About, finding: Finding) -> ObjectReport {
+    fn object(&self, object: &InspectedObject, about: &About, finding: Finding) -> ObjectReport {
         let mut file = disk::look(object, about.view, about.start);
         // Only truncation makes a process lose pages.
         let is_proven = finding.has_other_contents || finding.damage.is_any();
-        if is_proven && file.state == Fate::Rewritten {
+        if is_proven && file.state == DiskState::Rewritten {
             file.certain = true;
         }
         let damage = finding.damage.is_any().then(|| self.damage(object, about.view, &finding.damage));
-        let state = if damage.is_some() { State::Damaged } else { object.state() };
+        let state = if damage.is_some() { ObjectState::Damaged } else { object.state() };
         ObjectReport {
             path: String::from_utf8_lossy(&path(object, about)).into_owned(),
             state,
@@ -167,10 +167,10 @@ impl Inspector {
         }
     }
 
-    fn damage(&self, object: &Object, view: &View, damage: &Damage) -> DamageReport {
+    fn damage(&self, object: &InspectedObject, view: &View, damage: &Damage) -> DamageReport {
         let mapping = object.copy().map(|part| part.mapping).or(object.original);
-        let names = mapping.filter(|_| !damage.words.is_empty()).and_then(|mapping| Names::read(view, mapping));
-        let finder = names.as_ref().and_then(Names::finder);
+        let names = mapping.filter(|_| !damage.words.is_empty()).and_then(|mapping| ObjectFile::read(view, mapping));
+        let finder = names.as_ref().and_then(ObjectFile::finder);
         let section = |word: &Word| finder.as_ref().and_then(|finder| finder.section(word.place));
         let mut listed: Vec<&Word> = damage.words.iter().collect();
         if !self.lists_all_words {
@@ -210,7 +210,7 @@ struct About<'a> {
 }
 
 /// The path that people know the object by.
-fn path(object: &Object, about: &About) -> Vec<u8> {
+fn path(object: &InspectedObject, about: &About) -> Vec<u8> {
     match object.original {
         Some(original) => disk::path(original, about.view).to_owned(),
         None if object.name.is_empty() => about.process.link("exe").unwrap_or_default(),
@@ -219,19 +219,19 @@ fn path(object: &Object, about: &About) -> Vec<u8> {
 }
 
 /// Why an object is not better off.
-fn reason(object: &Object, about: &About, state: State, file: &Disk) -> Option<String> {
+fn reason(object: &InspectedObject, about: &About, state: ObjectState, file: &Disk) -> Option<String> {
     let inferred = || match state {
-        State::Full => None,
+        ObjectState::Full => None,
         _ if !about.has_shim => Some("libsopin.so is not loaded"),
-        State::Relocated if about.mode == Some(Mode::Relocated) => Some("SOPIN_MODE=relocated"),
+        ObjectState::Relocated if about.mode == Some(Mode::Relocated) => Some("SOPIN_MODE=relocated"),
         _ if about.mode == Some(Mode::Off) => Some("SOPIN_MODE=off"),
         _ => None,
     };
-    if state == State::Damaged && file.state == Fate::Unchanged {
+    if state == ObjectState::Damaged && file.state == DiskState::Unchanged {
         return Some("its pages have been discarded".to_owned());
     }
-    if state == State::Full {
-        let is_unwritable = object.parts.iter().any(|part| part.backing == Backing::Unwritable);
+    if state == ObjectState::Full {
+        let is_unwritable = object.parts.iter().any(|part| part.backing == PartBacking::Unwritable);
         return (is_unwritable && !about.has_shim).then(|| "its file cannot be written to".to_owned());
     }
     let said = object.said.as_ref().and_then(|said| match (&said.cause, said.reached) {
@@ -244,7 +244,12 @@ fn reason(object: &Object, about: &About, state: State, file: &Disk) -> Option<S
 }
 
 /// The library, if it is loaded.
-fn shim(objects: &[Object], list: Option<&List>, maps: &[Mapping], published: Option<&Published>) -> Option<Shim> {
+fn shim(
+    objects: &[InspectedObject],
+    list: Option<&List>,
+    maps: &[Mapping],
+    published: Option<&Published>,
+) -> Option<Shim> {
     let known = |path: &[u8]| Shim {
         path: String::from_utf8_lossy(path).into_owned(),
         version: published.map(|published| published.version.clone()).filter(|version| !version.is_empty()),

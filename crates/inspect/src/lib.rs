@@ -10,7 +10,7 @@
 //! | `loader` | the loader's list of objects |
 //! | `published` | what the library says itself |
 //! | [`files`] | the mapped files, looked at once for all processes |
-//! | `places` | the words that a loader stores to |
+//! | `relocated_words` | the words that a loader stores to |
 //! | [`object`](mod@object) | which VMAs an object has, and what state that makes |
 //! | `damage` | words that have reverted |
 //! | `names` | the section and symbol of a word |
@@ -36,9 +36,9 @@ pub mod maps;
 pub mod memory;
 mod names;
 pub mod object;
-mod places;
 pub mod process;
 mod published;
+mod relocated_words;
 pub mod report;
 
 pub use inspector::Inspector;

@@ -6,7 +6,7 @@
 
 use object::elf::{DT_DEBUG, DT_GNU_HASH, DT_STRTAB, DT_SYMTAB};
 
-use crate::image::{self, Dynamic, Headers, PROGRAM_HEADER};
+use crate::image::{self, DynamicEntries, Headers, PROGRAM_HEADER};
 use crate::memory::{Bytes, word_at};
 
 const AT_PHDR: u64 = 3;
@@ -109,7 +109,7 @@ pub fn list(memory: &impl Bytes, auxv: &Auxv, executable: Option<&Executable>) -
 /// DT_DEBUG of the executable, if it leads to something.
 fn debug_of(memory: &impl Bytes, executable: &Executable) -> Option<u64> {
     let (address, size) = executable.headers.dynamic?;
-    let dynamic = Dynamic::read(memory, executable.base.wrapping_add(address), size).ok()?;
+    let dynamic = DynamicEntries::read(memory, executable.base.wrapping_add(address), size).ok()?;
     dynamic.get(DT_DEBUG).filter(|debug| is_debug(memory, *debug))
 }
 
@@ -160,7 +160,7 @@ fn walk(memory: &impl Bytes, first: u64) -> Option<List> {
 
 /// Looks a defined symbol up in the GNU hash table of a loaded object.
 pub fn symbol(memory: &impl Bytes, base: u64, dynamic: u64, size: u64, name: &[u8]) -> Option<u64> {
-    let dynamic = Dynamic::read(memory, dynamic, size).ok()?;
+    let dynamic = DynamicEntries::read(memory, dynamic, size).ok()?;
     // glibc adds the base to these in place, musl does not, and they may have
     // reverted: below the base it is not an address of this object.
     let table = |tag| dynamic.get(tag).map(|value| if value >= base { value } else { base.wrapping_add(value) });
@@ -198,12 +198,12 @@ fn gnu_hash(name: &[u8]) -> u32 {
 mod tests {
     use super::*;
     use crate::memory::tests::Array;
-    use crate::memory::{Place, word_at};
+    use crate::memory::{FileBytes, word_at};
     use crate::process::Process;
 
-    fn own() -> (Place, Auxv, Executable) {
+    fn own() -> (FileBytes, Auxv, Executable) {
         let own = Process::open(std::process::id()).unwrap();
-        let memory = Place::memory_of(&own).unwrap();
+        let memory = FileBytes::memory_of(&own).unwrap();
         let auxv = Auxv::new(own.read("auxv").unwrap());
         let executable = Executable::read(&memory, &auxv).unwrap();
         (memory, auxv, executable)

@@ -98,7 +98,7 @@ pub fn at(maps: &[Mapping], address: u64) -> Option<&Mapping> {
 
 /// A copy that the library has made of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Copy {
+pub enum PinnedCopy {
     /// `<store>/<key>/<name>`
     Stored(Identity),
     /// The same of an entry that the process has for itself.
@@ -109,18 +109,18 @@ pub enum Copy {
 
 /// Whether a path from `/proc/PID/maps` is that of one of the library's copies.
 /// An entry of the store may have been unlinked since.
-pub fn copy_at(mapping: &Mapping) -> Option<Copy> {
+pub fn copy_at(mapping: &Mapping) -> Option<PinnedCopy> {
     let (path, is_deleted) = mapping.names();
     if is_deleted && !mapping.is_shared && is_path_of_copy(path) {
-        return Some(Copy::Private);
+        return Some(PinnedCopy::Private);
     }
     if let Some(name) = path.strip_prefix(b"/memfd:sopin") {
-        return (name.starts_with(b":") || name.starts_with(b"/")).then_some(Copy::Private);
+        return (name.starts_with(b":") || name.starts_with(b"/")).then_some(PinnedCopy::Private);
     }
     let mut parts = path.rsplit(|byte| *byte == b'/');
     let (_name, key) = (parts.next()?, parts.next()?);
-    let shared = Version::parse(key).map(|version| Copy::Stored(version.identity));
-    shared.or(is_own_entry(key).then_some(Copy::Own))
+    let shared = Version::parse(key).map(|version| PinnedCopy::Stored(version.identity));
+    shared.or(is_own_entry(key).then_some(PinnedCopy::Own))
 }
 
 #[cfg(test)]
@@ -166,12 +166,12 @@ mod tests {
     fn copies_of_the_library_are_known_by_their_names() {
         let copy = |path: &str| copy_at(&Mapping { path: path.into(), ..Mapping::default() });
         let key = Identity { device: 0xfe00, inode: 42, size: 4096, modified: 16, changed: 17 };
-        assert_eq!(copy("/s/0123abcd-fe00-2a-1000-10-11/libx.so"), Some(Copy::Stored(key)));
-        assert_eq!(copy("/s/0123abcd-fe00-2a-1000-10-11/libx.so (deleted)"), Some(Copy::Stored(key)));
-        assert_eq!(copy("/s/own-12-ab/libx.so"), Some(Copy::Own));
-        assert_eq!(copy("/memfd:sopin:libx.so (deleted)"), Some(Copy::Private));
-        assert_eq!(copy("/memfd:sopin/libx.so (deleted)"), Some(Copy::Private));
-        assert_eq!(copy("/var/tmp/#4711 (deleted)"), Some(Copy::Private));
+        assert_eq!(copy("/s/0123abcd-fe00-2a-1000-10-11/libx.so"), Some(PinnedCopy::Stored(key)));
+        assert_eq!(copy("/s/0123abcd-fe00-2a-1000-10-11/libx.so (deleted)"), Some(PinnedCopy::Stored(key)));
+        assert_eq!(copy("/s/own-12-ab/libx.so"), Some(PinnedCopy::Own));
+        assert_eq!(copy("/memfd:sopin:libx.so (deleted)"), Some(PinnedCopy::Private));
+        assert_eq!(copy("/memfd:sopin/libx.so (deleted)"), Some(PinnedCopy::Private));
+        assert_eq!(copy("/var/tmp/#4711 (deleted)"), Some(PinnedCopy::Private));
         for other in [
             "/var/tmp/#4711",
             "/memfd:sopinx (deleted)",

@@ -68,9 +68,9 @@ pub trait Bytes {
 }
 
 /// An open file, or the memory of a process.
-pub struct Place(OwnedFd);
+pub struct FileBytes(OwnedFd);
 
-impl Place {
+impl FileBytes {
     /// The memory of a process. The kernel ties it to the program image: after an
     /// exec there is nothing to read.
     ///
@@ -82,13 +82,13 @@ impl Place {
     }
 }
 
-impl From<OwnedFd> for Place {
+impl From<OwnedFd> for FileBytes {
     fn from(fd: OwnedFd) -> Self {
         Self(fd)
     }
 }
 
-impl Bytes for Place {
+impl Bytes for FileBytes {
     fn read_some(&self, at: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
         let mut done = 0;
         while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
@@ -154,7 +154,7 @@ pub(crate) mod tests {
     fn own_memory_can_be_read() {
         let own = Process::open(std::process::id()).unwrap();
         let here: &'static str = "a text in this program";
-        let memory = Place::memory_of(&own).unwrap();
+        let memory = FileBytes::memory_of(&own).unwrap();
         let read = memory.read_exact(here.as_ptr().addr() as u64, here.len()).unwrap();
         assert_eq!(read, here.as_bytes());
     }

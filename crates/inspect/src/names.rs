@@ -6,9 +6,9 @@ use crate::files::View;
 use crate::maps::Mapping;
 
 /// The bytes of an object's file.
-pub struct Names(Vec<u8>);
+pub struct ObjectFile(Vec<u8>);
 
-impl Names {
+impl ObjectFile {
     /// Reads the file that is mapped there.
     pub fn read(view: &View, mapping: &Mapping) -> Option<Self> {
         let mut bytes = Vec::new();

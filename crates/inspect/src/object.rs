@@ -15,19 +15,19 @@ use std::rc::Rc;
 use sopin_core::records::Reached;
 
 use crate::files::{Image, View, Writability};
-use crate::image::{self, Flaw, Headers, Segment};
+use crate::image::{self, Flaw, Headers, LoadHeader};
 use crate::loader::{Executable, List, Listed};
-use crate::maps::{self, Copy, Mapping};
+use crate::maps::{self, Mapping, PinnedCopy};
 use crate::memory::Bytes;
 use crate::published::{Published, Said};
 
 /// What stands behind a part of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backing {
+pub enum PartBacking {
     /// Memory without a file.
     Anonymous,
     /// A copy of the library's.
-    Copy(Copy),
+    Copy(PinnedCopy),
     /// A file that nobody can write to.
     Unwritable,
     /// A file that somebody could rewrite.
@@ -46,7 +46,7 @@ pub struct Part<'a> {
     /// Its VMA.
     pub mapping: &'a Mapping,
     /// What stands behind it.
-    pub backing: Backing,
+    pub backing: PartBacking,
     /// It is writable, or was while it was relocated.
     pub is_relocated: bool,
     /// The part of it that has its bytes from the file, not zeroes, in bytes.
@@ -56,7 +56,7 @@ pub struct Part<'a> {
 /// What has become of an object, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum State {
+pub enum ObjectState {
     /// Relocated words have reverted to the file's contents, or pages are gone.
     Damaged,
     /// Writable or relocated ranges map the file.
@@ -67,7 +67,7 @@ pub enum State {
     Full,
 }
 
-impl State {
+impl ObjectState {
     /// The word for people.
     pub fn word(self) -> &'static str {
         match self {
@@ -81,7 +81,7 @@ impl State {
 
 /// An object.
 #[derive(Debug)]
-pub struct Object<'a> {
+pub struct InspectedObject<'a> {
     /// The loader's name for it; empty for the executable, and where there is no list.
     pub name: Vec<u8>,
     /// Load bias, where it is known.
@@ -100,29 +100,29 @@ pub struct Object<'a> {
     pub said: Option<Said>,
 }
 
-impl Object<'_> {
+impl InspectedObject<'_> {
     /// What has become of it, as far as the mappings tell.
-    pub fn state(&self) -> State {
-        let file = || self.parts.iter().filter(|part| part.backing == Backing::File);
+    pub fn state(&self) -> ObjectState {
+        let file = || self.parts.iter().filter(|part| part.backing == PartBacking::File);
         if file().any(|part| part.is_relocated) {
-            State::Exposed
+            ObjectState::Exposed
         } else if file().next().is_some() {
-            State::Relocated
+            ObjectState::Relocated
         } else {
-            State::Full
+            ObjectState::Full
         }
     }
 
     /// Bytes of the file's that are pinned: copies, and anonymous memory in place
     /// of the file's.
     pub fn pinned(&self) -> u64 {
-        let is_pinned = |part: &&Part| matches!(part.backing, Backing::Copy(_) | Backing::Anonymous);
+        let is_pinned = |part: &&Part| matches!(part.backing, PartBacking::Copy(_) | PartBacking::Anonymous);
         self.parts.iter().filter(is_pinned).map(|part| part.from_file).sum()
     }
 
     /// A copy of the whole file as it was when it was loaded.
     pub fn copy(&self) -> Option<&Part<'_>> {
-        self.parts.iter().find(|part| matches!(part.backing, Backing::Copy(_)))
+        self.parts.iter().find(|part| matches!(part.backing, PartBacking::Copy(_)))
     }
 }
 
@@ -145,7 +145,7 @@ pub struct Scene<'a, M> {
 impl<'a, M: Bytes> Scene<'a, M> {
     /// All objects: those in the loader's list, and where that is not all there is
     /// those that the mappings show.
-    pub fn objects(&self, list: Option<&List>) -> Vec<Object<'a>> {
+    pub fn objects(&self, list: Option<&List>) -> Vec<InspectedObject<'a>> {
         let mut objects = list.map(|list| self.listed(list)).unwrap_or_default();
         if list.is_none_or(|list| list.is_cut) {
             self.add_mapped(&mut objects);
@@ -153,8 +153,8 @@ impl<'a, M: Bytes> Scene<'a, M> {
         objects
     }
 
-    fn listed(&self, list: &List) -> Vec<Object<'a>> {
-        let mut objects: Vec<Object> = Vec::new();
+    fn listed(&self, list: &List) -> Vec<InspectedObject<'a>> {
+        let mut objects: Vec<InspectedObject> = Vec::new();
         for (index, listed) in list.objects.iter().enumerate() {
             // The loader itself is in every namespace.
             if objects.iter().any(|object| object.dynamic == Some(listed.dynamic)) {
@@ -166,7 +166,7 @@ impl<'a, M: Bytes> Scene<'a, M> {
         objects
     }
 
-    fn object(&self, listed: &Listed, headers: Option<&Headers>) -> Option<Object<'a>> {
+    fn object(&self, listed: &Listed, headers: Option<&Headers>) -> Option<InspectedObject<'a>> {
         let base = listed.base;
         let is_it = |headers: &Headers| {
             headers.dynamic.is_some_and(|(address, _)| base.wrapping_add(address) == listed.dynamic)
@@ -187,7 +187,7 @@ impl<'a, M: Bytes> Scene<'a, M> {
             Some(headers) => self.by_headers(base, headers),
             None => self.by_neighbours(listed.dynamic)?,
         };
-        let object = Object {
+        let object = InspectedObject {
             name: listed.name.clone(),
             base: Some(base),
             span,
@@ -201,7 +201,7 @@ impl<'a, M: Bytes> Scene<'a, M> {
     }
 
     /// Adds the objects that the mappings alone show: executable mappings of ELF files.
-    fn add_mapped(&self, objects: &mut Vec<Object<'a>>) {
+    fn add_mapped(&self, objects: &mut Vec<InspectedObject<'a>>) {
         for text in self.maps.iter().filter(|mapping| mapping.is_executable && mapping.has_file()) {
             if objects.iter().any(|object| object.span.0 <= text.start && text.start < object.span.1) {
                 continue;
@@ -212,8 +212,16 @@ impl<'a, M: Bytes> Scene<'a, M> {
                 Err(_) => self.by_neighbours(text.start).map(|(span, parts)| (None, None, span, parts)),
             };
             let Some((base, dynamic, span, parts)) = found else { continue };
-            let object =
-                Object { name: Vec::new(), base, span, dynamic, namespace: 0, original: None, said: None, parts };
+            let object = InspectedObject {
+                name: Vec::new(),
+                base,
+                span,
+                dynamic,
+                namespace: 0,
+                original: None,
+                said: None,
+                parts,
+            };
             objects.extend(self.complete(object));
         }
     }
@@ -226,7 +234,7 @@ impl<'a, M: Bytes> Scene<'a, M> {
         image: &Rc<Image>,
     ) -> Option<(Option<u64>, Option<u64>, (u64, u64), Vec<Part<'a>>)> {
         let down = |value: u64| value & !(self.page - 1);
-        let is_there = |segment: &&Segment| {
+        let is_there = |segment: &&LoadHeader| {
             let up = (segment.offset + segment.file_size).next_multiple_of(self.page);
             !segment.is_writable && down(segment.offset) <= text.offset && text.offset < up
         };
@@ -300,13 +308,13 @@ impl<'a, M: Bytes> Scene<'a, M> {
             return None;
         }
         let backing = if !mapping.has_file() {
-            Backing::Anonymous
+            PartBacking::Anonymous
         } else if let Some(copy) = maps::copy_at(mapping).filter(|_| self.view.may_be_copy(mapping)) {
-            Backing::Copy(copy)
+            PartBacking::Copy(copy)
         } else if self.view.mapped(mapping).writability == Writability::Unwritable {
-            Backing::Unwritable
+            PartBacking::Unwritable
         } else {
-            Backing::File
+            PartBacking::File
         };
         let is_relocated = is_relocated || mapping.is_writable;
         let from_file = end.min(file_end).saturating_sub(start);
@@ -314,13 +322,13 @@ impl<'a, M: Bytes> Scene<'a, M> {
     }
 
     /// Adds what only shows when the parts are known; `None` for the vDSO.
-    fn complete(&self, mut object: Object<'a>) -> Option<Object<'a>> {
+    fn complete(&self, mut object: InspectedObject<'a>) -> Option<InspectedObject<'a>> {
         let is_of_a_file = object.parts.iter().any(|part| part.mapping.has_file());
         if !is_of_a_file && object.said.as_ref().is_none_or(|said| said.witness == 0) {
             return None;
         }
         self.believe_in_layers(&mut object);
-        let own = object.parts.iter().find(|part| matches!(part.backing, Backing::File | Backing::Unwritable));
+        let own = object.parts.iter().find(|part| matches!(part.backing, PartBacking::File | PartBacking::Unwritable));
         let witness = object.said.as_ref().and_then(|said| maps::at(self.maps, said.witness));
         object.original = own.map(|part| part.mapping).or(witness).or_else(|| self.witness_of(&object));
         let text_relocations = || {
@@ -336,20 +344,20 @@ impl<'a, M: Bytes> Scene<'a, M> {
     /// Takes files of an overlay for unwritable where the library does: it runs inside
     /// the container and can find out which files are in the image. It records `full`
     /// for an object whose read-only ranges it has left only in that case.
-    fn believe_in_layers(&self, object: &mut Object<'a>) {
+    fn believe_in_layers(&self, object: &mut InspectedObject<'a>) {
         if object.said.as_ref().and_then(|said| said.reached) != Some(Reached::Full) {
             return;
         }
-        for part in object.parts.iter_mut().filter(|part| part.backing == Backing::File && !part.is_relocated) {
+        for part in object.parts.iter_mut().filter(|part| part.backing == PartBacking::File && !part.is_relocated) {
             if self.view.mapped(part.mapping).writability == Writability::Layered {
-                part.backing = Backing::Unwritable;
+                part.backing = PartBacking::Unwritable;
             }
         }
     }
 
     /// The one page that the library leaves of an object's file, where its records
     /// cannot be read.
-    fn witness_of(&self, object: &Object) -> Option<&'a Mapping> {
+    fn witness_of(&self, object: &InspectedObject) -> Option<&'a Mapping> {
         let (copy, _) = object.copy()?.mapping.names();
         let name = copy.rsplit(|byte| *byte == b'/' || *byte == b':').next()?;
         let is_called_so = |path: &[u8]| path.rsplit(|byte| *byte == b'/').next() == Some(name);

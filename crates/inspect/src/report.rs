@@ -5,7 +5,7 @@
 use serde::Serialize;
 
 use crate::disk::Disk;
-use crate::object::State;
+use crate::object::ObjectState;
 
 /// One process.
 #[derive(Debug, Serialize)]
@@ -56,7 +56,7 @@ pub struct ObjectReport {
     /// The file that it was loaded from.
     pub path: String,
     /// What has become of it.
-    pub state: State,
+    pub state: ObjectState,
     /// Load bias; null if that is not known.
     pub base: Option<u64>,
     /// First byte.
@@ -110,7 +110,7 @@ pub struct WordReport {
 
 impl ProcessReport {
     /// Whether any object is in this state.
-    pub fn count(&self, state: State) -> usize {
+    pub fn count(&self, state: ObjectState) -> usize {
         self.objects.iter().filter(|object| object.state == state).count()
     }
 }

@@ -26,8 +26,8 @@ use crate::copy::TEMPORARY;
 use crate::listing::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS, for_each_name};
 use crate::mark;
 use crate::name::{Key, Version};
-use crate::names::Names;
-use crate::origin::{self, Fate, Origin};
+use crate::names::NameFilter;
+use crate::origin::{self, Freshness, Origin};
 use crate::own;
 use crate::removal::{ABANDONED_SECONDS, remove_entry, remove_unless_in_use};
 
@@ -62,11 +62,11 @@ impl Allowance {
     const SHORT: Self = Self { unknown: HOUR, ..Self::USUAL };
 
     /// The seconds for an entry whose origin has become this.
-    pub fn of(&self, fate: Fate) -> i64 {
-        match fate {
-            Fate::Current => self.current,
-            Fate::Superseded | Fate::Gone => self.outdated,
-            Fate::Unknown => self.unknown,
+    pub fn of(&self, freshness: Freshness) -> i64 {
+        match freshness {
+            Freshness::Current => self.current,
+            Freshness::Superseded | Freshness::Gone => self.outdated,
+            Freshness::Unknown => self.unknown,
         }
     }
 }
@@ -78,7 +78,7 @@ const EARLIEST: i64 = 1_767_225_600;
 const STEP: i64 = HOUR;
 
 /// The names in the store, for who adds several entries.
-static NAMES: Names = Names::new();
+static NAMES: NameFilter = NameFilter::new();
 /// When this process last looked for unneeded entries, in seconds since the
 /// epoch: the mark in the store may be impossible to make.
 static LAST_LOOK: AtomicI64 = AtomicI64::new(0);
@@ -262,7 +262,7 @@ fn is_unneeded(store: &Fd, name: &CStr, version: &Version, allowance: &Allowance
     // The origin is looked at only when it decides.
     unused > allowance.outdated
         && (unused > allowance.current
-            || unused > allowance.of(origin.map_or(Fate::Unknown, |origin| origin.fate(&version.identity))))
+            || unused > allowance.of(origin.map_or(Freshness::Unknown, |origin| origin.freshness(&version.identity))))
 }
 
 /// Calls `each` with every key in the store.

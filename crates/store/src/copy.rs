@@ -5,7 +5,7 @@ use core::ffi::CStr;
 use sopin_core::cause::{Cause, Operation};
 use sopin_core::line::Line;
 use sopin_core::pages::PageVec;
-use sopin_core::sys::{self, Errno, Fd, FileSystem, Kept};
+use sopin_core::sys::{self, Errno, Fd, FileSystem, KeptFromChildren};
 
 use crate::mark::Mark;
 use crate::name::Identity;
@@ -22,7 +22,7 @@ pub const COPY_STEP: usize = 64 << 10;
 const COMPARED: usize = 16 << 10;
 
 /// A whole copy that has no name yet, mode 0444.
-pub struct Copy<'a> {
+pub struct UnnamedCopy<'a> {
     file: Fd,
     /// Where the file system has no files without a name: the one in the store.
     temporary: Option<Temporary<'a>>,
@@ -34,7 +34,7 @@ struct Temporary<'a> {
     store: &'a Fd,
 }
 
-impl<'a> Copy<'a> {
+impl<'a> UnnamedCopy<'a> {
     /// Copies all of `origin`, sharing blocks where the file system can, and
     /// makes sure that it is the version that it was.
     pub fn of(origin: &OriginFile<'_>, store: &'a Fd, buffer: &mut PageVec<u8>) -> Result<Self, Cause> {
@@ -51,7 +51,7 @@ impl<'a> Copy<'a> {
     fn make(origin: &OriginFile<'_>, store: &'a Fd, buffer: &mut PageVec<u8>, seals: bool) -> Result<Self, Cause> {
         let mut copy = Self::new(store)?;
         // Other threads may fork meanwhile.
-        let kept = Kept::new(&copy.file);
+        let kept = KeptFromChildren::new(&copy.file);
         if sys::absorbing(libc::SIGXFSZ, || sys::clone_file(origin.file, &copy.file)).is_err() {
             copy.write(origin, buffer).map_err(Operation::CopyToStore.failed())?;
         }
@@ -181,7 +181,7 @@ impl<'a> Copy<'a> {
     }
 }
 
-impl Drop for Copy<'_> {
+impl Drop for UnnamedCopy<'_> {
     fn drop(&mut self) {
         if let Some(Temporary { name, store }) = &self.temporary {
             let _ = sys::unlinkat(store, name.as_c_str(), 0);

@@ -13,7 +13,7 @@ const FRESH_SECONDS: i64 = 10;
 const WORDS: usize = (1 << 16) / 64;
 
 /// The names in the store that this process used last.
-pub struct Names {
+pub struct NameFilter {
     bits: [AtomicU64; WORDS],
     /// Which store, by the inode number of its directory.
     store: AtomicU64,
@@ -21,7 +21,7 @@ pub struct Names {
     listed: AtomicI64,
 }
 
-impl Names {
+impl NameFilter {
     /// Nothing is known.
     pub const fn new() -> Self {
         Self { bits: [const { AtomicU64::new(0) }; WORDS], store: AtomicU64::new(0), listed: AtomicI64::new(0) }
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn only_what_was_listed_lately_is_known() {
-        let names = Names::new();
+        let names = NameFilter::new();
         assert!(names.may_have(1, 42, 100));
         names.clear(1);
         names.add(7);
@@ -89,7 +89,7 @@ mod tests {
     #[test]
     #[cfg_attr(miri, ignore = "takes the interpreter minutes")]
     fn few_names_are_taken_for_others() {
-        let names = Names::new();
+        let names = NameFilter::new();
         names.clear(1);
         let hash = |number: u32| crate::name::hash(number.to_le_bytes());
         (0..5000).for_each(|number| names.add(hash(number)));

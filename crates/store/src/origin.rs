@@ -37,7 +37,7 @@ const DIGITS: usize = 8;
 
 /// What has become of the file that an entry was copied from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum Freshness {
     /// It is still that version.
     Current,
     /// Another version is at its path.
@@ -139,36 +139,36 @@ impl<'a> Origin<'a> {
     }
 
     /// What has become of the file, which was `copied`.
-    pub fn fate(&self, copied: &Identity) -> Fate {
-        self.find_out(copied).unwrap_or(Fate::Unknown)
+    pub fn freshness(&self, copied: &Identity) -> Freshness {
+        self.find_out(copied).unwrap_or(Freshness::Unknown)
     }
 
-    fn find_out(&self, copied: &Identity) -> sys::Result<Fate> {
+    fn find_out(&self, copied: &Identity) -> sys::Result<Freshness> {
         if self.is_remote {
-            return Ok(Fate::Unknown);
+            return Ok(Freshness::Unknown);
         }
         let now = sys::stat(self.path).map(|status| Identity::of(&status));
         if now == Ok(*copied) {
-            return Ok(Fate::Current);
+            return Ok(Freshness::Current);
         }
         match self.find_directories()? {
             Continue(()) => {}
-            Break(Fate::Gone) if !self.has_other_names => return Ok(Fate::Gone),
-            Break(_) => return Ok(Fate::Unknown),
+            Break(Freshness::Gone) if !self.has_other_names => return Ok(Freshness::Gone),
+            Break(_) => return Ok(Freshness::Unknown),
         }
         Ok(match now {
-            Ok(now) if (now.device, now.inode) == (copied.device, copied.inode) => Fate::Superseded,
-            _ if self.has_other_names => Fate::Unknown,
+            Ok(now) if (now.device, now.inode) == (copied.device, copied.inode) => Freshness::Superseded,
+            _ if self.has_other_names => Freshness::Unknown,
             // Mounted over the file itself.
-            Ok(_) if sys::path_identity(self.path)?.is_mount_root == Some(true) => Fate::Unknown,
-            Ok(_) => Fate::Superseded,
-            Err(Errno(libc::ENOENT)) => Fate::Gone,
-            Err(_) => Fate::Unknown,
+            Ok(_) if sys::path_identity(self.path)?.is_mount_root == Some(true) => Freshness::Unknown,
+            Ok(_) => Freshness::Superseded,
+            Err(Errno(libc::ENOENT)) => Freshness::Gone,
+            Err(_) => Freshness::Unknown,
         })
     }
 
     /// Goes down to the file's directory; stops where another one is found.
-    fn find_directories(&self) -> sys::Result<ControlFlow<Fate>> {
+    fn find_directories(&self) -> sys::Result<ControlFlow<Freshness>> {
         let all = self.path.to_bytes().split(|byte| *byte == b'/').count() - 1;
         let mut recorded = self.directories.chunks(DIGITS);
         let (mut above, mut is_first) = (all.saturating_sub(recorded.len()), true);
@@ -183,9 +183,9 @@ impl<'a> Origin<'a> {
             let may_conclude = !core::mem::replace(&mut is_first, false);
             match sys::path_identity(directory) {
                 Ok(found) if digits_of(&found).as_bytes() == expected => Continue(()),
-                Ok(found) if may_conclude && found.is_mount_root == Some(false) => Break(Fate::Gone),
-                Err(Errno(libc::ENOENT | libc::ENOTDIR)) if may_conclude => Break(Fate::Gone),
-                _ => Break(Fate::Unknown),
+                Ok(found) if may_conclude && found.is_mount_root == Some(false) => Break(Freshness::Gone),
+                Err(Errno(libc::ENOENT | libc::ENOTDIR)) if may_conclude => Break(Freshness::Gone),
+                _ => Break(Freshness::Unknown),
             }
         })
     }

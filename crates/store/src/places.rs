@@ -5,7 +5,7 @@ use core::ops::ControlFlow::{self, Break, Continue};
 
 use sopin_core::cause::{Cause, Operation};
 use sopin_core::credentials::User;
-use sopin_core::places::{Places, StorePath};
+use sopin_core::search_dirs::{SearchDirs, StorePath};
 use sopin_core::sys::{self, Errno, Fd, FileSystem};
 
 use crate::listing::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS};
@@ -32,18 +32,18 @@ pub enum Missing {
 #[derive(Clone, Copy, Default)]
 pub struct Known {
     /// `None` before anything was proven.
-    found: Option<Found>,
+    found: Option<ProvenDirectory>,
 }
 
 #[derive(Clone, Copy)]
-struct Found {
+struct ProvenDirectory {
     user: u32,
     place: usize,
     device: u64,
     inode: u64,
 }
 
-impl Found {
+impl ProvenDirectory {
     fn of(store: &Fd, user: User, place: usize) -> Option<Self> {
         let status = sys::fstat(store.raw()).ok()?;
         Some(Self { user: user.id(), place, device: status.st_dev, inode: status.st_ino })
@@ -59,12 +59,12 @@ impl Known {
 
 /// Opens the store of `user`: the first usable place, where it is made if it
 /// is not there, or the one that is `known`.
-pub fn open(places: &Places, user: User, known: &mut Known) -> Result<Fd, Cause> {
-    if let Some(store) = reopen(places, user, known) {
+pub fn open(dirs: &SearchDirs, user: User, known: &mut Known) -> Result<Fd, Cause> {
+    if let Some(store) = reopen(dirs, user, known) {
         return Ok(store);
     }
     let (mut store, mut first_cause) = (None, None);
-    let _ = try_each(places, user, Missing::IsMade, |place, _, opened| match opened {
+    let _ = try_each(dirs, user, Missing::IsMade, |place, _, opened| match opened {
         Ok(opened) => {
             store = Some((place, opened));
             Break(())
@@ -77,25 +77,25 @@ pub fn open(places: &Places, user: User, known: &mut Known) -> Result<Fd, Cause>
     let Some((place, store)) = store else {
         return Err(first_cause.unwrap_or(Cause::words(Operation::OpenStore, "there is no place for it")));
     };
-    known.found = Found::of(&store, user, place);
+    known.found = ProvenDirectory::of(&store, user, place);
     Ok(store)
 }
 
-fn reopen(places: &Places, user: User, known: &Known) -> Option<Fd> {
+fn reopen(dirs: &SearchDirs, user: User, known: &Known) -> Option<Fd> {
     let found = known.found.filter(|found| found.user == user.id())?;
-    let store = sys::openat(&Fd::CWD, places.path(found.place, user)?, DIRECTORY_TO_LIST, 0).ok()?;
+    let store = sys::openat(&Fd::CWD, dirs.path(found.place, user)?, DIRECTORY_TO_LIST, 0).ok()?;
     is_same(&store, &found).then_some(store)
 }
 
 /// Opens every place, the likeliest first, until `each` breaks, and hands it
 /// over with its number and its path.
 pub fn try_each(
-    places: &Places,
+    dirs: &SearchDirs,
     user: User,
     missing: Missing,
     mut each: impl FnMut(usize, &CStr, Result<Fd, Cause>) -> ControlFlow<()>,
 ) -> ControlFlow<()> {
-    for StorePath { number, path, may_make } in places.paths(user) {
+    for StorePath { number, path, may_make } in dirs.paths(user) {
         let may_make = if missing == Missing::IsMade { may_make.max(1) } else { 0 };
         each(number, path, open_users(path, user, may_make))?;
     }
@@ -115,7 +115,7 @@ pub fn open_system(known: &mut Known) -> Result<Option<Fd>, Cause> {
     }
     drop(store);
     let store = open_proven(SYSTEM, User::ROOT, 0)?;
-    known.found = Found::of(&store, User::ROOT, 0);
+    known.found = ProvenDirectory::of(&store, User::ROOT, 0);
     Ok(Some(store))
 }
 
@@ -154,7 +154,7 @@ pub fn open_proven(path: &CStr, owner: User, may_make: usize) -> Result<Fd, Caus
     Ok(store)
 }
 
-fn is_same(store: &Fd, found: &Found) -> bool {
+fn is_same(store: &Fd, found: &ProvenDirectory) -> bool {
     sys::fstat(store.raw()).is_ok_and(|status| {
         (status.st_dev, status.st_ino) == (found.device, found.inode) && is_private_status(&status, found.user)
     })

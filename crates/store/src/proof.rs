@@ -8,7 +8,7 @@ use crate::origin_file::OriginFile;
 use crate::{copy, mark};
 
 /// The ranges of a file that the loader has mapped, with which copies are compared.
-pub trait Mapped {
+pub trait MappedRanges {
     /// Whether `copy` has the build-id that the object has in memory.
     fn build_id_of(&self, copy: &Fd) -> sys::Result<BuildId>;
     /// Whether `copy` has the bytes that are mapped now, in all ranges that are
@@ -17,7 +17,7 @@ pub trait Mapped {
 }
 
 /// A copy that may be mapped in place of what the loader has mapped.
-pub struct Entry {
+pub struct CacheEntry {
     /// Open for reading; in the user's store locked, and mappings of it keep the lock.
     pub file: Fd,
     /// What of it is proven.
@@ -29,7 +29,7 @@ pub struct Entry {
 pub enum Proof {
     /// All of it.
     Whole,
-    /// The ranges that [`Mapped`] has compared.
+    /// The ranges that [`MappedRanges`] has compared.
     Ranges,
 }
 
@@ -50,7 +50,7 @@ pub fn examine(
     entry: &Fd,
     status: &libc::stat,
     origin: &OriginFile<'_>,
-    mapped: &impl Mapped,
+    mapped: &impl MappedRanges,
     is_ours: bool,
 ) -> Result<Examined, Cause> {
     // An entry that cannot be read cannot be used.

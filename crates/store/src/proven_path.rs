@@ -29,7 +29,7 @@ const OPERATION: Operation = Operation::UseStore;
 /// and `user` can change where it leads. The last `may_make` directories of it
 /// are made if they are not there, for the user alone.
 pub fn prove(path: &CStr, user: u32, may_make: usize) -> Result<PageVec<u8>, Cause> {
-    let mut walk = Walk { done: PageVec::new(), rest: PageVec::new(), at: 0, user };
+    let mut walk = PathResolution { done: PageVec::new(), rest: PageVec::new(), at: 0, user };
     walk.rest.extend(path.to_bytes()).map_err(Cause::no_memory)?;
     walk.check_directory(&sys::stat(c"/").map_err(Operation::Stat.failed())?)?;
     let mut links = 0;
@@ -43,7 +43,7 @@ pub fn prove(path: &CStr, user: u32, may_make: usize) -> Result<PageVec<u8>, Cau
     Ok(walk.done)
 }
 
-struct Walk {
+struct PathResolution {
     /// What is proven, with a NUL behind it; empty for the root.
     done: PageVec<u8>,
     /// From `at` on, what is still to be walked.
@@ -52,7 +52,7 @@ struct Walk {
     user: u32,
 }
 
-impl Walk {
+impl PathResolution {
     /// Goes on until the end, or to a symbolic link: its target.
     fn step(&mut self, may_make: usize) -> Result<Option<PageVec<u8>>, Cause> {
         while self.at < self.rest.len() {

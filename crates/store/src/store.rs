@@ -8,16 +8,16 @@ use sopin_core::cause::{Cause, Operation};
 use sopin_core::credentials::User;
 use sopin_core::object::file_name;
 use sopin_core::pages::PageVec;
-use sopin_core::places::Places;
+use sopin_core::search_dirs::SearchDirs;
 use sopin_core::sys::{self, Errno, Fd};
 
-use crate::copy::{self, Copy};
+use crate::copy::{self, UnnamedCopy};
 use crate::listing::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS};
 use crate::mark::note_on_disk;
 use crate::name::{Identity, Key};
 use crate::origin_file::OriginFile;
 use crate::places::{Known, Missing, SYSTEM};
-use crate::proof::{Entry, Examined, Mapped, Proof};
+use crate::proof::{CacheEntry, Examined, MappedRanges, Proof};
 use crate::removal::remove_entry;
 use crate::{clean, debug_link, mark, origin, own, places, proof, settled};
 
@@ -42,7 +42,7 @@ pub enum Filled {
 }
 
 /// What is found under a key.
-enum Found {
+enum Lookup {
     /// A complete copy, open and locked, and what `fstat(2)` says of it.
     Entry(Fd, libc::stat),
     /// Nothing yet.
@@ -52,9 +52,9 @@ enum Found {
 }
 
 impl Store {
-    /// Opens the user's store: the first usable of `places`, or the one `known`.
-    pub fn open(places: &Places, user: User, known: &mut Known) -> Result<Self, Cause> {
-        Ok(Self { directory: places::open(places, user, known)?, owner: user, is_system: false })
+    /// Opens the user's store: the first usable of `dirs`, or the one `known`.
+    pub fn open(dirs: &SearchDirs, user: User, known: &mut Known) -> Result<Self, Cause> {
+        Ok(Self { directory: places::open(dirs, user, known)?, owner: user, is_system: false })
     }
 
     /// Opens the system's store; `None` if there is none.
@@ -63,10 +63,10 @@ impl Store {
         Ok(directory.map(|directory| Self { directory, owner: User::ROOT, is_system: true }))
     }
 
-    /// Opens every existing store of `user` among `places` and hands it over with its
+    /// Opens every existing store of `user` among `dirs` and hands it over with its
     /// path, for the commands that list, verify and prune stores.
-    pub fn for_each_existing(places: &Places, user: User, mut each: impl FnMut(&CStr, Result<Self, Cause>)) {
-        let _ = places::try_each(places, user, Missing::StaysMissing, |_, path, directory| {
+    pub fn for_each_existing(dirs: &SearchDirs, user: User, mut each: impl FnMut(&CStr, Result<Self, Cause>)) {
+        let _ = places::try_each(dirs, user, Missing::StaysMissing, |_, path, directory| {
             each(path, directory.map(|directory| Self { directory, owner: user, is_system: false }));
             ControlFlow::Continue(())
         });
@@ -92,19 +92,19 @@ impl Store {
     pub fn find(
         &self,
         origin: &OriginFile<'_>,
-        mapped: &impl Mapped,
+        mapped: &impl MappedRanges,
         changed: impl FnOnce(Cause),
-    ) -> Result<Option<Entry>, Cause> {
+    ) -> Result<Option<CacheEntry>, Cause> {
         let key = Key::new(&origin.identity, origin.file_name());
         let wrong = match self.look_up(key.as_c_str(), origin.file_name(), &origin.identity)? {
-            Found::Entry(file, status) => match proof::examine(&file, &status, origin, mapped, !self.is_system)? {
-                Examined::Right(proof) => return Ok(Some(Entry { file, proof })),
+            Lookup::Entry(file, status) => match proof::examine(&file, &status, origin, mapped, !self.is_system)? {
+                Examined::Right(proof) => return Ok(Some(CacheEntry { file, proof })),
                 // It is the file's, and that is not what this process has mapped.
                 Examined::NotMapped(cause) if !self.is_system => return Err(cause),
                 Examined::NotMapped(cause) | Examined::Damaged(cause) => cause,
             },
-            Found::Nothing => return Ok(None),
-            Found::Changed(cause) => cause,
+            Lookup::Nothing => return Ok(None),
+            Lookup::Changed(cause) => cause,
         };
         changed(wrong);
         if !self.is_system {
@@ -119,10 +119,10 @@ impl Store {
     pub fn entry(
         &self,
         origin: OriginFile<'_>,
-        mapped: &impl Mapped,
+        mapped: &impl MappedRanges,
         buffer: &mut PageVec<u8>,
         changed: impl FnOnce(Cause),
-    ) -> Result<Entry, Cause> {
+    ) -> Result<CacheEntry, Cause> {
         if let Some(entry) = self.find(&origin, mapped, changed)? {
             return Ok(entry);
         }
@@ -135,14 +135,14 @@ impl Store {
     pub fn own_entry(
         &self,
         origin: &OriginFile<'_>,
-        mapped: &impl Mapped,
+        mapped: &impl MappedRanges,
         buffer: &mut PageVec<u8>,
-    ) -> Result<Entry, Cause> {
+    ) -> Result<CacheEntry, Cause> {
         // What is in the store can be read by every process of the user.
         self.check_open(origin)?;
         own::clean(&self.directory);
         own::check_room(origin.identity.size)?;
-        let copy = Copy::of_unsettled(origin, &self.directory, buffer)?;
+        let copy = UnnamedCopy::of_unsettled(origin, &self.directory, buffer)?;
         own::lock(copy.file())?;
         if !mapped.equals(copy.file()).map_err(Operation::CompareCopy.failed())? {
             return Err(Cause::words(Operation::CopyToStore, "the file is not what is mapped"));
@@ -157,7 +157,7 @@ impl Store {
             sys::openat(&directory, origin.file_name(), flags, 0).map_err(Operation::OpenNewStoreEntry.failed())?;
         own::lock(&file)?;
         own::note_added(origin.identity.size);
-        Ok(Entry { file, proof: Proof::Ranges })
+        Ok(CacheEntry { file, proof: Proof::Ranges })
     }
 
     /// Returns whether there is an entry for the file at `path` that need not be compared as a
@@ -172,20 +172,20 @@ impl Store {
         entry.is_ok_and(|status| mark::is_believed(&status, BuildId::Same))
     }
 
-    fn look_up(&self, key: &CStr, file_name: &CStr, identity: &Identity) -> Result<Found, Cause> {
+    fn look_up(&self, key: &CStr, file_name: &CStr, identity: &Identity) -> Result<Lookup, Cause> {
         let directory = match sys::openat(&self.directory, key, DIRECTORY_TO_PASS, 0) {
             Ok(directory) => directory,
-            Err(Errno(libc::ENOENT)) => return Ok(Found::Nothing),
+            Err(Errno(libc::ENOENT)) => return Ok(Lookup::Nothing),
             Err(errno @ Errno(libc::ENOTDIR | libc::ELOOP)) => return Ok(changed(Operation::OpenStoreEntry, errno)),
             Err(errno) => return Err(Cause::call(Operation::OpenStoreEntry, errno)),
         };
         if !places::is_private(&directory, self.owner.id()) {
-            return Ok(Found::Changed(Cause::words(Operation::UseStoreEntry, "others can write to its directory")));
+            return Ok(Lookup::Changed(Cause::words(Operation::UseStoreEntry, "others can write to its directory")));
         }
         let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file = match sys::openat(&directory, file_name, flags, 0) {
             Ok(file) => file,
-            Err(Errno(libc::ENOENT)) => return Ok(Found::Nothing),
+            Err(Errno(libc::ENOENT)) => return Ok(Lookup::Nothing),
             Err(errno @ Errno(libc::ELOOP | libc::EACCES | libc::ENXIO)) => {
                 return Ok(changed(Operation::OpenStoreEntry, errno));
             }
@@ -200,19 +200,19 @@ impl Store {
         }
         let status = sys::fstat(file.raw()).map_err(Operation::FstatOfStoreEntry.failed())?;
         if status.st_nlink == 0 {
-            return Ok(Found::Nothing);
+            return Ok(Lookup::Nothing);
         }
         let is_intact = status.st_mode == libc::S_IFREG | 0o444
             && status.st_uid == self.owner.id()
             && status.st_size.cast_unsigned() == identity.size;
         if !is_intact {
-            return Ok(Found::Changed(Cause::words(Operation::UseStoreEntry, "its owner, mode or size has changed")));
+            return Ok(Lookup::Changed(Cause::words(Operation::UseStoreEntry, "its owner, mode or size has changed")));
         }
         // The kernel does not keep access times everywhere.
         if !self.is_system && clean::is_out_of_date(status.st_atime, TOUCH_SECONDS) {
             let _ = sys::touch(&file);
         }
-        Ok(Found::Entry(file, status))
+        Ok(Lookup::Entry(file, status))
     }
 
     /// Makes and opens the system's store, for [`Store::fill`].
@@ -228,18 +228,18 @@ impl Store {
     pub fn fill(&self, origin: &OriginFile<'_>, buffer: &mut PageVec<u8>) -> Result<Filled, Cause> {
         let key = Key::new(&origin.identity, origin.file_name());
         match self.look_up(key.as_c_str(), origin.file_name(), &origin.identity)? {
-            Found::Entry(entry, _) if copy::equals_origin(&entry, origin)? => {
+            Lookup::Entry(entry, _) if copy::equals_origin(&entry, origin)? => {
                 sys::fsync(&entry).and_then(|()| note_on_disk(&entry)).map_err(Operation::Fsync.failed())?;
                 return Ok(Filled::WasThere);
             }
-            Found::Nothing => {}
-            Found::Entry(..) | Found::Changed(_) => remove_entry(&self.directory, key.as_c_str()),
+            Lookup::Nothing => {}
+            Lookup::Entry(..) | Lookup::Changed(_) => remove_entry(&self.directory, key.as_c_str()),
         }
         settled::check(origin)?;
         let link = origin::record(origin.path, origin.file);
         let link = link.as_ref().and_then(|link| CStr::from_bytes_with_nul(link).ok());
         clean::replace_older_versions(&self.directory, &key, link);
-        let mut copy = Copy::of(origin, &self.directory, buffer)?;
+        let mut copy = UnnamedCopy::of(origin, &self.directory, buffer)?;
         copy.secure()?;
         self.publish(&copy, origin, &key, link)?;
         Ok(Filled::Added)
@@ -251,14 +251,14 @@ impl Store {
     }
 
     /// Copies `origin` and gives the copy its name.
-    fn add(&self, origin: &OriginFile<'_>, mapped: &impl Mapped, buffer: &mut PageVec<u8>) -> Result<(), Cause> {
+    fn add(&self, origin: &OriginFile<'_>, mapped: &impl MappedRanges, buffer: &mut PageVec<u8>) -> Result<(), Cause> {
         settled::check(origin)?;
         self.check_open(origin)?;
         let key = Key::new(&origin.identity, origin.file_name());
         let link = origin::record(origin.path, origin.file);
         let link = link.as_ref().and_then(|link| CStr::from_bytes_with_nul(link).ok());
         clean::make_room(&self.directory, &key, link);
-        let copy = Copy::of(origin, &self.directory, buffer)?;
+        let copy = UnnamedCopy::of(origin, &self.directory, buffer)?;
         if !mapped.equals(copy.file()).map_err(Operation::CompareCopy.failed())? {
             return Err(Cause::words(Operation::CopyToStore, "the file is not what is mapped"));
         }
@@ -274,7 +274,13 @@ impl Store {
     }
 
     /// Gives a copy its name under `key`.
-    fn publish(&self, copy: &Copy<'_>, origin: &OriginFile<'_>, key: &Key, link: Option<&CStr>) -> Result<(), Cause> {
+    fn publish(
+        &self,
+        copy: &UnnamedCopy<'_>,
+        origin: &OriginFile<'_>,
+        key: &Key,
+        link: Option<&CStr>,
+    ) -> Result<(), Cause> {
         let directory = self.entry_directory(key.as_c_str())?;
         self.publish_in(&directory, copy, origin, link)
     }
@@ -283,7 +289,7 @@ impl Store {
     fn publish_in(
         &self,
         directory: &Fd,
-        copy: &Copy<'_>,
+        copy: &UnnamedCopy<'_>,
         origin: &OriginFile<'_>,
         link: Option<&CStr>,
     ) -> Result<(), Cause> {
@@ -316,6 +322,6 @@ impl Store {
     }
 }
 
-fn changed(operation: Operation, errno: Errno) -> Found {
-    Found::Changed(Cause::call(operation, errno))
+fn changed(operation: Operation, errno: Errno) -> Lookup {
+    Lookup::Changed(Cause::call(operation, errno))
 }

@@ -13,7 +13,7 @@ use std::vec::Vec;
 
 use sopin_core::cause::{Cause, Reason};
 use sopin_core::pages::PageVec;
-use sopin_core::places::Places;
+use sopin_core::search_dirs::SearchDirs;
 use sopin_core::sys::{self, Errno, Fd};
 
 use crate::settled::SETTLING_SECONDS;
@@ -323,7 +323,7 @@ fn the_first_usable_place_is_taken() {
     let texts: Vec<String> =
         [format!("{}:/nowhere", cache.display()), absent.display().to_string(), home.display().to_string()].into();
     let open = |names: &[&CStr]| {
-        let places = Places::read(|name| {
+        let places = SearchDirs::read(|name| {
             let index = [c"CACHE_DIRECTORY", c"XDG_CACHE_HOME", c"HOME"].iter().position(|known| *known == name)?;
             names.contains(&name).then(|| texts[index].as_bytes())
         });

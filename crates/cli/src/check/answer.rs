@@ -5,7 +5,7 @@ use serde::Serialize;
 /// The answer. Its names are those of the JSON output; paths that are no UTF-8
 /// have U+FFFD where they are not.
 #[derive(Debug, Serialize)]
-pub struct Answer {
+pub struct CheckAnswer {
     /// Of this structure; changes when something in it changes its meaning.
     pub schema: u32,
     pub command: String,

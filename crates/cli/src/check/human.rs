@@ -2,16 +2,16 @@
 
 use std::fmt;
 
-use super::answer::{Answer, FileInChain};
+use super::answer::{CheckAnswer, FileInChain};
 use crate::output::{BAD, DOUBTFUL, GOOD, shown};
 use crate::program::chain::SHELL;
 
 /// A line for the verdict and lines of facts, each with its kind in front.
-pub struct Page<'a>(pub &'a Answer);
+pub struct CheckPage<'a>(pub &'a CheckAnswer);
 
-impl fmt::Display for Page<'_> {
+impl fmt::Display for CheckPage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Answer { command, engages, files, obstacles, trial, complaints, library, .. } = self.0;
+        let CheckAnswer { command, engages, files, obstacles, trial, complaints, library, .. } = self.0;
         let (style, verdict) = if *engages { (GOOD, "would be protected") } else { (BAD, "would not be protected") };
         writeln!(f, "{}: {style}{verdict}{style:#}", shown(command))?;
         for file in files {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::elf::{self, Elf, Machine};
 use super::privileges::{self, Raised};
-use super::script::{self, Header};
+use super::script::{self, Shebang};
 use super::search;
 use crate::exit::{Exit, Failure};
 
@@ -29,14 +29,14 @@ pub struct Link {
     /// Its path, as found.
     pub path: PathBuf,
     /// What kind of file it is.
-    pub kind: Kind,
+    pub kind: LinkKind,
 }
 
 /// What executes a file.
 #[derive(Debug)]
-pub enum Kind {
+pub enum LinkKind {
     /// The interpreter of its `#!` line.
-    Script(Header),
+    Script(Shebang),
     /// [`SHELL`], because the kernel does not know it.
     ShellScript,
     /// The kernel and its loader.
@@ -119,7 +119,7 @@ impl Chain {
     /// The program that comes to run; `None` if its file cannot be read.
     pub fn program(&self) -> Option<(&Path, &Elf)> {
         match self.links.last() {
-            Some(Link { path, kind: Kind::Program(elf) }) => Some((path, elf)),
+            Some(Link { path, kind: LinkKind::Program(elf) }) => Some((path, elf)),
             _ => None,
         }
     }
@@ -137,7 +137,7 @@ impl Chain {
     pub fn obstacles(&self, library: Machine) -> Vec<(&Path, Obstacle)> {
         let mut obstacles = Vec::new();
         for (index, link) in self.links.iter().enumerate() {
-            let Kind::Program(elf) = &link.kind else { continue };
+            let LinkKind::Program(elf) = &link.kind else { continue };
             let mut add = |obstacle| obstacles.push((link.path.as_path(), obstacle));
             // The environment goes through programs that a library cannot be loaded into.
             if index + 1 == self.links.len() {
@@ -170,28 +170,28 @@ impl Chain {
             return Err(failure(&why_not_executable(&path)));
         }
         let (kind, next) = match beginning(&path) {
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => (Kind::Unreadable, None),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => (LinkKind::Unreadable, None),
             Err(error) => return Err(failure(&error)),
             Ok((file, bytes)) if elf::is_elf(&bytes) => {
                 let elf =
                     elf::read(file).map_err(|reason| Failure::new(Exit::CannotExecute, path.display(), reason))?;
-                (Kind::Program(elf), self.after_env(&path, env)?)
+                (LinkKind::Program(elf), self.after_env(&path, env)?)
             }
             Ok((_, bytes)) => match script::header(&bytes) {
                 Some(header) => {
                     let next = self.after_script(&path, &header)?;
-                    (Kind::Script(header), Some(next))
+                    (LinkKind::Script(header), Some(next))
                 }
-                None => (Kind::ShellScript, Some(Step::interpreter(SHELL.into(), &path))),
+                None => (LinkKind::ShellScript, Some(Step::interpreter(SHELL.into(), &path))),
             },
         };
         self.links.push(Link { path, kind });
         Ok(next)
     }
 
-    fn after_script(&self, path: &Path, header: &Header) -> Result<Step, Failure> {
+    fn after_script(&self, path: &Path, header: &Shebang) -> Result<Step, Failure> {
         // What env(1) and the shell execute, the kernel follows afresh.
-        let scripts = self.links.iter().rev().take_while(|link| matches!(link.kind, Kind::Script(_))).count();
+        let scripts = self.links.iter().rev().take_while(|link| matches!(link.kind, LinkKind::Script(_))).count();
         if scripts >= MAX_SCRIPTS {
             let reason = format!("more than {MAX_SCRIPTS} scripts that are each other's interpreters");
             return Err(Failure::new(Exit::CannotExecute, path.display(), reason));

@@ -11,7 +11,7 @@ pub const HEADER_SIZE: usize = 256;
 
 /// A `#!` line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header {
+pub struct Shebang {
     /// The interpreter, relative to the current directory if it has no slash in front.
     pub interpreter: PathBuf,
     /// All that follows it, as one argument.
@@ -20,7 +20,7 @@ pub struct Header {
 
 /// The `#!` line at the beginning of a file; `None` when there is none that the
 /// kernel would accept.
-pub fn header(beginning: &[u8]) -> Option<Header> {
+pub fn header(beginning: &[u8]) -> Option<Shebang> {
     let beginning = &beginning[..beginning.len().min(HEADER_SIZE)];
     let rest = beginning.strip_prefix(b"#!")?;
     let end = rest.iter().position(|byte| *byte == b'\n');
@@ -35,7 +35,7 @@ pub fn header(beginning: &[u8]) -> Option<Header> {
     }
     let (interpreter, argument) = line.split_at(length);
     let argument = argument.trim_ascii_start();
-    Some(Header {
+    Some(Shebang {
         interpreter: OsStr::from_bytes(interpreter).into(),
         argument: (!argument.is_empty()).then(|| OsStr::from_bytes(argument).to_owned()),
     })
@@ -54,7 +54,7 @@ pub struct Env {
     pub drops_preload: bool,
 }
 
-impl Header {
+impl Shebang {
     /// What env(1) makes of the argument, if it is the interpreter.
     pub fn env(&self) -> Option<Env> {
         let is_env = self.interpreter.file_name() == Some(OsStr::new("env"));

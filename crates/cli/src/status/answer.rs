@@ -9,7 +9,7 @@ pub const SCHEMA: u32 = 1;
 
 /// All of it.
 #[derive(Debug, Serialize)]
-pub struct Answer {
+pub struct StatusAnswer {
     /// [`SCHEMA`]
     pub schema: u32,
     /// What was inspected, ascending by pid.

@@ -6,17 +6,17 @@ use std::fmt;
 use anstyle::Style;
 use console::truncate_str;
 
-use sopin_inspect::disk::{Disk, Fate};
-use sopin_inspect::object::State;
+use sopin_inspect::disk::{Disk, DiskState};
+use sopin_inspect::object::ObjectState;
 use sopin_inspect::report::{DamageReport, ObjectReport, ProcessReport, WordReport};
 
-use super::answer::{Answer, PassedOver};
+use super::answer::{PassedOver, StatusAnswer};
 use crate::output::{BAD, DOUBTFUL, GOOD, HEADING, shown};
 
 /// The whole page.
-pub struct Page<'a> {
+pub struct StatusPage<'a> {
     /// What to say.
-    pub answer: &'a Answer,
+    pub answer: &'a StatusAnswer,
     /// With a line for each object, and every damaged word.
     pub is_verbose: bool,
     /// Only processes with the library were wanted.
@@ -31,7 +31,7 @@ const COLUMNS: [&str; 7] = ["PID", "SHIM", "FULL", "RELOCATED", "EXPOSED", "DAMA
 /// Columns that a command gets at least.
 const MIN_COMMAND: usize = 16;
 
-impl fmt::Display for Page<'_> {
+impl fmt::Display for StatusPage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rows: Vec<_> = self.answer.processes.iter().map(cells).collect();
         let width = |column: usize| {
@@ -61,10 +61,10 @@ impl fmt::Display for Page<'_> {
     }
 }
 
-impl Page<'_> {
+impl StatusPage<'_> {
     fn objects(&self, f: &mut fmt::Formatter<'_>, process: &ProcessReport) -> fmt::Result {
         for object in &process.objects {
-            if self.is_verbose || object.state == State::Damaged {
+            if self.is_verbose || object.state == ObjectState::Damaged {
                 let style = style_of(object.state);
                 let state = object.state.word();
                 write!(f, "    {style}{state:<9}{style:#} {:>7} KiB  {}", object.pinned_kib, shown(&object.path))?;
@@ -115,7 +115,7 @@ impl Page<'_> {
 
     /// What is not in the table.
     fn remarks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Answer { processes, not_inspected, passed_over, remedy, .. } = self.answer;
+        let StatusAnswer { processes, not_inspected, passed_over, remedy, .. } = self.answer;
         if processes.is_empty() && self.is_selective {
             writeln!(f, "No process has libsopin.so loaded; sopin status --all shows the others.")?;
         }
@@ -143,27 +143,27 @@ impl Page<'_> {
 /// A row: each cell with its style.
 fn cells(process: &ProcessReport) -> [(String, Style); COLUMNS.len()] {
     let plain = Style::new();
-    let count = |state: State, count: usize| {
+    let count = |state: ObjectState, count: usize| {
         let style = if count == 0 { plain } else { style_of(state) };
         (count.to_string(), style)
     };
     [
         (process.pid.to_string(), plain),
         (if process.shim.is_some() { "yes" } else { "no" }.to_owned(), plain),
-        count(State::Full, process.full),
-        count(State::Relocated, process.relocated),
-        count(State::Exposed, process.exposed),
-        count(State::Damaged, process.damaged),
+        count(ObjectState::Full, process.full),
+        count(ObjectState::Relocated, process.relocated),
+        count(ObjectState::Exposed, process.exposed),
+        count(ObjectState::Damaged, process.damaged),
         (process.pinned_kib.to_string(), plain),
     ]
 }
 
-fn style_of(state: State) -> Style {
+fn style_of(state: ObjectState) -> Style {
     match state {
-        State::Damaged => BAD,
-        State::Exposed => DOUBTFUL,
-        State::Relocated => Style::new(),
-        State::Full => GOOD,
+        ObjectState::Damaged => BAD,
+        ObjectState::Exposed => DOUBTFUL,
+        ObjectState::Relocated => Style::new(),
+        ObjectState::Full => GOOD,
     }
 }
 
@@ -188,12 +188,12 @@ fn remarks(object: &ObjectReport) -> String {
 /// What has become of a file; empty if there is nothing to say.
 fn fate(file: &Disk) -> &'static str {
     match (file.state, file.certain) {
-        (Fate::Unchanged, _) => "",
-        (Fate::Rewritten, true) => "rewritten on disk since it was loaded",
-        (Fate::Rewritten, false) => "changed on disk after its process was started",
-        (Fate::Replaced, _) => "replaced on disk by another file",
-        (Fate::Deleted, _) => "deleted on disk",
-        (Fate::Unknown, _) => "its file cannot be looked at",
+        (DiskState::Unchanged, _) => "",
+        (DiskState::Rewritten, true) => "rewritten on disk since it was loaded",
+        (DiskState::Rewritten, false) => "changed on disk after its process was started",
+        (DiskState::Replaced, _) => "replaced on disk by another file",
+        (DiskState::Deleted, _) => "deleted on disk",
+        (DiskState::Unknown, _) => "its file cannot be looked at",
     }
 }
 

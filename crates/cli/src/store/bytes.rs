@@ -16,9 +16,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use sopin_core::sys::FileSystem;
 use sopin_inspect::descriptors;
-use sopin_store::{Fate, Identity, OriginFile, Version, equals_origin, note_on_disk};
+use sopin_store::{Freshness, Identity, OriginFile, Version, equals_origin, note_on_disk};
 
-use super::entry::Entry;
+use super::entry::EntryDirectory;
 
 /// How a file is opened that is only read.
 const TO_READ: OFlags =
@@ -37,9 +37,9 @@ pub enum Compared {
 
 /// Compares an entry with its origin; of one that is equal it `notes` that it is on
 /// the disk.
-pub fn compare(entry: &Entry, notes: bool) -> Compared {
-    let (Some((name, _)), Some(origin), Some(Version { identity, .. }), Fate::Current) =
-        (&entry.copy, &entry.origin, entry.version, entry.fate)
+pub fn compare(entry: &EntryDirectory, notes: bool) -> Compared {
+    let (Some((name, _)), Some(origin), Some(Version { identity, .. }), Freshness::Current) =
+        (&entry.copy, &entry.origin, entry.version, entry.freshness)
     else {
         return Compared::Not;
     };
@@ -74,7 +74,7 @@ pub fn compare(entry: &Entry, notes: bool) -> Compared {
 
 /// Looking at an entry is no use of it, so its access time stays what it is, where
 /// the file's owner says so.
-fn open_copy(entry: &Entry, name: &OsStr) -> rustix::io::Result<OwnedFd> {
+fn open_copy(entry: &EntryDirectory, name: &OsStr) -> rustix::io::Result<OwnedFd> {
     let open = |flags| rustix::fs::openat(&entry.directory, name, flags, Mode::empty());
     match open(TO_READ | OFlags::NOATIME) {
         Err(Errno::PERM) => open(TO_READ),

@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use sopin_core::sys;
 use sopin_inspect::descriptors;
-use sopin_store::{Fate, LINK, Origin, Version, is_own_entry, says_on_disk};
+use sopin_store::{Freshness, LINK, Origin, Version, is_own_entry, says_on_disk};
 
 use super::open_store::{OpenStore, names};
 
@@ -18,7 +18,7 @@ use super::open_store::{OpenStore, names};
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// A directory of a key, and the copy in it.
-pub struct Entry {
+pub struct EntryDirectory {
     /// Its name.
     pub key: OsString,
     /// The version that the key names; `None` for an entry that one process uses alone.
@@ -31,7 +31,7 @@ pub struct Entry {
     /// Where it comes from, if that is recorded.
     pub origin: Option<PathBuf>,
     /// What has become of that.
-    pub fate: Fate,
+    pub freshness: Freshness,
 }
 
 /// What only an open copy tells.
@@ -44,7 +44,7 @@ pub struct Details {
     pub has_verity: bool,
 }
 
-impl Entry {
+impl EntryDirectory {
     /// Reads the entry of this name; `None` if it is not the name of one.
     ///
     /// # Errors
@@ -67,14 +67,15 @@ impl Entry {
         let copy = if copies.len() == 1 { copies.pop() } else { None };
         let link = rustix::fs::readlinkat(&directory, LINK, Vec::new()).unwrap_or_default();
         let origin = Origin::parse(&link);
-        let fate = origin.zip(version).map_or(Fate::Unknown, |(origin, version)| origin.fate(&version.identity));
+        let freshness =
+            origin.zip(version).map_or(Freshness::Unknown, |(origin, version)| origin.freshness(&version.identity));
         let origin = origin.map(|origin| PathBuf::from(OsStr::from_bytes(origin.path.to_bytes())));
-        Ok(Some(Self { key: key.to_owned(), version, directory, copy, origin, fate }))
+        Ok(Some(Self { key: key.to_owned(), version, directory, copy, origin, freshness }))
     }
 
     /// The word for its state, in tables and JSON.
     pub fn state(&self) -> &'static str {
-        if self.version.is_none() { "own" } else { word(self.fate) }
+        if self.version.is_none() { "own" } else { word(self.freshness) }
     }
 
     /// Seconds since the epoch at which it was last used.
@@ -129,9 +130,9 @@ pub fn is_entry(name: &OsStr) -> bool {
 ///
 /// # Errors
 /// When the store cannot be listed.
-pub fn all(store: &OpenStore) -> rustix::io::Result<Vec<Entry>> {
+pub fn all(store: &OpenStore) -> rustix::io::Result<Vec<EntryDirectory>> {
     let names = names(&store.directory)?;
-    Ok(names.iter().filter_map(|key| Entry::read(store, key).ok().flatten()).collect())
+    Ok(names.iter().filter_map(|key| EntryDirectory::read(store, key).ok().flatten()).collect())
 }
 
 /// Whether it is a regular file.
@@ -139,12 +140,12 @@ pub fn is_regular(status: &Stat) -> bool {
     rustix::fs::FileType::from_raw_mode(status.st_mode).is_file()
 }
 
-/// The word for a fate.
-pub fn word(fate: Fate) -> &'static str {
-    match fate {
-        Fate::Current => "current",
-        Fate::Superseded => "superseded",
-        Fate::Gone => "gone",
-        Fate::Unknown => "unknown",
+/// The word for a freshness.
+pub fn word(freshness: Freshness) -> &'static str {
+    match freshness {
+        Freshness::Current => "current",
+        Freshness::Superseded => "superseded",
+        Freshness::Gone => "gone",
+        Freshness::Unknown => "unknown",
     }
 }

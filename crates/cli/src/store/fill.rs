@@ -25,8 +25,8 @@ use super::printing::print;
 use super::{human, place};
 use crate::exit::{Exit, Failure};
 use crate::output::shown;
-use answer::{Answer, Failed};
-use candidate::{Candidate, Refusal};
+use answer::{Failed, FillAnswer};
+use candidate::{FillCandidate, FillRefusal};
 use jobs::Job;
 
 mod answer;
@@ -41,7 +41,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(250);
 const MANY: usize = 8;
 
 /// What has become of a file.
-enum Outcome {
+enum FileOutcome {
     Done,
     /// It has changed within the last seconds.
     Unsettled,
@@ -52,7 +52,7 @@ struct Filler {
     buffer: PageVec<u8>,
     /// Paths of what was copied, or was there.
     done: HashSet<CString>,
-    answer: Answer,
+    answer: FillAnswer,
 }
 
 /// Copies the files, and prints what was done.
@@ -63,7 +63,8 @@ pub fn fill(paths: &[PathBuf], processes: &[u32], json: bool) -> Result<Exit, Fa
     let path = SYSTEM.to_string_lossy().into_owned();
     place::check_root("only root writes the system's store")?;
     let store = Store::create_system().map_err(|cause| unusable(&path, cause))?;
-    let mut filler = Filler { store, buffer: PageVec::new(), done: HashSet::new(), answer: Answer::new(path.clone()) };
+    let mut filler =
+        Filler { store, buffer: PageVec::new(), done: HashSet::new(), answer: FillAnswer::new(path.clone()) };
     let jobs = jobs::collect(paths, processes, &mut filler.answer.failed);
     filler.fill_all(jobs).map_err(|cause| unusable(&path, cause))?;
     let is_done = filler.answer.failed.is_empty();
@@ -96,8 +97,8 @@ impl Filler {
         for job in jobs {
             progress.set_message(shown(&job.title()));
             match self.fill(&job)? {
-                Outcome::Done => progress.inc(1),
-                Outcome::Unsettled => unsettled.push(job),
+                FileOutcome::Done => progress.inc(1),
+                FileOutcome::Unsettled => unsettled.push(job),
             }
         }
         let begun = Instant::now();
@@ -107,8 +108,8 @@ impl Filler {
             let mut left = Vec::new();
             for job in unsettled {
                 match self.fill(&job)? {
-                    Outcome::Done => progress.inc(1),
-                    Outcome::Unsettled => left.push(job),
+                    FileOutcome::Done => progress.inc(1),
+                    FileOutcome::Unsettled => left.push(job),
                 }
             }
             unsettled = left;
@@ -125,36 +126,36 @@ impl Filler {
         self.store.synchronise()
     }
 
-    fn fill(&mut self, job: &Job) -> Result<Outcome, Cause> {
+    fn fill(&mut self, job: &Job) -> Result<FileOutcome, Cause> {
         let candidate = match job.candidate() {
             Ok(candidate) => candidate,
             Err(refusal) => {
                 self.refuse(job, &refusal);
-                return Ok(Outcome::Done);
+                return Ok(FileOutcome::Done);
             }
         };
         if self.done.contains(&candidate.path) {
-            return Ok(Outcome::Done);
+            return Ok(FileOutcome::Done);
         }
-        let Candidate { file, path, identity, file_system } = &candidate;
+        let FillCandidate { file, path, identity, file_system } = &candidate;
         let origin = OriginFile { file, path, identity: *identity, has_own_numbers: true, file_system };
         match self.store.fill(&origin, &mut self.buffer) {
             Ok(Filled::Added) => self.answer.add(&candidate),
             Ok(Filled::WasThere) => self.answer.were_there += 1,
-            Err(NOT_SETTLED) => return Ok(Outcome::Unsettled),
-            Err(_) if !candidate.is_unchanged() => return Ok(Outcome::Unsettled),
+            Err(NOT_SETTLED) => return Ok(FileOutcome::Unsettled),
+            Err(_) if !candidate.is_unchanged() => return Ok(FileOutcome::Unsettled),
             Err(cause) if is_about_the_store(cause) => return Err(cause),
             Err(cause) => {
                 self.answer.failed.push(Failed::new(candidate.path().display(), cause, ""));
-                return Ok(Outcome::Done);
+                return Ok(FileOutcome::Done);
             }
         }
         self.done.insert(candidate.path);
-        Ok(Outcome::Done)
+        Ok(FileOutcome::Done)
     }
 
-    fn refuse(&mut self, job: &Job, refusal: &Refusal) {
-        let is_trouble = !matches!(refusal, Refusal::NeedsNoCopy) && job.is_named();
+    fn refuse(&mut self, job: &Job, refusal: &FillRefusal) {
+        let is_trouble = !matches!(refusal, FillRefusal::NeedsNoCopy) && job.is_named();
         if is_trouble || !self.answer.skipped.count(refusal) {
             self.answer.failed.push(Failed::new(job.title(), refusal, refusal.way_out()));
         }

@@ -4,9 +4,9 @@ use std::fmt;
 
 use serde::Serialize;
 use sopin_core::sys;
-use sopin_store::Fate;
+use sopin_store::Freshness;
 
-use super::entry::{self, Details, Entry};
+use super::entry::{self, Details, EntryDirectory};
 use super::human::{self, Table};
 use super::open_store::OpenStore;
 use super::printing::{SCHEMA, print};
@@ -21,14 +21,14 @@ const PIDS_SHOWN: usize = 3;
 /// have U+FFFD where they are not. Sizes are in bytes, times in seconds since the
 /// epoch.
 #[derive(Serialize)]
-struct Answer {
+struct ListAnswer {
     schema: u32,
-    stores: Vec<Listed>,
+    stores: Vec<ListedEntry>,
     processes_not_inspected: usize,
 }
 
 #[derive(Serialize)]
-struct Listed {
+struct ListedEntry {
     path: String,
     entries: Vec<Row>,
     totals: Totals,
@@ -77,14 +77,14 @@ pub fn list(stores: &[OpenStore], json: bool) -> Result<Exit, Failure> {
         all.push((store, entries));
     }
     let users = Users::find(all.iter().flat_map(|(_, entries)| entries));
-    let listed = all.iter().map(|(store, entries)| Listed::new(store, entries, &users)).collect();
-    let answer = Answer { schema: SCHEMA, stores: listed, processes_not_inspected: users.not_inspected };
+    let listed = all.iter().map(|(store, entries)| ListedEntry::new(store, entries, &users)).collect();
+    let answer = ListAnswer { schema: SCHEMA, stores: listed, processes_not_inspected: users.not_inspected };
     print(json, &answer)?;
     Ok(Exit::Success)
 }
 
-impl Listed {
-    fn new(store: &OpenStore, entries: &[Entry], users: &Users) -> Self {
+impl ListedEntry {
+    fn new(store: &OpenStore, entries: &[EntryDirectory], users: &Users) -> Self {
         let now = sys::realtime_seconds();
         let mut totals = Totals::default();
         let mut rows = Vec::new();
@@ -109,7 +109,7 @@ impl Listed {
             totals.allocated += row.allocated;
             totals.shared += row.shared.unwrap_or(0);
             totals.in_use += usize::from(!row.users.is_empty());
-            totals.outdated += usize::from(matches!(entry.fate, Fate::Superseded | Fate::Gone));
+            totals.outdated += usize::from(matches!(entry.freshness, Freshness::Superseded | Freshness::Gone));
             rows.push(row);
         }
         rows.sort_by(|a, b| (&a.origin, &a.key).cmp(&(&b.origin, &b.key)));
@@ -117,7 +117,7 @@ impl Listed {
     }
 }
 
-impl fmt::Display for Answer {
+impl fmt::Display for ListAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.stores.is_empty() {
             return writeln!(f, "There is no store yet.");
@@ -137,7 +137,7 @@ impl fmt::Display for Answer {
     }
 }
 
-impl fmt::Display for Listed {
+impl fmt::Display for ListedEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", shown(&self.path))?;
         if !self.entries.is_empty() {

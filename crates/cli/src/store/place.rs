@@ -11,7 +11,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use sopin_core::cause::{Cause, Reason};
 use sopin_core::credentials::User;
-use sopin_core::places::Places;
+use sopin_core::search_dirs::SearchDirs;
 use sopin_core::settings::Settings;
 use sopin_core::sys;
 use sopin_inspect::descriptors;
@@ -41,12 +41,12 @@ pub fn find_system() -> Result<Vec<OpenStore>, Failure> {
 /// # Errors
 /// When the one that was named cannot be used, or is none.
 pub fn find(named: Option<&OsStr>) -> Result<Vec<OpenStore>, Failure> {
-    let places = places(named)?;
+    let dirs = search_dirs(named)?;
     let is_named =
         named.is_some() || env::var_os("SOPIN_STORE").is_some_and(|value| value.as_bytes().starts_with(b"/"));
     let (mut stores, mut refused) = (Vec::<OpenStore>::new(), None);
     let user = User::of_this_thread().map_err(|cause| Failure::new(Exit::Uninspected, "the user's store", cause))?;
-    Store::for_each_existing(&places, user, |path, opened| {
+    Store::for_each_existing(&dirs, user, |path, opened| {
         let path = PathBuf::from(OsStr::from_bytes(path.to_bytes()));
         match opened.map_err(|cause| failure(&path, cause, is_named)).and_then(|store| open(path, store).map_err(Some))
         {
@@ -72,7 +72,7 @@ pub fn check_root(reason: &str) -> Result<(), Failure> {
     }
 }
 
-fn places(named: Option<&OsStr>) -> Result<Places, Failure> {
+fn search_dirs(named: Option<&OsStr>) -> Result<SearchDirs, Failure> {
     let environment: Vec<(OsString, OsString)> = env::vars_os().collect();
     let get = |name: &CStr| {
         if name == c"SOPIN_STORE"
@@ -89,8 +89,8 @@ fn places(named: Option<&OsStr>) -> Result<Places, Failure> {
             output::warn(thing, reason);
         }
     });
-    let places = settings.ok().and_then(|settings| settings.store);
-    places.ok_or_else(|| {
+    let dirs = settings.ok().and_then(|settings| settings.store);
+    dirs.ok_or_else(|| {
         Failure::new(Exit::Uninspected, "SOPIN_STORE", "the store is off").with_way_out("name one with --store DIR")
     })
 }

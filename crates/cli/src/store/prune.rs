@@ -16,10 +16,10 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use serde::Serialize;
 use sopin_core::sys;
-use sopin_store::{Allowance, DEBUG, Fate, LINK, TEMPORARY, remove_entry, remove_unless_in_use};
+use sopin_store::{Allowance, DEBUG, Freshness, LINK, TEMPORARY, remove_entry, remove_unless_in_use};
 
 use super::bytes::{self, Compared};
-use super::entry::{self, Entry, is_entry, word};
+use super::entry::{self, EntryDirectory, is_entry, word};
 use super::open_store::{OpenStore, names};
 use super::printing::{SCHEMA, print};
 use super::users::Users;
@@ -29,7 +29,7 @@ use crate::output::{BAD, DOUBTFUL, shown};
 
 /// The answer. Its names are those of the JSON output; sizes are in bytes.
 #[derive(Serialize)]
-struct Answer {
+struct PruneAnswer {
     schema: u32,
     dry_run: bool,
     stores: Vec<Pruned>,
@@ -87,7 +87,7 @@ impl Rules {
 /// # Errors
 /// 3 when a store cannot be listed.
 pub fn prune(stores: &[OpenStore], older_than: Option<Duration>, dry_run: bool, json: bool) -> Result<Exit, Failure> {
-    let mut answer = Answer { schema: SCHEMA, dry_run, stores: Vec::new(), processes_not_inspected: 0 };
+    let mut answer = PruneAnswer { schema: SCHEMA, dry_run, stores: Vec::new(), processes_not_inspected: 0 };
     for store in stores {
         let failed = |error: Errno| Failure::new(Exit::Uninspected, store.path.display(), error);
         let rules = Rules::of(store, older_than).map_err(failed)?;
@@ -114,7 +114,7 @@ impl Pruned {
                 self.prune_unfinished(store, &c_name, shown_name);
                 continue;
             }
-            match Entry::read(store, &name) {
+            match EntryDirectory::read(store, &name) {
                 Ok(None) | Err(Errno::NOENT) => {}
                 Ok(Some(entry)) => {
                     progress.set_message(shown(&entry.title()));
@@ -141,7 +141,7 @@ impl Pruned {
         }
     }
 
-    fn prune_entry(&mut self, store: &OpenStore, entry: &Entry, key: &CString, rules: &Rules) {
+    fn prune_entry(&mut self, store: &OpenStore, entry: &EntryDirectory, key: &CString, rules: &Rules) {
         let removed = |reason: String| Removed {
             name: entry.key.to_string_lossy().into_owned(),
             origin: entry.origin.as_ref().map(|path| path.to_string_lossy().into_owned()),
@@ -154,11 +154,11 @@ impl Pruned {
         }
         let Some(last_use) = entry.last_use() else { return };
         let unused = sys::realtime_seconds() - last_use;
-        let reason = match entry.fate {
+        let reason = match entry.freshness {
             _ if entry.version.is_none() => Some("its process has ended".to_owned()),
-            fate if unused < rules.allowance.of(fate) => None,
-            fate @ (Fate::Superseded | Fate::Gone) => Some(word(fate).to_owned()),
-            Fate::Current | Fate::Unknown => Some(format!("unused for {}", human::age(unused))),
+            freshness if unused < rules.allowance.of(freshness) => None,
+            freshness @ (Freshness::Superseded | Freshness::Gone) => Some(word(freshness).to_owned()),
+            Freshness::Current | Freshness::Unknown => Some(format!("unused for {}", human::age(unused))),
         };
         let is_kept_for_use = reason.is_some();
         if let Some(reason) = reason
@@ -176,7 +176,7 @@ impl Pruned {
     }
 
     /// Removes an entry that no process maps, and tells whether it did, or would.
-    fn remove_unless_in_use(&self, store: &OpenStore, entry: &Entry, key: &CString, rules: &Rules) -> bool {
+    fn remove_unless_in_use(&self, store: &OpenStore, entry: &EntryDirectory, key: &CString, rules: &Rules) -> bool {
         match &rules.users {
             Some(users) if users.not_inspected > 0 || !users.of(entry).is_empty() => return false,
             Some(_) if !self.dry_run => remove_entry(store.store.directory(), key),
@@ -192,7 +192,7 @@ impl Pruned {
             return self.note(removed);
         }
         let key = OsStr::from_bytes(name.to_bytes());
-        let before = Entry::read(store, key);
+        let before = EntryDirectory::read(store, key);
         remove_entry(store.store.directory(), name);
         match before {
             Ok(Some(entry)) => self.check_removed(store, &entry, removed),
@@ -204,12 +204,12 @@ impl Pruned {
     }
 
     /// A directory in an entry, or a store on a read-only mount.
-    fn check_removed(&mut self, store: &OpenStore, entry: &Entry, removed: Removed) {
-        let version = |entry: &Entry| {
+    fn check_removed(&mut self, store: &OpenStore, entry: &EntryDirectory, removed: Removed) {
+        let version = |entry: &EntryDirectory| {
             entry.copy.as_ref().map(|(_, status)| (status.st_ino, status.st_ctime, status.st_ctime_nsec))
         };
         // A program may have made it anew meanwhile, or be about to.
-        let is_still_there = Entry::read(store, &entry.key).is_ok_and(|now| {
+        let is_still_there = EntryDirectory::read(store, &entry.key).is_ok_and(|now| {
             now.is_some_and(|now| {
                 let is_link = |name: &OsStr| [LINK, DEBUG].iter().any(|link| name.as_bytes() == link.to_bytes());
                 match &now.copy {
@@ -229,14 +229,14 @@ impl Pruned {
 
 /// Whether a process maps it, as the library would find out when removing it. Who
 /// would begin to use it in this very moment takes private memory instead.
-fn is_in_use(entry: &Entry) -> bool {
+fn is_in_use(entry: &EntryDirectory) -> bool {
     let Some((name, _)) = &entry.copy else { return false };
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     rustix::fs::openat(&entry.directory, name, flags, Mode::empty())
         .is_ok_and(|file| rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err())
 }
 
-impl fmt::Display for Answer {
+impl fmt::Display for PruneAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.stores.is_empty() {
             return writeln!(f, "There is no store yet.");

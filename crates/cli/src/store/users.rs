@@ -10,7 +10,7 @@ use std::io;
 use sopin_core::vmas::FileId;
 use sopin_inspect::maps::{self, Mapping};
 
-use super::entry::Entry;
+use super::entry::EntryDirectory;
 
 /// Who maps which entry.
 #[derive(Default)]
@@ -22,7 +22,7 @@ pub struct Users {
 
 impl Users {
     /// Looks at every process. One that ends meanwhile is not missed.
-    pub fn find<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> Self {
+    pub fn find<'a>(entries: impl IntoIterator<Item = &'a EntryDirectory>) -> Self {
         let (mut keys, mut inodes) = (HashMap::new(), HashMap::new());
         for entry in entries {
             if let Some((name, status)) = &entry.copy {
@@ -62,7 +62,7 @@ impl Users {
     }
 
     /// The processes that map an entry, in ascending order.
-    pub fn of(&self, entry: &Entry) -> Vec<u32> {
+    pub fn of(&self, entry: &EntryDirectory) -> Vec<u32> {
         let Some((name, _)) = &entry.copy else { return Vec::new() };
         let tail = [entry.key.as_encoded_bytes(), name.as_encoded_bytes()].join(&b'/');
         let mut pids = self.by_key.get(&tail).cloned().unwrap_or_default();

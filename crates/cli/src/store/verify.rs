@@ -14,7 +14,7 @@ use sopin_core::sys;
 use sopin_store::{ABANDONED_SECONDS, DEBUG, LINK, LOOKED, TEMPORARY};
 
 use super::bytes::{self, Compared};
-use super::entry::{Entry, is_entry, is_regular};
+use super::entry::{EntryDirectory, is_entry, is_regular};
 use super::human;
 use super::open_store::{OpenStore, names};
 use super::printing::{SCHEMA, print};
@@ -40,7 +40,7 @@ struct WayOut {
 
 /// The answer. Its names are those of the JSON output.
 #[derive(Serialize)]
-struct Answer {
+struct VerifyAnswer {
     schema: u32,
     stores: Vec<Verified>,
 }
@@ -77,7 +77,7 @@ pub fn verify(stores: &[OpenStore], json: bool) -> Result<Exit, Failure> {
         verified.push(checked.map_err(|error| Failure::new(Exit::Uninspected, store.path.display(), error))?);
     }
     let is_intact = verified.iter().all(|store| store.problems.is_empty());
-    print(json, &Answer { schema: SCHEMA, stores: verified })?;
+    print(json, &VerifyAnswer { schema: SCHEMA, stores: verified })?;
     Ok(if is_intact { Exit::Success } else { Exit::Negative })
 }
 
@@ -102,7 +102,7 @@ impl Verified {
 
     fn check_key(&mut self, store: &OpenStore, key: &OsStr, progress: &ProgressBar) {
         let made_anew = ways_out(store).made_anew;
-        let (origin, wrong) = match Entry::read(store, key) {
+        let (origin, wrong) = match EntryDirectory::read(store, key) {
             // Removed meanwhile by a program that needed room.
             Ok(None) | Err(Errno::NOENT) => return,
             Err(Errno::NOTDIR | Errno::LOOP) => (None, Some(("it is not a directory".to_owned(), made_anew))),
@@ -120,7 +120,7 @@ impl Verified {
         }
     }
 
-    fn check_bytes(&mut self, entry: &Entry, store: &OpenStore) -> Option<String> {
+    fn check_bytes(&mut self, entry: &EntryDirectory, store: &OpenStore) -> Option<String> {
         let found = bytes::compare(entry, store.is_owned());
         self.compared += usize::from(found != Compared::Not);
         match found {
@@ -136,7 +136,7 @@ fn ways_out(store: &OpenStore) -> &'static WayOut {
 
 /// What is wrong with an entry, as far as it can be told without reading it. The
 /// library does not use such an entry.
-pub fn fault(entry: &Entry, store: &OpenStore) -> Option<String> {
+pub fn fault(entry: &EntryDirectory, store: &OpenStore) -> Option<String> {
     let directory = rustix::fs::fstat(&entry.directory).ok()?;
     let user = store.store.owner().id();
     if directory.st_uid != user {
@@ -172,7 +172,7 @@ pub fn fault(entry: &Entry, store: &OpenStore) -> Option<String> {
 }
 
 /// Returns whether `name` is the symbolic link to the directory with debugging information.
-fn is_debug_link(entry: &Entry, name: &OsStr) -> bool {
+fn is_debug_link(entry: &EntryDirectory, name: &OsStr) -> bool {
     name.as_bytes() == DEBUG.to_bytes()
         && rustix::fs::statat(&entry.directory, name, AtFlags::SYMLINK_NOFOLLOW)
             .is_ok_and(|status| rustix::fs::FileType::from_raw_mode(status.st_mode).is_symlink())
@@ -196,7 +196,7 @@ pub fn is_abandoned(status: &Stat) -> bool {
     sys::realtime_seconds() - status.st_mtime > ABANDONED_SECONDS
 }
 
-impl fmt::Display for Answer {
+impl fmt::Display for VerifyAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.stores.is_empty() {
             return writeln!(f, "There is no store yet.");

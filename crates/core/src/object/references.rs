@@ -53,7 +53,7 @@ impl Reference {
 
 /// A kind of relocation, by the value that it writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum RelocationKind {
     /// The address of a symbol, in a word of the object's data.
     Word,
     /// The same, in a word that is bound when the function is called first.
@@ -66,7 +66,7 @@ enum Kind {
     Other,
 }
 
-impl Kind {
+impl RelocationKind {
     /// By the numbers of the psABI supplements.
     const fn of(relocation: u32) -> Self {
         if cfg!(target_arch = "aarch64") {
@@ -125,8 +125,8 @@ impl Dynamic {
     }
 
     fn reference(&self, memory: &OwnMemory, object: &Object, relocation: &Elf64_Rela) -> Result<Option<Reference>> {
-        let (index, kind) = ((relocation.r_info >> 32) as usize, Kind::of(relocation.r_info as u32));
-        if index == 0 || kind == Kind::ThreadLocal {
+        let (index, kind) = ((relocation.r_info >> 32) as usize, RelocationKind::of(relocation.r_info as u32));
+        if index == 0 || kind == RelocationKind::ThreadLocal {
             return Ok(None);
         }
         let at = self.symbols.wrapping_add(index.wrapping_mul(size_of::<Elf64_Sym>()));
@@ -134,11 +134,11 @@ impl Dynamic {
         let name = self.strings.wrapping_add(symbol.st_name as usize);
         let place = object.base.wrapping_add(relocation.r_offset as usize);
         let bound = match kind {
-            Kind::Word | Kind::Slot => Bound::Address(memory.read::<u64>(place)? as usize),
-            Kind::Copy => Bound::Copied,
-            Kind::ThreadLocal | Kind::Other => Bound::Unknown,
+            RelocationKind::Word | RelocationKind::Slot => Bound::Address(memory.read::<u64>(place)? as usize),
+            RelocationKind::Copy => Bound::Copied,
+            RelocationKind::ThreadLocal | RelocationKind::Other => Bound::Unknown,
         };
-        let is_writable = kind == Kind::Word && object.has_writable(place);
+        let is_writable = kind == RelocationKind::Word && object.has_writable(place);
         Ok(Some(Reference { bound, is_writable, symbol, name }))
     }
 }

@@ -12,7 +12,7 @@ use crate::glob;
 use crate::line::{Line, Text};
 use crate::mode::Mode;
 use crate::object::file_name;
-use crate::preload_list::{self, Kept};
+use crate::preload_list::{self, Remainder};
 use crate::settings::{Children, Level, Settings, VARIABLES};
 
 /// Patterns and texts in which the special characters of `fnmatch(3)` are frequent.
@@ -133,15 +133,15 @@ proptest! {
         let others: Vec<_> = entries(&list).into_iter().filter(|entry| !is_ours(entry)).collect();
         let mut bytes = list.clone().into_bytes();
         match preload_list::remove(&mut bytes, b"libsopin.so") {
-            Kept::Unchanged => {
+            Remainder::Unchanged => {
                 prop_assert_eq!(&bytes, list.as_bytes());
                 prop_assert!(!entries(&list).iter().any(is_ours));
             }
-            Kept::Bytes(len) => {
+            Remainder::Bytes(len) => {
                 prop_assert!(entries(&list).iter().any(is_ours));
                 prop_assert_eq!(String::from_utf8_lossy(&bytes[..len]), others.join(":"));
             }
-            Kept::Nothing => prop_assert!(others.is_empty() && !list.is_empty()),
+            Remainder::Nothing => prop_assert!(others.is_empty() && !list.is_empty()),
         }
     }
 

@@ -301,7 +301,7 @@ pub fn has_writer(fd: &Fd) -> Result<bool> {
     fcntl(fd.raw(), F_SETSIG, libc::SIGURG)?;
     match fcntl(fd.raw(), libc::F_SETLEASE, libc::F_RDLCK) {
         Ok(_) => {
-            let words = [fd.raw(), libc::F_SETLEASE, libc::F_UNLCK].map(super::Word::word);
+            let words = [fd.raw(), libc::F_SETLEASE, libc::F_UNLCK].map(super::Argument::word);
             // SAFETY: integers only.
             unsafe { super::call_always(libc::SYS_fcntl, &words) }.map(|_| false)
         }

@@ -56,20 +56,20 @@ impl Kinds {
 }
 
 /// A kind of call, with arguments that do nothing.
-struct Kind {
+struct CallKind {
     number: c_long,
     /// The index of an argument and the value that it must have.
     selector: Option<(usize, usize)>,
     harmless: [usize; 6],
 }
 
-const fn kind(number: c_long, harmless: [usize; 6]) -> Kind {
-    Kind { number, selector: None, harmless }
+const fn kind(number: c_long, harmless: [usize; 6]) -> CallKind {
+    CallKind { number, selector: None, harmless }
 }
 
 /// A call on a descriptor, whose second argument says what is done.
-const fn request(number: c_long, request: usize) -> Kind {
-    Kind { number, selector: Some((1, request)), harmless: [BAD, request, 0, 0, 0, 0] }
+const fn request(number: c_long, request: usize) -> CallKind {
+    CallKind { number, selector: Some((1, request)), harmless: [BAD, request, 0, 0, 0, 0] }
 }
 
 /// No descriptor, and no address either.
@@ -78,7 +78,7 @@ const BAD: usize = usize::MAX;
 const NOBODY: usize = 1 << 31;
 /// Every kind that is not the loader's at all times. Harmless arguments are bad
 /// descriptors and addresses, so that nothing is done whatever the kernel knows.
-const KINDS: [Kind; 45] = [
+const KINDS: [CallKind; 45] = [
     kind(libc::SYS_rt_sigprocmask, [libc::SIG_BLOCK as usize, 0, 0, 8, 0, 0]),
     kind(libc::SYS_pread64, [BAD, 0, 0, 0, 0, 0]),
     kind(libc::SYS_write, [BAD, 0, 0, 0, 0, 0]),
@@ -179,13 +179,13 @@ pub fn passes_number(number: c_long) -> bool {
 /// Makes a call of the kind with this number that does nothing. Whether it can be made:
 /// a filter may refuse it, and so may an old kernel.
 pub fn try_kind(index: usize) -> bool {
-    let Some(Kind { number, harmless, .. }) = KINDS.get(index) else { return false };
+    let Some(CallKind { number, harmless, .. }) = KINDS.get(index) else { return false };
     // SAFETY: descriptors and addresses are bad, and lengths are 0.
     let result = unsafe { super::call_ungated(*number, *harmless) };
     !matches!(result, Err(Errno(libc::EPERM | libc::EACCES | libc::ENOSYS)))
 }
 
-impl Kind {
+impl CallKind {
     fn is(&self, number: c_long, arguments: &[usize]) -> bool {
         self.number == number
             && self.selector.is_none_or(|(index, value)| arguments.get(index).is_some_and(|given| *given == value))

@@ -11,7 +11,7 @@ const KEY: &str = "/s/0123abcd-fe00-2a-1000-10-11";
 
 /// Text of two pages, of which the first has headers only, then RELRO, data, bss;
 /// a line is a VMA and what it maps.
-fn state_of(mappings: [(&str, &str); 4]) -> Option<(State, u64)> {
+fn state_of(mappings: [(&str, &str); 4]) -> Option<(ObjectState, u64)> {
     let places = [
         "7f0000000000-7f0000002000",
         "7f0000002000-7f0000003000",
@@ -43,18 +43,18 @@ fn what_stands_behind_the_ranges_makes_the_state() {
     let bss = ("rw-p", "");
     let file = |flags| (flags, "/x.so");
     let nothing_pinned = [file("r-xp"), file("r--p"), bss, bss];
-    assert_eq!(state_of(nothing_pinned), Some((State::Exposed, 0)));
-    assert_eq!(state_of([file("r-xp"), file("rw-p"), bss, bss]).unwrap().0, State::Exposed);
-    assert_eq!(state_of([file("r-xp"), ("r--p", ""), bss, bss]), Some((State::Relocated, 0x1000)));
+    assert_eq!(state_of(nothing_pinned), Some((ObjectState::Exposed, 0)));
+    assert_eq!(state_of([file("r-xp"), file("rw-p"), bss, bss]).unwrap().0, ObjectState::Exposed);
+    assert_eq!(state_of([file("r-xp"), ("r--p", ""), bss, bss]), Some((ObjectState::Relocated, 0x1000)));
     let entry = format!("{KEY}/x.so");
-    assert_eq!(state_of([("r-xp", &entry), ("r--p", ""), bss, bss]), Some((State::Full, 0x3000)));
-    assert_eq!(state_of([("r-xp", &entry), ("rw-p", &entry), bss, bss]), Some((State::Full, 0x3000)));
+    assert_eq!(state_of([("r-xp", &entry), ("r--p", ""), bss, bss]), Some((ObjectState::Full, 0x3000)));
+    assert_eq!(state_of([("r-xp", &entry), ("rw-p", &entry), bss, bss]), Some((ObjectState::Full, 0x3000)));
     let memfd = ("r-xp", "/memfd:sopin:x.so (deleted)");
-    assert_eq!(state_of([memfd, ("r--p", ""), bss, bss]), Some((State::Full, 0x3000)));
-    assert_eq!(state_of([memfd, file("r--p"), bss, bss]).unwrap().0, State::Exposed);
-    assert_eq!(state_of([memfd, file("---p"), bss, bss]).unwrap().0, State::Full, "nothing can be read there");
+    assert_eq!(state_of([memfd, ("r--p", ""), bss, bss]), Some((ObjectState::Full, 0x3000)));
+    assert_eq!(state_of([memfd, file("r--p"), bss, bss]).unwrap().0, ObjectState::Exposed);
+    assert_eq!(state_of([memfd, file("---p"), bss, bss]).unwrap().0, ObjectState::Full, "nothing can be read there");
     let mixed = [("r-xp", entry.as_str()), ("r--p", ""), file("rw-p"), bss];
-    assert_eq!(state_of(mixed).unwrap().0, State::Exposed, "a program may map files into its bss");
+    assert_eq!(state_of(mixed).unwrap().0, ObjectState::Exposed, "a program may map files into its bss");
 }
 
 #[test]

@@ -34,10 +34,10 @@ fn is_kept(store: &Store, key: &Path, seconds: u64) -> bool {
     key.exists()
 }
 
-fn fate_of(key: &Path) -> Fate {
+fn fate_of(key: &Path) -> Freshness {
     let target = c_string(&fs::read_link(key.join(".source")).unwrap());
     let version = Version::parse(key.file_name().unwrap().as_bytes()).unwrap();
-    Origin::parse(&target).unwrap().fate(&version.identity)
+    Origin::parse(&target).unwrap().freshness(&version.identity)
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn a_current_entry_is_kept_for_a_month() {
     let (store, path) = (scratch.store(), scratch.file("libfoo.so"));
     assert_eq!(entry(&store, &path), intact(b"one"));
     let key = scratch.only_key();
-    assert_eq!(fate_of(&key), Fate::Current);
+    assert_eq!(fate_of(&key), Freshness::Current);
     assert!(is_kept(&store, &key, 29 * DAY));
     assert!(!is_kept(&store, &key, 31 * DAY));
 }
@@ -58,7 +58,7 @@ fn an_entry_whose_origin_is_gone_is_removed_when_nobody_uses_it() {
     let held = store.entry(Opened::new(&path).origin(), &Nothing, &mut PageVec::new(), |_| ()).unwrap();
     let key = scratch.only_key();
     fs::remove_file(&path).unwrap();
-    assert_eq!(fate_of(&key), Fate::Gone);
+    assert_eq!(fate_of(&key), Freshness::Gone);
     assert!(is_kept(&store, &key, DAY), "in use");
     drop(held);
     assert!(is_kept(&store, &key, 1), "whoever has just made it may not have locked it yet");
@@ -72,12 +72,12 @@ fn a_removed_directory_takes_its_entries_along() {
     assert_eq!(entry(&store, &path), intact(b"one"));
     let key = scratch.only_key();
     fs::remove_dir_all(scratch.file("one")).unwrap();
-    assert_eq!(fate_of(&key), Fate::Gone);
+    assert_eq!(fate_of(&key), Freshness::Gone);
     // Made anew, as one virtual environment a job is, it is another directory,
     // perhaps with the inode number of the old one.
     fs::create_dir(scratch.file("one")).unwrap();
     fs::write(&path, "new").unwrap();
-    assert!(matches!(fate_of(&key), Fate::Gone | Fate::Superseded));
+    assert!(matches!(fate_of(&key), Freshness::Gone | Freshness::Superseded));
     assert!(!is_kept(&store, &key, 2 * 60));
 }
 
@@ -88,9 +88,9 @@ fn an_entry_of_a_rewritten_file_is_removed_when_nobody_uses_it() {
     assert_eq!(entry(&store, &path), intact(b"one"));
     let key = scratch.only_key();
     fs::write(&path, "two").unwrap();
-    assert_eq!(fate_of(&key), Fate::Superseded);
+    assert_eq!(fate_of(&key), Freshness::Superseded);
     fs::rename(scratch.file("libfoo.so.new"), &path).unwrap();
-    assert_eq!(fate_of(&key), Fate::Superseded);
+    assert_eq!(fate_of(&key), Freshness::Superseded);
     assert!(!is_kept(&store, &key, 2 * 60));
 }
 
@@ -102,11 +102,11 @@ fn a_file_with_other_names_may_live_on_under_them() {
     settle(&path);
     assert_eq!(entry(&store, &path), intact(b"one"));
     let key = scratch.only_key();
-    assert_eq!(fate_of(&key), Fate::Current);
+    assert_eq!(fate_of(&key), Freshness::Current);
     fs::remove_file(&path).unwrap();
-    assert_eq!(fate_of(&key), Fate::Unknown);
+    assert_eq!(fate_of(&key), Freshness::Unknown);
     fs::write(&path, "another file").unwrap();
-    assert_eq!(fate_of(&key), Fate::Unknown);
+    assert_eq!(fate_of(&key), Freshness::Unknown);
     assert!(is_kept(&store, &key, 23 * HOUR));
     assert!(!is_kept(&store, &key, 25 * HOUR));
 }
@@ -169,7 +169,7 @@ fn nobody_looks_at_a_remote_file_system() {
     let target = fs::read_link(&link).unwrap().into_os_string().into_string().unwrap();
     fs::remove_file(&link).unwrap();
     symlink(format!("@{target}"), &link).unwrap();
-    assert_eq!(fate_of(&scratch.only_key()), Fate::Unknown);
+    assert_eq!(fate_of(&scratch.only_key()), Freshness::Unknown);
 }
 
 #[test]

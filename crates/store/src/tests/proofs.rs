@@ -11,12 +11,12 @@ use sopin_core::build_id::BuildId;
 use sopin_core::cause::{Cause, Operation, Reason};
 use sopin_core::credentials::User;
 use sopin_core::pages::PageVec;
-use sopin_core::places::Places;
+use sopin_core::search_dirs::SearchDirs;
 use sopin_core::sys::{self, Fd};
 
 use super::scratch::{Nothing, Opened, Scratch, c_string, this_user};
 use super::{content, copy_inode};
-use crate::copy::Copy;
+use crate::copy::UnnamedCopy;
 use crate::*;
 
 /// A process that has mapped something else, and counts how often it compares.
@@ -32,7 +32,7 @@ impl Default for Process {
     }
 }
 
-impl Mapped for Process {
+impl MappedRanges for Process {
     fn build_id_of(&self, _: &Fd) -> sys::Result<BuildId> {
         Ok(self.build_id)
     }
@@ -43,7 +43,7 @@ impl Mapped for Process {
     }
 }
 
-fn proof(store: &Store, opened: &Opened, mapped: &impl Mapped) -> Result<Proof, Cause> {
+fn proof(store: &Store, opened: &Opened, mapped: &impl MappedRanges) -> Result<Proof, Cause> {
     store.entry(opened.origin(), mapped, &mut PageVec::new(), |_| ()).map(|entry| entry.proof)
 }
 
@@ -168,7 +168,7 @@ fn a_copy_with_a_name_for_the_time_being_is_marked_when_it_has_its_own() {
     let done = std::thread::spawn(move || {
         super::scratch::refuse_unnamed_files();
         let opened = Opened::new(&path);
-        let copy = Copy::of(&opened.origin(), store.directory(), &mut PageVec::new()).unwrap();
+        let copy = UnnamedCopy::of(&opened.origin(), store.directory(), &mut PageVec::new()).unwrap();
         // Its time still tells how old it is.
         let age = sys::realtime_seconds() - sys::fstat(copy.file().raw()).unwrap().st_mtime;
         assert!((0..60).contains(&age), "{age}");
@@ -214,7 +214,7 @@ fn a_store_below_a_directory_of_others_is_refused() {
     let between = scratch.0.join("between");
     fs::create_dir(&between).unwrap();
     let open = |path: &Path| {
-        let mut places = Places::new();
+        let mut places = SearchDirs::new();
         places.set_explicit(path.as_os_str().as_encoded_bytes()).unwrap();
         Store::open(&places, this_user(), &mut Known::new()).map(drop)
     };

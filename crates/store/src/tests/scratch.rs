@@ -14,11 +14,11 @@ use std::vec::Vec;
 
 use sopin_core::build_id::BuildId;
 use sopin_core::credentials::User;
-use sopin_core::places::Places;
+use sopin_core::search_dirs::SearchDirs;
 use sopin_core::sys::{self, Fd, FileSystem};
 
 use crate::settled::SETTLING_SECONDS;
-use crate::{Identity, Known, LOOKED, Mapped, OriginFile, Store};
+use crate::{Identity, Known, LOOKED, MappedRanges, OriginFile, Store};
 
 /// A directory of a test's own, removed when the test passes. What `FILES` lists
 /// is in it.
@@ -75,8 +75,8 @@ impl Scratch {
         Store::open(&self.places(), this_user(), &mut Known::new()).unwrap()
     }
 
-    pub fn places(&self) -> Places {
-        let mut places = Places::new();
+    pub fn places(&self) -> SearchDirs {
+        let mut places = SearchDirs::new();
         places.set_explicit(self.store_path().as_os_str().as_bytes()).unwrap();
         places
     }
@@ -145,7 +145,7 @@ pub fn this_user() -> User {
 /// A process that has mapped nothing: no copy contradicts it.
 pub struct Nothing;
 
-impl Mapped for Nothing {
+impl MappedRanges for Nothing {
     fn build_id_of(&self, _: &Fd) -> sys::Result<BuildId> {
         Ok(BuildId::Absent)
     }

@@ -4,14 +4,14 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::candidate::{Candidate, Refusal};
+use super::candidate::{FillCandidate, FillRefusal};
 use crate::output::{BAD, shown};
 use crate::store::human;
 use crate::store::printing::SCHEMA;
 
 /// The answer. Its names are those of the JSON output; sizes are in bytes.
 #[derive(Serialize)]
-pub struct Answer {
+pub struct FillAnswer {
     schema: u32,
     /// The store.
     path: String,
@@ -61,21 +61,21 @@ impl Failed {
 impl Skipped {
     /// Counts a file, unless the kernel has refused something, which is no reason to
     /// skip a file.
-    pub fn count(&mut self, refusal: &Refusal) -> bool {
+    pub fn count(&mut self, refusal: &FillRefusal) -> bool {
         *match refusal {
-            Refusal::NotAnObject(_) => &mut self.not_objects,
-            Refusal::NotForEverybody(_) => &mut self.not_for_everybody,
-            Refusal::Elsewhere => &mut self.elsewhere,
-            Refusal::NeedsNoCopy => &mut self.need_no_copy,
-            Refusal::NotSuited(_) => &mut self.not_suited,
-            Refusal::Vanished => &mut self.vanished,
-            Refusal::Failed(_) => return false,
+            FillRefusal::NotAnObject(_) => &mut self.not_objects,
+            FillRefusal::NotForEverybody(_) => &mut self.not_for_everybody,
+            FillRefusal::Elsewhere => &mut self.elsewhere,
+            FillRefusal::NeedsNoCopy => &mut self.need_no_copy,
+            FillRefusal::NotSuited(_) => &mut self.not_suited,
+            FillRefusal::Vanished => &mut self.vanished,
+            FillRefusal::Failed(_) => return false,
         } += 1;
         true
     }
 }
 
-impl Answer {
+impl FillAnswer {
     /// Nothing was done yet in the store at `path`.
     pub fn new(path: String) -> Self {
         Self {
@@ -90,14 +90,14 @@ impl Answer {
     }
 
     /// A copy was added.
-    pub fn add(&mut self, candidate: &Candidate) {
+    pub fn add(&mut self, candidate: &FillCandidate) {
         let size = candidate.identity.size;
         self.added.push(Added { path: candidate.path().to_string_lossy().into_owned(), size });
         self.size += size;
     }
 }
 
-impl fmt::Display for Answer {
+impl fmt::Display for FillAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", shown(&self.path))?;
         let Skipped { not_objects, not_for_everybody, elsewhere, need_no_copy, not_suited, vanished, changing } =

@@ -38,7 +38,7 @@ const PASS: u32 = 0o011;
 const MACHINE: u16 = if cfg!(target_arch = "aarch64") { EM_AARCH64 } else { EM_X86_64 };
 
 /// A file that everybody may read, and that is an object.
-pub struct Candidate {
+pub struct FillCandidate {
     /// Open for reading.
     pub file: Fd,
     /// Its absolute path without symbolic links, as `/proc/PID/maps` shows it.
@@ -51,7 +51,7 @@ pub struct Candidate {
 
 /// Why a file is not copied.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum FillRefusal {
     /// It is not a regular file, or not an object that a loader of this machine loads.
     NotAnObject(String),
     /// Not every user may read it.
@@ -75,7 +75,7 @@ fn is_sparse(size: u64, blocks: i64) -> bool {
     size > LARGE && allocated < size / 4
 }
 
-impl Refusal {
+impl FillRefusal {
     /// Returns what the user can do about it; empty if the reason tells.
     pub fn way_out(&self) -> &'static str {
         match self {
@@ -89,7 +89,7 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for FillRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NotAnObject(reason) | Self::NotForEverybody(reason) | Self::Failed(reason) => reason,
@@ -101,25 +101,25 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl From<Errno> for Refusal {
+impl From<Errno> for FillRefusal {
     fn from(errno: Errno) -> Self {
         if errno == Errno::NOENT { Self::Vanished } else { Self::Failed(errno.to_string()) }
     }
 }
 
-impl From<sys::Errno> for Refusal {
+impl From<sys::Errno> for FillRefusal {
     fn from(errno: sys::Errno) -> Self {
         descriptors::errno(errno).into()
     }
 }
 
-impl Candidate {
+impl FillCandidate {
     /// Looks at the file that a path leads to: by a symbolic link, too, if it is one
     /// that was `named`.
     ///
     /// # Errors
     /// Why it is not copied.
-    pub fn at(path: &Path, is_named: bool) -> Result<Self, Refusal> {
+    pub fn at(path: &Path, is_named: bool) -> Result<Self, FillRefusal> {
         let flags = if is_named { TO_LOOK } else { TO_LOOK | OFlags::NOFOLLOW };
         Self::of(&rustix::fs::open(path, flags, Mode::empty())?)
     }
@@ -128,29 +128,29 @@ impl Candidate {
     ///
     /// # Errors
     /// Why it is not copied.
-    pub fn of(opened: &OwnedFd) -> Result<Self, Refusal> {
+    pub fn of(opened: &OwnedFd) -> Result<Self, FillRefusal> {
         let kind = FileType::from_raw_mode(rustix::fs::fstat(opened)?.st_mode);
         if !kind.is_file() {
-            return Err(Refusal::NotAnObject("not a regular file".to_owned()));
+            return Err(FillRefusal::NotAnObject("not a regular file".to_owned()));
         }
         let file = descriptors::for_core(opened, TO_READ)?;
         // Permissions and version from one look: a change of either shows in both.
         let status = sys::fstat(file.raw())?;
         check_object(&file)?;
         if status.st_nlink == 0 {
-            return Err(Refusal::Vanished);
+            return Err(FillRefusal::Vanished);
         }
         let file_system = FileSystem::of(&file)?;
         if file_system.forbids_writes_to(&file, status.st_dev) {
-            return Err(Refusal::NeedsNoCopy);
+            return Err(FillRefusal::NeedsNoCopy);
         }
         // Whoever serves a FUSE or network file system chooses the numbers of its
         // files, and device numbers come back.
         if !file_system.updates_ctime_on_every_change() {
-            return Err(Refusal::NotSuited("its file system does not date every change of a file"));
+            return Err(FillRefusal::NotSuited("its file system does not date every change of a file"));
         }
         if is_sparse(status.st_size.cast_unsigned(), status.st_blocks) {
-            return Err(Refusal::NotSuited("it consists of holes for the most part"));
+            return Err(FillRefusal::NotSuited("it consists of holes for the most part"));
         }
         let path = rustix::fs::readlink(descriptors::path_of(file.raw()), Vec::new())?;
         let identity = Identity::of(&status);
@@ -171,22 +171,22 @@ impl Candidate {
 }
 
 /// An open file whose headers are read.
-struct Headers<'a>(&'a Fd);
+struct HeaderBytes<'a>(&'a Fd);
 
-impl Bytes for Headers<'_> {
+impl Bytes for HeaderBytes<'_> {
     fn read_some(&self, at: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
         sys::pread(self.0, buffer, at).map_err(descriptors::errno)
     }
 }
 
 /// Checks that a loader of this machine may load a file beside the library.
-fn check_object(file: &Fd) -> Result<(), Refusal> {
-    let not = |reason: &str| Err(Refusal::NotAnObject(reason.to_owned()));
+fn check_object(file: &Fd) -> Result<(), FillRefusal> {
+    let not = |reason: &str| Err(FillRefusal::NotAnObject(reason.to_owned()));
     let mut header = [0; ELF_HEADER];
-    if Headers(file).read_some(0, &mut header)? < header.len() {
+    if HeaderBytes(file).read_some(0, &mut header)? < header.len() {
         return not("not an ELF file");
     }
-    match image::read(&Headers(file), 0) {
+    match image::read(&HeaderBytes(file), 0) {
         Ok((_, headers)) if headers.dynamic.is_none() => return not("statically linked, so no loader loads it"),
         Ok(_) => {}
         // What is short of its own headers.
@@ -205,15 +205,15 @@ fn check_object(file: &Fd) -> Result<(), Refusal> {
 
 /// Checks that group and others have a permission. A named user or group of an
 /// access control list may lack it all the same.
-fn check_permission(what: &str, mode: u32, needed: u32, descriptor: i32) -> Result<(), Refusal> {
+fn check_permission(what: &str, mode: u32, needed: u32, descriptor: i32) -> Result<(), FillRefusal> {
     let mode = mode & 0o7777;
     if mode & needed != needed {
-        return Err(Refusal::NotForEverybody(format!("not everybody may {what} (mode {mode:04o})")));
+        return Err(FillRefusal::NotForEverybody(format!("not everybody may {what} (mode {mode:04o})")));
     }
     let list = rustix::fs::getxattr(descriptors::path_of(descriptor), "system.posix_acl_access", &mut [0_u8; 0][..]);
     match list {
         Ok(len) if len > 0 => {
-            Err(Refusal::NotForEverybody(format!("an access control list decides who may {what} (getfacl)")))
+            Err(FillRefusal::NotForEverybody(format!("an access control list decides who may {what} (getfacl)")))
         }
         _ => Ok(()),
     }
@@ -221,9 +221,9 @@ fn check_permission(what: &str, mode: u32, needed: u32, descriptor: i32) -> Resu
 
 /// Checks that a path leads to the file from the root down, and that everybody may
 /// pass every directory on it.
-fn check_path(path: &Path, identity: &Identity) -> Result<(), Refusal> {
-    let Ok(below) = path.strip_prefix("/") else { return Err(Refusal::Elsewhere) };
-    let Some(directories) = below.parent() else { return Err(Refusal::Elsewhere) };
+fn check_path(path: &Path, identity: &Identity) -> Result<(), FillRefusal> {
+    let Ok(below) = path.strip_prefix("/") else { return Err(FillRefusal::Elsewhere) };
+    let Some(directories) = below.parent() else { return Err(FillRefusal::Elsewhere) };
     let mut walked = PathBuf::from("/");
     let mut directory = rustix::fs::open("/", TO_LOOK | OFlags::DIRECTORY, Mode::empty())?;
     let pass = |walked: &Path, directory: &OwnedFd| {
@@ -238,15 +238,15 @@ fn check_path(path: &Path, identity: &Identity) -> Result<(), Refusal> {
         directory = rustix::fs::openat(&directory, name, flags, Mode::empty()).map_err(elsewhere)?;
         pass(&walked, &directory)?;
     }
-    let name = below.file_name().ok_or(Refusal::Elsewhere)?;
+    let name = below.file_name().ok_or(FillRefusal::Elsewhere)?;
     let found = rustix::fs::openat(&directory, name, TO_LOOK | OFlags::NOFOLLOW, Mode::empty()).map_err(elsewhere)?;
     let Stat { st_dev, st_ino, .. } = rustix::fs::fstat(&found)?;
-    if (st_dev, st_ino) == (identity.device, identity.inode) { Ok(()) } else { Err(Refusal::Elsewhere) }
+    if (st_dev, st_ino) == (identity.device, identity.inode) { Ok(()) } else { Err(FillRefusal::Elsewhere) }
 }
 
-fn elsewhere(errno: Errno) -> Refusal {
+fn elsewhere(errno: Errno) -> FillRefusal {
     match errno {
-        Errno::NOENT | Errno::NOTDIR | Errno::LOOP => Refusal::Elsewhere,
+        Errno::NOENT | Errno::NOTDIR | Errno::LOOP => FillRefusal::Elsewhere,
         errno => errno.into(),
     }
 }
@@ -269,8 +269,8 @@ mod tests {
         fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
     }
 
-    fn refusal(path: &Path) -> Refusal {
-        Candidate::at(path, true).map(|candidate| candidate.path()).unwrap_err()
+    fn refusal(path: &Path) -> FillRefusal {
+        FillCandidate::at(path, true).map(|candidate| candidate.path()).unwrap_err()
     }
 
     #[test]
@@ -282,7 +282,7 @@ mod tests {
         fs::copy("/proc/self/exe", &object).unwrap();
         set_mode(&below, 0o711);
         set_mode(&object, 0o644);
-        let candidate = Candidate::at(&object, true).unwrap();
+        let candidate = FillCandidate::at(&object, true).unwrap();
         assert_eq!(candidate.path(), object.canonicalize().unwrap());
         for mode in [0o640, 0o604, 0o600, 0o711] {
             set_mode(&object, mode);
@@ -291,7 +291,7 @@ mod tests {
         set_mode(&object, 0o444);
         for mode in [0o700, 0o710, 0o701, 0o744] {
             set_mode(&below, mode);
-            assert!(matches!(refusal(&object), Refusal::NotForEverybody(reason) if reason.contains("below (mode")));
+            assert!(matches!(refusal(&object), FillRefusal::NotForEverybody(reason) if reason.contains("below (mode")));
         }
         assert!(!candidate.is_unchanged());
     }
@@ -303,9 +303,9 @@ mod tests {
         fs::copy("/proc/self/exe", &object).unwrap();
         set_mode(&object, 0o755);
         symlink("libx.so.1.2", &link).unwrap();
-        assert_eq!(Candidate::at(&link, true).unwrap().path(), object.canonicalize().unwrap());
-        assert!(matches!(Candidate::at(&link, false), Err(Refusal::NotAnObject(_))));
-        assert_eq!(refusal(&directory.path().join("none")), Refusal::Vanished);
+        assert_eq!(FillCandidate::at(&link, true).unwrap().path(), object.canonicalize().unwrap());
+        assert!(matches!(FillCandidate::at(&link, false), Err(FillRefusal::NotAnObject(_))));
+        assert_eq!(refusal(&directory.path().join("none")), FillRefusal::Vanished);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use sopin_store::Version;
 use walkdir::WalkDir;
 
 use super::answer::Failed;
-use super::candidate::{Candidate, Refusal};
+use super::candidate::{FillCandidate, FillRefusal};
 
 /// A file to be looked at.
 pub enum Job {
@@ -90,15 +90,15 @@ impl Job {
     ///
     /// # Errors
     /// Why it is not copied.
-    pub fn candidate(&self) -> Result<Candidate, Refusal> {
+    pub fn candidate(&self) -> Result<FillCandidate, FillRefusal> {
         match self {
-            Self::Named(path) => Candidate::at(path, true),
-            Self::Found(path) => Candidate::at(path, false),
+            Self::Named(path) => FillCandidate::at(path, true),
+            Self::Found(path) => FillCandidate::at(path, false),
             Self::Mapped(process, mapping) => {
                 let files = Files::default();
                 match View::new(process, &files).open(mapping) {
-                    Ok(file) => Candidate::of(&file),
-                    Err(Errno::STALE) => Err(Refusal::Vanished),
+                    Ok(file) => FillCandidate::of(&file),
+                    Err(Errno::STALE) => Err(FillRefusal::Vanished),
                     Err(errno) => Err(errno.into()),
                 }
             }

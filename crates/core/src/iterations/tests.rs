@@ -12,7 +12,7 @@ use std::vec::Vec;
 
 use super::*;
 
-impl<const SLOTS: usize> Walks<SLOTS> {
+impl<const SLOTS: usize> Iterations<SLOTS> {
     /// loom's atomics are made at run time.
     fn new() -> Self {
         Self {
@@ -42,7 +42,7 @@ fn impatient() -> bool {
 /// The loader's list: loom objects when one thread reads it while another
 /// writes, or without having synchronised with it. A fork counts as writing.
 struct Scene<const SLOTS: usize> {
-    walks: Walks<SLOTS>,
+    walks: Iterations<SLOTS>,
     list: UnsafeCell<u32>,
 }
 
@@ -51,7 +51,7 @@ unsafe impl<const SLOTS: usize> Sync for Scene<SLOTS> {}
 
 impl<const SLOTS: usize> Scene<SLOTS> {
     fn new() -> Arc<Self> {
-        Arc::new(Self { walks: Walks::new(), list: UnsafeCell::new(0) })
+        Arc::new(Self { walks: Iterations::new(), list: UnsafeCell::new(0) })
     }
 
     fn walk(&self) {
@@ -146,7 +146,7 @@ fn a_handler_inside_a_walk_waits_for_nobody() {
 #[test]
 fn a_fork_handler_waits_for_nobody() {
     model(|| {
-        let walks = Walks::<1>::new();
+        let walks = Iterations::<1>::new();
         assert!(walks.stop(FORKER, impatient));
         assert!(walks.begin(FORKER, || panic!("waited for itself")).is_none());
         walks.resume(false);
@@ -157,7 +157,7 @@ fn a_fork_handler_waits_for_nobody() {
 #[test]
 fn a_child_knows_nothing_of_the_walks_of_its_parent() {
     model(|| {
-        let walks = Walks::<1>::new();
+        let walks = Iterations::<1>::new();
         let left_behind = [walks.announce(1), walks.announce(2)];
         assert!(!walks.stop(FORKER, impatient));
         assert!(walks.begin(3, impatient).is_none());

@@ -9,7 +9,7 @@ use crate::sys::Result;
 
 /// A directory that may be the user's store.
 #[derive(Default)]
-struct Place {
+struct SearchDir {
     /// Absolute, with its NUL; empty if the environment does not name it.
     path: PageVec<u8>,
     /// How many directories at its end are made for the user.
@@ -23,12 +23,12 @@ struct Place {
 /// None is in a directory where everybody may make one, such as `/var/tmp`: what
 /// the previous owner of a user id has left there looks like this user's own.
 #[derive(Default)]
-pub struct Places {
-    all: [Place; 4],
+pub struct SearchDirs {
+    all: [SearchDir; 4],
     is_explicit: bool,
 }
 
-/// One of the [`Places`].
+/// One of the [`SearchDirs`].
 #[derive(Clone, Copy, Debug)]
 pub struct StorePath<'a> {
     /// Which it is.
@@ -39,26 +39,26 @@ pub struct StorePath<'a> {
     pub may_make: usize,
 }
 
-impl Places {
+impl SearchDirs {
     /// No directory but the last resort, `/var/cache/sopin` for root.
     pub const fn new() -> Self {
-        const NONE: Place = Place { path: PageVec::new(), may_make: 0 };
+        const NONE: SearchDir = SearchDir { path: PageVec::new(), may_make: 0 };
         Self { all: [NONE; 4], is_explicit: false }
     }
 
-    /// Reads the variables that name the default places.
+    /// Reads the variables that name the default directories.
     pub fn read<'a>(get: impl Fn(&'static CStr) -> Option<&'a [u8]>) -> Result<Self> {
-        let mut places = Self::new();
+        let mut dirs = Self::new();
         // systemd may give several.
         let cache = get(c"CACHE_DIRECTORY").and_then(|list| list.split(|byte| *byte == b':').next());
         let values =
             [(cache, &b"/sopin"[..], 2), (get(c"XDG_CACHE_HOME"), b"/sopin", 2), (get(c"HOME"), b"/.cache/sopin", 2)];
-        for (place, (value, below, may_make)) in places.all.iter_mut().zip(values) {
+        for (dir, (value, below, may_make)) in dirs.all.iter_mut().zip(values) {
             if let Some(value) = value.filter(|value| value.starts_with(b"/")) {
-                place.set(value, below, may_make)?;
+                dir.set(value, below, may_make)?;
             }
         }
-        Ok(places)
+        Ok(dirs)
     }
 
     /// Only `directory`, an absolute path, may be the store.
@@ -70,8 +70,8 @@ impl Places {
 
     /// Returns the paths to try for `user`, the likeliest first.
     pub fn paths(&self, user: User) -> impl Iterator<Item = StorePath<'_>> {
-        self.all.iter().enumerate().filter_map(move |(number, place)| {
-            Some(StorePath { number, path: self.path(number, user)?, may_make: place.may_make })
+        self.all.iter().enumerate().filter_map(move |(number, dir)| {
+            Some(StorePath { number, path: self.path(number, user)?, may_make: dir.may_make })
         })
     }
 
@@ -83,7 +83,7 @@ impl Places {
     }
 }
 
-impl Place {
+impl SearchDir {
     fn set(&mut self, value: &[u8], below: &[u8], may_make: usize) -> Result<()> {
         self.path.clear();
         for part in [value, below, b"\0"] {

@@ -19,7 +19,7 @@ use loom::sync::atomic::{AtomicU32, AtomicUsize, fence};
 /// Who walks and who forks. Up to `SLOTS` walkers are told apart.
 ///
 /// What waits calls its `nap` in between, until that says that it was enough.
-pub struct Walks<const SLOTS: usize> {
+pub struct Iterations<const SLOTS: usize> {
     /// Threads that want to walk or do, each as its identity; 0 is free.
     walkers: [AtomicUsize; SLOTS],
     /// Walkers beyond those.
@@ -29,13 +29,13 @@ pub struct Walks<const SLOTS: usize> {
 }
 
 /// A walk; it ends when this is dropped.
-pub struct Walk<'a, const SLOTS: usize> {
-    walks: &'a Walks<SLOTS>,
+pub struct Iteration<'a, const SLOTS: usize> {
+    walks: &'a Iterations<SLOTS>,
     /// `None`: among the others.
     walker: Option<&'a AtomicUsize>,
 }
 
-impl<const SLOTS: usize> Walks<SLOTS> {
+impl<const SLOTS: usize> Iterations<SLOTS> {
     /// Nobody does anything.
     #[cfg(not(test))]
     #[allow(clippy::new_without_default, reason = "for a static")]
@@ -44,7 +44,7 @@ impl<const SLOTS: usize> Walks<SLOTS> {
     }
 
     /// Waits until no thread is walking, so that `thread` can fork, and tells whether
-    /// it came to that. None starts to before [`Walks::resume`], in either case.
+    /// it came to that. None starts to before [`Iterations::resume`], in either case.
     pub fn stop(&self, thread: usize, mut nap: impl FnMut() -> bool) -> bool {
         self.forker.store(thread, Ordering::Relaxed);
         // Of this and the fence in `begin` one comes first: either the walker
@@ -74,7 +74,7 @@ impl<const SLOTS: usize> Walks<SLOTS> {
 
     /// Counts `thread` among the walkers when no thread forks. `None` if one does
     /// for too long, or if it is one already or forks itself.
-    pub fn begin(&self, thread: usize, mut nap: impl FnMut() -> bool) -> Option<Walk<'_, SLOTS>> {
+    pub fn begin(&self, thread: usize, mut nap: impl FnMut() -> bool) -> Option<Iteration<'_, SLOTS>> {
         if self.is_within(thread) || self.forker.load(Ordering::Relaxed) == thread {
             return None;
         }
@@ -91,14 +91,14 @@ impl<const SLOTS: usize> Walks<SLOTS> {
         }
     }
 
-    fn announce(&self, thread: usize) -> Walk<'_, SLOTS> {
+    fn announce(&self, thread: usize) -> Iteration<'_, SLOTS> {
         let is_taken =
             |walker: &&AtomicUsize| walker.compare_exchange(0, thread, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         let walker = self.walkers.iter().find(is_taken);
         if walker.is_none() {
             self.others.fetch_add(1, Ordering::Relaxed);
         }
-        Walk { walks: self, walker }
+        Iteration { walks: self, walker }
     }
 
     /// Whether a thread is forking, and what wants a walk has to wait.
@@ -112,7 +112,7 @@ impl<const SLOTS: usize> Walks<SLOTS> {
     }
 }
 
-impl<const SLOTS: usize> Drop for Walk<'_, SLOTS> {
+impl<const SLOTS: usize> Drop for Iteration<'_, SLOTS> {
     fn drop(&mut self) {
         match self.walker {
             Some(walker) => walker.store(0, Ordering::Release),

@@ -5,7 +5,7 @@
 
 use object::elf::{DT_JMPREL, DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_SYMTAB, SHN_UNDEF, STB_WEAK};
 
-use crate::image::{Dynamic, Flaw, Headers, Machine};
+use crate::image::{DynamicEntries, Flaw, Headers, RelocationTypes};
 use crate::memory::{Bytes, half_at, word_at};
 
 /// The table of relative relocations in a few bits each (`elf.h`).
@@ -21,7 +21,7 @@ const MAX_PLACES: usize = 1 << 24;
 
 /// What the loader stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum RelocatedValue {
     /// Base + this.
     Relative(u64),
     /// Base + what is in the file (RELR).
@@ -36,18 +36,23 @@ pub enum Kind {
 
 /// A word that the loader stores to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct RelocatedWord {
     /// Its address without the base.
     pub address: u64,
     /// What is stored.
-    pub kind: Kind,
+    pub kind: RelocatedValue,
 }
 
 /// Reads the tables of a file, ascending by address.
 ///
 /// # Errors
 /// When they cannot be read.
-pub fn read(file: &impl Bytes, machine: Machine, headers: &Headers, dynamic: &Dynamic) -> Result<Vec<Place>, Flaw> {
+pub fn read(
+    file: &impl Bytes,
+    machine: RelocationTypes,
+    headers: &Headers,
+    dynamic: &DynamicEntries,
+) -> Result<Vec<RelocatedWord>, Flaw> {
     let table = |start: u32, size: u32| -> Result<Vec<u8>, Flaw> {
         match (dynamic.get(start), dynamic.get(size)) {
             (Some(address), Some(size)) if size > 0 && size <= MAX_TABLE => {
@@ -65,14 +70,14 @@ pub fn read(file: &impl Bytes, machine: Machine, headers: &Headers, dynamic: &Dy
     for entry in entries.iter().flat_map(|bytes| bytes.chunks_exact(RELA)) {
         let Some((address, symbol, kind, addend)) = fields(entry) else { continue };
         let kind = match kind {
-            kind if kind == machine.relative => Kind::Relative(addend),
-            kind if kind == machine.jump => Kind::Jump,
-            kind if kind == machine.indirect => Kind::Indirect,
-            kind if kind == machine.absolute || kind == machine.global => Kind::Symbol,
+            kind if kind == machine.relative => RelocatedValue::Relative(addend),
+            kind if kind == machine.jump => RelocatedValue::Jump,
+            kind if kind == machine.indirect => RelocatedValue::Indirect,
+            kind if kind == machine.absolute || kind == machine.global => RelocatedValue::Symbol,
             _ => continue,
         };
         if !symbols.may_be_null(symbol) {
-            places.push(Place { address, kind });
+            places.push(RelocatedWord { address, kind });
         }
     }
     places.sort_unstable_by_key(|place| place.address);
@@ -87,15 +92,17 @@ fn fields(entry: &[u8]) -> Option<(u64, u32, u32, u64)> {
 
 /// The format of DT_RELR: an even word is an address, an odd one has a bit for each
 /// of the 63 words behind.
-fn compact(table: &[u8], places: &mut Vec<Place>) -> Result<(), Flaw> {
+fn compact(table: &[u8], places: &mut Vec<RelocatedWord>) -> Result<(), Flaw> {
     let mut next = 0_u64;
     for entry in table.chunks_exact(8).filter_map(|bytes| word_at(bytes, 0)) {
         if entry & 1 == 0 {
-            places.push(Place { address: entry, kind: Kind::Compact });
+            places.push(RelocatedWord { address: entry, kind: RelocatedValue::Compact });
             next = entry.wrapping_add(8);
         } else {
             let set = (0..63).filter(|bit| entry >> (bit + 1) & 1 != 0);
-            places.extend(set.map(|bit| Place { address: next.wrapping_add(8 * bit), kind: Kind::Compact }));
+            places.extend(
+                set.map(|bit| RelocatedWord { address: next.wrapping_add(8 * bit), kind: RelocatedValue::Compact }),
+            );
             next = next.wrapping_add(63 * 8);
         }
         if places.len() > MAX_PLACES {
@@ -112,7 +119,7 @@ impl Symbols {
     fn read<'a>(
         file: &impl Bytes,
         headers: &Headers,
-        dynamic: &Dynamic,
+        dynamic: &DynamicEntries,
         tables: impl Iterator<Item = &'a [u8]>,
     ) -> Result<Self, Flaw> {
         let entries = tables.flat_map(|bytes| bytes.chunks_exact(RELA));
@@ -140,7 +147,7 @@ impl Symbols {
 mod tests {
     use super::*;
     use crate::image;
-    use crate::memory::Place as Opened;
+    use crate::memory::FileBytes;
     use object::elf::{DT_STRSZ, DT_STRTAB};
 
     #[test]
@@ -154,14 +161,15 @@ mod tests {
 
     #[test]
     fn the_tables_of_this_program_agree_with_its_memory() {
-        let file = Opened::from(std::os::fd::OwnedFd::from(std::fs::File::open("/proc/self/exe").unwrap()));
+        let file = FileBytes::from(std::os::fd::OwnedFd::from(std::fs::File::open("/proc/self/exe").unwrap()));
         let (machine, headers) = image::read(&file, 0).unwrap();
         let (address, size) = headers.dynamic.unwrap();
-        let dynamic = Dynamic::read(&file, headers.offset_of(address).unwrap(), size).unwrap();
+        let dynamic = DynamicEntries::read(&file, headers.offset_of(address).unwrap(), size).unwrap();
         assert!(dynamic.get(DT_STRTAB).is_some() && dynamic.get(DT_STRSZ).is_some());
         let places = read(&file, machine, &headers, &dynamic).unwrap();
         assert!(places.len() > 100 && places.is_sorted_by_key(|place| place.address));
-        let relative = places.iter().filter(|place| matches!(place.kind, Kind::Relative(_) | Kind::Compact));
+        let relative =
+            places.iter().filter(|place| matches!(place.kind, RelocatedValue::Relative(_) | RelocatedValue::Compact));
         assert!(relative.count() > 50);
     }
 

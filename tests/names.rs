@@ -1,0 +1,105 @@
+//! A name has one meaning: no two modules of the workspace export one type name for two things.
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use regex::Regex;
+
+use common::library;
+
+/// Names that two modules export, each with the reason. An exception that is no longer needed
+/// fails the test too, so that this list gets shorter and never stale.
+///
+/// All of these are of the preloaded library's own modules, or need a change there: TO BE RENAMED
+/// when `src/` is restructured.
+const EXCEPTIONS: &[(&str, &str)] = &[
+    ("Found", "src/sources.rs has the result of a search for a copy, src/sweep/large.rs that of a large object's"),
+    ("Refusal", "src/held_list.rs has why no sweep was made, src/request.rs why a request was not carried out"),
+    ("Terms", "src/original.rs has what a copy depends on, crates/core/src/plan.rs the inputs of a plan"),
+];
+
+/// Source files whose types count: without tests, which see their own crate only.
+fn sources() -> Vec<PathBuf> {
+    let mut directories = vec![library::checkout().join("src")];
+    for member in fs::read_dir(library::checkout().join("crates")).unwrap() {
+        directories.push(member.unwrap().path().join("src"));
+    }
+    let mut found = Vec::new();
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            let is_of_tests = path.file_stem().is_some_and(|stem| stem == "tests");
+            if path.is_dir() && !is_of_tests {
+                directories.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") && !is_of_tests {
+                found.push(path);
+            }
+        }
+    }
+    found
+}
+
+/// Returns the module that a file holds. The alternatives for architectures, of which one is compiled
+/// (`branch_protection/aarch64.rs` and `other.rs`, `entry_x86_64.rs`), are one module.
+fn module(path: &Path) -> String {
+    let path = path.strip_prefix(library::checkout()).unwrap().to_str().unwrap();
+    Regex::new(r"(^|[/_])(aarch64|x86_64|other)\.rs$").unwrap().replace(path, "$1ARCHITECTURE.rs").into_owned()
+}
+
+/// Returns the names of the types that the text of a module exports, to its crate or to all.
+fn exported_types(text: &str) -> BTreeSet<String> {
+    let definition =
+        r"(?m)^\s*pub(?:\([^)]*\))?\s+(?:unsafe\s+)?(?:struct|enum|union|trait|type)\s+([A-Za-z_][A-Za-z_0-9]*)";
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    Regex::new(definition).unwrap().captures_iter(text).map(|found| found[1].to_owned()).collect()
+}
+
+/// Returns the names that several modules export, with these modules.
+fn shared_names(modules: impl IntoIterator<Item = (String, String)>) -> BTreeMap<String, BTreeSet<String>> {
+    let mut found = BTreeMap::<String, BTreeSet<String>>::new();
+    for (module, text) in modules {
+        for name in exported_types(&text) {
+            found.entry(name).or_default().insert(module.clone());
+        }
+    }
+    found.retain(|_, modules| modules.len() > 1);
+    found
+}
+
+#[test]
+fn no_two_modules_export_one_type_name() {
+    let modules = sources().into_iter().map(|path| (module(&path), fs::read_to_string(&path).unwrap()));
+    let shared = shared_names(modules);
+    let unexpected: Vec<_> =
+        shared.iter().filter(|(name, _)| EXCEPTIONS.iter().all(|(known, _)| known != name)).collect();
+    assert!(unexpected.is_empty(), "names with two meanings: {unexpected:#?}");
+    let stale: Vec<_> = EXCEPTIONS.iter().filter(|(name, _)| !shared.contains_key(*name)).collect();
+    assert!(stale.is_empty(), "exceptions that are no longer needed: {stale:#?}");
+}
+
+#[test]
+fn definitions_of_all_kinds_are_found() {
+    let text = "pub struct A;\npub(crate) enum B {}\n    pub(super) unsafe trait C {}\npub type D<'a> = &'a A;\n\
+                pub(in crate::x) union E {}\nstruct Private;\npub use other::F;\n/// pub struct G\n\
+                #[cfg(test)]\nmod tests {\n    pub struct H;\n}\n";
+    assert_eq!(exported_types(text).into_iter().collect::<Vec<_>>(), ["A", "B", "C", "D", "E"]);
+}
+
+#[test]
+fn a_name_of_two_modules_is_found() {
+    let modules = [("one", "pub struct Entry;"), ("two", "pub(crate) enum Entry {}"), ("three", "struct Entry;")];
+    let shared = shared_names(modules.map(|(module, text)| (module.to_owned(), text.to_owned())));
+    assert_eq!(shared["Entry"].iter().collect::<Vec<_>>(), ["one", "two"]);
+}
+
+#[test]
+fn alternatives_by_architecture_are_one_module() {
+    let module = |path: &str| module(&library::checkout().join(path));
+    assert_eq!(module("src/a/aarch64.rs"), module("src/a/other.rs"));
+    assert_eq!(module("src/hooks/entry_aarch64.rs"), module("src/hooks/entry_x86_64.rs"));
+    assert_ne!(module("src/a/another.rs"), module("src/a/aarch64.rs"));
+    assert_ne!(module("src/a/aarch64.rs"), module("src/b/aarch64.rs"));
+}
