@@ -22,7 +22,7 @@ use core::ptr;
 use crate::errno;
 use crate::hooks;
 
-use objects::{Iteration, sum};
+use objects::{ObjectVisit, sum};
 use types::sopin_error::*;
 use types::{sopin_error, sopin_object, sopin_totals, sopin_version_info, sopin_visitor};
 
@@ -127,11 +127,11 @@ pub unsafe extern "C-unwind" fn sopin_for_each(visitor: sopin_visitor, data: *mu
 
 /// Bytes of a stack for [`IterationPlace`].
 const ROOM_FOR_ITERATION: usize = size_of::<IterationPlace>().next_multiple_of(16);
-type IterationPlace = Option<Iteration>;
+type IterationPlace = Option<ObjectVisit>;
 const _: () = assert!(align_of::<IterationPlace>() <= 16);
 
 extern "C" fn begin_iteration(place: &mut MaybeUninit<IterationPlace>, visitor: sopin_visitor) -> c_int {
-    let begun = errno::keeping_errno(|| visitor.ok_or(SOPIN_EINVAL).and_then(|_| Iteration::begin()));
+    let begun = errno::keeping_errno(|| visitor.ok_or(SOPIN_EINVAL).and_then(|_| ObjectVisit::begin()));
     let code = begun.as_ref().err().copied().unwrap_or(SOPIN_OK);
     place.write(begun.ok());
     code as c_int
@@ -139,7 +139,7 @@ extern "C" fn begin_iteration(place: &mut MaybeUninit<IterationPlace>, visitor: 
 
 /// The next object; it lives until the next call.
 extern "C" fn next_object(iteration: &mut IterationPlace) -> *const sopin_object {
-    errno::keeping_errno(|| iteration.as_mut().and_then(Iteration::next).map_or(ptr::null(), ptr::from_ref))
+    errno::keeping_errno(|| iteration.as_mut().and_then(ObjectVisit::next).map_or(ptr::null(), ptr::from_ref))
 }
 
 extern "C" fn end_iteration(iteration: &mut IterationPlace) {

@@ -20,7 +20,7 @@ use sopin_core::memory::OwnMemory;
 use sopin_core::mode::Mode;
 use sopin_core::object::Span;
 use sopin_core::pages::PageVec;
-use sopin_core::plan::{self, Replacement, Terms};
+use sopin_core::plan::{self, PlanInputs, Replacement};
 use sopin_core::sys::{self, Errno, Fd, KeptFromChildren};
 use sopin_core::vmas::{Maps, Vma};
 use sopin_store::{CacheEntry, Identity, Proof};
@@ -28,7 +28,7 @@ use sopin_store::{CacheEntry, Identity, Proof};
 use crate::candidates::Candidate;
 use crate::filters;
 use crate::loader::Loaded;
-use crate::sources::{self, Found, Modified, Sources};
+use crate::sources::{self, CopySearch, Modified, Sources};
 
 mod in_progress;
 
@@ -129,7 +129,7 @@ impl LargeCopies {
                 break;
             }
             let Some((identity, found)) = prepare(&slot.loaded, memory, &sources, &mut buffer) else { continue };
-            let Found { entry, complaints } = found;
+            let CopySearch { entry, complaints } = found;
             // The sweep does without what a signal has interrupted.
             let was_interrupted =
                 matches!(entry, Err(Cause { reason: Reason::Errno(Errno(libc::EINTR | libc::EBADF)), .. }));
@@ -148,11 +148,11 @@ impl LargeCopies {
 
     /// Returns what was prepared for an object whose file has this identity, if that is still
     /// good at this count of unloads for this user.
-    pub fn take(&mut self, headers: usize, identity: &Identity, user: Option<User>) -> Option<Found> {
+    pub fn take(&mut self, headers: usize, identity: &Identity, user: Option<User>) -> Option<CopySearch> {
         let is_it = |slot: &&mut Slot| slot.loaded.headers == headers && slot.identity == Some(*identity);
         let slot = self.slots.iter_mut().find(is_it).filter(|_| user == self.user)?;
         let entry = slot.release().map(|file| CacheEntry { file, proof: slot.proof });
-        Some(Found { entry, complaints: slot.complaints })
+        Some(CopySearch { entry, complaints: slot.complaints })
     }
 
     /// Forgets what was prepared if objects were unloaded since.
@@ -184,7 +184,7 @@ fn prepare(
     memory: &OwnMemory,
     sources: &Sources,
     buffer: &mut PageVec<u8>,
-) -> Option<(Identity, Found)> {
+) -> Option<(Identity, CopySearch)> {
     let candidate = Candidate::read(memory, *loaded).ok()?;
     let mut path = PageVec::filled(0, libc::PATH_MAX as usize).ok()?;
     let (mut vmas, mut replacements) = (PageVec::<Vma>::new(), PageVec::<Replacement>::new());
@@ -195,12 +195,12 @@ fn prepare(
         let room = path.len() - 1;
         maps.path_at(lowest.span.start, path.get_mut(..room)?).ok()?;
         // Of data, where stores are possible, nothing is compared.
-        let terms = Terms {
+        let inputs = PlanInputs {
             mode: Mode::Full,
             has_text_relocations: candidate.dynamic.has_text_relocations,
             stores_possible: true,
         };
-        plan::plan(&candidate.object, &vmas, terms, &mut replacements).ok()?;
+        plan::plan(&candidate.object, &vmas, inputs, &mut replacements).ok()?;
         let path = CStr::from_bytes_until_nul(&path).ok()?;
         let original = sources::find_original(&mut maps, path, lowest.file, &candidate, &replacements)?;
         let mut runs = PageVec::new();

@@ -10,7 +10,7 @@ use sopin_core::attributes::AttributeMap;
 use sopin_core::cause::{Cause, Operation};
 use sopin_core::once::{OnceCell, get_or_init};
 use sopin_core::pages::PageVec;
-use sopin_core::plan::{Replacement, Source};
+use sopin_core::plan::{Backing, Replacement};
 
 use crate::remap::Outcome;
 
@@ -47,7 +47,7 @@ impl MarkedRanges {
             Err(cause) => Some(*cause),
         };
         for range in replacements.iter() {
-            let cause = if range.source == Source::Copy { &mut left.read_only } else { &mut left.relocated };
+            let cause = if range.backing == Backing::Copy { &mut left.read_only } else { &mut left.relocated };
             *cause = cause.or(lost(range));
         }
         replacements.retain(|range| lost(range).is_none());

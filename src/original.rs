@@ -37,7 +37,7 @@ pub struct Original {
 
 /// Which page of an object's file is mapped, and how.
 #[derive(Clone, Copy)]
-pub struct Terms {
+pub struct WitnessPage {
     /// Where the object is.
     pub object: Span,
     /// It is the program itself.
@@ -48,16 +48,16 @@ pub struct Terms {
 
 impl Original {
     /// Opens the file at `path` if that is still the one `mapped`; maps a page of
-    /// it as `terms` say.
-    pub fn find(maps: &mut Maps, path: &CStr, mapped: FileId, terms: Terms) -> sys::Result<Option<Self>> {
+    /// it as `page` say.
+    pub fn find(maps: &mut Maps, path: &CStr, mapped: FileId, page: WitnessPage) -> sys::Result<Option<Self>> {
         let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW;
         let file = sys::open(path, flags, 0)?;
         let status = sys::fstat(file.raw())?;
         let len = sys::page_size();
-        let protection = libc::PROT_READ | if terms.is_executable { 0 } else { libc::PROT_EXEC };
-        let place = witness::place_for(terms.object, sys::stack_top(), len).unwrap_or_default();
+        let protection = libc::PROT_READ | if page.is_executable { 0 } else { libc::PROT_EXEC };
+        let place = witness::place_for(page.object, sys::stack_top(), len).unwrap_or_default();
         // SAFETY: a new mapping, at the address asked for if that is free.
-        let start = unsafe { sys::mmap(place, len, protection, libc::MAP_PRIVATE, Some((&file, terms.offset))) }?;
+        let start = unsafe { sys::mmap(place, len, protection, libc::MAP_PRIVATE, Some((&file, page.offset))) }?;
         // From here on the page is unmapped when this is dropped.
         let witness = Span { start, end: start + len };
         let file_system = FileSystem::of(&file).unwrap_or_default();

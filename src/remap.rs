@@ -10,7 +10,7 @@ use sopin_core::cause::{Cause, Operation};
 use sopin_core::memory::OwnMemory;
 use sopin_core::object::Span;
 use sopin_core::once::{OnceCell, get_or_init};
-use sopin_core::plan::{Replacement, Source};
+use sopin_core::plan::{Backing, Replacement};
 use sopin_core::steps::{self, File, PIECE, Place, Step};
 use sopin_core::sys::{self, Errno, Fd};
 use sopin_core::vmas::Protection;
@@ -35,10 +35,10 @@ pub struct Outcome {
 
 impl Outcome {
     /// Notes what became of a range.
-    fn note(&mut self, source: Source, result: Result<usize, Cause>) {
-        let failure = match source {
-            Source::Anonymous | Source::RelocatedCopy | Source::CopyOnWrite => &mut self.relocated_failure,
-            Source::Copy => &mut self.read_only_failure,
+    fn note(&mut self, backing: Backing, result: Result<usize, Cause>) {
+        let failure = match backing {
+            Backing::Anonymous | Backing::RelocatedCopy | Backing::CopyOnWrite => &mut self.relocated_failure,
+            Backing::Copy => &mut self.read_only_failure,
         };
         match result {
             Ok(bytes) => self.bytes += bytes,
@@ -57,7 +57,7 @@ impl Outcome {
 /// * `shared` must hold the bytes of the object's file and never change.
 /// * The ranges must be mapped, hold what the loader put there, and stay mapped
 ///   for the duration of the call.
-/// * No thread may store to a range whose source is [`Source::Anonymous`] in the meantime.
+/// * No thread may store to a range whose backing is [`Backing::Anonymous`] in the meantime.
 pub unsafe fn replace(
     memory: &OwnMemory,
     path: ObjectPath<'_>,
@@ -99,7 +99,7 @@ unsafe fn replace_unnamed(
     shared: Option<&Fd>,
     room: impl Fn(usize) -> Result<(), Cause>,
 ) -> Outcome {
-    let is_private = |range: &&Replacement| shared.is_none() || !range.source.is_file_copy();
+    let is_private = |range: &&Replacement| shared.is_none() || !range.backing.is_file_copy();
     let private = || ranges.iter().filter(is_private);
     let opened = match private().next() {
         None => Err(NO_FILE),
@@ -108,9 +108,9 @@ unsafe fn replace_unnamed(
     let is_in_memory = opened.as_ref().is_ok_and(private_copies::is_in_memory);
     // Relocated pages are this process's own anyway, and what is on a disk can be
     // written back there.
-    let read_only = private().filter(|range| range.source == Source::Copy).map(|range| range.span.len()).sum();
+    let read_only = private().filter(|range| range.backing == Backing::Copy).map(|range| range.span.len()).sum();
     let refusal = if read_only != 0 && is_in_memory { room(read_only).err() } else { None };
-    let is_kept = |range: &Replacement| refusal.is_none() || range.source != Source::Copy;
+    let is_kept = |range: &Replacement| refusal.is_none() || range.backing != Backing::Copy;
     let kept = || private().filter(|range| is_kept(range)).map(|range| range.span);
     let filled = opened.and_then(|file| private_copies::fill_unnamed(&file, kept).map(|()| file));
     let file = |file: File| match file {
@@ -122,7 +122,7 @@ unsafe fn replace_unnamed(
     outcome.is_unnamed = true;
     outcome.private = if is_in_memory && refusal.is_none() { read_only } else { 0 };
     if let Some(cause) = refusal {
-        outcome.note(Source::Copy, Err(cause));
+        outcome.note(Backing::Copy, Err(cause));
     }
     outcome
 }
@@ -170,8 +170,8 @@ unsafe fn run<'a>(
                 let mapped = map(place).or_else(|cause| otherwise.map_or(Err(cause), map));
                 mapped.map(|from| outcome.private += if from == File::Private { span.len() } else { 0 })
             }
-            Step::Done { source, bytes } => {
-                outcome.note(source, failure.take().map_or(Ok(bytes), Err));
+            Step::Done { backing, bytes } => {
+                outcome.note(backing, failure.take().map_or(Ok(bytes), Err));
                 Ok(())
             }
         };

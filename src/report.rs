@@ -21,7 +21,7 @@ use crate::log::Log;
 use crate::object_path::ObjectPath;
 use crate::private_memory;
 use crate::remap::Outcome;
-use crate::sources::{Found, Modified};
+use crate::sources::{CopySearch, Modified};
 use crate::write_safety::OTHER_MAY_HAVE_RUN;
 
 /// Why ranges are left that the plan does not believe to be what they seem.
@@ -110,7 +110,7 @@ impl Reporter {
     }
 
     /// Reports what is wrong with the stores, or with the entries for the file at `path`.
-    pub fn complain(&mut self, path: ObjectPath<'_>, found: &Found) {
+    pub fn complain(&mut self, path: ObjectPath<'_>, found: &CopySearch) {
         let (path, [system, tampered]) = (path.text(), found.complaints);
         if let Some(cause) = system {
             let message = format_args!("the system's store: {path}: {cause}; not used");

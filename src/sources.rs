@@ -21,7 +21,7 @@ use sopin_core::object::{Object, Span};
 use sopin_core::once::{OnceCell, get_or_init};
 use sopin_core::pagemap::Pagemap;
 use sopin_core::pages::PageVec;
-use sopin_core::plan::{Replacement, Source};
+use sopin_core::plan::{Backing, Replacement};
 use sopin_core::settings::Settings;
 use sopin_core::sys::{self, Errno, Fd};
 use sopin_core::vmas::{FileId, Maps};
@@ -78,7 +78,7 @@ impl MappedRanges for InMemory<'_> {
     }
 
     fn equals(&self, copy: &Fd) -> sys::Result<bool> {
-        for range in self.replacements.iter().filter(|range| range.source == Source::Copy) {
+        for range in self.replacements.iter().filter(|range| range.backing == Backing::Copy) {
             if comparison::for_each_equal(self.memory, copy, range.span, range.offset, |_| Ok::<_, Errno>(()))? != 0 {
                 return Ok(false);
             }
@@ -100,7 +100,7 @@ impl Sources {
         runs.clear();
         let mut modified = Modified::Bytes(0);
         for range in replacements.iter() {
-            if range.source != Source::Copy {
+            if range.backing != Backing::Copy {
                 runs.push(*range).map_err(Cause::no_memory)?;
                 continue;
             }
@@ -122,7 +122,7 @@ impl Sources {
             };
         }
         if matches!(modified, Modified::Unknown(_)) {
-            runs.retain(|range| range.source != Source::Copy);
+            runs.retain(|range| range.backing != Backing::Copy);
         }
         core::mem::swap(replacements, runs);
         Ok(modified)
@@ -139,29 +139,29 @@ impl Sources {
         let Some(Ok(pagemap)) = self.pagemap.get() else { return Ok(()) };
         runs.clear();
         for range in replacements.iter() {
-            let part = |start: usize, end: usize, source: Source| Replacement {
+            let part = |start: usize, end: usize, backing: Backing| Replacement {
                 span: Span { start, end },
                 offset: range.offset + (start - range.span.start) as u64,
-                source,
+                backing,
                 ..*range
             };
             let mut done = range.span.start;
-            let is_data = range.source == Source::Anonymous && range.protection & libc::PROT_WRITE != 0;
+            let is_data = range.backing == Backing::Anonymous && range.protection & libc::PROT_WRITE != 0;
             if is_data && range.span.len() >= MIN_SHARED_DATA {
                 // Pages that cannot be looked at are copied like all others.
                 let _ = pagemap.for_each_unmodified(range.span, |run| {
                     if run.len() >= MIN_SHARED_DATA {
                         if run.start != done {
-                            runs.push(part(done, run.start, range.source))?;
+                            runs.push(part(done, run.start, range.backing))?;
                         }
-                        runs.push(part(run.start, run.end, Source::CopyOnWrite))?;
+                        runs.push(part(run.start, run.end, Backing::CopyOnWrite))?;
                         done = run.end;
                     }
                     Ok::<_, Errno>(())
                 });
             }
             if done != range.span.end {
-                runs.push(part(done, range.span.end, range.source))?;
+                runs.push(part(done, range.span.end, range.backing))?;
             }
         }
         core::mem::swap(replacements, runs);
@@ -215,7 +215,7 @@ impl Sources {
         object: &Object,
         replacements: &[Replacement],
         buffer: &mut PageVec<u8>,
-    ) -> Found {
+    ) -> CopySearch {
         let Original { file, identity, file_system, has_own_numbers, .. } = original;
         let (identity, has_own_numbers) = (*identity, *has_own_numbers);
         let origin = OriginFile { file, path, identity, has_own_numbers, file_system };
@@ -228,7 +228,7 @@ impl Sources {
         };
         let system = tampered.take().or(found.as_ref().err().copied());
         if let Ok(Some(entry)) = found {
-            return Found { entry: Ok(entry), complaints: [system, None] };
+            return CopySearch { entry: Ok(entry), complaints: [system, None] };
         }
         let entry = match self.user_store.get() {
             Some(Ok(store)) => match store.entry(origin, &mapped, buffer, |cause| tampered = Some(cause)) {
@@ -239,12 +239,12 @@ impl Sources {
             Some(Err(cause)) => Err(*cause),
             None => Err(Cause::words(Operation::OpenStore, "it is off")),
         };
-        Found { entry, complaints: [system, tampered] }
+        CopySearch { entry, complaints: [system, tampered] }
     }
 }
 
 /// What came of looking for a copy.
-pub struct Found {
+pub struct CopySearch {
     /// The copy, or why there is none.
     pub entry: Result<CacheEntry, Cause>,
     /// What is wrong with the system's store and with the user's.
@@ -253,7 +253,7 @@ pub struct Found {
 
 /// Returns whether a range is text that is to be mapped from a copy.
 pub fn is_text(range: &Replacement) -> bool {
-    range.source == Source::Copy && range.protection & libc::PROT_EXEC != 0
+    range.backing == Backing::Copy && range.protection & libc::PROT_EXEC != 0
 }
 
 /// Opens the file that the ranges to be copied come from. `None` if there are
@@ -265,9 +265,9 @@ pub fn find_original(
     candidate: &Candidate,
     replacements: &[Replacement],
 ) -> Option<Original> {
-    let copied = || replacements.iter().filter(|range| range.source == Source::Copy);
+    let copied = || replacements.iter().filter(|range| range.backing == Backing::Copy);
     let shown = copied().find(|range| is_text(range)).or_else(|| copied().next())?;
     let is_executable = candidate.loaded.headers == sys::executable_headers();
-    let terms = original::Terms { object: candidate.object.span, is_executable, offset: shown.offset };
-    Original::find(maps, path, mapped, terms).ok()?
+    let page = original::WitnessPage { object: candidate.object.span, is_executable, offset: shown.offset };
+    Original::find(maps, path, mapped, page).ok()?
 }

@@ -10,17 +10,6 @@ use regex::Regex;
 
 use common::library;
 
-/// Names that two modules export, each with the reason. An exception that is no longer needed
-/// fails the test too, so that this list gets shorter and never stale.
-///
-/// All of these are of the preloaded library's own modules, or need a change there: TO BE RENAMED
-/// when `src/` is restructured.
-const EXCEPTIONS: &[(&str, &str)] = &[
-    ("Found", "src/sources.rs has the result of a search for a copy, src/sweep/large.rs that of a large object's"),
-    ("Refusal", "src/held_list.rs has why no sweep was made, src/request.rs why a request was not carried out"),
-    ("Terms", "src/original.rs has what a copy depends on, crates/core/src/plan.rs the inputs of a plan"),
-];
-
 /// Source files whose types count: without tests, which see their own crate only.
 fn sources() -> Vec<PathBuf> {
     let mut directories = vec![library::checkout().join("src")];
@@ -73,11 +62,7 @@ fn shared_names(modules: impl IntoIterator<Item = (String, String)>) -> BTreeMap
 fn no_two_modules_export_one_type_name() {
     let modules = sources().into_iter().map(|path| (module(&path), fs::read_to_string(&path).unwrap()));
     let shared = shared_names(modules);
-    let unexpected: Vec<_> =
-        shared.iter().filter(|(name, _)| EXCEPTIONS.iter().all(|(known, _)| known != name)).collect();
-    assert!(unexpected.is_empty(), "names with two meanings: {unexpected:#?}");
-    let stale: Vec<_> = EXCEPTIONS.iter().filter(|(name, _)| !shared.contains_key(*name)).collect();
-    assert!(stale.is_empty(), "exceptions that are no longer needed: {stale:#?}");
+    assert!(shared.is_empty(), "names with two meanings: {shared:#?}");
 }
 
 #[test]

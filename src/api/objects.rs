@@ -119,7 +119,7 @@ const REASON: usize = 2 * MAX_TEXT + 3;
 
 /// An iteration over the objects. The stack may be a small one of the host's, so the
 /// path is in pages.
-pub struct Iteration {
+pub struct ObjectVisit {
     objects: PageVec<Described>,
     memory: OwnMemory,
     path_room: PageVec<u8>,
@@ -129,7 +129,7 @@ pub struct Iteration {
     object: Option<sopin_object>,
 }
 
-impl Iteration {
+impl ObjectVisit {
     /// Begins an iteration over what there is now.
     pub fn begin() -> Result<Self, sopin_error> {
         let (_, objects) = describe_all()?;

@@ -60,7 +60,7 @@ pub enum Swept {
 
 /// What a sweep has found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
+enum Coverage {
     /// Everything listed is recorded now, and everything recorded is listed.
     Everything,
     /// That is not so, or not known.
@@ -69,7 +69,7 @@ enum Found {
     LargeObjects,
 }
 
-impl Found {
+impl Coverage {
     fn all_if(is_everything: bool) -> Self {
         if is_everything { Self::Everything } else { Self::Something }
     }
@@ -84,11 +84,11 @@ impl Sweep<'_> {
             Ok(mut maps) => self.pin_new(objects, root, counters, &mut maps)?,
             Err(cause) => self.leave_all(objects, cause)?,
         };
-        if found == Found::Everything && !self.in_other_namespace {
+        if found == Coverage::Everything && !self.in_other_namespace {
             freshness::set_counters(self.registry, counters);
             freshness::make_up_for_missed_sweeps(self.registry, missed);
         }
-        Ok(if found == Found::LargeObjects { Swept::NeedsCopies } else { Swept::Done })
+        Ok(if found == Coverage::LargeObjects { Swept::NeedsCopies } else { Swept::Done })
     }
 
     /// Reports that the sweep was given up because of `cause`.
@@ -97,7 +97,13 @@ impl Sweep<'_> {
         self.reporter.exposed(name, cause, &[]);
     }
 
-    fn pin_new(&mut self, objects: &[Loaded], root: Root, counters: Counters, maps: &mut Maps) -> Result<Found, Cause> {
+    fn pin_new(
+        &mut self,
+        objects: &[Loaded],
+        root: Root,
+        counters: Counters,
+        maps: &mut Maps,
+    ) -> Result<Coverage, Cause> {
         let recorded = self.registry.all_published().len();
         let is_first = recorded == 0 || self.large.recorded_at_first == Some(recorded);
         let has_unloaded = counters.subs != freshness::recorded_counters().subs;
@@ -109,7 +115,7 @@ impl Sweep<'_> {
             // to another thread, and the loader's lock may not be held at all:
             // at startup it is not.
             let is_empty = self.work.candidates.is_empty() && self.work.unreadable.is_empty();
-            return Ok(Found::all_if(is_up_to_date && is_empty));
+            return Ok(Coverage::all_if(is_up_to_date && is_empty));
         };
         self.forget_replaced();
         let mut unreadable = self.large.unreadable;
@@ -135,13 +141,13 @@ impl Sweep<'_> {
         if self.ask_for_copies(counters.subs, maps) {
             self.large.unreadable = unreadable;
             self.large.recorded_at_first = is_first.then(|| self.registry.all_published().len());
-            return Ok(Found::LargeObjects);
+            return Ok(Coverage::LargeObjects);
         }
         self.name_those_beside(assessment)?;
         self.pin_candidates(assessment, maps)?;
         let kept = self.work.candidates.len();
         self.reporter.line(Level::Debug, format_args!("sweep: {all} objects new, {kept} of them ready to be pinned"));
-        Ok(Found::all_if(is_up_to_date && kept == all && self.work.unreadable.is_empty()))
+        Ok(Coverage::all_if(is_up_to_date && kept == all && self.work.unreadable.is_empty()))
     }
 
     /// Makes the objects that are not recorded the candidates. After an unload an object
@@ -252,7 +258,7 @@ impl Sweep<'_> {
 
     /// Leaves every new object alone, because the mappings cannot be read. Those that
     /// came while the process was short of something are tried again later.
-    fn leave_all(&mut self, objects: &[Loaded], cause: Cause) -> Result<Found, Cause> {
+    fn leave_all(&mut self, objects: &[Loaded], cause: Cause) -> Result<Coverage, Cause> {
         if let Some(Errno(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) = cause.errno() {
             return Err(cause);
         }
@@ -261,6 +267,6 @@ impl Sweep<'_> {
                 self.leave(loaded, cause)?;
             }
         }
-        Ok(Found::Everything)
+        Ok(Coverage::Everything)
     }
 }

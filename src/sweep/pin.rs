@@ -4,7 +4,7 @@
 use sopin_core::branch_protection;
 use sopin_core::cause::{Cause, Operation};
 use sopin_core::object::Span;
-use sopin_core::plan::{self, Outlook, Replacement, Source, Terms};
+use sopin_core::plan::{self, Backing, Outlook, PlanInputs, Replacement};
 use sopin_core::records::{Reached, Record};
 use sopin_core::settings::Level;
 use sopin_core::sys;
@@ -63,9 +63,9 @@ impl Earlier {
     }
 }
 
-/// Where the bytes that replace those of an object come from. What is to be replaced is
-/// in the workspace.
-struct Backing {
+/// What a pin of one object is done with, beside the replacements, which are in the
+/// workspace.
+struct Supply {
     /// What the plan has left.
     outlook: Outlook,
     /// Why ranges are left that a replacement would lose something of.
@@ -100,11 +100,11 @@ impl Sweep<'_> {
         }
         let stores = assessment.reason_to_leave(self.signals, candidate);
         let has_begun = !assessment.proves_not_begun(candidate);
-        let backing = self.back(candidate, lowest.file, path, stores.is_some(), has_begun, maps)?;
-        let outcome = self.apply(path, &backing);
+        let supply = self.supply(candidate, lowest.file, path, stores.is_some(), has_begun, maps)?;
+        let outcome = self.apply(path, &supply);
         let micros = (sys::monotonic_ns() - begin) / 1000;
-        let report = Report { outlook: backing.outlook, stores, outcome, modified: backing.modified, micros };
-        if self.record_pinned(candidate, &earlier, lowest.file, backing.original, &report)? {
+        let report = Report { outlook: supply.outlook, stores, outcome, modified: supply.modified, micros };
+        if self.record_pinned(candidate, &earlier, lowest.file, supply.original, &report)? {
             let beside = if candidate.may_have_run() { &self.work.beside[..] } else { &[] };
             self.reporter.pinned(path, &report, beside);
         }
@@ -137,7 +137,7 @@ impl Sweep<'_> {
 
     /// Plans what to replace, and finds the bytes for it. `has_begun`: the program may
     /// have asked something of the ranges.
-    fn back(
+    fn supply(
         &mut self,
         candidate: &Candidate,
         mapped: FileId,
@@ -145,11 +145,11 @@ impl Sweep<'_> {
         stores_possible: bool,
         has_begun: bool,
         maps: &mut Maps,
-    ) -> Result<Backing, Cause> {
+    ) -> Result<Supply, Cause> {
         let Workspace { vmas, replacements, runs, .. } = &mut *self.work;
         let has_text_relocations = candidate.dynamic.has_text_relocations;
-        let terms = Terms { mode: self.reporter.settings().mode, has_text_relocations, stores_possible };
-        let outlook = plan::plan(&candidate.object, vmas, terms, replacements).map_err(Cause::no_memory)?;
+        let inputs = PlanInputs { mode: self.reporter.settings().mode, has_text_relocations, stores_possible };
+        let outlook = plan::plan(&candidate.object, vmas, inputs, replacements).map_err(Cause::no_memory)?;
         branch_protection::keep(self.memory, &candidate.object, replacements);
         let left = if has_begun { self.marked.leave(replacements) } else { Left::default() };
         let original = sources::find_original(maps, path.as_c_str(), mapped, candidate, replacements);
@@ -160,7 +160,7 @@ impl Sweep<'_> {
             let Workspace { replacements, runs, .. } = &mut *self.work;
             self.sources.share_untouched_data(replacements, runs).map_err(Cause::no_memory)?;
         }
-        Ok(Backing { outlook, left, modified, original, shared })
+        Ok(Supply { outlook, left, modified, original, shared })
     }
 
     /// Finds the copy of the object's file in a store, or makes it. Without one the copy is
@@ -168,7 +168,7 @@ impl Sweep<'_> {
     fn shared_copy(&mut self, candidate: &Candidate, original: &Original, path: ObjectPath<'_>) -> Option<CacheEntry> {
         let Workspace { replacements, copied, .. } = &mut *self.work;
         if self.sources.need_no_copy(original) {
-            replacements.retain(|range| range.source != Source::Copy);
+            replacements.retain(|range| range.backing != Backing::Copy);
             return None;
         }
         self.sources.open_stores(self.reporter.settings(), self.known_stores)?;
@@ -181,8 +181,8 @@ impl Sweep<'_> {
     }
 
     /// Replaces the ranges.
-    fn apply(&mut self, path: ObjectPath<'_>, backing: &Backing) -> Outcome {
-        let shared = backing.shared.as_ref().map(|entry| &entry.file);
+    fn apply(&mut self, path: ObjectPath<'_>, supply: &Supply) -> Outcome {
+        let shared = supply.shared.as_ref().map(|entry| &entry.file);
         let (held, settings) = (&self.private_memory, self.reporter.settings());
         // SAFETY: the ranges belong to an object that is relocated and cannot
         // be unloaded during the sweep; where stores are possible the plan has
@@ -191,7 +191,7 @@ impl Sweep<'_> {
             remap::replace(self.memory, path, &self.work.replacements, shared, |bytes| held.check(bytes, settings))
         };
         self.private_memory.add(outcome.private);
-        backing.left.note_in(outcome)
+        supply.left.note_in(outcome)
     }
 
     /// Records what became of the object; returns whether that is worth a line.
@@ -240,9 +240,9 @@ impl Sweep<'_> {
 /// `vmas` were replaced; `None` if it is a copy, whichever.
 fn file_since(address: usize, vmas: &[Vma], replaced: &[Replacement], outcome: &Outcome) -> Option<FileId> {
     let before = vmas.iter().find(|vma| vma.span.contains(address)).map(|vma| vma.file).unwrap_or_default();
-    match replaced.iter().find(|range| range.span.contains(address)).map(|range| range.source) {
+    match replaced.iter().find(|range| range.span.contains(address)).map(|range| range.backing) {
         None => Some(before),
-        Some(Source::Anonymous) if outcome.relocated_failure.is_none() && !outcome.is_unnamed => {
+        Some(Backing::Anonymous) if outcome.relocated_failure.is_none() && !outcome.is_unnamed => {
             Some(FileId::default())
         }
         // In part, perhaps: what is there now is the object recorded.

@@ -26,9 +26,9 @@ use crate::pages::PageVec;
 use crate::sys::Result;
 use crate::vmas::{FileId, Protection, Vma};
 
-/// What a range is replaced by.
+/// What backs a range once it is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
+pub enum Backing {
     /// Anonymous private memory with the same bytes.
     Anonymous,
     /// A private mapping of an immutable copy of the bytes in memory, which
@@ -42,8 +42,8 @@ pub enum Source {
     CopyOnWrite,
 }
 
-impl Source {
-    /// Returns whether ranges of this source hold what is in the object's file.
+impl Backing {
+    /// Returns whether ranges with this backing hold what is in the object's file.
     pub const fn is_file_copy(self) -> bool {
         matches!(self, Self::Copy | Self::CopyOnWrite)
     }
@@ -59,17 +59,17 @@ pub struct Replacement {
     /// Their offset in the object's file.
     pub offset: u64,
     /// What takes their place.
-    pub source: Source,
+    pub backing: Backing,
 }
 
-/// What may be done to an object.
+/// What a plan depends on, beside the object and its VMAs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Terms {
+pub struct PlanInputs {
     /// The mode of the user's choice.
     pub mode: Mode,
     /// DT_TEXTREL is set.
     pub has_text_relocations: bool,
-    /// Somebody may be storing to writable ranges while they are copied.
+    /// Whether concurrent stores to writable ranges cannot be ruled out.
     pub stores_possible: bool,
 }
 
@@ -93,7 +93,12 @@ pub fn file_of(vmas: &[Vma]) -> Option<FileId> {
 }
 
 /// Replaces `replacements` by what to do to `object`, which maps `vmas`.
-pub fn plan(object: &Object, vmas: &[Vma], terms: Terms, replacements: &mut PageVec<Replacement>) -> Result<Outlook> {
+pub fn plan(
+    object: &Object,
+    vmas: &[Vma],
+    inputs: PlanInputs,
+    replacements: &mut PageVec<Replacement>,
+) -> Result<Outlook> {
     replacements.clear();
     let mut outlook = Outlook::default();
     let Some(file) = file_of(vmas) else { return Ok(outlook) };
@@ -105,24 +110,24 @@ pub fn plan(object: &Object, vmas: &[Vma], terms: Terms, replacements: &mut Page
             }
             let offset = vma.offset + (span.start - vma.span.start) as u64;
             let is_executable = vma.protection & libc::PROT_EXEC != 0;
-            let source = if vma.is_writable() {
-                if terms.stores_possible {
+            let backing = if vma.is_writable() {
+                if inputs.stores_possible {
                     outlook.writable_left += span.len();
                     continue;
                 }
-                Source::Anonymous
+                Backing::Anonymous
             } else if segment.writable && !is_executable {
-                Source::Anonymous
-            } else if terms.has_text_relocations || segment.writable {
-                Source::RelocatedCopy
-            } else if terms.mode == Mode::Full {
-                Source::Copy
+                Backing::Anonymous
+            } else if inputs.has_text_relocations || segment.writable {
+                Backing::RelocatedCopy
+            } else if inputs.mode == Mode::Full {
+                Backing::Copy
             } else {
                 outlook.read_only_left += span.len();
                 continue;
             };
-            if contradicts(object, segment, vma, terms) || offset != segment.offset_of(span.start) {
-                let left = if source == Source::Copy {
+            if contradicts(object, segment, vma, inputs) || offset != segment.offset_of(span.start) {
+                let left = if backing == Backing::Copy {
                     &mut outlook.read_only_contradicted
                 } else {
                     &mut outlook.relocated_contradicted
@@ -130,11 +135,11 @@ pub fn plan(object: &Object, vmas: &[Vma], terms: Terms, replacements: &mut Page
                 *left += span.len();
                 continue;
             }
-            replacements.push(Replacement { span, protection: vma.protection, offset, source })?;
+            replacements.push(Replacement { span, protection: vma.protection, offset, backing })?;
         }
     }
     if outlook.read_only_contradicted != 0 {
-        let copied = |range: &Replacement| range.source == Source::Copy;
+        let copied = |range: &Replacement| range.backing == Backing::Copy;
         outlook.read_only_contradicted +=
             replacements.iter().filter(|range| copied(range)).map(|range| range.span.len()).sum::<usize>();
         replacements.retain(|range| !copied(range));
@@ -145,10 +150,10 @@ pub fn plan(object: &Object, vmas: &[Vma], terms: Terms, replacements: &mut Page
 /// Returns whether `vma` is said to allow less than the loader has given to that part of
 /// `segment`. A program may have taken rights away itself, once its code has run; for
 /// text that is no reason to believe it, because nothing is lost by leaving it.
-fn contradicts(object: &Object, segment: &Segment, vma: &Vma, terms: Terms) -> bool {
+fn contradicts(object: &Object, segment: &Segment, vma: &Vma, inputs: PlanInputs) -> bool {
     let span = segment.span.intersection(&vma.span);
     let is_relro = span.intersection(&object.relro) == span;
-    let lacks_write = segment.writable && !vma.is_writable() && !is_relro && !terms.stores_possible;
+    let lacks_write = segment.writable && !vma.is_writable() && !is_relro && !inputs.stores_possible;
     let lacks_execution = segment.executable && vma.protection & libc::PROT_EXEC == 0;
     lacks_write || lacks_execution
 }

@@ -15,7 +15,7 @@
 use core::iter::{from_fn, once};
 
 use crate::object::Span;
-use crate::plan::{Replacement, Source};
+use crate::plan::{Backing, Replacement};
 use crate::vmas::Protection;
 
 /// Bytes that are copied before they are moved: bounds how much memory a program needs
@@ -89,7 +89,7 @@ pub enum Step {
     /// Ends the steps of one range, or of neighbouring ranges.
     Done {
         /// What they were to be replaced by.
-        source: Source,
+        backing: Backing,
         /// How many bytes are replaced if none of the steps has failed.
         bytes: usize,
     },
@@ -99,13 +99,13 @@ pub enum Step {
 /// mapped from the shared file where that has their bytes, if there is one, or else from
 /// private copies, see [`contents`].
 pub fn moving(ranges: &[Replacement], has_shared: bool) -> impl Iterator<Item = Step> {
-    let total = ranges.iter().filter(|range| range.source == Source::Anonymous).map(|range| range.span.len()).sum();
+    let total = ranges.iter().filter(|range| range.backing == Backing::Anonymous).map(|range| range.span.len()).sum();
     let scratch = (total != 0).then_some(Step::Map { len: total });
-    let copied = ranges.iter().enumerate().filter(|(_, range)| range.source != Source::Anonymous);
+    let copied = ranges.iter().enumerate().filter(|(_, range)| range.backing != Backing::Anonymous);
     let mapped = copied.flat_map(move |(index, range)| {
-        let private = Place { file: private_file(range.source), offset: offset_in_copy(ranges, index) };
+        let private = Place { file: private_file(range.backing), offset: offset_in_copy(ranges, index) };
         let shared = Place { file: File::Shared, offset: range.offset };
-        let is_shared = has_shared && range.source.is_file_copy();
+        let is_shared = has_shared && range.backing.is_file_copy();
         let (place, otherwise) = if is_shared { (shared, Some(private)) } else { (private, None) };
         map_file(range, place, otherwise)
     });
@@ -120,7 +120,7 @@ pub fn mapping(
     has_shared: bool,
     kept: impl Fn(&Replacement) -> bool,
 ) -> impl Iterator<Item = Step> {
-    let is_shared = move |range: &&Replacement| has_shared && range.source.is_file_copy();
+    let is_shared = move |range: &&Replacement| has_shared && range.backing.is_file_copy();
     let shared = ranges.iter().filter(is_shared).flat_map(|range| {
         let place = Place { file: File::Shared, offset: range.offset };
         map_file(range, place, None)
@@ -139,18 +139,18 @@ pub fn mapping(
 pub fn contents(ranges: &[Replacement], file: File) -> impl Iterator<Item = (Span, u64)> {
     let all = ranges.iter().enumerate();
     let included =
-        all.filter(move |(_, range)| range.source != Source::Anonymous && private_file(range.source) == file);
+        all.filter(move |(_, range)| range.backing != Backing::Anonymous && private_file(range.backing) == file);
     included.map(|(index, range)| (range.span, offset_in_copy(ranges, index)))
 }
 
-/// Returns which private file has the bytes of a range of this source.
-fn private_file(source: Source) -> File {
-    if source.is_file_copy() { File::Private } else { File::Relocated }
+/// Returns which private file has the bytes of a range of this backing.
+fn private_file(backing: Backing) -> File {
+    if backing.is_file_copy() { File::Private } else { File::Relocated }
 }
 
 fn map_file(range: &Replacement, place: Place, otherwise: Option<Place>) -> [Step; 2] {
-    let (span, protection, source) = (range.span, range.protection, range.source);
-    [Step::MapFile { span, protection, place, otherwise }, Step::Done { source, bytes: span.len() }]
+    let (span, protection, backing) = (range.span, range.protection, range.backing);
+    [Step::MapFile { span, protection, place, otherwise }, Step::Done { backing, bytes: span.len() }]
 }
 
 /// Returns the anonymous ones of `ranges`, those together that are moved at once.
@@ -161,14 +161,14 @@ fn blocks(ranges: &[Replacement]) -> impl Iterator<Item = &[Replacement]> {
         rest = others;
         Some(block)
     });
-    all.filter(|block| block.first().is_some_and(|range| range.source == Source::Anonymous))
+    all.filter(|block| block.first().is_some_and(|range| range.backing == Backing::Anonymous))
 }
 
 /// Returns how many of the first `ranges` can be moved at once: RELRO and the data
 /// behind it, if they are small. At least one.
 fn block_len(ranges: &[Replacement]) -> usize {
     let is_plain = |range: &Replacement| {
-        range.source == Source::Anonymous && matches!(range.protection, libc::PROT_READ | READ_WRITE)
+        range.backing == Backing::Anonymous && matches!(range.protection, libc::PROT_READ | READ_WRITE)
     };
     let joined = |pair: &[Replacement]| match pair {
         [one, next] => is_plain(one) && is_plain(next) && one.span.end == next.span.start,
@@ -197,7 +197,7 @@ fn replace_block(block: &[Replacement]) -> impl Iterator<Item = Step> {
     moved
         .flatten()
         .chain(others.map(|range| Step::Protect { span: range.span, protection: range.protection }))
-        .chain(once(Step::Done { source: Source::Anonymous, bytes: end - start }))
+        .chain(once(Step::Done { backing: Backing::Anonymous, bytes: end - start }))
 }
 
 /// Returns where a range goes in a private copy: to its offset in the file, as debuggers
@@ -205,7 +205,7 @@ fn replace_block(block: &[Replacement]) -> impl Iterator<Item = Step> {
 /// file and be relocated differently; the second one then goes behind all others.
 fn offset_in_copy(ranges: &[Replacement], index: usize) -> u64 {
     let end = |range: &Replacement| range.offset + range.span.len() as u64;
-    let is_copied = |range: &&Replacement| range.source != Source::Anonymous;
+    let is_copied = |range: &&Replacement| range.backing != Backing::Anonymous;
     let is_displaced = |index: usize| {
         let Some((earlier, rest)) = ranges.split_at_checked(index) else { return false };
         let overlaps =
@@ -230,17 +230,17 @@ mod tests {
     use std::vec;
     use std::vec::Vec;
 
-    fn range(start: usize, end: usize, protection: Protection, source: Source) -> Replacement {
-        Replacement { span: Span { start, end }, protection, offset: start as u64, source }
+    fn range(start: usize, end: usize, protection: Protection, backing: Backing) -> Replacement {
+        Replacement { span: Span { start, end }, protection, offset: start as u64, backing }
     }
 
     /// Headers, text, RELRO and data.
     fn ordinary() -> [Replacement; 4] {
         [
-            range(0, 0x1000, PROT_READ, Source::Copy),
-            range(0x1000, 0x3000, PROT_READ | PROT_EXEC, Source::Copy),
-            range(0x3000, 0x4000, PROT_READ, Source::Anonymous),
-            range(0x4000, 0x6000, READ_WRITE, Source::Anonymous),
+            range(0, 0x1000, PROT_READ, Backing::Copy),
+            range(0x1000, 0x3000, PROT_READ | PROT_EXEC, Backing::Copy),
+            range(0x3000, 0x4000, PROT_READ, Backing::Anonymous),
+            range(0x4000, 0x6000, READ_WRITE, Backing::Anonymous),
         ]
     }
 
@@ -261,7 +261,7 @@ mod tests {
             Step::Copy { span: both },
             Step::Move { span: both },
             Step::Protect { span: ranges[2].span, protection: PROT_READ },
-            Step::Done { source: Source::Anonymous, bytes: 0x3000 },
+            Step::Done { backing: Backing::Anonymous, bytes: 0x3000 },
         ];
         let files = |place: fn(u64) -> (Place, Option<Place>)| {
             ranges[..2].iter().flat_map(move |range| {
@@ -281,7 +281,7 @@ mod tests {
         let end = 0x3000 + PIECE + 0x1000;
         let protection = PROT_READ | PROT_EXEC;
         let (first, last) = (Span { start: 0x3000, end: end - 0x1000 }, Span { start: end - 0x1000, end });
-        let steps: Vec<_> = moving(&[range(0x3000, end, protection, Source::Anonymous)], false).collect();
+        let steps: Vec<_> = moving(&[range(0x3000, end, protection, Backing::Anonymous)], false).collect();
         assert_eq!(
             steps,
             [
@@ -292,7 +292,7 @@ mod tests {
                 Step::Copy { span: last },
                 Step::ProtectCopy { protection },
                 Step::Move { span: last },
-                Step::Done { source: Source::Anonymous, bytes: PIECE + 0x1000 },
+                Step::Done { backing: Backing::Anonymous, bytes: PIECE + 0x1000 },
             ]
         );
     }
@@ -300,22 +300,22 @@ mod tests {
     #[test]
     fn neighbours_that_are_large_or_apart_are_moved_by_themselves() {
         let moves = |ranges: &[Replacement]| {
-            moving(ranges, false).filter(|step| matches!(step, Step::Done { source: Source::Anonymous, .. })).count()
+            moving(ranges, false).filter(|step| matches!(step, Step::Done { backing: Backing::Anonymous, .. })).count()
         };
-        let relro = range(0x3000, 0x4000, PROT_READ, Source::Anonymous);
-        assert_eq!(moves(&[relro, range(0x4000, 0x5000, READ_WRITE, Source::Anonymous)]), 1);
-        assert_eq!(moves(&[relro, range(0x5000, 0x6000, READ_WRITE, Source::Anonymous)]), 2);
-        assert_eq!(moves(&[relro, range(0x4000, 0x4000 + PIECE, READ_WRITE, Source::Anonymous)]), 2);
-        assert_eq!(moves(&[relro, range(0x4000, 0x5000, READ_WRITE | PROT_EXEC, Source::Anonymous)]), 2);
+        let relro = range(0x3000, 0x4000, PROT_READ, Backing::Anonymous);
+        assert_eq!(moves(&[relro, range(0x4000, 0x5000, READ_WRITE, Backing::Anonymous)]), 1);
+        assert_eq!(moves(&[relro, range(0x5000, 0x6000, READ_WRITE, Backing::Anonymous)]), 2);
+        assert_eq!(moves(&[relro, range(0x4000, 0x4000 + PIECE, READ_WRITE, Backing::Anonymous)]), 2);
+        assert_eq!(moves(&[relro, range(0x4000, 0x5000, READ_WRITE | PROT_EXEC, Backing::Anonymous)]), 2);
         assert_eq!(moves(&[]), 0);
     }
 
     #[test]
     fn relocated_text_has_a_copy_of_its_own() {
         let ranges = [
-            range(0, 0x1000, PROT_READ, Source::Copy),
-            range(0x1000, 0x2000, PROT_READ | PROT_EXEC, Source::RelocatedCopy),
-            range(0x2000, 0x3000, READ_WRITE, Source::CopyOnWrite),
+            range(0, 0x1000, PROT_READ, Backing::Copy),
+            range(0x1000, 0x2000, PROT_READ | PROT_EXEC, Backing::RelocatedCopy),
+            range(0x2000, 0x3000, READ_WRITE, Backing::CopyOnWrite),
         ];
         let steps: Vec<_> = moving(&ranges, true).collect();
         let expected = [
@@ -333,7 +333,7 @@ mod tests {
     fn ranges_of_one_page_of_the_file_do_not_overwrite_each_other() {
         let text = |start: usize, offset: u64| Replacement {
             offset,
-            ..range(start, start + 0x1000, PROT_READ | PROT_EXEC, Source::RelocatedCopy)
+            ..range(start, start + 0x1000, PROT_READ | PROT_EXEC, Backing::RelocatedCopy)
         };
         let ranges = [text(0x1000, 0x1000), text(0x2000, 0x1000), text(0x3000, 0x1000), text(0x4000, 0x2000)];
         let offsets: Vec<_> = contents(&ranges, File::Relocated).map(|(_, offset)| offset).collect();
@@ -351,7 +351,7 @@ mod tests {
             mapped(&ranges[3], at(File::Private, 0x1000), None),
         ];
         assert_eq!(steps, expected.concat());
-        let steps: Vec<_> = mapping(&ranges, false, |range| range.source != Source::Copy).collect();
+        let steps: Vec<_> = mapping(&ranges, false, |range| range.backing != Backing::Copy).collect();
         assert_eq!(steps, expected[2..].concat());
     }
 }

@@ -43,12 +43,12 @@ fn ordinary() -> (Object, Vec<Vma>) {
     (object, vmas.to_vec())
 }
 
-const TERMS: Terms = Terms { mode: Mode::Full, has_text_relocations: false, stores_possible: false };
+const TERMS: PlanInputs = PlanInputs { mode: Mode::Full, has_text_relocations: false, stores_possible: false };
 
-fn sources(object: &Object, vmas: &[Vma], terms: Terms) -> (Vec<(usize, Source)>, Outlook) {
+fn sources(object: &Object, vmas: &[Vma], inputs: PlanInputs) -> (Vec<(usize, Backing)>, Outlook) {
     let mut replacements = PageVec::new();
-    let outlook = plan(object, vmas, terms, &mut replacements).unwrap();
-    (replacements.iter().map(|range| (range.span.start - BASE, range.source)).collect(), outlook)
+    let outlook = plan(object, vmas, inputs, &mut replacements).unwrap();
+    (replacements.iter().map(|range| (range.span.start - BASE, range.backing)).collect(), outlook)
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn full_replaces_everything() {
     let (found, outlook) = sources(&object, &vmas, TERMS);
     assert_eq!(
         found,
-        [(0, Source::Copy), (0x1000, Source::Copy), (0x3000, Source::Anonymous), (0x4000, Source::Anonymous)]
+        [(0, Backing::Copy), (0x1000, Backing::Copy), (0x3000, Backing::Anonymous), (0x4000, Backing::Anonymous)]
     );
     assert_eq!(outlook, Outlook::default());
 }
@@ -65,25 +65,25 @@ fn full_replaces_everything() {
 #[test]
 fn relocated_replaces_relro_and_data() {
     let (object, vmas) = ordinary();
-    let (found, outlook) = sources(&object, &vmas, Terms { mode: Mode::Relocated, ..TERMS });
-    assert_eq!(found, [(0x3000, Source::Anonymous), (0x4000, Source::Anonymous)]);
+    let (found, outlook) = sources(&object, &vmas, PlanInputs { mode: Mode::Relocated, ..TERMS });
+    assert_eq!(found, [(0x3000, Backing::Anonymous), (0x4000, Backing::Anonymous)]);
     assert_eq!(outlook.read_only_left, 0x3000);
 }
 
 #[test]
 fn possible_stores_leave_only_what_is_writable_now() {
     let (object, vmas) = ordinary();
-    let (found, outlook) = sources(&object, &vmas, Terms { stores_possible: true, ..TERMS });
-    assert_eq!(found, [(0, Source::Copy), (0x1000, Source::Copy), (0x3000, Source::Anonymous)]);
+    let (found, outlook) = sources(&object, &vmas, PlanInputs { stores_possible: true, ..TERMS });
+    assert_eq!(found, [(0, Backing::Copy), (0x1000, Backing::Copy), (0x3000, Backing::Anonymous)]);
     assert_eq!(outlook.writable_left, 0x1000);
 }
 
 #[test]
 fn relocated_text_is_replaced_in_both_modes() {
     let (object, vmas) = ordinary();
-    let terms = Terms { mode: Mode::Relocated, has_text_relocations: true, ..TERMS };
-    let (found, outlook) = sources(&object, &vmas, terms);
-    assert_eq!(found.get(1), Some(&(0x1000, Source::RelocatedCopy)));
+    let inputs = PlanInputs { mode: Mode::Relocated, has_text_relocations: true, ..TERMS };
+    let (found, outlook) = sources(&object, &vmas, inputs);
+    assert_eq!(found.get(1), Some(&(0x1000, Backing::RelocatedCopy)));
     assert_eq!(outlook.read_only_left, 0);
 }
 
@@ -93,7 +93,7 @@ fn what_is_not_the_objects_file_is_left_alone() {
     vmas[1].file.inode = 7;
     vmas[2].is_shared = true;
     vmas[3].protection = PROT_NONE;
-    assert_eq!(sources(&object, &vmas, TERMS), (std::vec![(0, Source::Copy)], Outlook::default()));
+    assert_eq!(sources(&object, &vmas, TERMS), (std::vec![(0, Backing::Copy)], Outlook::default()));
     assert_eq!(sources(&object, &[], TERMS), (std::vec![], Outlook::default()));
 }
 
@@ -101,10 +101,10 @@ fn what_is_not_the_objects_file_is_left_alone() {
 fn a_vma_over_two_segments_is_split_and_offsets_follow() {
     let object = object(&[(PF_R, 0, 0x1000), (PF_R | PF_W, 0x1000, 0x2000)]);
     let mut replacements = PageVec::new();
-    let terms = Terms { stores_possible: true, ..TERMS };
-    plan(&object, &[vma(0, 0x2000, PROT_READ)], terms, &mut replacements).unwrap();
-    let found: Vec<_> = replacements.iter().map(|range| (range.offset, range.source)).collect();
-    assert_eq!(found, [(0, Source::Copy), (0x1000, Source::Anonymous)]);
+    let inputs = PlanInputs { stores_possible: true, ..TERMS };
+    plan(&object, &[vma(0, 0x2000, PROT_READ)], inputs, &mut replacements).unwrap();
+    let found: Vec<_> = replacements.iter().map(|range| (range.offset, range.backing)).collect();
+    assert_eq!(found, [(0, Backing::Copy), (0x1000, Backing::Anonymous)]);
 }
 
 #[test]
@@ -113,12 +113,12 @@ fn text_that_is_said_not_to_be_executable_is_left_with_all_that_is_read_only() {
     // As qemu-user shows it.
     let merged = [vma(0, 0x3000, PROT_READ), vmas[2], vmas[3]];
     let (found, outlook) = sources(&object, &merged, TERMS);
-    assert_eq!(found, [(0x3000, Source::Anonymous), (0x4000, Source::Anonymous)]);
+    assert_eq!(found, [(0x3000, Backing::Anonymous), (0x4000, Backing::Anonymous)]);
     assert_eq!(outlook, Outlook { read_only_contradicted: 0x3000, ..Outlook::default() });
-    let (found, outlook) = sources(&object, &merged, Terms { mode: Mode::Relocated, ..TERMS });
-    assert_eq!(found, [(0x3000, Source::Anonymous), (0x4000, Source::Anonymous)]);
+    let (found, outlook) = sources(&object, &merged, PlanInputs { mode: Mode::Relocated, ..TERMS });
+    assert_eq!(found, [(0x3000, Backing::Anonymous), (0x4000, Backing::Anonymous)]);
     assert_eq!(outlook, Outlook { read_only_left: 0x3000, ..Outlook::default() });
-    let (_, outlook) = sources(&object, &merged, Terms { has_text_relocations: true, ..TERMS });
+    let (_, outlook) = sources(&object, &merged, PlanInputs { has_text_relocations: true, ..TERMS });
     assert_eq!(outlook.relocated_contradicted, 0x2000);
 }
 
@@ -127,10 +127,10 @@ fn data_that_is_said_to_be_read_only_is_left_unless_the_program_can_have_made_it
     let (object, mut vmas) = ordinary();
     vmas[3].protection = PROT_READ;
     let (found, outlook) = sources(&object, &vmas, TERMS);
-    assert_eq!(found.last(), Some(&(0x3000, Source::Anonymous)));
+    assert_eq!(found.last(), Some(&(0x3000, Backing::Anonymous)));
     assert_eq!(outlook, Outlook { relocated_contradicted: 0x1000, ..Outlook::default() });
-    let (found, outlook) = sources(&object, &vmas, Terms { stores_possible: true, ..TERMS });
-    assert_eq!(found.last(), Some(&(0x4000, Source::Anonymous)));
+    let (found, outlook) = sources(&object, &vmas, PlanInputs { stores_possible: true, ..TERMS });
+    assert_eq!(found.last(), Some(&(0x4000, Backing::Anonymous)));
     assert_eq!(outlook, Outlook::default());
 }
 
@@ -139,19 +139,19 @@ fn a_part_of_the_file_that_is_not_the_segments_is_left() {
     let (object, mut vmas) = ordinary();
     vmas[1].offset += 0x1000;
     let (found, outlook) = sources(&object, &vmas, TERMS);
-    assert_eq!(found, [(0x3000, Source::Anonymous), (0x4000, Source::Anonymous)]);
+    assert_eq!(found, [(0x3000, Backing::Anonymous), (0x4000, Backing::Anonymous)]);
     assert_eq!(outlook.read_only_contradicted, 0x3000);
 }
 
 #[test]
 fn code_that_may_only_be_executed_contradicts_nothing() {
     let object = object(&[(PF_X, 0, 0x1000)]);
-    assert_eq!(sources(&object, &[vma(0, 0x1000, PROT_EXEC)], TERMS).0, [(0, Source::Copy)]);
+    assert_eq!(sources(&object, &[vma(0, 0x1000, PROT_EXEC)], TERMS).0, [(0, Backing::Copy)]);
 }
 
 #[test]
 fn writable_and_executable_segments_stay_in_anonymous_memory() {
     let object = object(&[(PF_R | PF_W | PF_X, 0, 0x1000)]);
     let all = vma(0, 0x1000, PROT_READ | PROT_WRITE | PROT_EXEC);
-    assert_eq!(sources(&object, &[all], TERMS).0, [(0, Source::Anonymous)]);
+    assert_eq!(sources(&object, &[all], TERMS).0, [(0, Backing::Anonymous)]);
 }

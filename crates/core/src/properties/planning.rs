@@ -9,7 +9,7 @@ use crate::memory::OwnMemory;
 use crate::mode::Mode;
 use crate::object::{Dynamic, Object, ObjectError, Span};
 use crate::pages::PageVec;
-use crate::plan::{Outlook, Replacement, Source, Terms, plan};
+use crate::plan::{Backing, Outlook, PlanInputs, Replacement, plan};
 use crate::sys;
 use crate::vmas::{FileId, Vma};
 
@@ -78,9 +78,9 @@ fn mappings() -> impl Strategy<Value = Vec<Vma>> {
     )
 }
 
-fn terms() -> impl Strategy<Value = Terms> {
+fn terms() -> impl Strategy<Value = PlanInputs> {
     let mode = prop_oneof![Just(Mode::Full), Just(Mode::Relocated)];
-    (mode, any::<bool>(), any::<bool>()).prop_map(|(mode, has_text_relocations, stores_possible)| Terms {
+    (mode, any::<bool>(), any::<bool>()).prop_map(|(mode, has_text_relocations, stores_possible)| PlanInputs {
         mode,
         has_text_relocations,
         stores_possible,
@@ -88,10 +88,10 @@ fn terms() -> impl Strategy<Value = Terms> {
 }
 
 /// The plan for an object with these headers; `None` if it is none.
-fn planned(headers: &[Elf64_Phdr], vmas: &[Vma], terms: Terms) -> Option<(Object, Vec<Replacement>, Outlook)> {
+fn planned(headers: &[Elf64_Phdr], vmas: &[Vma], inputs: PlanInputs) -> Option<(Object, Vec<Replacement>, Outlook)> {
     let object = read(headers).ok()?;
     let mut replacements = PageVec::new();
-    let outlook = plan(&object, vmas, terms, &mut replacements).unwrap();
+    let outlook = plan(&object, vmas, inputs, &mut replacements).unwrap();
     Some((object, replacements.to_vec(), outlook))
 }
 
@@ -129,8 +129,8 @@ proptest! {
     }
 
     #[test]
-    fn a_plan_keeps_to_the_object(headers in ascending_segments(), vmas in mappings(), terms in terms()) {
-        let Some((object, replacements, outlook)) = planned(&headers, &vmas, terms) else { return Ok(()) };
+    fn a_plan_keeps_to_the_object(headers in ascending_segments(), vmas in mappings(), inputs in terms()) {
+        let Some((object, replacements, outlook)) = planned(&headers, &vmas, inputs) else { return Ok(()) };
         let page = sys::page_size();
         for range in &replacements {
             prop_assert!(!range.span.is_empty() && range.span.start % page == 0 && range.span.end % page == 0);
@@ -159,8 +159,8 @@ proptest! {
     }
 
     #[test]
-    fn a_plan_keeps_relocations_and_stores(headers in ascending_segments(), vmas in mappings(), terms in terms()) {
-        let Some((object, replacements, _)) = planned(&headers, &vmas, terms) else { return Ok(()) };
+    fn a_plan_keeps_relocations_and_stores(headers in ascending_segments(), vmas in mappings(), inputs in terms()) {
+        let Some((object, replacements, _)) = planned(&headers, &vmas, inputs) else { return Ok(()) };
         for range in &replacements {
             // The loader maps segments in order: on a page of two, the later one's.
             let owner = headers.iter().rposition(|header| {
@@ -171,15 +171,15 @@ proptest! {
             let is_writable = range.protection & libc::PROT_WRITE != 0;
             let is_text = owner.is_some_and(|index| headers[index].p_flags & libc::PF_X != 0);
             prop_assert!(!is_text || range.protection & libc::PROT_EXEC != 0, "text would not run: {:?}", range);
-            prop_assert!(!(is_writable && terms.stores_possible), "a store could be lost: {:?}", range);
-            if is_relocated || is_writable || terms.has_text_relocations {
-                prop_assert!(range.source != Source::Copy, "relocations would be lost: {:?} in {:?}", range, object);
+            prop_assert!(!(is_writable && inputs.stores_possible), "a store could be lost: {:?}", range);
+            if is_relocated || is_writable || inputs.has_text_relocations {
+                prop_assert!(range.backing != Backing::Copy, "relocations would be lost: {:?} in {:?}", range, object);
             }
             // Anonymous executable memory only where it was writable and executable.
-            if range.source == Source::Anonymous {
+            if range.backing == Backing::Anonymous {
                 prop_assert!(is_writable || range.protection & libc::PROT_EXEC == 0);
             }
-            prop_assert!(terms.mode == Mode::Full || range.source != Source::Copy);
+            prop_assert!(inputs.mode == Mode::Full || range.backing != Backing::Copy);
         }
     }
 }
