@@ -79,7 +79,7 @@ pub fn command() -> clap::Command {
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Exit> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     Cli::try_parse_from(&arguments).map(|cli| cli.command).map_err(|error| {
-        // Nothing is left to do when it cannot be printed.
+        // If the text cannot be printed, there is no other way to report that.
         let _ = error.print();
         match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Success,

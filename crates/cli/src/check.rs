@@ -1,6 +1,6 @@
-//! `sopin check`: would the library get into a program, and if not, why. The
-//! files tell what can be told from them; then the program's own loader is
-//! started for the proof ([`crate::trial`]).
+//! `sopin check`: decides whether the library would get into a program, and if not, why. It
+//! examines the files first; if they show no obstacle, it starts the program's own loader for
+//! proof ([`crate::trial`]).
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -104,8 +104,8 @@ fn answer(command: &OsStr, arguments: &[OsString]) -> Result<CheckAnswer, Failur
         .into_iter()
         .map(|(path, obstacle)| Blame { code: obstacle.code(), thing: text(path), reason: obstacle.to_string() })
         .collect();
-    // A trial could only contradict what the kernel or env(1) would do before the
-    // loader, or start no loader.
+    // With such an obstacle a trial would start no loader, or would ignore what the kernel or
+    // env(1) does before the loader runs.
     let trial = if obstacles.is_empty() {
         if let Some(failure) = chain.missing_loader() {
             return Err(failure);
@@ -147,7 +147,7 @@ fn answer(command: &OsStr, arguments: &[OsString]) -> Result<CheckAnswer, Failur
     })
 }
 
-/// Where the trial shows that the library does not engage.
+/// How the trial shows that the library does not engage.
 #[derive(Clone, Copy)]
 enum LoaderSays {
     /// It fails with the library only.
@@ -183,8 +183,8 @@ fn file(path: &Path, kind: &LinkKind) -> Option<FileInChain> {
     })
 }
 
-/// The mode that the environment asks for, and what the library would say about
-/// the values that it finds there.
+/// Returns the mode that the environment sets, and the library's complaints about the values
+/// there.
 fn settings() -> Result<(Mode, Vec<String>), Failure> {
     let variables: Vec<_> = env::vars_os().collect();
     let get = |name: &std::ffi::CStr| {

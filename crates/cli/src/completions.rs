@@ -1,4 +1,4 @@
-//! `sopin completions`: what a shell has to know about the command line.
+//! `sopin completions`: prints the command line's completions for a shell.
 
 use std::io::Write;
 
@@ -21,7 +21,7 @@ pub struct CompletionsArgs {
     shell: Shell,
 }
 
-/// Prints those for this command line.
+/// Prints the completions for this command line.
 ///
 /// # Errors
 /// When stdout cannot be written to.

@@ -10,13 +10,13 @@ use crate::output::shown;
 /// runs, and uses 125 and above for its own failures, as env(1) does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// Success: what was asked for is done, or true.
+    /// Success: the command has done what was requested, or the answer is yes.
     Success = 0,
-    /// Done, and the answer is the bad one.
+    /// The command has done what was requested, and the answer is no.
     Negative = 1,
     /// The command line was not understood.
     Usage = 2,
-    /// What was asked about could not be looked at.
+    /// The object of the request could not be inspected.
     Uninspected = 3,
     /// Damage was found.
     Damaged = 4,
@@ -34,27 +34,26 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Why the command ends without having done what it was asked for:
-/// `<thing>: <reason>; <way out>`.
+/// Why the command ends without having done what was requested: `<thing>: <reason>; <way out>`.
 #[derive(Debug)]
 pub struct Failure {
     /// The exit status.
     pub exit: Exit,
-    /// What it is about: a path, a process, a variable.
+    /// Its subject: a path, a process, a variable.
     pub thing: String,
     /// What is wrong with it.
     pub reason: String,
-    /// What the user can do about it; empty if the reason tells.
+    /// What the user can do about it; empty if the reason makes that clear.
     pub way_out: String,
 }
 
 impl Failure {
-    /// A failure whose reason tells what to do.
+    /// Makes a failure whose reason makes clear what to do.
     pub fn new(exit: Exit, thing: impl fmt::Display, reason: impl fmt::Display) -> Self {
         Self { exit, thing: shown(&thing.to_string()), reason: reason.to_string(), way_out: String::new() }
     }
 
-    /// The same, with what to do about it.
+    /// Adds what the user can do about it.
     pub fn with_way_out(self, way_out: impl fmt::Display) -> Self {
         Self { way_out: way_out.to_string(), ..self }
     }

@@ -1,4 +1,4 @@
-//! Where `libsopin.so` is: next to this command, installed or just built.
+//! Finds `libsopin.so` next to this command, installed or just built.
 
 use std::env;
 use std::fs::{self, File};
@@ -11,7 +11,7 @@ use sopin_core::LIBRARY;
 use crate::exit::{Exit, Failure};
 use crate::program::elf::{self, Elf};
 
-/// Its name where no development files are installed: the soname.
+/// The file name where no development files are installed, which is the soname.
 const SONAME: &str = concat!("libsopin.so.", env!("CARGO_PKG_VERSION_MAJOR"));
 
 /// The library that belongs to this command.
@@ -23,7 +23,7 @@ pub struct Library {
 }
 
 impl Library {
-    /// Finds it by the path of the running command.
+    /// Finds the library by the path of the running command.
     ///
     /// # Errors
     /// When there is none, or its path cannot be written into `LD_PRELOAD`.
@@ -41,36 +41,37 @@ impl Library {
             .with_way_out("install the library and the command below one prefix"))
     }
 
-    /// Its absolute path, as it goes into `LD_PRELOAD`. A symbolic link in it is
-    /// kept: that names the library after an upgrade too.
+    /// Returns its absolute path, as it is put into `LD_PRELOAD`. Symbolic links in it are not
+    /// resolved, because they lead to the library after an upgrade, too.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether this path leads to it.
+    /// Returns whether a path leads to the library.
     pub fn is_at(&self, path: &Path) -> bool {
         path == self.path || identity(path) == Some(self.identity)
     }
 
-    /// What it is made for.
+    /// Returns the machine and the loader of the library.
     ///
     /// # Errors
-    /// When it is no ELF file.
+    /// When the file is not an ELF file.
     pub fn elf(&self) -> Result<Elf, Failure> {
         read_elf(&self.path)
     }
 }
 
-/// The loader that has started this very command.
+/// Returns the path of the loader that has started this command.
 ///
 /// # Errors
 /// When there is no `/proc`.
 pub fn own_loader() -> Result<Option<PathBuf>, Failure> {
-    // Not by its path: the command may be being upgraded.
+    // It reads /proc/self/exe and not the command's path, because the command may just be
+    // upgraded.
     Ok(read_elf(Path::new("/proc/self/exe"))?.loader)
 }
 
-/// Whether both paths lead to one file.
+/// Returns whether both paths lead to one file.
 pub fn is_same_file(one: &Path, other: &Path) -> bool {
     identity(one).is_some_and(|one| identity(other) == Some(one))
 }
@@ -87,14 +88,14 @@ fn read_elf(path: &Path) -> Result<Elf, Failure> {
     elf::read(File::open(path).map_err(|error| failure(error.to_string()))?).map_err(failure)
 }
 
-/// Of a regular file; links are followed.
+/// Returns device and inode of a regular file; follows links.
 fn identity(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().filter(fs::Metadata::is_file).map(|file| (file.dev(), file.ino()))
 }
 
-/// Where it may be, seen from the directory of the command's file, the
-/// likeliest first: `target/<profile>/`, then below an installation's prefix,
-/// with the library directories of Debian and of Fedora.
+/// Returns the directories in which the library may be, derived from the directory of the
+/// command's file, the likeliest first: `target/<profile>/`, then below an installation's
+/// prefix, with the library directories of Debian and of Fedora.
 fn directories(of_command: &Path) -> Vec<PathBuf> {
     let multiarch = format!("lib/{}-linux-gnu", env::consts::ARCH);
     let mut directories = vec![of_command.to_owned()];
@@ -104,7 +105,8 @@ fn directories(of_command: &Path) -> Vec<PathBuf> {
     directories
 }
 
-/// `LD_PRELOAD` has no way to quote what means something in it (`ld.so(8)`).
+/// Checks that the path has no character with a meaning in `LD_PRELOAD`, which has no way to
+/// quote one (`ld.so(8)`).
 fn check_spelling(library: &Path) -> Result<(), Failure> {
     let meaning = match library.as_os_str().as_bytes().iter().find(|byte| b": $".contains(byte)) {
         None => return Ok(()),

@@ -3,13 +3,13 @@
 //! | module | responsible for |
 //! |---|---|
 //! | [`args`] | the command line |
-//! | [`exit`] | the exit statuses, and what ends in one: [`exit::Failure`] |
+//! | [`exit`] | the exit statuses, and the failures that end in one: [`exit::Failure`] |
 //! | [`output`] | stdout and stderr: failures, warnings, colour |
 //! | [`settings`] | values of `SOPIN_*` variables given as options |
 //! | [`library`] | where `libsopin.so` is |
 //! | [`preload`] | the value of `LD_PRELOAD` |
-//! | [`program`] | which files a command executes, and what keeps the library out |
-//! | [`trial`] | the word of a program's loader |
+//! | [`program`] | which files a command executes, and the obstacles for the library |
+//! | [`trial`] | starts a program's loader to learn whether it loads the library |
 //! | [`run`] | `sopin run` |
 //! | [`check`] | `sopin check` |
 //! | [`status`](mod@status) | `sopin status` |
@@ -46,7 +46,7 @@ use args::Command;
 
 fn main() -> ExitCode {
     let command = args::parse(env::args_os());
-    // `run` does so itself, when nothing of its own can meet a SIGPIPE any more.
+    // `run` does so itself, as soon as it writes nothing more that could raise SIGPIPE.
     if !matches!(command, Ok(Command::Run(_))) {
         sopin_startup::restore();
     }

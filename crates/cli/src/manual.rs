@@ -130,7 +130,8 @@ fn the_pages_are_up_to_date() {
     let pages = pages();
     for (name, text) in &pages {
         let path = directory().join(name);
-        // Compared as it is: a page has brackets and dots of its own.
+        // The text is compared literally, because a page may contain brackets and dots, which
+        // snapbox would take for patterns.
         assert.eq(Data::text(text).raw(), Data::read_from(&path, Some(DataFormat::Text)).raw());
     }
     for entry in fs::read_dir(directory()).unwrap() {

@@ -1,19 +1,18 @@
-//! What people read: lines on stderr, and text on stdout. Styles are dropped
-//! where the stream is no terminal, `NO_COLOR` is set or `TERM` is `dumb`
-//! (anstream decides, for each stream).
+//! Prints for people: lines on stderr, and text on stdout. Styles are dropped where the stream
+//! is no terminal, `NO_COLOR` is set or `TERM` is `dumb` (anstream decides, for each stream).
 
 use std::fmt::Display;
 use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 
-/// Something is wrong.
+/// The style of what is wrong.
 pub const BAD: Style = AnsiColor::Red.on_default().bold();
-/// Something may be wrong.
+/// The style of what may be wrong.
 pub const DOUBTFUL: Style = AnsiColor::Yellow.on_default().bold();
-/// All is well.
+/// The style of what is right.
 pub const GOOD: Style = AnsiColor::Green.on_default();
-/// The heading of a table.
+/// The style of a table's heading.
 pub const HEADING: Style = Style::new().bold();
 
 /// Writes text, which may contain styles, to stdout.
@@ -27,7 +26,7 @@ pub fn print(text: impl Display) -> io::Result<()> {
     stdout.flush()
 }
 
-/// How many columns stdout has, if it is a terminal.
+/// Returns the number of columns of stdout, if it is a terminal.
 pub fn columns() -> Option<usize> {
     console::Term::stdout().size_checked().map(|(_, columns)| columns.into())
 }
@@ -42,7 +41,7 @@ pub fn warn(thing: impl Display, reason: impl Display) {
     line(DOUBTFUL, "warning: ", &format_args!("{}: {reason}", shown(&thing.to_string())));
 }
 
-/// A name as it can be shown on one line of a terminal, whatever is in it.
+/// Returns a name in a form that can be shown on one line of a terminal, whatever it contains.
 pub fn shown(name: &str) -> String {
     if name.is_empty() {
         return "''".to_owned();
@@ -55,6 +54,6 @@ pub fn shown(name: &str) -> String {
 }
 
 fn line(style: Style, kind: &str, text: &dyn Display) {
-    // There is no other place to say that stderr cannot be written to.
+    // If stderr cannot be written to, there is no other way to report that.
     let _ = writeln!(anstream::stderr(), "{style}sopin:{style:#} {style}{kind}{style:#}{text}");
 }

@@ -11,8 +11,8 @@ use sopin_inspect::maps;
 
 use crate::library::Library;
 
-/// The list with the library in front, or the list as it is when one of its
-/// entries is the library already, however that is spelt.
+/// Returns the list with the library in front. Returns the list unchanged if one of its entries
+/// already leads to the library, whatever its spelling.
 pub fn with_library(list: Option<&OsStr>, library: &Library) -> OsString {
     let path = library.path().as_os_str();
     let Some(list) = list.filter(|list| entries(list).next().is_some()) else {
@@ -27,8 +27,8 @@ pub fn with_library(list: Option<&OsStr>, library: &Library) -> OsString {
     OsString::from_vec(joined)
 }
 
-/// The first entry that is called like the library and is another file: another
-/// build of it.
+/// Returns the first entry that has the library's name and is another file, that is another
+/// build.
 pub fn other_build<'a>(list: &'a OsStr, library: &Library) -> Option<&'a OsStr> {
     entries(list).find(|entry| is_called_library(entry) && !is_library(entry, library))
 }
@@ -43,9 +43,9 @@ fn is_called_library(entry: &OsStr) -> bool {
 }
 
 fn is_library(entry: &OsStr, library: &Library) -> bool {
-    // The loader searches for a name without a slash and replaces tokens, by
-    // rules that are not to be repeated here; what it found, it has loaded into
-    // this process too.
+    // The loader searches for a name without a slash and replaces tokens, by rules that this
+    // command does not repeat. It compares with what the loader has loaded into this process by
+    // the same rules.
     let is_searched = !entry.as_bytes().contains(&b'/') || entry.as_bytes().contains(&b'$');
     if is_searched { is_called_library(entry) && is_loaded_here(library) } else { library.is_at(Path::new(entry)) }
 }

@@ -1,6 +1,5 @@
-//! `sopin run`: puts the library in front of `LD_PRELOAD` and becomes the
-//! program. Nothing of sopin's process stays: pid, signals and exit status are
-//! the program's.
+//! `sopin run`: puts the library in front of `LD_PRELOAD` and executes the program in its own
+//! process. The program has the process id, gets the signals and determines the exit status.
 
 use std::env;
 use std::ffi::{CString, OsStr, OsString};
@@ -70,11 +69,10 @@ impl RunArgs {
     }
 }
 
-/// Becomes the program.
+/// Executes the program in place of this command.
 ///
 /// # Errors
-/// With 125, 126 or 127, as env(1): when it returns at all, the program was not
-/// executed.
+/// 125, 126 or 127, as env(1): if this function returns, the program was not executed.
 pub fn run(arguments: &RunArgs) -> Result<Exit, Failure> {
     let Some(command) = arguments.command.first() else {
         return Err(Failure::new(Exit::Failed, "run", "no command"));
@@ -82,7 +80,7 @@ pub fn run(arguments: &RunArgs) -> Result<Exit, Failure> {
     let library = Library::find()?;
     let inherited = env::var_os("LD_PRELOAD");
     let list = preload::with_library(inherited.as_deref(), &library);
-    // What cannot be followed is told by the kernel below, in its own words.
+    // If the chain cannot be followed, the kernel reports the error below.
     let is_welcome = Chain::follow(command).map_or(Ok(true), |chain| {
         warn_of_obstacles(&chain, &library)?;
         is_welcome(&chain, &list, inherited.as_deref())
@@ -100,7 +98,8 @@ pub fn run(arguments: &RunArgs) -> Result<Exit, Failure> {
 
     let words: Vec<CString> = arguments.command.iter().map(|word| c_string(word)).collect::<Result<_, _>>()?;
     let environment = environment(&changes)?;
-    // Only now: a warning that nobody reads must not keep the program from running.
+    // SIGPIPE is restored only now: if no process reads the warnings, they must not keep the
+    // program from running.
     sopin_startup::restore();
     let errno = execute(command, &words, &environment)?;
     Err(why_not_executed(command, errno))
@@ -113,9 +112,9 @@ fn warn_of_obstacles(chain: &Chain, library: &Library) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether the program's loader puts up with the library. One of another C
-/// library ends the program if it does not, so it is asked first; the one that
-/// has loaded this command needs not be asked.
+/// Returns whether the program's loader accepts the library. The loader of another C library
+/// may end the program because of the library, so a trial comes first. The loader that has
+/// loaded this command needs no trial.
 fn is_welcome(chain: &Chain, list: &OsStr, inherited: Option<&OsStr>) -> Result<bool, Failure> {
     let Some((path, elf)) = chain.program() else { return Ok(true) };
     let Some(loader) = &elf.loader else { return Ok(true) };
@@ -133,17 +132,15 @@ fn is_welcome(chain: &Chain, list: &OsStr, inherited: Option<&OsStr>) -> Result<
     Ok(refusal.is_none())
 }
 
-/// Executes the command as `execvp(3)` of glibc does (posix/execvpe.c), except
-/// that no shell is bothered with an ELF file that the kernel refuses. Returns
-/// why it could not.
+/// Executes the command as `execvp(3)` of glibc does (posix/execvpe.c), except that it passes
+/// no ELF file that the kernel refuses to the shell. Returns the error if it could not.
 fn execute(command: &OsStr, words: &[CString], environment: &[CString]) -> Result<Errno, Failure> {
     let mut outcome = Errno::ENOENT;
     for path in search::candidates(command) {
         let file = c_string(path.as_os_str())?;
         let Err(errno) = execve(&file, words, environment);
         match errno {
-            // Another directory may have it; that this one must not be executed is
-            // told if none has.
+            // Another directory may have the command; if none has, this error is reported.
             Errno::EACCES => outcome = errno,
             Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT => {}
             Errno::ENOEXEC if !is_elf(&path) => {
@@ -164,13 +161,14 @@ fn is_elf(path: &Path) -> bool {
     File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && elf::is_elf(&magic)
 }
 
-/// The kernel's answer, with what the files tell about it.
+/// Returns the failure for the kernel's error, with the reason that the files show.
 fn why_not_executed(command: &OsStr, errno: Errno) -> Failure {
     let exit = if errno == Errno::ENOENT { Exit::NotFound } else { Exit::CannotExecute };
     let plain = || Failure::new(exit, Path::new(command).display(), errno.desc());
     match Chain::follow(command) {
         Err(failure) if failure.exit == exit => failure,
-        // As glibc and env(1) have it: it might be where one must not look.
+        // glibc and env(1) report this too: the command might be in a directory that may not be
+        // searched.
         Err(_) if errno == Errno::EACCES && search::find(command).is_none() => Failure::new(
             exit,
             Path::new(command).display(),
@@ -189,8 +187,8 @@ fn why_not_executed(command: &OsStr, errno: Errno) -> Failure {
     }
 }
 
-/// The own environment with changes, in its order. Entries without `=`, which the
-/// standard library does not show, are lost.
+/// Returns this process's environment with changes, in the same order. Entries without `=`,
+/// which the standard library does not show, are lost.
 fn environment(changes: &[(&str, &OsString)]) -> Result<Vec<CString>, Failure> {
     let kept = env::vars_os().filter(|(name, _)| changes.iter().all(|(changed, _)| name != changed));
     let new = changes.iter().map(|(name, value)| (OsString::from(name), (*value).clone()));

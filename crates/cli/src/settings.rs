@@ -1,5 +1,5 @@
-//! Values of `SOPIN_*` variables given as options: the library's own parser
-//! judges them, so that the two cannot drift apart.
+//! Values of `SOPIN_*` variables that are given as options. The library's own parser checks
+//! them, so that command and library accept the same values.
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -12,10 +12,10 @@ use sopin_core::settings::{Settings, VARIABLES, Variable};
 #[derive(Clone, Copy)]
 pub struct ValueOf(&'static Variable);
 
-/// The parser of the variable of this name.
+/// Returns the parser of the variable of this name.
 ///
 /// # Panics
-/// When the library has no such variable; every command line would show it.
+/// When the library has no such variable; then every call of the command would panic.
 pub fn value_of(name: &CStr) -> ValueOf {
     ValueOf(VARIABLES.iter().find(|variable| variable.name == name).expect("a variable of the table"))
 }
@@ -42,7 +42,7 @@ impl TypedValueParser for ValueOf {
     }
 
     fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
-        // Only where the table lists nothing but words.
+        // Only variables for which the table lists nothing but words have possible values.
         words(self.0).all(|word| !word.contains(' ')).then(|| Box::new(words(self.0).map(PossibleValue::new)) as _)
     }
 }
@@ -51,8 +51,8 @@ fn words(variable: &'static Variable) -> impl Iterator<Item = &'static str> {
     variable.accepted.split(", ")
 }
 
-/// Whether the library takes this value. An empty one means "unset" to it, which
-/// nobody gives as an option.
+/// Returns whether the library accepts this value. To the library an empty value means "unset",
+/// which is no use as an option.
 fn is_accepted(variable: &Variable, value: &OsStr) -> bool {
     let mut understood = !value.is_empty();
     let read = Settings::read(|name| (name == variable.name).then(|| value.as_bytes()), |_| understood = false);

@@ -1,8 +1,8 @@
 //! `sopin status`: what became of the objects of live processes, seen from outside
 //! through `/proc` only. It works on processes without the library, too.
 //!
-//! How that is found out is for sopin-inspect; here are the command line, the exit
-//! status, and the answer:
+//! sopin-inspect does the inspection; this module has the command line, the exit status, and
+//! the answer:
 //!
 //! | module | responsible for |
 //! |---|---|
@@ -122,7 +122,7 @@ fn answer(arguments: &StatusArgs) -> Result<StatusAnswer, Failure> {
     };
     if arguments.pids.is_empty() {
         let pids = process::all().map_err(|error| Failure::new(Exit::Uninspected, "/proc", error))?;
-        // A look at ourselves would say nothing about anybody's service.
+        // Inspecting this process would show nothing about the user's services.
         for pid in pids.into_iter().filter(|pid| *pid != std::process::id()) {
             match inspector.inspect(pid, !arguments.all) {
                 Ok(report) => answer.processes.extend(report),
@@ -165,7 +165,7 @@ fn count(answer: &mut StatusAnswer, pid: u32, trouble: &Trouble) {
     }
 }
 
-/// What `sopin status` tells to do where permission is denied.
+/// Returns what the user can do where permission is denied.
 fn remedy() -> String {
     let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
     let more = match scope.trim() {
@@ -173,13 +173,14 @@ fn remedy() -> String {
         scope => format!(" (kernel.yama.ptrace_scope={scope})"),
     };
     if rustix::process::geteuid().is_root() {
-        // A container's root, or a process in another user namespace.
+        // The user is root of a container, or the process is in another user namespace.
         return "even root needs CAP_SYS_PTRACE in its user namespace, and no security module against it".to_owned();
     }
     format!("run as root or with CAP_SYS_PTRACE{more}")
 }
 
-/// What is known for certain outranks what is not known.
+/// Returns the exit status. Damage that is certain takes precedence over processes that could
+/// not be inspected.
 fn exit(answer: &StatusAnswer, is_all: bool) -> Exit {
     let any = |count: fn(&ProcessReport) -> usize| answer.processes.iter().any(|process| count(process) != 0);
     if any(|process| process.damaged) {

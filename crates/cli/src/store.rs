@@ -2,10 +2,10 @@
 //!
 //! | module | responsible for |
 //! |---|---|
-//! | [`place`] | which stores there are, and that a directory is one |
+//! | [`place`] | which stores exist, and whether a directory is one |
 //! | [`open_store`] | a store that is open |
-//! | [`entry`] | what lies in a store, read through directory descriptors |
-//! | [`users`] | which processes map it |
+//! | [`entry`] | the entries of a store, read through directory descriptors |
+//! | [`users`] | which processes map an entry |
 //! | [`bytes`] | whether the bytes of an entry are its origin's |
 //! | [`fill`](mod@fill) | `sopin store fill` |
 //! | [`list`] | `sopin store list` |
@@ -14,9 +14,8 @@
 //! | [`human`] | sizes, ages and tables |
 //! | [`printing`] | an answer, for people or for programs |
 //!
-//! What a key and an origin say, which places are tried, what is needed for how
-//! long, and how an entry is removed is sopin-store's, so that command and library
-//! cannot differ.
+//! sopin-store determines what keys and origins mean, which directories are tried, how long an
+//! entry is needed and how it is removed, so that command and library cannot differ.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -219,10 +218,10 @@ enum StoreCommand {
     },
 }
 
-/// Does what was asked for.
+/// Executes the subcommand.
 ///
 /// # Errors
-/// 3 when no store could be looked at.
+/// 3 when no store could be opened.
 pub fn store(arguments: &StoreArgs) -> Result<Exit, Failure> {
     let is_fill = matches!(arguments.command, StoreCommand::Fill { .. });
     if arguments.store.is_some() && (arguments.system || is_fill) {

@@ -1,10 +1,9 @@
-//! The loader's own word on a program: it is started with `--list`, which maps
-//! the program and its libraries as ever and then prints them instead of running
-//! any code of theirs. glibc's and musl's loaders both know the option and honour
-//! `LD_PRELOAD` with it.
+//! Starts a program's loader with `--list`. The loader then maps the program and its libraries
+//! as usual and prints them instead of running any of their code. glibc's and musl's loaders
+//! both know the option and honour `LD_PRELOAD` with it.
 //!
-//! Never by executing the program with `LD_TRACE_LOADED_OBJECTS`: the file's
-//! loader may not know that variable, and then the program runs.
+//! This module never executes the program with `LD_TRACE_LOADED_OBJECTS` instead: a loader that
+//! does not know that variable would run the program.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -16,8 +15,7 @@ use crate::exit::{Exit, Failure};
 use crate::library::Library;
 use crate::program::elf;
 
-/// What else of the environment makes a loader do other things than load
-/// (`ld.so(8)`).
+/// Other variables that make a loader do more than load (`ld.so(8)`).
 const NOT_FOR_A_TRIAL: [&str; 9] = [
     "LD_AUDIT",
     "LD_DEBUG",
@@ -30,14 +28,14 @@ const NOT_FOR_A_TRIAL: [&str; 9] = [
     "LD_WARN",
 ];
 
-/// What a loader did.
+/// The result of a trial.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Trial {
     /// The files that it mapped.
     pub objects: Vec<PathBuf>,
-    /// What it said: missing libraries, and everything on stderr.
+    /// Its messages: missing libraries, and its output on stderr.
     pub messages: Vec<String>,
-    /// Whether the program would have got to run.
+    /// Whether the program would have been run.
     pub is_success: bool,
 }
 
@@ -77,7 +75,7 @@ impl Trial {
         Ok(Self::read(&output))
     }
 
-    /// Whether the library is among the objects.
+    /// Returns whether the library is among the objects.
     pub fn has_mapped(&self, library: &Library) -> bool {
         self.objects.iter().any(|object| library.is_at(object))
     }
@@ -107,8 +105,8 @@ impl Trial {
     }
 }
 
-/// A path to a file in the current directory would be taken for a name to be
-/// searched for: by the loader among libraries, by `Command` in `PATH`.
+/// Returns the path with a slash in it. Without one the loader would search for the file among
+/// libraries, and `Command` in `PATH`.
 fn not_searched_for(path: &Path) -> PathBuf {
     if path.as_os_str().as_bytes().contains(&b'/') { path.to_owned() } else { Path::new(".").join(path) }
 }
@@ -119,8 +117,8 @@ enum LoadedObject {
     Missing(String),
 }
 
-/// One line: `\tNAME => PATH (0xBASE)`, `\tPATH (0xBASE)`, `\tNAME => not found`.
-/// The vDSO has a name and no file.
+/// Parses a line: `\tNAME => PATH (0xBASE)`, `\tPATH (0xBASE)` or `\tNAME => not found`. The
+/// vDSO has a name and no file.
 fn object(line: &[u8]) -> Option<LoadedObject> {
     let line = line.strip_prefix(b"\t")?;
     let arrow = line.windows(4).position(|window| window == b" => ");
@@ -133,7 +131,7 @@ fn object(line: &[u8]) -> Option<LoadedObject> {
     path.contains(&b'/').then(|| LoadedObject::File(OsString::from_vec(path.to_vec()).into()))
 }
 
-/// The first thing that the loader says when it refuses to start a program with
+/// Returns the first thing that the loader says when it refuses to start a program with
 /// the library, and would start it without. That happens where the library was
 /// linked for another C library: musl, or an older glibc. Their loaders treat a
 /// library with missing symbols as fatal, unlike one that cannot be opened.
@@ -167,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loader_that_is_none_is_not_started() {
+    fn a_file_without_the_name_of_a_loader_is_not_started() {
         let failure = Trial::start(Path::new("/x"), Some(Path::new("/bin/cat")), &[], None).unwrap_err();
         assert!(failure.reason.contains("not called like one"), "{failure}");
     }

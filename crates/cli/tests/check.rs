@@ -121,7 +121,7 @@ fn no_code_of_the_program_runs() {
 }
 
 #[test]
-fn what_the_loader_says_is_passed_on() {
+fn messages_of_the_loader_are_passed_on() {
     let installation = Installation::new();
     installation.program("program", "cc", &[]);
     installation.file("broken.so", b"no library", 0o644);
@@ -160,7 +160,7 @@ fn settings_count() {
 
 /// What other variables make a loader do is not what is asked for.
 #[test]
-fn the_loader_is_asked_one_thing_only() {
+fn other_variables_of_the_loader_have_no_effect() {
     let installation = Installation::new();
     installation.program("program", "cc", &[]);
     let plain = installation.sopin().args(["check", "./program"]).assert().success();

@@ -15,7 +15,7 @@ fn run(installation: &Installation, command: &[&str]) -> OutputAssert {
 }
 
 #[test]
-fn a_program_that_is_not_there() {
+fn a_program_that_does_not_exist() {
     let installation = Installation::new();
     run(&installation, &["no-such-program"]).code(127).stdout_eq("").stderr_eq(str![[r#"
 sopin: no-such-program: no such program in PATH
@@ -60,7 +60,7 @@ sopin: ./lib: it is a directory
 }
 
 #[test]
-fn a_script_whose_interpreter_is_not_there() {
+fn a_script_whose_interpreter_does_not_exist() {
     let installation = Installation::new();
     installation.script("script", &format!("#!{}\n", installation.path("missing/python3").display()));
     run(&installation, &["./script"]).code(127).stdout_eq("").stderr_eq(str![[r#"
@@ -122,7 +122,7 @@ sopin: [ROOT]/bin/script: it leads to itself
 }
 
 #[test]
-fn a_program_whose_loader_is_not_there() {
+fn a_program_whose_loader_does_not_exist() {
     let installation = Installation::new();
     let loader = installation.path("missing/ld.so.1");
     installation.program("program", "cc", &[&format!("-Wl,--dynamic-linker={}", loader.display())]);
@@ -202,7 +202,7 @@ sopin: libsopin.so: not found in [ROOT]/bin, [ROOT]/lib, [ROOT]/lib/[..]-linux-g
 }
 
 #[test]
-fn a_library_that_is_none() {
+fn a_library_that_is_not_an_elf_file() {
     let installation = Installation::new();
     fs::write(installation.library(), "no library").unwrap();
     run(&installation, &["true"]).code(125).stdout_eq("").stderr_eq(str![[r#"

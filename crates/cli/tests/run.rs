@@ -37,7 +37,7 @@ fn the_library_is_in_the_program() {
 }
 
 #[test]
-fn what_is_preloaded_already_stays_behind_it() {
+fn other_preloaded_libraries_stay_behind_it() {
     let installation = Installation::new();
     for inherited in ["libm.so.6", "libm.so.6:libdl.so.2", "libm.so.6 libdl.so.2", ":libm.so.6 ", " libm.so.6"] {
         let expected = format!("{}:{inherited}", installation.library());
@@ -177,7 +177,7 @@ fn every_exit_status_is_the_programs() {
 }
 
 #[test]
-fn a_program_that_dies_of_a_signal_does() {
+fn a_program_killed_by_a_signal_has_that_status() {
     let installation = Installation::new();
     for signal in [1, 2, 6, 9, 11, 13, 15] {
         let mut command = process::Command::new(installation.path("bin/sopin"));
@@ -200,12 +200,16 @@ fn signal_dispositions_are_handed_on() {
             stdout(&clean_process(&mut command).args(["-c", &script]).output().unwrap())
         };
         assert_eq!(outcome(&format!("{sopin} run --")), outcome(""), "env {before}");
-        assert_ne!(outcome("--ignore-signal=PIPE"), outcome("--default-signal=PIPE"), "the question is answered");
+        assert_ne!(
+            outcome("--ignore-signal=PIPE"),
+            outcome("--default-signal=PIPE"),
+            "the probe must distinguish the two dispositions"
+        );
     }
 }
 
 #[test]
-fn a_warning_that_nobody_reads_does_not_stop_the_program() {
+fn an_unread_warning_does_not_stop_the_program() {
     let installation = Installation::new();
     installation.script("program", "#!/usr/bin/env -S -i /bin/sh\nexit 42\n");
     for redirection in ["", "2>/dev/full", "2>&-"] {

@@ -70,7 +70,7 @@ fn a_damaged_process() {
                 and [..] more (--verbose lists them)
 
 "#]]);
-    assert!(!running.ends_well(), "it is damaged indeed");
+    assert!(!running.ends_well(), "the damaged program must not end well");
 }
 
 /// Every word of both tables, with what it holds and should hold.
@@ -193,7 +193,7 @@ fn rewritten_without_truncation() {
 }
 
 #[test]
-fn what_only_looks_rewritten_is_doubtful() {
+fn a_file_that_only_seems_rewritten_is_doubtful() {
     let victim = Victim::new();
     let running = victim.start();
     assert_eq!(object(&victim.json(running.pid()), "libvictim.so")["file"]["state"], "unchanged");
@@ -323,7 +323,7 @@ fn the_names_in_json_are_those_documented() {
 }
 
 #[test]
-fn what_cannot_be_inspected_is_told() {
+fn processes_that_cannot_be_inspected_are_reported() {
     let mut child = Command::new("true").spawn().unwrap();
     let pid = child.id();
     let deadline = Instant::now() + Duration::from_secs(20);

@@ -43,7 +43,7 @@ fn a_terminal_gets_colour_unless_it_is_not_wanted() {
 }
 
 #[test]
-fn what_is_no_terminal_gets_none() {
+fn output_without_a_terminal_gets_no_colour() {
     let installation = Installation::new();
     let mut command = Command::new(installation.path("bin/sopin"));
     clean_process(&mut command).env("TERM", "xterm").args(["check", "sh"]);

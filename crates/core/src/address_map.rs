@@ -1,8 +1,8 @@
 //! A hash table from addresses to plain values, in pages of its own.
 //!
-//! The standard one allocates. Open addressing with linear probing; removal
-//! closes the gap, so there are no tombstones and a table that sees objects
-//! come and go for months stays as fast as it was.
+//! The standard library's table allocates. This one uses open addressing with linear probing.
+//! Removal closes the gap, so there are no tombstones, and the table does not get slower while
+//! a process loads and unloads objects for months.
 
 use crate::pages::PageVec;
 use crate::sys::Result;
@@ -18,22 +18,22 @@ pub struct AddressMap<V: Copy + Default> {
 }
 
 impl<V: Copy + Default> AddressMap<V> {
-    /// An empty table; maps no memory.
+    /// Returns an empty table; maps no memory.
     pub const fn new() -> Self {
         Self { slots: PageVec::new(), used: 0 }
     }
 
-    /// Number of entries.
+    /// Returns the number of entries.
     pub fn len(&self) -> usize {
         self.used
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.used == 0
     }
 
-    /// The value of `key`.
+    /// Returns the value of `key`.
     pub fn get_mut(&mut self, key: usize) -> Option<&mut V> {
         let index = self.find(key)?;
         self.slots.get_mut(index).map(|(_, value)| value)
@@ -54,7 +54,7 @@ impl<V: Copy + Default> AddressMap<V> {
         Ok(())
     }
 
-    /// Removes `key`; its value.
+    /// Removes `key` and returns its value.
     pub fn remove(&mut self, key: usize) -> Option<V> {
         let index = self.find(key)?;
         let (_, value) = *self.slots.get(index)?;
@@ -111,7 +111,7 @@ impl<V: Copy + Default> Default for AddressMap<V> {
     }
 }
 
-/// Puts a key that is not there into a table that has room.
+/// Adds a key that the table does not have; the table must have room.
 fn place<V: Copy>(slots: &mut [(usize, V)], key: usize, value: V) {
     let mask = slots.len() - 1;
     let mut index = hash(key) & mask;
@@ -123,8 +123,9 @@ fn place<V: Copy>(slots: &mut [(usize, V)], key: usize, value: V) {
     }
 }
 
-/// Program headers lie at the same place in a page, so that the addresses of
-/// objects differ in their page numbers: Fibonacci hashing, upper bits.
+/// Returns the slot that a key hashes to, before it is masked. The keys are addresses of
+/// program headers, which have the same offset within a page, so that only the page numbers
+/// differ: hence Fibonacci hashing and its upper bits.
 fn hash(key: usize) -> usize {
     (key >> 6).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32
 }
@@ -134,7 +135,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    /// A fixed sequence of numbers without pattern (xorshift64).
+    /// Returns a fixed sequence of numbers without pattern (xorshift64).
     fn numbers(count: usize) -> impl Iterator<Item = usize> {
         let mut state = 0x2545_f491_4f6c_dd1d_u64;
         (0..count).map(move |_| {

@@ -1,10 +1,10 @@
-//! What VMAs carry beside their protection: locks, advice, protection keys,
-//! registrations with a userfaultfd. A mapping that takes the place of a range has
-//! none of it, but for what the process has asked for all of its mappings.
+//! What VMAs carry beside their protection: locks, advice, protection keys, registrations with
+//! a userfaultfd. A mapping that replaces a range has none of these attributes, except those
+//! that the process has requested for all of its mappings.
 //!
-//! The source is the text of `/proc/PID/smaps` (`proc_pid_smaps(5)`), for which the
-//! kernel walks all page tables: it is read only where a program may have asked for
-//! something, after it has run code of the object.
+//! The source is the text of `/proc/PID/smaps` (`proc_pid_smaps(5)`), for which the kernel
+//! walks all page tables: so it is read only for objects whose code has run, because only then
+//! can the program have requested something for their ranges.
 
 use crate::cause::{Cause, Operation};
 use crate::object::Span;
@@ -13,9 +13,8 @@ use crate::slices;
 use crate::sys::{self, Errno};
 use crate::vmas;
 
-/// Flags that a replacement has by itself, or that say nothing about what the
-/// program has asked for (`show_smap_vma_flags` in `fs/proc/task_mmu.c`, Linux
-/// 5.4 to 6.18).
+/// Flags that a replacement has by itself, or that do not show a request of the program
+/// (`show_smap_vma_flags` in `fs/proc/task_mmu.c`, Linux 5.4 to 6.18).
 ///
 /// | flags | meaning |
 /// |---|---|
@@ -27,8 +26,8 @@ use crate::vmas;
 /// | `mm` | the file's pages are those of a device (DAX) |
 const HARMLESS: &[[u8; 2]] = &[*b"rd", *b"wr", *b"ex", *b"mr", *b"mw", *b"me", *b"ac", *b"nr", *b"sd", *b"dw", *b"mm"];
 
-/// Flags that a replacement may have too, each with its bit in [`Attributes`]:
-/// those that a process can ask for in advance. All others are lost with the VMA:
+/// Flags that a replacement may have too, each with its bit in [`Attributes`]: those that a
+/// process can request in advance. All others are lost with the VMA:
 ///
 /// | flags | from |
 /// |---|---|
@@ -51,10 +50,10 @@ const BRANCH_TARGETS: u32 = 1 << 3;
 /// A flag that is in neither table, or an entry without flags.
 const OTHER: u32 = 1 << 31;
 
-/// Bytes of the text that are looked at together. A line has at most four for each
-/// of a path's 4096, and some sixty before it.
+/// Bytes of the text that are parsed together. A line has at most four for each of a path's
+/// 4096, and some sixty before it.
 const BLOCK: usize = 1 << 16;
-/// VMAs that there is room for at once: more than most processes have.
+/// Number of VMAs that the table has room for at first: more than most processes have.
 const ENTRIES: usize = 2048;
 
 /// What one VMA carries beside its protection.
@@ -76,7 +75,7 @@ impl Attributes {
         Self { flags: flags.fold(0, |all, flag| all | flag), key: 0 }
     }
 
-    /// Whether a mapping with the attributes `fresh` lacks something of this one.
+    /// Returns whether a mapping with the attributes `fresh` lacks something of this one.
     fn exceed(self, fresh: Self) -> bool {
         self.flags & (!fresh.flags | OTHER) != 0 || self.key != fresh.key
     }
@@ -94,12 +93,12 @@ struct AttributedVma {
 /// The attributes of all VMAs of this process at one time.
 pub struct AttributeMap {
     entries: PageVec<AttributedVma>,
-    /// Those of a mapping that nobody has asked anything of.
+    /// The attributes of a new mapping, for which the program has requested none.
     fresh: Attributes,
 }
 
 impl AttributeMap {
-    /// Reads those of this process.
+    /// Reads the attributes of all VMAs of this process.
     pub fn read() -> Result<Self, Cause> {
         const READ: Operation = Operation::ReadSmaps;
         let file = sys::open_own_proc_file(c"/proc/self/smaps", c"/proc/thread-self/smaps")
@@ -115,7 +114,8 @@ impl AttributeMap {
             let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
             map.add(text.get(..whole).unwrap_or_default())?;
             if len == 0 {
-                // The array is a mapping like any that is new.
+                // The array lies in a new mapping, so its attributes are those of every new
+                // mapping.
                 return map.with_fresh(block.as_ptr().addr()).ok_or(Cause::call(READ, Errno(libc::EIO)));
             }
             slices::move_down(&mut block, whole..filled, 0);
@@ -123,8 +123,8 @@ impl AttributeMap {
         }
     }
 
-    /// Those in this text, where a mapping that nobody has asked anything of is at
-    /// the address `fresh`.
+    /// Parses the text of an smaps file, in which the VMA at the address `fresh` is a new
+    /// mapping for which the program has requested no attributes.
     #[cfg(test)]
     pub(crate) fn of_text(text: &[u8], fresh: usize) -> Option<Self> {
         let mut map = Self::with_room().unwrap();
@@ -138,7 +138,7 @@ impl AttributeMap {
         Ok(map)
     }
 
-    /// Adds what whole lines say.
+    /// Adds the VMAs and attributes of whole lines.
     fn add(&mut self, lines: &[u8]) -> Result<(), Cause> {
         for line in lines.split(|byte| *byte == b'\n') {
             if let Some((vma, _)) = vmas::parse_line(line) {
@@ -149,7 +149,8 @@ impl AttributeMap {
                 entry.attributes.flags = Attributes::of_flags(text).flags;
             } else if let (Some(text), Some(entry)) = (line.strip_prefix(b"ProtectionKey:"), self.entries.last_mut()) {
                 let number = core::str::from_utf8(text.trim_ascii()).ok().and_then(|number| number.parse().ok());
-                // What is not understood is no reason to lose a key.
+                // A number that cannot be parsed must count as a key, so that the plan does not
+                // lose it.
                 entry.attributes.key = number.unwrap_or(u32::MAX);
             }
         }
@@ -166,8 +167,9 @@ impl AttributeMap {
         self.entries.get(first).filter(|entry| entry.span.contains(address))
     }
 
-    /// Whether new mappings of this `protection` in place of `span` would lack
-    /// something that the range has; also if its VMAs are not known.
+    /// Returns whether new mappings of this `protection` in place of `span` would lack
+    /// something that the range has. Returns true as well if the VMAs of the range are not
+    /// known.
     pub fn would_lose(&self, span: Span, protection: vmas::Protection) -> bool {
         let mut fresh = self.fresh;
         if protection & !(libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC) != 0 {

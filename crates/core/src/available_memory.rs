@@ -1,5 +1,5 @@
-//! How much memory the process could still use before the kernel has to reclaim pages:
-//! the least of what its cgroups and the machine have left.
+//! The amount of memory that the process could still use before the kernel has to reclaim
+//! pages: the least of what its cgroups and the machine have left.
 //!
 //! A cgroup's page cache counts as used (`memory.current`), so the part of it that
 //! the kernel reclaims first, the inactive files, is added again. Otherwise a
@@ -33,24 +33,24 @@ const FIRST: CgroupVersion = CgroupVersion {
     inactive: "total_inactive_file",
 };
 
-/// The bytes that are left; `None` where nothing tells.
+/// Returns the bytes that are left; `None` where neither the machine nor a cgroup reports them.
 pub fn find() -> Option<u64> {
     [of_machine(), of_cgroups()].into_iter().flatten().min()
 }
 
-/// `MemAvailable` of `proc_meminfo(5)`.
+/// Returns `MemAvailable` of `proc_meminfo(5)`, in bytes.
 fn of_machine() -> Option<u64> {
     let text = read("/proc/meminfo")?;
     Some(value_of(&text, b"MemAvailable:")?.saturating_mul(1024))
 }
 
-/// The least that one of the process's cgroups has left.
+/// Returns the least that one of the process's cgroups has left.
 fn of_cgroups() -> Option<u64> {
     let text = read("/proc/self/cgroup")?;
     text.split(|byte| *byte == b'\n').filter_map(parse).filter_map(|(version, path)| left_in(version, path)).min()
 }
 
-/// A line of `/proc/self/cgroup` (cgroups(7)), if it is about memory.
+/// Parses a line of `/proc/self/cgroup` (`cgroups(7)`); `None` if it is not about memory.
 fn parse(line: &[u8]) -> Option<(&'static CgroupVersion, &str)> {
     let mut fields = line.splitn(3, |byte| *byte == b':');
     let (hierarchy, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
@@ -62,7 +62,7 @@ fn parse(line: &[u8]) -> Option<(&'static CgroupVersion, &str)> {
     }
 }
 
-/// The least that is left in the cgroup at `path` and those above it. Where the
+/// Returns the least that is left in the cgroup at `path` and those above it. Where the
 /// cgroup's own directory cannot be seen, as in a container that has only its own
 /// mounted, the root of the mount is that container's.
 fn left_in(version: &CgroupVersion, mut path: &str) -> Option<u64> {
@@ -87,7 +87,7 @@ fn left_in_one(version: &CgroupVersion, path: &str) -> Option<u64> {
         write!(name, "{}{path}/{file}", version.mount).ok()?;
         read(core::str::from_utf8(name.as_bytes()).ok()?)
     };
-    // Without a limit it says "max", which is no number.
+    // A cgroup without a limit has "max" in this file, which is not a number.
     let limit = number(&read(version.limit)?)?;
     let used = number(&read(version.used)?)?;
     let inactive = read("memory.stat").and_then(|text| value_of(&text, version.inactive.as_bytes())).unwrap_or(0);
@@ -101,7 +101,7 @@ fn read(path: &str) -> Option<PageVec<u8>> {
     read_whole(&sys::open(name.as_c_str(), libc::O_RDONLY | libc::O_NOCTTY | libc::O_NONBLOCK, 0).ok()?).ok()
 }
 
-/// The number in the line that begins with `name`.
+/// Returns the number in the line that begins with `name`.
 fn value_of(text: &[u8], name: &[u8]) -> Option<u64> {
     text.split(|byte| *byte == b'\n').find_map(|line| {
         let rest = line.strip_prefix(name)?;
@@ -110,7 +110,7 @@ fn value_of(text: &[u8], name: &[u8]) -> Option<u64> {
     })
 }
 
-/// The number that a text begins with.
+/// Returns the number that a text begins with.
 fn number(text: &[u8]) -> Option<u64> {
     let text = text.trim_ascii_start();
     let end = text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len());
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "reads /proc")]
-    fn the_machine_tells() {
+    fn the_machine_reports_available_memory() {
         assert!(of_machine().unwrap() > 0 && find().is_some());
     }
 }

@@ -29,11 +29,11 @@ const NOTE_TYPE: u32 = 5;
 const AARCH64_FEATURES: u32 = 0xc000_0000;
 /// `GNU_PROPERTY_AARCH64_FEATURE_1_BTI`
 const BTI: u32 = 1;
-/// Longest note that is looked at, in bytes: the kernel's limit (`NOTE_DATA_SZ`
-/// in `fs/binfmt_elf.c`). The linkers write 32.
+/// Longest note that is read, in bytes: the kernel's limit (`NOTE_DATA_SZ` in
+/// `fs/binfmt_elf.c`). The linkers write 32.
 const MAX_NOTE: usize = 1024;
 
-/// The bits that the executable ranges of `object` have beside those that
+/// Returns the bits that the executable ranges of `object` have beside those that
 /// `/proc/PID/maps` shows. None if its note cannot be read: glibc and the kernel
 /// set none either.
 fn hidden_bits(memory: &OwnMemory, object: &Object) -> Protection {
@@ -58,13 +58,13 @@ pub fn keep(memory: &OwnMemory, object: &Object, replacements: &mut [Replacement
     }
 }
 
-/// Whether a PT_GNU_PROPERTY segment with these bytes has the property of
+/// Returns whether a PT_GNU_PROPERTY segment with these bytes has the property of
 /// aarch64 that all indirect branches go to landing instructions.
 fn requires_branch_targets(segment: &[u8]) -> bool {
     features(segment).is_some_and(|features| features & BTI != 0)
 }
 
-/// The value of the property of aarch64. `None` if there is none or the note is
+/// Returns the value of the property of aarch64. `None` if there is none or the note is
 /// not of the known form: properties are sorted by type and padded to 8 bytes.
 fn features(segment: &[u8]) -> Option<u32> {
     let (header, rest) = segment.split_first_chunk::<12>()?;

@@ -1,8 +1,8 @@
 //! The build-id of an object (`ld --build-id`): a hash of what the linker has
 //! written, in a note that the loader maps with the object.
 //!
-//! A copy of another version of the file can have every number of the right one
-//! where image builders give all files the same times; it has another build-id.
+//! Image builders give all files the same times. Then a copy of another version of a file can
+//! have the same inode number, size and times as the right one, but it has another build-id.
 
 use crate::memory::OwnMemory;
 use crate::object::{Notes, Object};
@@ -10,22 +10,23 @@ use crate::sys::{self, Errno, Fd, Result};
 
 const NT_GNU_BUILD_ID: u32 = 3;
 const OWNER: &[u8] = b"GNU\0";
-/// Bytes of a PT_NOTE segment that are looked at: a build-id stands near the
-/// beginning, in front of it at most a property note.
+/// Bytes of a PT_NOTE segment that are read. The build-id is near the beginning: at most a
+/// property note precedes it.
 const ROOM: usize = 512;
 
 /// How the build-id of a copy compares with that of the object in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BuildId {
-    /// The copy has the object's.
+    /// The copy has the object's build-id.
     Same,
-    /// The copy has another or none.
+    /// The copy has another build-id, or none.
     Other,
-    /// The object has none.
+    /// The object has no build-id.
     Absent,
 }
 
-/// Holds the copy of an object's file that is open as `copy` against `object`.
+/// Compares the build-id of `copy`, an open copy of an object's file, with that of `object` in
+/// memory.
 pub fn compare(copy: &Fd, object: &Object, memory: &OwnMemory) -> Result<BuildId> {
     for notes in object.notes() {
         let mut mapped = [0; ROOM];
@@ -53,7 +54,7 @@ fn has_notes(copy: &Fd, notes: Notes, mapped: &[u8], build_id: &[u8]) -> Result<
     Ok(if is_same { BuildId::Same } else { BuildId::Other })
 }
 
-/// The build-id among notes (`Elf64_Nhdr` of `elf(5)`); names and descriptors
+/// Returns the build-id among notes (`Elf64_Nhdr` of `elf(5)`); names and descriptors
 /// begin at multiples of 4 bytes, as all notes of `GNU` that the linkers write
 /// keep on 64-bit targets too: descriptors of 8-byte notes have lengths that do.
 fn find(notes: &[u8]) -> Option<&[u8]> {
@@ -99,12 +100,12 @@ mod tests {
         let property = note(5, OWNER, &[0; 16]);
         assert_eq!(find(&note(NT_GNU_BUILD_ID, OWNER, &id)), Some(&id[..]));
         assert_eq!(find(&[property.clone(), note(NT_GNU_BUILD_ID, OWNER, &id)].concat()), Some(&id[..]));
-        // Somebody else's note of that number.
+        // A note of this type that another vendor than GNU defines.
         assert_eq!(find(&[property, note(NT_GNU_BUILD_ID, b"Go\0", &id)].concat()), None);
     }
 
     #[test]
-    fn what_is_no_note_has_no_build_id() {
+    fn bytes_that_are_not_a_note_have_no_build_id() {
         let cut = note(NT_GNU_BUILD_ID, OWNER, &[7; 20]);
         for len in 0..cut.len() {
             assert_eq!(find(&cut[..len]), None, "{len}");
@@ -115,7 +116,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "opens a memfd")]
-    fn a_copy_is_held_against_what_is_mapped() {
+    fn a_copy_is_compared_with_what_is_mapped() {
         let (notes, other) = (note(NT_GNU_BUILD_ID, OWNER, &[7; 20]), note(NT_GNU_BUILD_ID, OWNER, &[8; 20]));
         let place = Notes { span: crate::object::Span { start: 0, end: notes.len() }, offset: 100 };
         for (stored, expected) in [(&notes, BuildId::Same), (&other, BuildId::Other), (&Vec::new(), BuildId::Other)] {

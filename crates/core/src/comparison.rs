@@ -10,13 +10,13 @@ use crate::pages::PageVec;
 use crate::runs::Runs;
 use crate::sys::{self, Errno, Fd};
 
-/// Bytes compared at a time; of whole pages on every system. Two buffers of this size
-/// are mapped, which a host that has locked its memory has to have room for.
+/// Bytes compared at a time, whole pages on every system. Two buffers of this size are mapped:
+/// a host that has locked its memory (`mlockall(2)`) must have room for them within its limit.
 const STEP: usize = if cfg!(target_arch = "aarch64") { 1 << 16 } else { 1 << 14 };
 
-/// Calls `each` with the longest runs of pages of `span` that hold the same
-/// bytes as `file` from `offset` on; returns the number of bytes in other pages. What
-/// lies beyond the end of the file is zero in memory.
+/// Calls `each` with the longest runs of pages of `span` that hold the same bytes as `file`
+/// from `offset` on, and returns the number of bytes in other pages. Memory beyond the end of
+/// the file must be zero to be equal.
 pub fn for_each_equal<E: From<Errno>>(
     memory: &OwnMemory,
     file: &Fd,
@@ -30,7 +30,7 @@ pub fn for_each_equal<E: From<Errno>>(
     while runs.position() < span.end {
         let at = runs.position();
         let len = STEP.min(span.end - at);
-        // SAFETY: the buffer has room for `len` bytes.
+        // SAFETY: the buffer is this function's own and has room for `len` bytes.
         unsafe { memory.copy(mapped.as_mut_ptr(), at, len) }?;
         let room = stored.get_mut(..len).unwrap_or_default();
         let read = sys::pread_all(file, room, offset + (at - span.start) as u64)?.len();
@@ -49,7 +49,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "maps a file")]
-    fn changed_pages_are_told_from_those_of_the_file() {
+    fn changed_pages_are_distinguished_from_those_of_the_file() {
         let page = sys::page_size();
         let fd = sys::memfd_create(c"comparison").unwrap();
         let bytes: Vec<u8> = (0..40 * page + 100).map(|index| (index / page) as u8 + 1).collect();
@@ -58,7 +58,8 @@ mod tests {
         // SAFETY: a new private mapping, from the second page of the file on.
         let start = unsafe { sys::mmap(0, len, protection, libc::MAP_PRIVATE, Some((&fd, page as u64))) }.unwrap();
         for index in [0, 17, 30] {
-            // SAFETY: the mapping is writable and nobody else's.
+            // SAFETY: the test has just made this writable mapping, and only it has the
+            // address.
             unsafe { *((start + index * page) as *mut u8) = 0xcc };
         }
         let mut runs = Vec::new();
@@ -69,7 +70,7 @@ mod tests {
         });
         assert_eq!(differing, Ok(3 * page));
         assert_eq!(runs, [(1, 17), (18, 30), (31, 40)]);
-        // SAFETY: the test is done with it.
+        // SAFETY: the test uses no address in the mapping any more.
         unsafe { sys::munmap(start, len) }.unwrap();
     }
 }

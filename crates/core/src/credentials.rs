@@ -1,26 +1,26 @@
-//! Whether this thread has exactly the rights of one user: then, and only then,
-//! it may use copies that this user's processes share, and make some.
+//! Whether this thread has exactly the rights of one user. Only such a thread may use the
+//! copies that this user's processes share, or make some.
 //!
-//! A process with more rights than a user (setuid, setgid, file capabilities, a
-//! daemon that has lowered its effective uid for a moment) would run what the
-//! user has put into his store, and would leave copies there of files that he
-//! may not read. A process whose user is not mapped in its user namespace sees
-//! the overflow uid, and so does every other such process.
+//! A process with more rights than a user (setuid, setgid, file capabilities, a daemon that has
+//! lowered its effective uid for a moment) would run what the user has written into the store,
+//! and would leave copies there of files that the user may not read. A process whose user is
+//! not mapped in its user namespace sees the overflow uid, and so does every other such
+//! process.
 //!
-//! The measure is what the kernel asks before it lets one process look into another
-//! (`ptrace_may_access`): user and group ids, capabilities, and whether the process
-//! is *dumpable*. The user's other processes have the group that `/etc/passwd` gives
-//! him; one with another (`newgrp`, `sudo -g`, a set-group-ID program that has gone on
-//! to make all its group ids that one) has rights that they lack.
+//! This module checks what the kernel checks before it lets one process trace another
+//! (`ptrace_may_access`): user and group ids, capabilities, and whether the process is
+//! *dumpable*. The user's other processes have the group that `/etc/passwd` gives him; one with
+//! another (`newgrp`, `sudo -g`, a set-group-ID program that has gone on to make all its group
+//! ids that one) has rights that they lack.
 //!
-//! A process that the kernel keeps the user's other processes out of (it is not
-//! dumpable, see `prctl(2)`) may hold what they must not have: one that has given
-//! up root's rights for good has root's descriptors still.
+//! A process that is not dumpable (`prctl(2)`), and that the user's other processes therefore
+//! cannot trace, may hold what they must not get: after a process has given up root's rights
+//! for good it still has the descriptors that root opened.
 //!
-//! Credentials are a thread's own. The kernel tells the file system ids in a file
-//! only, which takes longer than all the rest. A thread without capabilities cannot
-//! give itself others, and one that gets capabilities shows that, so the file is
-//! read when the thread or its rights are not those that were looked at last.
+//! Each thread has its own credentials. The kernel shows the file system ids only in a file,
+//! and reading that takes longer than everything else. A thread without capabilities cannot
+//! give itself others, and if it gets capabilities they are visible. So the file is read only
+//! when the thread or its rights are not those of the last check.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -31,7 +31,7 @@ use crate::sys::gate::{self, NOT_MADE};
 use crate::sys::{self, Capabilities, Errno, Fd, Ids, Result};
 use crate::thread_status::ThreadStatus;
 
-/// A user, as the only one whose rights this thread had when it was asked.
+/// A user: the only one whose rights the thread had when it was checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct User(u32);
 
@@ -41,14 +41,14 @@ const NOT_DUMPABLE: Cause =
 const NOT_MAPPED: Cause = Cause::words(OPERATION, "the user id is not mapped in this user namespace");
 
 impl User {
-    /// The user whose rights, no more and no less, the calling thread has now.
-    /// Credentials are a thread's own and may change at any time: ask again for
+    /// Returns the user whose rights, no more and no less, the calling thread has now. Each
+    /// thread has its own credentials, and they may change at any time: call this anew for
     /// every sweep.
     pub fn of_this_thread() -> core::result::Result<Self, Cause> {
         if sys::is_secure_execution() {
             return Err(Cause::words(OPERATION, "the program was started with raised privileges (AT_SECURE)"));
         }
-        // Signals are not blocked then.
+        // Signals cannot be blocked under the filter.
         if !gate::passes_number(libc::SYS_rt_sigprocmask) {
             return Self::by_status();
         }
@@ -74,8 +74,9 @@ impl User {
         Ok(Self(user))
     }
 
-    /// The same by what can be read under a seccomp filter. The kernel does not block
-    /// signals for us there either, by which another thread changes the rights of all.
+    /// Returns the same from files that can be read under a seccomp filter. The library cannot
+    /// block signals under the filter either, and it is by signals that the C library changes
+    /// the rights of all threads.
     fn by_status() -> core::result::Result<Self, Cause> {
         let (status, owner) = ThreadStatus::read_with_owner().map_err(Operation::ReadOwnStatus.failed())?;
         let user = single_user(&status, owner).map_err(|reason| Cause::words(OPERATION, reason))?;
@@ -86,16 +87,16 @@ impl User {
         Ok(Self(user))
     }
 
-    /// The user id.
+    /// Returns the user id.
     pub const fn id(self) -> u32 {
         self.0
     }
 
-    /// Root of this user namespace.
+    /// The root user of this user namespace.
     pub const ROOT: Self = Self(0);
 }
 
-/// What a thread may do, as far as the kernel tells it quickly.
+/// The rights of a thread that single system calls return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rights {
     thread: i32,
@@ -124,7 +125,7 @@ impl Rights {
     }
 }
 
-/// The one user whose rights a thread with this status has.
+/// Returns the one user whose rights a thread with this status has.
 fn single_user(status: &ThreadStatus, owner: u32) -> core::result::Result<u32, &'static str> {
     let is_one = |ids: &[u32; 4]| ids.iter().all(|id| *id == ids[0]);
     let user = status.users[0];
@@ -148,8 +149,8 @@ fn single_user(status: &ThreadStatus, owner: u32) -> core::result::Result<u32, &
     Ok(user)
 }
 
-/// The rights that were looked at last and found to be one user's, as words.
-/// Written under the registry's lock only.
+/// The rights that were checked last and were those of one user, as words. They are written
+/// under the registry's lock only.
 struct Last {
     words: [AtomicU64; 4],
 }
@@ -174,7 +175,7 @@ impl Last {
     }
 }
 
-/// The file system ids must be the other ones, in `/proc/PID/task/TID/status`
+/// Checks that the file system ids equal the other ids, in `/proc/PID/task/TID/status`
 /// (`proc_pid_status(5)`): real, effective, saved and file system id.
 fn check_file_system_ids(rights: &Rights) -> core::result::Result<(), Cause> {
     let path = Line::<64>::format_raw(format_args!("/proc/self/task/{}/status\0", rights.thread));
@@ -197,9 +198,9 @@ fn check_file_system_ids(rights: &Rights) -> core::result::Result<(), Cause> {
     Ok(())
 }
 
-/// The group must be the one that the user logs in with. Of a user that is not
-/// listed (a directory service's, systemd's dynamic ones, a number in a container)
-/// it must have the user's number. Root needs no group for anything.
+/// Checks that the group is the user's login group. For a user who is not in `/etc/passwd` (one
+/// of a directory service, a dynamic user of systemd, a number in a container) the group must
+/// have the user's number. Root may have any group, because root needs none to access a file.
 fn check_group(user: u32, group: u32) -> core::result::Result<(), Cause> {
     if user == 0 {
         return Ok(());
@@ -216,7 +217,7 @@ fn check_group(user: u32, group: u32) -> core::result::Result<(), Cause> {
     }
 }
 
-/// Whether `passwd`, of the form of `passwd(5)`, gives `user` this `group`.
+/// Returns whether `passwd`, of the form of `passwd(5)`, gives `user` this `group`.
 fn is_login_group(passwd: &[u8], user: u32, group: u32) -> bool {
     let number = |field: &[u8]| core::str::from_utf8(field).ok()?.parse::<u32>().ok();
     let mut is_listed = false;
@@ -232,15 +233,15 @@ fn is_login_group(passwd: &[u8], user: u32, group: u32) -> bool {
     !is_listed && group == user
 }
 
-/// Whether the kernel knows `user` in this user namespace, and does not show its
-/// number for want of another. A thread that enters another namespace has all
-/// capabilities there, or another number.
+/// Returns whether `user` is mapped in this user namespace. The kernel shows the overflow uid
+/// for every user who is not. A thread that enters another namespace has all capabilities
+/// there, or another number.
 fn is_mapped(user: u32) -> core::result::Result<bool, Cause> {
     let mut buffer = [0; 256];
     let map = sys::open_own_proc_file(c"/proc/self/uid_map", c"/proc/thread-self/uid_map")
         .and_then(|file| read_start(&file, &mut buffer))
         .map_err(Operation::ReadUidMap.failed())?;
-    if covers_everybody(map) {
+    if maps_every_user(map) {
         return Ok(true);
     }
     let overflow = sys::open(c"/proc/sys/kernel/overflowuid", libc::O_RDONLY, 0)
@@ -249,22 +250,22 @@ fn is_mapped(user: u32) -> core::result::Result<bool, Cause> {
     Ok(numbers(overflow).next().is_some_and(|overflow| overflow != u64::from(user)))
 }
 
-/// Whether a `uid_map` (`user_namespaces(7)`) has a place for every user id: then
-/// the overflow uid stands for the user of that number only.
-fn covers_everybody(map: &[u8]) -> bool {
+/// Returns whether a `uid_map` (`user_namespaces(7)`) maps every user id. Then the overflow uid
+/// means the user of that number only.
+fn maps_every_user(map: &[u8]) -> bool {
     map.split(|byte| *byte == b'\n').any(|line| {
         let mut numbers = numbers(line);
         matches!((numbers.next(), numbers.next(), numbers.next()), (Some(0), Some(_), Some(count)) if count >= u64::from(u32::MAX))
     })
 }
 
-/// The decimal numbers in a text.
+/// Returns the decimal numbers in a text.
 fn numbers(text: &[u8]) -> impl Iterator<Item = u64> {
     let words = text.split(|byte| !byte.is_ascii_digit()).filter(|word| !word.is_empty());
     words.filter_map(|word| core::str::from_utf8(word).ok()?.parse().ok())
 }
 
-/// The beginning of a file of the kernel's.
+/// Reads the beginning of a file in `/proc`.
 fn read_start<'a>(file: &Fd, buffer: &'a mut [u8]) -> Result<&'a [u8]> {
     let len = sys::pread(file, buffer, 0)?;
     Ok(buffer.get(..len).unwrap_or_default())
@@ -293,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn raised_or_lowered_rights_are_nobodys() {
+    fn raised_or_lowered_rights_are_those_of_no_user() {
         for users in [ids(0, 7, 7), ids(7, 0, 7), ids(7, 7, 0), ids(0, 7, 0)] {
             assert!(rights(users, ids(9, 9, 9), 0).single_user().is_err(), "{users:?}");
         }
@@ -345,10 +346,10 @@ mod tests {
     }
 
     #[test]
-    fn only_a_map_of_everybody_has_a_place_for_everybody() {
-        assert!(covers_everybody(b"         0          0 4294967295\n"));
+    fn only_a_map_of_all_user_ids_maps_every_user() {
+        assert!(maps_every_user(b"         0          0 4294967295\n"));
         for map in [&b""[..], b"0 1000 1\n", b"0 100000 65536\n", b"1 1 4294967294\n"] {
-            assert!(!covers_everybody(map), "{map:?}");
+            assert!(!maps_every_user(map), "{map:?}");
         }
     }
 

@@ -1,22 +1,22 @@
-//! Does an object's `_init` begin by calling `__gmon_start__`, and whose?
+//! Whether an object's `_init` begins by calling `__gmon_start__`, and in which object that
+//! function is.
 //!
-//! `crti.o` of the GNU toolchain gives nearly every object an `_init` that
-//! loads the address of the weak symbol `__gmon_start__` from the object's GOT
-//! and calls it if it is not null. If that GOT slot holds *our*
-//! `__gmon_start__`, then the object announces itself to us before any of its
-//! constructors runs; an object that has not announced itself yet has run
-//! none. That is the proof that nobody can be storing to its data.
+//! `crti.o` of the GNU toolchain gives nearly every object an `_init` that loads the address of
+//! the weak symbol `__gmon_start__` from the object's GOT and calls it if it is not null. If
+//! that GOT slot holds the address of *this library's* `__gmon_start__`, the object announces
+//! itself to the library before any of its constructors runs. An object that has not announced
+//! itself has run none of its code. That proves that no thread can be storing to its data.
 //!
-//! This module only decodes instructions; every architecture's decoder is
-//! compiled everywhere, so that it is tested everywhere.
+//! This module only decodes instructions. The decoders of all architectures are compiled on all
+//! architectures, so that they are tested everywhere.
 
 use crate::memory::OwnMemory;
 use crate::sys::Result;
 
-/// Bytes of `_init` that are looked at.
+/// Bytes of `_init` that are decoded.
 const INIT_LEN: usize = 32;
 
-/// Whether the `_init` function at `init` provably calls the function at
+/// Returns whether the `_init` function at `init` provably calls the function at
 /// `callee` through its `__gmon_start__` slot.
 pub fn init_calls(memory: &OwnMemory, init: usize, callee: usize) -> Result<bool> {
     let code = memory.read::<[u8; INIT_LEN]>(init)?;
@@ -36,8 +36,8 @@ pub fn init_calls(memory: &OwnMemory, init: usize, callee: usize) -> Result<bool
     }
 }
 
-/// x86-64 `_init`: `[endbr64]; sub $8,%rsp; mov slot(%rip),%rax; test; je; call`.
-/// The address of the slot.
+/// Returns the address of the slot in an `_init` of x86-64: `[endbr64]; sub $8,%rsp; mov
+/// slot(%rip),%rax; test; je; call`.
 fn x86_64_slot(code: &[u8], address: usize) -> Option<usize> {
     const ENDBR64: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa];
     const SUB_8_RSP: &[u8] = &[0x48, 0x83, 0xec, 0x08];
@@ -51,16 +51,16 @@ fn x86_64_slot(code: &[u8], address: usize) -> Option<usize> {
     next.checked_add_signed(i32::from_le_bytes(*displacement) as isize)
 }
 
-/// aarch64 `_init`: `[paciasp or bti]; stp x29,x30,[sp,#-16]!; mov x29,sp; bl
-/// call_weak_fn`. The address of `call_weak_fn`.
+/// Returns the address of `call_weak_fn` in an `_init` of aarch64: `[paciasp or bti]; stp
+/// x29,x30,[sp,#-16]!; mov x29,sp; bl call_weak_fn`.
 fn aarch64_helper(code: &[u8], address: usize) -> Option<usize> {
     let (index, branch) = words(code).enumerate().take(5).find(|(_, word)| word >> 26 == 0b10_0101)?;
     let words_away = sign_extend(branch & 0x03ff_ffff, 26);
     (address + 4 * index).checked_add_signed(words_away * 4)
 }
 
-/// aarch64 `call_weak_fn`: `[bti]; adrp x0,slot; ldr x0,[x0,#slot]; cbz x0; b`.
-/// The address of the slot.
+/// Returns the address of the slot in a `call_weak_fn` of aarch64: `[bti]; adrp x0,slot; ldr
+/// x0,[x0,#slot]; cbz x0; b`.
 fn aarch64_slot(code: &[u8], address: usize) -> Option<usize> {
     let (index, adrp) = words(code).enumerate().take(2).find(|(_, word)| word & 0x9f00_001f == 0x9000_0000)?;
     let load = words(code).nth(index + 1)?;
@@ -77,7 +77,7 @@ fn words(code: &[u8]) -> impl Iterator<Item = u32> + '_ {
     code.chunks_exact(4).map(|word| word.try_into().map_or(0, u32::from_le_bytes))
 }
 
-/// The low `bits` bits of `value` as a signed number.
+/// Returns the low `bits` bits of `value` as a signed number.
 fn sign_extend(value: u32, bits: u32) -> isize {
     let shift = 32 - bits;
     ((value << shift).cast_signed() >> shift) as isize

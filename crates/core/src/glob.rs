@@ -1,11 +1,11 @@
 //! The patterns of `SOPIN_EXCLUDE` and `SOPIN_ONLY`.
 //!
-//! `fnmatch(3)` without flags, in bytes: `*` any run of bytes, `/` included;
-//! `?` one byte; `[a-z]`, `[!a-z]` or `[^a-z]` one byte of a set, without
-//! classes such as `[:alpha:]`; `\` takes the next byte as it is, in a set too. The C library's own is not used because it depends
-//! on the locale and may allocate.
+//! `fnmatch(3)` without flags, in bytes: `*` any run of bytes, `/` included; `?` one byte;
+//! `[a-z]`, `[!a-z]` or `[^a-z]` one byte of a set, without classes such as `[:alpha:]`; `\`
+//! makes the next byte match itself, in a set too. The C library's function depends on the
+//! locale and may allocate, so the library does not call it.
 
-/// Whether the whole of `text` matches `pattern`.
+/// Returns whether the whole of `text` matches `pattern`.
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut pattern, mut text) = (pattern, text);
     // Where to go on after a mismatch: behind the last `*`, one byte further.
@@ -33,13 +33,13 @@ pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     }
 }
 
-/// Whether any pattern of the colon-separated `list` matches; empty patterns
+/// Returns whether any pattern of the colon-separated `list` matches; empty patterns
 /// match nothing.
 pub fn matches_any(list: &[u8], text: &[u8]) -> bool {
     list.split(|byte| *byte == b':').any(|pattern| !pattern.is_empty() && matches(pattern, text))
 }
 
-/// The rest of `pattern` if its first element matches the first byte of `text`.
+/// Returns the rest of `pattern` if its first element matches the first byte of `text`.
 fn match_one<'a>(pattern: &'a [u8], text: &[u8]) -> Option<&'a [u8]> {
     let byte = *text.first()?;
     match pattern {
@@ -56,8 +56,8 @@ fn match_one<'a>(pattern: &'a [u8], text: &[u8]) -> Option<&'a [u8]> {
     }
 }
 
-/// Matches `byte` against the set whose text begins after `[`; the result and
-/// the pattern after `]`, or `None` if the set has no end.
+/// Matches `byte` against the set whose text begins after `[`. Returns the result and the
+/// pattern after `]`, or `None` if the set has no end.
 fn match_set(set: &[u8], byte: u8) -> Option<(bool, &[u8])> {
     let (negated, mut set) = match set {
         [b'!' | b'^', rest @ ..] => (true, rest),
@@ -80,7 +80,7 @@ fn match_set(set: &[u8], byte: u8) -> Option<(bool, &[u8])> {
     }
 }
 
-/// The first byte of a set, or the one behind a backslash, and the rest.
+/// Returns the first byte of a set, or the one behind a backslash, and the rest.
 fn literal(set: &[u8]) -> Option<(u8, &[u8])> {
     match set {
         [b'\\'] | [] => None,
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_matches_if_one_of_it_does() {
+    fn a_list_matches_if_one_pattern_does() {
         assert!(matches_any(b"/x/*:*/libfoo.so*", b"/usr/lib/libfoo.so.1"));
         assert!(!matches_any(b"::", b""));
         assert!(!matches_any(b"", b""));

@@ -1,23 +1,23 @@
-//! Which files of a container nobody can write to: those of its image.
+//! Which files of a container no process can write to: those of its image.
 //!
-//! On an overlay file system that is the root of a container, writing to a file
-//! of a lower layer copies it to the upper layer first, as a new inode: the file
-//! that is mapped stays what it is, and needs no copy. The kernel does not say
-//! which layer a file is in. But a file of a lower layer was born before the
-//! container was made, which is when the root directory of its upper layer was
-//! born, and a file that was copied up or is new was born after that.
+//! On an overlay file system that is the root of a container, writing to a file of a lower
+//! layer copies it to the upper layer first, as a new inode: the file that is mapped stays what
+//! it is, and needs no copy. The kernel does not say which layer a file is in. But the birth
+//! times show it. The root directory of the upper layer was born when the container was made: a
+//! file of a lower layer was born before that, and a file that was copied up or is new was born
+//! after it.
 //!
-//! Times say so only if the clock did not go back in between, which happens when
-//! it is first set after a boot, by as much as a time zone. So a file must be
-//! older than the container by more than that, and the container must not be from
-//! the future. A clock that was days ahead when the container was made, and was set
-//! right since, makes files of the container look like those of its image once that
-//! time has come: docs/limits.md names this.
+//! Times prove this only if the clock was not set back in between. It can be, by as much as a
+//! time zone, when it is first set after a boot. So a file must be older than the container by
+//! more than that, and the container's own birth must not be in the future. A clock that was
+//! days ahead when the container was made, and was set right since, makes files of the
+//! container look like those of its image once that time has come: docs/limits.md documents
+//! this.
 //!
-//! Not every overlay is a container's. The lower directory of another may be
-//! somebody's work tree, and its upper directory may have been filled beforehand. So
-//! it must be the root of the first process too, and every lower directory must be
-//! where the engines of containers keep the layers of images.
+//! Not every overlay is the root of a container. The lower directory of another overlay may be
+//! a user's work tree, and its upper directory may have been filled before it was mounted. So
+//! the overlay must also be the root of the first process, and every lower directory must be
+//! where container engines keep the layers of images.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -38,8 +38,8 @@ pub struct ImageLayers {
 }
 
 impl ImageLayers {
-    /// Those of this process; `None` outside a container, where the root is no
-    /// overlay, or where that cannot be proven.
+    /// Returns the layers of the image of this process; `None` outside a container, where the
+    /// root is not an overlay, or where neither can be proven.
     pub fn of_this_process() -> Option<Self> {
         let root = sys::open(c"/", libc::O_PATH | libc::O_DIRECTORY, 0).ok()?;
         let here = Birth::of(&root).ok()?;
@@ -67,7 +67,7 @@ impl ImageLayers {
         Some(mounts.split(|byte| *byte == b'\n').any(|line| is_mount_of_layers(line, here.mount)))
     }
 
-    /// Whether a file is in one of them.
+    /// Returns whether a file is in one of these layers.
     pub fn have(&self, file: &Fd) -> bool {
         Birth::of(file).is_ok_and(|birth| self.have_born(&birth))
     }
@@ -82,7 +82,7 @@ impl ImageLayers {
 const LAYERS: [&[u8]; 3] =
     [b"/overlay2/", b"/containers/storage/overlay/", b"/io.containerd.snapshotter.v1.overlayfs/snapshots/"];
 
-/// Whether a line of `/proc/PID/mountinfo` (`proc_pid_mountinfo(5)`) is that of this
+/// Returns whether a line of `/proc/PID/mountinfo` (`proc_pid_mountinfo(5)`) is that of this
 /// mount, with layers of an image for all its lower directories.
 fn is_mount_of_layers(line: &[u8], mount: u64) -> bool {
     let id = line.split(|byte| *byte == b' ').next();
@@ -106,12 +106,12 @@ pub fn is_root_of_an_engine() -> bool {
     let mounts = sys::open(c"/proc/self/mountinfo", libc::O_RDONLY, 0).and_then(|file| read_whole(&file));
     mounts.is_ok_and(|mounts| {
         let is_root = |line: &&[u8]| line.split(|byte| *byte == b' ').nth(4) == Some(b"/");
-        // The last one covers the others.
+        // The last of several mounts at one place covers the others.
         mounts.split(|byte| *byte == b'\n').rfind(is_root).is_some_and(has_layers)
     })
 }
 
-/// Whether the root of this process is an image's, found out once for a root.
+/// The verdict on the root of this process, kept for as long as the root stays the same.
 struct CachedVerdict {
     mount: AtomicU64,
     inode: AtomicU64,
@@ -129,7 +129,7 @@ impl CachedVerdict {
         is_known.then(|| self.is_image.load(Ordering::Relaxed) != 0)
     }
 
-    /// Under the registry's lock only.
+    /// Notes the verdict for a root. The caller holds the registry's lock.
     fn note(&self, root: &Birth, is_image: bool) -> bool {
         self.mount.store(root.mount, Ordering::Relaxed);
         self.inode.store(root.inode, Ordering::Relaxed);
@@ -145,7 +145,7 @@ struct Birth {
     inode: u64,
     /// Seconds since the epoch.
     seconds: i64,
-    /// When its inode changed last, likewise.
+    /// When its inode changed last, in seconds since the epoch.
     changed: i64,
     is_mount_root: bool,
 }
@@ -174,7 +174,8 @@ mod tests {
         let old = layers.made - MARGIN - 1;
         let file = |mount, seconds, changed| Birth { mount, inode: 1, seconds, changed, is_mount_root: false };
         assert!(layers.have_born(&file(7, old, old)));
-        // On another mount, copied up, changed since, or too near to tell.
+        // The file is on another mount, was copied up, was changed since, or is too near in
+        // time to decide.
         for other in [
             file(8, old, old),
             file(7, layers.made + 5, layers.made + 5),

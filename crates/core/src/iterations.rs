@@ -1,14 +1,14 @@
-//! Forks and our walks over the loader's list exclude each other.
+//! Forks and the library's iterations over the loader's list exclude each other.
 //!
-//! glibc frees `dl_load_lock` in a forked child but not `dl_load_write_lock`,
-//! which `dl_iterate_phdr` holds: a child forked while another thread is in
-//! there could never load anything. So a thread that forks waits for those that
-//! walk, and threads that want to walk wait for a fork.
+//! glibc frees `dl_load_lock` in a forked child but not `dl_load_write_lock`, which
+//! `dl_iterate_phdr` holds. A child that is forked while another thread iterates could never
+//! load anything. So a thread that forks waits until no thread is iterating, and a thread that
+//! is about to iterate waits until no thread is forking.
 //!
-//! A signal handler of the host may come to want a walk inside a walk of its
-//! own thread, and whatever it waits for may be waiting for that walk. It does
-//! without: hence the walkers are known by thread. So is the one that forks, whose
-//! fork handlers may want a walk.
+//! A signal handler can re-enter the library while its own thread is iterating. Waiting would
+//! deadlock, because the thread that it waits for may be waiting for this iteration to end. So
+//! the nested call fails, and to recognise it the table records which thread iterates. It also
+//! records which thread forks, because that thread's fork handlers can call the library, too.
 
 use core::sync::atomic::Ordering;
 #[cfg(not(test))]
@@ -16,43 +16,45 @@ use core::sync::atomic::{AtomicU32, AtomicUsize, fence};
 #[cfg(test)]
 use loom::sync::atomic::{AtomicU32, AtomicUsize, fence};
 
-/// Who walks and who forks. Up to `SLOTS` walkers are told apart.
+/// The threads that iterate and the thread that forks. Up to `SLOTS` iterating threads are
+/// recorded individually.
 ///
-/// What waits calls its `nap` in between, until that says that it was enough.
+/// A method that waits calls its `nap` repeatedly, and gives up when `nap` returns false.
 pub struct Iterations<const SLOTS: usize> {
-    /// Threads that want to walk or do, each as its identity; 0 is free.
-    walkers: [AtomicUsize; SLOTS],
-    /// Walkers beyond those.
+    /// The identities of the threads that are iterating or are about to; 0 marks a free slot.
+    threads: [AtomicUsize; SLOTS],
+    /// The number of iterating threads for which there was no free slot.
     others: AtomicU32,
-    /// The thread that forks, or 0.
+    /// The identity of the thread that forks, or 0.
     forker: AtomicUsize,
 }
 
-/// A walk; it ends when this is dropped.
+/// An iteration over the loader's list; it ends when this is dropped.
 pub struct Iteration<'a, const SLOTS: usize> {
-    walks: &'a Iterations<SLOTS>,
-    /// `None`: among the others.
-    walker: Option<&'a AtomicUsize>,
+    iterations: &'a Iterations<SLOTS>,
+    /// `None` if the thread is counted among the others.
+    slot: Option<&'a AtomicUsize>,
 }
 
 impl<const SLOTS: usize> Iterations<SLOTS> {
-    /// Nobody does anything.
+    /// Makes a table in which no thread iterates or forks.
     #[cfg(not(test))]
     #[allow(clippy::new_without_default, reason = "for a static")]
     pub const fn new() -> Self {
-        Self { walkers: [const { AtomicUsize::new(0) }; SLOTS], others: AtomicU32::new(0), forker: AtomicUsize::new(0) }
+        Self { threads: [const { AtomicUsize::new(0) }; SLOTS], others: AtomicU32::new(0), forker: AtomicUsize::new(0) }
     }
 
-    /// Waits until no thread is walking, so that `thread` can fork, and tells whether
-    /// it came to that. None starts to before [`Iterations::resume`], in either case.
+    /// Waits until no thread is iterating, so that `thread` can fork. Returns false if `nap`
+    /// gave up first. In either case no thread begins an iteration before
+    /// [`Iterations::resume`].
     pub fn stop(&self, thread: usize, mut nap: impl FnMut() -> bool) -> bool {
         self.forker.store(thread, Ordering::Relaxed);
-        // Of this and the fence in `begin` one comes first: either the walker
-        // sees the fork, or it is seen.
+        // This fence and the one in `begin` are ordered: either the iterating thread sees the
+        // fork, or this thread sees the iteration.
         fence(Ordering::SeqCst);
         loop {
-            let is_free = |walker: &AtomicUsize| walker.load(Ordering::Acquire) == 0;
-            if self.others.load(Ordering::Acquire) == 0 && self.walkers.iter().all(is_free) {
+            let is_free = |slot: &AtomicUsize| slot.load(Ordering::Acquire) == 0;
+            if self.others.load(Ordering::Acquire) == 0 && self.threads.iter().all(is_free) {
                 return true;
             }
             if !nap() {
@@ -61,30 +63,30 @@ impl<const SLOTS: usize> Iterations<SLOTS> {
         }
     }
 
-    /// Lets threads walk again. In a forked child the other threads do not exist.
+    /// Permits iterations again. In a forked child the other threads do not exist.
     pub fn resume(&self, is_child: bool) {
         if is_child {
             self.others.store(0, Ordering::Relaxed);
-            for walker in &self.walkers {
-                walker.store(0, Ordering::Relaxed);
+            for slot in &self.threads {
+                slot.store(0, Ordering::Relaxed);
             }
         }
         self.forker.store(0, Ordering::Release);
     }
 
-    /// Counts `thread` among the walkers when no thread forks. `None` if one does
-    /// for too long, or if it is one already or forks itself.
+    /// Begins an iteration of `thread`, after waiting until no thread forks. `None` if `nap`
+    /// gave up first, or if `thread` is already iterating or is the one that forks.
     pub fn begin(&self, thread: usize, mut nap: impl FnMut() -> bool) -> Option<Iteration<'_, SLOTS>> {
         if self.is_within(thread) || self.forker.load(Ordering::Relaxed) == thread {
             return None;
         }
         loop {
-            let walk = self.announce(thread);
+            let iteration = self.announce(thread);
             fence(Ordering::SeqCst);
             if self.forker.load(Ordering::Acquire) == 0 {
-                return Some(walk);
+                return Some(iteration);
             }
-            drop(walk);
+            drop(iteration);
             if !nap() {
                 return None;
             }
@@ -93,31 +95,31 @@ impl<const SLOTS: usize> Iterations<SLOTS> {
 
     fn announce(&self, thread: usize) -> Iteration<'_, SLOTS> {
         let is_taken =
-            |walker: &&AtomicUsize| walker.compare_exchange(0, thread, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        let walker = self.walkers.iter().find(is_taken);
-        if walker.is_none() {
+            |slot: &&AtomicUsize| slot.compare_exchange(0, thread, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let slot = self.threads.iter().find(is_taken);
+        if slot.is_none() {
             self.others.fetch_add(1, Ordering::Relaxed);
         }
-        Iteration { walks: self, walker }
+        Iteration { iterations: self, slot }
     }
 
-    /// Whether a thread is forking, and what wants a walk has to wait.
+    /// Returns whether a thread is forking, so that an iteration has to wait.
     pub fn is_forking(&self) -> bool {
         self.forker.load(Ordering::Relaxed) != 0
     }
 
-    /// Whether `thread` is in a walk: then it may wait for nobody.
+    /// Returns whether `thread` is iterating. Then it must not wait for any other thread.
     pub fn is_within(&self, thread: usize) -> bool {
-        self.walkers.iter().any(|walker| walker.load(Ordering::Relaxed) == thread)
+        self.threads.iter().any(|slot| slot.load(Ordering::Relaxed) == thread)
     }
 }
 
 impl<const SLOTS: usize> Drop for Iteration<'_, SLOTS> {
     fn drop(&mut self) {
-        match self.walker {
-            Some(walker) => walker.store(0, Ordering::Release),
+        match self.slot {
+            Some(slot) => slot.store(0, Ordering::Release),
             None => {
-                self.walks.others.fetch_sub(1, Ordering::Release);
+                self.iterations.others.fetch_sub(1, Ordering::Release);
             }
         }
     }

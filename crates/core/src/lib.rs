@@ -10,18 +10,18 @@
 //! | [`pages`] | [`pages::PageVec`]: arrays that live in pages of their own |
 //! | [`address_map`] | a hash table from addresses to plain values |
 //! | [`cause`] | why something was not done |
-//! | [`memory`] | reading the own address space without faulting |
+//! | [`memory`] | reading this process's address space without faulting |
 //! | [`object`] | an ELF object as the loader left it |
-//! | [`available_memory`] | how much memory the process's groups and the machine have left |
+//! | [`available_memory`] | the memory that the process's cgroups and the machine have left |
 //! | [`symbols`] | a function of a loaded object, without the loader |
 //! | [`build_id`] | the build-id of an object, in memory and in a copy of its file |
-//! | [`crti`] | does an object's `_init` call `__gmon_start__`, and whose |
+//! | [`crti`] | whether an object's `_init` calls `__gmon_start__`, and of which object |
 //! | [`vmas`] | what is mapped where: `PROCMAP_QUERY` and `/proc/PID/maps` |
 //! | [`pagemap`] | which pages of a file mapping were modified in memory |
-//! | [`slices`] | sorting, moving, searching without panics |
+//! | [`slices`] | sorting, moving and searching without code that can panic |
 //! | [`once`] | values that are made when they are first needed |
-//! | [`comparison`] | the same by comparing with the file |
-//! | [`runs`] | the runs of pages that these two leave |
+//! | [`comparison`] | which pages of a file mapping are equal to the file |
+//! | [`runs`] | the runs of pages that `pagemap` and `comparison` find |
 //! | [`plan`] | pure: object + VMAs + mode -> ranges to replace, and by what |
 //! | [`steps`] | pure: ranges to replace -> the program of steps that does it |
 //! | [`branch_protection`] | protection bits that the kernel does not show |
@@ -35,8 +35,8 @@
 //! | [`credentials`] | whether a thread has one user's rights, no more and no less |
 //! | [`thread_status`] | rights of a thread and the seccomp filters in force for it |
 //! | [`unnamed`] | private copies in files without names |
-//! | [`image_layers`] | which files of a container nobody can write to |
-//! | [`witness`] | where the page goes that keeps a file visible |
+//! | [`image_layers`] | which files of a container no process can write to |
+//! | [`witness`] | the address of the page that keeps an object's file visible |
 //! | [`iterations`] | forks and iterations over the loader's list exclude each other |
 //! | [`line`](mod@line) | text of bounded length without allocation |
 //!
@@ -45,8 +45,8 @@
 //! The preloaded library calls this crate while the dynamic loader holds its
 //! locks, possibly from inside an interposed `malloc`. So there is no `alloc`
 //! and no `std`: memory comes from fixed buffers or from [`pages::PageVec`],
-//! and running out of it is an error that is returned. Nothing here blocks,
-//! panics on input, or touches foreign memory other than through a system
+//! and a lack of it is an error that is returned. This crate does not block or
+//! panic, and it reads memory that it has not allocated only through a system
 //! call that reports a bad address instead of raising a signal.
 
 #![no_std]

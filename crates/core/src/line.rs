@@ -3,9 +3,8 @@
 use core::ffi::CStr;
 use core::fmt;
 
-/// A buffer of `N` bytes that implements [`fmt::Write`]. What does not fit is
-/// cut, at a character boundary, and the end is replaced by "..." so that a
-/// reader can tell.
+/// A buffer of `N` bytes that implements [`fmt::Write`]. Text that does not fit is cut at a
+/// character boundary, and the end is replaced by "..." so that readers see that it was cut.
 pub struct Line<const N: usize> {
     bytes: [u8; N],
     len: usize,
@@ -13,7 +12,7 @@ pub struct Line<const N: usize> {
 }
 
 impl<const N: usize> Line<N> {
-    /// An empty line.
+    /// Returns an empty line.
     pub const fn new() -> Self {
         Self { bytes: [0; N], len: 0, cut: false }
     }
@@ -37,12 +36,12 @@ impl<const N: usize> Line<N> {
         self.cut = false;
     }
 
-    /// What has been written so far.
+    /// Returns what has been written so far.
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
     }
 
-    /// What has been written, up to a NUL, as a C string; empty without a NUL.
+    /// Returns what has been written, up to a NUL, as a C string; empty without a NUL.
     pub fn as_c_str(&self) -> &CStr {
         CStr::from_bytes_until_nul(self.as_bytes()).unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! Reading the own address space without faulting.
+//! Reading this process's address space without faulting.
 //!
 //! A page of a mapped file that has been truncated raises SIGBUS when it is
 //! touched. So headers, dynamic sections and segments of loaded objects are
@@ -20,21 +20,20 @@ pub unsafe trait Plain: Copy {}
 
 // SAFETY: integers have no invalid bit patterns.
 unsafe impl Plain for u8 {}
-// SAFETY: as above.
+// SAFETY: an integer has no invalid bit patterns.
 unsafe impl Plain for u64 {}
 // SAFETY: a struct of integers.
 unsafe impl Plain for libc::Elf64_Phdr {}
-// SAFETY: as above.
+// SAFETY: a struct of integers has no invalid bit patterns.
 unsafe impl Plain for libc::Elf64_Sym {}
 // SAFETY: an array of plain values is plain.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 
-/// Reader of the own memory: `process_vm_readv(2)` on oneself or, where that
-/// is refused (kernels before 4.8 under a container's seccomp profile),
-/// `/proc/self/mem`. Holds a descriptor in the second case, so it is made for
-/// one sweep and dropped after it.
+/// Reader of this process's memory: by `process_vm_readv(2)` or, where that is refused (kernels
+/// before 4.8 under a container's seccomp profile), `/proc/self/mem`. Holds a descriptor in the
+/// second case, so it is made for one sweep and dropped after it.
 pub struct OwnMemory {
-    /// Asked for when it is first needed: on every way in something comes before.
+    /// This process's id, determined when it is first needed: most readers read nothing.
     pid: OnceCell<i32>,
     /// Opened when `process_vm_readv` has failed with something other than
     /// a bad address.
@@ -42,7 +41,7 @@ pub struct OwnMemory {
 }
 
 impl OwnMemory {
-    /// A reader that has opened nothing yet.
+    /// Returns a reader that has opened nothing yet.
     pub fn new() -> Self {
         Self { pid: OnceCell::new(), file: OnceCell::new() }
     }
@@ -52,10 +51,10 @@ impl OwnMemory {
     /// be read, as after a truncation of the mapped file.
     ///
     /// # Safety
-    /// `[to, to + len)` must be writable memory of the caller that nothing else uses.
+    /// `[to, to + len)` must be writable memory that nothing else uses during the call.
     pub unsafe fn copy(&self, to: *mut u8, from: usize, len: usize) -> Result<()> {
         if self.file.get().is_none() {
-            // SAFETY: per the caller.
+            // SAFETY: `[to, to + len)` is writable and unused: this function's contract.
             match unsafe { sys::copy_process_memory(*get_or_init(&self.pid, sys::getpid), to, from, len) } {
                 Ok(copied) if copied == len => return Ok(()),
                 Ok(_) | Err(Errno(libc::EFAULT)) => return Err(Errno(libc::EFAULT)),
@@ -64,7 +63,8 @@ impl OwnMemory {
         }
         let file = get_or_init(&self.file, open_memory);
         let file = file.as_ref().map_err(|error| *error)?;
-        // SAFETY: per the caller.
+        // SAFETY: `[to, to + len)` is writable and unused, this function's contract, so an
+        // exclusive slice of it is sound for the rest of the call; any bytes are valid `u8`s.
         let target = unsafe { core::slice::from_raw_parts_mut(to, len) };
         match sys::pread(file, target, from as u64) {
             Ok(copied) if copied == len => Ok(()),
@@ -74,7 +74,7 @@ impl OwnMemory {
         }
     }
 
-    /// Returns what is done to read: for messages.
+    /// Returns the name of the operation that reads, for messages.
     pub fn operation(&self) -> Operation {
         match self.file.get() {
             None => Operation::ProcessVmReadv,
@@ -86,9 +86,11 @@ impl OwnMemory {
     /// Reads a value at `address`, which need not be aligned.
     pub fn read<T: Plain>(&self, address: usize) -> Result<T> {
         let mut value = MaybeUninit::<T>::uninit();
-        // SAFETY: the target is a live local of that size.
+        // SAFETY: `value` is a live local of exactly this size, to which there is no other
+        // reference.
         unsafe { self.copy(value.as_mut_ptr().cast(), address, size_of::<T>()) }?;
-        // SAFETY: all bytes were written, and any bytes are a valid `Plain`.
+        // SAFETY: `copy` has succeeded, so it has written all bytes, and any bytes are a valid
+        // `Plain`.
         Ok(unsafe { value.assume_init() })
     }
 
@@ -102,7 +104,8 @@ impl OwnMemory {
             let step = 64 - (address + len) % 64;
             let room = buffer.get_mut(len..).unwrap_or_default();
             let step = step.min(room.len());
-            // SAFETY: `room` is at least `step` bytes long.
+            // SAFETY: `room` is a part of the exclusively borrowed buffer and at least `step`
+            // bytes long.
             unsafe { self.copy(room.as_mut_ptr(), address + len, step) }?;
             let read = room.get(..step).unwrap_or_default();
             if let Some(end) = read.iter().position(|byte| *byte == 0) {
@@ -140,7 +143,7 @@ mod tests {
     use crate::pages::PageVec;
     use std::vec::Vec;
 
-    /// A reader whose first choice has been refused.
+    /// Returns a reader whose first choice has been refused.
     fn reader_of_the_file() -> OwnMemory {
         let memory = OwnMemory::new();
         memory.file.set(open_memory()).unwrap();
@@ -194,14 +197,14 @@ mod tests {
         unsafe { sys::munmap(start + page, page) }.unwrap();
         let text = b"libfoo.so\0";
         let address = start + page - text.len();
-        // SAFETY: the first page is ours and writable.
+        // SAFETY: the test has made this mapping, and its first page is writable.
         unsafe { core::ptr::copy_nonoverlapping(text.as_ptr(), address as *mut u8, text.len()) };
         let memory = OwnMemory::new();
         let mut buffer = [0; 200];
         assert_eq!(memory.read_string(address, &mut buffer), Ok(&b"libfoo.so"[..]));
         assert_eq!(memory.read_string(address, &mut buffer[..4]), Err(Errno(libc::ENAMETOOLONG)));
         assert_eq!(memory.read_string(start + page, &mut buffer), Err(Errno(libc::EFAULT)));
-        // SAFETY: the test is done with the page.
+        // SAFETY: the test uses no address in the mapping any more.
         unsafe { sys::munmap(start, page) }.unwrap();
     }
 }

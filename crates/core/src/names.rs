@@ -1,16 +1,15 @@
-//! Which object a DT_NEEDED name leads to, as far as that can be concluded from
-//! outside the loader.
+//! Which object a DT_NEEDED name leads to, as far as the library can conclude it without the
+//! loader.
 //!
-//! glibc's `_dl_map_object` takes the first object of its list that it knows by
-//! that name or that has it as its SONAME. The names that it knows an object by
-//! include those it was asked for, in a list that is private to it. So a name
-//! proves something only where it could lead to a single object of the whole
-//! list: then that is the one.
+//! glibc's `_dl_map_object` takes the first object of its list that it knows by that name or
+//! that has it as its SONAME. The names that it knows an object by include those it was asked
+//! for, in a list that is private to it. So a name proves something only if a single object of
+//! the whole list could have it: then the name leads to that object.
 //!
-//! Names are compared by hashes, which are kept for every object, because
-//! reading the names of thousands of objects again would make a load slower the
-//! more is loaded. Two names with the same hash only make the answer stricter,
-//! provided that the caller compares the name of the object that is found.
+//! Names are compared by hashes, which are kept for every object, because reading the names of
+//! thousands of objects anew would make each load slower than the one before. Two names with
+//! the same hash only make the answer stricter, provided that the caller compares the name of
+//! the object that is found.
 
 use crate::memory::OwnMemory;
 use crate::object::file_name;
@@ -18,12 +17,12 @@ use crate::sys::Errno;
 
 /// Hash of a name that an object does not have.
 const ABSENT: u32 = 0;
-/// Hash of a name that could not be read, and may be any.
+/// Hash of a name that could not be read, and that could be any name.
 const UNKNOWN: u32 = 1;
 /// No hash of a name is below this.
 const FIRST_HASH: u32 = 2;
 
-/// Bytes of a name that are read at once.
+/// Bytes of a name that one read copies.
 const STEP: usize = 64;
 /// Longest name that is read: PATH_MAX.
 const MAX_NAME: usize = libc::PATH_MAX as usize;
@@ -36,10 +35,10 @@ pub struct NameHashes {
 }
 
 impl NameHashes {
-    /// An object of which no name is known, so that every name could lead to it.
+    /// An object whose names are not known, so that every name could lead to it.
     pub const UNKNOWN: Self = Self { file_name: UNKNOWN, soname: UNKNOWN };
 
-    /// An object with the file name of `path` and, if it has one, this SONAME.
+    /// Returns an object with the file name of `path` and, if it has one, this SONAME.
     pub fn of(path: &[u8], soname: Option<&[u8]>) -> Self {
         Self { file_name: hash(file_name(path)), soname: soname.map_or(ABSENT, hash) }
     }
@@ -52,7 +51,7 @@ impl NameHashes {
         }
     }
 
-    /// Whether a DT_NEEDED entry could lead to the object. One with a slash is
+    /// Returns whether a DT_NEEDED entry could lead to the object. One with a slash is
     /// a path, of which only the file name is compared.
     fn could_be(self, needed: Self) -> bool {
         self.file_name == UNKNOWN
@@ -105,14 +104,14 @@ fn hash(name: &[u8]) -> u32 {
     name.iter().fold(Hash::START, |hash, byte| hash.with(*byte)).finish()
 }
 
-/// The hash of the C string at `address`, of the part behind the last
+/// Returns the hash of the C string at `address`, of the part behind the last
 /// `separator` if one is given.
 fn hash_at(memory: &OwnMemory, address: usize, separator: Option<u8>) -> u32 {
     let mut hash = Hash::START;
     let mut buffer = [0; STEP];
     let mut at = address;
     while at - address < MAX_NAME {
-        // Up to the next multiple of the step, which lies on the same page.
+        // Reads up to the next multiple of the step, which lies on the same page.
         let room = buffer.get_mut(..STEP - at % STEP).unwrap_or_default();
         let (piece, is_last) = match memory.read_string(at, room) {
             Ok(end) => (end.len(), true),

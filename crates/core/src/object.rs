@@ -22,7 +22,7 @@ const PT_GNU_PROPERTY: u32 = 0x6474_e553;
 /// Largest number of PT_LOAD segments of an object that can be pinned; the
 /// linkers make 2 to 10.
 pub const MAX_SEGMENTS: usize = 16;
-/// PT_NOTE segments that are looked at; the linkers make one or two.
+/// PT_NOTE segments that are read; the linkers make one or two.
 const MAX_NOTES: usize = 4;
 /// Program headers read at a time; most objects have 7 to 14.
 const HEADER_BATCH: usize = 16;
@@ -37,23 +37,23 @@ pub struct Span {
 }
 
 impl Span {
-    /// Whether `address` lies inside.
+    /// Returns whether `address` lies inside.
     pub const fn contains(&self, address: usize) -> bool {
         self.start <= address && address < self.end
     }
 
-    /// The addresses that lie in both.
+    /// Returns the addresses that lie in both.
     pub fn intersection(&self, other: &Self) -> Self {
         let start = self.start.max(other.start);
         Self { start, end: self.end.min(other.end).max(start) }
     }
 
-    /// Number of bytes.
+    /// Returns the number of bytes.
     pub const fn len(&self) -> usize {
         self.end - self.start
     }
 
-    /// Whether there are no addresses in it.
+    /// Returns whether there are no addresses in it.
     pub const fn is_empty(&self) -> bool {
         self.end <= self.start
     }
@@ -74,7 +74,7 @@ pub struct Segment {
 }
 
 impl Segment {
-    /// The offset in the file that the loader maps at `address`, which lies inside.
+    /// Returns the offset in the file that the loader maps at `address`, which lies inside.
     pub const fn offset_of(&self, address: usize) -> u64 {
         self.offset.wrapping_add((address - self.span.start) as u64)
     }
@@ -148,7 +148,7 @@ impl Object {
             let mut batch = [EMPTY_HEADER; HEADER_BATCH];
             let taken = HEADER_BATCH.min(count - index);
             let address = headers + index * size_of::<Elf64_Phdr>();
-            // SAFETY: the batch has room for `taken` headers and any bytes
+            // SAFETY: the batch is a live local with room for `taken` headers, and any bytes
             // are a valid header.
             unsafe { memory.copy(batch.as_mut_ptr().cast(), address, taken * size_of::<Elf64_Phdr>()) }?;
             for header in batch.iter().take(taken) {
@@ -191,8 +191,8 @@ impl Object {
         Ok(())
     }
 
-    /// Notes that follow others directly, in memory and in the file, are read
-    /// together with them.
+    /// Adds a PT_NOTE segment. Notes that directly follow others in memory and in the file are
+    /// read together with those.
     fn add_notes(&mut self, notes: Notes) {
         for slot in &mut self.notes {
             let is_next = slot.span.end == notes.span.start
@@ -208,8 +208,9 @@ impl Object {
         }
     }
 
-    /// The loader maps segments in the order of their headers, which is that of
-    /// their addresses: a page that two of them touch is the later one's.
+    /// Ends the previous segment where the next one begins. The loader maps segments in the
+    /// order of their headers, which is that of their addresses, so a page that both touch
+    /// belongs to the later one.
     fn end_previous_segment(&mut self, start: usize, end: usize) -> core::result::Result<(), ObjectError> {
         let previous = self.segment_count.checked_sub(1).and_then(|index| self.segments.get_mut(index));
         let Some(Segment { span, .. }) = previous else { return Ok(()) };
@@ -220,24 +221,24 @@ impl Object {
         Ok(())
     }
 
-    /// The PT_LOAD segments, in the order of the headers, none overlapping.
+    /// Returns the PT_LOAD segments, in the order of the headers, none overlapping.
     pub fn segments(&self) -> &[Segment] {
         self.segments.get(..self.segment_count).unwrap_or_default()
     }
 
-    /// Returns whether `address` lies in memory that code may store to: in a writable
-    /// segment, and not in RELRO.
+    /// Returns whether `address` lies in memory to which code may store: in a writable segment,
+    /// and not in RELRO.
     pub fn has_writable(&self, address: usize) -> bool {
         let in_writable = self.segments().iter().any(|segment| segment.writable && segment.span.contains(address));
         in_writable && !self.relro.contains(address)
     }
 
-    /// The first PT_NOTE segments, neighbours as one.
+    /// Returns the first PT_NOTE segments, neighbours as one.
     pub fn notes(&self) -> impl Iterator<Item = Notes> {
         self.notes.into_iter().filter(|notes| !notes.span.is_empty())
     }
 
-    /// The absolute address meant by a pointer of the dynamic section: glibc
+    /// Returns the absolute address meant by a pointer of the dynamic section: glibc
     /// adds the load bias in place, musl does not.
     fn absolute(&self, pointer: u64) -> usize {
         let pointer = pointer as usize;
@@ -248,7 +249,7 @@ impl Object {
 const EMPTY_HEADER: Elf64_Phdr =
     Elf64_Phdr { p_type: 0, p_flags: 0, p_offset: 0, p_vaddr: 0, p_paddr: 0, p_filesz: 0, p_memsz: 0, p_align: 0 };
 
-/// The part of a path behind the last slash.
+/// Returns the part of a path behind the last slash.
 pub fn file_name(path: &[u8]) -> &[u8] {
     path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
 }
@@ -258,7 +259,7 @@ mod tests {
     use super::*;
     use std::vec::Vec;
 
-    /// The objects of the test program itself.
+    /// Returns the objects of the test program itself.
     fn own_objects() -> Vec<(usize, usize, usize)> {
         unsafe extern "C" fn collect(info: *mut libc::dl_phdr_info, _: usize, data: *mut libc::c_void) -> i32 {
             // SAFETY: `data` is the vector passed below, `info` is the loader's.
@@ -315,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_two_segments_is_the_later_ones() {
+    fn a_page_of_two_segments_belongs_to_the_later_one() {
         let load = |start, size| Elf64_Phdr { p_type: PT_LOAD, p_vaddr: start, p_memsz: size, ..EMPTY_HEADER };
         let read = |headers: &[Elf64_Phdr]| {
             Object::read(&OwnMemory::new(), 0x10_0000, headers.as_ptr().expose_provenance(), headers.len())

@@ -3,8 +3,8 @@
 
 pub use core::cell::OnceCell;
 
-/// Returns the value of `cell`, which `make` makes if there is none yet. Of two that are
-/// made at once, by a `make` that comes back here, the first stays.
+/// Returns the value of `cell`; calls `make` if the cell is empty. If `make` itself calls this
+/// function with the same cell, the inner value stays.
 pub fn get_or_init<T>(cell: &OnceCell<T>, make: impl FnOnce() -> T) -> &T {
     let mut make = Some(make);
     loop {
@@ -12,7 +12,8 @@ pub fn get_or_init<T>(cell: &OnceCell<T>, make: impl FnOnce() -> T) -> &T {
             return value;
         }
         if let Some(make) = make.take() {
-            // An error if `make` has set the cell itself; the cell has a value in any case.
+            // `set` fails if `make` has filled the cell itself; the cell has a value in either
+            // case.
             let _ = cell.set(make());
         }
     }

@@ -1,11 +1,10 @@
 //! Which pages of a private file mapping were modified in memory.
 //!
-//! A breakpoint of a debugger, a uprobe of the kernel or a hot patch gives the
-//! process a private copy of a text page. Such a page must stay what it is: a
-//! uprobe's trap instruction, for one, would kill the process if it were copied
-//! to a mapping that the kernel has no probe for. `/proc/PID/pagemap` tells
-//! such copies, which are anonymous memory, from pages of the file
-//! (`Documentation/admin-guide/mm/pagemap.rst`).
+//! A breakpoint of a debugger, a uprobe of the kernel or a hot patch gives the process a
+//! private copy of a text page. Such a page must stay what it is: a uprobe's trap instruction,
+//! for one, would kill the process if it were copied to a mapping that the kernel has no probe
+//! for. `/proc/PID/pagemap` distinguishes such copies, which are anonymous memory, from pages
+//! of the file (`Documentation/admin-guide/mm/pagemap.rst`).
 
 use core::num::NonZero;
 
@@ -31,8 +30,8 @@ impl Pagemap {
         Ok(Self { file, page })
     }
 
-    /// Calls `each` with the longest runs of pages of `span`, a private file
-    /// mapping, that were not modified in memory; returns the number of bytes that were.
+    /// Calls `each` with the longest runs of pages of `span`, a private file mapping, that were
+    /// not modified in memory, and returns the number of bytes that were.
     pub fn for_each_unmodified<E: From<Errno>>(
         &self,
         span: Span,
@@ -44,7 +43,7 @@ impl Pagemap {
             let pages = entries.len().min((span.end - runs.position()) / self.page);
             let offset = (runs.position() / self.page * 8) as u64;
             let bytes = entries.as_flattened_mut().get_mut(..pages * 8).unwrap_or_default();
-            // A short read would be a kernel that does not know these pages.
+            // A short read would mean that the kernel does not know these pages.
             if sys::pread(&self.file, bytes, offset)? != pages * 8 || pages == 0 {
                 return Err(Errno(libc::EIO).into());
             }
@@ -63,7 +62,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "maps a file")]
-    fn a_page_written_to_is_told_from_pages_of_the_file() {
+    fn a_page_that_was_stored_to_is_distinguished_from_pages_of_the_file() {
         let page = sys::page_size();
         let fd = sys::memfd_create(c"pagemap").unwrap();
         let bytes = std::vec![1_u8; 600 * page];
@@ -72,10 +71,12 @@ mod tests {
         // SAFETY: a new private mapping.
         let start = unsafe { sys::mmap(0, bytes.len(), protection, libc::MAP_PRIVATE, Some((&fd, 0))) }.unwrap();
         for index in [1, 300, 599] {
-            // SAFETY: the mapping is writable and nobody else's.
+            // SAFETY: the test has just made this writable mapping, and only it has the
+            // address.
             unsafe { *((start + index * page) as *mut u8) = 2 };
         }
-        // SAFETY: as above; a page that is only read stays the file's.
+        // SAFETY: the address lies in the same mapping, which is readable. A page that is only
+        // read stays the file's.
         let read = unsafe { *((start + 5 * page) as *const u8) };
         assert_eq!(read, 1);
         let mut runs = Vec::new();
@@ -85,7 +86,7 @@ mod tests {
         });
         assert_eq!(modified, Ok(3 * page));
         assert_eq!(runs, [(0, 1), (2, 300), (301, 599)]);
-        // SAFETY: the test is done with it.
+        // SAFETY: the test uses no address in the mapping any more.
         unsafe { sys::munmap(start, bytes.len()) }.unwrap();
     }
 }

@@ -19,18 +19,19 @@ pub struct PageVec<T: Copy> {
 impl<T: Copy> PageVec<T> {
     const SIZE_IS_NOT_ZERO: () = assert!(size_of::<T>() != 0, "zero-sized elements need no pages");
 
-    /// An empty array; maps nothing.
+    /// Returns an empty array; maps nothing.
     pub const fn new() -> Self {
         () = Self::SIZE_IS_NOT_ZERO;
         Self { address: 0, mapped: 0, len: 0, marker: core::marker::PhantomData }
     }
 
-    /// An array of `len` copies of `value`.
+    /// Returns an array of `len` copies of `value`.
     pub fn filled(value: T, len: usize) -> Result<Self> {
         let mut array = Self::new();
         array.reserve(len)?;
         for _ in 0..len {
-            array.push_within_capacity(value);
+            // SAFETY: `reserve` has made room for `len` values.
+            unsafe { array.push_within_capacity(value) };
         }
         Ok(array)
     }
@@ -38,7 +39,8 @@ impl<T: Copy> PageVec<T> {
     /// Appends `value`.
     pub fn push(&mut self, value: T) -> Result<()> {
         self.reserve(1)?;
-        self.push_within_capacity(value);
+        // SAFETY: `reserve` has succeeded, so there is room for one more value.
+        unsafe { self.push_within_capacity(value) };
         Ok(())
     }
 
@@ -46,7 +48,8 @@ impl<T: Copy> PageVec<T> {
     pub fn extend(&mut self, values: &[T]) -> Result<()> {
         self.reserve(values.len())?;
         for value in values {
-            self.push_within_capacity(*value);
+            // SAFETY: `reserve` has made room for all values of the slice.
+            unsafe { self.push_within_capacity(*value) };
         }
         Ok(())
     }
@@ -63,30 +66,36 @@ impl<T: Copy> PageVec<T> {
         let bytes = bytes.checked_next_multiple_of(page).ok_or(Errno(libc::ENOMEM))?;
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        // By calls that the loader makes, and not by mremap(2): arrays grow before it is
-        // known whether a seccomp filter is in force.
-        // SAFETY: a new mapping at an address of the kernel's choice.
+        // This uses only calls that the loader makes, and not mremap(2), because arrays grow
+        // before the library knows whether a seccomp filter is in force.
+        // SAFETY: without MAP_FIXED the kernel maps a free range, so no reference is affected.
         let address = unsafe { sys::mmap(0, bytes, protection, flags, None) }?;
         if self.mapped != 0 {
-            // SAFETY: both are ours, of at least that length, and do not overlap.
+            // SAFETY: the old mapping holds `len` values, the new one is larger, both belong to
+            // this array, and they do not overlap because the kernel has mapped a free range.
             unsafe { core::ptr::copy_nonoverlapping(self.address as *const T, address as *mut T, self.len) };
-            // SAFETY: `&mut self` proves that no reference to the old pages exists.
+            // SAFETY: all references to values borrow from `self`, and `&mut self` proves that
+            // there are none.
             let _ = unsafe { sys::munmap(self.address, self.mapped) };
         }
         (self.address, self.mapped) = (address, bytes);
         Ok(())
     }
 
-    fn push_within_capacity(&mut self, value: T) {
+    /// Appends a value without growing.
+    ///
+    /// # Safety
+    /// The mapping must have room for one more value.
+    unsafe fn push_within_capacity(&mut self, value: T) {
         debug_assert!((self.len + 1) * size_of::<T>() <= self.mapped);
         let end = (self.address as *mut T).wrapping_add(self.len);
-        // SAFETY: `reserve` has mapped at least `len + 1` values; pages are
-        // aligned for any T.
+        // SAFETY: `end` lies in the mapping, which has room for one more value: this function's
+        // contract. It is aligned, because the mapping begins at a page.
         unsafe { end.write(value) };
         self.len += 1;
     }
 
-    /// Forgets the values, keeps the pages.
+    /// Removes all values and keeps the pages.
     pub fn clear(&mut self) {
         self.len = 0;
     }
@@ -118,14 +127,14 @@ impl<T: Copy> PageVec<T> {
         judged
     }
 
-    /// Shortens to `len` values.
+    /// Removes all values but the first `len`.
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(len);
     }
 }
 
 impl PageVec<u8> {
-    /// An array of `len` zero bytes, whose pages are not touched yet.
+    /// Returns an array of `len` zero bytes, whose pages are not touched yet.
     pub fn zeroed(len: usize) -> Result<Self> {
         let mut array = Self::new();
         array.reserve(len)?;
@@ -153,7 +162,8 @@ impl<T: Copy> core::ops::Deref for PageVec<T> {
         if self.len == 0 {
             return &[];
         }
-        // SAFETY: the first `len` values are mapped and initialised.
+        // SAFETY: the first `len` values are mapped and initialised, which `push`, `extend` and
+        // `zeroed` maintain, and the shared borrow of `self` keeps them so.
         unsafe { core::slice::from_raw_parts(self.address as *const T, self.len) }
     }
 }
@@ -178,8 +188,8 @@ impl<T: Copy> Default for PageVec<T> {
 impl<T: Copy> Drop for PageVec<T> {
     fn drop(&mut self) {
         if self.mapped != 0 {
-            // SAFETY: the mapping is ours and nobody borrows from it any more.
-            // Failure would only leak it.
+            // SAFETY: the mapping belongs to this array, and every reference into it borrows
+            // from `self`, which is being dropped. A failure would only leak the mapping.
             let _ = unsafe { sys::munmap(self.address, self.mapped) };
         }
     }

@@ -9,14 +9,14 @@ use crate::slices;
 pub enum Remainder {
     /// Everything: no entry had that name.
     Unchanged,
-    /// So many bytes at the beginning are the new list.
+    /// The first so many bytes are the new list.
     Bytes(usize),
     /// Nothing: there was no other entry.
     Nothing,
 }
 
-/// Removes the entries whose file name is `name`, in place. By the file name,
-/// because an entry may be written with `$LIB` or found in a search path.
+/// Removes the entries whose file name is `name`, in place. It compares file names because an
+/// entry may be written with `$LIB` or be found in a search path.
 pub fn remove(list: &mut [u8], name: &[u8]) -> Remainder {
     if !list.split(|byte| is_separator(*byte)).any(|entry| file_name(entry) == name) {
         return Remainder::Unchanged;
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_without_us_is_not_touched() {
+    fn a_list_without_the_library_is_unchanged() {
         for list in ["", "a::b", "/x/libsopin.so.1 /libsopin.so/a"] {
             assert_eq!(removed(list), None);
         }

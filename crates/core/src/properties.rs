@@ -1,6 +1,5 @@
-//! What must hold for any input, tried with inputs that nobody thought of
-//! (proptest). Failures are shrunk; what they shrink to becomes a test beside
-//! the code.
+//! What must hold for any input, tried with random inputs (proptest). Failures are shrunk; what
+//! they shrink to becomes a test beside the code.
 //!
 //! | module | about |
 //! |---|---|
@@ -16,7 +15,7 @@ mod text;
 
 use proptest::test_runner::Config;
 
-/// How often each property is tried; `PROPTEST_CASES` changes it. Files of
+/// Returns how often each property is tried; `PROPTEST_CASES` changes it. Files of
 /// earlier failures are not kept: what they found has a test of its own.
 fn trials() -> Config {
     Config { failure_persistence: None, ..Config::default() }

@@ -1,11 +1,11 @@
-//! Runs of pages that are kept, out of a span that is looked at page by page.
+//! Runs of consecutive pages that are kept, in a span that the caller judges page by page.
 
 use crate::object::Span;
 use crate::sys;
 
 /// Joins neighbouring pages that are kept and hands each run to `each`.
 pub struct Runs<F> {
-    /// The run under way, which ends at the next page to be judged.
+    /// The current run, which ends at the next page to be judged.
     run: Span,
     page: usize,
     left_out: usize,
@@ -18,7 +18,7 @@ impl<E, F: FnMut(Span) -> Result<(), E>> Runs<F> {
         Self { run: Span { start, end: start }, page: sys::page_size(), left_out: 0, each }
     }
 
-    /// The next page to be judged.
+    /// Returns the next page to be judged.
     pub const fn position(&self) -> usize {
         self.run.end
     }
@@ -35,7 +35,7 @@ impl<E, F: FnMut(Span) -> Result<(), E>> Runs<F> {
         Ok(())
     }
 
-    /// Ends the last run; the number of bytes in pages that were not kept.
+    /// Ends the last run, and returns the number of bytes in pages that were not kept.
     pub fn finish(mut self) -> Result<usize, E> {
         self.end_run()?;
         Ok(self.left_out)

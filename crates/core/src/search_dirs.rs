@@ -1,5 +1,5 @@
-//! Where the user's store may live, as the environment says. Whether a directory may be one
-//! is for who opens it to find out (`sopin_store`).
+//! The directories in which the user's store may be, as the environment names them.
+//! `sopin_store` checks whether a directory may be used when it opens one.
 
 use core::ffi::CStr;
 
@@ -20,8 +20,8 @@ struct SearchDir {
 /// them, in this order: `SOPIN_STORE`, and then only that; `CACHE_DIRECTORY`,
 /// `XDG_CACHE_HOME`, `HOME`, and `/var/cache/sopin` for root.
 ///
-/// None is in a directory where everybody may make one, such as `/var/tmp`: what
-/// the previous owner of a user id has left there looks like this user's own.
+/// None of them is in a directory that every user can write to, such as `/var/tmp`, because a
+/// store that the previous owner of a user id has left there would look like this user's.
 #[derive(Default)]
 pub struct SearchDirs {
     all: [SearchDir; 4],
@@ -31,16 +31,16 @@ pub struct SearchDirs {
 /// One of the [`SearchDirs`].
 #[derive(Clone, Copy, Debug)]
 pub struct StorePath<'a> {
-    /// Which it is.
+    /// Its number among the directories.
     pub number: usize,
-    /// Absolute.
+    /// The absolute path.
     pub path: &'a CStr,
     /// How many directories at its end are made for the user.
     pub may_make: usize,
 }
 
 impl SearchDirs {
-    /// No directory but the last resort, `/var/cache/sopin` for root.
+    /// Makes a list with the last resort only, which is `/var/cache/sopin` for root.
     pub const fn new() -> Self {
         const NONE: SearchDir = SearchDir { path: PageVec::new(), may_make: 0 };
         Self { all: [NONE; 4], is_explicit: false }
@@ -49,7 +49,7 @@ impl SearchDirs {
     /// Reads the variables that name the default directories.
     pub fn read<'a>(get: impl Fn(&'static CStr) -> Option<&'a [u8]>) -> Result<Self> {
         let mut dirs = Self::new();
-        // systemd may give several.
+        // systemd sets a list if a service has several cache directories.
         let cache = get(c"CACHE_DIRECTORY").and_then(|list| list.split(|byte| *byte == b':').next());
         let values =
             [(cache, &b"/sopin"[..], 2), (get(c"XDG_CACHE_HOME"), b"/sopin", 2), (get(c"HOME"), b"/.cache/sopin", 2)];
@@ -61,7 +61,7 @@ impl SearchDirs {
         Ok(dirs)
     }
 
-    /// Only `directory`, an absolute path, may be the store.
+    /// Makes `directory`, an absolute path, the only one.
     pub fn set_explicit(&mut self, directory: &[u8]) -> Result<()> {
         *self = Self::new();
         self.is_explicit = true;

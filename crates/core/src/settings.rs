@@ -1,7 +1,7 @@
 //! The `SOPIN_*` variables: one table, from which the documentation is checked.
 //!
-//! Parsing never fails: a value that is not understood is handed to the
-//! caller's `complain`, and the default is used.
+//! Parsing never fails: the caller's `complain` gets a value that is not understood, and the
+//! default is used.
 
 use core::fmt;
 
@@ -11,14 +11,14 @@ use crate::pages::PageVec;
 use crate::search_dirs::SearchDirs;
 use crate::sys::Result;
 
-/// How much is said (`SOPIN_LOG`); each level includes those before it.
+/// How much the library logs (`SOPIN_LOG`); each level includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// Nothing.
     Off,
     /// The first object of each cause for which an object had to be left exposed.
     Error,
-    /// Every object that did not reach the mode asked for.
+    /// Every object that did not reach the mode in force.
     Warn,
     /// Every object.
     Info,
@@ -26,12 +26,12 @@ pub enum Level {
     Debug,
 }
 
-/// Whether programs that the process starts are preloaded too (`SOPIN_CHILDREN`).
+/// Whether the library is preloaded into programs that the process starts (`SOPIN_CHILDREN`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Children {
-    /// They are: `LD_PRELOAD` stays as it is.
+    /// It is: `LD_PRELOAD` stays as it is.
     Keep,
-    /// They are not: this library is taken off `LD_PRELOAD`.
+    /// It is not: this library is removed from `LD_PRELOAD`.
     Drop,
 }
 
@@ -44,7 +44,7 @@ pub struct Variable {
     pub accepted: &'static str,
     /// The default, as a user would write it; empty if it is to be unset.
     pub default: &'static str,
-    /// What it decides.
+    /// What the variable decides.
     pub meaning: &'static str,
 }
 
@@ -123,7 +123,7 @@ pub struct Settings {
     pub level: Level,
     /// `SOPIN_CHILDREN`
     pub children: Children,
-    /// `SOPIN_STORE`: where the store may live; `None` if it is off.
+    /// `SOPIN_STORE`: the directories in which the store may be; `None` if it is off.
     pub store: Option<SearchDirs>,
     /// `SOPIN_PRIVATE_LIMIT`, in bytes.
     pub private_limit: u64,
@@ -134,7 +134,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The defaults.
+    /// Returns the defaults.
     pub const fn new() -> Self {
         Self {
             mode: Mode::Full,
@@ -210,8 +210,8 @@ impl Settings {
                     list.extend(pattern)?;
                     list.push(b':')?;
                 } else {
-                    // The other patterns stay: dropping them too would pin
-                    // what the user has asked to leave alone.
+                    // The other patterns stay in force: without them the library would pin
+                    // objects that the user has excluded.
                     complain(&Complaint { variable, value: pattern, consequence: "ignoring it" });
                 }
             }
@@ -219,13 +219,13 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Whether an object of this path is to be pinned.
+    /// Returns whether an object of this path is to be pinned.
     pub fn selects(&self, path: &[u8]) -> bool {
         !crate::glob::matches_any(&self.exclude, path)
             && (self.only.is_empty() || crate::glob::matches_any(&self.only, path))
     }
 
-    /// `SOPIN_LOG_FILE`
+    /// Returns the path in `SOPIN_LOG_FILE`.
     pub fn log_file(&self) -> Option<&core::ffi::CStr> {
         core::ffi::CStr::from_bytes_with_nul(&self.log_file).ok()
     }
@@ -248,7 +248,7 @@ fn level(value: &[u8]) -> Option<Level> {
     })
 }
 
-/// A number of bytes: decimal digits, and a factor of 1024, 1024² or 1024³.
+/// Parses a number of bytes: decimal digits, and a factor of 1024, 1024² or 1024³.
 fn bytes(value: &[u8]) -> Option<u64> {
     let (digits, shift) = match value.split_last()? {
         (b'K', digits) => (digits, 10),
@@ -256,7 +256,7 @@ fn bytes(value: &[u8]) -> Option<u64> {
         (b'G', digits) => (digits, 30),
         _ => (value, 0),
     };
-    // `parse` would take a sign.
+    // `parse` would accept a sign.
     digits.first().filter(|byte| byte.is_ascii_digit())?;
     core::str::from_utf8(digits).ok()?.parse::<u64>().ok()?.checked_mul(1 << shift)
 }

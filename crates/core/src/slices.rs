@@ -1,11 +1,11 @@
-//! What `core` has for slices, without the code for panics that comes with it: the
-//! preloaded library has none.
+//! Functions that `core` has for slices too, but without code that can panic, which the
+//! preloaded library must not contain.
 
 use core::cell::Cell;
 use core::ops::Range;
 
-/// Sorts in place, in the worst case in n log n steps (heap sort). Equal items may change
-/// places.
+/// Sorts in place, in n log n steps in the worst case (heap sort). It is not stable: equal
+/// items may change their order.
 pub fn sort_by_key<T, K: Ord>(items: &mut [T], key: impl Fn(&T) -> K) {
     for root in (0..items.len() / 2).rev() {
         sift_down(items, root, &key);
@@ -16,7 +16,7 @@ pub fn sort_by_key<T, K: Ord>(items: &mut [T], key: impl Fn(&T) -> K) {
     }
 }
 
-/// Makes a heap of the item at `root` and the two heaps below it.
+/// Restores the heap property at `root`, whose two subtrees are heaps.
 fn sift_down<T, K: Ord>(items: &mut [T], mut root: usize, key: &impl Fn(&T) -> K) {
     loop {
         let below = [2 * root + 1, 2 * root + 2];
@@ -37,8 +37,8 @@ fn swap<T>(items: &mut [T], left: usize, right: usize) {
     }
 }
 
-/// Moves the items of `from`, which may overlap, to `to` and behind, at or before their
-/// old place. Nothing is moved from or to outside of `items`.
+/// Moves the items of `from` to the positions from `to` on, which must not be behind `from`;
+/// the ranges may overlap. It moves nothing from or to positions outside of `items`.
 pub fn move_down<T: Copy>(items: &mut [T], from: Range<usize>, to: usize) {
     let cells = Cell::from_mut(items).as_slice_of_cells();
     let (from, to) = (cells.get(from).unwrap_or_default(), cells.get(to..).unwrap_or_default());

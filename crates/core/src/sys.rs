@@ -101,23 +101,25 @@ impl fmt::Display for Errno {
 /// Result of a system call.
 pub type Result<T> = core::result::Result<T, Errno>;
 
-/// The thread's `errno`, to be put back by [`set_errno`] before the host sees it.
+/// Returns the thread's `errno`. The caller restores it with [`set_errno`] before the host can
+/// see a change.
 pub fn errno() -> i32 {
     // SAFETY: __errno_location returns the calling thread's own errno, valid
     // for the life of the thread.
     unsafe { *libc::__errno_location() }
 }
 
-/// What tells the calling thread from others without a system call: where its `errno`
-/// is. No two threads share it.
+/// Returns a number that identifies the calling thread, without a system call: the address of
+/// its `errno`, which no two threads share.
 pub fn thread_identity() -> usize {
-    // SAFETY: as in `errno`; nothing is read through the pointer.
+    // SAFETY: __errno_location has no preconditions, and this function only takes the address.
     unsafe { libc::__errno_location() }.addr()
 }
 
 /// Sets the thread's `errno`.
 pub fn set_errno(value: i32) {
-    // SAFETY: as in `errno`.
+    // SAFETY: __errno_location returns the calling thread's own errno, to which no other thread
+    // writes.
     unsafe { *libc::__errno_location() = value }
 }
 
@@ -162,12 +164,12 @@ use raw;
 /// Makes a system call, unless the [`gate`] is closed to it.
 ///
 /// # Safety
-/// As for the call of that number.
+/// The arguments must satisfy the contract of [`call_ungated`] for this number.
 unsafe fn call(number: c_long, arguments: &[usize]) -> Result<usize> {
     if !gate::passes(number, arguments) {
         return Err(gate::NOT_MADE);
     }
-    // SAFETY: per the caller.
+    // SAFETY: the arguments are sound for this call: this function's contract.
     unsafe { call_always(number, arguments) }
 }
 
@@ -175,15 +177,16 @@ unsafe fn call(number: c_long, arguments: &[usize]) -> Result<usize> {
 /// gate was closed to it meanwhile.
 ///
 /// # Safety
-/// As for the call of that number.
+/// The arguments must satisfy the contract of [`call_ungated`] for this number.
 unsafe fn call_always(number: c_long, arguments: &[usize]) -> Result<usize> {
     let word = |index: usize| arguments.get(index).copied().unwrap_or_default();
     // The kernel does not look at more arguments than the call has.
-    // SAFETY: the caller keeps the contract of the call.
+    // SAFETY: the arguments are sound for this call, this function's contract; the words that
+    // are added are ignored.
     unsafe { call_ungated(number, core::array::from_fn(word)) }
 }
 
-/// Size of a page in bytes.
+/// Returns the size of a page in bytes.
 pub fn page_size() -> usize {
     if cfg!(miri) {
         return 4096;
@@ -195,71 +198,72 @@ pub fn page_size() -> usize {
     }
 }
 
-/// An address in the topmost page of the main thread's stack, where the kernel
+/// Returns an address in the topmost page of the main thread's stack, where the kernel
 /// has put the program's name; 0 if unknown.
 pub fn stack_top() -> usize {
     // SAFETY: getauxval only reads the process's auxiliary vector.
     unsafe { libc::getauxval(libc::AT_EXECFN) as usize }
 }
 
-/// Where the program headers of the executable are; 0 if unknown.
+/// Returns the address of the executable's program headers; 0 if it is unknown.
 pub fn executable_headers() -> usize {
     // SAFETY: getauxval only reads the process's auxiliary vector.
     unsafe { libc::getauxval(libc::AT_PHDR) as usize }
 }
 
-/// How many program headers the executable has; 0 if unknown.
+/// Returns the number of the executable's program headers; 0 if it is unknown.
 pub fn executable_header_count() -> usize {
     // SAFETY: getauxval only reads the process's auxiliary vector.
     unsafe { libc::getauxval(libc::AT_PHNUM) as usize }
 }
 
-/// Where the kernel has mapped the vDSO; 0 without one.
+/// Returns the address at which the kernel has mapped the vDSO; 0 without one.
 pub fn vdso_address() -> usize {
     // SAFETY: getauxval only reads the process's auxiliary vector.
     unsafe { libc::getauxval(libc::AT_SYSINFO_EHDR) as usize }
 }
 
-/// Whether the program runs with more privileges than its caller
-/// (`AT_SECURE`, see `getauxval(3)`): then the environment is not to be trusted.
+/// Returns whether the program runs with more privileges than its caller (`AT_SECURE`, see
+/// `getauxval(3)`): then the library must not trust the environment.
 pub fn is_secure_execution() -> bool {
     // SAFETY: getauxval only reads the process's auxiliary vector.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }
 
-/// The calling process's id, from the kernel (no cache, right after `clone`).
+/// Returns the calling process's id, from the kernel (no cache, right after `clone`).
 pub fn getpid() -> i32 {
     // SAFETY: getpid has no arguments.
     let id = unsafe { raw!(libc::SYS_getpid) };
-    // It cannot fail; a filter that says so gets the answer of the C library.
+    // The call cannot fail by itself. If a seccomp filter refuses it, the C library's function
+    // answers.
     id.map_or(-1, |id| id as i32)
 }
 
-/// The calling thread's id.
+/// Returns the calling thread's id.
 pub fn gettid() -> i32 {
     // SAFETY: gettid has no arguments.
     let id = unsafe { raw!(libc::SYS_gettid) };
     id.map_or(-1, |id| id as i32)
 }
 
-/// Sleeps for at most `nanoseconds`; returns early on a signal. By `futex(2)`, by
-/// which a thread waits for the loader's lock too.
+/// Sleeps for at most `nanoseconds`; returns early on a signal. It calls `futex(2)`, which
+/// every filter permits under which threads can wait for the loader's lock.
 pub fn nap(nanoseconds: i64) {
     let time = libc::timespec { tv_sec: 0, tv_nsec: nanoseconds };
     let (word, operation) = (0_u32, libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG);
     let none = core::ptr::null::<c_void>();
-    // SAFETY: a live word, which holds the expected value and which nobody wakes, and
-    // a live timespec.
+    // SAFETY: the kernel only reads the word and the timespec, which are live locals.
     let _ = unsafe { raw!(libc::SYS_futex, &raw const word, operation, 0, &raw const time, none, 0) };
 }
 
-/// Returns whether the word at `address` can be read. By `futex(2)`, which reads it and says so
-/// if it cannot, and is a call that the loader makes.
+/// Returns whether the word at `address` can be read. It calls `futex(2)`, which fails with
+/// EFAULT where the word cannot be read, and which the loader calls too.
 pub fn is_readable(address: usize) -> bool {
     let time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     let (word, operation) = (address & !3, libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG);
     let none = core::ptr::null::<c_void>();
-    // SAFETY: the kernel reads the word, if it is there, and waits for no time.
+    // SAFETY: the kernel checks the address and only reads the word; the timespec is a live
+    // local.
     let waited = unsafe { raw!(libc::SYS_futex, word, operation, 0, &raw const time, none, 0) };
     waited != Err(Errno(libc::EFAULT))
 }
@@ -272,7 +276,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "asks the kernel")]
-    fn what_is_not_mapped_cannot_be_read() {
+    fn unmapped_memory_cannot_be_read() {
         let zero = 0_u32;
         assert!(is_readable((&raw const zero).addr()) && is_readable(NAMES.as_ptr().addr()));
         assert!(!is_readable(8));

@@ -1,8 +1,8 @@
-//! What the kernel tells of the calling thread in `/proc/PID/task/TID/status`
+//! What the kernel reports about the calling thread in `/proc/PID/task/TID/status`
 //! (`proc_pid_status(5)`): its rights, and the seccomp filters in force.
 //!
-//! It is read by calls that the loader makes too, so that it can be asked under any
-//! filter that lets objects be loaded.
+//! It is read by system calls that the loader makes too, so it can be read under any filter
+//! that permits loading objects.
 
 use core::ffi::CStr;
 
@@ -35,7 +35,7 @@ pub struct ThreadStatus {
     pub filters: Option<u32>,
 }
 
-/// Longest line that is looked at, in bytes.
+/// Longest line that is parsed, in bytes.
 const LINE: usize = 128;
 /// Bytes that are read at once.
 const BLOCK: usize = 1024;
@@ -49,9 +49,9 @@ fn open() -> Result<Fd> {
 }
 
 impl ThreadStatus {
-    /// That of the calling thread, if it is `ours`; `ESRCH` if somebody opens the files
-    /// for it who shows his own (the broker of a sandbox). The second file is the main
-    /// thread's.
+    /// Reads the status of the calling thread, if `ours` accepts it. `ESRCH` if it does not: in
+    /// a sandbox whose broker opens files for the process, the file can be the broker's own.
+    /// The second file that is tried is the main thread's.
     pub fn read_if(ours: impl Fn(&Self) -> bool) -> Result<Self> {
         let status = Self::parse(&open()?)?;
         if ours(&status) {
@@ -61,19 +61,19 @@ impl ThreadStatus {
         of_main_thread.ok().filter(ours).ok_or(Errno(libc::ESRCH))
     }
 
-    /// The same, and who the file belongs to: root, unless the process is dumpable.
+    /// Reads the same, and the owner of the file, who is root unless the process is dumpable.
     pub fn read_with_owner() -> Result<(Self, u32)> {
         let file = open()?;
         let status = Self::parse(&file)?;
         Ok((status, sys::fstat(file.raw())?.st_uid))
     }
 
-    /// That of the first process, as far as this one may know it.
+    /// Reads the status of the first process, as far as this process may read it.
     pub fn of_first_process() -> Result<Self> {
         Self::parse(&sys::open(c"/proc/1/status", libc::O_RDONLY, 0)?)
     }
 
-    /// `EIO` if the text is not that of a status.
+    /// Parses the file; `EIO` if it is not a status.
     fn parse(file: &Fd) -> Result<Self> {
         let (mut status, mut seen) = (Self::default(), 0);
         let (mut block, mut line, mut len) = ([0; BLOCK], [0; LINE], 0);
@@ -97,7 +97,7 @@ impl ThreadStatus {
         if seen >= 6 { Ok(status) } else { Err(Errno(libc::EIO)) }
     }
 
-    /// Takes what is known from a line; whether it is one that every status has.
+    /// Takes the known fields from a line, and returns whether it is one that every status has.
     fn take(&mut self, line: &[u8]) -> bool {
         let Some(colon) = line.iter().position(|byte| *byte == b':') else { return false };
         let Some((name, value)) = line.split_at_checked(colon) else { return false };
@@ -125,7 +125,7 @@ impl ThreadStatus {
             b"Uid" => self.users = four(),
             b"Gid" => self.groups = four(),
             b"Threads" => self.threads = small().unwrap_or_default(),
-            // What cannot be read counts as all of them.
+            // A set that cannot be parsed counts as all capabilities.
             b"CapPrm" => self.permitted = first(16).unwrap_or(u64::MAX),
             b"CapEff" => self.effective = first(16).unwrap_or(u64::MAX),
             b"Seccomp" => self.is_filtered = first(10) != Some(0),
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "reads /proc")]
-    fn that_of_this_thread_is_read() {
+    fn the_status_of_this_thread_is_read() {
         let status = ThreadStatus::read_if(|_| true).unwrap();
         assert_eq!((status.process, status.thread), (sys::getpid(), sys::gettid()));
         assert_eq!(ThreadStatus::read_if(|other| other.process == status.process), Ok(status));

@@ -3,13 +3,14 @@
 
 use core::ffi::CStr;
 
-/// Where such a file is made: the first of these that has files without names, and
-/// from which code may be mapped. On a disk first, whose pages the kernel can take back.
+/// The directories that are tried for such a file; the first one counts that has files without
+/// names and from which code may be mapped. Those on a disk come first, because the kernel can
+/// reclaim the pages of a file on a disk.
 pub const DIRECTORIES: [&CStr; 3] = [c"/var/tmp", c"/tmp", c"/dev/shm"];
 
 /// Returns whether `/proc/PID/maps` shows such a file by this path, without the " (deleted)"
-/// behind it: `#` and the inode number (`d_tmpfile`, fs/dcache.c). Files of others look
-/// the same; who makes them for something else has them mapped elsewhere.
+/// behind it: `#` and the inode number (`d_tmpfile`, fs/dcache.c). Other programs' files look
+/// the same, but they are not mapped in place of an object.
 pub fn is_path_of_copy(path: &[u8]) -> bool {
     DIRECTORIES.iter().any(|directory| {
         let name = path.strip_prefix(directory.to_bytes()).and_then(|rest| rest.strip_prefix(b"/#"));

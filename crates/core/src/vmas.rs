@@ -1,10 +1,9 @@
-//! What is mapped where in this process.
+//! The mappings of this process.
 //!
-//! Two sources, the first that works: the `PROCMAP_QUERY` ioctl (Linux 6.11,
-//! `include/uapi/linux/fs.h`), which looks one VMA up in a fraction of a
-//! microsecond, and the text of `/proc/PID/maps` (`proc_pid_maps(5)`), parsed
-//! once for a sweep. Together with [`crate::memory`] the only reader of what
-//! this crate did not make.
+//! It uses the first of two interfaces that works: the `PROCMAP_QUERY` ioctl (Linux 6.11,
+//! `include/uapi/linux/fs.h`), which looks one VMA up in a fraction of a microsecond, and the
+//! text of `/proc/PID/maps` (`proc_pid_maps(5)`), parsed once for a sweep. This module and
+//! [`crate::memory`] are the only ones that read memory which this crate did not allocate.
 
 use crate::object::Span;
 use crate::pages::{PageVec, read_whole};
@@ -39,17 +38,17 @@ pub struct Vma {
 }
 
 impl Vma {
-    /// Whether loads are allowed.
+    /// Returns whether loads are allowed.
     pub fn is_readable(&self) -> bool {
         self.protection & libc::PROT_READ != 0
     }
 
-    /// Whether stores are allowed.
+    /// Returns whether stores are allowed.
     pub fn is_writable(&self) -> bool {
         self.protection & libc::PROT_WRITE != 0
     }
 
-    /// Whether execution is allowed.
+    /// Returns whether execution is allowed.
     pub fn is_executable(&self) -> bool {
         self.protection & libc::PROT_EXEC != 0
     }
@@ -80,11 +79,11 @@ const QUERY_SHARED: u64 = 0x08;
 const QUERY_COVERING_OR_NEXT: u64 = 0x10;
 const QUERY_FILE_BACKED: u64 = 0x20;
 
-/// A line of the text.
+/// A line of the text that is about a file.
 #[derive(Clone, Copy)]
 struct TextLine {
     vma: Vma,
-    /// The path in the text, as yet escaped.
+    /// Start and end of the path in the text, in which the kernel has escaped some characters.
     path: (u32, u32),
 }
 
@@ -106,7 +105,7 @@ impl Maps {
         Ok(Self { file, interface: Interface::Query })
     }
 
-    /// Forgets what was read of the mappings before they were changed.
+    /// Discards what was read before the mappings were changed.
     pub fn refresh(&mut self) -> Result<()> {
         match self.interface {
             Interface::Query => Ok(()),
@@ -129,12 +128,12 @@ impl Maps {
         Ok(())
     }
 
-    /// The file-backed VMA that contains `address`.
+    /// Returns the file-backed VMA that contains `address`.
     pub fn file_backed_at(&mut self, address: usize) -> Result<Option<Vma>> {
         Ok(self.file_backed_at_or_after(address)?.filter(|vma| vma.span.contains(address)))
     }
 
-    /// The path of the file mapped at `address`, as `/proc/PID/maps` shows it:
+    /// Returns the path of the file mapped at `address`, as `/proc/PID/maps` shows it:
     /// absolute, with " (deleted)" behind the path of an unlinked file.
     pub fn path_at<'a>(&mut self, address: usize, buffer: &'a mut [u8]) -> Result<&'a [u8]> {
         if matches!(self.interface, Interface::Query) {
@@ -157,7 +156,7 @@ impl Maps {
         }
     }
 
-    /// The file-backed VMA that contains `address`, or the next one.
+    /// Returns the file-backed VMA that contains `address`, or the next one.
     pub fn file_backed_at_or_after(&mut self, address: usize) -> Result<Option<Vma>> {
         if matches!(self.interface, Interface::Query) {
             match self.query(address, QUERY_COVERING_OR_NEXT | QUERY_FILE_BACKED, None) {
@@ -189,8 +188,9 @@ impl Maps {
             argument.vma_name_size = u32::try_from(name.len()).unwrap_or(u32::MAX);
             argument.vma_name_addr = name.as_mut_ptr().addr() as u64;
         }
-        // SAFETY: the request reads and writes a ProcmapQuery; the name buffer
-        // that it points to is live and of the size it states.
+        // SAFETY: PROCMAP_QUERY reads and writes a `struct procmap_query`, which is what
+        // ProcmapQuery is, and writes at most the stated size to the name buffer, which is live
+        // and has that size.
         unsafe { sys::ioctl(&self.file, sys::PROCMAP_QUERY, &mut argument) }?;
         Ok(argument)
     }
@@ -202,7 +202,7 @@ impl Maps {
     }
 }
 
-/// The lines of the text that are of the known form.
+/// Returns the lines of the text that are of the known form.
 fn parse(text: PageVec<u8>) -> Result<Interface> {
     let mut entries = PageVec::new();
     let mut start = 0;
@@ -268,7 +268,7 @@ pub fn parse_line(line: &[u8]) -> Option<(Vma, usize)> {
     (start < end).then_some((vma, line.len() - rest.len() + digits + path))
 }
 
-/// A number in `radix` up to `separator`, and what follows the separator.
+/// Returns a number in `radix` up to `separator`, and what follows the separator.
 fn number(text: &[u8], radix: u32, separator: u8) -> Option<(u64, &[u8])> {
     let end = text.iter().position(|byte| *byte == separator)?;
     let digits = core::str::from_utf8(text.get(..end)?).ok()?;

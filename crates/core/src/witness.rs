@@ -1,26 +1,25 @@
-//! Where witness pages are to be mapped: above the stack.
+//! The addresses of witness pages: above the stack.
 //!
-//! Profilers and debuggers that look a library up in `/proc/PID/maps` take the
-//! first mapping of its name for its beginning (py-spy does), so the one page of
-//! the original file that stays mapped must come behind the object. Between
-//! objects there is seldom room, and what is below the stack is the stack's.
-//! Above it are gigabytes that the kernel uses for nothing but the vDSO, unless
-//! the address space is not randomised.
+//! Profilers and debuggers that look a library up in `/proc/PID/maps` take the first mapping of
+//! its name for its beginning (py-spy does), so the one page of the original file that stays
+//! mapped must have a higher address than the object. There is seldom room between objects, and
+//! the stack grows into the space below it. Above it are gigabytes that the kernel uses for
+//! nothing but the vDSO, unless the address space is not randomised.
 
 use crate::object::Span;
 
 /// The vDSO is placed in the same 2 MiB as the top of the stack
 /// (arch/x86/entry/vdso/vma.c).
 const VDSO_AREA: usize = 2 << 20;
-/// With less room the kernel had better choose.
+/// Gaps smaller than this are not used; the kernel then chooses the address.
 const MIN_ROOM: usize = 64 << 20;
 
-/// The address to ask the kernel for, given an address at the top of the stack:
-/// different for each object, and as hard to guess as where the object is.
-/// `None` if there is little room.
+/// Returns the address to request from the kernel, given an address at the top of the stack. It
+/// is different for each object, and as hard to guess as the object's own address. `None` if
+/// there is little room.
 pub fn place_for(object: Span, stack_top: usize, page: usize) -> Option<usize> {
     let start = stack_top.checked_next_multiple_of(VDSO_AREA)?;
-    // Where user space ends: a power of two, but for a page that stays free.
+    // The end of user space: a power of two, less one page that stays free.
     let end = stack_top.checked_next_power_of_two()?.checked_sub(page)?;
     let room = end.checked_sub(start)?;
     let room = 1 << room.checked_ilog2()?;

@@ -1,5 +1,5 @@
-//! Whether the writable ranges of an object may be copied and replaced without
-//! losing a store. Pure: decides from what is known of the objects of one sweep.
+//! Whether the writable ranges of an object may be copied and replaced without losing a store.
+//! This module is pure: it decides from what is known of the objects of one sweep.
 //!
 //! A store that arrives between the copy and the swap is lost. Counting threads
 //! proves nothing: the kernel stores for io_uring's fixed buffers, and a task
@@ -28,16 +28,15 @@
 //!   `dl_iterate_phdr(3)`;
 //! * another object that it has called, for that may have called such a function.
 //!
-//! All three leave a word in its memory that the loader has bound, at load time or
-//! in the first call, and [`Reach`] is what these words show. An address can be found
-//! in other ways too: from `/proc/self/maps`, from the auxiliary vector behind the
-//! environment, from the loader's own word in the GOT. So an initialiser that is bound
-//! to a function that starts threads counts as one that has called another object. What
-//! is left is one that makes the system call itself (`syscall(2)`, which libnuma is
-//! bound to for other calls) and finds addresses in one of these ways, and a word in
-//! `.data` for a symbol of its own that another object interposes, if it has been
-//! overwritten since: a store that such a writer makes while the object is pinned can
-//! be lost.
+//! All three leave a word in its memory that the loader has bound, at load time or at the first
+//! call. [`Reach`] is what these words show. An address can be found in other ways too: from
+//! `/proc/self/maps`, from the auxiliary vector behind the environment, from the loader's own
+//! word in the GOT. So an initialiser that is bound to a function that starts threads counts as
+//! one that has called another object. What is left is one that makes the system call itself
+//! (`syscall(2)`, which libnuma is bound to for other calls) and finds addresses in one of
+//! these ways, and a word in `.data` for a symbol of its own that another object interposes, if
+//! it has been overwritten since: a store that such a writer makes while the object is pinned
+//! can be lost.
 //!
 //! One case is decided by a count of threads although that proves little: the third
 //! one in a process with one thread ([`Reach::ThroughOthers`]). What that other
@@ -68,10 +67,10 @@ pub enum Reach {
     /// addresses of objects. Those in whose data its words point are known and
     /// marked.
     Itself,
-    /// It may have called functions of other objects, which may do whatever they like.
-    /// With one thread, they have started none.
+    /// It may have called functions of other objects, which may do anything. In a process with
+    /// one thread they have started no other thread.
     ThroughOthers,
-    /// It may have asked where other objects are.
+    /// It may have called a function that reports addresses of objects.
     Everywhere,
 }
 
@@ -91,11 +90,11 @@ pub enum WriteSafety {
 /// Whether writable ranges may be copied and replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Permission {
-    /// They may.
+    /// They may be copied and replaced.
     Granted,
-    /// They may if the process has one thread and signals are blocked.
+    /// They may be if the process has one thread and signals are blocked.
     WithOneThread,
-    /// They may not.
+    /// They may not be.
     Refused,
 }
 
@@ -107,7 +106,8 @@ impl WriteSafety {
         if at_startup { Self::AtStartup } else { Self::BeforeAnnouncement }
     }
 
-    /// The same sweep with one more object, which may have run and has that reach.
+    /// Returns the judgement of the same sweep with one more object, which may have run and has
+    /// this reach.
     #[must_use]
     pub fn beside(self, reach: Reach) -> Self {
         match self {
@@ -117,7 +117,7 @@ impl WriteSafety {
         }
     }
 
-    /// Whether the writable ranges of a candidate with that progress may be copied.
+    /// Returns whether the writable ranges of a candidate with that progress may be copied.
     pub const fn permission(self, progress: Progress) -> Permission {
         match (self, progress) {
             (Self::AfterRunning, _) | (_, Progress::MayHaveRun) => Permission::Refused,

@@ -1,22 +1,21 @@
-//! Words that the loader has relocated and that are the file's again, and pages
-//! that are gone.
+//! Finds words that the loader has relocated and that have reverted to the file's contents, and
+//! pages that are gone.
 //!
-//! Truncating a file makes the kernel drop the private copies that a process has
-//! of its pages; what it sees then is the file: relocations are lost. Two things
-//! prove it. The page: the loader has stored to it, so it must be a private copy,
-//! and `/proc/PID/pagemap` says that it is not. The word: it holds what the file
-//! holds and that is not what the loader has stored.
+//! When a file is truncated, the kernel drops the private copies that a process has of its
+//! pages. The process then sees the file's contents, so the relocations are lost. There are two
+//! proofs. A page to which the loader has stored must be a private copy, and
+//! `/proc/PID/pagemap` shows that it is not. Or a word holds what the file holds, and that is
+//! not what the loader has stored.
 //!
 //! | relocation | on a page that is the file's | on a private copy |
 //! |---|---|---|
 //! | RELATIVE, RELR | damaged | damaged if the word is an address without the base |
 //! | JUMP_SLOT | damaged | the same: a lazy one holds base + address |
-//! | symbols, IRELATIVE | damaged | cannot be told |
-//! | weak symbols without definition, thread-local offsets, COPY | never looked at | |
+//! | symbols, IRELATIVE | damaged | unknown |
+//! | weak symbols without definition, thread-local offsets, COPY | not examined | |
 //!
-//! A word that the program itself has changed is no damage. Where the file is of
-//! another version than the one that was loaded its tables mean nothing, which the
-//! dynamic section in memory tells.
+//! A word that the program itself has changed is not damage. The dynamic section in memory
+//! shows whether the file is the version that was loaded; if not, its tables are not used.
 
 use object::elf::{DT_DEBUG, DT_PLTGOT};
 use rustix::fs::{self, Mode, OFlags};
@@ -37,13 +36,13 @@ const PAGE_OF_FILE: u64 = 1 << 61;
 /// A word that has reverted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Word {
-    /// Where it is in the process.
+    /// Its address in the process.
     pub address: u64,
     /// Its address without the base: as in the object's symbol table.
     pub place: u64,
-    /// What it holds, if it can be read.
+    /// Its value, if it can be read.
     pub value: Option<u64>,
-    /// What it should hold, if that can be told without asking the loader.
+    /// The value that it should have, if that is known without the loader.
     pub expected: Option<u64>,
 }
 
@@ -54,19 +53,19 @@ pub struct Damage {
     pub words: Vec<Word>,
     /// Bytes of pages behind the end of the file: touching them is SIGBUS.
     pub beyond_end: u64,
-    /// The dynamic section is the file's again, and that is of another version: the
-    /// loader's stores are lost, and nothing tells which they were.
+    /// The dynamic section has reverted to that of the file, which is of another version: the
+    /// loader's stores are lost, and it is unknown which they were.
     pub is_of_another_version: bool,
 }
 
 impl Damage {
-    /// Whether there is any.
+    /// Returns whether there is any damage.
     pub fn is_any(&self) -> bool {
         !self.words.is_empty() || self.beyond_end != 0 || self.is_of_another_version
     }
 }
 
-/// What was found out about one object.
+/// What the examination of one object has found.
 #[derive(Debug, Default)]
 pub struct Finding {
     /// The damage.
@@ -92,7 +91,7 @@ pub struct Examiner<'a, M> {
 }
 
 impl<M: Bytes> Examiner<'_, M> {
-    /// Looks for damage in an object.
+    /// Examines an object for damage.
     pub fn examine(&self, object: &InspectedObject) -> Finding {
         let mut finding = Finding::default();
         finding.damage.beyond_end = object.parts.iter().map(|part| self.beyond_end(part)).sum();
@@ -125,7 +124,7 @@ impl<M: Bytes> Examiner<'_, M> {
         finding
     }
 
-    /// Bytes of pages behind the file's end.
+    /// Returns the number of bytes in pages behind the file's end.
     fn beyond_end(&self, part: &Part) -> u64 {
         if !matches!(part.backing, PartBacking::File | PartBacking::Copy(PinnedCopy::Stored(_) | PinnedCopy::Own)) {
             return 0;
@@ -135,8 +134,8 @@ impl<M: Bytes> Examiner<'_, M> {
         (part.offset + (part.end - part.start)).saturating_sub(end.max(part.offset))
     }
 
-    /// `None` if the dynamic section in memory is that of the image; otherwise
-    /// whether the one in memory is the file's and so has lost the loader's stores.
+    /// Returns `None` if the dynamic section in memory is that of the image; otherwise whether
+    /// the one in memory is the file's and so has lost the loader's stores.
     fn other_version(&self, object: &InspectedObject, base: u64, image: &Image, exposed: &[&Part]) -> Option<bool> {
         let at = object.dynamic?;
         let is_exposed = exposed.iter().any(|part| part.start <= at && at < part.end);
@@ -147,7 +146,7 @@ impl<M: Bytes> Examiner<'_, M> {
             return Some(is_lost());
         };
         let memory = self.memory?;
-        // Behind the end of the file there is nothing to compare.
+        // Pages behind the end of the file cannot be compared.
         let Ok(in_memory) = DynamicEntries::read(memory, base.wrapping_add(address), size) else { return None };
         (!is_same_dynamic(&in_memory, &image.dynamic, base)).then(is_lost)
     }
@@ -183,7 +182,7 @@ impl<M: Bytes> Examiner<'_, M> {
                 Some(bytes) => match word_at(bytes, index) {
                     Some(value) if is_plausible(word.kind, value, base) => continue,
                     Some(value) => Some(value),
-                    // Behind the end of the file: counted already.
+                    // The word lies behind the end of the file, which `beyond_end` counts.
                     None => continue,
                 },
                 None => None,
@@ -205,7 +204,7 @@ impl<M: Bytes> Examiner<'_, M> {
         }
     }
 
-    /// The entries of the pages in `[start, end)`.
+    /// Returns the entries of the pages in `[start, end)`.
     fn pagemap(&self, start: u64, end: u64) -> Option<Vec<u64>> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let file = fs::openat(self.process.directory(), "pagemap", flags, Mode::empty()).ok()?;
@@ -216,28 +215,29 @@ impl<M: Bytes> Examiner<'_, M> {
 }
 
 fn unjudged(mut finding: Finding, flaw: &Flaw) -> Finding {
-    // A file that is too short for its headers has told so already.
+    // A file that is too short for its headers is reported as pages behind its end.
     finding.unjudged = Some(format!("its relocations cannot be read: {flaw}"));
     finding
 }
 
-/// Whether a page is the file's: not a private copy, in memory or swapped out.
+/// Returns whether a page is the file's: not a private copy, in memory or swapped out.
 const fn is_of_file(entry: u64) -> bool {
     entry & PAGE_OF_FILE != 0 || entry & (PAGE_PRESENT | PAGE_SWAPPED) == 0
 }
 
-/// Whether a word needs no second look: most are right.
+/// Returns whether a word is certainly right, as most are, so that its page need not be
+/// examined.
 const fn is_plausible(kind: RelocatedValue, value: u64, base: u64) -> bool {
     match kind {
         RelocatedValue::Relative(addend) => value == base.wrapping_add(addend) || base == 0,
-        // An address of this object or of another one, wherever that is.
+        // An address of this object, or of another one at any address.
         RelocatedValue::Compact | RelocatedValue::Symbol | RelocatedValue::Jump | RelocatedValue::Indirect => {
             value >= 1 << 32 || (base == 0 && value != 0)
         }
     }
 }
 
-/// Whether a word has reverted: `value` in memory, `raw` in the file, each `None`
+/// Returns whether a word has reverted: `value` in memory, `raw` in the file, each `None`
 /// if it cannot be read; `of_file` whether its page is the file's.
 fn is_damaged(kind: RelocatedValue, value: Option<u64>, raw: Option<u64>, of_file: Option<bool>, base: u64) -> bool {
     let has_reverted = match (value, raw) {
@@ -252,7 +252,7 @@ fn is_damaged(kind: RelocatedValue, value: Option<u64>, raw: Option<u64>, of_fil
     has_reverted && (of_file == Some(true) || is_bare_address())
 }
 
-/// Whether the entries are those of the file but for what a loader changes: bases
+/// Returns whether the entries are those of the file but for what a loader changes: bases
 /// added in place, and DT_DEBUG.
 fn is_same_dynamic(in_memory: &DynamicEntries, in_file: &DynamicEntries, base: u64) -> bool {
     let is_same = |((tag, value), (file_tag, file_value)): (&(u64, u64), &(u64, u64))| {
@@ -329,7 +329,8 @@ mod tests {
         assert!(!is_same_dynamic(&DynamicEntries(vec![(1, 7)]), &file, BASE));
     }
 
-    /// As for somebody who may not trace a process: mappings and pages alone.
+    /// Without the memory, as for a user who may not trace the process: only mappings and
+    /// pages.
     #[test]
     fn without_memory_this_process_is_found_undamaged() {
         use crate::files::Files;

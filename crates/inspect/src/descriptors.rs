@@ -1,6 +1,6 @@
-//! Opens a file again that is open already: the descriptors of sopin-core and
-//! those of the standard library do not become each other, and a file that was
-//! opened only to be looked at has to be opened for reading.
+//! Opens files again that are open already: descriptors of sopin-core and of the standard
+//! library cannot be converted into each other, and a file that was opened with `O_PATH` must
+//! be opened anew for reading.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -10,8 +10,8 @@ use rustix::io::Errno;
 use sopin_core::sys::{self, Fd, Status};
 use sopin_store::Identity;
 
-/// Returns a descriptor of sopin-core's for an open file. `/proc/self/fd` leads to
-/// the very file, whatever its path leads to by now.
+/// Returns a descriptor of sopin-core's for an open file. `/proc/self/fd` leads to the same
+/// file even if its path now leads to another one.
 ///
 /// # Errors
 /// Those of `open(2)`.
@@ -29,7 +29,7 @@ pub fn from_core(file: &Fd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     rustix::fs::open(path_of(file.raw()), flags | OFlags::CLOEXEC, Mode::empty())
 }
 
-/// What `fstat(2)` says of an open file, as sopin-core has it.
+/// Returns what `fstat(2)` reports about an open file, as sopin-core's type.
 ///
 /// # Errors
 /// Those of `fstat(2)`.
@@ -37,7 +37,7 @@ pub fn status_of(file: &impl AsFd) -> rustix::io::Result<Status> {
     sys::fstat(file.as_fd().as_raw_fd()).map_err(errno)
 }
 
-/// Which version of which file an open file is.
+/// Returns the identity of an open file: which version of which file it is.
 ///
 /// # Errors
 /// Those of `fstat(2)`.
@@ -45,12 +45,12 @@ pub fn identity_of(file: &impl AsFd) -> rustix::io::Result<Identity> {
     status_of(file).map(|status| Identity::of(&status))
 }
 
-/// The path that leads to an open file.
+/// Returns the path that leads to an open file.
 pub fn path_of(descriptor: i32) -> String {
     format!("/proc/self/fd/{descriptor}")
 }
 
-/// The error of sopin-core's in the words of the standard library.
+/// Converts an error of sopin-core to one of rustix.
 pub fn errno(error: sys::Errno) -> Errno {
     Errno::from_raw_os_error(error.0)
 }

@@ -1,11 +1,11 @@
 //! What has become of the file that an object was loaded from.
 //!
-//! The library's store names the version that was loaded, so there the answer is
-//! exact, and damage proves that it was truncated. Elsewhere the kernel keeps only
-//! times, and they prove nothing: the process may have called exec or dlopen after
-//! the change, and a change of mode or links (ctime) cannot be told from a rewrite
-//! that has put the mtime back, as `cp -p` does. What can be said is that the file
-//! was changed after the process was started.
+//! If the object is mapped from the library's store, the entry names the version that was
+//! loaded, so the result is exact. Damage proves that the file was truncated. Otherwise there
+//! are only times, and they prove nothing: the process may have called exec or dlopen after the
+//! change, and a change of mode or links (ctime) looks like a rewrite that has restored the
+//! mtime, as `cp -p` does. All that can be reported is that the file was changed after the
+//! process was started.
 
 use rustix::io::Errno;
 use serde::Serialize;
@@ -15,15 +15,15 @@ use crate::files::View;
 use crate::maps::{Mapping, PinnedCopy};
 use crate::object::{InspectedObject, PartBacking};
 
-/// Nanoseconds by which the start of a process and the time of a file may seem
-/// interchanged: both come from clocks that tick up to 100 times a second.
+/// Nanoseconds by which the start of a process and the time of a file may appear in the wrong
+/// order: both come from clocks with ticks of up to 10 ms.
 const GRANULARITY: i128 = 20_000_000;
 
-/// What has become of a file.
+/// The state of the file that an object was loaded from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DiskState {
-    /// Nothing.
+    /// It is the version that was loaded.
     Unchanged,
     /// The same inode has other contents, or was written anew with the same.
     Rewritten,
@@ -31,14 +31,14 @@ pub enum DiskState {
     Replaced,
     /// Its path leads nowhere.
     Deleted,
-    /// It cannot be looked at.
+    /// It cannot be examined.
     Unknown,
 }
 
 /// What is known of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Disk {
-    /// What has become of it.
+    /// Its state.
     pub state: DiskState,
     /// False if all that is known is that the file was changed, in its contents or
     /// its mode, links or times, after the process was started.
@@ -53,15 +53,15 @@ impl Disk {
     }
 }
 
-/// Looks at the file of an object in a program that was started at `start`
-/// (nanoseconds since 1970).
+/// Examines the file of an object in a program that was started at `start` (nanoseconds since
+/// 1970).
 pub fn look(object: &InspectedObject, view: &View, start: i128) -> Disk {
     let key = object.parts.iter().find_map(|part| match part.backing {
         PartBacking::Copy(PinnedCopy::Stored(key)) => Some(key),
         _ => None,
     });
     let Some(original) = object.original else {
-        // Only the loader's name is left of it.
+        // Only the loader's name of the file is left.
         return match key {
             Some(key) if object.name.starts_with(b"/") => by_name(view.at_name(&object.name), &key),
             _ => Disk::of(DiskState::Unknown),
@@ -74,13 +74,13 @@ pub fn look(object: &InspectedObject, view: &View, start: i128) -> Disk {
     key.map_or_else(|| by_time(&now, start), |key| by_key(&now, &key))
 }
 
-/// The file that is mapped, if its path still leads to it.
+/// Returns the file that is mapped, if its path still leads to it.
 fn mapped(original: &Mapping, view: &View) -> Result<Identity, DiskState> {
     let mapped = view.mapped(original).identity;
     let (path, may_be_deleted) = original.names();
     let is_it = |found: &Identity| match mapped {
         Ok(mapped) => (mapped.device, mapped.inode) == (found.device, found.inode),
-        // Without permission for map_files there is only the number.
+        // Without permission for map_files only the inode number is known.
         Err(_) => found.inode == original.file.inode,
     };
     match view.at_path(&original.path) {
@@ -88,7 +88,7 @@ fn mapped(original: &Mapping, view: &View) -> Result<Identity, DiskState> {
         Err(errno) if !is_nothing(errno) => return mapped.map_err(|_| DiskState::Unknown),
         Ok(_) if !may_be_deleted => return Err(DiskState::Replaced),
         Err(_) if !may_be_deleted => return Err(DiskState::Deleted),
-        // Then the mark is the kernel's.
+        // Then the kernel has appended the mark.
         Ok(_) | Err(_) => {}
     }
     Err(match view.at_path(path) {
@@ -98,7 +98,7 @@ fn mapped(original: &Mapping, view: &View) -> Result<Identity, DiskState> {
     })
 }
 
-/// The path that leads to the file, or led to it.
+/// Returns the path that leads to the file, or led to it.
 pub fn path<'a>(original: &'a Mapping, view: &View) -> &'a [u8] {
     let (path, may_be_deleted) = original.names();
     let is_called_so = || view.at_path(&original.path).is_ok_and(|found| found.inode == original.file.inode);
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn times_tell_what_they_can() {
+    fn times_show_only_that_a_file_was_changed() {
         assert_eq!(state(by_time(&NOW, 200 * SECOND)), (DiskState::Unchanged, true));
         assert_eq!(state(by_time(&NOW, 50 * SECOND)), (DiskState::Rewritten, false));
         let touched = Identity { modified: 10 * SECOND, ..NOW };

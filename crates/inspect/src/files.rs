@@ -1,8 +1,9 @@
-//! The files that processes map: found through `/proc`, looked at once for all
-//! processes. `/proc/PID/map_files` leads to a mapped file whatever has become of its
-//! path, where the kernel allows it. The paths in `/proc/PID/maps` begin at our root
-//! directory if the file is below that (d_path in fs/d_path.c), at the root of its
-//! mount namespace otherwise: of a container, which is `/proc/PID/root`.
+//! The files that processes map: they are found through `/proc`, and each is examined once for
+//! all processes. `/proc/PID/map_files`, where the kernel permits its use, leads to a mapped
+//! file even if its path leads elsewhere. The paths in `/proc/PID/maps` begin at the root
+//! directory of this process if the file is below that (d_path in fs/d_path.c), and otherwise
+//! at the root of the file's mount namespace, for instance a container's, which is
+//! `/proc/PID/root`.
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
@@ -23,16 +24,16 @@ use crate::memory::FileBytes;
 use crate::process::Process;
 use crate::relocated_words::{self, RelocatedWord};
 
-/// How a root directory is opened.
+/// Flags for a root directory.
 const ROOT_FLAGS: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
-/// What is in an object's file.
+/// The parsed contents of an object's file.
 pub struct Image {
     /// Its program headers.
     pub headers: Headers,
     /// Its dynamic section; empty without one.
     pub dynamic: DynamicEntries,
-    /// What the loader stores to, or why that is not known.
+    /// The words to which the loader stores, or why they are not known.
     pub words: Result<Vec<RelocatedWord>, Flaw>,
 }
 
@@ -54,27 +55,28 @@ fn number(file: FileId) -> Number {
 
 /// A mapped file.
 pub struct MappedFile {
-    /// What it is now, or why that cannot be found out.
+    /// Its present identity, or why that cannot be determined.
     pub identity: Result<Identity, Errno>,
     /// Whether it can be written to.
     pub writability: Writability,
-    /// Its owner, if it can be looked at.
+    /// Its owner, if that can be determined.
     owner: Option<u32>,
     image: OnceCell<Result<Rc<Image>, Flaw>>,
 }
 
-/// Whether a file that is mapped can be written to. A mount or a superblock that is
-/// read-only now proves nothing: it can be remounted, or be mounted elsewhere.
+/// Whether a file that is mapped can be written to. That a mount or a superblock is read-only
+/// now proves nothing: it can be remounted, or be mounted elsewhere.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Writability {
-    /// It can, or that cannot be found out.
+    /// It can be, or that cannot be determined.
     #[default]
     Writable,
-    /// It cannot: the format of its file system has no way to, or it has fs-verity.
+    /// It cannot be: the format of its file system has no way to do that, or the file has
+    /// fs-verity.
     Unwritable,
     /// It is on an overlay. If it is in a container's image it cannot be written to
-    /// (`sopin_core::image_layers`), but only a process in the container can find out
-    /// which files are.
+    /// (`sopin_core::image_layers`), but only a process in the container can determine which
+    /// files are.
     Layered,
 }
 
@@ -100,7 +102,7 @@ struct PathRoot {
     inode: u64,
 }
 
-/// A process whose files are looked at.
+/// A process whose files are examined.
 pub struct View<'a> {
     process: &'a Process,
     files: &'a Files,
@@ -108,16 +110,16 @@ pub struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// The files of this process.
+    /// Makes a view of the files of this process.
     pub fn new(process: &'a Process, files: &'a Files) -> Self {
         Self { process, files, root: OnceCell::new() }
     }
 
-    /// Opens the file that is mapped there.
+    /// Opens the file that a mapping maps.
     ///
     /// # Errors
-    /// Those of `open(2)`; `ESTALE` if only its path leads to it, and that leads to
-    /// another file by now.
+    /// Those of `open(2)`; `ESTALE` if the file could be opened only by its path, and that now
+    /// leads to another file.
     pub fn open(&self, mapping: &Mapping) -> Result<OwnedFd, Errno> {
         let link = format!("map_files/{:x}-{:x}", mapping.start, mapping.end);
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
@@ -130,7 +132,7 @@ impl<'a> View<'a> {
         if fs::fstat(&file)?.st_ino == mapping.file.inode { Ok(file) } else { Err(Errno::STALE) }
     }
 
-    /// What a path in `/proc/PID/maps` leads to.
+    /// Returns the identity of the file to which a path in `/proc/PID/maps` leads.
     ///
     /// # Errors
     /// Those of `open(2)`.
@@ -146,7 +148,7 @@ impl<'a> View<'a> {
         found
     }
 
-    /// What a path leads to in the eyes of the process.
+    /// Returns the identity of the file to which a path leads for the process.
     ///
     /// # Errors
     /// Those of `open(2)`.
@@ -155,7 +157,7 @@ impl<'a> View<'a> {
         open_below(&root, path, OFlags::PATH | OFlags::CLOEXEC).and_then(|file| descriptors::identity_of(&file))
     }
 
-    /// The file that is mapped there.
+    /// Returns the file that a mapping maps.
     pub fn mapped(&self, mapping: &Mapping) -> Rc<MappedFile> {
         if let Some(known) = self.files.mapped.borrow().get(&number(mapping.file)) {
             return Rc::clone(known);
@@ -165,24 +167,25 @@ impl<'a> View<'a> {
         let status = file.and_then(|file| descriptors::status_of(&file));
         let (identity, owner) = (status.map(|status| Identity::of(&status)), status.ok().map(|status| status.st_uid));
         let mapped = Rc::new(MappedFile { identity, writability, owner, image: OnceCell::new() });
-        // Another process may be allowed to see it.
+        // For another process that maps the file it may be permitted.
         if identity.is_ok() {
             self.files.mapped.borrow_mut().insert(number(mapping.file), Rc::clone(&mapped));
         }
         mapped
     }
 
-    /// What is in the file that is mapped there.
+    /// Returns the parsed contents of the file that a mapping maps.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// What is wrong with the file.
     pub fn image(&self, mapping: &Mapping) -> Result<Rc<Image>, Flaw> {
         self.mapped(mapping).image.get_or_init(|| Ok(Rc::new(read(&self.open(mapping)?.into())?))).clone()
     }
 
-    /// Whether a mapped copy may be the library's: in the system's store only root's
-    /// are. Root of a container is another user in our eyes, but owns its root
-    /// directory. What cannot be looked at is believed.
+    /// Returns whether a mapped copy may be the library's. Copies in the system's store must
+    /// belong to root. For this process the root user of a container is another user, but one
+    /// who owns the container's root directory. A copy whose owner cannot be determined is
+    /// believed.
     pub fn may_be_copy(&self, mapping: &Mapping) -> bool {
         let in_system = mapping.path.strip_prefix(SYSTEM.to_bytes()).is_some_and(|rest| rest.starts_with(b"/"));
         let owner = if in_system { self.mapped(mapping).owner } else { None };

@@ -1,5 +1,5 @@
-//! Program headers and dynamic section of a 64-bit ELF object of this machine's
-//! byte order, from a file or from memory. Nothing here trusts what it reads.
+//! Program headers and dynamic section of a 64-bit ELF object of this machine's byte order,
+//! from a file or from memory. This module trusts none of what it reads.
 
 use object::elf::{
     DF_TEXTREL, DT_FLAGS, DT_NULL, DT_TEXTREL, EM_AARCH64, EM_X86_64, PF_W, PT_DYNAMIC, PT_GNU_RELRO, PT_LOAD, PT_PHDR,
@@ -36,7 +36,7 @@ pub struct LoadHeader {
     pub is_writable: bool,
 }
 
-/// What the program headers say.
+/// The parsed program headers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Headers {
     /// The PT_LOAD headers, ascending.
@@ -49,14 +49,14 @@ pub struct Headers {
     pub own: Option<u64>,
 }
 
-/// What keeps an object from being looked at.
+/// Why an object cannot be examined.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Flaw {
     /// It cannot be read.
     Read(Errno),
-    /// It is no ELF object.
+    /// It is not an ELF object.
     Foreign,
-    /// It is one for another machine, which this program does not know.
+    /// It is an ELF object for a machine that this program does not know.
     OtherMachine,
     /// Its headers contradict themselves.
     Malformed,
@@ -79,7 +79,7 @@ impl std::fmt::Display for Flaw {
     }
 }
 
-/// The relocation types that matter, by machine (`elf.h`).
+/// The numbers of the examined relocation types on one machine (`elf.h`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RelocationTypes {
     /// Word = base + addend.
@@ -88,7 +88,7 @@ pub struct RelocationTypes {
     pub absolute: u32,
     /// Word = symbol.
     pub global: u32,
-    /// Word = function, maybe only when it is called first.
+    /// Word = function, with lazy binding only when it is called first.
     pub jump: u32,
     /// Word = what the function at base + addend returns.
     pub indirect: u32,
@@ -101,9 +101,9 @@ const AARCH64: RelocationTypes =
 /// Reads the ELF header at `at`: the machine, and the program headers.
 ///
 /// # Errors
-/// What is wrong with it.
+/// What is wrong with the object.
 pub fn read(bytes: &impl Bytes, at: u64) -> Result<(RelocationTypes, Headers), Flaw> {
-    // The program headers follow at once in every file that a linker has made.
+    // Linkers write the program headers directly behind the ELF header.
     let mut beginning = vec![0; ELF_HEADER + 15 * PROGRAM_HEADER];
     let got = bytes.read_some(at, &mut beginning)?;
     beginning.truncate(got);
@@ -173,14 +173,15 @@ impl Headers {
         if headers.segments.is_empty() { Err(Flaw::Malformed) } else { Ok(headers) }
     }
 
-    /// First address of the object, and one past its last, in whole pages.
+    /// Returns the first address of the object and one past its last, in whole pages.
     pub fn span(&self, page: u64) -> (u64, u64) {
         let start = self.segments.first().map_or(0, |segment| segment.address);
         let end = self.segments.last().map_or(0, |segment| segment.address + segment.size);
         (start & !(page - 1), end.next_multiple_of(page))
     }
 
-    /// Where in the file the bytes at an address come from, if they do.
+    /// Returns the offset in the file of the byte that is loaded at an address; `None` if the
+    /// byte is not from the file.
     pub fn offset_of(&self, address: u64) -> Option<u64> {
         let within =
             |segment: &&LoadHeader| address.checked_sub(segment.address).is_some_and(|at| at < segment.file_size);
@@ -194,7 +195,7 @@ impl Headers {
 pub struct DynamicEntries(pub Vec<(u64, u64)>);
 
 impl DynamicEntries {
-    /// Reads what is at `at`, `size` bytes at most.
+    /// Reads the section of `size` bytes at `at`.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -209,12 +210,12 @@ impl DynamicEntries {
         Self(pairs.take_while(|(tag, _)| *tag != u64::from(DT_NULL)).collect())
     }
 
-    /// The value with this tag.
+    /// Returns the value with this tag.
     pub fn get(&self, tag: u32) -> Option<u64> {
         self.0.iter().find(|(found, _)| *found == u64::from(tag)).map(|(_, value)| *value)
     }
 
-    /// Whether read-only segments are relocated too.
+    /// Returns whether read-only segments are relocated too.
     pub fn has_text_relocations(&self) -> bool {
         self.get(DT_TEXTREL).is_some() || self.get(DT_FLAGS).is_some_and(|flags| flags & u64::from(DF_TEXTREL) != 0)
     }
@@ -225,14 +226,14 @@ pub(crate) mod tests {
     use super::*;
     use crate::memory::tests::Array;
 
-    /// A program header.
+    /// Returns a program header.
     pub fn header(kind: u32, flags: u32, offset: u64, address: u64, file_size: u64, size: u64) -> Vec<u8> {
         let words = [offset, address, address, file_size, size, 0x1000];
         let halves = [kind, flags].into_iter().flat_map(u32::to_ne_bytes);
         halves.chain(words.into_iter().flat_map(u64::to_ne_bytes)).collect()
     }
 
-    /// Program headers of an ordinary object.
+    /// Returns the program headers of an ordinary object.
     pub fn ordinary() -> Vec<u8> {
         let text = header(PT_LOAD, 5, 0, 0, 0x1800, 0x1800);
         let data = header(PT_LOAD, 6, 0x1800, 0x2800, 0x400, 0x2000);
@@ -245,7 +246,7 @@ pub(crate) mod tests {
         .concat()
     }
 
-    /// The beginning of an ordinary object.
+    /// Returns the beginning of an ordinary object.
     pub fn file() -> Vec<u8> {
         let mut bytes = vec![0; ELF_HEADER];
         bytes[..6].copy_from_slice(&IDENTITY);
@@ -293,7 +294,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_no_object_of_this_kind_is_told() {
+    fn objects_of_another_kind_are_reported() {
         let read = |bytes: Vec<u8>| read(&Array(0, bytes), 0).map(drop);
         assert_eq!(read(b"#!/bin/sh\n".to_vec()), Err(Flaw::Foreign));
         assert_eq!(read(b"\x7fELF\x01\x01\x01".to_vec()), Err(Flaw::OtherMachine));

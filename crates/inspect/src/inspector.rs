@@ -1,4 +1,4 @@
-//! Inspecting one process: from its files in `/proc` to its part of the answer.
+//! Inspects one process: from its files in `/proc` to its part of the report.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -19,14 +19,14 @@ use crate::process::{Process, Trouble};
 use crate::published::Published;
 use crate::report::{DamageReport, ObjectReport, ProcessReport, Shim, WordReport};
 
-/// How often damage must be seen, with what time between: an object that is just
-/// being loaded is not relocated yet.
+/// How often damage must be found, and the time between the looks: an object that is just being
+/// loaded is not relocated yet.
 const LOOKS: u32 = 3;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(30);
-/// Reverted words that are listed for an object, unless all are asked for.
+/// Number of reverted words that are listed for an object, unless all are requested.
 const LISTED_WORDS: usize = 16;
 
-/// What all inspections share.
+/// The state that all inspections share.
 pub struct Inspector {
     files: Files,
     page: u64,
@@ -37,7 +37,7 @@ pub struct Inspector {
 }
 
 impl Inspector {
-    /// With the clocks of now.
+    /// Makes an inspector that uses the present offset of the clocks.
     pub fn new(lists_all_words: bool) -> Self {
         use rustix::time::{ClockId, Timespec, clock_gettime};
         let nanoseconds = |time: Timespec| i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec);
@@ -50,11 +50,11 @@ impl Inspector {
         }
     }
 
-    /// Inspects a process; `None` if only those with the library are wanted and it
-    /// is not one.
+    /// Inspects a process; `None` if `only_with_library` is true and the process does not have
+    /// the library.
     ///
     /// # Errors
-    /// Why there is nothing to inspect.
+    /// Why the process cannot be inspected.
     pub fn inspect(&self, pid: u32, only_with_library: bool) -> Result<Option<ProcessReport>, Trouble> {
         let process = Process::open(pid)?;
         let text = process.require("maps")?;
@@ -72,7 +72,7 @@ impl Inspector {
         Ok(report.filter(|report| !only_with_library || report.shim.is_some()))
     }
 
-    /// One look. `None` if it has no memory: it is just ending.
+    /// Inspects a process once. `None` if it has no memory because it is just ending.
     fn look(&self, process: &Process, text: &[u8]) -> Result<Option<ProcessReport>, Trouble> {
         let maps = maps::parse(text);
         if maps.is_empty() {
@@ -145,7 +145,7 @@ impl Inspector {
 
     fn object(&self, object: &InspectedObject, about: &About, finding: Finding) -> ObjectReport {
         let mut file = disk::look(object, about.view, about.start);
-        // Only truncation makes a process lose pages.
+        // A process loses pages only when the file is truncated.
         let is_proven = finding.has_other_contents || finding.damage.is_any();
         if is_proven && file.state == DiskState::Rewritten {
             file.certain = true;
@@ -174,7 +174,7 @@ impl Inspector {
         let section = |word: &Word| finder.as_ref().and_then(|finder| finder.section(word.place));
         let mut listed: Vec<&Word> = damage.words.iter().collect();
         if !self.lists_all_words {
-            // The first of each section, then others: what comes first is less telling.
+            // The first word of each section, then others: neighbouring words show less.
             let mut seen = HashSet::new();
             let (first, rest): (Vec<_>, Vec<_>) = listed.iter().partition(|word| seen.insert(section(word)));
             listed = first.into_iter().chain(rest).take(LISTED_WORDS).collect();
@@ -200,7 +200,7 @@ impl Inspector {
     }
 }
 
-/// What the answers about all objects of a process need.
+/// What the reports on all objects of a process need.
 struct About<'a> {
     process: &'a Process,
     view: &'a View<'a>,
@@ -209,7 +209,7 @@ struct About<'a> {
     mode: Option<Mode>,
 }
 
-/// The path that people know the object by.
+/// Returns the path of the object, for people.
 fn path(object: &InspectedObject, about: &About) -> Vec<u8> {
     match object.original {
         Some(original) => disk::path(original, about.view).to_owned(),
@@ -218,7 +218,7 @@ fn path(object: &InspectedObject, about: &About) -> Vec<u8> {
     }
 }
 
-/// Why an object is not better off.
+/// Returns why an object is not in a better state.
 fn reason(object: &InspectedObject, about: &About, state: ObjectState, file: &Disk) -> Option<String> {
     let inferred = || match state {
         ObjectState::Full => None,
@@ -243,7 +243,7 @@ fn reason(object: &InspectedObject, about: &About, state: ObjectState, file: &Di
     said.or_else(|| inferred().map(str::to_owned))
 }
 
-/// The library, if it is loaded.
+/// Returns the library, if it is loaded.
 fn shim(
     objects: &[InspectedObject],
     list: Option<&List>,
@@ -275,14 +275,14 @@ fn mode_word(mode: Mode) -> &'static str {
     }
 }
 
-/// Whether a path is that of the library, `libsopin.so` or `libsopin.so.0.1.0`.
+/// Returns whether a path is that of the library, `libsopin.so` or `libsopin.so.0.1.0`.
 fn is_library(path: &[u8]) -> bool {
     let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     let rest = name.strip_prefix(LIBRARY.as_bytes());
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"."))
 }
 
-/// Whether the text of `/proc/PID/maps` may have the library in it.
+/// Returns whether the text of `/proc/PID/maps` may have the library in it.
 fn mentions_library(text: &[u8]) -> bool {
     let name = LIBRARY.as_bytes();
     text.windows(name.len()).any(|window| window == name)

@@ -1,25 +1,25 @@
-//! What became of the objects of a process, found out from outside through `/proc`
-//! only: the process need not have the library, is not stopped, and is not trusted.
+//! Finds out what has become of the objects of a process, from outside and through `/proc`
+//! only. The process need not have the library, is not stopped, and is not trusted.
 //!
 //! | module | responsible for |
 //! |---|---|
 //! | [`process`] | a process and its directory in `/proc` |
 //! | [`memory`] | reading memory and files |
-//! | [`maps`] | VMAs, and whose copies they map |
+//! | [`maps`] | VMAs, and which copies they map |
 //! | [`image`] | program headers and dynamic sections |
 //! | `loader` | the loader's list of objects |
-//! | `published` | what the library says itself |
-//! | [`files`] | the mapped files, looked at once for all processes |
-//! | `relocated_words` | the words that a loader stores to |
+//! | `published` | the records that the library publishes |
+//! | [`files`] | the mapped files, each examined once for all processes |
+//! | `relocated_words` | the words to which the loader stores |
 //! | [`object`](mod@object) | which VMAs an object has, and what state that makes |
 //! | `damage` | words that have reverted |
 //! | `names` | the section and symbol of a word |
 //! | [`disk`] | what has become of an object's file |
-//! | `inspector` | all of it for one process: [`Inspector`] |
+//! | `inspector` | the inspection of one process: [`Inspector`] |
 //! | [`report`] | the result |
-//! | [`descriptors`] | files that are open already, opened again |
+//! | [`descriptors`] | opens files again that are open already |
 //!
-//! Nothing here prints, or changes anything in a process or on the disk.
+//! This crate does not print, and changes nothing in a process or on the disk.
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]

@@ -1,8 +1,8 @@
-//! The dynamic loader's own list of objects, read in the memory of the process:
-//! auxv, the executable's DT_DEBUG, `struct r_debug`, `struct link_map` (`link.h`).
+//! The dynamic loader's list of objects, read from the memory of the process: auxv, the
+//! executable's DT_DEBUG, `struct r_debug`, `struct link_map` (`link.h`).
 //!
-//! An executable whose own dynamic section has reverted to the file's contents has
-//! no DT_DEBUG any more; the loader's symbol `_r_debug` leads to the same.
+//! An executable whose own dynamic section has reverted to the file's contents has no DT_DEBUG
+//! any more; then the loader's symbol `_r_debug` leads to the list.
 
 use object::elf::{DT_DEBUG, DT_GNU_HASH, DT_STRTAB, DT_SYMTAB};
 
@@ -12,20 +12,20 @@ use crate::memory::{Bytes, word_at};
 const AT_PHDR: u64 = 3;
 const AT_PHNUM: u64 = 5;
 const AT_BASE: u64 = 7;
-/// More than any process loads.
+/// More objects than any process loads.
 const MAX_OBJECTS: usize = 100_000;
 const MAX_NAMESPACES: usize = 64;
 
-/// What the kernel has told the program at its start, `/proc/PID/auxv`.
+/// The auxiliary vector, which the kernel passes to a program at its start (`/proc/PID/auxv`).
 pub struct Auxv(Vec<u8>);
 
 impl Auxv {
-    /// The vector of a process.
+    /// Takes the bytes of `/proc/PID/auxv`.
     pub fn new(bytes: Vec<u8>) -> Self {
         Self(bytes)
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
@@ -38,7 +38,7 @@ impl Auxv {
             .map(|e| e.1)
     }
 
-    /// Where the dynamic loader is; `None` for a static program.
+    /// Returns the address of the dynamic loader; `None` for a static program.
     pub fn loader(&self) -> Option<u64> {
         self.get(AT_BASE).filter(|base| *base != 0)
     }
@@ -49,7 +49,7 @@ impl Auxv {
     }
 }
 
-/// The program itself.
+/// The executable of a process.
 #[derive(Clone, Debug)]
 pub struct Executable {
     /// Load bias.
@@ -59,11 +59,11 @@ pub struct Executable {
 }
 
 impl Executable {
-    /// Reads it.
+    /// Reads the program headers of the executable.
     pub fn read(memory: &impl Bytes, auxv: &Auxv) -> Option<Self> {
         let (at, count) = auxv.headers()?;
         let headers = Headers::parse(&memory.read_exact(at, count.min(256) * PROGRAM_HEADER).ok()?).ok()?;
-        // Without PT_PHDR they are where every linker puts them: behind the header.
+        // Without PT_PHDR they are behind the ELF header, where every linker puts them.
         let own = headers.own.or_else(|| {
             let first = headers.segments.iter().find(|segment| segment.offset == 0)?;
             Some(first.address + image::ELF_HEADER as u64)
@@ -90,13 +90,13 @@ pub struct Listed {
 pub struct List {
     /// The objects, in the order of loading in each namespace.
     pub objects: Vec<Listed>,
-    /// The loader itself is not in it, so there must be more: musl keeps a part of its
-    /// list where pages of objects have room, and those can be damaged.
+    /// The loader itself is not in the list, so the list is incomplete: musl allocates a part
+    /// of its list in unused parts of objects' pages, and those can be damaged.
     pub is_cut: bool,
 }
 
-/// Reads the list; `None` where there is none: a static program, a loader that is
-/// not like others, memory that makes no sense.
+/// Reads the list; `None` for a static program, a loader with another list, or memory whose
+/// contents contradict themselves.
 pub fn list(memory: &impl Bytes, auxv: &Auxv, executable: Option<&Executable>) -> Option<List> {
     let debug = executable
         .and_then(|executable| debug_of(memory, executable))
@@ -106,14 +106,14 @@ pub fn list(memory: &impl Bytes, auxv: &Auxv, executable: Option<&Executable>) -
     Some(list)
 }
 
-/// DT_DEBUG of the executable, if it leads to something.
+/// Returns the address in DT_DEBUG of the executable, if a `struct r_debug` is there.
 fn debug_of(memory: &impl Bytes, executable: &Executable) -> Option<u64> {
     let (address, size) = executable.headers.dynamic?;
     let dynamic = DynamicEntries::read(memory, executable.base.wrapping_add(address), size).ok()?;
     dynamic.get(DT_DEBUG).filter(|debug| is_debug(memory, *debug))
 }
 
-/// The symbol `_r_debug` of the loader.
+/// Returns the address of the symbol `_r_debug` of the loader.
 fn exported_debug(memory: &impl Bytes, loader: u64) -> Option<u64> {
     let (_, headers) = image::read(memory, loader).ok()?;
     let (address, size) = headers.dynamic?;
@@ -121,7 +121,7 @@ fn exported_debug(memory: &impl Bytes, loader: u64) -> Option<u64> {
     is_debug(memory, symbol).then_some(symbol)
 }
 
-/// Whether this may be a `struct r_debug` in use.
+/// Returns whether this may be a `struct r_debug` in use.
 fn is_debug(memory: &impl Bytes, at: u64) -> bool {
     let Ok(bytes) = memory.read_array::<40>(at) else { return false };
     let version = word_at(&bytes, 0).unwrap_or(0) & 0xffff_ffff;
@@ -161,8 +161,8 @@ fn walk(memory: &impl Bytes, first: u64) -> Option<List> {
 /// Looks a defined symbol up in the GNU hash table of a loaded object.
 pub fn symbol(memory: &impl Bytes, base: u64, dynamic: u64, size: u64, name: &[u8]) -> Option<u64> {
     let dynamic = DynamicEntries::read(memory, dynamic, size).ok()?;
-    // glibc adds the base to these in place, musl does not, and they may have
-    // reverted: below the base it is not an address of this object.
+    // glibc adds the base to these in place and musl does not, and they may have reverted: a
+    // value below the base is not an address of this object.
     let table = |tag| dynamic.get(tag).map(|value| if value >= base { value } else { base.wrapping_add(value) });
     let (hash, symbols, strings) = (table(DT_GNU_HASH)?, table(DT_SYMTAB)?, table(DT_STRTAB)?);
     let head: [u8; 16] = memory.read_array(hash).ok()?;
@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(exported, debug_of(&memory, &executable));
     }
 
-    /// `count` maps, the last of which leads back to the first.
+    /// Returns the bytes of `count` link maps, the last of which leads back to the first.
     fn circle(count: u64) -> Array {
         let debug = [1, 0x1000 + 40, 0, 0, 0];
         let maps = (0..count).flat_map(|index| [0x7000 * index, 0, 0, 0x1000 + 40 + 32 * ((index + 1) % count)]);
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_leads_nowhere_ends() {
+    fn a_list_with_a_bad_address_ends() {
         let mut memory = circle(2);
         let next = memory.1.len() - 8;
         memory.1[next..].copy_from_slice(&0xdead_u64.to_ne_bytes());

@@ -1,11 +1,11 @@
-//! The mappings of a process, and what stands behind each: `/proc/PID/maps`
-//! with the kernel's escapes undone.
+//! The mappings of a process and their files: parses `/proc/PID/maps` and undoes the kernel's
+//! escapes.
 
 use sopin_core::unnamed::is_path_of_copy;
 use sopin_core::vmas::{self, FileId};
 use sopin_store::{Identity, Version, is_own_entry};
 
-/// How the kernel marks the path of a file that has no name any more.
+/// The mark that the kernel appends to the path of a file that has no name any more.
 const DELETED: &[u8] = b" (deleted)";
 
 /// One VMA.
@@ -26,25 +26,25 @@ pub struct Mapping {
     pub is_shared: bool,
     /// Offset in the file of the first byte.
     pub offset: u64,
-    /// The file; inode 0 if there is none.
+    /// The file; the inode number is 0 if there is none.
     pub file: FileId,
     /// The path, as the kernel shows it: see [`Mapping::names`].
     pub path: Vec<u8>,
 }
 
 impl Mapping {
-    /// Whether a file is mapped.
+    /// Returns whether a file is mapped.
     pub fn has_file(&self) -> bool {
         self.file.inode != 0
     }
 
-    /// Whether anything can be read or executed here.
+    /// Returns whether anything can be read or executed here.
     pub fn is_accessible(&self) -> bool {
         self.is_readable || self.is_writable || self.is_executable
     }
 
-    /// The file's path, and whether it may be that of a file without a name: a
-    /// file can be called "x (deleted)", too.
+    /// Returns the file's path, and whether the file may have no name any more. That is not
+    /// certain, because a file can also be named "x (deleted)".
     pub fn names(&self) -> (&[u8], bool) {
         match self.path.strip_suffix(DELETED) {
             Some(path) => (path, true),
@@ -52,14 +52,14 @@ impl Mapping {
         }
     }
 
-    /// The part of it that lies in `[start, end)`, with the offset of that.
+    /// Returns start, end and offset of the part that lies in `[start, end)`.
     pub fn part(&self, start: u64, end: u64) -> Option<(u64, u64, u64)> {
         let (from, to) = (self.start.max(start), self.end.min(end));
         (from < to).then(|| (from, to, self.offset.saturating_add(from - self.start)))
     }
 }
 
-/// Parses the text of `/proc/PID/maps`; lines that are none are left out.
+/// Parses the text of `/proc/PID/maps`; skips lines of another form.
 pub fn parse(text: &[u8]) -> Vec<Mapping> {
     text.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
 }
@@ -83,7 +83,7 @@ fn parse_line(line: &[u8]) -> Option<Mapping> {
     })
 }
 
-/// The VMAs that have a byte in `[start, end)`.
+/// Returns the VMAs that have a byte in `[start, end)`.
 pub fn within(maps: &[Mapping], start: u64, end: u64) -> &[Mapping] {
     let first = maps.partition_point(|mapping| mapping.end <= start);
     let rest = maps.get(first..).unwrap_or_default();
@@ -91,7 +91,7 @@ pub fn within(maps: &[Mapping], start: u64, end: u64) -> &[Mapping] {
     rest.get(..count).unwrap_or_default()
 }
 
-/// The VMA that contains the address.
+/// Returns the VMA that contains the address.
 pub fn at(maps: &[Mapping], address: u64) -> Option<&Mapping> {
     within(maps, address, address.saturating_add(1)).first()
 }
@@ -101,13 +101,13 @@ pub fn at(maps: &[Mapping], address: u64) -> Option<&Mapping> {
 pub enum PinnedCopy {
     /// `<store>/<key>/<name>`
     Stored(Identity),
-    /// The same of an entry that the process has for itself.
+    /// The same path of an entry that one process uses alone.
     Own,
     /// A memfd of the process, or a file without a name.
     Private,
 }
 
-/// Whether a path from `/proc/PID/maps` is that of one of the library's copies.
+/// Returns whether a path from `/proc/PID/maps` is that of one of the library's copies.
 /// An entry of the store may have been unlinked since.
 pub fn copy_at(mapping: &Mapping) -> Option<PinnedCopy> {
     let (path, is_deleted) = mapping.names();
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_are_none_are_left_out() {
+    fn lines_of_another_form_are_skipped() {
         assert!(parse(b"").is_empty());
         assert!(parse(b"\n\nnonsense\n12-").is_empty());
     }

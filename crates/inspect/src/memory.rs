@@ -1,4 +1,4 @@
-//! Reading the memory of another process through `/proc/PID/mem`, and its files.
+//! Reads the memory of another process through `/proc/PID/mem`, and files.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -13,10 +13,10 @@ const MAX_STRING: usize = 4096;
 
 /// Bytes at offsets or addresses.
 pub trait Bytes {
-    /// Reads as much as there is, up to the length of the buffer.
+    /// Reads as many bytes as there are, at most the length of the buffer.
     ///
     /// # Errors
-    /// When there is nothing at that place.
+    /// When there is no byte at `at`.
     fn read_some(&self, at: u64, buffer: &mut [u8]) -> Result<usize, Errno>;
 
     /// Fills an array.
@@ -50,7 +50,7 @@ pub trait Bytes {
     /// Reads a string that ends with a NUL.
     ///
     /// # Errors
-    /// When it cannot be read, or has no end.
+    /// When it cannot be read, or is longer than the limit.
     fn string(&self, at: u64) -> Result<Vec<u8>, Errno> {
         let mut bytes = vec![0; 256];
         loop {
@@ -71,11 +71,11 @@ pub trait Bytes {
 pub struct FileBytes(OwnedFd);
 
 impl FileBytes {
-    /// The memory of a process. The kernel ties it to the program image: after an
-    /// exec there is nothing to read.
+    /// Opens the memory of a process. The descriptor belongs to the present program image:
+    /// after an exec it reads nothing.
     ///
     /// # Errors
-    /// Those of opening; `EACCES` and `EPERM` for want of permission.
+    /// Those of opening; `EACCES` and `EPERM` without permission.
     pub fn memory_of(process: &Process) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         Ok(Self(fs::openat(process.directory(), "mem", flags, Mode::empty())?))
@@ -104,12 +104,12 @@ impl Bytes for FileBytes {
     }
 }
 
-/// A word of an array of bytes.
+/// Returns the word at an offset into an array of bytes.
 pub fn word_at(bytes: &[u8], offset: usize) -> Option<u64> {
     Some(u64::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
 }
 
-/// Half a word of an array of bytes.
+/// Returns the half word at an offset into an array of bytes.
 pub fn half_at(bytes: &[u8], offset: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(offset..)?.first_chunk()?))
 }

@@ -1,4 +1,4 @@
-//! The section and the nearest symbol of a place in an object's file, for people.
+//! The section and the nearest symbol of an address in an object, for people.
 
 use std::fs::File;
 
@@ -9,27 +9,27 @@ use crate::maps::Mapping;
 pub struct ObjectFile(Vec<u8>);
 
 impl ObjectFile {
-    /// Reads the file that is mapped there.
+    /// Reads the file that a mapping maps.
     pub fn read(view: &View, mapping: &Mapping) -> Option<Self> {
         let mut bytes = Vec::new();
         std::io::Read::read_to_end(&mut File::from(view.open(mapping).ok()?), &mut bytes).ok()?;
         Some(Self(bytes))
     }
 
-    /// A finder for many places.
+    /// Returns a finder for sections and symbols.
     pub fn finder(&self) -> Option<Finder<'_>> {
         Finder::new(&self.0)
     }
 }
 
-/// A section, as far as it matters.
+/// Address range and name of a section.
 struct Section<'a> {
     address: u64,
     end: u64,
     name: &'a str,
 }
 
-/// The sections, and symbols ascending.
+/// The sections, and the symbols in ascending order.
 pub struct Finder<'a> {
     sections: Vec<Section<'a>>,
     symbols: Vec<(u64, &'a str)>,
@@ -40,7 +40,7 @@ impl<'a> Finder<'a> {
         use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind, SymbolKind};
         let file = object::File::parse(bytes).ok()?;
         let has_memory = |kind| {
-            // .tbss takes no room where its address is.
+            // .tbss occupies no memory at its address.
             !matches!(
                 kind,
                 SectionKind::Metadata | SectionKind::Debug | SectionKind::DebugString | SectionKind::UninitializedTls
@@ -62,12 +62,12 @@ impl<'a> Finder<'a> {
         Some(Self { sections: sections.collect(), symbols })
     }
 
-    /// The section that an address lies in.
+    /// Returns the section that an address lies in.
     pub fn section(&self, place: u64) -> Option<&'a str> {
         self.sections.iter().find(|section| section.address <= place && place < section.end).map(|section| section.name)
     }
 
-    /// The nearest symbol before an address in its section, and how far before.
+    /// Returns the nearest symbol before an address in its section, and the distance to it.
     pub fn symbol(&self, place: u64) -> Option<(&'a str, u64)> {
         let section = self.sections.iter().find(|section| section.address <= place && place < section.end)?;
         let count = self.symbols.partition_point(|(address, _)| *address <= place);

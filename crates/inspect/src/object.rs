@@ -1,5 +1,5 @@
-//! The objects of a process: which VMAs belong to each, and what stands behind
-//! them. Pure but for reading headers.
+//! The objects of a process: which VMAs belong to each, and what those map. This module is pure
+//! except that it reads headers.
 //!
 //! | the writable and relocated ranges are | and the read-only ranges | the object is |
 //! |---|---|---|
@@ -7,8 +7,8 @@
 //! | out of the file's reach | map the file | relocated |
 //! | mapped from the file | either | exposed |
 //!
-//! Out of the file's reach is anonymous memory, a copy that the library has made,
-//! and a file that nobody can write to.
+//! Out of the file's reach are anonymous memory, a copy that the library has made, and a file
+//! to which no process can write.
 
 use std::rc::Rc;
 
@@ -21,16 +21,16 @@ use crate::maps::{self, Mapping, PinnedCopy};
 use crate::memory::Bytes;
 use crate::published::{Published, Said};
 
-/// What stands behind a part of an object.
+/// What a part of an object maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PartBacking {
     /// Memory without a file.
     Anonymous,
-    /// A copy of the library's.
+    /// A copy that the library has made.
     Copy(PinnedCopy),
-    /// A file that nobody can write to.
+    /// A file to which no process can write.
     Unwritable,
-    /// A file that somebody could rewrite.
+    /// A file that a process could rewrite.
     File,
 }
 
@@ -45,15 +45,15 @@ pub struct Part<'a> {
     pub offset: u64,
     /// Its VMA.
     pub mapping: &'a Mapping,
-    /// What stands behind it.
+    /// What it maps.
     pub backing: PartBacking,
-    /// It is writable, or was while it was relocated.
+    /// Whether it is writable, or was while it was relocated.
     pub is_relocated: bool,
     /// The part of it that has its bytes from the file, not zeroes, in bytes.
     pub from_file: u64,
 }
 
-/// What has become of an object, the worst first.
+/// The state of an object, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ObjectState {
@@ -63,12 +63,12 @@ pub enum ObjectState {
     Exposed,
     /// Read-only ranges map the file.
     Relocated,
-    /// Nothing does.
+    /// No range maps the file.
     Full,
 }
 
 impl ObjectState {
-    /// The word for people.
+    /// Returns the word for people.
     pub fn word(self) -> &'static str {
         match self {
             Self::Damaged => "damaged",
@@ -96,12 +96,12 @@ pub struct InspectedObject<'a> {
     pub parts: Vec<Part<'a>>,
     /// A VMA that maps the file that it was loaded from.
     pub original: Option<&'a Mapping>,
-    /// What the library says.
+    /// The library's record of it.
     pub said: Option<Said>,
 }
 
 impl InspectedObject<'_> {
-    /// What has become of it, as far as the mappings tell.
+    /// Returns its state, judging by the mappings only.
     pub fn state(&self) -> ObjectState {
         let file = || self.parts.iter().filter(|part| part.backing == PartBacking::File);
         if file().any(|part| part.is_relocated) {
@@ -113,20 +113,20 @@ impl InspectedObject<'_> {
         }
     }
 
-    /// Bytes of the file's that are pinned: copies, and anonymous memory in place
-    /// of the file's.
+    /// Returns the number of bytes of its file that are pinned: mapped from a copy, or
+    /// anonymous memory in place of the file's.
     pub fn pinned(&self) -> u64 {
         let is_pinned = |part: &&Part| matches!(part.backing, PartBacking::Copy(_) | PartBacking::Anonymous);
         self.parts.iter().filter(is_pinned).map(|part| part.from_file).sum()
     }
 
-    /// A copy of the whole file as it was when it was loaded.
+    /// Returns a copy of the whole file as it was when it was loaded.
     pub fn copy(&self) -> Option<&Part<'_>> {
         self.parts.iter().find(|part| matches!(part.backing, PartBacking::Copy(_)))
     }
 }
 
-/// Everything that is known of a process's memory.
+/// Everything that is known about a process's memory.
 pub struct Scene<'a, M> {
     /// Its mappings.
     pub maps: &'a [Mapping],
@@ -136,15 +136,15 @@ pub struct Scene<'a, M> {
     pub view: &'a View<'a>,
     /// The program, if that could be read.
     pub executable: Option<&'a Executable>,
-    /// What the library says.
+    /// The records that the library publishes.
     pub published: Option<&'a Published>,
     /// Bytes of a page.
     pub page: u64,
 }
 
 impl<'a, M: Bytes> Scene<'a, M> {
-    /// All objects: those in the loader's list, and where that is not all there is
-    /// those that the mappings show.
+    /// Returns all objects: those in the loader's list and, if that is incomplete, those that
+    /// the mappings show.
     pub fn objects(&self, list: Option<&List>) -> Vec<InspectedObject<'a>> {
         let mut objects = list.map(|list| self.listed(list)).unwrap_or_default();
         if list.is_none_or(|list| list.is_cut) {
@@ -226,7 +226,7 @@ impl<'a, M: Bytes> Scene<'a, M> {
         }
     }
 
-    /// An object by one mapping of its text.
+    /// Returns the object to which a mapping of text belongs.
     #[allow(clippy::type_complexity, reason = "a tuple that is taken apart at once")]
     fn by_text(
         &self,
@@ -240,7 +240,7 @@ impl<'a, M: Bytes> Scene<'a, M> {
         };
         let segment = image.headers.segments.iter().rfind(is_there)?;
         let base = text.start.wrapping_sub(down(segment.address) + (text.offset - down(segment.offset)));
-        // A single page of it elsewhere, such as a witness, is no object.
+        // A single page elsewhere, such as a witness, is not an object.
         let first = image.headers.segments.first()?;
         let beginning = maps::at(self.maps, base.wrapping_add(down(first.address)))?;
         if beginning.file != text.file && maps::copy_at(beginning).is_none() {
@@ -258,7 +258,7 @@ impl<'a, M: Bytes> Scene<'a, M> {
             let from = base.wrapping_add(segment.address) & !(self.page - 1);
             let up = |end: u64| base.wrapping_add(end).checked_next_multiple_of(self.page).unwrap_or(u64::MAX);
             let to = up(segment.address + segment.size);
-            // A page that two segments touch is the later one's.
+            // A page that two segments touch belongs to the later one.
             let next = headers.segments.get(index + 1).map(|next| base.wrapping_add(next.address) & !(self.page - 1));
             let to = next.map_or(to, |next| to.min(next));
             let file_end = up(segment.address + segment.file_size);
@@ -269,8 +269,8 @@ impl<'a, M: Bytes> Scene<'a, M> {
         (span, parts)
     }
 
-    /// Where there are no headers to be had: the VMAs next to each other that map
-    /// the file that is mapped at `address`, and the memory behind.
+    /// Returns the range and the parts of an object whose headers cannot be read: the adjacent
+    /// VMAs that map the same file as the one at `address`, and the memory behind them.
     fn by_neighbours(&self, address: u64) -> Option<((u64, u64), Vec<Part<'a>>)> {
         let index = self.maps.iter().position(|mapping| mapping.start <= address && address < mapping.end)?;
         let here = self.maps.get(index).filter(|mapping| mapping.has_file())?;
@@ -321,7 +321,7 @@ impl<'a, M: Bytes> Scene<'a, M> {
         Some(Part { start, end, offset, mapping, backing, is_relocated, from_file })
     }
 
-    /// Adds what only shows when the parts are known; `None` for the vDSO.
+    /// Adds what depends on the parts; `None` for the vDSO.
     fn complete(&self, mut object: InspectedObject<'a>) -> Option<InspectedObject<'a>> {
         let is_of_a_file = object.parts.iter().any(|part| part.mapping.has_file());
         if !is_of_a_file && object.said.as_ref().is_none_or(|said| said.witness == 0) {
@@ -341,9 +341,9 @@ impl<'a, M: Bytes> Scene<'a, M> {
         Some(object)
     }
 
-    /// Takes files of an overlay for unwritable where the library does: it runs inside
-    /// the container and can find out which files are in the image. It records `full`
-    /// for an object whose read-only ranges it has left only in that case.
+    /// Counts files of an overlay as unwritable where the library does. The library runs inside
+    /// the container and can determine which files are in the image. If it records `full` for
+    /// an object and has not replaced the read-only ranges, the file is in the image.
     fn believe_in_layers(&self, object: &mut InspectedObject<'a>) {
         if object.said.as_ref().and_then(|said| said.reached) != Some(Reached::Full) {
             return;
@@ -355,8 +355,7 @@ impl<'a, M: Bytes> Scene<'a, M> {
         }
     }
 
-    /// The one page that the library leaves of an object's file, where its records
-    /// cannot be read.
+    /// Returns the mapping of an object's witness where the library's records cannot be read.
     fn witness_of(&self, object: &InspectedObject) -> Option<&'a Mapping> {
         let (copy, _) = object.copy()?.mapping.names();
         let name = copy.rsplit(|byte| *byte == b'/' || *byte == b':').next()?;

@@ -1,7 +1,6 @@
-//! One process as `/proc` shows it: what it is, and a handle to its directory
-//! through which everything else of it is opened. The directory belongs to this
-//! very process: once that is gone, nothing opens any more, even if its number
-//! has been given to another.
+//! One process as `/proc` shows it: facts about it, and a handle to its directory, relative to
+//! which all its files are opened. The handle belongs to this process only: once the process is
+//! gone, no file opens any more, even if another process has its number.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,26 +9,26 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 
-/// A task of the kernel's own (include/linux/sched.h).
+/// Flag of a task of the kernel itself (include/linux/sched.h).
 const PF_KTHREAD: u64 = 0x0020_0000;
 
-/// Why a process could not be looked at.
+/// Why a process could not be inspected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trouble {
     /// There is no such process, or no longer.
     Vanished,
-    /// It belongs to somebody else, or a security module says no.
+    /// It belongs to another user, or a security module refuses access.
     Denied,
-    /// It is the kernel's own and has no memory.
+    /// It is a task of the kernel itself and has no memory.
     KernelThread,
-    /// It has ended and waits for its parent.
+    /// It has ended, and its parent has not waited for it yet.
     Zombie,
-    /// Anything else.
+    /// Any other error.
     Failed(String),
 }
 
 impl Trouble {
-    /// What a failed call means, for a file that every living process has.
+    /// Returns the meaning of a failed call on a file that every living process has.
     pub fn of(what: &str, error: &io::Error) -> Self {
         match error.raw_os_error().map(Errno::from_raw_os_error) {
             Some(Errno::NOENT | Errno::SRCH) => Self::Vanished,
@@ -38,7 +37,7 @@ impl Trouble {
         }
     }
 
-    /// For people.
+    /// Returns the reason in words, for people.
     pub fn reason(&self) -> &str {
         match self {
             Self::Vanished => "no such process",
@@ -49,7 +48,7 @@ impl Trouble {
         }
     }
 
-    /// For programs.
+    /// Returns the code of the reason, for programs.
     pub fn code(&self) -> &'static str {
         match self {
             Self::Vanished => "vanished",
@@ -63,23 +62,23 @@ impl Trouble {
 
 /// A process whose directory is open.
 pub struct Process {
-    /// Its number.
+    /// Its process id.
     pub pid: u32,
-    /// Effective user.
+    /// Its effective user id.
     pub user: u32,
     /// `/proc/PID/stat`
     pub facts: Facts,
     directory: OwnedFd,
 }
 
-/// What `/proc/PID/stat` tells.
+/// The fields of `/proc/PID/stat` that are used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// The name of its first thread.
     pub name: String,
     /// `R`, `S`, `Z`...
     pub state: u8,
-    /// The process that it is a child of.
+    /// The process id of its parent.
     pub parent: u32,
     flags: u64,
     /// When it was made, in clock ticks since the machine was started.
@@ -108,7 +107,7 @@ impl Process {
     /// Opens the directory of a process that has memory.
     ///
     /// # Errors
-    /// Why there is nothing to look at.
+    /// Why the process cannot be inspected.
     pub fn open(pid: u32) -> Result<Self, Trouble> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = fs::open(format!("/proc/{pid}"), flags, Mode::empty())
@@ -125,12 +124,12 @@ impl Process {
         Ok(Self { pid, user, facts, directory })
     }
 
-    /// Its directory, to open files relative to.
+    /// Returns its directory, relative to which its files are opened.
     pub fn directory(&self) -> &OwnedFd {
         &self.directory
     }
 
-    /// The whole of a file in its directory.
+    /// Reads a file in its directory.
     ///
     /// # Errors
     /// Those of opening and reading.
@@ -138,15 +137,15 @@ impl Process {
         read(&self.directory, name)
     }
 
-    /// The same, where failure means that there is nothing to look at.
+    /// Reads a file in its directory without which the process cannot be inspected.
     ///
     /// # Errors
-    /// Why not.
+    /// Why the process cannot be inspected.
     pub fn require(&self, name: &str) -> Result<Vec<u8>, Trouble> {
         self.read(name).map_err(|error| Trouble::of(&format!("read /proc/PID/{name}"), &error))
     }
 
-    /// What a symbolic link in its directory says.
+    /// Returns the target of a symbolic link in its directory.
     ///
     /// # Errors
     /// Those of `readlink(2)`.
@@ -154,7 +153,7 @@ impl Process {
         Ok(fs::readlinkat(&self.directory, name, Vec::new())?.into_bytes())
     }
 
-    /// The words that it was started with; empty if it has overwritten them.
+    /// Returns the arguments that it was started with; empty if it has overwritten them.
     pub fn command(&self) -> Vec<String> {
         let text = self.read("cmdline").unwrap_or_default();
         let text = text.strip_suffix(b"\0").unwrap_or(&text);
@@ -164,16 +163,15 @@ impl Process {
         text.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
     }
 
-    /// When the program image was made whose objects it has, in clock ticks since
-    /// the machine was started. A process that was forked and has not called exec
-    /// has the objects of its parent, which were loaded before it existed: the
-    /// kernel's word to the program (auxv, with randomised addresses in it) is
-    /// then the same in both.
+    /// Returns when its program image was made, in clock ticks since the machine was started. A
+    /// process that was forked and has not called exec has the objects of its parent, which
+    /// were loaded before it existed. Then both have the same auxiliary vector, in which the
+    /// kernel has put randomised addresses.
     pub fn image_start(&self, auxv: &[u8]) -> u64 {
         let (mut start, mut parent) = (self.facts.start, self.facts.parent);
         while parent > 1 {
             let Ok(other) = Self::open(parent) else { break };
-            // A later process has been given the number.
+            // The number now belongs to a later process.
             if other.facts.start > start || !other.read("auxv").is_ok_and(|theirs| theirs == auxv) {
                 break;
             }
@@ -183,7 +181,7 @@ impl Process {
     }
 }
 
-/// The numbers of all processes there are, ascending.
+/// Returns the ids of all processes, ascending.
 ///
 /// # Errors
 /// When there is no `/proc`.
@@ -198,8 +196,8 @@ pub fn all() -> io::Result<Vec<u32>> {
 
 fn read(directory: &OwnedFd, name: &str) -> io::Result<Vec<u8>> {
     let file = fs::openat(directory, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    // Most of these files are longer than what read_to_end begins with, and each
-    // further call makes the kernel search for where it was.
+    // Most of these files are longer than the buffer with which read_to_end begins, and with
+    // each further call the kernel has to find its position again.
     let mut text = Vec::with_capacity(32 << 10);
     File::from(file).read_to_end(&mut text)?;
     Ok(text)
@@ -220,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn kernel_threads_and_what_is_not_there_are_told_apart() {
+    fn kernel_threads_and_missing_processes_are_distinguished() {
         assert_eq!(Process::open(u32::MAX).err(), Some(Trouble::Vanished));
         let own = Process::open(std::process::id()).unwrap();
         assert_eq!(own.user, rustix::process::geteuid().as_raw());

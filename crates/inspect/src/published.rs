@@ -1,5 +1,4 @@
-//! What the library says itself: the records that it publishes in the memory of
-//! its process (`sopin_core::records`).
+//! The records that the library publishes in the memory of its process (`sopin_core::records`).
 
 use std::collections::HashMap;
 
@@ -13,39 +12,39 @@ use crate::image;
 use crate::loader::{self, Listed};
 use crate::memory::Bytes;
 
-/// How often records are read that are being changed.
+/// How often records are read at most while they are being changed.
 const ATTEMPTS: usize = 100;
 /// Longest dynamic section of the library, in bytes.
 const MAX_DYNAMIC: u64 = 4096;
 
-/// What the library says of one object.
+/// The record of one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
-    /// What was reached; `None` for what a later version calls otherwise.
+    /// The protection level that was reached; `None` for one that only a later version knows.
     pub reached: Option<Reached>,
     /// All its pages.
     pub span: (u64, u64),
-    /// Address of the witness, 0 without.
+    /// Address of the witness; 0 without one.
     pub witness: u64,
-    /// Why not more, in words.
+    /// Why it did not reach more, in words.
     pub cause: Option<String>,
 }
 
-/// What the library says.
+/// Everything that the library publishes.
 #[derive(Clone, Debug, Default)]
 pub struct Published {
     /// Its version.
     pub version: String,
     /// The mode in force.
     pub mode: Option<Mode>,
-    /// By load bias.
+    /// The records by load bias.
     objects: HashMap<u64, Said>,
-    /// The records were being changed each time they were read.
+    /// Whether the records were being changed each time they were read.
     pub is_torn: bool,
 }
 
 impl Published {
-    /// What it says of the object with this base.
+    /// Returns the record of the object with this base.
     pub fn of(&self, base: u64) -> Option<&Said> {
         self.objects.get(&base)
     }
@@ -53,7 +52,7 @@ impl Published {
     /// Reads the records of the library that is loaded as `library`.
     ///
     /// # Errors
-    /// Why there are none, for people.
+    /// Why they cannot be read, for people.
     pub fn read(memory: &impl Bytes, library: &Listed) -> Result<Self, String> {
         let (base, dynamic) = (library.base, library.dynamic);
         let size = image::read(memory, base).ok().and_then(|(_, headers)| headers.dynamic).map(|(_, size)| size);

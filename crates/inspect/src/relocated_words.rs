@@ -1,7 +1,7 @@
-//! Which words of an object its loader stores to: the relocation tables of its
-//! file, as far as they tell where a word that has reverted can be recognised.
-//! Left out are those whose right value may be the file's: thread-local offsets,
-//! copies of data, what a weak symbol without definition leaves.
+//! The words of an object to which the loader stores, from the relocation tables of its file.
+//! Only words are included in which a reversion to the file's contents can be recognised. Words
+//! whose right value may be the file's are left out: thread-local offsets, copies of data, and
+//! references to weak symbols without definition.
 
 use object::elf::{DT_JMPREL, DT_PLTRELSZ, DT_RELA, DT_RELASZ, DT_SYMTAB, SHN_UNDEF, STB_WEAK};
 
@@ -14,9 +14,9 @@ const DT_RELR: u32 = 36;
 /// Bytes of an `Elf64_Rela`, and of an `Elf64_Sym`.
 const RELA: usize = 24;
 const SYMBOL: usize = 24;
-/// More bytes than any object's table has.
+/// More bytes than the table of any object has.
 const MAX_TABLE: u64 = 256 << 20;
-/// More words than any object has relocated: a file may claim 63 in each word.
+/// More relocated words than any object has: each word of a malicious file could stand for 63.
 const MAX_PLACES: usize = 1 << 24;
 
 /// What the loader stores.
@@ -24,11 +24,11 @@ const MAX_PLACES: usize = 1 << 24;
 pub enum RelocatedValue {
     /// Base + this.
     Relative(u64),
-    /// Base + what is in the file (RELR).
+    /// Base + the value in the file (RELR).
     Compact,
     /// The address of a symbol.
     Symbol,
-    /// The address of a function, or base + what is in the file until it is called.
+    /// The address of a function, or base + the value in the file until it is called.
     Jump,
     /// What a resolver function has returned.
     Indirect,
@@ -39,7 +39,7 @@ pub enum RelocatedValue {
 pub struct RelocatedWord {
     /// Its address without the base.
     pub address: u64,
-    /// What is stored.
+    /// The value that is stored.
     pub kind: RelocatedValue,
 }
 
@@ -85,13 +85,13 @@ pub fn read(
     Ok(places)
 }
 
-/// `r_offset`, symbol, type, `r_addend`
+/// Returns `r_offset`, symbol, type and `r_addend` of an `Elf64_Rela`.
 fn fields(entry: &[u8]) -> Option<(u64, u32, u32, u64)> {
     Some((word_at(entry, 0)?, half_at(entry, 12)?, half_at(entry, 8)?, word_at(entry, 16)?))
 }
 
-/// The format of DT_RELR: an even word is an address, an odd one has a bit for each
-/// of the 63 words behind.
+/// Adds the words of DT_RELR. An even entry is an address; an odd entry has a bit for each of
+/// the 63 words that follow.
 fn compact(table: &[u8], places: &mut Vec<RelocatedWord>) -> Result<(), Flaw> {
     let mut next = 0_u64;
     for entry in table.chunks_exact(8).filter_map(|bytes| word_at(bytes, 0)) {
@@ -133,7 +133,7 @@ impl Symbols {
         Ok(Self(file.read_exact(offset, usize::try_from(size).map_err(|_| Flaw::Malformed)?)?))
     }
 
-    /// Whether 0 is a right value of the symbol: it is weak and not defined here.
+    /// Returns whether 0 is a right value of the symbol: it is weak and not defined here.
     fn may_be_null(&self, symbol: u32) -> bool {
         let Some(entry) = self.0.chunks_exact(SYMBOL).nth(symbol as usize) else { return false };
         let (info, section) = (entry.get(4), entry.get(6..).and_then(|rest| rest.first_chunk()));

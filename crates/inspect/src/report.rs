@@ -1,6 +1,6 @@
-//! What was found out about a process. Serialised it is a part of the JSON output of
-//! `sopin status`, whose names stay what they are while its `schema` does; text that is
-//! no UTF-8 has U+FFFD where it is not.
+//! The result of inspecting a process. Serialised it is a part of the JSON output of `sopin
+//! status`, whose names stay what they are while its `schema` does; text that is no UTF-8 has
+//! U+FFFD where it is not.
 
 use serde::Serialize;
 
@@ -10,13 +10,13 @@ use crate::object::ObjectState;
 /// One process.
 #[derive(Debug, Serialize)]
 pub struct ProcessReport {
-    /// Its number.
+    /// Its process id.
     pub pid: u32,
     /// Its effective user.
     pub uid: u32,
     /// The name of its first thread.
     pub name: String,
-    /// The words that it was started with.
+    /// The arguments that it was started with.
     pub command: Vec<String>,
     /// The library in it; null if it is not loaded.
     pub shim: Option<Shim>,
@@ -28,14 +28,14 @@ pub struct ProcessReport {
     pub exposed: usize,
     /// The same.
     pub damaged: usize,
-    /// KiB of object files that are out of the files' reach.
+    /// KiB of the objects' contents that are out of the files' reach.
     pub pinned_kib: u64,
-    /// `loader`, or `maps` if the loader's list could not be had: a static program,
-    /// or no permission to read memory.
+    /// `loader`, or `maps` if the loader's list could not be read: the program is static, or
+    /// reading its memory is not permitted.
     pub source: &'static str,
     /// The objects.
     pub objects: Vec<ObjectReport>,
-    /// What could not be found out.
+    /// What could not be determined.
     pub errors: Vec<String>,
 }
 
@@ -44,9 +44,9 @@ pub struct ProcessReport {
 pub struct Shim {
     /// Its path.
     pub path: String,
-    /// Its version, if it says so.
+    /// Its version, if it publishes that.
     pub version: Option<String>,
-    /// The mode in force, if it says so.
+    /// The mode in force, if it publishes that.
     pub mode: Option<&'static str>,
 }
 
@@ -55,7 +55,7 @@ pub struct Shim {
 pub struct ObjectReport {
     /// The file that it was loaded from.
     pub path: String,
-    /// What has become of it.
+    /// Its state.
     pub state: ObjectState,
     /// Load bias; null if that is not known.
     pub base: Option<u64>,
@@ -65,13 +65,13 @@ pub struct ObjectReport {
     pub end: u64,
     /// 0, or a number for a namespace of `dlmopen(3)`.
     pub namespace: usize,
-    /// KiB of its file that are out of the file's reach.
+    /// KiB of its contents that are out of the file's reach.
     pub pinned_kib: u64,
-    /// Why it is not better off; null if it is full.
+    /// Why it is not in a better state; null if it is full.
     pub reason: Option<String>,
-    /// What has become of its file.
+    /// The state of its file.
     pub file: Disk,
-    /// What is damaged; null if nothing is.
+    /// The damage; null if there is none.
     pub damage: Option<DamageReport>,
     /// Why its relocations were not compared; null if they were, or need not be.
     pub unjudged: Option<String>,
@@ -94,22 +94,22 @@ pub struct DamageReport {
 /// A word that has reverted.
 #[derive(Debug, Serialize)]
 pub struct WordReport {
-    /// Where it is in the process.
+    /// Its address in the process.
     pub address: u64,
     /// The section it is in.
     pub section: Option<String>,
     /// The symbol before it.
     pub symbol: Option<String>,
-    /// How far before, in bytes.
+    /// The distance to that symbol, in bytes.
     pub offset: Option<u64>,
-    /// What it holds; null if that cannot be read.
+    /// Its value; null if that cannot be read.
     pub value: Option<u64>,
-    /// What it should hold; null if only the loader could tell.
+    /// The value that it should have; null if only the loader knows it.
     pub expected: Option<u64>,
 }
 
 impl ProcessReport {
-    /// Whether any object is in this state.
+    /// Returns whether any object is in this state.
     pub fn count(&self, state: ObjectState) -> usize {
         self.objects.iter().filter(|object| object.state == state).count()
     }

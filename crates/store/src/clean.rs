@@ -1,19 +1,18 @@
-//! Removing entries: older versions of the file that is being added, and what
-//! nobody needs any more. An entry that is unlinked while processes map it
-//! stays theirs.
+//! Removes entries: older versions of the file that is being added, and entries that no process
+//! needs any more. Processes that map an entry keep it when it is unlinked.
 //!
-//! Whether an entry is needed depends on what has become of its origin:
+//! Whether an entry is needed depends on its freshness, that is on what has become of its
+//! origin:
 //!
-//! | origin | kept when nobody maps it |
+//! | origin | kept when no process maps it |
 //! |---|---|
 //! | still that version | 30 days after its last use |
-//! | superseded or gone | not |
-//! | not to be told from here | a day; an hour while the store is large |
+//! | superseded or gone | not at all |
+//! | unknown | a day; an hour while the store is large |
 //!
-//! So the store is as large as the objects on disk that are in use, with a day's
-//! allowance for containers whose files cannot be seen: what they have used
-//! within it stays. Looking for such entries costs some system calls for each,
-//! so all processes together do it every ten minutes at most.
+//! So the store is about as large as the objects on disk that are in use, plus what containers
+//! whose files cannot be seen have used within a day. Looking for unneeded entries costs some
+//! system calls for each entry, so all processes together do it once in ten minutes at most.
 
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicI64, Ordering};
@@ -31,37 +30,37 @@ use crate::origin::{self, Freshness, Origin};
 use crate::own;
 use crate::removal::{ABANDONED_SECONDS, remove_entry, remove_unless_in_use};
 
-/// The name of the file whose access time tells when unneeded entries were last
-/// looked for.
+/// The name of the file whose access time records when a process last looked for unneeded
+/// entries.
 pub const LOOKED: &CStr = c".looked";
 
 const HOUR: i64 = 60 * 60;
 /// Seconds between two looks for unneeded entries.
 const LOOK_SECONDS: i64 = 10 * 60;
-/// Entries that are looked at in one go, so that it takes a bounded time.
+/// Number of entries that one look examines, so that it takes a bounded time.
 const ENTRIES_AT_ONCE: i64 = 8192;
-/// Bytes from which on a store is large.
+/// Bytes from which on a store counts as large.
 const LARGE: u64 = 4 << 30;
 
-/// For how many seconds after its last use an entry is kept that nobody maps.
+/// The number of seconds for which an entry that no process maps is kept after its last use.
 #[derive(Clone, Copy, Debug)]
 pub struct Allowance {
     /// While its origin is still that version.
     pub current: i64,
     /// When its origin is superseded or gone.
     pub outdated: i64,
-    /// When that cannot be told.
+    /// When the freshness is unknown.
     pub unknown: i64,
 }
 
 impl Allowance {
-    /// What the library keeps. The minute is for who has just added an entry and
-    /// will have locked it soon.
+    /// The allowance of the library. The minute is for a process that has just added an entry
+    /// and has not locked it yet.
     pub const USUAL: Self = Self { current: 30 * 24 * HOUR, outdated: 60, unknown: 24 * HOUR };
-    /// The same while the store is large.
+    /// The allowance while the store is large.
     const SHORT: Self = Self { unknown: HOUR, ..Self::USUAL };
 
-    /// The seconds for an entry whose origin has become this.
+    /// Returns the seconds for an entry of this freshness.
     pub fn of(&self, freshness: Freshness) -> i64 {
         match freshness {
             Freshness::Current => self.current,
@@ -71,20 +70,20 @@ impl Allowance {
     }
 }
 
-/// An earlier time, 2026-01-01, is that of a clock that has not been set yet, as of a
-/// board without a battery: nothing follows from it.
+/// A clock that shows an earlier time than this, 2026-01-01, has not been set yet, as on a
+/// board without a battery. Its times prove nothing.
 const EARLIEST: i64 = 1_767_225_600;
-/// Seconds that the clock may be stepped by without the ages of entries being wrong.
+/// Seconds by which the clock may be stepped without making the ages of entries wrong.
 const STEP: i64 = HOUR;
 
-/// The names in the store, for who adds several entries.
+/// The names in the store, for a process that adds several entries.
 static NAMES: NameFilter = NameFilter::new();
-/// When this process last looked for unneeded entries, in seconds since the
-/// epoch: the mark in the store may be impossible to make.
+/// When this process last looked for unneeded entries, in seconds since the epoch. It may be
+/// unable to write the mark in the store.
 static LAST_LOOK: AtomicI64 = AtomicI64::new(0);
 
-/// Before an entry is added: removes older versions of the same file, and from
-/// time to time what is not needed.
+/// Makes room before an entry is added: removes older versions of the same file and, from time
+/// to time, unneeded entries.
 pub fn make_room(store: &Fd, key: &Key, origin: Option<&CStr>) {
     replace_older_versions(store, key, origin);
     own::clean(store);
@@ -93,8 +92,8 @@ pub fn make_room(store: &Fd, key: &Key, origin: Option<&CStr>) {
     }
 }
 
-/// Even if they are in use: needrestart then lists the processes that map them,
-/// as it should.
+/// Removes older versions of the file that is being added, even if they are in use: needrestart
+/// then lists the processes that map them, as it should.
 pub(super) fn replace_older_versions(store: &Fd, key: &Key, origin: Option<&CStr>) {
     let added = key.version();
     let now = i64::try_from(sys::monotonic_ns() / 1_000_000_000).unwrap_or(0);
@@ -117,7 +116,7 @@ pub(super) fn replace_older_versions(store: &Fd, key: &Key, origin: Option<&CStr
     }
 }
 
-/// Whether entry `name` is another version of the file that is being added:
+/// Returns whether entry `name` is another version of the file that is being added:
 /// the same inode with other contents, or another inode at the same path.
 fn is_older_version(store: &Fd, name: &CStr, version: &Version, added: &Version, origin: Option<Origin<'_>>) -> bool {
     if version.is_of_same_file(added) {
@@ -139,14 +138,14 @@ pub(super) fn is_out_of_date(time: i64, seconds: i64) -> bool {
     now >= EARLIEST && !(0..=seconds).contains(&(now - time))
 }
 
-/// Whether nobody has looked for unneeded entries lately; notes that somebody
-/// does now.
+/// Returns whether no process has looked for unneeded entries lately; if so, notes that this
+/// process does now.
 fn is_time_to_look(store: &Fd) -> bool {
     let now = sys::realtime_seconds();
     if now < EARLIEST {
         return false;
     }
-    // A clock that was set back must not stop the cleaning.
+    // Cleaning must go on after the clock was set back.
     let is_past = |last: i64| !(0..LOOK_SECONDS).contains(&(now - last));
     if !is_past(LAST_LOOK.load(Ordering::Relaxed)) {
         return false;
@@ -171,16 +170,16 @@ fn is_time_to_look(store: &Fd) -> bool {
 }
 
 /// Notes that a process looks now: sets the access time to the present time, and the
-/// modification time to the time since the machine was started, with some bits that
-/// tell this start from others.
+/// modification time to the time since the machine was started, with some bits that identify
+/// this boot.
 fn note_look(mark: &Fd) -> sys::Result<()> {
     let since_boot = i64::try_from(sys::since_boot_ns() / 1_000_000_000).unwrap_or(0);
     let boot = mark::boot_bits().unwrap_or(0);
     sys::touch_and_set_modified(mark, libc::timespec { tv_sec: since_boot, tv_nsec: boot })
 }
 
-/// Returns whether the clock was stepped since the last look, in this boot: then the
-/// clock shows another interval than the time since the start of the machine.
+/// Returns whether the clock was stepped since the last look in this boot. If so, the clock
+/// shows another interval than the time since the start of the machine.
 fn was_stepped(looked: &libc::stat, now: i64) -> bool {
     let since_boot = i64::try_from(sys::since_boot_ns() / 1_000_000_000).unwrap_or(0);
     let by_clock = now.saturating_sub(looked.st_atime);
@@ -188,7 +187,8 @@ fn was_stepped(looked: &libc::stat, now: i64) -> bool {
     is_this_boot && !(-STEP..=STEP).contains(&by_clock.saturating_sub(since_boot - looked.st_mtime))
 }
 
-/// Counts all entries as used now: their ages are by a clock that was stepped.
+/// Counts all entries as used now, because the clock by which their ages were measured was
+/// stepped.
 fn renew(store: &Fd) {
     let _ = for_each_entry(store, |name, _| {
         let Ok(directory) = sys::openat(store, name, DIRECTORY_TO_LIST, 0) else { return };
@@ -201,7 +201,7 @@ fn renew(store: &Fd) {
     });
 }
 
-/// Removes what is not needed, but for the entry that is being added.
+/// Removes the unneeded entries, except the one that is being added.
 pub(super) fn remove_unneeded(store: &Fd, key: &Key) {
     let Ok(mut buffer) = PageVec::zeroed(libc::PATH_MAX as usize) else { return };
     let now = sys::realtime_seconds();
@@ -211,7 +211,7 @@ pub(super) fn remove_unneeded(store: &Fd, key: &Key) {
         bytes = bytes.saturating_add(version.identity.size);
     });
     let allowance = if bytes > LARGE { Allowance::SHORT } else { Allowance::USUAL };
-    // Nothing can be done about a listing that fails half way.
+    // A listing that fails half way is not an error: the rest is examined another time.
     let _ = for_each_entry(store, |name, version| {
         if name != key.as_c_str()
             && is_its_turn(version.name_hash, entries, now)
@@ -231,17 +231,17 @@ pub(super) fn remove_unneeded(store: &Fd, key: &Key) {
     });
 }
 
-/// Whether an entry is among those that are looked at now.
+/// Returns whether an entry is among those that this look examines.
 fn is_its_turn(name_hash: u32, entries: i64, now: i64) -> bool {
     let turns = 1 + entries / ENTRIES_AT_ONCE;
     (i64::from(name_hash) - now / LOOK_SECONDS).checked_rem_euclid(turns) == Some(0)
 }
 
-/// Whether an entry may go, if nobody maps it.
+/// Returns whether an entry may be removed if no process maps it.
 fn is_unneeded(store: &Fd, name: &CStr, version: &Version, allowance: &Allowance, now: i64, buffer: &mut [u8]) -> bool {
     let entry = match sys::openat(store, name, DIRECTORY_TO_PASS, 0) {
         Ok(entry) => entry,
-        // What took its place.
+        // Another file has taken the place of the directory.
         Err(Errno(libc::ENOTDIR | libc::ELOOP)) => {
             let status = sys::fstatat(store, name, libc::AT_SYMLINK_NOFOLLOW);
             return status.is_ok_and(|status| now - status.st_mtime > ABANDONED_SECONDS);
@@ -259,7 +259,7 @@ fn is_unneeded(store: &Fd, name: &CStr, version: &Version, allowance: &Allowance
         None => last_use_of_any(store, name),
     };
     let Some(unused) = last_use.map(|time| now - time) else { return false };
-    // The origin is looked at only when it decides.
+    // The origin is examined only if the result depends on it.
     unused > allowance.outdated
         && (unused > allowance.current
             || unused > allowance.of(origin.map_or(Freshness::Unknown, |origin| origin.freshness(&version.identity))))
@@ -267,7 +267,7 @@ fn is_unneeded(store: &Fd, name: &CStr, version: &Version, allowance: &Allowance
 
 /// Calls `each` with every key in the store.
 fn for_each_entry(store: &Fd, mut each: impl FnMut(&CStr, Version)) -> sys::Result<()> {
-    // The store's own descriptor keeps its position.
+    // A separate descriptor, so that the position of the store's own stays the same.
     let listing = sys::openat(store, c".", DIRECTORY_TO_LIST, 0)?;
     for_each_name(&listing, |name| {
         if let Some(version) = Version::parse(name.to_bytes()) {
@@ -276,8 +276,8 @@ fn for_each_entry(store: &Fd, mut each: impl FnMut(&CStr, Version)) -> sys::Resu
     })
 }
 
-/// The latest access time in an entry, in seconds since the epoch; of an
-/// abandoned one without a copy, a time long ago.
+/// Returns the latest access time in an entry, in seconds since the epoch; for an abandoned
+/// entry without a copy, a time long ago.
 fn last_use_of_any(store: &Fd, name: &CStr) -> Option<i64> {
     let directory = sys::openat(store, name, DIRECTORY_TO_LIST, 0).ok()?;
     let mut latest = None;

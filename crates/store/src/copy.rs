@@ -1,4 +1,4 @@
-//! Making a copy, and comparing one with its file.
+//! Makes copies, and compares a copy with its file.
 
 use core::ffi::CStr;
 
@@ -11,20 +11,20 @@ use crate::mark::Mark;
 use crate::name::Identity;
 use crate::origin_file::OriginFile;
 
-/// How the names of unfinished copies begin.
+/// The beginning of the names of unfinished copies.
 pub const TEMPORARY: &str = ".new-";
 
 /// Bytes copied per call: what the kernel maps around a page fault
 /// (`fault_around_bytes`, mm/memory.c).
 pub const COPY_STEP: usize = 64 << 10;
-/// How much of two files is compared at once: what a host that has locked its memory
-/// has to have room for, twice.
+/// Bytes of two files that are compared at once. A host that has locked its memory must have
+/// room for twice as much within its limit.
 const COMPARED: usize = 16 << 10;
 
 /// A whole copy that has no name yet, mode 0444.
 pub struct UnnamedCopy<'a> {
     file: Fd,
-    /// Where the file system has no files without a name: the one in the store.
+    /// The name that it has in the store where the file system has no files without names.
     temporary: Option<Temporary<'a>>,
     mark: Option<Mark>,
 }
@@ -35,22 +35,22 @@ struct Temporary<'a> {
 }
 
 impl<'a> UnnamedCopy<'a> {
-    /// Copies all of `origin`, sharing blocks where the file system can, and
-    /// makes sure that it is the version that it was.
+    /// Copies all of `origin`, sharing blocks where the file system can, and checks that
+    /// `origin` is still the same version.
     pub fn of(origin: &OriginFile<'_>, store: &'a Fd, buffer: &mut PageVec<u8>) -> Result<Self, Cause> {
         write_back(origin)?;
         Self::make(origin, store, buffer, true)
     }
 
-    /// The same for a file whose times do not tell what it holds, and for a short
-    /// time: nothing is waited for.
+    /// Copies a file whose times do not determine its contents. The copy is used for a short
+    /// time, so this waits for nothing.
     pub fn of_unsettled(origin: &OriginFile<'_>, store: &'a Fd, buffer: &mut PageVec<u8>) -> Result<Self, Cause> {
         Self::make(origin, store, buffer, false)
     }
 
     fn make(origin: &OriginFile<'_>, store: &'a Fd, buffer: &mut PageVec<u8>, seals: bool) -> Result<Self, Cause> {
         let mut copy = Self::new(store)?;
-        // Other threads may fork meanwhile.
+        // Another thread may fork during the copy.
         let kept = KeptFromChildren::new(&copy.file);
         if sys::absorbing(libc::SIGXFSZ, || sys::clone_file(origin.file, &copy.file)).is_err() {
             copy.write(origin, buffer).map_err(Operation::CopyToStore.failed())?;
@@ -62,7 +62,7 @@ impl<'a> UnnamedCopy<'a> {
         }
         copy.mark =
             if seals && copy.has_become_immutable() { Some(Mark::on_disk(copied.st_ino)) } else { Mark::this_boot() };
-        // The mode asked for at creation is subject to the umask.
+        // The umask applies to the mode at creation, so the mode is set here.
         sys::fchmod(&copy.file, 0o444).map_err(Operation::Fchmod.failed())?;
         if copy.temporary.is_none() {
             copy.put_mark();
@@ -80,7 +80,7 @@ impl<'a> UnnamedCopy<'a> {
             Err(Errno(libc::EOPNOTSUPP | libc::EISDIR | libc::ENOENT | libc::EINVAL)) => {}
             Err(errno) => return Err(Cause::call(Operation::OpenNewStoreEntry, errno)),
         }
-        // Left behind by a process that is killed; `clean` removes it later.
+        // A process that is killed leaves this file behind; `clean` removes it later.
         let (pid, now) = (sys::gettid(), sys::monotonic_ns());
         let name = Line::<64>::format_raw(format_args!("{TEMPORARY}{pid}-{now:x}\0"));
         let flags = libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW | libc::O_RDWR;
@@ -90,10 +90,10 @@ impl<'a> UnnamedCopy<'a> {
         Ok(Self { file, temporary: Some(Temporary { name, store }), mark: None })
     }
 
-    /// Writes all bytes of `origin`. Where the file system has large folios the
-    /// page cache then holds a piece in one, which is mapped at once; those of
-    /// `copy_file_range(2)` are single pages. Folios that are larger still Linux
-    /// 6.18 maps whole, and counts them as the process's.
+    /// Writes all bytes of `origin`. Where the file system has large folios, the page cache
+    /// then holds each piece in one folio, which one page fault maps; `copy_file_range(2)`
+    /// would fill single pages. Folios larger than that would be mapped as a whole by Linux
+    /// 6.18 and would count as the process's memory.
     fn write(&self, origin: &OriginFile<'_>, buffer: &mut PageVec<u8>) -> sys::Result<()> {
         let size = usize::try_from(origin.identity.size).map_err(|_| Errno(libc::EFBIG))?;
         if buffer.len() < COPY_STEP {
@@ -102,7 +102,7 @@ impl<'a> UnnamedCopy<'a> {
         let mut copied = 0;
         while copied < size {
             let read = match sys::pread(origin.file, buffer, copied as u64) {
-                // By a signal, on file systems such as FUSE.
+                // On file systems such as FUSE a signal can interrupt the write.
                 Err(Errno(libc::EINTR)) => continue,
                 read => read?,
             };
@@ -116,7 +116,7 @@ impl<'a> UnnamedCopy<'a> {
                     Err(Errno(libc::EINTR)) => {}
                     Err(errno) => return Err(errno),
                     Ok(0) => return Err(Errno(libc::EIO)),
-                    // A short count: the next attempt says why.
+                    // After a short count the next attempt returns the reason.
                     Ok(written) => {
                         copied += written;
                         piece = piece.get(written..).unwrap_or_default();
@@ -127,12 +127,12 @@ impl<'a> UnnamedCopy<'a> {
         Ok(())
     }
 
-    /// Enables fs-verity, where whoever made the file system has asked for it:
-    /// then nobody can write to the copy or truncate it, not even its owner, and
-    /// it is on the disk. It is asked of a file that nobody has open for writing. The
-    /// kernel reads the copy once more for that and waits for the disk, which is the
-    /// price of the feature; a power loss before the copy has its name leaves an
-    /// inode to fsck(8).
+    /// Enables fs-verity where the administrator has chosen it when making the file system.
+    /// Then no process can write to the copy or truncate it, not even one of its owner, and it
+    /// is on the disk. The kernel enables it only for a file that no process has open for
+    /// writing. It reads the copy once more and waits for the disk, which is the price of the
+    /// feature. A power loss before the copy has its name leaves an inode for fsck(8) to
+    /// remove.
     fn has_become_immutable(&mut self) -> bool {
         if !FileSystem::of(&self.file).is_ok_and(|status| status.may_offer_verity()) {
             return false;
@@ -145,12 +145,12 @@ impl<'a> UnnamedCopy<'a> {
         sys::enable_verity(&self.file).is_ok()
     }
 
-    /// The file, open for reading at least.
+    /// Returns the file, open for reading at least.
     pub fn file(&self) -> &Fd {
         &self.file
     }
 
-    /// Writes it to the disk, which its mark then says.
+    /// Writes the copy to the disk and prepares the mark that says so.
     pub fn secure(&mut self) -> Result<(), Cause> {
         let status = sys::fstat(self.file.raw()).map_err(Operation::Fstat.failed())?;
         sys::fsync(&self.file).map_err(Operation::Fsync.failed())?;
@@ -161,8 +161,8 @@ impl<'a> UnnamedCopy<'a> {
         Ok(())
     }
 
-    /// Gives it a name. Until then the modification time of a file that has another
-    /// one tells whether it was abandoned, so its mark comes last.
+    /// Gives the copy its name. A file with a temporary name is recognised as abandoned by its
+    /// modification time, so the mark, which changes that time, comes last.
     pub fn link(&self, directory: &Fd, file_name: &CStr) -> sys::Result<()> {
         if let Some(Temporary { name, store }) = &self.temporary {
             sys::linkat(store, name.as_c_str(), directory, file_name)?;
@@ -173,7 +173,8 @@ impl<'a> UnnamedCopy<'a> {
         sys::linkat(&Fd::CWD, path.as_c_str(), directory, file_name)
     }
 
-    /// Without its mark it is compared with its file before it is used.
+    /// Writes the mark. A failure is ignored, because an entry without a mark is compared with
+    /// its file before it is used.
     fn put_mark(&self) {
         if let Some(mark) = self.mark {
             let _ = mark.put_on(&self.file);
@@ -189,21 +190,20 @@ impl Drop for UnnamedCopy<'_> {
     }
 }
 
-/// Writes the dirty pages of `origin` back, so that from now on a store through
-/// a shared mapping moves its times: such a store to a dirty page does not.
+/// Writes the dirty pages of `origin` back. From then on a store through a shared mapping
+/// changes its times, which a store to a page that is already dirty does not.
 fn write_back(origin: &OriginFile<'_>) -> Result<(), Cause> {
     sys::write_back(origin.file).map_err(Operation::WriteFileBack.failed())
 }
 
-/// Whether the file still is the version that it was.
+/// Returns whether the file still is the version that it was.
 fn is_still(origin: &OriginFile<'_>) -> Result<bool, Cause> {
     let now = sys::fstat(origin.file.raw()).map_err(Operation::Fstat.failed())?;
     Ok(Identity::of(&now) == origin.identity)
 }
 
-/// Whether an entry holds the bytes of its file; an error if the file is not the
-/// same version before and after, or cannot be read. An entry that cannot be read
-/// does not.
+/// Returns whether an entry holds the bytes of its file, and false if the entry cannot be read.
+/// It fails if the file cannot be read, or is not the same version before and after.
 pub fn equals_origin(entry: &Fd, origin: &OriginFile<'_>) -> Result<bool, Cause> {
     let call = |errno| Cause::call(Operation::CompareStoreEntry, errno);
     write_back(origin)?;

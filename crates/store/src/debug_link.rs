@@ -1,11 +1,11 @@
-//! Links a copy to the directory with its origin's separate debugging information.
-//! Debuggers look for the file that the section `.gnu_debuglink` names beside the file
-//! that is mapped, in `.debug` below that, and by its directory in `/usr/lib/debug`. The
-//! mapped file is the copy. So an entry has a link, [`DEBUG`], to the directory in which they
-//! would find it for the origin.
+//! Links a copy to the directory with its origin's separate debugging information. Debuggers
+//! look for the file that the section `.gnu_debuglink` names beside the file that is mapped, in
+//! `.debug` below that, and by its directory in `/usr/lib/debug`. The mapped file is the copy,
+//! so an entry has a link, [`DEBUG`], to the directory in which debuggers would find the
+//! debugging information for the origin.
 //!
-//! With a build-id they need no such link where `/usr/lib/debug/.build-id` has the
-//! file, which is how distributions package it; so none is made for a directory
+//! Debuggers find the files that distributions package by build-id below
+//! `/usr/lib/debug/.build-id` and need no link for those. So no link is made to a directory
 //! that does not have the file.
 
 use core::ffi::CStr;
@@ -18,10 +18,10 @@ use sopin_core::sys::{self, Fd};
 pub const DEBUG: &CStr = c".debug";
 
 const SECTION: &[u8] = b".gnu_debuglink\0";
-/// Bytes of section headers, and of their names, that are looked at.
+/// Bytes of section headers, and of their names, that are read.
 const ROOM: usize = 16 << 10;
 
-/// Makes the link in the entry's `directory`, if there is something to link to.
+/// Makes the link in the entry's `directory`, if a directory has the debugging information.
 pub fn make(directory: &Fd, copy: &Fd, origin: &CStr) {
     if let Some(target) = find(copy, origin)
         && let Ok(target) = CStr::from_bytes_with_nul(&target)
@@ -31,7 +31,8 @@ pub fn make(directory: &Fd, copy: &Fd, origin: &CStr) {
     }
 }
 
-/// The directory that has the debugging information of `origin`, with a NUL.
+/// Returns the path of the directory that has the debugging information of `origin`, with a
+/// NUL.
 fn find(copy: &Fd, origin: &CStr) -> Option<PageVec<u8>> {
     let mut headers = PageVec::zeroed(ROOM).ok()?;
     let mut content = [0; 256];
@@ -42,7 +43,7 @@ fn find(copy: &Fd, origin: &CStr) -> Option<PageVec<u8>> {
     }
     let path = origin.to_bytes();
     let parent = path.strip_suffix(file_name(path))?.strip_suffix(b"/")?;
-    // An object that names itself has its debugging information inside.
+    // An object that names itself contains its debugging information.
     let places = [(&b""[..], &b""[..]), (b"", b"/.debug"), (b"/usr/lib/debug", b"")];
     let is_own = |place: usize| place == 0 && name == file_name(path);
     places.iter().enumerate().filter(|(place, _)| !is_own(*place)).find_map(|(_, (before, behind))| {
@@ -90,7 +91,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "makes files")]
-    fn what_is_no_object_names_nothing() {
+    fn a_file_that_is_not_an_object_has_no_names() {
         let file = sys::memfd_create(c"test").unwrap();
         for content in [&b""[..], b"\x7fELF\x02", &[0xff; 4096]] {
             sys::pwrite_from(&file, content.as_ptr().addr(), content.len(), 0).unwrap();

@@ -4,25 +4,25 @@
 //! ```text
 //! <store>/                      0700, the user's; the system's: 0755, root's
 //!   <key>/                      the same: one version of one file, see `name`
-//!     libfoo.so                 0444: the copy, complete or not there at all; its
-//!                               modification time says something, see `mark`
+//!     libfoo.so                 0444: the copy, complete or absent; for what its
+//!                               modification time means, see `mark`
 //!     .source -> <its directories>/usr/lib/libfoo.so, see `origin`
 //!     .debug -> /usr/lib/.debug where debuggers look, see `debug_link`
 //!   own-<thread>-<time>/        the same for one process alone, see `own`
 //!   .looked                     when unneeded entries were last looked for
 //! ```
 //!
-//! An entry is written to a file without a name, compared with the source's
-//! identity once more, and only then linked: killing the writer at any instant
-//! leaves nothing. Processes that fill the store at once do not wait for each
-//! other; one of them links first and the others use its entry. Entries are
-//! never modified, only unlinked (see `clean`).
+//! An entry is written to a file without a name. It gets its name only after the identity of
+//! the origin was checked once more, so a writer that is killed at any instant leaves nothing
+//! behind. Processes that add the same entry at once do not wait for each other: one of them
+//! links it first, and the others use that. Entries are never modified, only unlinked (see
+//! `clean`).
 //!
-//! Whoever maps an entry holds a shared `flock(2)` on it through that mapping,
-//! for as long as the mapping lives: that tells which entries are in use.
+//! A process that maps an entry holds a shared `flock(2)` on it through that mapping, for as
+//! long as the mapping exists. The locks show which entries are in use.
 //!
-//! Nothing here follows a symbolic link or trusts a name: every directory and
-//! entry is opened and then asked what it is. What is believed, and why it may be:
+//! This crate follows no symbolic link and trusts no name: it opens every directory and entry
+//! and then checks its status. What it believes, and why that is justified:
 //!
 //! | is believed | because |
 //! |---|---|
@@ -36,15 +36,15 @@
 //! | `store` | [`Store`]: finding, making and filling entries |
 //! | `name` | [`Identity`], and the names of entries |
 //! | `origin_file` | the file that is copied |
-//! | `settled` | whether its identity tells what it holds |
+//! | `settled` | whether its identity determines its contents |
 //! | `copy` | making a copy, and comparing one with its file |
 //! | `mark` | what the modification time of an entry says |
 //! | `proof` | whether an entry may be mapped |
-//! | `origin` | where an entry comes from, and what has become of that |
-//! | `debug_link` | where debuggers look |
-//! | `own` | entries that one process has for itself |
+//! | `origin` | the file that an entry was copied from, and its freshness |
+//! | `debug_link` | the link by which debuggers find debugging information |
+//! | `own` | entries that one process uses alone |
 //! | `clean`, `names` | which entries are removed, and when |
-//! | `removal` | removing one |
+//! | `removal` | removing one entry |
 //! | `places`, `proven_path` | opening the directories of stores, and whether one may be trusted |
 //! | `listing` | the names in a directory |
 //!

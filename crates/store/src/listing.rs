@@ -1,13 +1,13 @@
-//! Directories: how they are opened, and the names in them.
+//! How directories are opened, and the names in them.
 
 use core::ffi::{CStr, c_int};
 
 use sopin_core::pages::PageVec;
 use sopin_core::sys::{self, Fd, Result};
 
-/// How a directory is opened to look at what is in it.
+/// Flags for a directory whose names are listed.
 pub const DIRECTORY_TO_LIST: c_int = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-/// How a directory is opened only to pass through.
+/// Flags for a directory that is only part of a path.
 pub const DIRECTORY_TO_PASS: c_int = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
 
 /// Calls `each` with every name in an open directory but `.` and `..`, from
@@ -29,7 +29,8 @@ pub fn for_each_name(directory: &Fd, mut each: impl FnMut(&CStr)) -> Result<()> 
             {
                 each(name);
             }
-            // At least the fixed part, so that nonsense cannot stop the walk.
+            // Advance by at least the fixed part, so that a malformed length cannot make the
+            // loop endless.
             let length = usize::from(u16::from_ne_bytes([*low, *high])).max(NAME);
             rest = rest.get(length..).unwrap_or_default();
         }

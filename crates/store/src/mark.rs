@@ -1,12 +1,12 @@
 //! What an entry's modification time says: whether its bytes are known to be on
 //! the disk.
 //!
-//! After a power loss a file that was never synchronised can have its full size
-//! and hold zeros. Synchronising every new entry would stop the host for the
-//! disk, so instead an entry says in which boot it was written, and is believed
-//! in that boot: the page cache has it, as long as the disk takes what is written
-//! back. In a later one it is compared with its file first, and then says that it
-//! is on the disk. An entry that says neither is compared too.
+//! After a power loss a file that was never synchronised can have its full size and hold zeros.
+//! Synchronising every new entry would make the host wait for the disk. Instead an entry
+//! records in which boot it was written, and is believed in that boot: the page cache holds its
+//! bytes, provided that the disk accepts them when they are written back. In a later boot it is
+//! first compared with its file, and then records that it is on the disk. An entry that records
+//! neither is compared too.
 //!
 //! | modification time | believed |
 //! |---|---|
@@ -14,9 +14,9 @@
 //! | derived from the entry's inode number: it was synchronised, compared after a reboot, or has fs-verity | if it has the object's build-id |
 //! | anything else | not before it was compared |
 //!
-//! An entry's own bytes being on the disk is not enough in a later boot, because a
-//! crash can leave new bytes in the *file* under its old times (`fdatasync(2)` writes
-//! no times). The build-id tells the two apart.
+//! In a later boot it is not enough that the bytes of the entry are on the disk, because a
+//! crash can leave new bytes in the *file* under its old times (`fdatasync(2)` writes no
+//! times). The build-id distinguishes the two versions.
 //!
 //! Whole seconds are enough: a file system with inodes of 128 bytes keeps no more.
 //! The inode number is part of the second kind so that a copy of the entry, as a
@@ -27,7 +27,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use sopin_core::build_id::BuildId;
 use sopin_core::sys::{self, Fd, Result};
 
-/// A modification time that says something.
+/// A modification time with one of these meanings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     seconds: i64,
@@ -35,17 +35,19 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// Written in this boot; `None` if the kernel does not tell which it is.
+    /// Returns the mark of an entry that was written in this boot; `None` if the boot id cannot
+    /// be read.
     pub fn this_boot() -> Option<Self> {
         boot().map(Self::of)
     }
 
-    /// On the disk, for the entry with this inode number.
+    /// Returns the mark of an entry with this inode number that is on the disk.
     pub fn on_disk(inode: u64) -> Self {
         Self::of(hash(b"on disk", &inode.to_le_bytes()))
     }
 
-    /// 31 bits of seconds, since not every file system has more, and nanoseconds.
+    /// Makes a time of a hash: 31 bits of seconds, because some file systems have no more, and
+    /// nanoseconds.
     fn of(hash: u64) -> Self {
         const NANOSECONDS: u64 = 1_000_000_000;
         Self { seconds: (hash >> 33).cast_signed(), nanoseconds: ((hash & 0xffff_ffff) % NANOSECONDS).cast_signed() }
@@ -61,7 +63,7 @@ impl Mark {
     }
 }
 
-/// Whether the entry with this status is known to hold the bytes of its file, given
+/// Returns whether the entry with this status is known to hold the bytes of its file, given
 /// how its build-id compares with the object's.
 pub fn is_believed(status: &libc::stat, build_id: BuildId) -> bool {
     let modified = (status.st_mtime, status.st_mtime_nsec);
@@ -69,24 +71,24 @@ pub fn is_believed(status: &libc::stat, build_id: BuildId) -> bool {
         || Mark::this_boot().is_some_and(|mark| mark.is(modified))
 }
 
-/// Whether an entry with this inode number, modified at this time in seconds and
+/// Returns whether an entry with this inode number, modified at this time in seconds and
 /// nanoseconds, says that it is on the disk.
 pub fn says_on_disk(inode: u64, modified: (i64, i64)) -> bool {
     Mark::on_disk(inode).is(modified)
 }
 
-/// Notes on an entry of the user's own that was compared with its file just now.
+/// Marks an entry of the user's own store that was just compared with its file.
 pub fn note_compared(entry: &Fd, build_id: BuildId) {
-    // Without its mark it is compared again.
+    // An entry without its mark is compared again, so a failure is ignored.
     let _ = match Mark::this_boot() {
         Some(mark) if build_id != BuildId::Same => mark.put_on(entry),
         _ => note_on_disk(entry),
     };
 }
 
-/// Notes on an entry that was compared that it is on the disk. Its pages are
-/// written back first, if it was copied here by something else than the library;
-/// a journal that has the new time has them too.
+/// Marks an entry that was compared as being on the disk. Its pages are written back first, in
+/// case another program has copied the entry; a journal that holds the new time then holds the
+/// pages too.
 pub fn note_on_disk(entry: &Fd) -> Result<()> {
     let status = sys::fstat(entry.raw())?;
     if says_on_disk(status.st_ino, (status.st_mtime, status.st_mtime_nsec)) {
@@ -96,8 +98,8 @@ pub fn note_on_disk(entry: &Fd) -> Result<()> {
     Mark::on_disk(status.st_ino).put_on(entry)
 }
 
-/// Some bits that tell this boot from others, which fit into nanoseconds; `None` if the
-/// kernel does not tell.
+/// Returns some bits that identify this boot and fit into nanoseconds; `None` if the boot id
+/// cannot be read.
 pub fn boot_bits() -> Option<i64> {
     boot().map(|boot| (boot & 0x1fff_ffff).cast_signed())
 }
@@ -120,7 +122,7 @@ fn boot() -> Option<u64> {
     Some(boot)
 }
 
-/// FNV-1a, 64 bits.
+/// Returns the FNV-1a hash of 64 bits.
 fn hash(kind: &[u8], bytes: &[u8]) -> u64 {
     let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
     kind.iter().chain(bytes).fold(0xcbf2_9ce4_8422_2325, step)
@@ -142,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_of_the_disk_is_one_entrys_own() {
+    fn a_mark_of_the_disk_is_valid_for_one_entry() {
         assert!(says_on_disk(7, time(Mark::on_disk(7))));
         assert!(!says_on_disk(8, time(Mark::on_disk(7))));
         assert!(!says_on_disk(7, time(Mark::of(hash(b"boot", b"x")))));

@@ -1,4 +1,4 @@
-//! The names of entries: what makes one version of a file.
+//! The names of entries, which identify one version of a file.
 
 use core::ffi::CStr;
 use core::fmt::Write as _;
@@ -19,7 +19,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// What `stat(2)` says.
+    /// Returns the identity that `stat(2)` shows.
     pub fn of(status: &libc::stat) -> Self {
         let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
         Self {
@@ -31,8 +31,8 @@ impl Identity {
         }
     }
 
-    /// Whether the time of the last change is finer than a second: then the kernel
-    /// has set it, and no builder of images.
+    /// Returns whether the time of the last change is finer than a second. Then the kernel has
+    /// set it, and not an image builder.
     pub fn has_fine_times(&self) -> bool {
         self.changed % 1_000_000_000 != 0
     }
@@ -41,8 +41,8 @@ impl Identity {
     /// `now`. In the latter case the clock was set back since, so that the next change gets
     /// another time as well.
     pub fn has_settled(&self, now: i64, seconds: i64) -> bool {
-        // A division of 128 bits is a function of the compiler's, built without
-        // marks of branch targets.
+        // A division of 128 bits calls a function of compiler_builtins, which is built without
+        // marks for branch targets.
         let nanoseconds = |seconds: i64| i128::from(seconds) * 1_000_000_000;
         self.changed < nanoseconds(now - seconds) || self.changed > nanoseconds(now + 1 + seconds)
     }
@@ -55,17 +55,17 @@ pub struct Key {
     version: Version,
 }
 
-/// What a key says.
+/// The version of a file that a key names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Version {
     /// Hash of the file name.
     pub name_hash: u32,
-    /// The source.
+    /// The identity of the origin.
     pub identity: Identity,
 }
 
 impl Key {
-    /// The key of this version of a file of this name.
+    /// Returns the key of this version of a file of this name.
     pub fn new(identity: &Identity, file_name: &CStr) -> Self {
         Self::of(Version { name_hash: hash(file_name.to_bytes().iter().copied()), identity: *identity })
     }
@@ -79,19 +79,19 @@ impl Key {
         Self { text, version }
     }
 
-    /// The name, for system calls.
+    /// Returns the name as a C string, for system calls.
     pub fn as_c_str(&self) -> &CStr {
         self.text.as_c_str()
     }
 
-    /// What it says.
+    /// Returns the version that it names.
     pub fn version(&self) -> Version {
         self.version
     }
 }
 
 impl Version {
-    /// Reads a key; `None` if `name` is not one, to the letter.
+    /// Parses a key; `None` if `name` is not exactly what `Key` writes.
     pub fn parse(name: &[u8]) -> Option<Self> {
         let mut parts = name.split(|byte| *byte == b'-').map(|part| core::str::from_utf8(part).unwrap_or_default());
         let name_hash = u32::from_str_radix(parts.next()?, 16).ok()?;
@@ -104,19 +104,19 @@ impl Version {
         (Key::of(version).as_c_str().to_bytes() == name).then_some(version)
     }
 
-    /// Whether the source was the same file, perhaps with other contents.
+    /// Returns whether the origin was the same file, possibly with other contents.
     pub fn is_of_same_file(&self, other: &Self) -> bool {
         let parts = |version: &Self| (version.name_hash, version.identity.device, version.identity.inode);
         parts(self) == parts(other)
     }
 
-    /// Whether a file of this name may have this key.
+    /// Returns whether a file of this name may have this key.
     pub fn may_be_named(&self, file_name: &[u8]) -> bool {
         hash(file_name.iter().copied()) == self.name_hash
     }
 }
 
-/// FNV-1a, 32 bits.
+/// Returns the FNV-1a hash of 32 bits.
 pub fn hash(bytes: impl IntoIterator<Item = u8>) -> u32 {
     bytes.into_iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }

@@ -1,35 +1,36 @@
-//! Which file names have entries, so that adding one need not list a large
-//! store to learn that nothing is there to be replaced.
+//! Which file names have entries. With this filter a process that adds an entry need not list a
+//! large store to learn that there is no older version to replace.
 //!
-//! A Bloom filter with two functions, the halves of the hash: what it does not know has no entry, or was
-//! added by another process within the last seconds. An older version missed
-//! for that reason is found when unneeded entries are looked for.
+//! A Bloom filter with two functions, the halves of the hash: a name that the filter does not
+//! have has no entry, or one that another process has added within the last seconds. An older
+//! version that is missed for that reason is removed with the next unneeded entries.
 
 use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-/// Seconds after which another process may have added too much.
+/// Seconds for which a listing is used, although other processes may have added entries since.
 const FRESH_SECONDS: i64 = 10;
-/// As many bits as half a hash has values.
+/// One bit for each value of half a hash.
 const WORDS: usize = (1 << 16) / 64;
 
 /// The names in the store that this process used last.
 pub struct NameFilter {
     bits: [AtomicU64; WORDS],
-    /// Which store, by the inode number of its directory.
+    /// The inode number of the directory of the store that was listed.
     store: AtomicU64,
     /// When it was listed, in seconds of the monotonic clock; 0: never.
     listed: AtomicI64,
 }
 
 impl NameFilter {
-    /// Nothing is known.
+    /// Makes a filter that knows no store.
     pub const fn new() -> Self {
         Self { bits: [const { AtomicU64::new(0) }; WORDS], store: AtomicU64::new(0), listed: AtomicI64::new(0) }
     }
 
-    /// Whether a file name of this hash may have an entry.
+    /// Returns whether a file name of this hash may have an entry.
     pub fn may_have(&self, store: u64, name_hash: u32, now: i64) -> bool {
-        // First: what is read while another thread clears is then not fresh.
+        // The bits are read first: if another thread clears them meanwhile, the listing is seen
+        // not to be fresh.
         let is_known = self.places(name_hash).iter().all(|(bits, bit)| bits.load(Ordering::Acquire) & bit != 0);
         let listed = self.listed.load(Ordering::Acquire);
         let is_fresh = listed != 0 && now - listed < FRESH_SECONDS && self.store.load(Ordering::Relaxed) == store;
@@ -52,7 +53,8 @@ impl NameFilter {
         }
     }
 
-    /// Every name was there. Says nothing if another store was begun meanwhile.
+    /// Notes that all names were added. Does nothing if a thread has begun to list another
+    /// store meanwhile.
     pub fn finish(&self, store: u64, now: i64) {
         if self.store.load(Ordering::Relaxed) == store {
             self.listed.store(now.max(1), Ordering::Release);

@@ -1,4 +1,4 @@
-//! Where an entry comes from, and whether the origin is still that version.
+//! The file that an entry was copied from, and whether that is still the same version.
 //!
 //! Beside its copy an entry has a link, [`LINK`], whose target is
 //!
@@ -6,14 +6,13 @@
 //! [+][@]<8 hexadecimal digits for each directory>/absolute/path/of/the/origin
 //! ```
 //!
-//! The digits tell the directories of the path apart (device and inode), from
-//! the root of the mount that the file was found in down to the file's own.
-//! Only who finds those directories again may conclude from the path: in
-//! another container, or with another file system mounted, the same path leads
-//! elsewhere, and an absent file says nothing. A `+` says that the file had
-//! other names, under which it may live on; an `@` that it is on a remote file
-//! system, at which nobody looks: a server that does not answer would stop a
-//! program that has nothing to do with it.
+//! The digits identify the directories of the path (by device and inode), from the root of the
+//! mount in which the file was found down to the file's own. Only a process that finds the same
+//! directories may conclude anything from the path: in another container, or with another file
+//! system mounted, the same path leads elsewhere, and an absent file proves nothing. A `+`
+//! means that the file had other names, under which it may still exist. An `@` means that it is
+//! on a remote file system. The library does not look there, because a server that does not
+//! answer would block a program that does not use that server.
 
 use core::ffi::CStr;
 use core::ops::ControlFlow::{self, Break, Continue};
@@ -28,14 +27,14 @@ use crate::name::{Identity, hash as hash_of};
 /// The file name of the link.
 pub const LINK: &CStr = c".source";
 
-/// What stands before the digits when the file had other names.
+/// The character before the digits when the file had other names.
 const OTHER_NAMES: u8 = b'+';
-/// What stands there when it is on a remote file system.
+/// The character before the digits when the file is on a remote file system.
 const REMOTE: u8 = b'@';
 /// Digits for each directory.
 const DIGITS: usize = 8;
 
-/// What has become of the file that an entry was copied from.
+/// The state of an entry's origin, compared with the version that was copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
     /// It is still that version.
@@ -44,13 +43,12 @@ pub enum Freshness {
     Superseded,
     /// Nothing is at its path, or its directory is gone.
     Gone,
-    /// It cannot be told from here: the path leads to other directories, as in
-    /// another container, the file had other names, or it is on a remote file
-    /// system.
+    /// This process cannot determine it: the path leads to other directories, as in another
+    /// container, the file had other names, or it is on a remote file system.
     Unknown,
 }
 
-/// The target of the link, read.
+/// The parsed target of the link.
 #[derive(Clone, Copy)]
 pub struct Origin<'a> {
     has_other_names: bool,
@@ -68,10 +66,11 @@ pub fn read<'a>(entry: &Fd, buffer: &'a mut [u8]) -> Option<Origin<'a>> {
     Origin::parse(CStr::from_bytes_with_nul(buffer.get(..=len)?).ok()?)
 }
 
-/// Whether every process of `user` may read the file, whatever its groups: a copy
-/// of one that this process reads by its group would be open to all of them. Access
-/// lists can only say so less often (`acl(5)`: the mask is the group's mode, and
-/// others are others).
+/// Returns whether every process of `user` may read the file, whatever its groups. If this
+/// process may read it only because of its group, a copy would disclose it to the user's other
+/// processes. With an access control list the result can only be false more often than
+/// necessary (`acl(5)`: the mode of the group is the list's mask, and the mode of others is
+/// that of others).
 pub fn is_open_to(user: User, path: &CStr, file: &Fd) -> bool {
     let allows = |status: &libc::stat, owners: u32, others: u32| {
         let needed = if status.st_uid == user.id() { owners } else { others };
@@ -88,13 +87,13 @@ pub fn is_open_to(user: User, path: &CStr, file: &Fd) -> bool {
     is_readable && walked.is_ok_and(|walked| walked.is_continue())
 }
 
-/// The target of the link for a file, with its NUL. `None` if its directories
+/// Returns the target of the link for a file, with its NUL. `None` if its directories
 /// cannot be seen.
 pub fn record(path: &CStr, file: &Fd) -> Option<PageVec<u8>> {
     let mut directories = PageVec::<u8>::new();
     let walked = for_each_directory(path.to_bytes(), |directory| {
         let Ok(found) = sys::path_identity(directory) else { return Break(()) };
-        // Unless it is known not to be one.
+        // A file system counts as remote unless it is known not to be.
         if found.is_mount_root != Some(false) {
             directories.clear();
         }
@@ -120,7 +119,7 @@ pub fn record(path: &CStr, file: &Fd) -> Option<PageVec<u8>> {
 }
 
 impl<'a> Origin<'a> {
-    /// Reads the target of a link; `None` if it is not one of ours.
+    /// Parses the target of a link; `None` if it has not the form that the library writes.
     pub fn parse(target: &'a CStr) -> Option<Self> {
         let target = target.to_bytes_with_nul();
         let start = target.iter().position(|byte| *byte == b'/')?;
@@ -133,12 +132,12 @@ impl<'a> Origin<'a> {
         (is_ours && !directories.is_empty()).then_some(Self { has_other_names, is_remote, directories, path })
     }
 
-    /// Whether both are at one path in the same directory.
+    /// Returns whether both are at one path in the same directory.
     pub fn is_at_same_place(&self, other: &Self) -> bool {
         self.path == other.path && self.directories.rchunks(DIGITS).next() == other.directories.rchunks(DIGITS).next()
     }
 
-    /// What has become of the file, which was `copied`.
+    /// Returns the freshness of an entry that holds the version `copied`.
     pub fn freshness(&self, copied: &Identity) -> Freshness {
         self.find_out(copied).unwrap_or(Freshness::Unknown)
     }
@@ -159,7 +158,7 @@ impl<'a> Origin<'a> {
         Ok(match now {
             Ok(now) if (now.device, now.inode) == (copied.device, copied.inode) => Freshness::Superseded,
             _ if self.has_other_names => Freshness::Unknown,
-            // Mounted over the file itself.
+            // Another file is mounted over the file itself.
             Ok(_) if sys::path_identity(self.path)?.is_mount_root == Some(true) => Freshness::Unknown,
             Ok(_) => Freshness::Superseded,
             Err(Errno(libc::ENOENT)) => Freshness::Gone,
@@ -167,7 +166,7 @@ impl<'a> Origin<'a> {
         })
     }
 
-    /// Goes down to the file's directory; stops where another one is found.
+    /// Descends to the file's directory; stops at a directory that is not the recorded one.
     fn find_directories(&self) -> sys::Result<ControlFlow<Freshness>> {
         let all = self.path.to_bytes().split(|byte| *byte == b'/').count() - 1;
         let mut recorded = self.directories.chunks(DIGITS);
@@ -178,8 +177,8 @@ impl<'a> Origin<'a> {
                 return Continue(());
             }
             let expected = recorded.next().unwrap_or_default();
-            // In the root of the mount, and in what was found in it, a name that
-            // is not there has been removed.
+            // If a name is missing in the root of the mount or in a directory below that was
+            // recognised, it has been removed.
             let may_conclude = !core::mem::replace(&mut is_first, false);
             match sys::path_identity(directory) {
                 Ok(found) if digits_of(&found).as_bytes() == expected => Continue(()),
@@ -191,7 +190,7 @@ impl<'a> Origin<'a> {
     }
 }
 
-/// What tells a directory from others.
+/// Returns the digits that identify a directory.
 fn digits_of(directory: &PathIdentity) -> Line<DIGITS> {
     let bytes = directory.device.to_le_bytes().into_iter().chain(directory.inode.to_le_bytes());
     let hash = hash_of(bytes);

@@ -1,4 +1,4 @@
-//! The file that is copied.
+//! The file from which an entry is copied.
 
 use core::ffi::CStr;
 
@@ -8,29 +8,29 @@ use sopin_core::sys::{Fd, FileSystem};
 
 use crate::name::Identity;
 
-/// The file to be copied, already open.
+/// The file from which an entry is copied, open for reading.
 #[derive(Clone, Copy)]
 pub struct OriginFile<'a> {
     /// The file.
     pub file: &'a Fd,
     /// Its absolute path.
     pub path: &'a CStr,
-    /// What it was when it was found to be the file that is mapped.
+    /// Its identity when it was found to be the file that is mapped.
     pub identity: Identity,
-    /// Its device and inode number are no other file's.
+    /// Whether no other file has its device and inode number.
     pub has_own_numbers: bool,
-    /// Where it is.
+    /// The file system that it is on.
     pub file_system: &'a FileSystem,
 }
 
 impl OriginFile<'_> {
-    /// The part of the path behind the last slash.
+    /// Returns the part of the path behind the last slash.
     pub fn file_name(&self) -> &CStr {
         CStr::from_bytes_with_nul(file_name(self.path.to_bytes_with_nul())).unwrap_or_default()
     }
-    /// Whether the identity tells what the file holds, together with the build-id.
-    /// Image builders give all files one time, in whole seconds, in every version of
-    /// an image; so identity alone does only where the kernel has set a finer one.
+    /// Returns whether identity and build-id together determine the file's contents. Image
+    /// builders give all files one time, in whole seconds, in every version of an image; so the
+    /// identity alone suffices only where the kernel has set a finer time.
     pub fn is_identified_by_times(&self, build_id: BuildId) -> bool {
         self.has_own_numbers
             && self.file_system.updates_ctime_on_every_change()

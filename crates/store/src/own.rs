@@ -1,19 +1,18 @@
-//! Entries that one process has for itself: a copy of a file that has changed so
-//! lately, or is perhaps being written to, that its identity does not tell which
-//! bytes it holds. No other process looks for such an entry, so what proves it is
-//! that its bytes are those that are mapped.
+//! Entries that one process uses alone: copies of files that have changed so recently, or may
+//! just be written to, that their identity does not determine their contents. No other process
+//! looks for such an entry. It is proven by comparing its bytes with those that are mapped.
 //!
 //! ```text
 //! <store>/own-<thread>-<time>/
 //!   libfoo.so, .source      as in other entries
 //! ```
 //!
-//! Private memory would do as well for the process itself, but debuggers and
-//! profilers read the file whose name stands in `/proc/PID/maps`.
+//! For the process itself private memory would suffice, but debuggers and profilers read the
+//! file that `/proc/PID/maps` names.
 //!
-//! The copy is locked before it has a name, and mappings keep the lock. Whoever
-//! makes such an entry, or adds one for all, removes those that are not locked; so
-//! an entry does not outlive its process for long, however that has ended.
+//! The copy is locked before it has a name, and mappings keep the lock. Every process that
+//! makes such an entry, or adds an ordinary one, removes those that are not locked. So an entry
+//! does not outlive its process for long, however the process has ended.
 
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -25,13 +24,13 @@ use sopin_core::sys::{self, Errno, Fd};
 use crate::listing::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS, for_each_name};
 use crate::removal::{ABANDONED_SECONDS, remove_entry};
 
-/// How the names of such entries begin, which no key does.
+/// The beginning of the names of such entries, with which no key begins.
 const PREFIX: &[u8] = b"own-";
 
-/// Bounds of what all processes of the user have in a store.
+/// Limits on the number and the bytes of such entries of all processes of the user in a store.
 const MAX_ENTRIES: u64 = 4096;
 const MAX_BYTES: u64 = 4 << 30;
-/// Seconds between two looks of one process for what is not locked any more.
+/// Seconds between two looks of one process for entries that are not locked any more.
 const LOOK_SECONDS: i64 = 10;
 
 /// Returns whether a directory of this name in a store is an entry that one process uses alone.
@@ -41,13 +40,14 @@ pub fn is_name(name: &[u8]) -> bool {
     numbers.next().is_some_and(is_number) && numbers.next().is_some_and(is_number) && numbers.next().is_none()
 }
 
-/// What the last look of this process has left, and what it has added since.
+/// Number and bytes of the entries that the last look of this process has left, and of those
+/// added since.
 static ENTRIES: AtomicU64 = AtomicU64::new(0);
 static BYTES: AtomicU64 = AtomicU64::new(0);
-/// When that was, in seconds of the monotonic clock; 0: never.
+/// When the last look was, in seconds of the monotonic clock; 0 before the first.
 static LOOKED: AtomicI64 = AtomicI64::new(0);
 
-/// Checks that a copy of `size` bytes is not one too many.
+/// Checks that another copy of `size` bytes is within the limits.
 pub fn check_room(size: u64) -> Result<(), Cause> {
     let bytes = BYTES.load(Ordering::Relaxed).saturating_add(size);
     if ENTRIES.load(Ordering::Relaxed) >= MAX_ENTRIES || bytes > MAX_BYTES {
@@ -62,8 +62,8 @@ pub fn note_added(size: u64) {
     BYTES.fetch_add(size, Ordering::Relaxed);
 }
 
-/// Marks a copy as in use. The copy's own description has its lock until there is
-/// that of the one that is mapped.
+/// Marks a copy as in use. The open file description of the copy holds the lock until that of
+/// the mapped file does.
 pub fn lock(file: &Fd) -> Result<(), Cause> {
     sys::flock(file, libc::LOCK_SH | libc::LOCK_NB).map_err(Operation::Flock.failed())
 }
@@ -73,7 +73,7 @@ pub fn make_directory(store: &Fd) -> Result<Fd, Cause> {
     const ATTEMPTS: usize = 16;
     let mut refusal = Errno(libc::EEXIST);
     for _ in 0..ATTEMPTS {
-        // In another container a thread of this number may share the store.
+        // A thread with the same number in another container may share the store.
         let (thread, now) = (sys::gettid(), sys::monotonic_ns());
         let name = Line::<64>::format_raw(format_args!("own-{thread:x}-{now:x}\0"));
         match sys::mkdirat(store, name.as_c_str(), 0o700) {
@@ -111,8 +111,8 @@ pub fn clean(store: &Fd) {
     }
 }
 
-/// The size of an entry that a process maps or is making; `None` of one that is
-/// not needed, which is removed.
+/// Returns the size of an entry that a process maps or is making. Removes an entry that is not
+/// needed, and returns `None` for it.
 fn size_in_use(store: &Fd, name: &CStr) -> Option<u64> {
     let directory = sys::openat(store, name, DIRECTORY_TO_LIST, 0).ok()?;
     let (mut size, mut has_copy) = (None, false);
@@ -124,7 +124,7 @@ fn size_in_use(store: &Fd, name: &CStr) -> Option<u64> {
             size = Some(sys::fstat(copy.raw()).map_or(0, |status| status.st_size.cast_unsigned()));
         }
     });
-    // Whoever makes an entry makes its directory first.
+    // A process that makes an entry makes its directory first.
     let is_abandoned = || {
         sys::fstat(directory.raw()).is_ok_and(|status| sys::realtime_seconds() - status.st_mtime > ABANDONED_SECONDS)
     };

@@ -1,4 +1,4 @@
-//! Opening the directories of stores, and whether a directory may be one.
+//! Opens the directories of stores, and decides whether a directory may be one.
 
 use core::ffi::CStr;
 use core::ops::ControlFlow::{self, Break, Continue};
@@ -11,27 +11,26 @@ use sopin_core::sys::{self, Errno, Fd, FileSystem};
 use crate::listing::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS};
 use crate::proven_path;
 
-/// The system's store: written by root alone, on request, and read by everybody.
+/// The system's store. Only root writes to it, with `sopin store fill`; every user can read it.
 pub const SYSTEM: &CStr = c"/var/lib/sopin";
 
 /// `ST_NOEXEC` of `statfs(2)`.
 const NOEXEC: i64 = 8;
 
-/// What is done about a directory that is not there.
+/// What happens if a directory does not exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missing {
     /// It is made.
     IsMade,
-    /// Nothing: who only looks leaves no traces.
+    /// Nothing: a command that only reads must not make directories.
     StaysMissing,
 }
 
-/// A directory that was proven to be the store of a user, so that it need only
-/// be recognised later on: the proof holds for the directory, wherever the path
-/// leads by then.
+/// A directory that was proven to be the store of a user. Later it is enough to recognise it,
+/// because the proof is about the directory and not about the path.
 #[derive(Clone, Copy, Default)]
 pub struct Known {
-    /// `None` before anything was proven.
+    /// `None` before a directory was proven.
     found: Option<ProvenDirectory>,
 }
 
@@ -51,14 +50,14 @@ impl ProvenDirectory {
 }
 
 impl Known {
-    /// Nothing is known.
+    /// Makes a value without a proven directory.
     pub const fn new() -> Self {
         Self { found: None }
     }
 }
 
-/// Opens the store of `user`: the first usable place, where it is made if it
-/// is not there, or the one that is `known`.
+/// Opens the store of `user`: the one that is `known`, or the first usable one of `dirs`, which
+/// is made if it does not exist.
 pub fn open(dirs: &SearchDirs, user: User, known: &mut Known) -> Result<Fd, Cause> {
     if let Some(store) = reopen(dirs, user, known) {
         return Ok(store);
@@ -87,8 +86,8 @@ fn reopen(dirs: &SearchDirs, user: User, known: &Known) -> Option<Fd> {
     is_same(&store, &found).then_some(store)
 }
 
-/// Opens every place, the likeliest first, until `each` breaks, and hands it
-/// over with its number and its path.
+/// Opens all directories in turn, the likeliest first, and passes each with its number and path
+/// to `each`, until that breaks.
 pub fn try_each(
     dirs: &SearchDirs,
     user: User,
@@ -102,8 +101,8 @@ pub fn try_each(
     Continue(())
 }
 
-/// Opens the system's store; `None` if there is none. What is in it counts only
-/// if root alone can have put it there.
+/// Opens the system's store; `None` if there is none. It is used only if no one but root can
+/// have written to it.
 pub fn open_system(known: &mut Known) -> Result<Option<Fd>, Cause> {
     let store = match sys::openat(&Fd::CWD, SYSTEM, DIRECTORY_TO_LIST, 0) {
         Ok(store) => store,
@@ -119,8 +118,8 @@ pub fn open_system(known: &mut Known) -> Result<Option<Fd>, Cause> {
     Ok(Some(store))
 }
 
-/// Opens the user's store at `path`, of which the last `may_make` directories
-/// are made if need be.
+/// Opens the user's store at `path`, of which the last `may_make` directories are made if they
+/// do not exist.
 fn open_users(path: &CStr, user: User, may_make: usize) -> Result<Fd, Cause> {
     let store = open_proven(path, user, may_make)?;
     let same = |other: &Fd| match (sys::fstat(store.raw()), sys::fstat(other.raw())) {
@@ -160,7 +159,7 @@ fn is_same(store: &Fd, found: &ProvenDirectory) -> bool {
     })
 }
 
-/// Whether an open directory belongs to `user` and nobody else can write to it.
+/// Returns whether an open directory belongs to `user` and no other user can write to it.
 pub fn is_private(directory: &Fd, user: u32) -> bool {
     sys::fstat(directory.raw()).is_ok_and(|status| is_private_status(&status, user))
 }

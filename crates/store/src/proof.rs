@@ -9,9 +9,9 @@ use crate::{copy, mark};
 
 /// The ranges of a file that the loader has mapped, with which copies are compared.
 pub trait MappedRanges {
-    /// Whether `copy` has the build-id that the object has in memory.
+    /// Returns whether `copy` has the build-id that the object has in memory.
     fn build_id_of(&self, copy: &Fd) -> sys::Result<BuildId>;
-    /// Whether `copy` has the bytes that are mapped now, in all ranges that are
+    /// Returns whether `copy` has the bytes that are mapped now, in all ranges that are
     /// to be mapped from a copy.
     fn equals(&self, copy: &Fd) -> sys::Result<bool>;
 }
@@ -20,7 +20,7 @@ pub trait MappedRanges {
 pub struct CacheEntry {
     /// Open for reading; in the user's store locked, and mappings of it keep the lock.
     pub file: Fd,
-    /// What of it is proven.
+    /// How much of it is proven.
     pub proof: Proof,
 }
 
@@ -35,17 +35,17 @@ pub enum Proof {
 
 /// The result of examining an entry.
 pub enum Examined {
-    /// A copy of what is mapped.
+    /// The entry is a copy of what is mapped.
     Right(Proof),
-    /// A copy of the file, but not of what is mapped: the path leads to another
-    /// version by now, with the same numbers.
+    /// The entry is a copy of the file, but not of what is mapped: the path now leads to
+    /// another version that has the same identity.
     NotMapped(Cause),
-    /// No copy of the file.
+    /// The entry is not a copy of the file.
     Damaged(Cause),
 }
 
-/// Finds out whether an entry may be mapped in place of what is `mapped`. One that
-/// `is_ours` says afterwards that it is on the disk, if all of it was compared.
+/// Decides whether an entry may be mapped in place of what is `mapped`. If it compares all of
+/// an entry that `is_ours`, it marks the entry as being on the disk.
 pub fn examine(
     entry: &Fd,
     status: &libc::stat,
@@ -60,7 +60,7 @@ pub fn examine(
     }
     match (mark::is_believed(status, build_id), origin.is_identified_by_times(build_id)) {
         (true, true) => return Ok(Examined::Right(Proof::Whole)),
-        // Compared as a whole once, it is believed for the rest of this boot.
+        // After one comparison of the whole entry it is believed for the rest of this boot.
         (false, true) if is_ours => {
             if !copy::equals_origin(entry, origin)? {
                 return Ok(Examined::Damaged(wrong("its bytes are not those of the file")));

@@ -1,18 +1,18 @@
-//! Paths that nobody else can redirect.
+//! Paths that no other user can redirect.
 //!
-//! Whoever may rename or replace a directory on the way to a store chooses what
-//! lies in it: another directory of the same user will do, in which the user has
-//! once unpacked somebody's archive. So every directory on the way belongs to
-//! root or to the user and is writable by no one else, as `sshd` asks of a home
-//! (`StrictModes`). A symbolic link counts as what it leads to, and must itself be
-//! root's or the user's.
+//! A user who can rename or replace a directory on the path of a store determines what the
+//! store contains. It would be enough to put another directory of the same user in its place,
+//! in which that user has unpacked a foreign archive. So every directory on the path must
+//! belong to root or to the user and be writable by no other user, as `sshd` demands of a home
+//! directory (`StrictModes`). A symbolic link is replaced by its target, and must itself belong
+//! to root or the user.
 //!
-//! In a sticky directory such as `/tmp` nobody renames what is another's. For root
-//! it will do. For others it does not: what the previous owner of a user id has
-//! left there looks like this user's own, and everybody can make something there.
+//! In a sticky directory such as `/tmp` no user can rename the files of another. That suffices
+//! for root. It does not suffice for other users, because every user can make files there, and
+//! those that the previous owner of a user id has left look like this user's own.
 //!
-//! From the root down each step makes the next name one that only root and the
-//! user can change, so looking at one name after the other leaves no gap.
+//! Beginning at the root, each check proves that only root and the user can change the next
+//! name. So checking one name after the other leaves no gap.
 
 use core::ffi::CStr;
 
@@ -20,14 +20,13 @@ use sopin_core::cause::{Cause, Operation};
 use sopin_core::pages::PageVec;
 use sopin_core::sys::{self, Errno, Fd};
 
-/// As many links as the kernel follows (`MAXSYMLINKS`).
+/// The number of links that the kernel follows (`MAXSYMLINKS`).
 const MAX_LINKS: usize = 40;
 
 const OPERATION: Operation = Operation::UseStore;
 
-/// Returns `path`, an absolute one, without symbolic links, if nobody but root
-/// and `user` can change where it leads. The last `may_make` directories of it
-/// are made if they are not there, for the user alone.
+/// Returns the absolute `path` without symbolic links if only root and `user` can change where
+/// it leads. Makes its last `may_make` directories, for the user alone, if they do not exist.
 pub fn prove(path: &CStr, user: u32, may_make: usize) -> Result<PageVec<u8>, Cause> {
     let mut walk = PathResolution { done: PageVec::new(), rest: PageVec::new(), at: 0, user };
     walk.rest.extend(path.to_bytes()).map_err(Cause::no_memory)?;
@@ -44,16 +43,16 @@ pub fn prove(path: &CStr, user: u32, may_make: usize) -> Result<PageVec<u8>, Cau
 }
 
 struct PathResolution {
-    /// What is proven, with a NUL behind it; empty for the root.
+    /// The proven part of the path, with a NUL behind it; empty for the root.
     done: PageVec<u8>,
-    /// From `at` on, what is still to be walked.
+    /// The part that is still to be checked, from `at` on.
     rest: PageVec<u8>,
     at: usize,
     user: u32,
 }
 
 impl PathResolution {
-    /// Goes on until the end, or to a symbolic link: its target.
+    /// Continues to the end of the path, or to a symbolic link, whose target it returns.
     fn step(&mut self, may_make: usize) -> Result<Option<PageVec<u8>>, Cause> {
         while self.at < self.rest.len() {
             let left = self.rest.get(self.at..).unwrap_or_default();
@@ -112,7 +111,7 @@ impl PathResolution {
         Ok(target)
     }
 
-    /// Goes on at the target of the link that the walk has come to.
+    /// Continues with the target of a link.
     fn follow(&mut self, target: &[u8]) -> Result<(), Cause> {
         if target.first() == Some(&b'/') {
             self.done.clear();
@@ -127,7 +126,7 @@ impl PathResolution {
         Ok(())
     }
 
-    /// How many names are still to be walked.
+    /// Returns the number of names that are still to be checked.
     fn names_left(&self) -> usize {
         let left = self.rest.get(self.at..).unwrap_or_default();
         left.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).count()

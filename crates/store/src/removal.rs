@@ -1,4 +1,4 @@
-//! Removing one entry. What processes map of it stays theirs.
+//! Removes one entry. Processes that map it keep its contents.
 
 use core::ffi::CStr;
 
@@ -6,11 +6,11 @@ use sopin_core::sys::{self, Errno, Fd};
 
 use crate::listing::{DIRECTORY_TO_LIST, for_each_name};
 
-/// Seconds after which an unfinished copy or an empty entry belongs to nobody.
+/// Seconds after which an unfinished copy or an empty entry counts as abandoned.
 pub const ABANDONED_SECONDS: i64 = 60 * 60;
 
-/// Removes an entry that nobody maps, and tells whether it did. A process that
-/// maps it may run what is on disk, and needrestart should not list it.
+/// Removes an entry if no process maps it, and returns whether it has. An entry in use stays,
+/// because the files of its processes may be up to date, and needrestart should not list them.
 pub fn remove_unless_in_use(store: &Fd, name: &CStr) -> bool {
     let directory = match sys::openat(store, name, DIRECTORY_TO_LIST, 0) {
         Ok(directory) => directory,
@@ -26,11 +26,12 @@ pub fn remove_unless_in_use(store: &Fd, name: &CStr) -> bool {
         let Ok(entry) = sys::openat(&directory, file, flags, 0) else { return };
         if sys::flock(&entry, libc::LOCK_EX | libc::LOCK_NB).is_err() {
             in_use = true;
-            // So that it counts as used when its last process has ended.
+            // The entry then counts as used until the last of its processes has ended.
             let _ = sys::touch(&entry);
             return;
         }
-        // Unlinked while locked: who opens it now finds it without a name.
+        // The file is unlinked while it is locked: a process that opens it now sees that it has
+        // no name.
         let _ = sys::unlinkat(&directory, file, 0);
     });
     if !in_use {
@@ -39,7 +40,7 @@ pub fn remove_unless_in_use(store: &Fd, name: &CStr) -> bool {
     !in_use
 }
 
-/// Removes an entry and all that is in it.
+/// Removes an entry and all files in it.
 pub fn remove_entry(store: &Fd, name: &CStr) {
     match sys::openat(store, name, DIRECTORY_TO_LIST, 0) {
         Ok(directory) => {
@@ -48,7 +49,7 @@ pub fn remove_entry(store: &Fd, name: &CStr) {
             });
             let _ = sys::unlinkat(store, name, libc::AT_REMOVEDIR);
         }
-        // Not a directory: somebody has put something else there.
+        // It is not a directory, so another program has put a file in its place.
         Err(_) => {
             let _ = sys::unlinkat(store, name, 0);
         }

@@ -1,16 +1,16 @@
-//! Whether a file has settled: no write to it is under way, and every later one
-//! shows in its times. Only then does its identity tell what it holds.
+//! Whether a file has settled: no process is writing to it, and every later write changes its
+//! times. Only then does its identity determine its contents.
 
 use sopin_core::cause::{Cause, Operation};
 use sopin_core::sys;
 
 use crate::origin_file::OriginFile;
 
-/// Seconds that a source must not have changed for before it is copied: a
-/// change within the file system's timestamp granularity would not show.
+/// Seconds for which an origin must not have changed before it is copied. A change within the
+/// granularity of the file system's timestamps would not be visible.
 pub(super) const SETTLING_SECONDS: i64 = 2;
-/// The same where it cannot be found out whether somebody is writing to it: a single
-/// `write(2)` sets the times when it begins, and can wait for its bytes.
+/// The same where the process cannot determine whether another one is writing to the file: a
+/// single `write(2)` sets the times when it begins, and can take long to write its bytes.
 const LONG_SETTLING_SECONDS: i64 = 60;
 
 const OPERATION: Operation = Operation::AddToStore;
@@ -27,7 +27,7 @@ pub fn is_unsettled(cause: Cause) -> bool {
 /// Checks that the file has settled.
 pub(super) fn check(origin: &OriginFile<'_>) -> Result<(), Cause> {
     let now = sys::realtime_seconds();
-    // What time it is could not be found out.
+    // The clock could not be read.
     let has_settled = |seconds| now != 0 && origin.identity.has_settled(now, seconds);
     if !has_settled(SETTLING_SECONDS) {
         return Err(NOT_SETTLED);
@@ -35,7 +35,7 @@ pub(super) fn check(origin: &OriginFile<'_>) -> Result<(), Cause> {
     match sys::has_writer(origin.file) {
         Ok(false) => Ok(()),
         Ok(true) => Err(HAS_WRITER),
-        // Only its owner and root may ask.
+        // Only the file's owner and root can request a lease.
         Err(_) if has_settled(LONG_SETTLING_SECONDS) => Ok(()),
         Err(_) => Err(MAY_HAVE_WRITER),
     }

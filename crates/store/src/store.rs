@@ -1,4 +1,4 @@
-//! Finding, making and filling entries of one store.
+//! Finds, makes and fills entries of one store.
 
 use core::ffi::CStr;
 use core::ops::ControlFlow;
@@ -21,13 +21,13 @@ use crate::proof::{CacheEntry, Examined, MappedRanges, Proof};
 use crate::removal::remove_entry;
 use crate::{clean, debug_link, mark, origin, own, places, proof, settled};
 
-/// Seconds after which the last use of an entry is noted again.
+/// Seconds after which the last use of an entry is recorded anew.
 const TOUCH_SECONDS: i64 = 30 * 60;
 
 /// An open store.
 pub struct Store {
     directory: Fd,
-    /// Whose it is: root's is the system's too.
+    /// The owner of the store. The system's store belongs to root too.
     owner: User,
     is_system: bool,
 }
@@ -35,24 +35,24 @@ pub struct Store {
 /// The result of [`Store::fill`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filled {
-    /// The copy was not there yet.
+    /// The store did not have the copy and has it now.
     Added,
-    /// It was.
+    /// The store had the copy already.
     WasThere,
 }
 
-/// What is found under a key.
+/// What a store has under a key.
 enum Lookup {
     /// A complete copy, open and locked, and what `fstat(2)` says of it.
     Entry(Fd, libc::stat),
-    /// Nothing yet.
+    /// No entry.
     Nothing,
-    /// Something that is not what we put there.
+    /// A file or directory that is not as the library has made it.
     Changed(Cause),
 }
 
 impl Store {
-    /// Opens the user's store: the first usable of `dirs`, or the one `known`.
+    /// Opens the user's store: the one that is `known`, or the first usable one of `dirs`.
     pub fn open(dirs: &SearchDirs, user: User, known: &mut Known) -> Result<Self, Cause> {
         Ok(Self { directory: places::open(dirs, user, known)?, owner: user, is_system: false })
     }
@@ -63,8 +63,8 @@ impl Store {
         Ok(directory.map(|directory| Self { directory, owner: User::ROOT, is_system: true }))
     }
 
-    /// Opens every existing store of `user` among `dirs` and hands it over with its
-    /// path, for the commands that list, verify and prune stores.
+    /// Opens every existing store of `user` among `dirs` and passes it with its path to `each`,
+    /// for the commands that list, verify and prune stores.
     pub fn for_each_existing(dirs: &SearchDirs, user: User, mut each: impl FnMut(&CStr, Result<Self, Cause>)) {
         let _ = places::try_each(dirs, user, Missing::StaysMissing, |_, path, directory| {
             each(path, directory.map(|directory| Self { directory, owner: user, is_system: false }));
@@ -72,23 +72,23 @@ impl Store {
         });
     }
 
-    /// The store's directory.
+    /// Returns the store's directory.
     pub fn directory(&self) -> &Fd {
         &self.directory
     }
 
-    /// Whether it is the system's.
+    /// Returns whether it is the system's.
     pub fn is_system(&self) -> bool {
         self.is_system
     }
 
-    /// The user that everything in it belongs to.
+    /// Returns the user who owns all files in it.
     pub fn owner(&self) -> User {
         self.owner
     }
 
-    /// The copy of `origin`, open for reading, if the store has it and it may be
-    /// mapped in place of what is `mapped`. `changed` is told why it may not.
+    /// Returns the copy of `origin`, open for reading, if the store has it and it may be mapped
+    /// in place of what is `mapped`. `changed` gets the reason why it may not.
     pub fn find(
         &self,
         origin: &OriginFile<'_>,
@@ -99,7 +99,8 @@ impl Store {
         let wrong = match self.look_up(key.as_c_str(), origin.file_name(), &origin.identity)? {
             Lookup::Entry(file, status) => match proof::examine(&file, &status, origin, mapped, !self.is_system)? {
                 Examined::Right(proof) => return Ok(Some(CacheEntry { file, proof })),
-                // It is the file's, and that is not what this process has mapped.
+                // The entry is right for the file, but this process has mapped another version
+                // of the file.
                 Examined::NotMapped(cause) if !self.is_system => return Err(cause),
                 Examined::NotMapped(cause) | Examined::Damaged(cause) => cause,
             },
@@ -113,9 +114,10 @@ impl Store {
         Ok(None)
     }
 
-    /// The copy of `origin`, open for reading; made if it is not there, by way of
-    /// `buffer`, which gets its size then and is worth keeping for the next one.
-    /// `changed` is told about entries that are not what was put there.
+    /// Returns the copy of `origin`, open for reading, and makes it if the store does not have
+    /// it. It copies through `buffer`, which it allocates at the first copy and which the
+    /// caller should keep for the next one. `changed` gets the causes for entries that are not
+    /// as the library has made them.
     pub fn entry(
         &self,
         origin: OriginFile<'_>,
@@ -131,14 +133,14 @@ impl Store {
         self.find(&origin, mapped, |cause| wrong = cause)?.ok_or(wrong)
     }
 
-    /// A copy of `origin` for this process alone, open for reading, see `own`.
+    /// Returns a copy of `origin` for this process alone, open for reading, see `own`.
     pub fn own_entry(
         &self,
         origin: &OriginFile<'_>,
         mapped: &impl MappedRanges,
         buffer: &mut PageVec<u8>,
     ) -> Result<CacheEntry, Cause> {
-        // What is in the store can be read by every process of the user.
+        // Every process of the user can read the files in the store.
         self.check_open(origin)?;
         own::clean(&self.directory);
         own::check_room(origin.identity.size)?;
@@ -151,7 +153,8 @@ impl Store {
         let link = origin::record(origin.path, origin.file);
         let link = link.as_ref().and_then(|link| CStr::from_bytes_with_nul(link).ok());
         self.publish_in(&directory, &copy, origin, link)?;
-        // A file that was opened before it had its name is mapped without it.
+        // If the file were mapped through a descriptor that was opened before it had its name,
+        // `/proc/PID/maps` would not show the name.
         let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file =
             sys::openat(&directory, origin.file_name(), flags, 0).map_err(Operation::OpenNewStoreEntry.failed())?;
@@ -161,7 +164,7 @@ impl Store {
     }
 
     /// Returns whether there is an entry for the file at `path` that need not be compared as a
-    /// whole before it is used, as far as names and times tell.
+    /// whole before it is used, judging by names and times only.
     pub fn seems_warm(&self, path: &CStr) -> bool {
         let Ok(file_name) = CStr::from_bytes_with_nul(file_name(path.to_bytes_with_nul())) else { return false };
         let entry = sys::stat(path).and_then(|status| {
@@ -191,10 +194,10 @@ impl Store {
             }
             Err(errno) => return Err(Cause::call(Operation::OpenStoreEntry, errno)),
         };
-        // A shared lock marks the entry as in use. If another process holds an exclusive
-        // one, to remove the entry or to hinder others, the entry is used all the same:
-        // removed while it is mapped, it keeps its bytes. In the system's store every
-        // user could take a lock, so locks mean nothing there.
+        // A shared lock marks the entry as in use. If another process holds an exclusive one,
+        // to remove the entry or to hinder others, the entry is used all the same: an entry
+        // that is removed while it is mapped keeps its bytes. In the system's store every user
+        // could take a lock, so locks mean nothing there.
         if !self.is_system {
             let _ = sys::flock(&file, libc::LOCK_SH | libc::LOCK_NB);
         }
@@ -208,7 +211,7 @@ impl Store {
         if !is_intact {
             return Ok(Lookup::Changed(Cause::words(Operation::UseStoreEntry, "its owner, mode or size has changed")));
         }
-        // The kernel does not keep access times everywhere.
+        // Some mounts do not record access times.
         if !self.is_system && clean::is_out_of_date(status.st_atime, TOUCH_SECONDS) {
             let _ = sys::touch(&file);
         }
@@ -222,9 +225,8 @@ impl Store {
         Ok(Self { directory, owner: User::ROOT, is_system: true })
     }
 
-    /// Puts a copy of `origin` into the system's store, and on the disk. What is
-    /// readable there is readable to everybody: that `origin` is, too, is for the
-    /// caller to see to.
+    /// Adds a copy of `origin` to the system's store, and writes it to the disk. Every user can
+    /// read the copy, so the caller must check that every user may read `origin`.
     pub fn fill(&self, origin: &OriginFile<'_>, buffer: &mut PageVec<u8>) -> Result<Filled, Cause> {
         let key = Key::new(&origin.identity, origin.file_name());
         match self.look_up(key.as_c_str(), origin.file_name(), &origin.identity)? {

@@ -25,7 +25,7 @@ mod scratch;
 
 use scratch::{Nothing, Opened, Scratch, c_string, refuse_unnamed_files, settle, this_user};
 
-/// The content of an entry, and whether something had been changed by others.
+/// Returns the content of an entry, and whether something had been changed by others.
 fn try_entry(store: &Store, path: &Path) -> Result<(Vec<u8>, bool), Cause> {
     let (opened, mut has_changed) = (Opened::new(path), false);
     let entry = store.entry(opened.origin(), &Nothing, &mut PageVec::new(), |_| has_changed = true)?;
@@ -51,13 +51,13 @@ fn replaced(content: &[u8]) -> (Vec<u8>, bool) {
 /// Something that others do to a copy.
 type Damage = fn(&Path);
 
-/// The inode number of the copy.
+/// Returns the inode number of the copy.
 fn copy_inode(key: &Path, name: &str) -> u64 {
     fs::symlink_metadata(key.join(name)).unwrap().ino()
 }
 
 #[test]
-fn an_entry_is_a_whole_copy_that_nobody_writes_to() {
+fn an_entry_is_a_whole_copy_without_writers() {
     let scratch = Scratch::new();
     let path = scratch.file("libfoo.so");
     assert_eq!(entry(&scratch.store(), &path), intact(b"one"));
@@ -112,11 +112,11 @@ fn a_file_that_has_just_changed_is_not_copied() {
 }
 
 #[test]
-fn what_is_not_the_version_that_was_mapped_is_not_published() {
+fn another_version_than_the_mapped_one_is_not_published() {
     let scratch = Scratch::new();
     let path = scratch.file("libfoo.so");
     let mut opened = Opened::new(&path);
-    // As if it had been written between being looked at and being copied.
+    // As if the file had been written between its examination and its copy.
     opened.identity.modified -= 1;
     let error = scratch.store().entry(opened.origin(), &Nothing, &mut PageVec::new(), |_| ()).err().unwrap();
     assert_eq!(error.reason, Reason::Words("the file has changed meanwhile"));
@@ -161,7 +161,7 @@ fn an_entry_that_was_tampered_with_is_made_anew() {
 }
 
 #[test]
-fn what_took_the_place_of_an_entry_is_removed() {
+fn a_file_in_place_of_an_entry_is_removed() {
     let scratch = Scratch::new();
     let path = scratch.file("libfoo.so");
     let store = scratch.store();
@@ -250,7 +250,7 @@ fn one_path_in_two_directories_has_an_entry_each() {
 }
 
 #[test]
-fn a_lock_keeps_nobody_from_using_an_entry() {
+fn a_lock_keeps_no_process_from_using_an_entry() {
     let scratch = Scratch::new();
     let path = scratch.file("libfoo.so");
     let store = scratch.store();
@@ -287,7 +287,7 @@ fn a_copy_is_made_where_every_file_has_a_name() {
 }
 
 #[test]
-fn an_unfinished_copy_takes_its_name_along() {
+fn an_unfinished_copy_is_removed_with_its_name() {
     let scratch = Scratch::new();
     let mut opened = Opened::new(&scratch.file("libfoo.so"));
     opened.identity.modified -= 1;
@@ -301,7 +301,7 @@ fn an_unfinished_copy_takes_its_name_along() {
 }
 
 #[test]
-fn a_directory_that_others_can_write_to_is_no_store() {
+fn a_directory_that_others_can_write_to_is_not_a_store() {
     for mode in [0o720, 0o702, 0o1777] {
         let scratch = Scratch::new();
         fs::create_dir(scratch.store_path()).unwrap();

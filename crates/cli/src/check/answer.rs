@@ -6,7 +6,7 @@ use serde::Serialize;
 /// have U+FFFD where they are not.
 #[derive(Debug, Serialize)]
 pub struct CheckAnswer {
-    /// Of this structure; changes when something in it changes its meaning.
+    /// The version of this structure; it changes when a field changes its meaning.
     pub schema: u32,
     pub command: String,
     pub engages: bool,
@@ -14,7 +14,7 @@ pub struct CheckAnswer {
     pub files: Vec<FileInChain>,
     pub obstacles: Vec<Blame>,
     pub trial: Option<TrialResult>,
-    /// What the library would say of its settings.
+    /// The library's complaints about its settings.
     pub complaints: Vec<String>,
 }
 
@@ -29,7 +29,7 @@ pub enum FileInChain {
 #[derive(Debug, Serialize)]
 pub struct Blame {
     pub code: &'static str,
-    /// The file or variable that is to blame.
+    /// The file or variable that causes the obstacle.
     pub thing: String,
     pub reason: String,
 }
@@ -37,7 +37,7 @@ pub struct Blame {
 #[derive(Debug, Serialize)]
 pub struct TrialResult {
     pub loader: String,
-    /// Whether the program would have got to run.
+    /// Whether the program would have been run.
     pub starts: bool,
     pub objects: Vec<String>,
     pub messages: Vec<String>,

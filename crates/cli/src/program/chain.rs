@@ -1,6 +1,6 @@
-//! From a command down to the ELF program that comes to run: a script leads to
-//! its interpreter, `#!/usr/bin/env X` to env and X, a file that the kernel does
-//! not know to `/bin/sh`.
+//! From a command to the ELF program that is finally executed: a script leads to its
+//! interpreter, `#!/usr/bin/env X` to env and X, and a file that the kernel does not know to
+//! `/bin/sh`.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -14,19 +14,19 @@ use super::script::{self, Shebang};
 use super::search;
 use crate::exit::{Exit, Failure};
 
-/// How many interpreters of interpreters the kernel follows (`fs/exec.c`,
+/// The number of interpreters of interpreters that the kernel follows (`fs/exec.c`,
 /// `exec_binprm`).
 const MAX_SCRIPTS: usize = 5;
-/// More files than any command leads to: an env(1) or a shell that comes back to
-/// the same script has no end.
+/// More files than any command leads to: an env(1) or a shell that leads back to the same
+/// script would never end.
 const MAX_LINKS: usize = 4 * MAX_SCRIPTS;
 /// What runs files that the kernel does not know (`_PATH_BSHELL`, `execvp(3)`).
 pub const SHELL: &str = "/bin/sh";
 
-/// A file that takes part.
+/// A file in the chain.
 #[derive(Debug)]
 pub struct Link {
-    /// Its path, as found.
+    /// Its path, as it was found.
     pub path: PathBuf,
     /// What kind of file it is.
     pub kind: LinkKind,
@@ -41,7 +41,7 @@ pub enum LinkKind {
     ShellScript,
     /// The kernel and its loader.
     Program(Elf),
-    /// It can be executed and not be read.
+    /// It is unknown, because the file can be executed but not read.
     Unreadable,
 }
 
@@ -74,7 +74,7 @@ impl fmt::Display for Obstacle {
 }
 
 impl Obstacle {
-    /// What programs call it.
+    /// Returns its code, for programs.
     pub fn code(self) -> &'static str {
         match self {
             Self::Static => "static",
@@ -87,7 +87,7 @@ impl Obstacle {
     }
 }
 
-/// The files from a command to the program that comes to run, in this order.
+/// The files from a command to the program that is finally executed, in this order.
 #[derive(Debug)]
 pub struct Chain {
     links: Vec<Link>,
@@ -99,8 +99,8 @@ impl Chain {
     /// Follows a command.
     ///
     /// # Errors
-    /// 126 or 127, as the attempt to execute it would end, be that the kernel's or
-    /// that of env(1).
+    /// 126 or 127: the exit status with which an attempt to execute the command would end, by
+    /// the kernel or by env(1).
     pub fn follow(command: &OsStr) -> Result<Self, Failure> {
         let path = search::find(command).ok_or_else(|| not_found(command))?;
         let mut chain = Self { links: Vec::new(), drops_preload: None };
@@ -111,12 +111,12 @@ impl Chain {
         Ok(chain)
     }
 
-    /// The files.
+    /// Returns the files.
     pub fn links(&self) -> &[Link] {
         &self.links
     }
 
-    /// The program that comes to run; `None` if its file cannot be read.
+    /// Returns the program that is finally executed; `None` if its file cannot be read.
     pub fn program(&self) -> Option<(&Path, &Elf)> {
         match self.links.last() {
             Some(Link { path, kind: LinkKind::Program(elf) }) => Some((path, elf)),
@@ -124,7 +124,7 @@ impl Chain {
         }
     }
 
-    /// Why the program's loader cannot start it: there is none.
+    /// Returns the failure if the program's loader does not exist.
     pub fn missing_loader(&self) -> Option<Failure> {
         let (path, elf) = self.program()?;
         let loader = elf.loader.as_deref().filter(|loader| !loader.exists())?;
@@ -132,14 +132,13 @@ impl Chain {
         Some(Failure::new(Exit::NotFound, path.display(), reason))
     }
 
-    /// What keeps a library for this machine out of the program, each with the file
-    /// that is to blame.
+    /// Returns the obstacles for a library for this machine, each with the file that causes it.
     pub fn obstacles(&self, library: Machine) -> Vec<(&Path, Obstacle)> {
         let mut obstacles = Vec::new();
         for (index, link) in self.links.iter().enumerate() {
             let LinkKind::Program(elf) = &link.kind else { continue };
             let mut add = |obstacle| obstacles.push((link.path.as_path(), obstacle));
-            // The environment goes through programs that a library cannot be loaded into.
+            // The environment passes through programs into which a library cannot be loaded.
             if index + 1 == self.links.len() {
                 if elf.machine != library {
                     add(Obstacle::Machine(elf.machine));
@@ -148,7 +147,7 @@ impl Chain {
                     add(Obstacle::Static);
                 }
             }
-            // Not through an AT_SECURE loader: it unsets LD_PRELOAD.
+            // It does not pass through a loader under AT_SECURE, which unsets LD_PRELOAD.
             if let Some(raised) = privileges::raised_by(&link.path).filter(|_| elf.loader.is_some()) {
                 add(Obstacle::Raised(raised));
             }
@@ -159,7 +158,7 @@ impl Chain {
         obstacles
     }
 
-    /// Takes one file into the chain, and tells what executes it.
+    /// Adds one file to the chain, and returns the step to what executes it.
     fn take(&mut self, step: Step) -> Result<Option<Step>, Failure> {
         let Step { path, asked_by, env } = step;
         let failure = |error: &io::Error| cannot_execute(&path, asked_by.as_ref(), error);
@@ -190,7 +189,7 @@ impl Chain {
     }
 
     fn after_script(&self, path: &Path, header: &Shebang) -> Result<Step, Failure> {
-        // What env(1) and the shell execute, the kernel follows afresh.
+        // The kernel counts anew for what env(1) and the shell execute.
         let scripts = self.links.iter().rev().take_while(|link| matches!(link.kind, LinkKind::Script(_))).count();
         if scripts >= MAX_SCRIPTS {
             let reason = format!("more than {MAX_SCRIPTS} scripts that are each other's interpreters");
@@ -199,7 +198,7 @@ impl Chain {
         Ok(Step { env: header.env(), ..Step::interpreter(header.interpreter.clone(), path) })
     }
 
-    /// The program that env(1), which becomes the next link, executes.
+    /// Returns the program that env(1), which becomes the next link, executes.
     fn after_env(&mut self, path: &Path, env: Option<script::Env>) -> Result<Option<Step>, Failure> {
         let Some(script::Env { program: Some(program), drops_preload }) = env else { return Ok(None) };
         if drops_preload {
@@ -210,12 +209,12 @@ impl Chain {
     }
 }
 
-/// A file to be taken into the chain.
+/// A file to be added to the chain.
 struct Step {
     path: PathBuf,
     /// The file that it is the interpreter of.
     asked_by: Option<PathBuf>,
-    /// What it does if it is env(1).
+    /// What the file does if it is env(1).
     env: Option<script::Env>,
 }
 

@@ -11,7 +11,7 @@ use object::read::ReadCache;
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endian, Endianness, FileKind, ReadRef};
 
-/// What a file is made for: two files of the same machine can share a process.
+/// The machine that a file is made for: two files for the same machine can share a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Machine {
     /// `e_machine`
@@ -36,21 +36,21 @@ impl fmt::Display for Machine {
             (number, bits) => return write!(f, "machine {number} of elf.h, {bits} bits"),
         };
         f.write_str(name)?;
-        // The name says it for the others.
+        // The names of the others include the byte order.
         if self.is_big_endian && self.number != elf::EM_S390 { f.write_str(", big-endian") } else { Ok(()) }
     }
 }
 
-/// What decides whether a library can be preloaded into a program.
+/// The properties of an ELF file that decide whether a library can be preloaded into it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Elf {
-    /// What it is made for.
+    /// The machine that it is made for.
     pub machine: Machine,
     /// `PT_INTERP`: the loader that starts it; `None` for a static program.
     pub loader: Option<PathBuf>,
 }
 
-/// Whether a file that begins so is for the kernel's ELF loader.
+/// Returns whether the kernel's ELF loader handles a file with this beginning.
 pub fn is_elf(beginning: &[u8]) -> bool {
     beginning.starts_with(&elf::ELFMAG)
 }
@@ -89,10 +89,9 @@ where
     Ok(Elf { machine, loader: None })
 }
 
-/// Whether a file is called like a dynamic loader (`ld-linux-x86-64.so.2`,
-/// `ld-2.31.so`, `ld64.so.1`, `ld.so.1`, `ld-musl-aarch64.so.1`): nothing else
-/// is ever started for a trial, and nothing else is a program without a loader
-/// that reads `LD_PRELOAD` all the same.
+/// Returns whether a file has the name of a dynamic loader (`ld-linux-x86-64.so.2`,
+/// `ld-2.31.so`, `ld64.so.1`, `ld.so.1`, `ld-musl-aarch64.so.1`): a trial starts no other file,
+/// and no other program without a loader reads `LD_PRELOAD`.
 pub fn is_called_loader(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().as_bytes();
     let is_so = || name.ends_with(b".so") || name.windows(4).any(|window| window == b".so.");
@@ -123,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_elf_file_is_an_error() {
+    fn a_file_that_is_not_elf_is_an_error() {
         assert!(read(File::open("/dev/null").unwrap()).is_err());
         assert!(read(File::open(file!().trim_start_matches("crates/cli/")).unwrap()).is_err());
     }

@@ -1,6 +1,6 @@
-//! Would the kernel set `AT_SECURE` for a program, so that its loader takes
-//! `LD_PRELOAD` with suspicion. The rules are those of `bprm_fill_uid` and
-//! `cap_bprm_creds_from_file` of Linux (`fs/exec.c`, `security/commoncap.c`).
+//! Decides whether the kernel would set `AT_SECURE` for a program, so that its loader restricts
+//! `LD_PRELOAD`. The rules are those of `bprm_fill_uid` and `cap_bprm_creds_from_file` of Linux
+//! (`fs/exec.c`, `security/commoncap.c`).
 
 use std::fmt;
 use std::fs;
@@ -10,7 +10,7 @@ use std::path::Path;
 use rustix::fs::{StatVfsMountFlags, getxattr, statvfs};
 use rustix::process::{getgid, getuid};
 
-/// By what a program gets more rights than its caller has.
+/// The reason why a program gets more rights than its caller has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Raised {
     /// The setuid bit, to this user.
@@ -40,11 +40,12 @@ struct Caller {
 }
 
 const S_ISUID: u32 = 0o4000;
-/// Without the latter bit, `S_ISGID` once marked a file for mandatory locking.
+/// Without the latter bit, `S_ISGID` marked a file for mandatory locking in older kernels.
 const SETGID: u32 = 0o2010;
 
-/// By what this file would raise our rights, if by anything. A user whose
-/// rights it does not raise (root and a setuid-root program) gets no `AT_SECURE`.
+/// Returns the reason why this file would raise the rights of its caller, if it would. The
+/// kernel sets no `AT_SECURE` for a user whose rights the file does not raise (root and a
+/// setuid-root program).
 pub fn raised_by(path: &Path) -> Option<Raised> {
     let file = fs::metadata(path).ok()?;
     let caller = Caller { user: getuid().as_raw(), group: getgid().as_raw() };
@@ -60,15 +61,15 @@ fn raised_by_bits(caller: Caller, mode: u32, owner: u32, group: u32) -> Option<R
     (mode & SETGID == SETGID && group != caller.group).then_some(Raised::Group(group))
 }
 
-/// Whether the file gives any capability to whoever executes it.
+/// Returns whether the file gives any capability to the process that executes it.
 fn has_capabilities(path: &Path) -> bool {
     let mut value = [0; 64];
     getxattr(path, c"security.capability", &mut value[..]).is_ok_and(|length| gives_capabilities(&value[..length]))
 }
 
-/// `struct vfs_cap_data` (`linux/capability.h`), revisions 1 to 3: a word of
-/// flags, of which bit 0 is "effective", then pairs of the words permitted and
-/// inheritable.
+/// Returns whether a `struct vfs_cap_data` (`linux/capability.h`) gives any capability. In
+/// revisions 1 to 3 it is a word of flags, of which bit 0 is "effective", then pairs of the
+/// words permitted and inheritable.
 fn gives_capabilities(value: &[u8]) -> bool {
     let word = |index: usize| {
         let bytes = value.get(4 * index..4 * index + 4)?;
@@ -78,8 +79,8 @@ fn gives_capabilities(value: &[u8]) -> bool {
     flags & 1 != 0 || [1, 3].into_iter().filter_map(word).any(|permitted| permitted != 0)
 }
 
-/// Whether the kernel ignores what the file says: `nosuid` mounts, and
-/// processes that have promised not to gain anything.
+/// Returns whether the kernel ignores the bits and capabilities of the file: on a `nosuid`
+/// mount, or with `no_new_privs` (`prctl(2)`).
 fn is_ignored(path: &Path) -> bool {
     let no_new_privileges = || {
         let status = fs::read_to_string("/proc/self/status").unwrap_or_default();

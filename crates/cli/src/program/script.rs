@@ -5,8 +5,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// How much of a file the kernel looks at (`BINPRM_BUF_SIZE`, since Linux 5.1;
-/// 128 before).
+/// Bytes of a file that the kernel reads (`BINPRM_BUF_SIZE`, since Linux 5.1; 128 before).
 pub const HEADER_SIZE: usize = 256;
 
 /// A `#!` line.
@@ -14,22 +13,23 @@ pub const HEADER_SIZE: usize = 256;
 pub struct Shebang {
     /// The interpreter, relative to the current directory if it has no slash in front.
     pub interpreter: PathBuf,
-    /// All that follows it, as one argument.
+    /// The rest of the line, as one argument.
     pub argument: Option<OsString>,
 }
 
-/// The `#!` line at the beginning of a file; `None` when there is none that the
-/// kernel would accept.
+/// Parses the `#!` line at the beginning of a file; `None` if there is none that the kernel
+/// would accept.
 pub fn header(beginning: &[u8]) -> Option<Shebang> {
     let beginning = &beginning[..beginning.len().min(HEADER_SIZE)];
     let rest = beginning.strip_prefix(b"#!")?;
     let end = rest.iter().position(|byte| *byte == b'\n');
     let is_truncated = end.is_none() && beginning.len() == HEADER_SIZE;
     let line = rest[..end.unwrap_or(rest.len())].trim_ascii_start();
-    // What is behind a NUL is not seen.
+    // The kernel ignores what follows a NUL.
     let line = line.split(|byte| *byte == 0).next().unwrap_or_default().trim_ascii_end();
     let length = line.iter().position(|byte| is_blank(*byte)).unwrap_or(line.len());
-    // A truncated argument is passed on; a truncated interpreter would be another program.
+    // The kernel passes a truncated argument on, but refuses a truncated interpreter, which
+    // would be another program.
     if length == 0 || (is_truncated && length == line.len()) {
         return None;
     }
@@ -55,7 +55,7 @@ pub struct Env {
 }
 
 impl Shebang {
-    /// What env(1) makes of the argument, if it is the interpreter.
+    /// Returns what env(1) does with the argument, if env(1) is the interpreter.
     pub fn env(&self) -> Option<Env> {
         let is_env = self.interpreter.file_name() == Some(OsStr::new("env"));
         is_env.then(|| self.argument.as_deref().map_or_else(Env::default, read_env))
@@ -66,7 +66,7 @@ impl Shebang {
 /// word; `-S` has env split it, and without that only a bare name works.
 fn read_env(argument: &OsStr) -> Env {
     let bytes = argument.as_bytes();
-    // `-iS cmd` and `-vS cmd` are usual spellings too.
+    // Scripts also use the spellings `-iS cmd` and `-vS cmd`.
     let split = bytes.strip_prefix(b"--split-string=").map(|rest| (rest, false)).or_else(|| {
         let flags = bytes.strip_prefix(b"-")?;
         let at = flags.iter().position(|byte| *byte == b'S')?;
@@ -118,14 +118,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_refuses_is_no_header() {
+    fn a_line_that_the_kernel_refuses_is_not_a_shebang() {
         for text in ["", "#", "#!", "#!\n/bin/sh", "#!  \n", " #!/bin/sh\n", "echo"] {
             assert_eq!(read(text), None, "{text:?}");
         }
     }
 
     #[test]
-    fn an_interpreter_that_is_cut_off_is_no_interpreter() {
+    fn a_truncated_interpreter_is_refused() {
         let long = format!("#!/{}", "x".repeat(400));
         assert_eq!(read(&long), None);
         let long_argument = format!("#!/bin/sh {}", "x".repeat(400));
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_env_takes_away_is_seen() {
+    fn variables_that_env_removes_are_recognised() {
         for arguments in ["-S -i python3", "-iS python3", "-S -u LD_PRELOAD python3", "-S LD_PRELOAD= python3"] {
             assert!(env(&format!("#!/usr/bin/env {arguments}")).1, "{arguments}");
         }
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn without_splitting_env_gets_one_word() {
-        // What env then looks for, in vain.
+        // env then searches for this name, in vain.
         assert_eq!(env("#!/usr/bin/env python3 -u").0.as_deref(), Some("python3 -u"));
     }
 }

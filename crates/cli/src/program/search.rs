@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, accessat};
 
-/// Where glibc looks when there is no `PATH` (`confstr(3)`, `_CS_PATH`).
+/// The directories in which glibc searches without `PATH` (`confstr(3)`, `_CS_PATH`).
 const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
-/// The files that a command's name may stand for, the first one first.
+/// Returns the files that a command's name may stand for, the first one first.
 pub fn candidates(name: &OsStr) -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
     candidates_in(&path, name)
@@ -30,15 +30,15 @@ fn candidates_in(path: &OsStr, name: &OsStr) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The candidate that `execvp(3)` would execute, or the first that is there at
-/// all, which then is what it fails with.
+/// Returns the candidate that `execvp(3)` would execute, or else the first that exists, with
+/// whose error it would fail.
 pub fn find(name: &OsStr) -> Option<PathBuf> {
     let candidates = candidates(name);
     let executable = candidates.iter().find(|path| is_executable(path));
     executable.or_else(|| candidates.iter().find(|path| path.exists())).cloned()
 }
 
-/// Whether the kernel would execute the file, as far as its permissions go.
+/// Returns whether the kernel would execute the file, as far as its permissions go.
 pub fn is_executable(path: &Path) -> bool {
     path.is_file() && accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS).is_ok()
 }

@@ -13,22 +13,23 @@ use sopin_inspect::report::{DamageReport, ObjectReport, ProcessReport, WordRepor
 use super::answer::{PassedOver, StatusAnswer};
 use crate::output::{BAD, DOUBTFUL, GOOD, HEADING, shown};
 
-/// The whole page.
+/// The answer as text.
 pub struct StatusPage<'a> {
-    /// What to say.
+    /// The answer.
     pub answer: &'a StatusAnswer,
-    /// With a line for each object, and every damaged word.
+    /// Whether there is a line for each object and for every damaged word.
     pub is_verbose: bool,
-    /// Only processes with the library were wanted.
+    /// Whether only processes with the library were requested.
     pub is_selective: bool,
-    /// Columns of the terminal that it is for.
+    /// The number of columns of the terminal; `None` if it is not for a terminal.
     pub columns: Option<usize>,
 }
 
-/// The columns but the last, the command: all numbers, so aligned to the right.
+/// The columns except the last, which has the command. All hold numbers, so they are aligned to
+/// the right.
 const COLUMNS: [&str; 7] = ["PID", "SHIM", "FULL", "RELOCATED", "EXPOSED", "DAMAGED", "PINNED-KIB"];
 
-/// Columns that a command gets at least.
+/// Least width of the column with the command.
 const MIN_COMMAND: usize = 16;
 
 impl fmt::Display for StatusPage<'_> {
@@ -39,7 +40,7 @@ impl fmt::Display for StatusPage<'_> {
             cells.chain(COLUMNS.get(column).map(|name| name.len())).max().unwrap_or(0)
         };
         let widths: Vec<usize> = (0..COLUMNS.len()).map(width).collect();
-        // Whole with --verbose, as with `ps -ww`.
+        // With --verbose commands are not cut, as with `ps -ww`.
         let before: usize = widths.iter().map(|width| width + 1).sum();
         let room =
             self.columns.filter(|_| !self.is_verbose).map(|columns| columns.saturating_sub(before).max(MIN_COMMAND));
@@ -113,7 +114,7 @@ impl StatusPage<'_> {
         Ok(())
     }
 
-    /// What is not in the table.
+    /// Writes what is not in the table.
     fn remarks(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let StatusAnswer { processes, not_inspected, passed_over, remedy, .. } = self.answer;
         if processes.is_empty() && self.is_selective {
@@ -140,7 +141,7 @@ impl StatusPage<'_> {
     }
 }
 
-/// A row: each cell with its style.
+/// Returns a row: each cell with its style.
 fn cells(process: &ProcessReport) -> [(String, Style); COLUMNS.len()] {
     let plain = Style::new();
     let count = |state: ObjectState, count: usize| {
@@ -174,7 +175,7 @@ fn command(process: &ProcessReport) -> String {
     shown(process.command.join(" ").trim_end())
 }
 
-/// What there is to say about an object behind its path.
+/// Returns the remarks about an object that follow its path.
 fn remarks(object: &ObjectReport) -> String {
     let reason = object.reason.as_deref().map(shown);
     let namespace = (object.namespace != 0).then(|| format!("namespace {}", object.namespace));
@@ -185,7 +186,7 @@ fn remarks(object: &ObjectReport) -> String {
     if all.is_empty() { String::new() } else { format!(": {}", all.join("; ")) }
 }
 
-/// What has become of a file; empty if there is nothing to say.
+/// Returns the words for the state of a file; empty if it is unchanged.
 fn fate(file: &Disk) -> &'static str {
     match (file.state, file.certain) {
         (DiskState::Unchanged, _) => "",

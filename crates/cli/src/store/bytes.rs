@@ -1,10 +1,10 @@
-//! Whether the bytes of an entry are its origin's, while that still is the version
-//! that was copied. `verify` tells of those that are not, and `prune` removes them.
+//! Compares the bytes of an entry with its origin, if that still is the version that was
+//! copied. `verify` reports entries that differ, and `prune` removes them.
 //!
-//! After a power loss an entry can have its size and hold zeroes. The library knows
-//! which entries have reached the disk by their modification time and compares all
-//! others before it uses them in a later boot. What was compared here, by the owner,
-//! is written to the disk and gets that time, so that no program has to.
+//! After a power loss an entry can have its size and hold zeroes. The library recognises by the
+//! modification time which entries have reached the disk, and compares all others before it
+//! uses them in a later boot. An entry that its owner has compared here is written to the disk
+//! and gets that time, so that no program has to compare it again.
 
 use std::ffi::{CString, OsStr};
 use std::fs::File;
@@ -20,23 +20,23 @@ use sopin_store::{Freshness, Identity, OriginFile, Version, equals_origin, note_
 
 use super::entry::EntryDirectory;
 
-/// How a file is opened that is only read.
+/// Flags for a file that is only read.
 const TO_READ: OFlags =
     OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 
-/// What the comparison has shown.
+/// The result of a comparison.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Compared {
     /// It cannot be compared: the origin is not that version, or may not be read.
     Not,
     /// All bytes are the same.
     Equal,
-    /// They are not, or cannot be read, for this reason.
+    /// The bytes differ, or cannot be read, for this reason.
     Different(String),
 }
 
-/// Compares an entry with its origin; of one that is equal it `notes` that it is on
-/// the disk.
+/// Compares an entry with its origin. If they are equal and `notes` is set, marks the entry as
+/// being on the disk.
 pub fn compare(entry: &EntryDirectory, notes: bool) -> Compared {
     let (Some((name, _)), Some(origin), Some(Version { identity, .. }), Freshness::Current) =
         (&entry.copy, &entry.origin, entry.version, entry.freshness)
@@ -45,11 +45,11 @@ pub fn compare(entry: &EntryDirectory, notes: bool) -> Compared {
     };
     let copy = match open_copy(entry, name) {
         Ok(copy) => copy,
-        // Removed meanwhile by a program that needed room.
+        // A program that made room has removed it meanwhile.
         Err(Errno::NOENT) => return Compared::Not,
         Err(error) => return Compared::Different(format!("it cannot be opened: {error}")),
     };
-    // Who may not read the origin cannot compare.
+    // A user who may not read the origin cannot compare it.
     let Ok(file) = rustix::fs::open(origin, TO_READ, Mode::empty()) else { return Compared::Not };
     if is_equal(identity, &copy, origin.as_os_str(), &file) == Some(true) {
         if notes && let Ok(copy) = descriptors::for_core(&copy, OFlags::RDONLY | OFlags::NOATIME) {
@@ -60,7 +60,7 @@ pub fn compare(entry: &EntryDirectory, notes: bool) -> Compared {
     let file = File::from(file);
     let difference = first_difference(File::from(copy), &file);
     if descriptors::identity_of(&file) != Ok(identity) {
-        // Rewritten while we looked; then nothing follows from it.
+        // If the file was rewritten during the comparison, the result means nothing.
         return Compared::Not;
     }
     match difference {
@@ -72,8 +72,8 @@ pub fn compare(entry: &EntryDirectory, notes: bool) -> Compared {
     }
 }
 
-/// Looking at an entry is no use of it, so its access time stays what it is, where
-/// the file's owner says so.
+/// Opens a copy. This must not count as a use, so the access time stays the same if this is the
+/// file's owner.
 fn open_copy(entry: &EntryDirectory, name: &OsStr) -> rustix::io::Result<OwnedFd> {
     let open = |flags| rustix::fs::openat(&entry.directory, name, flags, Mode::empty());
     match open(TO_READ | OFlags::NOATIME) {
@@ -82,7 +82,7 @@ fn open_copy(entry: &EntryDirectory, name: &OsStr) -> rustix::io::Result<OwnedFd
     }
 }
 
-/// As the library compares them. `None` if that cannot be done.
+/// Compares a copy with a file as the library does. `None` if that fails.
 fn is_equal(identity: Identity, copy: &OwnedFd, path: &OsStr, file: &OwnedFd) -> Option<bool> {
     let copy = descriptors::for_core(copy, OFlags::RDONLY | OFlags::NOATIME)
         .or_else(|_| descriptors::for_core(copy, OFlags::RDONLY))
@@ -92,7 +92,7 @@ fn is_equal(identity: Identity, copy: &OwnedFd, path: &OsStr, file: &OwnedFd) ->
     equals_origin(&copy, &OriginFile { file, path, identity, has_own_numbers: true, file_system }).ok()
 }
 
-/// The offset of the first byte that differs, or of the end of the shorter file.
+/// Returns the offset of the first byte that differs, or of the end of the shorter file.
 fn first_difference(mut copy: File, mut origin: &File) -> io::Result<Option<u64>> {
     let (mut ours, mut theirs) = (vec![0; 1 << 18], Vec::new());
     let mut offset = 0;

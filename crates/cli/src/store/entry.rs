@@ -1,5 +1,5 @@
-//! What lies in a store. Everything is opened relative to the store's directory
-//! and without following links, and then asked what it is.
+//! The entries of a store. This module opens everything relative to the store's directory and
+//! without following links, and then checks its status.
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
@@ -14,7 +14,7 @@ use sopin_store::{Freshness, LINK, Origin, Version, is_own_entry, says_on_disk};
 
 use super::open_store::{OpenStore, names};
 
-/// How a directory is opened to be listed.
+/// Flags for a directory that is listed.
 const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// A directory of a key, and the copy in it.
@@ -25,22 +25,21 @@ pub struct EntryDirectory {
     pub version: Option<Version>,
     /// The directory.
     pub directory: OwnedFd,
-    /// The copy: its name and what `stat` says. `None` if there is no regular
-    /// file, or several.
+    /// The copy: its name and its `stat`. `None` if there is no regular file, or several.
     pub copy: Option<(OsString, Stat)>,
-    /// Where it comes from, if that is recorded.
+    /// The path of its origin, if that is recorded.
     pub origin: Option<PathBuf>,
-    /// What has become of that.
+    /// Whether the origin still is that version.
     pub freshness: Freshness,
 }
 
-/// What only an open copy tells.
+/// What can only be determined from an open copy.
 #[derive(Default)]
 pub struct Details {
-    /// Of the bytes on disk, those that other files have as well; `None` where the
-    /// file system does not tell.
+    /// Of the bytes on disk, those that other files share; `None` where the file system does
+    /// not report that.
     pub shared: Option<u64>,
-    /// It has fs-verity.
+    /// Whether it has fs-verity.
     pub has_verity: bool,
 }
 
@@ -73,27 +72,27 @@ impl EntryDirectory {
         Ok(Some(Self { key: key.to_owned(), version, directory, copy, origin, freshness }))
     }
 
-    /// The word for its state, in tables and JSON.
+    /// Returns the word for its state, in tables and JSON.
     pub fn state(&self) -> &'static str {
         if self.version.is_none() { "own" } else { word(self.freshness) }
     }
 
-    /// Seconds since the epoch at which it was last used.
+    /// Returns when it was last used, in seconds since the epoch.
     pub fn last_use(&self) -> Option<i64> {
         self.copy.as_ref().map(|(_, status)| status.st_atime)
     }
 
-    /// Bytes of the copy.
+    /// Returns the size of the copy in bytes.
     pub fn size(&self) -> u64 {
         self.copy.as_ref().map_or(0, |(_, status)| status.st_size.cast_unsigned())
     }
 
-    /// Bytes that the copy takes on disk, those included that it shares.
+    /// Returns the number of bytes that the copy takes on disk, including those that it shares.
     pub fn allocated(&self) -> u64 {
         self.copy.as_ref().map_or(0, |(_, status)| status.st_blocks.cast_unsigned() * 512)
     }
 
-    /// What only the open copy tells.
+    /// Opens the copy and returns the details.
     pub fn details(&self) -> Details {
         let open = |(name, _): &(OsString, Stat)| {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -106,7 +105,7 @@ impl EntryDirectory {
         })
     }
 
-    /// Whether the copy is known to be on the disk: then programs believe it after a
+    /// Returns whether the copy is known to be on the disk: then programs believe it after a
     /// reboot without comparing it.
     pub fn is_on_disk(&self) -> bool {
         self.copy.as_ref().is_some_and(|(_, status)| {
@@ -115,7 +114,7 @@ impl EntryDirectory {
         })
     }
 
-    /// What it is called among people: its origin, else its name.
+    /// Returns its title for people: the path of its origin, or else its name.
     pub fn title(&self) -> String {
         self.origin.as_ref().map_or_else(|| self.key.display().to_string(), |origin| origin.display().to_string())
     }
@@ -126,7 +125,8 @@ pub fn is_entry(name: &OsStr) -> bool {
     Version::parse(name.as_bytes()).is_some() || is_own_entry(name.as_bytes())
 }
 
-/// All entries of a store. What cannot be read is left to `verify`.
+/// Returns all entries of a store. Entries that cannot be read are left out; `verify` reports
+/// them.
 ///
 /// # Errors
 /// When the store cannot be listed.
@@ -135,12 +135,12 @@ pub fn all(store: &OpenStore) -> rustix::io::Result<Vec<EntryDirectory>> {
     Ok(names.iter().filter_map(|key| EntryDirectory::read(store, key).ok().flatten()).collect())
 }
 
-/// Whether it is a regular file.
+/// Returns whether it is a regular file.
 pub fn is_regular(status: &Stat) -> bool {
     rustix::fs::FileType::from_raw_mode(status.st_mode).is_file()
 }
 
-/// The word for a freshness.
+/// Returns the word for a freshness.
 pub fn word(freshness: Freshness) -> &'static str {
     match freshness {
         Freshness::Current => "current",

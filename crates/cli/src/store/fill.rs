@@ -3,12 +3,12 @@
 //!
 //! | module | responsible for |
 //! |---|---|
-//! | [`jobs`] | which files are looked at |
+//! | [`jobs`] | which files are examined |
 //! | [`candidate`] | whether a file may be copied: who may read it, what it is |
 //! | [`answer`] | what was done, for people and for programs |
 //!
-//! How a copy is made, is known to be the file's and reaches the disk is
-//! sopin-core's ([`Store::fill`]).
+//! sopin-store makes a copy, proves that it is the file's and writes it to the disk
+//! ([`Store::fill`]).
 
 use std::collections::HashSet;
 use std::ffi::CString;
@@ -33,24 +33,24 @@ mod answer;
 mod candidate;
 mod jobs;
 
-/// How long it is waited for files that have changed lately, and how often they
-/// are looked at.
+/// How long the command waits for files that have changed recently, and how often it checks
+/// them.
 const PATIENCE: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
-/// Files from which on progress is shown.
+/// Number of files from which on progress is shown.
 const MANY: usize = 8;
 
-/// What has become of a file.
+/// The result for one file.
 enum FileOutcome {
     Done,
-    /// It has changed within the last seconds.
+    /// The file has changed within the last seconds.
     Unsettled,
 }
 
 struct Filler {
     store: Store,
     buffer: PageVec<u8>,
-    /// Paths of what was copied, or was there.
+    /// Paths of the files that were copied, or whose copies existed.
     done: HashSet<CString>,
     answer: FillAnswer,
 }
@@ -58,7 +58,7 @@ struct Filler {
 /// Copies the files, and prints what was done.
 ///
 /// # Errors
-/// 3 when the store cannot be used, also for who is not root.
+/// 3 when the store cannot be used, for instance because the user is not root.
 pub fn fill(paths: &[PathBuf], processes: &[u32], json: bool) -> Result<Exit, Failure> {
     let path = SYSTEM.to_string_lossy().into_owned();
     place::check_root("only root writes the system's store")?;
@@ -82,15 +82,15 @@ fn unusable(path: &str, cause: Cause) -> Failure {
     }
 }
 
-/// Whether no further file can be copied either.
+/// Returns whether no further file can be copied either.
 fn is_about_the_store(cause: Cause) -> bool {
     let errnos = [Errno::NOSPC, Errno::DQUOT, Errno::ROFS];
     errnos.iter().any(|errno| cause.reason == Reason::Errno(sopin_core::sys::Errno(errno.raw_os_error())))
 }
 
 impl Filler {
-    /// Files that have changed lately come last: until then the first of them are
-    /// old enough.
+    /// Copies all files. Those that have changed recently come last, because the first of them
+    /// are old enough by then.
     fn fill_all(&mut self, jobs: Vec<Job>) -> Result<(), Cause> {
         let progress = human::progress(if jobs.len() > MANY { jobs.len() } else { 0 });
         let mut unsettled = Vec::new();

@@ -7,12 +7,12 @@ use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 
 use crate::output::HEADING;
 
-/// A number of bytes.
+/// Formats a number of bytes.
 pub fn bytes(bytes: u64) -> String {
     HumanBytes(bytes).to_string()
 }
 
-/// How long ago, in the largest unit that fits.
+/// Formats an age in the largest unit that fits.
 pub fn age(seconds: i64) -> String {
     match u64::try_from(seconds) {
         Ok(seconds) if seconds >= 60 => HumanDuration(Duration::from_secs(seconds)).to_string(),
@@ -20,12 +20,12 @@ pub fn age(seconds: i64) -> String {
     }
 }
 
-/// "1 entry", "2 entries".
+/// Formats a number with its noun: "1 entry", "2 entries".
 pub fn count(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
-/// A bar, drawn where stderr is a terminal and only there; none for no steps.
+/// Makes a progress bar, which is drawn only where stderr is a terminal, and not without steps.
 pub fn progress(steps: usize) -> ProgressBar {
     if steps == 0 {
         return ProgressBar::hidden();
@@ -34,8 +34,8 @@ pub fn progress(steps: usize) -> ProgressBar {
     ProgressBar::new(steps as u64).with_style(style)
 }
 
-/// A table with a heading. The columns before the last are as wide as what is in
-/// them; numbers stand to the right.
+/// A table with a heading. The columns before the last are as wide as their contents; numbers
+/// are aligned to the right.
 pub struct Table<const N: usize> {
     /// Titles, and whether a column holds numbers.
     pub columns: [(&'static str, bool); N],

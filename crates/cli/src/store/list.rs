@@ -42,12 +42,12 @@ struct Row {
     state: &'static str,
     size: u64,
     allocated: u64,
-    /// Of `allocated`, what other files share, their origins for instance; null
-    /// where the file system does not tell.
+    /// The part of `allocated` that other files share, for instance the origins; null where the
+    /// file system does not report that.
     shared: Option<u64>,
-    /// It is known to have reached the disk.
+    /// Whether it is known to be on the disk.
     on_disk: bool,
-    /// It has fs-verity.
+    /// Whether it has fs-verity.
     verity: bool,
     last_use: Option<i64>,
     users: Vec<u32>,
@@ -65,10 +65,10 @@ struct Totals {
     outdated: usize,
 }
 
-/// Prints what is in the stores.
+/// Prints the entries of the stores.
 ///
 /// # Errors
-/// 3 when one cannot be listed.
+/// 3 when a store cannot be listed.
 pub fn list(stores: &[OpenStore], json: bool) -> Result<Exit, Failure> {
     let mut all = Vec::new();
     for store in stores {

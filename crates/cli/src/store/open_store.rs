@@ -11,22 +11,22 @@ use sopin_store::Store;
 
 /// A store that could be opened.
 pub struct OpenStore {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
-    /// As the library sees it, for what changes it.
+    /// The library's type, for everything that changes the store.
     pub store: Store,
-    /// The same directory again.
+    /// Another descriptor of its directory.
     pub directory: OwnedFd,
 }
 
 impl OpenStore {
-    /// Whether this process has the rights of the store's owner.
+    /// Returns whether this process has the rights of the store's owner.
     pub fn is_owned(&self) -> bool {
         User::of_this_thread() == Ok(self.store.owner())
     }
 }
 
-/// The names in a directory, in order.
+/// Returns the names in a directory, in order.
 ///
 /// # Errors
 /// Those of the file system.

@@ -1,6 +1,6 @@
-//! Which stores there are. The library takes the first usable place; all that
-//! exist are looked after here, because programs started in another environment,
-//! by systemd or with another HOME, have theirs among the same places.
+//! Finds the stores that exist. The library uses the first usable directory. The command
+//! maintains all stores, because programs that are started in another environment, by systemd
+//! or with another HOME, have theirs in others of the same directories.
 
 use std::env;
 use std::ffi::{CStr, OsStr, OsString};
@@ -35,11 +35,11 @@ pub fn find_system() -> Result<Vec<OpenStore>, Failure> {
     }
 }
 
-/// Opens the stores that the option, the environment, or the library's list
-/// lead to.
+/// Opens the stores that the option, the environment, or the library's list of directories
+/// name.
 ///
 /// # Errors
-/// When the one that was named cannot be used, or is none.
+/// When the store that was named cannot be used, or does not exist.
 pub fn find(named: Option<&OsStr>) -> Result<Vec<OpenStore>, Failure> {
     let dirs = search_dirs(named)?;
     let is_named =
@@ -62,7 +62,7 @@ pub fn find(named: Option<&OsStr>) -> Result<Vec<OpenStore>, Failure> {
 /// Checks that this is root, with root's rights.
 ///
 /// # Errors
-/// 3 for everybody else.
+/// 3 for every other user.
 pub fn check_root(reason: &str) -> Result<(), Failure> {
     let failure = |reason: &dyn std::fmt::Display| Failure::new(Exit::Uninspected, SYSTEM.to_string_lossy(), reason);
     match User::of_this_thread() {
@@ -95,7 +95,7 @@ fn search_dirs(named: Option<&OsStr>) -> Result<SearchDirs, Failure> {
     })
 }
 
-/// `None` for a place that is merely not there.
+/// Returns the failure for a cause; `None` for a directory that does not exist.
 fn failure(path: &Path, cause: Cause, is_named: bool) -> Option<Failure> {
     let is = |errno: Errno| cause.reason == Reason::Errno(sys::Errno(errno.raw_os_error()));
     if is(Errno::NOENT) && !is_named {
@@ -117,7 +117,7 @@ fn open(path: PathBuf, store: Store) -> Result<OpenStore, Failure> {
     }
     match foreign {
         None => Ok(OpenStore { path, store, directory }),
-        // `SOPIN_STORE=/` and the like.
+        // The option or variable names a directory that is no store, as in `SOPIN_STORE=/`.
         Some(name) => Err(Failure::new(
             Exit::Uninspected,
             path.display(),
@@ -127,7 +127,7 @@ fn open(path: PathBuf, store: Store) -> Result<OpenStore, Failure> {
     }
 }
 
-/// Whether the library gives such names.
+/// Returns whether the library uses such names.
 fn is_ours(name: &OsStr) -> bool {
     is_entry(name) || name.as_bytes() == LOOKED.to_bytes() || name.as_bytes().starts_with(TEMPORARY.as_bytes())
 }

@@ -1,4 +1,4 @@
-//! Printing the answers of all four.
+//! Prints the answers of all four subcommands.
 
 use std::fmt::Display;
 
@@ -7,8 +7,7 @@ use serde::Serialize;
 use crate::exit::{Exit, Failure};
 use crate::output;
 
-/// Of the JSON output of all four; changes when something in it changes its
-/// meaning.
+/// The version of the JSON output of all four; it changes when a field changes its meaning.
 pub const SCHEMA: u32 = 1;
 
 /// Prints an answer for people or for programs.

@@ -1,11 +1,11 @@
-//! `sopin store prune`. Needed is what the library's own rule says, with the
-//! user's time instead of thirty days and without grace for what is outdated; an
-//! entry is removed as the library removes it, so that programs may start
-//! meanwhile. What differs from its origin goes too.
+//! `sopin store prune`. The library's own rule decides which entries are needed, with the
+//! user's time instead of thirty days and with no grace period for outdated entries. An entry
+//! is removed as the library removes it, so that programs may start at the same time. Entries
+//! that differ from their origins are removed too.
 //!
-//! In the system's store nobody notes uses, and processes hold no locks: what is
-//! in use shows in their mappings, and what is not outdated stays unless a time is
-//! given.
+//! In the system's store no process records uses or holds locks. There the mappings of
+//! processes show which entries are in use, and entries that are not outdated stay unless a
+//! time is given.
 
 use std::ffi::{CString, OsStr};
 use std::fmt;
@@ -33,7 +33,8 @@ struct PruneAnswer {
     schema: u32,
     dry_run: bool,
     stores: Vec<Pruned>,
-    /// In the system's store every entry counts as in use while there are such.
+    /// Number of processes whose mappings could not be read. While there are any, every entry
+    /// of the system's store counts as in use.
     processes_not_inspected: usize,
 }
 
@@ -43,12 +44,12 @@ struct Pruned {
     #[serde(skip)]
     dry_run: bool,
     removed: Vec<Removed>,
-    /// What could not be removed.
+    /// Entries that could not be removed.
     failed: Vec<String>,
     kept: usize,
-    /// Of these, what would have been removed but is mapped.
+    /// Number of the kept entries that are unneeded and mapped.
     kept_in_use: usize,
-    /// Of what was removed.
+    /// Bytes that were removed.
     size: u64,
 }
 
@@ -60,10 +61,10 @@ struct Removed {
     size: u64,
 }
 
-/// Who keeps what.
+/// The rules for what is kept.
 struct Rules {
     allowance: Allowance,
-    /// Who maps entries; only of the system's store.
+    /// The processes that map entries; only for the system's store.
     users: Option<Users>,
 }
 
@@ -82,7 +83,7 @@ impl Rules {
     }
 }
 
-/// Removes, and prints what.
+/// Removes entries and prints which.
 ///
 /// # Errors
 /// 3 when a store cannot be listed.
@@ -149,7 +150,7 @@ impl Pruned {
             size: entry.size(),
         };
         if verify::fault(entry, store).is_some() {
-            // Nobody begins to use it, and who maps it keeps it.
+            // No process begins to use it, and those that map it keep it.
             return self.remove(store, key, removed("damaged".to_owned()));
         }
         let Some(last_use) = entry.last_use() else { return };
@@ -167,7 +168,7 @@ impl Pruned {
             let removed = removed(reason);
             return if self.dry_run { self.note(removed) } else { self.check_removed(store, entry, removed) };
         }
-        // A program in a later boot would find out, and make it anew.
+        // A program in a later boot would find that it is damaged, and make it anew.
         if let Compared::Different(_) = bytes::compare(entry, !self.dry_run && store.is_owned()) {
             return self.remove(store, key, removed("damaged".to_owned()));
         }
@@ -175,7 +176,8 @@ impl Pruned {
         self.kept_in_use += usize::from(is_kept_for_use);
     }
 
-    /// Removes an entry that no process maps, and tells whether it did, or would.
+    /// Removes an entry that no process maps, and returns whether it has, or would have in a
+    /// dry run.
     fn remove_unless_in_use(&self, store: &OpenStore, entry: &EntryDirectory, key: &CString, rules: &Rules) -> bool {
         match &rules.users {
             Some(users) if users.not_inspected > 0 || !users.of(entry).is_empty() => return false,
@@ -203,12 +205,13 @@ impl Pruned {
         }
     }
 
-    /// A directory in an entry, or a store on a read-only mount.
+    /// Checks that an entry is gone. It can remain if it contains a directory, or if the store
+    /// is on a read-only mount.
     fn check_removed(&mut self, store: &OpenStore, entry: &EntryDirectory, removed: Removed) {
         let version = |entry: &EntryDirectory| {
             entry.copy.as_ref().map(|(_, status)| (status.st_ino, status.st_ctime, status.st_ctime_nsec))
         };
-        // A program may have made it anew meanwhile, or be about to.
+        // A program may have made it anew since, or may be about to.
         let is_still_there = EntryDirectory::read(store, &entry.key).is_ok_and(|now| {
             now.is_some_and(|now| {
                 let is_link = |name: &OsStr| [LINK, DEBUG].iter().any(|link| name.as_bytes() == link.to_bytes());
@@ -227,8 +230,8 @@ impl Pruned {
     }
 }
 
-/// Whether a process maps it, as the library would find out when removing it. Who
-/// would begin to use it in this very moment takes private memory instead.
+/// Returns whether a process maps it, by the same lock as the library when it removes an entry.
+/// A process that begins to use the entry at this moment uses private memory instead.
 fn is_in_use(entry: &EntryDirectory) -> bool {
     let Some((name, _)) = &entry.copy else { return false };
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;

@@ -1,7 +1,7 @@
-//! Which processes map entries, found in `/proc/PID/maps`: by the last two
-//! components of the path, which name a key and so are nobody else's, wherever
-//! the store is mounted; or by device and inode, should the path say something
-//! else. What was unlinked and made anew under the same key has another inode.
+//! Finds in `/proc/PID/maps` which processes map entries: by the last two components of the
+//! path, which name a key and are therefore unique wherever the store is mounted, or by device
+//! and inode if the path is another one. An entry that was unlinked and made anew under the
+//! same key has another inode.
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,16 +12,17 @@ use sopin_inspect::maps::{self, Mapping};
 
 use super::entry::EntryDirectory;
 
-/// Who maps which entry.
+/// The processes that map each entry.
 #[derive(Default)]
 pub struct Users {
     by_key: HashMap<Vec<u8>, Vec<u32>>,
-    /// Processes whose mappings may not be read.
+    /// Number of processes whose mappings may not be read.
     pub not_inspected: usize,
 }
 
 impl Users {
-    /// Looks at every process. One that ends meanwhile is not missed.
+    /// Reads the mappings of every process. A process that ends meanwhile is not counted as
+    /// unreadable.
     pub fn find<'a>(entries: impl IntoIterator<Item = &'a EntryDirectory>) -> Self {
         let (mut keys, mut inodes) = (HashMap::new(), HashMap::new());
         for entry in entries {
@@ -61,7 +62,7 @@ impl Users {
         users
     }
 
-    /// The processes that map an entry, in ascending order.
+    /// Returns the processes that map an entry, in ascending order.
     pub fn of(&self, entry: &EntryDirectory) -> Vec<u32> {
         let Some((name, _)) = &entry.copy else { return Vec::new() };
         let tail = [entry.key.as_encoded_bytes(), name.as_encoded_bytes()].join(&b'/');
@@ -72,7 +73,7 @@ impl Users {
     }
 }
 
-/// The last two components of a path.
+/// Returns the last two components of a path.
 fn tail_of(path: &[u8]) -> &[u8] {
     let mut slashes = path.iter().enumerate().rev().filter(|(_, byte)| **byte == b'/');
     match (slashes.next(), slashes.next()) {
@@ -81,7 +82,7 @@ fn tail_of(path: &[u8]) -> &[u8] {
     }
 }
 
-/// The mappings of files.
+/// Returns the mappings that map files.
 fn mapped_files(maps: &[u8]) -> Vec<Mapping> {
     let mut mappings = maps::parse(maps);
     mappings.retain(|mapping| mapping.path.starts_with(b"/"));

@@ -1,6 +1,5 @@
-//! `sopin store verify`: what lies in a store is what the library would put
-//! there. Bytes are compared with the origin's while that still is the version
-//! that was copied.
+//! `sopin store verify`: checks that a store contains only what the library would put there. It
+//! compares bytes with the origin's if that still is the version that was copied.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -21,7 +20,7 @@ use super::printing::{SCHEMA, print};
 use crate::exit::{Exit, Failure};
 use crate::output::{BAD, GOOD, shown};
 
-/// What is done about a problem in a user's store, and in the system's.
+/// What the user can do about a problem in a user's store, and in the system's.
 const WAYS_OUT: [WayOut; 2] = [
     WayOut {
         pruned: "sopin store prune removes it",
@@ -49,24 +48,24 @@ struct VerifyAnswer {
 struct Verified {
     path: String,
     entries: usize,
-    /// Entries whose bytes were compared with the origin's.
+    /// Number of entries whose bytes were compared with the origin's.
     compared: usize,
     problems: Vec<Problem>,
 }
 
 #[derive(Serialize)]
 struct Problem {
-    /// Below the store.
+    /// Its path below the store.
     name: String,
     origin: Option<String>,
     reason: String,
     way_out: &'static str,
 }
 
-/// What is wrong, and the way out of it.
+/// The problem, and what the user can do about it.
 type Wrong = (String, &'static str);
 
-/// Prints what is wrong.
+/// Prints the problems.
 ///
 /// # Errors
 /// 3 when a store cannot be listed.
@@ -103,7 +102,7 @@ impl Verified {
     fn check_key(&mut self, store: &OpenStore, key: &OsStr, progress: &ProgressBar) {
         let made_anew = ways_out(store).made_anew;
         let (origin, wrong) = match EntryDirectory::read(store, key) {
-            // Removed meanwhile by a program that needed room.
+            // A program that made room has removed it meanwhile.
             Ok(None) | Err(Errno::NOENT) => return,
             Err(Errno::NOTDIR | Errno::LOOP) => (None, Some(("it is not a directory".to_owned(), made_anew))),
             Err(error) => (None, Some((format!("it cannot be read: {error}"), made_anew))),
@@ -134,8 +133,8 @@ fn ways_out(store: &OpenStore) -> &'static WayOut {
     &WAYS_OUT[usize::from(store.store.is_system())]
 }
 
-/// What is wrong with an entry, as far as it can be told without reading it. The
-/// library does not use such an entry.
+/// Returns what is wrong with an entry, without reading its contents. The library does not use
+/// such an entry.
 pub fn fault(entry: &EntryDirectory, store: &OpenStore) -> Option<String> {
     let directory = rustix::fs::fstat(&entry.directory).ok()?;
     let user = store.store.owner().id();
@@ -178,7 +177,7 @@ fn is_debug_link(entry: &EntryDirectory, name: &OsStr) -> bool {
             .is_ok_and(|status| rustix::fs::FileType::from_raw_mode(status.st_mode).is_symlink())
 }
 
-/// What is wrong with a name that is not a key.
+/// Returns what is wrong with a name that is not a key.
 fn check_other(store: &OpenStore, name: &OsStr) -> Option<Wrong> {
     let status = rustix::fs::statat(&store.directory, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
     if name.as_bytes() == LOOKED.to_bytes() && is_regular(&status) {
@@ -191,7 +190,7 @@ fn check_other(store: &OpenStore, name: &OsStr) -> Option<Wrong> {
     Some(("sopin has not put it there".to_owned(), "move it away, if it is needed"))
 }
 
-/// Whether nobody writes to an unfinished copy any more.
+/// Returns whether an unfinished copy is abandoned, so that no process writes to it any more.
 pub fn is_abandoned(status: &Stat) -> bool {
     sys::realtime_seconds() - status.st_mtime > ABANDONED_SECONDS
 }

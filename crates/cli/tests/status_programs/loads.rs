@@ -13,7 +13,7 @@ pub const CASES: &[Case] = &[
     Case { name: "a_go_program", needs: &["go"], test: a_go_program },
     Case { name: "a_musl_program", needs: &["musl-gcc"], test: a_musl_program },
     Case { name: "other_namespaces", needs: &["cc"], test: other_namespaces },
-    Case { name: "a_library_without_permission_to_be_pinned", needs: &["cc"], test: reasons_are_told },
+    Case { name: "a_library_without_permission_to_be_pinned", needs: &["cc"], test: reasons_are_reported },
 ];
 
 const WAITING: &str = "#include <stdio.h>\n\
@@ -95,7 +95,7 @@ fn other_namespaces() -> Result<(), String> {
         let found = objects.iter().filter(|object| object["path"].as_str().unwrap().ends_with("/libvictim.so"));
         let found: Vec<_> = found.inspect(|object| assert_eq!(object["state"], state, "{object:#}")).collect();
         let loaders = objects.iter().filter(|object| object["path"].as_str().unwrap().contains("/ld-")).count();
-        assert_eq!(loaders, 1, "the loader is one for all");
+        assert_eq!(loaders, 1, "all namespaces share one loader");
         found.iter().map(|object| object["namespace"].as_u64().unwrap()).collect::<Vec<_>>()
     };
     let namespaces = count(&process, "exposed");
@@ -112,7 +112,7 @@ fn other_namespaces() -> Result<(), String> {
 }
 
 /// Objects loaded before the library came, to which something may be storing.
-fn reasons_are_told() -> Result<(), String> {
+fn reasons_are_reported() -> Result<(), String> {
     let victim = Victim::new();
     let main = "#include <dlfcn.h>\n#include <pthread.h>\n#include <stdio.h>\n#include <unistd.h>\n\
         extern int (*const table[2048])(void);\n\

@@ -71,7 +71,7 @@ fn another_mount_namespace() -> Result<(), String> {
     let victim = Victim::compiled(&["-Wl,-soname,libvictim.so"]);
     let running = in_namespace(&victim, "true");
     let path = victim.installation.path("mounted/libvictim.so");
-    assert!(!path.exists(), "it is not there in our eyes");
+    assert!(!path.exists(), "the path does not exist for this process");
     let seen = |path: &Path| PathBuf::from(format!("/proc/{}/root{}", running.pid(), path.display()));
     let state = || {
         let process = victim.json(running.pid());

@@ -10,7 +10,7 @@ use crate::common::clean_process;
 use crate::common::victim::{Running, Victim, object};
 
 pub const CASES: &[Case] = &[
-    Case { name: "somebody_elses_process", needs: &["root", "setpriv"], test: somebody_elses_process },
+    Case { name: "a_process_of_another_user", needs: &["root", "setpriv"], test: a_process_of_another_user },
     Case { name: "ones_own_process", needs: &["root", "setpriv"], test: ones_own_process },
     Case { name: "a_kernel_thread", needs: &[], test: a_kernel_thread },
 ];
@@ -22,7 +22,7 @@ fn as_nobody(victim: &Victim, arguments: &[&str]) -> snapbox::cmd::OutputAssert 
     victim.installation.command(program).args(rest).args(["bin/sopin", "status"]).args(arguments).assert()
 }
 
-fn somebody_elses_process() -> Result<(), String> {
+fn a_process_of_another_user() -> Result<(), String> {
     let victim = Victim::new();
     let running = victim.start();
     as_nobody(&victim, &[&running.pid().to_string()]).code(3).stderr_eq("").stdout_eq(str![[r#"
@@ -34,7 +34,7 @@ Permission denied: run as root or with CAP_SYS_PTRACE[..]
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(answer["passed_over"]["denied"].as_u64().unwrap() >= 1);
     assert!(answer["remedy"].as_str().unwrap().starts_with("run as root or with CAP_SYS_PTRACE"));
-    assert_ne!(output.status.code(), Some(0), "not everything that was asked for is known");
+    assert_ne!(output.status.code(), Some(0), "not every requested process could be inspected");
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use snapbox::str;
 use crate::scene::{DAY, Holder, LIBRARIES, Scene, age, make_foreign, set_mode};
 
 #[test]
-fn a_list_tells_users_states_and_totals() {
+fn a_list_shows_users_states_and_totals() {
     let scene = Scene::with(&LIBRARIES);
     let holder = scene.hold(&["libone.so"]);
     fs::remove_file(scene.path("libtwo.so")).unwrap();
@@ -65,7 +65,7 @@ fn more_users_than_fit_are_counted() {
 }
 
 #[test]
-fn what_was_unlinked_and_made_anew_is_not_mapped_by_who_maps_the_old_one() {
+fn an_entry_made_anew_is_not_in_use_by_processes_that_map_the_old_one() {
     let scene = Scene::with(&["libone.so"]);
     let holder = scene.hold(&["libone.so"]);
     fs::remove_dir_all(scene.key("libone.so")).unwrap();
@@ -104,7 +104,7 @@ fn every_field_is_documented() {
 }
 
 #[test]
-fn a_copy_that_one_process_has_for_itself_is_its_own() {
+fn a_copy_that_one_process_uses_alone_is_listed_as_own() {
     let scene = Scene::with(&["libone.so"]);
     // It changes just now.
     fs::write(scene.path("libtwo.so"), fs::read(scene.path("libone.so")).unwrap()).unwrap();

@@ -36,7 +36,7 @@ fn the_same_places_are_looked_at_as_the_library_uses() {
 }
 
 #[test]
-fn what_is_no_store_is_refused() {
+fn a_directory_that_is_not_a_store_is_refused() {
     let scene = Scene::with(&["libone.so"]);
     let precious = scene.path("precious");
     fs::create_dir(&precious).unwrap();
@@ -130,7 +130,7 @@ fn a_process_that_sees_the_store_elsewhere_uses_it() {
 }
 
 #[test]
-fn blocks_that_are_shared_are_told() {
+fn shared_blocks_are_reported() {
     let Some(mut command) = in_namespace(&["mkfs.btrfs"]) else { return };
     let scene = Scene::with(&[]);
     let script = "truncate -s 256M image && mkfs.btrfs -q image >/dev/null 2>&1\n\

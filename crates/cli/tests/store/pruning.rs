@@ -10,7 +10,7 @@ use snapbox::str;
 use crate::scene::{DAY, LIBRARIES, Scene, age, make_foreign, set_mode};
 
 #[test]
-fn pruning_removes_what_nobody_needs() {
+fn pruning_removes_unneeded_entries() {
     let scene = Scene::with(&LIBRARIES);
     let holder = scene.hold(&["libthree.so"]);
     fs::remove_file(scene.path("libone.so")).unwrap();
@@ -47,7 +47,7 @@ fn pruning_removes_what_nobody_needs() {
 }
 
 #[test]
-fn what_cannot_be_seen_is_kept_for_a_day() {
+fn entries_of_unknown_freshness_are_kept_for_a_day() {
     let scene = Scene::with(&["libone.so", "libtwo.so"]);
     make_foreign(&scene.key("libone.so"));
     age(&scene.copy("libone.so"), DAY - 600);
@@ -64,7 +64,7 @@ fn what_cannot_be_seen_is_kept_for_a_day() {
 }
 
 #[test]
-fn what_differs_from_its_origin_is_removed_though_it_is_mapped() {
+fn entries_that_differ_from_their_origins_are_removed_though_mapped() {
     let scene = Scene::with(&["libone.so", "libtwo.so"]);
     let holder = scene.hold(&["libone.so"]);
     let (copy, inode) = (scene.copy("libone.so"), fs::metadata(scene.copy("libone.so")).unwrap().ino());
@@ -108,7 +108,7 @@ fn pruning_follows_no_link() {
 }
 
 #[test]
-fn what_cannot_be_removed_is_told() {
+fn entries_that_cannot_be_removed_are_reported() {
     let scene = Scene::with(&["libone.so"]);
     fs::create_dir(scene.key("libone.so").join("directory")).unwrap();
     scene.sopin(&["prune"]).assert().code(1).stderr_eq("").stdout_eq(str![[r#"

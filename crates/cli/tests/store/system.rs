@@ -89,7 +89,7 @@ ready
 }
 
 #[test]
-fn what_not_everybody_may_read_is_refused() {
+fn files_that_some_users_may_not_read_are_refused() {
     let scene = Scene::with(&[]);
     let script = r#"
 mkdir private open outside
@@ -162,7 +162,7 @@ sopin: --store: it is not the system's store; leave it out
 }
 
 #[test]
-fn damage_is_found_by_everybody_and_pruned_by_root() {
+fn damage_is_found_by_every_user_and_pruned_by_root() {
     let scene = Scene::with(&[]);
     let script = r#"
 nobody bin/sopin store list --system
@@ -205,7 +205,7 @@ status 1
 }
 
 #[test]
-fn outdated_entries_go_when_nobody_maps_them() {
+fn outdated_entries_are_removed_when_no_process_maps_them() {
     let scene = Scene::with(&[]);
     let script = r#"
 bin/sopin store fill libone.so libtwo.so libthree.so >/dev/null
@@ -242,7 +242,7 @@ bin/sopin store prune --system --older-than 0s
 }
 
 #[test]
-fn a_store_that_is_full_or_not_roots_is_refused() {
+fn a_store_that_is_full_or_does_not_belong_to_root_is_refused() {
     let scene = Scene::with(&[]);
     let script = r#"
 mount -o remount,size=80k /var/lib
@@ -272,7 +272,7 @@ sopin: /var/lib/sopin: use the store: it belongs to another user or others can w
 }
 
 #[test]
-fn what_processes_map_is_copied() {
+fn files_that_processes_map_are_copied() {
     let scene = Scene::with(&[]);
     // The store of the user has copies already; what counts are the files.
     let script = r#"

@@ -112,7 +112,7 @@ fn every_damage_is_found_and_pruned() {
 }
 
 #[test]
-fn what_was_compared_is_known_to_be_on_the_disk() {
+fn a_compared_entry_is_known_to_be_on_the_disk() {
     let scene = Scene::with(&["libone.so"]);
     age(&scene.copy("libone.so"), 3 * DAY);
     let listed = || scene.json(&["list"])["stores"][0]["entries"][0].clone();
@@ -133,7 +133,7 @@ fn what_was_compared_is_known_to_be_on_the_disk() {
 }
 
 #[test]
-fn problems_are_told_with_the_way_out() {
+fn problems_are_reported_with_the_way_out() {
     let scene = Scene::with(&LIBRARIES);
     set_mode(&scene.copy("libone.so"), 0o666);
     fs::write(scene.path("store/notes"), "mine").unwrap();

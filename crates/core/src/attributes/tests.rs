@@ -2,7 +2,7 @@ use super::*;
 use std::format;
 use std::string::String;
 
-/// An entry as the kernel writes it, with some of its lines.
+/// Returns an entry as the kernel writes it, with some of its lines.
 fn entry(start: usize, end: usize, protection: &str, rest: &str) -> String {
     format!(
         "{start:x}-{end:x} {protection} 00000000 fe:00 263 {:20}/usr/lib/VmFlags: lo.so\n\
@@ -31,7 +31,7 @@ fn ordinary_mappings_lose_nothing() {
 }
 
 #[test]
-fn what_a_program_has_asked_for_is_seen() {
+fn requested_attributes_are_recognised() {
     for flag in ["lo", "lf", "mg", "dc", "wf", "dd", "sr", "rr", "hg", "nh", "um", "uw", "ui", "sl", "bt", "mt", "ss"] {
         assert!(loses(&format!("VmFlags: rd ex mr mw me {flag} sd \n")), "{flag}");
     }
@@ -39,7 +39,7 @@ fn what_a_program_has_asked_for_is_seen() {
 }
 
 #[test]
-fn what_is_not_known_counts_as_lost() {
+fn unknown_attributes_count_as_lost() {
     for rest in ["VmFlags: rd ex zz\n", "VmFlags: rd exx\n", "VmFlags: r\n", "", "ProtectionKey: x\nVmFlags: rd\n"] {
         assert!(loses(rest), "{rest}");
     }
@@ -59,7 +59,7 @@ fn every_vma_of_a_range_counts() {
 }
 
 #[test]
-fn what_every_new_mapping_has_is_not_lost() {
+fn attributes_of_every_new_mapping_are_not_lost() {
     let locked = "VmFlags: rd wr mr mw me lo mg ac sd \n";
     let text = entry(0x1000, 0x2000, "r-xp", "VmFlags: rd ex mr mw me lo sd \n")
         + &entry(0x2000, 0x3000, "r-xp", "VmFlags: rd ex mr mw me lo dd sd \n")
@@ -91,7 +91,7 @@ fn sees_what_this_process_asks_for() {
     let start = asked.as_ptr().addr();
     let loses = || AttributeMap::read().unwrap().would_lose(Span { start, end: start + page }, libc::PROT_READ);
     let advise = |advice| {
-        // SAFETY: the pages are ours; neither advice changes what they hold.
+        // SAFETY: the pages belong to `asked`, and neither advice changes their contents.
         assert_eq!(unsafe { libc::madvise(start as *mut libc::c_void, page, advice) }, 0);
     };
     assert!(!loses());

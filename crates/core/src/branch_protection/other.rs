@@ -3,7 +3,7 @@
 
 use crate::vmas::Protection;
 
-/// The protection of an executable range whose indirect branch targets the
+/// Returns the protection of an executable range whose indirect branch targets the
 /// processor checks; `None` if there is none.
 pub const fn branch_target_bits() -> Option<Protection> {
     None

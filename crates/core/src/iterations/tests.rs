@@ -1,7 +1,7 @@
 //! All interleavings of two threads, and those of three with few interruptions,
 //! as the memory model allows them (loom). The registry's state needs no model: it
-//! is behind a mutex. How others read its records without that
-//! lock is tried in [`crate::records`].
+//! is behind a mutex. The tests of [`crate::records`] try how readers see records without
+//! that lock.
 
 use loom::cell::UnsafeCell;
 use loom::model;
@@ -13,10 +13,10 @@ use std::vec::Vec;
 use super::*;
 
 impl<const SLOTS: usize> Iterations<SLOTS> {
-    /// loom's atomics are made at run time.
+    /// Makes a table at run time, as loom's atomics need it.
     fn new() -> Self {
         Self {
-            walkers: core::array::from_fn(|_| AtomicUsize::new(0)),
+            threads: core::array::from_fn(|_| AtomicUsize::new(0)),
             others: AtomicU32::new(0),
             forker: AtomicUsize::new(0),
         }
@@ -39,79 +39,79 @@ fn impatient() -> bool {
     false
 }
 
-/// The loader's list: loom objects when one thread reads it while another
+/// The loader's list: loom reports a violation when one thread reads it while another
 /// writes, or without having synchronised with it. A fork counts as writing.
 struct Scene<const SLOTS: usize> {
-    walks: Iterations<SLOTS>,
+    iterations: Iterations<SLOTS>,
     list: UnsafeCell<u32>,
 }
 
-// SAFETY: loom checks the accesses.
+// SAFETY: loom's UnsafeCell checks every access, and reports one that is not synchronised.
 unsafe impl<const SLOTS: usize> Sync for Scene<SLOTS> {}
 
 impl<const SLOTS: usize> Scene<SLOTS> {
     fn new() -> Arc<Self> {
-        Arc::new(Self { walks: Iterations::new(), list: UnsafeCell::new(0) })
+        Arc::new(Self { iterations: Iterations::new(), list: UnsafeCell::new(0) })
     }
 
-    fn walk(&self) {
-        // SAFETY: the pointer is live within the closure.
+    fn iterate(&self) {
+        // SAFETY: the pointer is live within the closure, and loom checks that no access conflicts.
         self.list.with(|list| unsafe { *list });
     }
 
     fn fork(&self) {
-        // SAFETY: the pointer is live within the closure.
+        // SAFETY: the pointer is live within the closure, and loom checks that no access conflicts.
         self.list.with_mut(|list| unsafe { *list += 1 });
     }
 }
 
-/// Runs `walker` in threads 1 to `walkers` while this one forks.
-fn forks_among<const SLOTS: usize>(walkers: usize, walker: fn(&Scene<SLOTS>, usize)) {
+/// Runs `work` in `count` threads, numbered from 1, while this thread forks.
+fn forks_among<const SLOTS: usize>(count: usize, work: fn(&Scene<SLOTS>, usize)) {
     let mut explored = Builder::new();
-    // With two walkers: how often a thread may be interrupted where it could go on.
-    explored.preemption_bound = (walkers > 1).then_some(2);
+    // With two threads, loom tries only the interleavings in which each is interrupted up to twice.
+    explored.preemption_bound = (count > 1).then_some(2);
     explored.check(move || {
         let scene = Scene::<SLOTS>::new();
         let spawn = |number| {
             let scene = scene.clone();
-            thread::spawn(move || walker(&scene, number))
+            thread::spawn(move || work(&scene, number))
         };
-        let threads: Vec<_> = (1..=walkers).map(spawn).collect();
-        if scene.walks.stop(FORKER, naps(2)) {
+        let threads: Vec<_> = (1..=count).map(spawn).collect();
+        if scene.iterations.stop(FORKER, naps(2)) {
             scene.fork();
         }
-        scene.walks.resume(false);
+        scene.iterations.resume(false);
         for thread in threads {
             thread.join().unwrap();
         }
-        assert!(scene.walks.begin(1, impatient).is_some(), "a fork that has ended counts");
-        assert!(scene.walks.stop(FORKER, impatient), "a walk that has ended counts");
+        assert!(scene.iterations.begin(1, impatient).is_some(), "a fork that has ended still counts");
+        assert!(scene.iterations.stop(FORKER, impatient), "an iteration that has ended still counts");
     });
 }
 
-fn walks_if_it_may<const SLOTS: usize>(scene: &Scene<SLOTS>, number: usize) {
-    if let Some(walk) = scene.walks.begin(number, naps(2)) {
-        scene.walk();
-        drop(walk);
+fn iterates_if_permitted<const SLOTS: usize>(scene: &Scene<SLOTS>, number: usize) {
+    if let Some(iteration) = scene.iterations.begin(number, naps(2)) {
+        scene.iterate();
+        drop(iteration);
     }
 }
 
 #[test]
-fn forks_and_walks_exclude_each_other() {
-    forks_among::<1>(1, walks_if_it_may);
-    forks_among::<2>(2, walks_if_it_may);
+fn forks_and_iterations_exclude_each_other() {
+    forks_among::<1>(1, iterates_if_permitted);
+    forks_among::<2>(2, iterates_if_permitted);
     // The second one finds no slot.
-    forks_among::<1>(2, walks_if_it_may);
+    forks_among::<1>(2, iterates_if_permitted);
 }
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn looking_before_announcing_would_not_do() {
+fn checking_before_announcing_is_a_race() {
     let hasty = |scene: &Scene<1>, number: usize| {
-        if !scene.walks.is_forking() {
-            let walk = scene.walks.announce(number);
-            scene.walk();
-            drop(walk);
+        if !scene.iterations.is_forking() {
+            let iteration = scene.iterations.announce(number);
+            scene.iterate();
+            drop(iteration);
         }
     };
     forks_among::<1>(1, hasty);
@@ -119,51 +119,51 @@ fn looking_before_announcing_would_not_do() {
 
 #[test]
 #[should_panic(expected = "Causality violation")]
-fn announcing_without_the_fence_would_not_do() {
+fn announcing_without_the_fence_is_a_race() {
     let unfenced = |scene: &Scene<1>, number: usize| {
-        let walk = scene.walks.announce(number);
-        if scene.walks.forker.load(Ordering::Acquire) == 0 {
-            scene.walk();
+        let iteration = scene.iterations.announce(number);
+        if scene.iterations.forker.load(Ordering::Acquire) == 0 {
+            scene.iterate();
         }
-        drop(walk);
+        drop(iteration);
     };
     forks_among::<1>(1, unfenced);
 }
 
 #[test]
-fn a_handler_inside_a_walk_waits_for_nobody() {
+fn a_handler_inside_an_iteration_waits_for_no_thread() {
     let interrupted = |scene: &Scene<1>, number: usize| {
-        let Some(walk) = scene.walks.begin(number, naps(2)) else { return };
-        assert!(scene.walks.is_within(number) && !scene.walks.is_within(number + 1));
-        assert!(scene.walks.begin(number, || panic!("waited for the fork that waits for it")).is_none());
-        scene.walk();
-        drop(walk);
-        assert!(!scene.walks.is_within(number));
+        let Some(iteration) = scene.iterations.begin(number, naps(2)) else { return };
+        assert!(scene.iterations.is_within(number) && !scene.iterations.is_within(number + 1));
+        assert!(scene.iterations.begin(number, || panic!("waited for the fork that waits for it")).is_none());
+        scene.iterate();
+        drop(iteration);
+        assert!(!scene.iterations.is_within(number));
     };
     forks_among::<1>(1, interrupted);
 }
 
 #[test]
-fn a_fork_handler_waits_for_nobody() {
+fn a_fork_handler_waits_for_no_thread() {
     model(|| {
-        let walks = Iterations::<1>::new();
-        assert!(walks.stop(FORKER, impatient));
-        assert!(walks.begin(FORKER, || panic!("waited for itself")).is_none());
-        walks.resume(false);
-        assert!(walks.begin(FORKER, impatient).is_some());
+        let iterations = Iterations::<1>::new();
+        assert!(iterations.stop(FORKER, impatient));
+        assert!(iterations.begin(FORKER, || panic!("waited for itself")).is_none());
+        iterations.resume(false);
+        assert!(iterations.begin(FORKER, impatient).is_some());
     });
 }
 
 #[test]
-fn a_child_knows_nothing_of_the_walks_of_its_parent() {
+fn a_child_discards_the_iterations_of_its_parent() {
     model(|| {
-        let walks = Iterations::<1>::new();
-        let left_behind = [walks.announce(1), walks.announce(2)];
-        assert!(!walks.stop(FORKER, impatient));
-        assert!(walks.begin(3, impatient).is_none());
+        let iterations = Iterations::<1>::new();
+        let left_behind = [iterations.announce(1), iterations.announce(2)];
+        assert!(!iterations.stop(FORKER, impatient));
+        assert!(iterations.begin(3, impatient).is_none());
         left_behind.into_iter().for_each(core::mem::forget);
-        walks.resume(true);
-        assert!(walks.begin(3, impatient).is_some());
-        assert!(walks.stop(FORKER, impatient));
+        iterations.resume(true);
+        assert!(iterations.begin(3, impatient).is_some());
+        assert!(iterations.stop(FORKER, impatient));
     });
 }

@@ -23,8 +23,8 @@ const DT_PREINIT_ARRAYSZ: u64 = 33;
 const DT_RELR: u64 = 36;
 const DF_TEXTREL: u64 = 4;
 
-/// Entries of a dynamic section that are looked at; the linkers make 20 to 60
-/// besides one DT_NEEDED per library.
+/// Entries of a dynamic section that are read at most; the linkers make 20 to 60 besides one
+/// DT_NEEDED per library.
 const MAX_DYNAMIC_ENTRIES: usize = 4096;
 /// Dynamic entries read at a time.
 const DYNAMIC_BATCH: usize = 32;
@@ -91,17 +91,17 @@ impl Dynamic {
         Ok(dynamic)
     }
 
-    /// Whether the object has code that the loader runs when it is loaded.
+    /// Returns whether the object has code that the loader runs when it is loaded.
     pub const fn has_constructors(&self) -> bool {
         self.init != 0 || self.has_init_array || self.has_preinit_array
     }
 
-    /// The address of the DT_SONAME.
+    /// Returns the address of the DT_SONAME.
     pub fn soname_address(&self) -> Option<usize> {
         self.soname.map(|offset| self.strings.wrapping_add(offset as usize))
     }
 
-    /// The DT_SONAME, read into `buffer`.
+    /// Returns the DT_SONAME, read into `buffer`.
     pub fn soname<'a>(&self, memory: &OwnMemory, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
         memory.read_string(self.soname_address()?, buffer).ok()
     }
@@ -132,13 +132,14 @@ fn for_each_entry<E: From<Errno>>(
     let entry_size = size_of::<[u64; 2]>();
     let mut entries = [[0_u64; 2]; DYNAMIC_BATCH];
     let mut address = object.dynamic.start;
-    // What lies behind the section need not be readable.
+    // Memory behind the section need not be readable.
     while address < object.dynamic.end.min(object.dynamic.start + MAX_DYNAMIC_ENTRIES * entry_size) {
         let batch = DYNAMIC_BATCH.min((object.dynamic.end - address) / entry_size);
         if batch == 0 {
             break;
         }
-        // SAFETY: `entries` has room for `batch` of them.
+        // SAFETY: `entries` is a live local with room for `batch` entries, and any bytes are
+        // valid entries.
         unsafe { memory.copy(entries.as_mut_ptr().cast(), address, batch * entry_size) }?;
         for [tag, value] in entries.iter().take(batch) {
             if *tag == DT_NULL {

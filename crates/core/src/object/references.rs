@@ -9,15 +9,15 @@ use crate::sys::{Errno, Result};
 
 /// Relocations read at a time.
 const BATCH: usize = 32;
-/// Longest name of a symbol that [`Reference::name`] reads, in bytes; C++'s may be
-/// longer, and are no names of the C library.
+/// Longest name of a symbol that [`Reference::name`] reads, in bytes; names of C++ may be
+/// longer, and none of those is a name of the C library.
 pub const NAME: usize = 64;
 
 /// The present value of a word that was relocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bound {
-    /// A word with the address that the loader has bound it to, or for a function that
-    /// has not been called yet (lazy binding) one in the object itself.
+    /// A word with the address that the loader has bound it to. With lazy binding it holds an
+    /// address in the object itself until the function is called.
     Address(usize),
     /// A variable of another object, copied into this executable.
     Copied,
@@ -30,7 +30,7 @@ pub enum Bound {
 pub struct Reference {
     /// The present value of the word.
     pub bound: Bound,
-    /// The object may have overwritten the word since it was relocated.
+    /// Whether the object may have overwritten the word since it was relocated.
     pub is_writable: bool,
     symbol: Elf64_Sym,
     name: usize,
@@ -42,7 +42,7 @@ impl Reference {
         self.symbol.st_shndx == 0
     }
 
-    /// The name of the symbol; empty if it is longer than [`NAME`].
+    /// Returns the name of the symbol; empty if it is longer than [`NAME`].
     pub fn name<'a>(&self, memory: &OwnMemory, buffer: &'a mut [u8; NAME]) -> Result<&'a [u8]> {
         match memory.read_string(self.name, buffer) {
             Err(Errno(libc::ENAMETOOLONG)) => Ok(&[]),
@@ -60,14 +60,14 @@ enum RelocationKind {
     Slot,
     /// A copy of the symbol's variable.
     Copy,
-    /// Something about thread-local storage, which lies outside of all objects.
+    /// A value for thread-local storage, which lies outside of all objects.
     ThreadLocal,
     /// Anything else.
     Other,
 }
 
 impl RelocationKind {
-    /// By the numbers of the psABI supplements.
+    /// Returns the kind of a relocation type of the psABI supplements.
     const fn of(relocation: u32) -> Self {
         if cfg!(target_arch = "aarch64") {
             match relocation {
@@ -90,8 +90,8 @@ impl RelocationKind {
 }
 
 impl Dynamic {
-    /// Calls `each` with every reference of `object` to a symbol. `EINVAL` if its
-    /// tables do not make sense.
+    /// Calls `each` with every reference of `object` to a symbol. `EINVAL` if its tables
+    /// contradict themselves.
     pub fn for_each_reference<E: From<Errno>>(
         &self,
         memory: &OwnMemory,
@@ -149,7 +149,7 @@ mod tests {
     use std::string::String;
     use std::vec::Vec;
 
-    /// What `object`, which contains `here`, refers to: name, and whether the word is
+    /// Returns what `object`, which contains `here`, refers to: name, and whether the word is
     /// bound to an address outside of it.
     fn references(here: usize) -> Vec<(String, bool)> {
         unsafe extern "C" fn collect(info: *mut libc::dl_phdr_info, _: usize, data: *mut libc::c_void) -> i32 {

@@ -12,7 +12,7 @@ use crate::object::Span;
 use crate::pages::PageVec;
 use crate::vmas::{FileId, Maps, Vma, parse_line, unescape};
 
-/// A line as the kernel writes it (`show_vma_header_prefix`, `seq_pad`).
+/// Returns a line as the kernel writes it (`show_vma_header_prefix`, `seq_pad`).
 fn line_of(vma: &Vma, path: &str) -> String {
     let flag = |bit, letter| if vma.protection & bit == 0 { '-' } else { letter };
     let mut line = format!(
@@ -34,7 +34,7 @@ fn line_of(vma: &Vma, path: &str) -> String {
     line
 }
 
-/// A mapping of so many pages at that one.
+/// Returns a mapping of so many pages at that one.
 fn vma_at(start: usize, pages: usize) -> impl Strategy<Value = Vma> {
     let span = Span { start: start << 12, end: (start + pages) << 12 };
     let file = prop_oneof![
@@ -67,7 +67,7 @@ fn address_space() -> impl Strategy<Value = Vec<Vma>> {
     })
 }
 
-/// A span of whole pages around what [`address_space`] covers.
+/// Returns a span of whole pages around what [`address_space`] covers.
 fn span() -> impl Strategy<Value = Span> {
     (0_usize..200, 0_usize..200).prop_map(|(start, len)| Span { start: start << 12, end: (start + len) << 12 })
 }
@@ -81,7 +81,7 @@ fn text_of(vmas: &[Vma]) -> String {
     lines.collect()
 }
 
-/// The text of `/proc/PID/smaps`, with these flags for each mapping, and behind
+/// Returns the text of `/proc/PID/smaps`, with these flags for each mapping, and behind
 /// them a mapping with none but those of any.
 fn smaps_of(vmas: &[Vma], flags: &[&str]) -> (String, usize) {
     let fresh = Vma { span: Span { start: 1 << 40, end: (1 << 40) + 4096 }, ..Vma::default() };

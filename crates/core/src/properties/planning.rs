@@ -56,7 +56,7 @@ fn read(headers: &[Elf64_Phdr]) -> Result<Object, ObjectError> {
     Object::read(&OwnMemory::new(), BASE, headers.as_ptr().expose_provenance(), headers.len())
 }
 
-/// What may be mapped where such an object is: in order and apart, whatever
+/// Returns what may be mapped where such an object is: in order and apart, whatever
 /// the protection, the file and the offset.
 fn mappings() -> impl Strategy<Value = Vec<Vma>> {
     let page = prop_oneof![3 => Just(None), 1 => (0_u64..64).prop_map(Some)];
@@ -87,7 +87,7 @@ fn terms() -> impl Strategy<Value = PlanInputs> {
     })
 }
 
-/// The plan for an object with these headers; `None` if it is none.
+/// Returns the plan for an object with these headers; `None` if it is none.
 fn planned(headers: &[Elf64_Phdr], vmas: &[Vma], inputs: PlanInputs) -> Option<(Object, Vec<Replacement>, Outlook)> {
     let object = read(headers).ok()?;
     let mut replacements = PageVec::new();
@@ -95,7 +95,7 @@ fn planned(headers: &[Elf64_Phdr], vmas: &[Vma], inputs: PlanInputs) -> Option<(
     Some((object, replacements.to_vec(), outlook))
 }
 
-/// Bytes of the object's file that are mapped in its segments and accessible.
+/// Returns the bytes of the object's file that are mapped in its segments and accessible.
 fn bytes_concerned(object: &Object, vmas: &[Vma]) -> usize {
     let file = vmas.first().map(|vma| vma.file);
     let concerned = |vma: &&Vma| Some(vma.file) == file && !vma.is_shared && vma.protection != libc::PROT_NONE;

@@ -6,7 +6,7 @@ use core::sync::atomic::{Ordering, fence};
 use super::{Header, MAGIC, Record, VERSION, mode_of_code, u32_at, u64_at};
 use crate::mode::Mode;
 
-/// A header as read by somebody outside.
+/// A header as a reader outside the process has read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// The mode in force; `None` until the settings have been read.
@@ -29,19 +29,19 @@ pub enum NotAHeader {
     Foreign,
     /// The layout is of another version: this one.
     Version(u32),
-    /// Sizes or counts that make no sense.
+    /// Sizes or counts contradict themselves.
     Malformed,
 }
 
-/// Bytes of a header that [`Seen::decode`] wants.
+/// Bytes of a header that [`Seen::decode`] needs.
 pub const HEADER_SIZE: usize = size_of::<Header>();
-/// Bytes of a record that [`Record::decode`] wants.
+/// Bytes of a record that [`Record::decode`] needs.
 pub const RECORD_SIZE: usize = size_of::<Record>();
-/// More objects than any process loads: a larger count is not believed.
+/// More objects than any process loads: a larger count is an error.
 const MAX_COUNT: u64 = 1 << 24;
 
 impl Seen {
-    /// A header from its first [`HEADER_SIZE`] bytes.
+    /// Returns a header from its first [`HEADER_SIZE`] bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, NotAHeader> {
         if !bytes.starts_with(&MAGIC) || bytes.len() < HEADER_SIZE {
             return Err(NotAHeader::Foreign);
@@ -71,18 +71,18 @@ impl Seen {
         })
     }
 
-    /// Whether records are being changed.
+    /// Returns whether records are being changed.
     pub const fn is_changing(&self) -> bool {
         self.sequence & 1 != 0
     }
 
-    /// The library's version, `0.1.0`.
+    /// Returns the library's version, `0.1.0`.
     pub fn library_version(&self) -> &str {
         let text = self.library_version.split(|byte| *byte == 0).next().unwrap_or_default();
         core::str::from_utf8(text).unwrap_or_default()
     }
 
-    /// The records in `bytes`, `count * record_size` of them, as read from the
+    /// Returns the records in `bytes`, `count * record_size` of them, as read from the
     /// address `records`.
     pub fn decode_records<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = Record> + use<'a> {
         bytes.chunks_exact(self.record_size).filter_map(Record::decode)
@@ -110,7 +110,7 @@ pub fn read_consistently<T, E>(
     let mut before = header()?;
     for _ in 1..attempts {
         let read = records(&before);
-        // What was read may not be taken for older than the second look.
+        // The reads must not be reordered behind the second look at the header.
         fence(Ordering::Acquire);
         let after = header()?;
         if !before.is_changing() && after.sequence == before.sequence {

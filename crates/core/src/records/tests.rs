@@ -7,7 +7,7 @@ use std::vec::Vec;
 
 static HEADER: Header = Header::new("1.2.3");
 
-/// Reads the way that somebody outside does: through the kernel, by address.
+/// Reads as a reader outside the process does: through the kernel, by address.
 fn bytes_at(address: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     // SAFETY: the vector has room for `len` bytes.
@@ -78,7 +78,7 @@ fn a_header_comes_back_from_its_bytes() {
 }
 
 #[test]
-fn what_is_no_header_is_refused() {
+fn bytes_that_are_not_a_header_are_refused() {
     let good = bytes_at((&raw const HEADER).expose_provenance() as u64, HEADER_SIZE);
     let changed = |offset: usize, value: u8| {
         let mut bytes = good.clone();
@@ -106,7 +106,7 @@ fn a_later_version_may_have_longer_records() {
 }
 
 #[test]
-fn an_unfinished_change_is_told_from_a_finished_one() {
+fn an_unfinished_change_is_distinguished_from_a_finished_one() {
     let header = Header::new("1.2.3");
     let read = |header: &Header| read_consistently(3, || Ok::<_, ()>(header_of(header)), |_| Ok(())).unwrap().2;
     assert_eq!(read(&header), Consistency::Consistent);
@@ -118,8 +118,8 @@ fn an_unfinished_change_is_told_from_a_finished_one() {
     assert_eq!(read(&header), Consistency::Consistent);
 }
 
-/// One thread changes all records together, over and over; a reader never sees
-/// some of them changed and others not. Without the second look it does.
+/// One thread repeatedly changes all records together, and a reader never sees only some of
+/// them changed. Without the second look it would.
 #[test]
 #[cfg_attr(miri, ignore = "the reader races with the writer, as one in another process does")]
 fn readers_see_all_of_a_change_or_nothing() {

@@ -1,10 +1,10 @@
-//! What time it is, from the kernel itself: `clock_gettime(2)` of the C library may be
-//! another preloaded library's, which tells its program another date (faketime). Ages of
-//! files are to be judged by the clock that has set their times.
+//! What time it is, from the kernel itself. Another preloaded library may interpose the C
+//! library's `clock_gettime(2)` and show the program another date (faketime), but the ages of
+//! files must be judged by the clock that has set their times.
 //!
 //! The kernel maps a small shared object into each process, the vDSO (`vdso(7)`), whose
-//! function reads the clock without a system call that a filter could refuse. Where
-//! there is none, the C library is asked.
+//! function reads the clock without a system call that a filter could refuse. Without a vDSO
+//! this module calls the C library.
 
 use core::ffi::{CStr, c_int};
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -20,17 +20,18 @@ const NAME: &CStr = c"__kernel_clock_gettime";
 #[cfg(not(target_arch = "aarch64"))]
 const NAME: &CStr = c"__vdso_clock_gettime";
 
-/// Seconds since the epoch; as all times here 0 where a seccomp filter may kill for asking.
+/// Returns the seconds since the epoch. Like the other functions here it returns 0 where a
+/// seccomp filter may kill the process for the call.
 pub fn realtime_seconds() -> i64 {
     clock(libc::CLOCK_REALTIME).tv_sec
 }
 
-/// Monotonic time in nanoseconds.
+/// Returns the monotonic time in nanoseconds.
 pub fn monotonic_ns() -> u64 {
     nanoseconds(libc::CLOCK_MONOTONIC)
 }
 
-/// Nanoseconds since the machine was started, those included in which it slept.
+/// Returns the nanoseconds since the machine was started, including those in which it slept.
 pub fn since_boot_ns() -> u64 {
     nanoseconds(libc::CLOCK_BOOTTIME)
 }
@@ -47,17 +48,18 @@ fn clock(id: libc::clockid_t) -> libc::timespec {
         return time;
     }
     if let Some(get_time) = kernels() {
-        // SAFETY: the vDSO's function has this signature; it fills the live timespec.
+        // SAFETY: `clock_gettime` of the vDSO has this signature (`vdso(7)`), and writes only
+        // to the live timespec.
         if unsafe { get_time(id, &raw mut time) } == 0 {
             return time;
         }
     }
-    // SAFETY: the call fills the live timespec.
+    // SAFETY: the call writes only to the live timespec.
     unsafe { libc::clock_gettime(id, &raw mut time) };
     time
 }
 
-/// The vDSO's function, looked up once.
+/// Returns the vDSO's function, looked up once.
 fn kernels() -> Option<GetTime> {
     const UNKNOWN: usize = 0;
     const NONE: usize = 1;
@@ -65,7 +67,8 @@ fn kernels() -> Option<GetTime> {
     let address = match ADDRESS.load(Ordering::Relaxed) {
         UNKNOWN => {
             let start = if cfg!(miri) { 0 } else { super::vdso_address() };
-            // SAFETY: what the kernel has mapped there is a whole shared object.
+            // SAFETY: `start` is AT_SYSINFO_EHDR, at which the kernel maps all of a well-formed
+            // shared object (`vdso(7)`).
             let found = if start == 0 { None } else { unsafe { find(start, NAME) } };
             let address = found.unwrap_or(NONE);
             ADDRESS.store(address, Ordering::Relaxed);
@@ -77,20 +80,23 @@ fn kernels() -> Option<GetTime> {
     (address != NONE).then(|| unsafe { core::mem::transmute::<usize, GetTime>(address) })
 }
 
-/// The address of a function of the shared object that is mapped at `start`.
+/// Returns the address of a function of the shared object that is mapped at `start`.
 ///
 /// # Safety
 /// All of a well-formed shared object must be mapped there.
 unsafe fn find(start: usize, name: &CStr) -> Option<usize> {
-    // SAFETY: a shared object begins with its header.
+    // SAFETY: a whole object is mapped at `start`, this function's contract, and begins with
+    // its header.
     let header = unsafe { &*(start as *const Elf64_Ehdr) };
     let first = (start + header.e_phoff as usize) as *const Elf64_Phdr;
-    // SAFETY: the header says where the program headers are, and how many.
+    // SAFETY: `e_phoff` and `e_phnum` of a well-formed object describe an array of program
+    // headers inside it, and all of it is mapped: this function's contract.
     let segments = unsafe { core::slice::from_raw_parts(first, header.e_phnum.into()) };
     let find = |wanted| segments.iter().find(|segment| segment.p_type == wanted);
     let (load, dynamic) = (find(libc::PT_LOAD)?, find(libc::PT_DYNAMIC)?);
     let bias = start.wrapping_add(load.p_offset as usize).wrapping_sub(load.p_vaddr as usize);
-    // SAFETY: per the caller.
+    // SAFETY: the dynamic section is that of PT_DYNAMIC of the mapped object, this function's
+    // contract, and `bias` is where it is loaded; the kernel never unmaps the vDSO.
     unsafe { Tables::read(bias, bias.wrapping_add(dynamic.p_vaddr as usize))?.function(name) }
 }
 
@@ -100,7 +106,7 @@ mod tests {
 
     #[test]
     #[cfg_attr(miri, ignore = "there is no vDSO")]
-    fn the_vdso_tells_the_time() {
+    fn the_vdso_reads_the_clock() {
         assert!(kernels().is_some());
         let theirs = |id| {
             let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };

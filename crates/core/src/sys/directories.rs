@@ -4,32 +4,32 @@ use core::ffi::{CStr, c_int};
 
 use super::{Fd, Result, raw};
 
-/// `mkdirat(2)`.
+/// Calls `mkdirat(2)`.
 pub fn mkdirat(directory: &Fd, name: &CStr, mode: u32) -> Result<()> {
     // SAFETY: the name is a valid C string for the duration of the call.
     unsafe { raw!(libc::SYS_mkdirat, directory.raw(), name.as_ptr(), mode) }.map(drop)
 }
 
-/// `unlinkat(2)`; with `AT_REMOVEDIR` in `flags` an empty directory.
+/// Calls `unlinkat(2)`, which with `AT_REMOVEDIR` in `flags` removes an empty directory.
 pub fn unlinkat(directory: &Fd, name: &CStr, flags: c_int) -> Result<()> {
     // SAFETY: the name is a valid C string for the duration of the call.
     unsafe { raw!(libc::SYS_unlinkat, directory.raw(), name.as_ptr(), flags) }.map(drop)
 }
 
-/// `linkat(2)` that follows a symbolic link at `from`.
+/// Calls `linkat(2)`, which follows a symbolic link at `from`.
 pub fn linkat(from_directory: &Fd, from: &CStr, directory: &Fd, name: &CStr) -> Result<()> {
     let (from_directory, from, flags) = (from_directory.raw(), from.as_ptr(), libc::AT_SYMLINK_FOLLOW);
     // SAFETY: both names are valid C strings for the duration of the call.
     unsafe { raw!(libc::SYS_linkat, from_directory, from, directory.raw(), name.as_ptr(), flags) }.map(drop)
 }
 
-/// `symlinkat(2)`.
+/// Calls `symlinkat(2)`.
 pub fn symlinkat(target: &CStr, directory: &Fd, name: &CStr) -> Result<()> {
     // SAFETY: both are valid C strings for the duration of the call.
     unsafe { raw!(libc::SYS_symlinkat, target.as_ptr(), directory.raw(), name.as_ptr()) }.map(drop)
 }
 
-/// `readlinkat(2)`; what fits of the target.
+/// Calls `readlinkat(2)`; returns the part of the target that fits into `buffer`.
 pub fn readlinkat<'a>(directory: &Fd, name: &CStr, buffer: &'a mut [u8]) -> Result<&'a [u8]> {
     let (start, len) = (buffer.as_mut_ptr(), buffer.len());
     // SAFETY: the kernel writes at most `len` bytes into the live buffer.
@@ -37,7 +37,8 @@ pub fn readlinkat<'a>(directory: &Fd, name: &CStr, buffer: &'a mut [u8]) -> Resu
     Ok(buffer.get(..len).unwrap_or_default())
 }
 
-/// `getdents64(2)`: the next entries of an open directory, as many as fit; none at its end.
+/// Calls `getdents64(2)`; returns the next entries of an open directory, as many as fit, and
+/// none at its end.
 pub fn getdents<'a>(directory: &Fd, buffer: &'a mut [u8]) -> Result<&'a [u8]> {
     let (start, len) = (buffer.as_mut_ptr(), buffer.len());
     // SAFETY: the kernel writes at most `len` bytes into the live buffer.

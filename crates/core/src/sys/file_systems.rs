@@ -1,10 +1,9 @@
 //! Kinds of file systems, and what each kind guarantees about its files.
 //!
-//! Every answer is about a *kind* of file system, by its magic number
-//! (`statfs(2)`, include/uapi/linux/magic.h). Kinds that are not listed get the
-//! careful answer. That a file system is mounted read-only decides nothing: its
-//! superblock can be remounted, another mount or another machine can write to
-//! it, and so can whoever serves what lies below it.
+//! Every answer is about a *kind* of file system, by its magic number (`statfs(2)`,
+//! include/uapi/linux/magic.h). For kinds that are not listed the functions assume the worst.
+//! That a file system is mounted read-only proves nothing: its superblock can be remounted, and
+//! another mount, another machine or the server of its storage can write to it.
 
 use super::{Fd, Result, raw};
 
@@ -38,58 +37,59 @@ pub struct FileSystem {
 }
 
 impl FileSystem {
-    /// What `fstatfs(2)` tells of the file system of an open file.
+    /// Calls `fstatfs(2)` for the file system of an open file.
     pub fn of(fd: &Fd) -> Result<Self> {
         let mut answer = Self::default();
-        // SAFETY: the kernel fills the struct, which has the layout of its
-        // `struct statfs` (include/uapi/asm-generic/statfs.h).
+        // SAFETY: the kernel writes a `struct statfs` (include/uapi/asm-generic/statfs.h),
+        // whose layout the live local has.
         unsafe { raw!(libc::SYS_fstatfs, fd.raw(), &raw mut answer) }?;
         Ok(answer)
     }
 
-    /// Whether its format has no way to write to a file, and it is on a device of
-    /// its own, as `st_dev` says: a file that is a device (loop) or is mounted without
-    /// one (EROFS since Linux 6.12) can be rewritten like any other.
+    /// Returns whether its format has no way to write to a file, and `st_dev` shows that it is
+    /// on a block device other than a loop device. An image file that is mounted through a loop
+    /// device or without any device (EROFS since Linux 6.12) can be rewritten like any other
+    /// file.
     fn cannot_be_written(&self, device: u64) -> bool {
         const LOOP_MAJOR: u32 = 7;
         const NONE_MAJOR: u32 = 0;
         WITHOUT_WRITES.contains(&self.kind) && ![LOOP_MAJOR, NONE_MAJOR].contains(&libc::major(device))
     }
 
-    /// Whether what happens there is decided by another machine or process.
+    /// Returns whether another machine or process decides about its contents.
     pub fn is_remote(&self) -> bool {
         REMOTE.contains(&self.kind)
     }
 
-    /// Whether it is an overlay of directories (Documentation/filesystems/overlayfs.rst).
+    /// Returns whether it is an overlay of directories (Documentation/filesystems/overlayfs.rst).
     pub fn is_overlay(&self) -> bool {
         self.kind == OVERLAYFS
     }
 
-    /// Whether this machine's kernel alone decides what a file holds, so that a
-    /// copy that is kept there stays what it is.
+    /// Returns whether this machine's kernel alone decides about the contents of its files, so
+    /// that a copy that is stored there does not change.
     pub fn is_kept_by_this_kernel(&self) -> bool {
         [EXT, XFS, BTRFS, F2FS, BCACHEFS, ZFS, TMPFS, OVERLAYFS].contains(&self.kind)
     }
 
-    /// Whether every change of a file's content moves its `st_ctim`, once its
-    /// dirty pages have been written back: the file system notes a store through a
-    /// shared mapping when a clean page is stored to (`file_update_time` in its
-    /// `page_mkwrite`). tmpfs never cleans a page, and ZFS notes such stores late. An
-    /// overlay shows one inode number for a file of a lower layer and for what it
-    /// was copied up to, and says nothing about the file systems below.
+    /// Returns whether every change of a file's content moves its `st_ctim`, once its dirty
+    /// pages have been written back: the file system notes a store through a shared mapping
+    /// when a clean page is stored to (`file_update_time` in its `page_mkwrite`). tmpfs never
+    /// cleans a page, and ZFS notes such stores late. An overlay shows one inode number for a
+    /// file of a lower layer and for what it was copied up to, and does not show which file
+    /// systems are below it.
     pub fn updates_ctime_on_every_change(&self) -> bool {
         [EXT, XFS, BTRFS, F2FS, BCACHEFS].contains(&self.kind)
     }
 
-    /// Whether fs-verity can be enabled for its files where whoever made the file
-    /// system has asked for that. btrfs is left out: there the first such file
-    /// changes the format of the whole file system.
+    /// Returns whether fs-verity can be enabled for its files, provided that the administrator
+    /// has chosen that when making the file system. btrfs does not count: there the first such
+    /// file changes the format of the whole file system.
     pub fn may_offer_verity(&self) -> bool {
         [EXT, F2FS].contains(&self.kind)
     }
 
-    /// Whether no process can ever write to `file`, which is on it and has `device` as
+    /// Returns whether no process can ever write to `file`, which is on it and has `device` as
     /// its `st_dev`.
     pub fn forbids_writes_to(&self, file: &Fd, device: u64) -> bool {
         self.cannot_be_written(device) || [EXT, F2FS, BTRFS].contains(&self.kind) && has_verity(file)
@@ -116,20 +116,20 @@ pub(super) const FS_IOC_ENABLE_VERITY: u64 = 0x4080_6685;
 /// `_IOR('f', 1, long)`
 pub(super) const FS_IOC_GETFLAGS: u64 = 0x8008_6601;
 
-/// Makes a file, open for reading only and by nobody for writing, immutable for
-/// as long as it exists (`FS_IOC_ENABLE_VERITY`, Linux 5.4).
+/// Makes a file immutable for as long as it exists (`FS_IOC_ENABLE_VERITY`, Linux 5.4). The
+/// descriptor must be for reading only, and no process may have the file open for writing.
 pub fn enable_verity(fd: &Fd) -> Result<()> {
     const SHA256: u32 = 1;
     let argument = EnableVerity { version: 1, hash_algorithm: SHA256, block_size: 4096, ..EnableVerity::default() };
-    // SAFETY: the kernel reads the live struct, which has the size that is part
-    // of the request's number.
+    // SAFETY: the kernel only reads the live struct, whose size is the one in the request's
+    // number.
     unsafe { raw!(libc::SYS_ioctl, fd.raw(), FS_IOC_ENABLE_VERITY, &raw const argument) }.map(drop)
 }
 
-/// Whether a file's content is protected by fs-verity (`FS_IOC_GETFLAGS`).
+/// Returns whether a file's content is protected by fs-verity (`FS_IOC_GETFLAGS`).
 pub fn has_verity(fd: &Fd) -> bool {
     const FS_VERITY_FL: u64 = 0x0010_0000;
-    // The kernel fills an int, whatever the request's number says of a long.
+    // The kernel writes an int, although the request's number has the size of a long.
     let mut flags = 0_u64;
     // SAFETY: the kernel writes at most a long to the live word.
     let asked = unsafe { raw!(libc::SYS_ioctl, fd.raw(), FS_IOC_GETFLAGS, &raw mut flags) };
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_gets_the_careful_answer() {
+    fn unknown_file_systems_get_the_careful_answer() {
         let unknown = FileSystem { kind: 0x1234, ..FileSystem::default() };
         assert!(
             !unknown.cannot_be_written(libc::makedev(8, 1))

@@ -12,34 +12,35 @@ impl Fd {
     /// The working directory, for calls that take a directory.
     pub const CWD: Self = Self(libc::AT_FDCWD);
 
-    /// The same file under a number above 2. In a daemon that has closed its
-    /// standard streams the kernel gives those numbers out again, and another
-    /// thread's message must not land in what we write.
+    /// Moves the file to a number above 2. In a daemon that has closed its standard streams the
+    /// kernel assigns their numbers again, and a message of another thread must not end up in a
+    /// file that the library writes.
     pub fn above_stderr(self) -> Result<Self> {
         if self.0 > 2 {
             return Ok(self);
         }
         let other = Self(fcntl(self.0, libc::F_DUPFD_CLOEXEC, 3)? as c_int);
         drop(self);
-        // What was written in between goes.
-        // SAFETY: integers only.
+        // Another thread may have written to the file in between.
+        // SAFETY: the call takes a descriptor and integers, and touches no memory of this
+        // process.
         unsafe { raw!(libc::SYS_ftruncate, other.raw(), 0) }?;
         Ok(other)
     }
 
-    /// The number, which the caller closes.
+    /// Returns the number; the caller must close it.
     pub fn into_raw(self) -> c_int {
         let number = self.0;
         core::mem::forget(self);
         number
     }
 
-    /// A descriptor that [`Fd::into_raw`] has given.
+    /// Takes over a descriptor that [`Fd::into_raw`] has returned.
     pub fn from_raw(number: c_int) -> Self {
         Self(number)
     }
 
-    /// The number, for calls that want one.
+    /// Returns the number, for system calls.
     pub fn raw(&self) -> c_int {
         self.0
     }
@@ -50,18 +51,18 @@ impl Drop for Fd {
         if self.0 < 0 {
             return;
         }
-        // SAFETY: the descriptor is owned by this value. An error of close
-        // leaves nothing to do: Linux frees the number in any case.
+        // SAFETY: this value owns the descriptor, so nothing else uses its number. Linux frees
+        // the number even if close fails.
         let _ = unsafe { raw!(libc::SYS_close, self.0) };
     }
 }
 
-/// `open(2)`; `O_CLOEXEC` is always added.
+/// Calls `open(2)`; `O_CLOEXEC` is always added.
 pub fn open(path: &CStr, flags: c_int, mode: u32) -> Result<Fd> {
     openat(&Fd::CWD, path, flags, mode)
 }
 
-/// `openat(2)`; `O_CLOEXEC` is always added.
+/// Calls `openat(2)`; `O_CLOEXEC` is always added.
 pub fn openat(directory: &Fd, path: &CStr, flags: c_int, mode: u32) -> Result<Fd> {
     let flags = flags | libc::O_CLOEXEC;
     // SAFETY: the path is a valid C string for the duration of the call.
@@ -69,13 +70,13 @@ pub fn openat(directory: &Fd, path: &CStr, flags: c_int, mode: u32) -> Result<Fd
     Ok(Fd(fd as c_int))
 }
 
-/// Opens a file that the kernel shows of the calling process, by its path below
-/// `/proc/self` or, once the main thread has exited and nothing can be read
-/// there, below `/proc/thread-self` (Linux 3.17), which takes longer to find.
+/// Opens a file in which the kernel describes the calling process, by its path below
+/// `/proc/self`. Once the main thread has exited, nothing can be read there; then it opens the
+/// path below `/proc/thread-self` (Linux 3.17), which takes the kernel longer to find.
 ///
-/// An emulator (qemu-user) makes up what is below `/proc/self`, and lets through what
-/// its own kernel shows of itself elsewhere. A file that it has made has a size; those
-/// of the kernel have none.
+/// An emulator (qemu-user) generates the files below `/proc/self`. Elsewhere it passes on the
+/// kernel's files, which describe the emulator itself. A generated file has a size; those of
+/// the kernel have none.
 pub fn open_own_proc_file(of_process: &CStr, of_thread: &CStr) -> Result<Fd> {
     if super::gettid() != super::getpid() {
         if let Ok(file) = open(of_process, libc::O_RDONLY, 0)
@@ -91,7 +92,7 @@ pub fn open_own_proc_file(of_process: &CStr, of_thread: &CStr) -> Result<Fd> {
     open(of_process, libc::O_RDONLY, 0)
 }
 
-/// `memfd_create(2)`; falls back to the flags that kernels before 6.3 know.
+/// Calls `memfd_create(2)`; retries with the flags that kernels before 6.3 know.
 pub fn memfd_create(name: &CStr) -> Result<Fd> {
     let base = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     let create = |flags: u32| {
@@ -106,21 +107,21 @@ pub fn memfd_create(name: &CStr) -> Result<Fd> {
     Fd(fd as c_int).above_stderr()
 }
 
-/// `pread(2)` into `buffer`; the number of bytes read.
+/// Calls `pread(2)` into `buffer`; returns the number of bytes read.
 pub fn pread(fd: &Fd, buffer: &mut [u8], offset: u64) -> Result<usize> {
     let (pointer, len) = (buffer.as_mut_ptr(), buffer.len());
     // SAFETY: the kernel writes at most `len` bytes into the live buffer.
     unsafe { raw!(libc::SYS_pread64, fd.raw(), pointer, len, offset) }
 }
 
-/// `read(2)` into `buffer`; the number of bytes read.
+/// Calls `read(2)` into `buffer`; returns the number of bytes read.
 pub fn read(fd: &Fd, buffer: &mut [u8]) -> Result<usize> {
     let (pointer, len) = (buffer.as_mut_ptr(), buffer.len());
     // SAFETY: the kernel writes at most `len` bytes into the live buffer.
     unsafe { raw!(libc::SYS_read, fd.raw(), pointer, len) }
 }
 
-/// Fills `buffer` from `offset` on as far as the file goes; the part that is filled.
+/// Fills `buffer` from `offset` on as far as the file reaches; returns the part that is filled.
 pub fn pread_all<'a>(fd: &Fd, buffer: &'a mut [u8], offset: u64) -> Result<&'a [u8]> {
     let mut done = 0;
     while done < buffer.len() {
@@ -132,57 +133,57 @@ pub fn pread_all<'a>(fd: &Fd, buffer: &'a mut [u8], offset: u64) -> Result<&'a [
     Ok(buffer.get(..done).unwrap_or_default())
 }
 
-/// `write(2)` of `bytes`, once.
+/// Calls `write(2)` with `bytes`, once.
 pub fn write(fd: c_int, bytes: &[u8]) -> Result<usize> {
     // SAFETY: the kernel only reads the live slice.
     unsafe { raw!(libc::SYS_write, fd, bytes.as_ptr(), bytes.len()) }
 }
 
-/// `write(2)` straight from the address range `[address, address + len)`, as for
-/// [`pwrite_from`].
+/// Calls `write(2)` directly from the address range `[address, address + len)`, which need not
+/// be readable, as for [`pwrite_from`].
 pub fn write_from(fd: &Fd, address: usize, len: usize) -> Result<usize> {
     // SAFETY: the kernel only reads the range, and checks every page of it.
     unsafe { raw!(libc::SYS_write, fd.raw(), address as *const c_void, len) }
 }
 
-/// `RLIMIT_FSIZE` of this process: beyond it a write raises SIGXFSZ.
+/// Returns `RLIMIT_FSIZE` of this process: a write beyond it raises SIGXFSZ.
 pub fn file_size_limit() -> Result<u64> {
     let mut limit = [0_u64; 2];
     let none = core::ptr::null::<c_void>();
-    // SAFETY: the kernel fills the live struct of two words.
+    // SAFETY: the kernel writes two words, and `limit` is a live local of that size.
     unsafe { raw!(libc::SYS_prlimit64, 0, libc::RLIMIT_FSIZE, none, limit.as_mut_ptr()) }?;
     let [soft, _] = limit;
     Ok(soft)
 }
 
-/// `pwrite(2)` straight from the address range `[address, address + len)`,
-/// which need not be readable: the kernel answers `EFAULT` or a short count.
+/// Calls `pwrite(2)` directly from the address range `[address, address + len)`, which need not
+/// be readable: the kernel answers `EFAULT` or a short count.
 pub fn pwrite_from(fd: &Fd, address: usize, len: usize, offset: u64) -> Result<usize> {
     // SAFETY: the kernel only reads the range, and checks every page of it.
     unsafe { raw!(libc::SYS_pwrite64, fd.raw(), address as *const c_void, len, offset) }
 }
 
-/// `fchmod(2)`.
+/// Calls `fchmod(2)`.
 pub fn fchmod(fd: &Fd, mode: u32) -> Result<()> {
-    // SAFETY: integers only.
+    // SAFETY: the call takes a descriptor and integers, and touches no memory of this process.
     unsafe { raw!(libc::SYS_fchmod, fd.raw(), mode) }.map(drop)
 }
 
-/// `fsync(2)`; of a directory, the names in it.
+/// Calls `fsync(2)`, which for a directory writes the names in it.
 pub fn fsync(fd: &Fd) -> Result<()> {
-    // SAFETY: integers only.
+    // SAFETY: the call takes a descriptor and integers, and touches no memory of this process.
     unsafe { raw!(libc::SYS_fsync, fd.raw()) }.map(drop)
 }
 
-/// `fdatasync(2)`.
+/// Calls `fdatasync(2)`.
 pub fn fdatasync(fd: &Fd) -> Result<()> {
-    // SAFETY: integers only.
+    // SAFETY: the call takes a descriptor and integers, and touches no memory of this process.
     unsafe { raw!(libc::SYS_fdatasync, fd.raw()) }.map(drop)
 }
 
-/// `flock(2)`.
+/// Calls `flock(2)`.
 pub fn flock(fd: &Fd, operation: c_int) -> Result<()> {
-    // SAFETY: integers only.
+    // SAFETY: the call takes a descriptor and integers, and touches no memory of this process.
     unsafe { raw!(libc::SYS_flock, fd.raw(), operation) }.map(drop)
 }
 
@@ -223,10 +224,10 @@ struct ExtentMap {
     extents: [Extent; 32],
 }
 
-/// Writes the dirty pages of a file back and waits for them, without flushing the
-/// disk's cache: what `FIEMAP_FLAG_SYNC` does first of all
-/// (`filemap_write_and_wait`, fs/ioctl.c). An overlay hands it to the file below,
-/// also where it is mounted volatile and synchronises nothing else.
+/// Writes the dirty pages of a file back and waits for them, without flushing the disk's cache.
+/// `FIEMAP_FLAG_SYNC` does that first (`filemap_write_and_wait`, fs/ioctl.c). An overlay passes
+/// it to the file below, even where it is mounted volatile and ignores other requests to
+/// synchronise.
 pub fn write_back(fd: &Fd) -> Result<()> {
     const FIEMAP_FLAG_SYNC: u32 = 1;
     // Without room for extents none are listed.
@@ -240,8 +241,8 @@ pub fn write_back(fd: &Fd) -> Result<()> {
     }
 }
 
-/// Bytes of an open file whose blocks other files have as well; an error where
-/// the file system does not tell.
+/// Returns the number of bytes of an open file whose blocks other files share; an error where
+/// the file system does not report that.
 pub fn shared_bytes(fd: c_int) -> Result<u64> {
     const LAST: u32 = 1;
     const SHARED: u32 = 0x2000;
@@ -279,30 +280,32 @@ pub fn touch_and_set_modified(fd: &Fd, modified: libc::timespec) -> Result<()> {
 fn set_times(fd: &Fd, accessed: i64, modified: libc::timespec) -> Result<()> {
     let accessed = libc::timespec { tv_sec: 0, tv_nsec: accessed };
     let (times, no_path) = ([accessed, modified], core::ptr::null::<c_void>());
-    // SAFETY: two live timespecs; without a path the descriptor is meant.
+    // SAFETY: the kernel reads two timespecs, which are live locals; a null path makes it use
+    // the descriptor.
     unsafe { raw!(libc::SYS_utimensat, fd.raw(), no_path, times.as_ptr(), 0) }.map(drop)
 }
 
 /// `F_SETSIG` of `fcntl(2)`.
 pub(super) const F_SETSIG: c_int = 10;
 
-/// `fcntl(2)` with an integer argument.
+/// Calls `fcntl(2)` with an integer argument.
 pub fn fcntl(fd: c_int, command: c_int, argument: c_int) -> Result<usize> {
-    // SAFETY: commands with an integer argument touch no memory of ours.
+    // SAFETY: commands with an integer argument touch no memory of this process.
     unsafe { raw!(libc::SYS_fcntl, fd, command, argument) }
 }
 
-/// Whether somebody has an open file open for writing, or a shared mapping that can
-/// be written to: then it gets no lease to read (`F_SETLEASE` of `fcntl(2)`). An error
-/// if that cannot be found out; only the file's owner and CAP_LEASE may ask.
+/// Returns whether any process has the file open for writing or in a shared writable mapping:
+/// then the kernel refuses a read lease (`F_SETLEASE` of `fcntl(2)`). It fails if that cannot
+/// be determined; only the file's owner and a process with CAP_LEASE can request a lease.
 pub fn has_writer(fd: &Fd) -> Result<bool> {
-    // The lease is given back at once. Whoever opens the file for writing in between
-    // has a signal sent to this process, which must be one that is ignored by default.
+    // The lease is released at once. If a process opens the file for writing in between, the
+    // kernel sends this process a signal, so it must be one whose default action is to be
+    // ignored.
     fcntl(fd.raw(), F_SETSIG, libc::SIGURG)?;
     match fcntl(fd.raw(), libc::F_SETLEASE, libc::F_RDLCK) {
         Ok(_) => {
             let words = [fd.raw(), libc::F_SETLEASE, libc::F_UNLCK].map(super::Argument::word);
-            // SAFETY: integers only.
+            // SAFETY: the call takes a descriptor and integers, and touches no memory.
             unsafe { super::call_always(libc::SYS_fcntl, &words) }.map(|_| false)
         }
         Err(Errno(libc::EAGAIN)) => Ok(true),
@@ -310,22 +313,24 @@ pub fn has_writer(fd: &Fd) -> Result<bool> {
     }
 }
 
-/// `poll(2)` on one descriptor without waiting; the events that hold.
+/// Calls `poll(2)` on one descriptor without waiting; returns the events that hold.
 pub fn poll_now(fd: c_int, events: i16) -> Result<i16> {
     let mut entry = libc::pollfd { fd, events, revents: 0 };
     let zero = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     let no_mask = core::ptr::null::<c_void>();
-    // SAFETY: one live pollfd and a live timespec; no signal mask is passed.
+    // SAFETY: the pollfd and the timespec are live locals, and no signal mask is passed.
     unsafe { raw!(libc::SYS_ppoll, &raw mut entry, 1, &raw const zero, no_mask, 8) }?;
     Ok(entry.revents)
 }
 
-/// `ioctl(2)` whose argument points to `argument`.
+/// Calls `ioctl(2)` with a pointer to `argument`.
 ///
 /// # Safety
-/// `T` must be the type that `request` reads and writes.
+/// `T` must be the type that `request` reads and writes. Where `argument` holds addresses that
+/// the request writes to, they must be those of writable memory that nothing else uses.
 pub unsafe fn ioctl<T>(fd: &Fd, request: u64, argument: &mut T) -> Result<usize> {
-    // SAFETY: the pointer is live and, per the caller, of the right type.
+    // SAFETY: the reference is exclusive and points to the type that the request uses, and
+    // addresses in it are writable: this function's contract.
     unsafe { raw!(libc::SYS_ioctl, fd.raw(), request, &raw mut *argument) }
 }
 

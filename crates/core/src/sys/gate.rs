@@ -1,22 +1,21 @@
-//! Which system calls may be made under a seccomp filter.
+//! Which system calls the library makes under a seccomp filter.
 //!
-//! A filter can kill for a call (`SECCOMP_RET_KILL_PROCESS` of `seccomp(2)`, what
-//! systemd's `SystemCallFilter=` does), and there is no way to ask it beforehand. So
-//! once [`close`] was called, a call is made only if the dynamic loader makes it too
-//! whenever it loads an object, or if it is of a kind that was named to `close`. Any
-//! other one fails with [`NOT_MADE`], as it would fail under a filter that answers
-//! with an error.
+//! A filter can kill the process for a call (`SECCOMP_RET_KILL_PROCESS` of `seccomp(2)`, which
+//! systemd's `SystemCallFilter=` uses), and no system call shows beforehand whether it would.
+//! So once [`close`] was called, the library makes a call only if the dynamic loader makes it
+//! too whenever it loads an object, or if its kind was passed to `close`. Any other call fails
+//! with [`NOT_MADE`], as it would under a filter that returns an error.
 //!
-//! Filters look at the number, and some at an argument that selects what the call
-//! does. A *kind* is a number with such an argument.
+//! Filters check the number, and some check an argument that selects what the call does. A
+//! *kind* is a number with such an argument.
 
 use core::ffi::{c_int, c_long};
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::Errno;
 
-/// Error of a call that was not made, because the filter in force may kill for it.
-/// No call that is made here has this error.
+/// Error of a call that was not made because the filter in force may kill the process for it.
+/// No call of this crate returns this error otherwise.
 pub const NOT_MADE: Errno = Errno(libc::ECANCELED);
 
 /// A set of kinds of calls.
@@ -24,38 +23,38 @@ pub const NOT_MADE: Errno = Errno(libc::ECANCELED);
 pub struct Kinds(u64);
 
 impl Kinds {
-    /// None of them.
+    /// The empty set.
     pub const NONE: Self = Self(0);
-    /// What a filter passes that was in force when the program was started: reading at an
-    /// offset and asking for a limit, which the loader does at the start; and, though
-    /// nothing proves that, writing, by which nearly every program speaks, and opening a
-    /// file to write. A filter that looks at how files are opened answers in a signal
-    /// handler as a rule, and no handler outlives the start of a program.
+    /// What a filter permits that was in force when the program was started. The loader has
+    /// read at an offset and determined a limit by then, so those calls pass. Writing and
+    /// opening a file for writing are assumed to pass, without proof: nearly every program
+    /// writes, and a filter that checks how files are opened usually raises a signal, whose
+    /// handler cannot survive the exec.
     pub const AT_STARTUP: Self = Self(0b11110);
-    /// All of them.
+    /// The set of all kinds.
     pub const ALL: Self = Self((1 << KINDS.len()) - 1);
 
-    /// How many kinds there are.
+    /// The number of kinds.
     pub const COUNT: usize = KINDS.len();
 
-    /// Blocking signals, the first of all.
+    /// The kind of blocking signals, which is the first.
     pub const BLOCKING_SIGNALS: usize = 0;
-    /// Waiting for a child.
+    /// The kind of waiting for a child.
     pub const WAITING: usize = 5;
 
-    /// These and the one with this number.
+    /// Returns this set with the kind of this number added.
     #[must_use]
     pub const fn with(self, index: usize) -> Self {
         Self(self.0 | 1 << index)
     }
 
-    /// Returns whether the one with this number is among them.
+    /// Returns whether the kind of this number is in the set.
     pub const fn has(self, index: usize) -> bool {
         self.0 & 1 << index != 0
     }
 }
 
-/// A kind of call, with arguments that do nothing.
+/// A kind of call, with arguments that have no effect.
 struct CallKind {
     number: c_long,
     /// The index of an argument and the value that it must have.
@@ -67,17 +66,18 @@ const fn kind(number: c_long, harmless: [usize; 6]) -> CallKind {
     CallKind { number, selector: None, harmless }
 }
 
-/// A call on a descriptor, whose second argument says what is done.
+/// Returns a call on a descriptor, whose second argument says what is done.
 const fn request(number: c_long, request: usize) -> CallKind {
     CallKind { number, selector: Some((1, request)), harmless: [BAD, request, 0, 0, 0, 0] }
 }
 
-/// No descriptor, and no address either.
+/// A number that is neither a descriptor nor an address.
 const BAD: usize = usize::MAX;
-/// A process id that none has (`i32::MIN`, for which `wait4(2)` says ESRCH).
+/// A process id that no process has (`i32::MIN`, for which `wait4(2)` fails with ESRCH).
 const NOBODY: usize = 1 << 31;
-/// Every kind that is not the loader's at all times. Harmless arguments are bad
-/// descriptors and addresses, so that nothing is done whatever the kernel knows.
+/// Every kind of call of this crate that the loader does not make for every object. The
+/// harmless arguments are bad descriptors and addresses, so that a call has no effect on any
+/// kernel.
 const KINDS: [CallKind; 45] = [
     kind(libc::SYS_rt_sigprocmask, [libc::SIG_BLOCK as usize, 0, 0, 8, 0, 0]),
     kind(libc::SYS_pread64, [BAD, 0, 0, 0, 0, 0]),
@@ -133,12 +133,12 @@ static PASSING: KnownKinds = KnownKinds::new(Kinds::ALL);
 pub struct KnownKinds(AtomicU64);
 
 impl KnownKinds {
-    /// This set.
+    /// Makes a shared set with these kinds.
     pub const fn new(kinds: Kinds) -> Self {
         Self(AtomicU64::new(kinds.0))
     }
 
-    /// The set.
+    /// Returns the set.
     pub fn get(&self) -> Kinds {
         Kinds(self.0.load(Ordering::Relaxed))
     }
@@ -149,19 +149,19 @@ impl KnownKinds {
     }
 }
 
-/// From now on makes no calls but those that the loader makes whenever it loads an
-/// object, and those of the kinds `passing`.
+/// Closes the gate: from now on the library makes only calls that the loader makes whenever it
+/// loads an object, and those of the kinds `passing`.
 pub fn close(passing: Kinds) {
     PASSING.set(passing);
     IS_CLOSED.store(passing != Kinds::ALL, Ordering::Release);
 }
 
-/// Returns whether some calls are not made.
+/// Returns whether the gate is closed.
 pub fn is_closed() -> bool {
     IS_CLOSED.load(Ordering::Relaxed)
 }
 
-/// Returns whether a call is made.
+/// Returns whether the gate passes a call.
 pub fn passes(number: c_long, arguments: &[usize]) -> bool {
     if !IS_CLOSED.load(Ordering::Acquire) {
         return true;
@@ -171,16 +171,17 @@ pub fn passes(number: c_long, arguments: &[usize]) -> bool {
         || KINDS.iter().position(|kind| kind.is(number, arguments)).is_some_and(|index| passing.has(index))
 }
 
-/// Returns whether calls of this number pass, whatever their arguments.
+/// Returns whether the gate passes all calls of this number, whatever their arguments.
 pub fn passes_number(number: c_long) -> bool {
     passes(number, &[])
 }
 
-/// Makes a call of the kind with this number that does nothing. Whether it can be made:
-/// a filter may refuse it, and so may an old kernel.
+/// Makes a call without effect of the kind with this number, and returns whether the kernel
+/// accepts it: a filter may refuse it, and so may an old kernel.
 pub fn try_kind(index: usize) -> bool {
     let Some(CallKind { number, harmless, .. }) = KINDS.get(index) else { return false };
-    // SAFETY: descriptors and addresses are bad, and lengths are 0.
+    // SAFETY: the descriptors and addresses are invalid and the lengths are 0, so the kernel
+    // writes to no memory.
     let result = unsafe { super::call_ungated(*number, *harmless) };
     !matches!(result, Err(Errno(libc::EPERM | libc::EACCES | libc::ENOSYS)))
 }
@@ -192,8 +193,8 @@ impl CallKind {
     }
 }
 
-/// Returns whether the loader makes this call whenever it loads an object, or waits for its
-/// own lock by it.
+/// Returns whether the loader makes this call whenever it loads an object, or when it waits for
+/// its lock.
 fn is_loaders(number: c_long, arguments: &[usize]) -> bool {
     match number {
         libc::SYS_read | libc::SYS_close | libc::SYS_mmap | libc::SYS_munmap | libc::SYS_mprotect | libc::SYS_futex => {
@@ -213,7 +214,7 @@ mod tests {
     use std::vec::Vec;
 
     #[test]
-    fn loaders_calls_are_no_others() {
+    fn the_calls_of_the_loader_always_pass() {
         let open = |flags: c_int| is_loaders(libc::SYS_openat, &[BAD, 0, flags.cast_unsigned() as usize, 0]);
         assert!(open(libc::O_RDONLY | libc::O_CLOEXEC) && open(libc::O_RDONLY | libc::O_DIRECTORY));
         assert!(!open(libc::O_RDWR) && !open(libc::O_WRONLY | libc::O_APPEND));
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_a_kind_of_its_own() {
+    fn each_request_is_a_separate_kind() {
         let index_of = |number, arguments: &[usize]| KINDS.iter().position(|kind| kind.is(number, arguments));
         let query = index_of(libc::SYS_ioctl, &[3, super::super::PROCMAP_QUERY as usize, 0]);
         assert!(query.is_some() && query != index_of(libc::SYS_ioctl, &[3, super::super::FICLONE as usize, 0]));

@@ -1,4 +1,4 @@
-//! Who the calling thread is: its user and group ids and its capabilities.
+//! The user and group ids and the capabilities of the calling thread.
 
 use super::{Result, raw};
 
@@ -14,33 +14,33 @@ pub struct Ids {
 }
 
 impl Ids {
-    /// The one id, if all three are the same.
+    /// Returns the id if all three are the same.
     pub fn single(&self) -> Option<u32> {
         (self.real == self.effective && self.effective == self.saved).then_some(self.effective)
     }
 }
 
-/// `getresuid(2)`.
+/// Calls `getresuid(2)`.
 pub fn user_ids() -> Result<Ids> {
     let mut ids = Ids::default();
     let (real, effective, saved) = (&raw mut ids.real, &raw mut ids.effective, &raw mut ids.saved);
-    // SAFETY: the kernel fills three live words.
+    // SAFETY: the kernel writes three words of 32 bits, to three live locals.
     unsafe { raw!(libc::SYS_getresuid, real, effective, saved) }?;
     Ok(ids)
 }
 
-/// `getresgid(2)`.
+/// Calls `getresgid(2)`.
 pub fn group_ids() -> Result<Ids> {
     let mut ids = Ids::default();
     let (real, effective, saved) = (&raw mut ids.real, &raw mut ids.effective, &raw mut ids.saved);
-    // SAFETY: the kernel fills three live words.
+    // SAFETY: the kernel writes three words of 32 bits, to three live locals.
     unsafe { raw!(libc::SYS_getresgid, real, effective, saved) }?;
     Ok(ids)
 }
 
-/// Whether the kernel lets processes of the same user look into this one
-/// (`PR_GET_DUMPABLE` of `prctl(2)`): not after it has changed its user, nor if it
-/// has asked for that.
+/// Returns whether the kernel permits processes of the same user to trace this one
+/// (`PR_GET_DUMPABLE` of `prctl(2)`). It does not after this process has changed its user or
+/// has called `prctl(PR_SET_DUMPABLE, 0)`.
 pub fn is_dumpable() -> Result<bool> {
     // SAFETY: this request touches no memory.
     let dumpable = unsafe { raw!(libc::SYS_prctl, libc::PR_GET_DUMPABLE, 0, 0, 0, 0) }?;
@@ -56,13 +56,14 @@ pub struct Capabilities {
     pub permitted: u64,
 }
 
-/// `capget(2)` of the calling thread.
+/// Calls `capget(2)` for the calling thread.
 pub fn capabilities() -> Result<Capabilities> {
     const VERSION_3: u32 = 0x2008_0522;
     let mut header = [VERSION_3, 0];
     // Effective, permitted and inheritable ones: the lower half of each, then the upper.
     let mut data = [[0_u32; 3]; 2];
-    // SAFETY: a live header, and room for the two structs of version 3.
+    // SAFETY: the header is a live local, and `data` has room for the two structs that the
+    // kernel writes for version 3.
     unsafe { raw!(libc::SYS_capget, header.as_mut_ptr(), data.as_mut_ptr()) }?;
     let [[effective, permitted, _], [effective_high, permitted_high, _]] = data;
     let join = |low: u32, high: u32| u64::from(high) << 32 | u64::from(low);

@@ -1,30 +1,30 @@
-//! Descriptors that stay open while other threads may fork: a child must not
-//! inherit them, since it would keep files open, and their locks, for its whole life.
-//! The fork handlers close them in the child; a child made without these keeps them.
+//! Descriptors that stay open while other threads may fork. A child must not inherit them,
+//! because it would keep the files open, and the locks on them, for its whole life. The fork
+//! handlers close them in the child; a child that is made without fork handlers keeps them.
 
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 use super::{Fd, thread_identity};
 
-/// How many there can be at a time.
+/// The number of descriptors that can be kept at a time.
 const ROOM: usize = 96;
 
 struct KeptSlot {
     number: AtomicI32,
-    /// The thread that has it open, by what [`thread_identity`] says.
+    /// The thread that has it open, as its [`thread_identity`].
     thread: AtomicUsize,
 }
 
 const FREE: i32 = -1;
-/// Taken, but with no number yet.
+/// The slot is taken and has no number yet.
 const TAKEN: i32 = -2;
 
 static SLOTS: [KeptSlot; ROOM] =
     [const { KeptSlot { number: AtomicI32::new(FREE), thread: AtomicUsize::new(0) } }; ROOM];
 
-/// A descriptor that a child does not inherit, until this is dropped: before the
-/// descriptor is closed, so that nobody's else is closed instead.
+/// A descriptor that a child does not inherit until this value is dropped. It must be dropped
+/// before the descriptor is closed: afterwards the number can be that of another file.
 pub struct KeptFromChildren<'a> {
     place: usize,
     file: PhantomData<&'a Fd>,
@@ -44,7 +44,7 @@ impl<'a> KeptFromChildren<'a> {
 }
 
 impl KeptFromChildren<'_> {
-    /// Where it is noted, for [`stop_keeping`].
+    /// Returns the number of the slot, for [`stop_keeping`].
     pub fn into_place(self) -> usize {
         let place = self.place;
         core::mem::forget(self);
@@ -58,19 +58,20 @@ impl Drop for KeptFromChildren<'_> {
     }
 }
 
-/// From here on children inherit what was noted at this place.
+/// Frees a slot: from now on children inherit its descriptor.
 pub fn stop_keeping(place: usize) {
     if let Some(place) = SLOTS.get(place) {
         place.number.store(FREE, Ordering::Relaxed);
     }
 }
 
-/// In a child of fork: closes what the parent's other threads had open.
+/// Closes, in a child of fork, the descriptors that the parent's other threads had open.
 pub fn close_kept() {
     for place in &SLOTS {
         let number = place.number.load(Ordering::Acquire);
-        // A handler that forks may have interrupted this thread at its work.
-        // One that was being taken has no descriptor yet, and its thread is not here.
+        // A signal handler that forks may have interrupted this thread, whose descriptors stay
+        // open. A slot that was being taken has no descriptor yet, and its thread does not
+        // exist in the child.
         if number == TAKEN {
             place.number.store(FREE, Ordering::Relaxed);
         }

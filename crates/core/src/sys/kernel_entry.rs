@@ -8,23 +8,29 @@ use super::{Errno, Result};
 /// Makes a system call, whatever the [gate](super::gate) says.
 ///
 /// # Safety
-/// As for the call of that number.
+/// The arguments must satisfy what the man page of the call with this number demands: addresses
+/// that the kernel writes to must be writable memory that nothing else uses, and a call that
+/// unmaps or replaces memory must leave every reference valid.
 pub unsafe fn call_ungated(number: c_long, arguments: [usize; 6]) -> Result<usize> {
-    // SAFETY: the caller keeps the contract of the call.
+    // SAFETY: the arguments satisfy what this call demands: this function's contract.
     match unsafe { enter_kernel(number, arguments) } {
         error @ -4095..=-1 => Err(Errno(-error as i32)),
         value => Ok(value.cast_unsigned()),
     }
 }
 
+/// Enters the kernel; returns its answer, which is a negative error number on failure.
+///
 /// # Safety
-/// As for the call of that number.
+/// The arguments must satisfy the contract of [`call_ungated`].
 #[cfg(target_arch = "x86_64")]
 unsafe fn enter_kernel(number: c_long, arguments: [usize; 6]) -> isize {
     let [first, second, third, fourth, fifth, sixth] = arguments;
     let result;
     // The kernel keeps all registers but rax, rcx and r11 (x86-64 psABI, A.2.1).
-    // SAFETY: the instruction is a call into the kernel, whose contract the caller keeps.
+    // SAFETY: the instruction enters the kernel, which does only what the call of this number
+    // does, and the arguments are sound for that: this function's contract. The clobbers are
+    // the registers that the kernel may change.
     unsafe {
         core::arch::asm!(
             "syscall",
@@ -43,14 +49,18 @@ unsafe fn enter_kernel(number: c_long, arguments: [usize; 6]) -> isize {
     result
 }
 
+/// Enters the kernel; returns its answer, which is a negative error number on failure.
+///
 /// # Safety
-/// As for the call of that number.
+/// The arguments must satisfy the contract of [`call_ungated`].
 #[cfg(target_arch = "aarch64")]
 unsafe fn enter_kernel(number: c_long, arguments: [usize; 6]) -> isize {
     let [first, second, third, fourth, fifth, sixth] = arguments;
     let result;
     // The kernel keeps all registers but x0 (arch/arm64/kernel/entry.S).
-    // SAFETY: the instruction is a call into the kernel, whose contract the caller keeps.
+    // SAFETY: the instruction enters the kernel, which does only what the call of this number
+    // does, and the arguments are sound for that: this function's contract. The clobbers are
+    // the registers that the kernel may change.
     unsafe {
         core::arch::asm!(
             "svc #0",

@@ -7,24 +7,26 @@ use super::{Fd, Result, raw};
 /// `_IOWR('f', 17, struct procmap_query)`
 pub const PROCMAP_QUERY: u64 = 0xc068_6611;
 
-/// Copies `len` bytes from any address of process `pid` to `to` with
-/// `process_vm_readv(2)`; the number of bytes copied. A page that cannot be
-/// read gives `EFAULT` or a short count, never a signal.
+/// Copies `len` bytes from any address of process `pid` to `to` with `process_vm_readv(2)`;
+/// returns the number of bytes copied. A page that cannot be read gives `EFAULT` or a short
+/// count, never a signal.
 ///
 /// # Safety
-/// `[to, to + len)` must be writable memory of the caller that nothing else uses.
+/// `[to, to + len)` must be writable memory that nothing else uses during the call.
 pub unsafe fn copy_process_memory(pid: i32, to: *mut u8, from: usize, len: usize) -> Result<usize> {
     let local = libc::iovec { iov_base: to.cast(), iov_len: len };
     let remote = libc::iovec { iov_base: from as *mut c_void, iov_len: len };
     let (local, remote) = (&raw const local, &raw const remote);
-    // SAFETY: two live iovecs; the kernel writes only to the caller's buffer.
+    // SAFETY: the two iovecs are live locals. The kernel writes only to `[to, to + len)`, which
+    // is writable and unused: this function's contract.
     unsafe { raw!(libc::SYS_process_vm_readv, pid, local, 1, remote, 1, 0) }
 }
 
-/// `mmap(2)`; the address.
+/// Calls `mmap(2)`; returns the address of the mapping.
 ///
 /// # Safety
-/// With `MAP_FIXED`, replacing `[address, address + len)` must be sound.
+/// With `MAP_FIXED` in `flags`, no reference may point into `[address, address + len)` unless
+/// the new mapping holds the same bytes with at least the same accesses.
 pub unsafe fn mmap(
     address: usize,
     len: usize,
@@ -33,35 +35,39 @@ pub unsafe fn mmap(
     file: Option<(&Fd, u64)>,
 ) -> Result<usize> {
     let (fd, offset) = file.map_or((-1, 0), |(fd, offset)| (fd.raw(), offset));
-    // SAFETY: per the caller.
+    // SAFETY: without `MAP_FIXED` the kernel chooses a range that is free; with it, replacing
+    // the range breaks no reference: this function's contract.
     unsafe { raw!(libc::SYS_mmap, address, len, protection, flags, fd, offset) }
 }
 
-/// `munmap(2)`.
+/// Calls `munmap(2)`.
 ///
 /// # Safety
-/// Nothing may use the range afterwards.
+/// No reference or pointer into `[address, address + len)` may be used afterwards.
 pub unsafe fn munmap(address: usize, len: usize) -> Result<()> {
-    // SAFETY: per the caller.
+    // SAFETY: nothing uses the range any more: this function's contract.
     unsafe { raw!(libc::SYS_munmap, address, len) }.map(drop)
 }
 
-/// `mprotect(2)`.
+/// Calls `mprotect(2)`.
 ///
 /// # Safety
-/// No reference may rely on an access that the new protection forbids.
+/// No reference into `[address, address + len)` may be used for an access that the new
+/// protection forbids.
 pub unsafe fn mprotect(address: usize, len: usize, protection: c_int) -> Result<()> {
-    // SAFETY: per the caller.
+    // SAFETY: no reference needs an access that `protection` forbids: this function's contract.
     unsafe { raw!(libc::SYS_mprotect, address, len, protection) }.map(drop)
 }
 
-/// `mremap(2)` that moves `[from, from + len)` over `[to, to + len)`.
+/// Calls `mremap(2)`, which moves `[from, from + len)` over `[to, to + len)`.
 ///
 /// # Safety
-/// The source must be unused, and replacing the target must be sound.
+/// No reference may point into the source. No reference may point into the target unless the
+/// source holds the same bytes with at least the same accesses.
 pub unsafe fn mremap_onto(from: usize, len: usize, to: usize) -> Result<()> {
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-    // SAFETY: per the caller.
+    // SAFETY: moving the source and replacing the target break no reference: this function's
+    // contract.
     unsafe { raw!(libc::SYS_mremap, from, len, len, flags, to) }.map(drop)
 }
 

@@ -4,9 +4,9 @@ use core::ffi::{c_int, c_void};
 
 use super::{Errno, Result, call_always, raw};
 
-/// Signals that a thread raises by what it does itself. Blocked, they kill: a
-/// sandbox that answers a filtered call in a handler of SIGSYS (`seccomp(2)`,
-/// `SECCOMP_RET_TRAP`) would never be asked.
+/// Signals that a thread raises by its own instructions. While they are blocked they kill the
+/// process, and a sandbox that handles a filtered call in a handler of SIGSYS (`seccomp(2)`,
+/// `SECCOMP_RET_TRAP`) could not run.
 const SYNCHRONOUS: [c_int; 6] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, libc::SIGSYS];
 
 /// All signals of the calling thread blocked but the [synchronous](SYNCHRONOUS) ones,
@@ -14,14 +14,14 @@ const SYNCHRONOUS: [c_int; 6] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc
 pub struct SignalsBlocked(u64);
 
 impl SignalsBlocked {
-    /// Blocks. If the kernel refuses (only a seccomp filter can), nothing is
+    /// Blocks the signals. If the call fails, which only a seccomp filter can cause, nothing is
     /// blocked and nothing will be restored.
     pub fn new() -> Result<Self> {
         Self::with(!SYNCHRONOUS.iter().fold(0_u64, |mask, number| mask | 1 << (number - 1)))
     }
 
-    /// Blocks all signals, the synchronous ones too, of which this thread raises none. By a
-    /// call that was found to pass, whatever the gate says.
+    /// Blocks all signals, the synchronous ones too; this thread must raise none of those. The
+    /// gate does not apply: the caller has tried that the call passes.
     pub fn all() -> Self {
         let (all, mut old) = (u64::MAX, 0_u64);
         let words = [
@@ -30,7 +30,8 @@ impl SignalsBlocked {
             (&raw mut old).expose_provenance(),
             8,
         ];
-        // SAFETY: two live 8-byte masks, as the size argument says.
+        // SAFETY: the kernel reads one mask of 8 bytes and writes one, as the size argument
+        // says; both are live locals.
         let _ = unsafe { call_always(libc::SYS_rt_sigprocmask, &words) };
         Self(old)
     }
@@ -39,7 +40,8 @@ impl SignalsBlocked {
     fn with(mask: u64) -> Result<Self> {
         let (blocked, mut old) = (mask, 0_u64);
         let how = libc::SIG_BLOCK;
-        // SAFETY: two live 8-byte masks, as the size argument says.
+        // SAFETY: the kernel reads one mask of 8 bytes and writes one, as the size argument
+        // says; both are live locals.
         unsafe { raw!(libc::SYS_rt_sigprocmask, how, &raw const blocked, &raw mut old, 8) }?;
         Ok(Self(old))
     }
@@ -48,34 +50,36 @@ impl SignalsBlocked {
 impl Drop for SignalsBlocked {
     fn drop(&mut self) {
         let mask = (&raw const self.0).expose_provenance();
-        // SAFETY: one live 8-byte mask; the old one is not asked for.
+        // SAFETY: the kernel reads one mask of 8 bytes, which is a live local; a null pointer
+        // makes it write none.
         let _ =
             unsafe { call_always(libc::SYS_rt_sigprocmask, &[libc::SIG_SETMASK.cast_unsigned() as usize, mask, 0, 8]) };
     }
 }
 
-/// Takes a pending signal `number` off the calling thread, if there is one.
+/// Discards the signal `number` if it is pending for the calling thread.
 pub fn discard_pending_signal(number: c_int) {
     let mask = 1_u64 << (number - 1);
     let zero = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     let none = core::ptr::null::<c_void>();
     let (mask, zero) = (&raw const mask, &raw const zero);
-    // SAFETY: a live 8-byte mask and timespec; no siginfo is asked for.
+    // SAFETY: the mask of 8 bytes and the timespec are live locals that the kernel reads; a
+    // null pointer makes it write no siginfo.
     let _ = unsafe { raw!(libc::SYS_rt_sigtimedwait, mask, none, zero, 8) };
 }
 
-/// Whether signal `number` is pending for the calling thread.
+/// Returns whether signal `number` is pending for the calling thread.
 pub fn is_signal_pending(number: c_int) -> bool {
     let mut pending = 0_u64;
-    // SAFETY: one live 8-byte mask.
+    // SAFETY: the kernel writes a mask of 8 bytes to a live local.
     let asked = unsafe { raw!(libc::SYS_rt_sigpending, &raw mut pending, 8) };
     asked.is_ok() && pending & (1 << (number - 1)) != 0
 }
 
-/// Runs `work`, which may raise `number` in this thread, with that signal blocked, and
-/// takes it off again unless it was pending before: writing to a pipe that nobody reads
-/// raises SIGPIPE, writing beyond `RLIMIT_FSIZE` SIGXFSZ, and either would kill the host.
-/// If the signal cannot be blocked, `work` is not run unless there is no such limit.
+/// Runs `work`, which may raise `number` in this thread, with that signal blocked, and discards
+/// the signal afterwards unless it was pending before. Writing to a pipe without a reader
+/// raises SIGPIPE, writing beyond `RLIMIT_FSIZE` raises SIGXFSZ, and either would kill the
+/// host. If the signal cannot be blocked, `work` is not run unless there is no such limit.
 pub fn absorbing<T>(number: c_int, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let blocked = SignalsBlocked::with(1 << (number - 1));
     if let Err(errno) = blocked

@@ -1,4 +1,4 @@
-//! What the kernel tells of a file: `stat(2)` and its like.
+//! What the kernel reports about a file: `stat(2)`, `fstat(2)`, `fstatat(2)` and `statx(2)`.
 
 use core::ffi::{CStr, c_int, c_long};
 use core::sync::atomic::{AtomicU8, Ordering};
@@ -8,7 +8,7 @@ use super::{Errno, Fd, Result, raw};
 /// The C library's `struct stat`.
 pub type Status = libc::stat;
 
-/// `fstat(2)`, by the call that the C library makes for it.
+/// Calls `fstat(2)`, or the system call that the C library makes in its place.
 pub fn fstat(fd: c_int) -> Result<libc::stat> {
     // SAFETY: an all-zero `stat` is a valid value of that C struct.
     let mut status: libc::stat = unsafe { core::mem::zeroed() };
@@ -17,13 +17,13 @@ pub fn fstat(fd: c_int) -> Result<libc::stat> {
         unsafe { raw!(libc::SYS_fstat, fd, &raw mut status) }?;
     } else {
         let empty = c"".as_ptr();
-        // SAFETY: as above; the path is a live C string.
+        // SAFETY: the struct is live until the call returns, and the path is a live C string.
         unsafe { raw!(libc::SYS_newfstatat, fd, empty, &raw mut status, libc::AT_EMPTY_PATH) }?;
     }
     Ok(status)
 }
 
-/// The number of the call that the C library makes for `fstat(3)`: glibc 2.33 to 2.38
+/// Returns the number of the call that the C library makes for `fstat(3)`: glibc 2.33 to 2.38
 /// use `newfstatat(2)` (source: sysdeps/unix/sysv/linux/fstat64.c).
 pub(super) fn fstat_number() -> c_long {
     static IS_RELATIVE: AtomicU8 = AtomicU8::new(UNKNOWN);
@@ -39,7 +39,7 @@ pub(super) fn fstat_number() -> c_long {
     if is_relative { libc::SYS_newfstatat } else { libc::SYS_fstat }
 }
 
-/// The N of glibc 2.N; `None` of another C library, or of an interpreter.
+/// Returns the N of glibc 2.N; `None` with another C library, or under an interpreter.
 fn glibc_minor_version() -> Option<u32> {
     #[cfg(all(target_env = "gnu", not(miri)))]
     {
@@ -55,12 +55,12 @@ fn glibc_minor_version() -> Option<u32> {
     None
 }
 
-/// `stat(2)`.
+/// Calls `stat(2)`.
 pub fn stat(path: &CStr) -> Result<libc::stat> {
     fstatat(&Fd::CWD, path, 0)
 }
 
-/// `fstatat(2)`.
+/// Calls `fstatat(2)`.
 pub fn fstatat(directory: &Fd, path: &CStr, flags: c_int) -> Result<libc::stat> {
     // SAFETY: an all-zero `stat` is a valid value of that C struct.
     let mut status: libc::stat = unsafe { core::mem::zeroed() };
@@ -70,8 +70,8 @@ pub fn fstatat(directory: &Fd, path: &CStr, flags: c_int) -> Result<libc::stat> 
     Ok(status)
 }
 
-/// `statx(2)` of an open file; `ENOSYS` if the kernel or the file system does not
-/// tell everything that is `needed`, of `STATX_*`.
+/// Calls `statx(2)` for an open file; `ENOSYS` if the kernel or the file system does not report
+/// all of the `needed` fields (`STATX_*`).
 pub fn statx(fd: &Fd, needed: u32) -> Result<libc::statx> {
     // SAFETY: an all-zero `statx` is a valid value of that C struct.
     let mut status: libc::statx = unsafe { core::mem::zeroed() };
@@ -81,7 +81,7 @@ pub fn statx(fd: &Fd, needed: u32) -> Result<libc::statx> {
     if status.stx_mask & needed == needed { Ok(status) } else { Err(Errno(libc::ENOSYS)) }
 }
 
-/// What tells the file at a path from others, and whether it is mounted there.
+/// What identifies the file at a path, and whether it is the root of a mount.
 #[derive(Clone, Copy, Debug)]
 pub struct PathIdentity {
     /// `st_dev`
@@ -92,7 +92,7 @@ pub struct PathIdentity {
     pub is_mount_root: Option<bool>,
 }
 
-/// `statx(2)`, following links; `stat(2)` where there is none.
+/// Calls `statx(2)`, which follows links, or `stat(2)` where the kernel has no `statx(2)`.
 pub fn path_identity(path: &CStr) -> Result<PathIdentity> {
     const STATX_INO: u32 = 0x100;
     const STATX_ATTR_MOUNT_ROOT: u64 = 0x2000;
@@ -106,7 +106,7 @@ pub fn path_identity(path: &CStr) -> Result<PathIdentity> {
             is_mount_root: (status.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT != 0)
                 .then_some(status.stx_attributes & STATX_ATTR_MOUNT_ROOT != 0),
         }),
-        // Before Linux 4.11, and refused by filters that do not know it.
+        // Linux before 4.11 has no such call, and filters that do not know it refuse it.
         Err(Errno(libc::ENOSYS | libc::EPERM)) => {
             let status = stat(path)?;
             Ok(PathIdentity { device: status.st_dev, inode: status.st_ino, is_mount_root: None })

@@ -9,8 +9,8 @@ use crate::process::Process;
 const BASE: u64 = 0x7f00_0000_0000;
 const KEY: &str = "/s/0123abcd-fe00-2a-1000-10-11";
 
-/// Text of two pages, of which the first has headers only, then RELRO, data, bss;
-/// a line is a VMA and what it maps.
+/// Returns the state of an object and its pinned bytes. The object has text of two pages, of
+/// which the first has headers only, then RELRO, data, bss; a line is a VMA and what it maps.
 fn state_of(mappings: [(&str, &str); 4]) -> Option<(ObjectState, u64)> {
     let places = [
         "7f0000000000-7f0000002000",
@@ -39,7 +39,7 @@ fn state_of(mappings: [(&str, &str); 4]) -> Option<(ObjectState, u64)> {
 }
 
 #[test]
-fn what_stands_behind_the_ranges_makes_the_state() {
+fn the_state_follows_from_what_the_ranges_map() {
     let bss = ("rw-p", "");
     let file = |flags| (flags, "/x.so");
     let nothing_pinned = [file("r-xp"), file("r--p"), bss, bss];
@@ -58,6 +58,6 @@ fn what_stands_behind_the_ranges_makes_the_state() {
 }
 
 #[test]
-fn what_maps_no_file_is_no_object() {
+fn mappings_without_files_are_not_objects() {
     assert_eq!(state_of([("r-xp", "[vdso]"), ("r--p", ""), ("rw-p", ""), ("rw-p", "")]), None);
 }

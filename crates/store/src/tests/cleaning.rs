@@ -13,7 +13,7 @@ use super::*;
 const HOUR: u64 = 60 * 60;
 const DAY: u64 = 24 * HOUR;
 
-/// An entry's last use and nothing else becomes so long ago.
+/// Sets the last use of an entry, and nothing else, to so many seconds ago.
 fn age(key: &Path, seconds: u64) {
     for file in fs::read_dir(key).unwrap().map(|file| file.unwrap().path()).filter(|file| !file.is_symlink()) {
         let then = SystemTime::now() - Duration::from_secs(seconds);
@@ -21,20 +21,20 @@ fn age(key: &Path, seconds: u64) {
     }
 }
 
-/// What a process does that adds another file.
+/// Does what a process does that adds another file.
 fn look(store: &Store) {
     let elsewhere = Identity { device: 1, inode: 1, size: 1, modified: 1, changed: 1 };
     remove_unneeded(store.directory(), &Key::new(&elsewhere, c"libother.so"));
 }
 
-/// Whether an entry that has not been used for so long is kept.
+/// Returns whether an entry that has not been used for so long is kept.
 fn is_kept(store: &Store, key: &Path, seconds: u64) -> bool {
     age(key, seconds);
     look(store);
     key.exists()
 }
 
-fn fate_of(key: &Path) -> Freshness {
+fn freshness_of(key: &Path) -> Freshness {
     let target = c_string(&fs::read_link(key.join(".source")).unwrap());
     let version = Version::parse(key.file_name().unwrap().as_bytes()).unwrap();
     Origin::parse(&target).unwrap().freshness(&version.identity)
@@ -46,73 +46,73 @@ fn a_current_entry_is_kept_for_a_month() {
     let (store, path) = (scratch.store(), scratch.file("libfoo.so"));
     assert_eq!(entry(&store, &path), intact(b"one"));
     let key = scratch.only_key();
-    assert_eq!(fate_of(&key), Freshness::Current);
+    assert_eq!(freshness_of(&key), Freshness::Current);
     assert!(is_kept(&store, &key, 29 * DAY));
     assert!(!is_kept(&store, &key, 31 * DAY));
 }
 
 #[test]
-fn an_entry_whose_origin_is_gone_is_removed_when_nobody_uses_it() {
+fn an_entry_whose_origin_is_gone_is_removed_when_it_is_unused() {
     let scratch = Scratch::new();
     let (store, path) = (scratch.store(), scratch.file("libfoo.so"));
     let held = store.entry(Opened::new(&path).origin(), &Nothing, &mut PageVec::new(), |_| ()).unwrap();
     let key = scratch.only_key();
     fs::remove_file(&path).unwrap();
-    assert_eq!(fate_of(&key), Freshness::Gone);
+    assert_eq!(freshness_of(&key), Freshness::Gone);
     assert!(is_kept(&store, &key, DAY), "in use");
     drop(held);
-    assert!(is_kept(&store, &key, 1), "whoever has just made it may not have locked it yet");
+    assert!(is_kept(&store, &key, 1), "the process that has just made it may not have locked it yet");
     assert!(!is_kept(&store, &key, 2 * 60));
 }
 
 #[test]
-fn a_removed_directory_takes_its_entries_along() {
+fn a_removed_directory_makes_its_entries_outdated() {
     let scratch = Scratch::new();
     let (store, path) = (scratch.store(), scratch.file("one/libfoo.so"));
     assert_eq!(entry(&store, &path), intact(b"one"));
     let key = scratch.only_key();
     fs::remove_dir_all(scratch.file("one")).unwrap();
-    assert_eq!(fate_of(&key), Freshness::Gone);
+    assert_eq!(freshness_of(&key), Freshness::Gone);
     // Made anew, as one virtual environment a job is, it is another directory,
     // perhaps with the inode number of the old one.
     fs::create_dir(scratch.file("one")).unwrap();
     fs::write(&path, "new").unwrap();
-    assert!(matches!(fate_of(&key), Freshness::Gone | Freshness::Superseded));
+    assert!(matches!(freshness_of(&key), Freshness::Gone | Freshness::Superseded));
     assert!(!is_kept(&store, &key, 2 * 60));
 }
 
 #[test]
-fn an_entry_of_a_rewritten_file_is_removed_when_nobody_uses_it() {
+fn an_entry_of_a_rewritten_file_is_removed_when_it_is_unused() {
     let scratch = Scratch::new();
     let (store, path) = (scratch.store(), scratch.file("libfoo.so"));
     assert_eq!(entry(&store, &path), intact(b"one"));
     let key = scratch.only_key();
     fs::write(&path, "two").unwrap();
-    assert_eq!(fate_of(&key), Freshness::Superseded);
+    assert_eq!(freshness_of(&key), Freshness::Superseded);
     fs::rename(scratch.file("libfoo.so.new"), &path).unwrap();
-    assert_eq!(fate_of(&key), Freshness::Superseded);
+    assert_eq!(freshness_of(&key), Freshness::Superseded);
     assert!(!is_kept(&store, &key, 2 * 60));
 }
 
 #[test]
-fn a_file_with_other_names_may_live_on_under_them() {
+fn a_file_with_other_names_may_still_exist_under_them() {
     let scratch = Scratch::new();
     let (store, path, link) = (scratch.store(), scratch.file("libfoo.so"), scratch.file("one/link.so"));
     fs::hard_link(&path, &link).unwrap();
     settle(&path);
     assert_eq!(entry(&store, &path), intact(b"one"));
     let key = scratch.only_key();
-    assert_eq!(fate_of(&key), Freshness::Current);
+    assert_eq!(freshness_of(&key), Freshness::Current);
     fs::remove_file(&path).unwrap();
-    assert_eq!(fate_of(&key), Freshness::Unknown);
+    assert_eq!(freshness_of(&key), Freshness::Unknown);
     fs::write(&path, "another file").unwrap();
-    assert_eq!(fate_of(&key), Freshness::Unknown);
+    assert_eq!(freshness_of(&key), Freshness::Unknown);
     assert!(is_kept(&store, &key, 23 * HOUR));
     assert!(!is_kept(&store, &key, 25 * HOUR));
 }
 
 #[test]
-fn what_took_the_place_of_an_entry_is_removed_in_the_end() {
+fn a_file_in_place_of_an_entry_is_removed_in_the_end() {
     let scratch = Scratch::new();
     let (store, path) = (scratch.store(), scratch.file("libfoo.so"));
     assert_eq!(entry(&store, &path), intact(b"one"));
@@ -125,7 +125,7 @@ fn what_took_the_place_of_an_entry_is_removed_in_the_end() {
             fs::write(&key, "a file").unwrap();
         }
         look(&store);
-        assert!(fs::symlink_metadata(&key).is_ok(), "somebody is about to mend it");
+        assert!(fs::symlink_metadata(&key).is_ok(), "another process is about to repair it");
         let then = libc::timespec { tv_sec: sys::realtime_seconds() - 2 * HOUR as i64, tv_nsec: 0 };
         let (path, times) = (c_string(&key), [then, then]);
         // SAFETY: a C string and two timespecs.
@@ -135,11 +135,11 @@ fn what_took_the_place_of_an_entry_is_removed_in_the_end() {
         assert!(fs::symlink_metadata(&key).is_err());
         fs::create_dir(&key).unwrap();
     }
-    assert!(elsewhere.join("libfoo.so").exists(), "what the link led to is not ours");
+    assert!(elsewhere.join("libfoo.so").exists(), "the target of the link does not belong to the store");
 }
 
 #[test]
-fn what_cannot_be_seen_is_kept_for_a_day() {
+fn entries_of_unknown_freshness_are_kept_for_a_day() {
     let scratch = Scratch::new();
     let (store, path) = (scratch.store(), scratch.file("one/libfoo.so"));
     assert_eq!(entry(&store, &path), intact(b"one"));
@@ -161,7 +161,7 @@ fn what_cannot_be_seen_is_kept_for_a_day() {
 }
 
 #[test]
-fn nobody_looks_at_a_remote_file_system() {
+fn a_remote_file_system_is_not_examined() {
     let scratch = Scratch::new();
     let (store, path) = (scratch.store(), scratch.file("libfoo.so"));
     assert_eq!(entry(&store, &path), intact(b"one"));
@@ -169,11 +169,11 @@ fn nobody_looks_at_a_remote_file_system() {
     let target = fs::read_link(&link).unwrap().into_os_string().into_string().unwrap();
     fs::remove_file(&link).unwrap();
     symlink(format!("@{target}"), &link).unwrap();
-    assert_eq!(fate_of(&scratch.only_key()), Freshness::Unknown);
+    assert_eq!(freshness_of(&scratch.only_key()), Freshness::Unknown);
 }
 
 #[test]
-fn a_large_store_keeps_for_an_hour_what_cannot_be_seen() {
+fn a_large_store_keeps_entries_of_unknown_freshness_for_an_hour() {
     let scratch = Scratch::new();
     let store = scratch.store();
     assert_eq!(entry(&store, &scratch.file("libfoo.so")), intact(b"one"));

@@ -83,14 +83,14 @@ fn an_entry_of_another_boot_is_compared_once() {
         assert!(!mark::is_believed(&status(), build_id));
         assert_eq!(proof(&store, &opened, &Process { build_id, ..Process::default() }), Ok(Proof::Whole));
         assert!(mark::is_believed(&status(), build_id));
-        // Only a build-id tells in the boot after that.
+        // In the boot after that only a build-id proves it.
         assert_eq!(is_on_disk(&copy), build_id == BuildId::Same);
     }
     assert_eq!(copy_inode(&key, "libfoo.so"), inode);
 }
 
 #[test]
-fn a_file_that_somebody_writes_to_is_not_copied() {
+fn a_file_with_a_writer_is_not_copied() {
     let scratch = Scratch::new();
     let (path, store) = (scratch.file("libfoo.so"), scratch.store());
     let writer = File::options().write(true).open(&path).unwrap();
@@ -161,7 +161,7 @@ fn an_entry_is_not_removed_because_a_process_has_mapped_something_else() {
 }
 
 #[test]
-fn a_copy_with_a_name_for_the_time_being_is_marked_when_it_has_its_own() {
+fn a_copy_with_a_temporary_name_is_marked_when_it_has_its_final_name() {
     let scratch = Scratch::new();
     let path = scratch.file("libfoo.so");
     let store = scratch.store();
@@ -169,7 +169,7 @@ fn a_copy_with_a_name_for_the_time_being_is_marked_when_it_has_its_own() {
         super::scratch::refuse_unnamed_files();
         let opened = Opened::new(&path);
         let copy = UnnamedCopy::of(&opened.origin(), store.directory(), &mut PageVec::new()).unwrap();
-        // Its time still tells how old it is.
+        // Its time still shows how old it is.
         let age = sys::realtime_seconds() - sys::fstat(copy.file().raw()).unwrap().st_mtime;
         assert!((0..60).contains(&age), "{age}");
         drop(copy);
@@ -227,7 +227,7 @@ fn a_store_below_a_directory_of_others_is_refused() {
         fs::set_permissions(&between, Permissions::from_mode(mode)).unwrap();
         assert_eq!(words(open(&between.join("store"))), "others can write to a directory on the way to it", "{mode:o}");
     }
-    // As /tmp: nobody renames there what is another's.
+    // A sticky directory like /tmp, in which no user can rename the files of another.
     fs::set_permissions(&between, Permissions::from_mode(0o1777)).unwrap();
     open(&between.join("store")).unwrap();
     fs::set_permissions(&between, Permissions::from_mode(0o755)).unwrap();

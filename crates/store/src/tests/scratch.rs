@@ -81,7 +81,7 @@ impl Scratch {
         places
     }
 
-    /// One of `FILES`.
+    /// Returns the path of one of `FILES`.
     pub fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
@@ -94,7 +94,7 @@ impl Scratch {
         path
     }
 
-    /// The names in the store, but for the mark of the last look.
+    /// Returns the names in the store, but for the mark of the last look.
     pub fn keys(&self) -> Vec<PathBuf> {
         let mut keys: Vec<_> = fs::read_dir(self.store_path()).unwrap().map(|key| key.unwrap().path()).collect();
         keys.retain(|key| key.file_name().unwrap().as_bytes() != LOOKED.to_bytes());
@@ -137,7 +137,7 @@ pub struct Opened {
     pub file_system: FileSystem,
 }
 
-/// Whoever runs the tests.
+/// Returns the user who runs the tests.
 pub fn this_user() -> User {
     User::of_this_thread().unwrap()
 }

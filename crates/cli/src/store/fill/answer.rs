@@ -16,9 +16,9 @@ pub struct FillAnswer {
     /// The store.
     path: String,
     pub added: Vec<Added>,
-    /// Copies that were there already.
+    /// Number of copies that the store had already.
     pub were_there: usize,
-    /// Of what was added.
+    /// Bytes that were added.
     pub size: u64,
     pub skipped: Skipped,
     pub failed: Vec<Failed>,
@@ -30,7 +30,7 @@ pub struct Added {
     size: u64,
 }
 
-/// How many files of directories and processes were not copied.
+/// Number of files of directories and processes that were not copied, by reason.
 #[derive(Default, Serialize)]
 pub struct Skipped {
     not_objects: usize,
@@ -43,7 +43,7 @@ pub struct Skipped {
     pub changing: usize,
 }
 
-/// What was not copied and should have been.
+/// A file that should have been copied and was not.
 #[derive(Debug, Serialize)]
 pub struct Failed {
     name: String,
@@ -52,15 +52,15 @@ pub struct Failed {
 }
 
 impl Failed {
-    /// A file or process by its name.
+    /// Makes a failure for a file or process with this name.
     pub fn new(name: impl fmt::Display, reason: impl fmt::Display, way_out: &str) -> Self {
         Self { name: name.to_string(), reason: reason.to_string(), way_out: way_out.to_owned() }
     }
 }
 
 impl Skipped {
-    /// Counts a file, unless the kernel has refused something, which is no reason to
-    /// skip a file.
+    /// Counts a skipped file. Returns false if the kernel has refused a call, which is not a
+    /// reason to skip a file.
     pub fn count(&mut self, refusal: &FillRefusal) -> bool {
         *match refusal {
             FillRefusal::NotAnObject(_) => &mut self.not_objects,
@@ -76,7 +76,7 @@ impl Skipped {
 }
 
 impl FillAnswer {
-    /// Nothing was done yet in the store at `path`.
+    /// Makes an answer for the store at `path`, in which nothing was done yet.
     pub fn new(path: String) -> Self {
         Self {
             schema: SCHEMA,
@@ -89,7 +89,7 @@ impl FillAnswer {
         }
     }
 
-    /// A copy was added.
+    /// Counts a copy that was added.
     pub fn add(&mut self, candidate: &FillCandidate) {
         let size = candidate.identity.size;
         self.added.push(Added { path: candidate.path().to_string_lossy().into_owned(), size });

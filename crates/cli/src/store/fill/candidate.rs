@@ -1,12 +1,11 @@
-//! Whether a file may go into the system's store, and what it is then called.
+//! Decides whether a file may be copied into the system's store, and determines its path.
 //!
-//! Every user can read what is in that store, so a copy must not disclose what the
-//! file does not: every user may read the file, and may pass every directory on its
-//! path. This is checked on descriptors, not on names: the path that the kernel
-//! shows for the open file is walked from the root down and must lead to that very
-//! file. Permissions and version come from one `fstat(2)`, and a copy is kept only
-//! if the version is the same afterwards: bytes that were written after the
-//! permission was taken away do not get into it.
+//! Every user can read what is in that store, so a copy must not disclose what the file does
+//! not: every user may read the file, and may pass every directory on its path. This is checked
+//! on descriptors, not on names: the path that the kernel shows for the open file is checked
+//! from the root down and must lead to the same file. Permissions and version come from one
+//! `fstat(2)`, and a copy is kept only if the version is the same afterwards: bytes that were
+//! written after the permission was revoked do not get into the store.
 //!
 //! This module decides; it copies nothing.
 
@@ -27,9 +26,9 @@ use sopin_store::Identity;
 
 use crate::output::shown;
 
-/// How a file is opened to be looked at: no device or pipe notices.
+/// Flags for a file that is only examined: opening has no effect on a device or pipe.
 const TO_LOOK: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
-/// How it is opened to be read.
+/// Flags for a file that is read.
 const TO_READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOCTTY).union(OFlags::CLOEXEC);
 /// The permission of group and others to read a file, and to pass a directory.
 const READ: u32 = 0o044;
@@ -37,15 +36,15 @@ const PASS: u32 = 0o011;
 /// `e_machine` of this machine's objects.
 const MACHINE: u16 = if cfg!(target_arch = "aarch64") { EM_AARCH64 } else { EM_X86_64 };
 
-/// A file that everybody may read, and that is an object.
+/// A file that is an object and that every user may read.
 pub struct FillCandidate {
     /// Open for reading.
     pub file: Fd,
     /// Its absolute path without symbolic links, as `/proc/PID/maps` shows it.
     pub path: CString,
-    /// Which version of it was looked at.
+    /// The version that was examined.
     pub identity: Identity,
-    /// Where it is.
+    /// The file system that it is on.
     pub file_system: FileSystem,
 }
 
@@ -56,19 +55,19 @@ pub enum FillRefusal {
     NotAnObject(String),
     /// Not every user may read it.
     NotForEverybody(String),
-    /// It has lost its name, or has it in another mount namespace or root.
+    /// Its name is gone, or belongs to another mount namespace or root.
     Elsewhere,
     /// No process can write to it, so programs map the file itself.
     NeedsNoCopy,
-    /// A copy of it would not be safe to use, or not be worth its room, for this reason.
+    /// A copy of it would not be safe to use, or not be worth its space, for this reason.
     NotSuited(&'static str),
     /// It has no name any more.
     Vanished,
-    /// The kernel said so.
+    /// A call has failed.
     Failed(String),
 }
 
-/// Whether a file is large and has hardly any blocks: the copy would have them all.
+/// Returns whether a file is large and has few blocks: a copy would have all blocks.
 fn is_sparse(size: u64, blocks: i64) -> bool {
     const LARGE: u64 = 256 << 20;
     let allocated = blocks.cast_unsigned() * 512;
@@ -76,7 +75,7 @@ fn is_sparse(size: u64, blocks: i64) -> bool {
 }
 
 impl FillRefusal {
-    /// Returns what the user can do about it; empty if the reason tells.
+    /// Returns what the user can do about it; empty if the reason makes that clear.
     pub fn way_out(&self) -> &'static str {
         match self {
             Self::NotForEverybody(_) => {
@@ -114,8 +113,8 @@ impl From<sys::Errno> for FillRefusal {
 }
 
 impl FillCandidate {
-    /// Looks at the file that a path leads to: by a symbolic link, too, if it is one
-    /// that was `named`.
+    /// Examines the file to which a path leads. It follows a symbolic link only if the user has
+    /// named it.
     ///
     /// # Errors
     /// Why it is not copied.
@@ -124,7 +123,7 @@ impl FillCandidate {
         Self::of(&rustix::fs::open(path, flags, Mode::empty())?)
     }
 
-    /// Looks at an open file.
+    /// Examines an open file.
     ///
     /// # Errors
     /// Why it is not copied.
@@ -134,7 +133,8 @@ impl FillCandidate {
             return Err(FillRefusal::NotAnObject("not a regular file".to_owned()));
         }
         let file = descriptors::for_core(opened, TO_READ)?;
-        // Permissions and version from one look: a change of either shows in both.
+        // Permissions and version come from one call: a change of the permissions changes the
+        // version, too.
         let status = sys::fstat(file.raw())?;
         check_object(&file)?;
         if status.st_nlink == 0 {
@@ -144,8 +144,8 @@ impl FillCandidate {
         if file_system.forbids_writes_to(&file, status.st_dev) {
             return Err(FillRefusal::NeedsNoCopy);
         }
-        // Whoever serves a FUSE or network file system chooses the numbers of its
-        // files, and device numbers come back.
+        // The server of a FUSE or network file system chooses the numbers of its files, and
+        // device numbers are reused.
         if !file_system.updates_ctime_on_every_change() {
             return Err(FillRefusal::NotSuited("its file system does not date every change of a file"));
         }
@@ -159,12 +159,12 @@ impl FillCandidate {
         Ok(Self { file, path, identity, file_system })
     }
 
-    /// Returns whether the file is still the version that was looked at.
+    /// Returns whether the file is still the version that was examined.
     pub fn is_unchanged(&self) -> bool {
         sys::fstat(self.file.raw()).is_ok_and(|status| Identity::of(&status) == self.identity)
     }
 
-    /// The path, for people.
+    /// Returns the path, for people.
     pub fn path(&self) -> PathBuf {
         std::ffi::OsString::from_vec(self.path.as_bytes().to_vec()).into()
     }
@@ -189,7 +189,7 @@ fn check_object(file: &Fd) -> Result<(), FillRefusal> {
     match image::read(&HeaderBytes(file), 0) {
         Ok((_, headers)) if headers.dynamic.is_none() => return not("statically linked, so no loader loads it"),
         Ok(_) => {}
-        // What is short of its own headers.
+        // The file is shorter than its headers.
         Err(Flaw::Read(Errno::IO)) => return not(&Flaw::Malformed.to_string()),
         Err(Flaw::Read(errno)) => return Err(errno.into()),
         Err(flaw) => return not(&flaw.to_string()),
@@ -203,8 +203,8 @@ fn check_object(file: &Fd) -> Result<(), FillRefusal> {
     }
 }
 
-/// Checks that group and others have a permission. A named user or group of an
-/// access control list may lack it all the same.
+/// Checks that group and others have a permission. An access control list may still deny it to
+/// a named user or group.
 fn check_permission(what: &str, mode: u32, needed: u32, descriptor: i32) -> Result<(), FillRefusal> {
     let mode = mode & 0o7777;
     if mode & needed != needed {
@@ -219,8 +219,8 @@ fn check_permission(what: &str, mode: u32, needed: u32, descriptor: i32) -> Resu
     }
 }
 
-/// Checks that a path leads to the file from the root down, and that everybody may
-/// pass every directory on it.
+/// Checks that a path leads from the root down to the file, and that every user may pass every
+/// directory on it.
 fn check_path(path: &Path, identity: &Identity) -> Result<(), FillRefusal> {
     let Ok(below) = path.strip_prefix("/") else { return Err(FillRefusal::Elsewhere) };
     let Some(directories) = below.parent() else { return Err(FillRefusal::Elsewhere) };
@@ -258,7 +258,7 @@ mod tests {
 
     use super::*;
 
-    /// A directory that everybody may pass, below one that everybody may pass.
+    /// Makes a directory that every user may pass, below one that every user may pass.
     fn directory() -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
         set_mode(directory.path(), 0o755);
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn everybody_must_be_able_to_read_it() {
+    fn every_user_must_be_able_to_read_it() {
         let directory = directory();
         let below = directory.path().join("below");
         let object = below.join("object");

@@ -1,5 +1,5 @@
-//! Which files are looked at: those that were named, those in directories that
-//! were named, and those that processes map.
+//! Collects the files to examine: those that were named, those in directories that were named,
+//! and those that processes map.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -15,9 +15,9 @@ use walkdir::WalkDir;
 use super::answer::Failed;
 use super::candidate::{FillCandidate, FillRefusal};
 
-/// A file to be looked at.
+/// A file to examine.
 pub enum Job {
-    /// It was named itself.
+    /// The user has named it.
     Named(PathBuf),
     /// It was found in a directory.
     Found(PathBuf),
@@ -25,7 +25,8 @@ pub enum Job {
     Mapped(Rc<Process>, Box<Mapping>),
 }
 
-/// What cannot be looked at goes into `failed`.
+/// Collects the files to examine. Paths and processes that cannot be examined are added to
+/// `failed`.
 pub fn collect(paths: &[PathBuf], processes: &[u32], failed: &mut Vec<Failed>) -> Vec<Job> {
     let mut jobs = Vec::new();
     for path in paths {
@@ -44,10 +45,9 @@ pub fn collect(paths: &[PathBuf], processes: &[u32], failed: &mut Vec<Failed>) -
     jobs
 }
 
-/// The regular files below a directory, on its file system: below `/` there are
-/// the kernel's own, which can be opened and are no files. Symbolic links are not
-/// followed: what they lead to is found itself, or is not in the directory. Left
-/// out are entries of stores.
+/// Adds the regular files below a directory, on its file system only: below `/` are the
+/// kernel's own file systems, whose files hold no objects. It does not follow symbolic links:
+/// their targets are found themselves, or are not in the directory. It skips entries of stores.
 fn walk(directory: &Path, jobs: &mut Vec<Job>, failed: &mut Vec<Failed>) {
     let walk = WalkDir::new(directory).same_file_system(true).into_iter();
     let found = walk.filter_entry(|entry| {
@@ -67,7 +67,7 @@ fn walk(directory: &Path, jobs: &mut Vec<Job>, failed: &mut Vec<Failed>) {
     }
 }
 
-/// The files that a process maps privately, as the loader does, but for copies
+/// Returns the files that a process maps privately, as the loader does, but for copies
 /// that it maps from stores.
 fn mapped_by(pid: u32) -> Result<Vec<Job>, String> {
     let process = Rc::new(Process::open(pid).map_err(|trouble| trouble.reason().to_owned())?);
@@ -86,7 +86,7 @@ fn mapped_by(pid: u32) -> Result<Vec<Job>, String> {
 }
 
 impl Job {
-    /// Looks at the file.
+    /// Examines the file.
     ///
     /// # Errors
     /// Why it is not copied.
@@ -105,7 +105,7 @@ impl Job {
         }
     }
 
-    /// What it is called among people.
+    /// Returns its title for people.
     pub fn title(&self) -> String {
         match self {
             Self::Named(path) | Self::Found(path) => path.to_string_lossy().into_owned(),
@@ -113,7 +113,7 @@ impl Job {
         }
     }
 
-    /// Whether it was named itself: then every reason not to copy it is told.
+    /// Returns whether the user has named it. Then every reason not to copy it is reported.
     pub fn is_named(&self) -> bool {
         matches!(self, Self::Named(_))
     }
