@@ -9,7 +9,7 @@ use super::{Errno, Result, call_always, raw};
 /// `SECCOMP_RET_TRAP`) could not run.
 const SYNCHRONOUS: [c_int; 6] = [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGTRAP, libc::SIGSYS];
 
-/// All signals of the calling thread blocked but the [synchronous](SYNCHRONOUS) ones,
+/// All signals of the calling thread blocked but the synchronous ones,
 /// including the C library's own (32 and 33), until dropped. The kernel's mask is 64 bits.
 pub struct SignalsBlocked(u64);
 
