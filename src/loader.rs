@@ -14,8 +14,8 @@ use sopin_core::sys::{self, Errno, Result};
 
 use crate::own;
 
+pub mod iterations;
 mod next;
-pub mod walks;
 
 pub use next::is_preloaded;
 
@@ -182,7 +182,7 @@ unsafe fn iterate(callback: IterateCallback, data: *mut c_void) -> Option<c_int>
     let address = DL_ITERATE_PHDR.address()?;
     // SAFETY: the address is that of dl_iterate_phdr(3).
     let function = unsafe { core::mem::transmute::<usize, Iterate>(address) };
-    let _walk = walks::begin()?;
+    let _iteration = iterations::begin()?;
     // SAFETY: per the caller.
     Some(unsafe { function(Some(callback), data) })
 }

@@ -16,7 +16,7 @@ use lock_api::{GuardNoSend, Mutex, MutexGuard, RawMutex};
 use sopin_core::sys::{self, Errno, Result};
 
 use crate::filters::Looked;
-use crate::loader::walks;
+use crate::loader::iterations;
 use crate::state::State;
 
 mod atfork;
@@ -102,7 +102,7 @@ pub fn lock_quietly(naps: u32) -> Option<Guard> {
             OWNER_THREAD.store(sys::thread_identity(), Ordering::Relaxed);
             return Some(Guard { state, signals: Err(Errno(libc::EALREADY)) });
         }
-        if is_own() || walks::is_within() {
+        if is_own() || iterations::is_within() {
             return None;
         }
         nap();
@@ -120,10 +120,10 @@ fn lock_with(looked: Looked, mut naps_for_fork: u32) -> Option<Guard> {
     for _ in 0..MAX_NAPS {
         match try_lock(looked, &mut signals) {
             Attempt::Locked(guard) => return Some(guard),
-            Attempt::Taken if !walks::is_within() && naps_for_fork != 0 => nap(),
+            Attempt::Taken if !iterations::is_within() && naps_for_fork != 0 => nap(),
             Attempt::Taken | Attempt::Never => return None,
         }
-        naps_for_fork = naps_for_fork.saturating_sub(walks::is_forking().into());
+        naps_for_fork = naps_for_fork.saturating_sub(iterations::is_forking().into());
     }
     None
 }

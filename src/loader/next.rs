@@ -20,7 +20,7 @@ use libc::{Elf64_Phdr, PT_DYNAMIC, PT_LOAD, PT_PHDR};
 use sopin_core::symbols::{self, Tables};
 use sopin_core::sys;
 
-use super::walks;
+use super::iterations;
 
 const DT_DEBUG: u64 = 21;
 
@@ -91,7 +91,7 @@ impl<'a> Search<'a> {
             search.found.is_some().into()
         }
         let mut search = Self::new(name);
-        if let Some(_walk) = walks::begin() {
+        if let Some(_iteration) = iterations::begin() {
             // SAFETY: the callback gets the type it expects.
             unsafe { libc::dl_iterate_phdr(Some(look_at), (&raw mut search).cast()) };
         }

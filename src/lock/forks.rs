@@ -10,7 +10,7 @@ use super::atfork::register_fork_handlers;
 use super::{Guard, LAST_PROCESS, OWNER_PROCESS, is_own, lock_quietly};
 use crate::filters;
 use crate::large_copies;
-use crate::loader::walks;
+use crate::loader::iterations;
 
 /// Registers the fork handlers.
 pub fn prepare_for_forks() {
@@ -43,7 +43,7 @@ unsafe extern "C" fn before_fork() {
         // SAFETY: this thread holds the lock.
         unsafe { *FORKING.0.get() = guard };
     }
-    walks::stop();
+    iterations::stop();
 }
 
 /// Ends a fork that was begun while this thread had the lock; whether it was.
@@ -59,7 +59,7 @@ unsafe extern "C" fn after_fork_in_parent() {
     if end_nested() {
         return;
     }
-    walks::resume(false);
+    iterations::resume(false);
     if is_own() {
         // SAFETY: this thread holds the lock.
         drop(unsafe { (*FORKING.0.get()).take() });
@@ -69,7 +69,7 @@ unsafe extern "C" fn after_fork_in_parent() {
 unsafe extern "C" fn after_fork_in_child() {
     filters::note_forked();
     LAST_PROCESS.store(0, Ordering::Relaxed);
-    walks::resume(true);
+    iterations::resume(true);
     sys::close_kept();
     large_copies::remove_others();
     if end_nested() {
