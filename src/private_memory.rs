@@ -41,8 +41,8 @@ impl PrivateMemory {
         if held > settings.private_limit {
             return Err(LIMITED);
         }
-        // The bound is a quarter of the memory that was left before the first copy, which the
-        // copies held now have taken up.
+        // The bound is a quarter of the memory that was left before the existing copies were made:
+        // what is left now, and what they hold.
         let left = if bytes as u64 <= SMALL { None } else { available_memory::find() };
         if left.is_some_and(|left| held > left.saturating_add(self.held) / 4) { Err(SHORT) } else { Ok(()) }
     }
