@@ -93,7 +93,7 @@ type DlInfo = unsafe extern "C" fn(*mut c_void, c_int, *mut c_void) -> c_int;
 pub struct Loaded {
     /// Load bias.
     pub base: usize,
-    /// Address of the program headers, by which objects are told apart.
+    /// Address of the program headers, which identifies the object.
     pub headers: usize,
     /// Number of program headers.
     pub header_count: usize,

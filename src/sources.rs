@@ -50,7 +50,6 @@ pub struct KnownStores {
 }
 
 impl KnownStores {
-    /// None yet.
     pub const fn new() -> Self {
         Self { system: Known::new(), user: Known::new() }
     }

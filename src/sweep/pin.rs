@@ -182,7 +182,6 @@ impl Sweep<'_> {
         found.entry.ok()
     }
 
-    /// Replaces the ranges.
     fn apply(&mut self, path: ObjectPath<'_>, supply: &Supply) -> Outcome {
         let shared = supply.shared.as_ref().map(|entry| &entry.file);
         let (held, settings) = (&self.private_memory, self.reporter.settings());
