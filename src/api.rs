@@ -235,8 +235,8 @@ unsafe fn fill<T: Extensible>(target: *mut T, filled: T) -> sopin_error {
     // has `given` writable bytes: this function's contract. `filled` is a local, so they do not
     // overlap.
     unsafe { ptr::copy_nonoverlapping((&raw const filled).cast::<u8>(), target.cast(), len) };
-    // SAFETY: `target` has `given` writable bytes, at least `FIRST`, which the first member is a
-    // part of.
+    // SAFETY: `target` has `given` writable bytes. These are at least `FIRST`, so they include the
+    // first member.
     unsafe { target.cast::<usize>().write_unaligned(len) };
     SOPIN_OK
 }

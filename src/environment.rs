@@ -30,16 +30,18 @@ pub fn settings(complain: impl FnMut(&Complaint<'_>)) -> Result<Settings> {
 /// Returns whether the C library knows the environment. It does not yet while an
 /// object linked with `-z initfirst` is initialised.
 pub fn is_ready() -> bool {
-    // SAFETY: `environ` is an aligned pointer of the C library, which only the host changes. It
-    // is read here during a sweep at startup, before the host has other threads.
+    // SAFETY: `environ` is an aligned pointer of the C library, which only setenv(3) and the host
+    // change. This reads it during the first sweeps, when no other thread does so, see `variable`.
     !unsafe { environ }.is_null()
 }
 
 /// Returns the value of an environment variable. Like every use of the environment it
 /// must not run at the same time as a `setenv(3)`. Only the first sweep calls it, which in
-/// a preloaded library comes before the host creates threads.
+/// a preloaded library comes before the host creates threads. If a program loads the library
+/// at run time, its other threads must not change the environment meanwhile.
 fn variable(name: &CStr) -> Option<&'static CStr> {
-    // SAFETY: `name` is a C string. No thread changes the environment during the first sweep.
+    // SAFETY: `name` is a C string. No thread changes the environment during the first sweep, see
+    // above.
     let value = unsafe { libc::getenv(name.as_ptr()) };
     // SAFETY: a result of getenv(3) that is not null is a C string. It lives until the host
     // changes the variable, and `Settings::read` copies all values before the sweep ends.
@@ -59,11 +61,12 @@ pub fn has_one_thread() -> Result<bool> {
 }
 
 /// Removes every entry whose file name is `own_name` from `LD_PRELOAD`, in place: the
-/// strings of the environment only get shorter, so that no memory is needed.
+/// strings of the environment only get shorter, so that no memory is needed. If a program
+/// loads the library at run time, its other threads must not use the environment meanwhile.
 pub fn drop_from_preload(own_name: &[u8]) {
     const NAME: &[u8] = b"LD_PRELOAD=";
-    // SAFETY: `environ` is an aligned pointer of the C library. Only the host changes it, and
-    // this runs in the host's first sweeps, before it has other threads.
+    // SAFETY: `environ` is an aligned pointer of the C library. No other thread uses the
+    // environment during the first sweeps, see above.
     let mut slot = unsafe { environ };
     if slot.is_null() {
         return;
@@ -79,7 +82,7 @@ pub fn drop_from_preload(own_name: &[u8]) {
         let len = unsafe { libc::strlen(string) };
         // SAFETY: `len + 1` bytes are the string and its NUL. They are writable: the kernel puts
         // them on the stack, and putenv(3) takes strings that may be changed. No other thread
-        // reads them, because the host has no other threads while it starts.
+        // uses them during the first sweeps, see above.
         let entry = unsafe { core::slice::from_raw_parts_mut(string.cast::<u8>(), len + 1) };
         let kept = match entry.strip_prefix(NAME) {
             Some(_) => preload_list::remove(entry.get_mut(NAME.len()..len).unwrap_or_default(), own_name),
@@ -94,7 +97,7 @@ pub fn drop_from_preload(own_name: &[u8]) {
             }
             Remainder::Nothing => {
                 // SAFETY: `slot` is an element of the array and not its end, since `string` is
-                // not null.
+                // not null. No other thread uses the array during the first sweeps.
                 unsafe { remove_slot(slot) };
                 continue;
             }

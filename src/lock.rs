@@ -95,10 +95,11 @@ pub fn lock_in_handler(looked: Looked) -> Option<Guard> {
     lock_with(looked, MAX_NAPS_FOR_FORK)
 }
 
-/// Takes the lock for a fork or an unload, with no system call but the one that naps, so that
-/// no filter can kill for it. Signals are not blocked: a handler that tries to take the lock
-/// finds that its thread holds it. Gives up after so many `naps`, because it does not
-/// recognise an owner that does not exist.
+/// Takes the lock for a fork or an unload, during which the library does not look for filters.
+/// Its only system call is futex(2), by which it naps, and for which no filter kills (see
+/// [`sys::nap`]). It does not block signals: a handler that tries to take the lock finds that
+/// its thread holds it. It gives up after so many `naps`, because it does not recognise an
+/// owner that does not exist.
 pub fn lock_quietly(naps: u32) -> Option<Guard> {
     for _ in 0..naps {
         if let Some(state) = STATE.try_lock() {

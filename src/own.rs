@@ -18,8 +18,9 @@ pub fn contains(address: usize) -> bool {
 
 /// Returns the address of this library's `__gmon_start__`, which the loader stores into the
 /// GOT slots of other objects. Taking the address of `__gmon_start__` itself would be wrong:
-/// an executable that is built for gprof exports a function of that name, and then the
-/// reference in this library is bound to that function as well.
+/// an executable that is built for gprof exports a function of that name. Then the reference
+/// in this library is bound to that function as well, and no object announces itself to this
+/// library.
 pub fn gmon_start() -> usize {
     sopin_own_gmon_start as *const () as usize
 }

@@ -168,8 +168,9 @@ unsafe fn run<'a>(
             }),
             Step::ProtectCopy { protection } => copy.protect(protection),
             // SAFETY: a program has a `Copy` of the same span before each `Move`, and a failed step
-            // would have skipped this one. So the copy has the bytes and the length of the span. No
-            // thread stores to the span: this function's contract, by that of `replace`.
+            // would have skipped this one. So the copy has the bytes and the length of the span. It
+            // can be read and written, or `ProtectCopy` has given it the protection of the span.
+            // No thread stores to the span: this function's contract, by that of `replace`.
             Step::Move { span } => unsafe { copy.move_to(span) },
             // SAFETY: the program sets the protection that the pages had before the move, so it
             // forbids no access that was permitted then: the contract of `protect`.
@@ -177,7 +178,8 @@ unsafe fn run<'a>(
             Step::MapFile { span, protection, place, otherwise } => {
                 let map = |Place { file: from, offset }| {
                     // SAFETY: the file has the bytes of the span at this offset and never changes,
-                    // by this function's contract. The program keeps the protection of the pages.
+                    // and no thread stores to the span: this function's contract. The program keeps
+                    // the protection of the pages.
                     file(from).and_then(|file| unsafe { map_file(span, protection, file, offset) }).map(|()| from)
                 };
                 let mapped = map(place).or_else(|cause| otherwise.map_or(Err(cause), map));

@@ -66,11 +66,11 @@ impl<'a> Search<'a> {
         while next != 0 && search.found.is_none() {
             // The public part of `struct link_map` (<link.h>): base, name, dynamic, next.
             // SAFETY: `next` is the address of an element of the loader's list: the first one, or
-            // the `l_next` of another. The elements up to the C library are never freed, and the
-            // search ends there.
+            // the `l_next` of another. The elements that the search reads are not freed meanwhile,
+            // as the head of this module explains.
             let [base, _, dynamic, following] = unsafe { *(next as *const [usize; 4]) };
-            // SAFETY: the element describes an object that stays loaded, with its load bias and
-            // the address of its dynamic section.
+            // SAFETY: the element has the load bias and the address of the dynamic section of an
+            // object, which stays loaded like the element.
             unsafe { search.look_at(base, dynamic) };
             next = following;
         }
