@@ -64,8 +64,8 @@ global_asm!(
 );
 
 /// The body of a hook: `$route` gets the arguments and returns a [`super::Route`]. Without a
-/// function to follow, the stub jumps to the real function, which so sees the caller's return
-/// address.
+/// function to follow, the stub jumps to the real function, so that this one sees the caller's
+/// return address.
 macro_rules! hook {
     ($route:path) => {
         core::arch::naked_asm!(

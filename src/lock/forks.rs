@@ -47,8 +47,8 @@ unsafe extern "C" fn before_fork() {
     iterations::stop();
 }
 
-/// Ends a fork that a handler has begun while this thread held the lock already. Returns whether
-/// this fork is such a one.
+/// Ends a fork that a signal handler has begun while this thread held the lock already. Returns
+/// false, without an effect, if the fork that ends has begun without the lock.
 fn end_nested() -> bool {
     let is_nested = is_own() && NESTED.load(Ordering::Relaxed) != 0;
     if is_nested {
