@@ -48,7 +48,8 @@ pub unsafe extern "C" fn sopin_version(version: *mut sopin_version_info) -> c_in
         reserved: 0,
         text: concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast(),
     };
-    // SAFETY: null or as many bytes as its size says, as this function demands.
+    // SAFETY: `version` is null or points to as many writable bytes as its `size` says: this
+    // function's contract, and that of `fill`.
     unsafe { fill(version, filled) as c_int }
 }
 
@@ -83,7 +84,7 @@ pub unsafe extern "C" fn sopin_pin_path(path: *const c_char) -> c_int {
         if path.is_null() {
             return Err(SOPIN_EINVAL);
         }
-        // SAFETY: not null, so a string.
+        // SAFETY: `path` is not null here, so it is a C string: this function's contract.
         request::pin_path(unsafe { CStr::from_ptr(path) })
     })
 }
@@ -100,7 +101,8 @@ pub unsafe extern "C" fn sopin_pin_path(path: *const c_char) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sopin_pin_handle(handle: *mut c_void) -> c_int {
     keeping_errno(|| {
-        // SAFETY: the handle is null or open, and stays so, as this function demands.
+        // SAFETY: `handle` is null or open, and no thread closes it during the call: this function's
+        // contract, and that of `pin_handle`.
         unsafe { request::pin_handle(handle) }
     })
 }
@@ -125,7 +127,7 @@ pub unsafe extern "C-unwind" fn sopin_for_each(visitor: sopin_visitor, data: *mu
     hooks::visit_all!(room = ROOM_FOR_ITERATION, begin = begin_iteration, next = next_object, end = end_iteration)
 }
 
-/// Bytes of a stack for [`IterationPlace`].
+/// The bytes that [`sopin_for_each`] reserves on its stack for an [`IterationPlace`].
 const ROOM_FOR_ITERATION: usize = size_of::<IterationPlace>().next_multiple_of(16);
 type IterationPlace = Option<ObjectVisit>;
 const _: () = assert!(align_of::<IterationPlace>() <= 16);
@@ -137,7 +139,7 @@ extern "C" fn begin_iteration(place: &mut MaybeUninit<IterationPlace>, visitor: 
     code as c_int
 }
 
-/// The next object; it lives until the next call.
+/// Returns the next object, which lives until the next call; null after the last one.
 extern "C" fn next_object(iteration: &mut IterationPlace) -> *const sopin_object {
     errno::keeping_errno(|| iteration.as_mut().and_then(ObjectVisit::next).map_or(ptr::null(), ptr::from_ref))
 }
@@ -154,7 +156,8 @@ extern "C" fn end_iteration(iteration: &mut IterationPlace) {
 /// As for sopin_version().
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sopin_summary(totals: *mut sopin_totals) -> c_int {
-    // SAFETY: null or as many bytes as its size says, as this function demands.
+    // SAFETY: `totals` is null or points to as many writable bytes as its `size` says: this
+    // function's contract, and that of `fill`.
     keeping_errno(|| sum().map(|filled| unsafe { fill(totals, filled) }))
 }
 
@@ -193,26 +196,27 @@ fn keeping_errno(work: impl FnOnce() -> Result<sopin_error, sopin_error>) -> c_i
     code as c_int
 }
 
-/// A structure that a caller provides: its first member is its size.
+/// A structure that a caller provides. Its first member is its size.
 ///
 /// # Safety
-/// `repr(C)`, plain data, with `size: usize` first.
+/// The type must be `repr(C)`, with `size: usize` as its first member. All other members must be
+/// numbers or pointers.
 unsafe trait Extensible: Copy {
     /// Bytes of the first version of the structure.
     const FIRST: usize;
 }
 
-// SAFETY: `repr(C)`, integers and a pointer, `size: usize` first.
+// SAFETY: the type is `repr(C)`, begins with `size: usize`, and consists of integers and a pointer.
 unsafe impl Extensible for sopin_version_info {
     const FIRST: usize = 32;
 }
 
-// SAFETY: `repr(C)`, integers, `size: usize` first.
+// SAFETY: the type is `repr(C)`, begins with `size: usize`, and consists of integers.
 unsafe impl Extensible for sopin_totals {
     const FIRST: usize = 80;
 }
 
-/// Fills in what both sides know of a structure.
+/// Fills in the members of a structure that both the caller and this library know.
 ///
 /// # Safety
 /// `target` must be null or point to as many writable bytes as its `size` says.
@@ -220,16 +224,19 @@ unsafe fn fill<T: Extensible>(target: *mut T, filled: T) -> sopin_error {
     if target.is_null() {
         return SOPIN_EINVAL;
     }
-    // SAFETY: not null, so that `target` begins with its size, as this function demands.
+    // SAFETY: `target` is not null here, so it begins with its size, which can be read: this
+    // function's contract.
     let given = unsafe { target.cast::<usize>().read_unaligned() };
     if given < T::FIRST {
         return SOPIN_EINVAL;
     }
     let len = given.min(size_of::<T>());
-    // SAFETY: the caller has said that it provides `given` bytes, `filled` has its own
-    // size, and `len` is the smaller of the two. One is the caller's, the other a local.
+    // SAFETY: `len` is the smaller one of the sizes of `filled` and of the memory at `target`, which
+    // has `given` writable bytes: this function's contract. `filled` is a local, so they do not
+    // overlap.
     unsafe { ptr::copy_nonoverlapping((&raw const filled).cast::<u8>(), target.cast(), len) };
-    // SAFETY: `given` is at least `FIRST`, so the first member is writable.
+    // SAFETY: `target` has `given` writable bytes. These are at least `FIRST`, so they include the
+    // first member.
     unsafe { target.cast::<usize>().write_unaligned(len) };
     SOPIN_OK
 }

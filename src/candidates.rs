@@ -1,10 +1,10 @@
-//! The objects that are new to us, and what proves that each is relocated.
+//! The candidates of a sweep, and what proves that each of them is relocated.
 //!
-//! The loader lists an object before it has relocated it. Proof is that its
-//! RELRO is read-only (the loader's last step), that an initialised object
-//! depends on it (the loader relocates all of a group before it initialises any
-//! of it), or that it has no relocations. What is proven about stores to its
-//! data is in [`crate::write_safety`].
+//! The loader lists an object before it has relocated it. There are three proofs that
+//! it has finished: the object's RELRO is read-only, which is the loader's last step;
+//! an initialised object depends on it, since the loader relocates all objects of a
+//! group before it initialises one of them; or it has no relocations.
+//! [`crate::write_safety`] finds out whether stores to its data are possible.
 
 use sopin_core::cause::{Cause, Operation, Stopped};
 use sopin_core::crti;
@@ -20,23 +20,21 @@ use crate::loader::Loaded;
 use crate::own;
 use crate::registry::Registry;
 
-/// Longest SONAME and path that names are compared with, in bytes.
+/// Longest SONAME and path that a DT_NEEDED entry is compared with, in bytes.
 const NAME: usize = 512;
 
 /// An object that is not recorded yet.
 #[derive(Clone, Copy)]
 pub struct Candidate {
-    /// As the loader lists it.
+    /// The loader's entry for it.
     pub loaded: Loaded,
-    /// Its segments.
     pub object: Object,
-    /// Its dynamic section.
     pub dynamic: Dynamic,
     /// An initialised object depends on it, or it is one.
     pub is_in_initialised_group: bool,
-    /// What a DT_NEEDED entry may call it, once that has been read.
+    /// The names by which a DT_NEEDED entry may refer to it, once they have been read.
     names: Option<NameHashes>,
-    /// What is known of its code; to be found out by [`crate::write_safety`].
+    /// Whether its code may have run; [`crate::write_safety`] finds that out.
     pub progress: Progress,
     /// An object that may have run knows an address in its data, see [`crate::reach`].
     pub is_known: bool,
@@ -68,18 +66,20 @@ impl Candidate {
         })
     }
 
-    /// Returns whether its relocation is proven finished, when constructors of its
-    /// group have begun to run, given what of its RELRO still maps the file.
+    /// Returns whether it is proven relocated, in a sweep during which constructors of its
+    /// group have begun to run. `relro_vmas` are the parts of its RELRO that still map the
+    /// file.
     pub fn is_relocated(&self, relro_vmas: &[Vma]) -> bool {
         self.is_in_initialised_group || !self.dynamic.has_relocations || self.has_protected_relro(relro_vmas)
     }
 
-    /// Returns whether its relocation is proven finished, when a `dlopen` has returned
-    /// and other threads may be inside theirs: by its RELRO, or because what was
-    /// opened depends on it. The latter alone is not enough: called from inside
-    /// another `dlopen` (from an interposed `malloc`, say), it returns a handle of
-    /// an object that the other one has not relocated yet. If that announces
-    /// itself, it has not done so.
+    /// Returns whether it is proven relocated, in a sweep after a `dlopen` has returned,
+    /// while other threads may be inside theirs. Its RELRO proves it. Without RELRO, it is
+    /// relocated if the opened object depends on it and it does not announce itself. The
+    /// dependence alone is not enough: a `dlopen` that is called from inside another one
+    /// (from an interposed `malloc`, for example) returns a handle of an object that the
+    /// other one has not relocated yet. An object that announces itself is pinned when it
+    /// does so.
     pub fn is_relocated_after_opening(&self, relro_vmas: &[Vma], memory: &OwnMemory) -> bool {
         if self.object.relro.is_empty() {
             self.is_in_initialised_group && self.will_announce(memory) == Ok(false)
@@ -88,7 +88,7 @@ impl Candidate {
         }
     }
 
-    /// Returns whether code of it may have run before anything was known of it.
+    /// Returns whether its code may have run before a sweep has seen it.
     pub fn may_have_run(&self) -> bool {
         self.progress == Progress::MayHaveRun
     }
@@ -97,7 +97,7 @@ impl Candidate {
         !self.object.relro.is_empty() && !relro_vmas.iter().any(Vma::is_writable)
     }
 
-    /// Returns what a DT_NEEDED entry may call it.
+    /// Returns the names by which a DT_NEEDED entry may refer to it.
     pub fn names(&self, memory: &OwnMemory) -> NameHashes {
         self.names.unwrap_or_else(|| NameHashes::read(memory, self.loaded.name, self.dynamic.soname_address()))
     }
@@ -112,7 +112,7 @@ impl Candidate {
     }
 }
 
-/// Memory for marking groups.
+/// Memory that [`mark_groups`] uses again.
 #[derive(Default)]
 pub struct GroupWork {
     others: PageVec<NameHashes>,
@@ -120,16 +120,16 @@ pub struct GroupWork {
 }
 
 impl GroupWork {
-    /// No memory yet.
     pub const fn new() -> Self {
         Self { others: PageVec::new(), worklist: PageVec::new() }
     }
 }
 
 /// Marks the candidates at `roots`, whose groups the loader has relocated, and all
-/// candidates that they depend on, directly or not, as far as their names alone
-/// prove that: a namesake may be an object that another thread is just loading.
-/// The candidates must be in the order of `objects`, the loader's list.
+/// candidates on which they depend, directly or indirectly. It follows a DT_NEEDED entry
+/// only if a single object can be meant by it, because another object of the same name may
+/// be one that another thread is just loading. The candidates must be in the order of
+/// `objects`, the loader's list.
 pub fn mark_groups(
     memory: &OwnMemory,
     registry: &mut Registry,
@@ -172,8 +172,8 @@ pub fn mark_groups(
 }
 
 /// Replaces `others` by the names of those of `objects` that are no candidates.
-/// What is neither a candidate nor recorded could not be read, and may have any
-/// name.
+/// An object that is neither a candidate nor recorded could not be read, so it may have
+/// any name.
 fn collect_other_names(
     registry: &mut Registry,
     objects: &[Loaded],
@@ -190,8 +190,8 @@ fn collect_other_names(
     Ok(())
 }
 
-/// Returns whether a DT_NEEDED entry of this text leads to `candidate`: by its path if
-/// it has a slash, else by its SONAME or file name.
+/// Returns whether the DT_NEEDED entry `needed` refers to `candidate`: by its path if the
+/// entry has a slash, else by its SONAME or file name.
 fn is_named(memory: &OwnMemory, candidate: &Candidate, needed: &[u8]) -> bool {
     let mut buffer = [0; NAME];
     if let Ok(path) = memory.read_string(candidate.loaded.name, &mut buffer) {

@@ -1,24 +1,26 @@
-//! Seccomp filters: finding out whether some are in force, before anything else is
-//! asked of the kernel, and making only calls that they do not kill for
+//! Seccomp filters: finding out whether any are in force before the library makes other
+//! system calls, and restricting those to calls for which the filters do not kill
 //! ([`sopin_core::sys::gate`]).
 //!
-//! Filters are a thread's own, are inherited, and can be added to but not taken away.
-//! So all threads that have as many as the process had when it began have the same:
+//! Each thread has its own filters. It inherits them, and can add to them but not remove
+//! any. So all threads that have as many filters as the process had when it began have the
+//! same ones:
 //!
-//! | filters in force | calls that are made |
+//! | filters in force | calls that the library makes |
 //! |---|---|
 //! | none | all |
-//! | as many as when the program was started | the loader's, some that it makes at startup, and those that a child has tried |
-//! | more: the program has confined itself, or this thread | none: nothing is done |
+//! | as many as when the program was started | those that the loader makes, some that programs make at startup, and those that passed in a child's trial |
+//! | more, because the program or this thread has confined itself | none: the library does nothing |
 //!
-//! A filter cannot be asked, so a child process tries one call after the other
-//! ([`trial`]). It can kill for making that child, too; so there is one only where a
-//! process has been made under these filters before (this process was forked), and where
-//! an engine of containers has installed the only one: those answer with errors unless
-//! somebody has written a profile of his own, and let programs make processes.
+//! The kernel does not say what a filter permits, so a child process tries one call after
+//! the other ([`trial`]). A filter may kill for creating that child, too. So the library
+//! creates one in two cases only: a process has been created under these filters before,
+//! since this process was forked; or a container engine has installed the only filter. The
+//! default profiles of container engines permit programs to create processes and refuse
+//! calls with errors instead of killing.
 //!
-//! During a fork or an unload the library makes no calls but those that glibc makes, so it
-//! does not look then.
+//! During a fork or an unload the library makes only calls that glibc makes as well, so it
+//! does not look for filters then.
 
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, Ordering};
 
@@ -31,63 +33,67 @@ use crate::loader;
 
 mod trial;
 
-/// Says that the calling thread has looked for filters, and may go on.
+/// Proves that the calling thread has looked for filters and may continue.
 #[derive(Clone, Copy)]
 pub struct Looked(());
 
-/// No number of filters: nothing has been found out.
+/// Stands for a number of filters that has not been found out.
 const UNKNOWN: u32 = u32::MAX;
-/// As many filters as no process begins with.
+/// More filters than any process begins with.
 const TOO_MANY: u32 = u32::MAX - 1;
 
 /// How many filters were in force when the program was started.
 static AT_BEGINNING: AtomicU32 = AtomicU32::new(UNKNOWN);
-/// What passes those filters, as far as that is known.
+/// The kinds of calls that are known to pass those filters.
 static PASSING: KnownKinds = KnownKinds::new(Kinds::NONE);
-/// This process was forked, under the filters of the beginning unless it has more.
+/// Whether this process was forked. Then its filters are those of the beginning, unless it has
+/// more of them.
 static WAS_FORKED: AtomicBool = AtomicBool::new(false);
-/// Whether children have tried, or are trying, what passes.
+/// Whether children have tried, or are trying, which calls pass: one of the three values below.
 static TRIAL: AtomicU8 = AtomicU8::new(NOT_TRIED);
 const NOT_TRIED: u8 = 0;
 const TRYING: u8 = 1;
 const TRIED: u8 = 2;
-/// This process and its parent, as the status says; the former is 0 before that was read.
+/// The ids of this process and its parent, as its status file has them; the former is 0 before
+/// that file was read.
 static PROCESS: AtomicI32 = AtomicI32::new(0);
 static PARENT: AtomicI32 = AtomicI32::new(-1);
-/// The parent of the process that this one was forked from.
+/// The id of the parent of the process that this one was forked from.
 static GRANDPARENT: AtomicI32 = AtomicI32::new(-1);
-/// The program could add filters when it was first looked at.
+/// Whether the program could add filters when the library first looked.
 static COULD_ADD: AtomicBool = AtomicBool::new(false);
 
-/// Looks which filters are in force for this thread, and restricts the calls that
-/// are made. To be called on every way in, before the lock is taken. `None` if nothing
-/// may be done: filters are in force of which nothing is known, or may be.
+/// Finds out which filters are in force for this thread, and restricts the library's calls
+/// accordingly. Every entry point of the library calls it before taking the lock. `None` if
+/// the library must do nothing, because filters that it does not know are or may be in force.
 pub fn look() -> Option<Looked> {
     let is_first = AT_BEGINNING.load(Ordering::Relaxed) == UNKNOWN;
     match count(is_first) {
         Ok(filters) => judge(filters, is_first),
         Err(_) if is_first && loader::is_preloaded() => {
-            // Whatever is in force later on may have been added.
+            // With 0 stored, filters that are counted later are taken for ones that the program
+            // has added.
             AT_BEGINNING.store(0, Ordering::Relaxed);
             PASSING.set(Kinds::ALL);
             gate::close(Kinds::AT_STARTUP);
             Some(Looked(()))
         }
-        // This thread has no /proc, without which no object can be pinned either, or a
-        // sandbox refuses it.
+        // This thread has no /proc, without which the library cannot pin objects either, or a
+        // sandbox refuses access to it.
         Err(Errno(libc::ENOENT | libc::ENOTDIR | libc::EACCES | libc::EPERM | libc::ENOSYS | libc::ESRCH)) => None,
-        // Short of something for a moment. The loader was not when it has opened an object
-        // just now, so what was known still holds.
+        // The process is short of descriptors or memory for a moment. The loader has just opened
+        // an object, so this error does not come from a filter, and what was known still holds.
         Err(_) => (!is_first).then_some(Looked(())),
     }
 }
 
-/// Returns how many filters are in force for this thread. Linux before 5.9 does not count them:
-/// one, or [`TOO_MANY`] if the program may have added some.
+/// Returns how many filters are in force for this thread. Linux before 5.9 does not count them;
+/// there the result is 1, or [`TOO_MANY`] if the program may have added some.
 fn count(is_first: bool) -> Result<u32> {
     let [process, parent, older] = [&PROCESS, &PARENT, &GRANDPARENT].map(|id| id.load(Ordering::Relaxed));
-    // Whoever opens the file for this thread (the broker of a sandbox) may show its own. A
-    // process that was forked does not know its id yet, but those of two that are older.
+    // The broker of a sandbox opens files for confined threads, and may return its own status
+    // file. A process that was just forked does not know its own id yet, but knows those of its
+    // parent and grandparent, which are the brokers that may have opened the file.
     let is_ours = |status: &ThreadStatus| match process {
         0 => status.process != parent && status.process != older,
         process => status.process == process,
@@ -109,7 +115,7 @@ fn count(is_first: bool) -> Result<u32> {
 
 fn judge(filters: u32, is_first: bool) -> Option<Looked> {
     if is_first {
-        // A program that has loaded this library itself may have installed them, too.
+        // A program that has loaded this library at run time may have installed filters before.
         let is_from_start = filters == 0 || loader::is_preloaded();
         AT_BEGINNING.store(if is_from_start { filters } else { 0 }, Ordering::Relaxed);
         PASSING.set(if filters == 0 { Kinds::ALL } else { Kinds::AT_STARTUP });
@@ -128,18 +134,19 @@ fn judge(filters: u32, is_first: bool) -> Option<Looked> {
     Some(Looked(()))
 }
 
-/// Returns whether an engine of containers has installed the only filter: it has made the root
-/// directory, and the first process has one filter too.
+/// Returns whether a container engine has installed the only filter: the engine has made the
+/// root directory, and the first process of the container has one filter, too.
 fn is_an_engines() -> bool {
     image_layers::is_root_of_an_engine()
         && ThreadStatus::of_first_process().is_ok_and(|status| status.filters == Some(1))
 }
 
-/// Notes that this process was forked, which shows that processes can be made.
+/// Notes that this process was forked, which shows that the filters permit creating processes.
 pub fn note_forked() {
     WAS_FORKED.store(true, Ordering::Relaxed);
     GRANDPARENT.store(PARENT.load(Ordering::Relaxed), Ordering::Relaxed);
     PARENT.store(PROCESS.swap(0, Ordering::Relaxed), Ordering::Relaxed);
-    // What another thread was trying is not known here.
+    // The thread that was running a trial in the parent does not exist here, so that its result
+    // will not be known.
     let _ = TRIAL.compare_exchange(TRYING, NOT_TRIED, Ordering::Relaxed, Ordering::Relaxed);
 }

@@ -1,20 +1,20 @@
-//! Whether what is recorded is up to date, in a form that is read without the lock: the
-//! loader's counters at the last complete sweep, and the sweeps that did not happen.
+//! Whether the records are up to date, in a form that threads read without the lock: the
+//! loader's counters at the last complete sweep, and the number of missed sweeps.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::loader::Counters;
 use crate::registry::Registry;
 
-/// The loader's counters when everything loaded was last known to be recorded.
+/// The loader's counters at the last time at which every loaded object was recorded.
 static ADDS: AtomicU64 = AtomicU64::new(0);
 static SUBS: AtomicU64 = AtomicU64::new(0);
 /// How many announcements were not followed by a sweep.
 static MISSED: AtomicU32 = AtomicU32::new(0);
-/// How many of these do not matter any more, because everything loaded has been recorded since.
+/// How many of these a later sweep has made up for, by recording every loaded object.
 static MADE_UP_FOR: AtomicU32 = AtomicU32::new(0);
 
-/// Returns whether nothing was loaded or unloaded since the last complete sweep.
+/// Returns whether no object was loaded or unloaded since the last complete sweep.
 pub fn is_current(counters: Counters) -> bool {
     counters == recorded_counters()
 }
@@ -24,8 +24,8 @@ pub fn recorded_counters() -> Counters {
     Counters { adds: ADDS.load(Ordering::Relaxed), subs: SUBS.load(Ordering::Relaxed) }
 }
 
-/// Notes that everything loaded up to `counters` is recorded. Only the thread that holds
-/// the lock has the registry.
+/// Notes that every object that was loaded at `counters` is recorded. The registry proves that
+/// the caller holds the lock.
 pub fn set_counters(_of: &Registry, counters: Counters) {
     ADDS.store(counters.adds, Ordering::Relaxed);
     SUBS.store(counters.subs, Ordering::Relaxed);
@@ -46,8 +46,8 @@ pub fn note_missed_sweep() {
     MISSED.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Notes that everything is recorded that was loaded when `missed` sweeps had not happened.
-/// Only the thread that holds the lock has the registry.
+/// Notes that every object is recorded that was loaded when `missed` sweeps had been missed.
+/// The registry proves that the caller holds the lock.
 pub fn make_up_for_missed_sweeps(_of: &Registry, missed: u32) {
     MADE_UP_FOR.store(missed, Ordering::Relaxed);
 }

@@ -1,14 +1,15 @@
-//! Sweeps that run while the loader can unload nothing: those after `dlmopen` has
-//! returned, and those that the host asks for. Nobody holds the loader's own lock
-//! for them, so another thread could unmap objects.
+//! Sweeps that run while the loader can unload no object: those after `dlmopen` has
+//! returned, and those that the host requests. The calling thread does not hold the
+//! loader's `dl_load_lock` then, so without this another thread could unmap objects during
+//! the sweep.
 //!
 //! glibc unmaps and unlinks objects, in every namespace, only while it holds
 //! `dl_load_write_lock` (source: `_dl_close_worker`), which `dl_iterate_phdr`
-//! holds during its callback. So the sweep is made in such a callback.
+//! holds during its callback. So the sweep runs in such a callback.
 //!
-//! The loader's locks come before ours. A thread that has ours may be waiting
-//! for the list (one that forks stops all walks first), so inside the callback
-//! ours is only tried, and waited for outside.
+//! The loader's locks are taken before the library's. A thread that holds the library's lock
+//! may be waiting until no thread iterates, because it forks. So inside the callback this
+//! thread only tries to take the library's lock, and waits for it outside.
 
 use core::ffi::c_void;
 
@@ -17,15 +18,15 @@ use sopin_core::pages::PageVec;
 use sopin_core::sys::{self, Errno};
 
 use crate::filters;
-use crate::loader::{self, Counters, LinkMapAddress, Loaded, walks};
+use crate::loader::{self, Counters, LinkMapAddress, Loaded, iterations};
 use crate::lock::{self, Attempt, Guard};
 
 /// Whose objects a sweep is about.
 #[derive(Clone, Copy)]
 pub enum Namespace {
-    /// The program's, which `dl_iterate_phdr` lists.
+    /// The program's namespace, whose objects `dl_iterate_phdr` lists.
     Program,
-    /// That of an object of another one, which is open and stays so.
+    /// Another namespace: that of an object which is open and stays open.
     Other(LinkMapAddress),
 }
 
@@ -48,27 +49,28 @@ impl Namespace {
 /// Why no sweep was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// A lock could not be had, or may never be.
+    /// A lock could not be taken in time, or will never be free.
     Busy,
     /// The objects could not be listed.
     NoList(Errno),
 }
 
-/// What came of one attempt.
+/// The result of one attempt.
 enum Attempted<T> {
-    /// The list cannot be held, or our lock will never be free.
+    /// The list cannot be held, or the library's lock will never be free.
     Nothing,
-    /// The list was another one by then, and is to be taken again.
+    /// The loader's list has changed since it was copied, and must be copied again.
     Outdated,
-    /// Another thread has our lock.
+    /// Another thread holds the library's lock.
     Locked,
     /// The sweep was made, or its objects could not be listed.
     Done(Result<T, Refusal>),
 }
 
 /// Calls `sweep` once with the lock, the objects of `namespace` and the loader's
-/// counters, while none of these objects can be unloaded. It must neither call
-/// the loader nor wait for anybody. Waits for a fork for `naps_for_fork` naps.
+/// counters, while none of these objects can be unloaded. `sweep` must neither call
+/// the loader nor wait for another thread. This function waits for a fork for at most
+/// `naps_for_fork` naps.
 pub fn sweep<T>(
     namespace: Namespace,
     memory: &OwnMemory,
@@ -76,8 +78,9 @@ pub fn sweep<T>(
     mut naps_for_fork: u32,
     sweep: &mut dyn FnMut(Guard, &[Loaded], Counters) -> T,
 ) -> Result<T, Refusal> {
-    // Until the callback has returned, not only while our lock is held: a handler
-    // that called the loader from inside it would take the locks in the wrong order.
+    // Signals stay blocked until the callback has returned, not only while the library's lock
+    // is held: a handler that called the loader from inside the callback would take the locks
+    // in the wrong order.
     let looked = filters::look().ok_or(Refusal::Busy)?;
     let _signals = sys::SignalsBlocked::new();
     let mut guards_signals = sys::SignalsBlocked::new();
@@ -105,12 +108,13 @@ pub fn sweep<T>(
             Attempted::Locked if naps_for_fork != 0 => lock::nap(),
             Attempted::Locked | Attempted::Nothing => return Err(Refusal::Busy),
         }
-        naps_for_fork = naps_for_fork.saturating_sub(walks::is_forking().into());
+        naps_for_fork = naps_for_fork.saturating_sub(iterations::is_forking().into());
     }
     Err(Refusal::Busy)
 }
 
-/// Lists the objects of another namespace, which is possible while the list is held only.
+/// Lists the objects of another namespace, which is possible only while the list is held. For
+/// the program's namespace `objects` has them already.
 fn list_other(namespace: Namespace, memory: &OwnMemory, objects: &mut PageVec<Loaded>) -> Result<(), Refusal> {
     match namespace {
         Namespace::Program => Ok(()),
@@ -118,7 +122,8 @@ fn list_other(namespace: Namespace, memory: &OwnMemory, objects: &mut PageVec<Lo
     }
 }
 
-/// Without a walk there is no list: this thread or another is forking.
+/// Returns why the loader's list could not be copied. `ENOSYS` means that no iteration was
+/// possible, because this thread or another is forking.
 fn no_list(errno: Errno) -> Refusal {
     if errno == Errno(libc::ENOSYS) { Refusal::Busy } else { Refusal::NoList(errno) }
 }

@@ -1,18 +1,19 @@
-//! The exported symbols that the loader and other objects meet, nothing else.
-//! Those for the host to call are in [`crate::api`].
+//! The exported symbols that other objects bind to without knowing this library. The
+//! functions that the host calls on purpose are in [`crate::api`].
 //!
-//! * `__gmon_start__`: nearly every object linked for glibc calls it, if it is
-//!   defined anywhere, before its own constructors.
-//! * `dlopen`, `dlmopen`, `dlclose`: interposed. glibc looks at the return
-//!   address of the first two to choose the search path of a bare name and to
-//!   expand `$ORIGIN`, so those calls go on by a jump, as if we were not there;
-//!   a name with a slash and without `$` does not depend on the caller, and
-//!   such a call is followed by a sweep.
+//! * `__gmon_start__`: nearly every object linked for glibc calls it, if any object
+//!   defines it, before its own constructors.
+//! * `dlopen`, `dlmopen`, `dlclose`: interposed. glibc uses the return address of the
+//!   first two to choose the search path of a name without a slash and to expand
+//!   `$ORIGIN`. The stub passes such calls on by a jump, so that the real function sees
+//!   the caller's return address. The result for a name with a slash and without `$` does
+//!   not depend on the caller. The stub calls the real function for such a name, and a
+//!   sweep follows.
 //!
-//! The entry stubs are naked functions, their bodies in one file per architecture, and so
-//! are the frames that the real functions are called from: what the loader runs may be unwound
-//! through (a C++ constructor that throws, a thread that is cancelled), which ends a
-//! program at the first Rust frame that was built without an unwinder.
+//! The entry stubs are naked functions, with one file for each architecture, and their frames
+//! are the only ones of this library below the real functions. Unwinding may pass through
+//! them when a C++ constructor throws or a thread is cancelled. At a Rust frame that was
+//! built without an unwinder it would end the program.
 
 use core::ffi::{CStr, c_char, c_int, c_long, c_void};
 use core::ptr;
@@ -28,18 +29,18 @@ mod entry;
 
 pub(crate) use entry::visit_all;
 
-/// Pins what `event` has brought.
+/// Pins the objects that `event` is about.
 fn sweep(event: Event) {
     keeping_errno(|| pinner::sweep(event));
 }
 
-/// An object's `_init` has called `__gmon_start__` and will go on at `caller`.
+/// Sweeps after an object's `_init` has called `__gmon_start__`, which returns to `caller`.
 extern "C" fn announced(caller: usize) {
     sweep(Event::Announced(caller));
 }
 
-/// On musl nobody announces anything, and constructors of preloaded objects
-/// run first.
+/// Sweeps when the constructors of this library run. On musl no object announces itself, and
+/// the constructors of preloaded objects run before those of others.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = {
@@ -49,7 +50,7 @@ static CONSTRUCTOR: extern "C" fn() = {
     constructed
 };
 
-/// `dlopen(3)`, followed by a sweep if its result does not depend on the caller.
+/// Calls the real `dlopen(3)`, and sweeps afterwards if the result does not depend on the caller.
 ///
 /// # Safety
 /// As for `dlopen(3)`.
@@ -59,7 +60,7 @@ pub unsafe extern "C-unwind" fn dlopen(name: *const c_char, flags: c_int) -> *mu
     entry::hook!(route_open)
 }
 
-/// `dlmopen(3)`, in the same way.
+/// Calls the real `dlmopen(3)`, and sweeps afterwards if the result does not depend on the caller.
 ///
 /// # Safety
 /// As for `dlmopen(3)`.
@@ -69,7 +70,7 @@ pub unsafe extern "C-unwind" fn dlmopen(namespace: c_long, name: *const c_char, 
     entry::hook!(route_open_in_namespace)
 }
 
-/// `dlclose(3)`, followed by a sweep.
+/// Calls the real `dlclose(3)`, and forgets afterwards what that has unloaded.
 ///
 /// # Safety
 /// As for `dlclose(3)`.
@@ -79,31 +80,31 @@ pub unsafe extern "C-unwind" fn dlclose(handle: *mut c_void) -> c_int {
     entry::hook!(route_close)
 }
 
-/// Where the stub of a hook goes. Returned in two registers.
+/// Which functions the stub of a hook calls. The ABIs return it in two registers.
 #[repr(C)]
 struct Route {
     /// Address of the real function, or of one that fails.
     real: usize,
-    /// Without it the stub does not call the real function but jumps to it.
+    /// The function to call afterwards. If it is `None`, the stub jumps to the real function.
     follow: Option<Follow>,
 }
 
-/// What follows a call of a real function: gets its result, and returns it.
+/// A function that the stub calls after a real function. It gets that one's result and returns it.
 type Follow = extern "C" fn(result: *mut c_void) -> *mut c_void;
 
-/// Returns where a `dlopen` of `name` goes.
+/// Returns the route of a `dlopen` of `name`.
 ///
 /// # Safety
-/// `name` must be what the host passed to `dlopen`: null or a C string.
+/// `name` must be null or a C string, as the host must pass it to `dlopen(3)`.
 unsafe extern "C" fn route_open(name: *const c_char) -> Route {
     extern "C" fn opened(handle: *mut c_void) -> *mut c_void {
         sweep_opened(handle, Event::Opened)
     }
-    // SAFETY: `name` is null or a C string, as this function demands.
+    // SAFETY: `name` is null or a C string: this function's contract.
     unsafe { route(&DLOPEN, name, opened) }
 }
 
-/// Returns where a `dlmopen` of `name` goes.
+/// Returns the route of a `dlmopen` of `name`.
 ///
 /// # Safety
 /// As for [`route_open`].
@@ -111,22 +112,22 @@ unsafe extern "C" fn route_open_in_namespace(_: c_long, name: *const c_char) -> 
     extern "C" fn opened(handle: *mut c_void) -> *mut c_void {
         sweep_opened(handle, Event::OpenedInNamespace)
     }
-    // SAFETY: `name` is null or a C string, as this function demands.
+    // SAFETY: `name` is null or a C string: this function's contract.
     unsafe { route(&DLMOPEN, name, opened) }
 }
 
-/// Returns where a call goes that opens `name`: it is followed by `opened`, unless its
-/// result depends on the caller.
+/// Returns the route of a call of `real` that opens `name`: `opened` follows unless the result
+/// depends on the caller.
 ///
 /// # Safety
 /// `name` must be null or a C string.
 unsafe fn route(real: &RealFunction, name: *const c_char, opened: Follow) -> Route {
-    // SAFETY: `name` is null or a C string, as this function demands.
+    // SAFETY: `name` is null or a C string: this function's contract.
     let depends = unsafe { depends_on_caller(name) };
     Route { real: real_or(real, null_handle), follow: (!depends).then_some(opened) }
 }
 
-/// Sweeps what has been opened, if something has; returns its handle.
+/// Sweeps after a call has returned `handle`, unless the call has failed; returns the handle.
 fn sweep_opened(handle: *mut c_void, event: fn(*mut c_void) -> Event) -> *mut c_void {
     if !handle.is_null() {
         sweep(event(handle));
@@ -134,10 +135,10 @@ fn sweep_opened(handle: *mut c_void, event: fn(*mut c_void) -> Event) -> *mut c_
     handle
 }
 
-/// Returns where a `dlclose` goes, which is followed by forgetting what it has unloaded.
+/// Returns the route of a `dlclose`: after a success the library forgets the unloaded objects.
 extern "C" fn route_close() -> Route {
     extern "C" fn closed(status: *mut c_void) -> *mut c_void {
-        // An `int`: the register's upper half means nothing.
+        // The result is an `int`, so the upper half of the register is undefined.
         if status.addr() as u32 == 0 {
             keeping_errno(pinner::sweep_unloaded);
         }
@@ -149,13 +150,16 @@ extern "C" fn route_close() -> Route {
     Route { real: real_or(&DLCLOSE, failed), follow: Some(closed) }
 }
 
+/// Returns whether the result of opening `name` depends on the caller, or is to be taken as if
+/// it did, because pinning is off.
+///
 /// # Safety
 /// `name` must be null or a C string.
 unsafe fn depends_on_caller(name: *const c_char) -> bool {
     if name.is_null() || preparation::is_off() {
         return true;
     }
-    // SAFETY: not null, so a C string.
+    // SAFETY: `name` is not null here, so it is a C string: this function's contract.
     let name = unsafe { CStr::from_ptr(name) }.to_bytes();
     !name.contains(&b'/') || name.contains(&b'$')
 }

@@ -1,16 +1,17 @@
-//! Copies of large files, made while no lock of ours is held and signals are
-//! delivered. Copying a gigabyte takes seconds, and whoever needs the lock would
-//! wait for it: other threads that load, unload or fork, and handlers of signals.
+//! Copies of large files, made while this thread does not hold the library's lock and does
+//! not block signals. Copying a gigabyte takes seconds. With the lock held, other threads
+//! that load, unload or fork would wait for it, and so would signal handlers.
 //!
 //! ```text
-//! sweep, locked:    finds large objects that are new ──> asks for copies, does nothing else
-//! unlocked:         copies each file, or finds that the store has it
-//! sweep, locked:    finds the same objects, and takes what was prepared
+//! sweep, locked:    finds large new objects ──> asks for copies, does nothing else
+//! unlocked:         copies each file, or finds its cache entry in a store
+//! sweep, locked:    finds the same objects, and takes the prepared copies
 //! ```
 //!
-//! Objects can be unloaded in between. So nothing here trusts their memory, and a
-//! copy is used only for an object at the same address with the same file, if no
-//! object was unloaded meanwhile, by a process of the same user.
+//! Objects can be unloaded in between. So this module reads their memory only through
+//! [`OwnMemory`], and a sweep uses a copy only for an object at the same address with the
+//! same file, if no object was unloaded meanwhile and the process still has the rights of the
+//! same user.
 
 use core::ffi::CStr;
 
@@ -34,28 +35,28 @@ mod in_progress;
 
 pub use in_progress::{is_anothers, remove_others};
 
-/// Bytes of an object from which on its copy is made without the lock. Smaller ones
-/// take some milliseconds at most.
+/// The size in bytes from which an object's copy is made without the lock. Copying a smaller
+/// one takes some milliseconds at most.
 const LARGE: usize = 4 << 20;
-/// Copies that are prepared at a time, each with a descriptor.
+/// How many copies can be prepared at a time. Each of them takes a descriptor.
 const MAX_COPIES: usize = 48;
 
-/// An object and what came of preparing a copy for it.
+/// An object and the result of preparing a copy for it.
 #[derive(Clone, Copy)]
 struct Slot {
     loaded: Loaded,
-    /// Of its file; `None` if nothing was prepared.
+    /// The identity of its file; `None` if no copy was prepared.
     identity: Option<Identity>,
-    /// The entry's descriptor, or why there is none.
+    /// The descriptor of the cache entry, or why there is none.
     file: Result<i32, Cause>,
-    /// Where that is noted for children.
+    /// The place in which the descriptor is noted, so that forked children close it.
     kept: Option<usize>,
     proof: Proof,
     complaints: [Option<Cause>; 2],
 }
 
 impl Slot {
-    /// Gives up the descriptor, which was prepared.
+    /// Returns the prepared descriptor, and empties the slot.
     fn release(&mut self) -> Result<Fd, Cause> {
         self.identity = None;
         if let Some(place) = self.kept.take() {
@@ -65,20 +66,20 @@ impl Slot {
     }
 }
 
-/// What sweeps ask for and get.
+/// The copies that the sweeps of one event have asked for.
 #[derive(Default)]
 pub struct LargeCopies {
     slots: PageVec<Slot>,
-    /// How many of them are done.
+    /// How many of the slots [`LargeCopies::make`] is done with.
     done: usize,
-    /// The loader's count of unloads when they were asked for.
+    /// The loader's count of unloads when a sweep asked for them.
     subs: u64,
     user: Option<User>,
-    /// The stores, which were opened with the lock.
+    /// The stores, which the sweep has opened while it held the lock.
     sources: Sources,
-    /// How many objects were recorded when the first sweep of the process asked.
+    /// How many objects were recorded when the first sweep of the process asked for copies.
     pub recorded_at_first: Option<usize>,
-    /// Why that sweep could not read an object that may have run.
+    /// Why the sweep that asked could not read an object that may have run.
     pub unreadable: Option<Cause>,
 }
 
@@ -90,7 +91,7 @@ impl LargeCopies {
             && !self.slots.iter().any(|slot| slot.loaded.headers == loaded.headers)
     }
 
-    /// Asks for a copy; whether that is possible.
+    /// Asks for a copy. Returns false if there is no memory for the request.
     pub fn ask(&mut self, loaded: &Loaded) -> bool {
         let slot = Slot {
             loaded: *loaded,
@@ -107,15 +108,15 @@ impl LargeCopies {
         is_asked
     }
 
-    /// Ends a sweep that has asked, with the stores that it has opened.
+    /// Ends a sweep that has asked for copies, and takes over the stores that it has opened.
     pub fn begin(&mut self, sources: Sources, subs: u64) {
-        // What was prepared earlier in this call is of no use if objects are gone.
+        // Copies that were prepared earlier in this call are not used if objects were unloaded.
         self.check(subs);
         self.user = sources.user();
         (self.sources, self.subs) = (sources, subs);
     }
 
-    /// Makes the copies. No lock may be held but the loader's.
+    /// Makes the copies. The caller may hold the loader's locks, but not the library's.
     pub fn make(&mut self, memory: &OwnMemory) {
         let sources = core::mem::take(&mut self.sources);
         let stores = sources.directories();
@@ -123,14 +124,15 @@ impl LargeCopies {
         let mut buffer = PageVec::new();
         while let Some(slot) = self.slots.get_mut(self.done) {
             self.done += 1;
-            // The last copy may have taken seconds, in which the program may have
-            // confined itself.
+            // The previous copy may have taken seconds, and the program may have confined itself
+            // meanwhile.
             if filters::look().is_none() {
                 break;
             }
             let Some((identity, found)) = prepare(&slot.loaded, memory, &sources, &mut buffer) else { continue };
             let CopySearch { entry, complaints } = found;
-            // The sweep does without what a signal has interrupted.
+            // A signal handler has interrupted the copying. If it has forked, the child continues
+            // here with its descriptors closed. The sweep makes such a copy itself.
             let was_interrupted =
                 matches!(entry, Err(Cause { reason: Reason::Errno(Errno(libc::EINTR | libc::EBADF)), .. }));
             if was_interrupted {
@@ -146,8 +148,8 @@ impl LargeCopies {
         drop(kept);
     }
 
-    /// Returns what was prepared for an object whose file has this identity, if that is still
-    /// good at this count of unloads for this user.
+    /// Returns the copy that was prepared for an object whose file has this identity, if it was
+    /// prepared for this user.
     pub fn take(&mut self, headers: usize, identity: &Identity, user: Option<User>) -> Option<CopySearch> {
         let is_it = |slot: &&mut Slot| slot.loaded.headers == headers && slot.identity == Some(*identity);
         let slot = self.slots.iter_mut().find(is_it).filter(|_| user == self.user)?;
@@ -155,7 +157,7 @@ impl LargeCopies {
         Some(CopySearch { entry, complaints: slot.complaints })
     }
 
-    /// Forgets what was prepared if objects were unloaded since.
+    /// Closes the prepared copies if objects were unloaded since they were asked for.
     pub fn check(&mut self, subs: u64) {
         if self.subs != subs {
             self.forget();
@@ -178,7 +180,8 @@ impl Drop for LargeCopies {
     }
 }
 
-/// Finds or makes the copy for one object; `None` if that cannot be done here.
+/// Finds or makes the copy for one object. `None` if it needs none, or if its file cannot be
+/// found without the lock; then the sweep decides.
 fn prepare(
     loaded: &Loaded,
     memory: &OwnMemory,
@@ -194,7 +197,8 @@ fn prepare(
         let lowest = vmas.first().copied()?;
         let room = path.len() - 1;
         maps.path_at(lowest.span.start, path.get_mut(..room)?).ok()?;
-        // Of data, where stores are possible, nothing is compared.
+        // With `stores_possible` the plan has no writable ranges, whose bytes may differ from the
+        // file's and so must not be compared with a copy.
         let inputs = PlanInputs {
             mode: Mode::Full,
             has_text_relocations: candidate.dynamic.has_text_relocations,

@@ -1,10 +1,9 @@
 //! `libsopin.so`: preloaded into a program, it makes that program immune to
 //! its shared objects being rewritten on disk.
 //!
-//! The crate is a C shared library, not a Rust one: what it offers is the
-//! symbols of [`hooks`], the functions of [`api`], what [`published`] shows to
-//! the outside, and the `SOPIN_*` variables of [`sopin_core::settings`]. Data
-//! flows one way:
+//! The crate is a C shared library, not a Rust one. Its interface consists of the
+//! symbols of [`hooks`], the functions of [`api`], the records of [`published`], and
+//! the `SOPIN_*` variables of [`sopin_core::settings`]. Data flows one way:
 //!
 //! ```text
 //! hooks ──> pinner ──> sweep ──> candidates ──> sopin_core::plan ──> sources ──> sopin_core::steps ──> remap ──> registry
@@ -13,63 +12,72 @@
 //!                                                                                                       one to map
 //! ```
 //!
-//! No module reaches back up this line. What [`lock`] protects is [`state`], whose parts a
-//! sweep borrows.
+//! No module uses one that comes earlier in this line. The [`lock`] protects [`state`], whose
+//! parts a sweep borrows.
 //!
 //! | module | responsible for |
 //! |---|---|
 //! | [`hooks`] | the exported symbols |
 //! | [`pinner`] | from "something was loaded" to a sweep |
-//! | [`preparation`] | what has to be ready before the first sweep |
+//! | [`preparation`] | settings, fork handlers and `LD_PRELOAD`, before the first sweep |
 //! | [`sweep`] | one sweep under the lock |
 //! | [`loader`] | asking the dynamic loader: its functions, its list of objects |
 //! | [`held_list`] | sweeps during which the loader can unload nothing |
 //! | [`candidates`] | the objects that are new, and that they are relocated |
-//! | [`write_safety`] | what is known of their code, and so of stores to their data |
-//! | [`reach`] | what an object that may have run can know of others |
+//! | [`write_safety`] | whether their code may have run, and so whether stores to their data are possible |
+//! | [`reach`] | which other objects' addresses an object that may have run can know |
 //! | [`sources`] | where the bytes of read-only ranges come from |
 //! | [`large_copies`] | copying large files while no lock is held |
-//! | [`marked_ranges`] | leaving what carries locks, advice or keys that a replacement would lose |
-//! | [`memory_functions`] | `memcpy` and its like, which nobody else can interpose |
+//! | [`marked_ranges`] | leaving ranges with locks, advice or keys that a replacement would lose |
+//! | [`memory_functions`] | `memcpy` and similar functions, which no other library can interpose |
 //! | [`original`] | the file that an object was loaded from, and the witness page |
 //! | [`object_path`] | the path of an object, as a value |
 //! | [`private_memory`] | how much memory copies may take where no store can be used |
 //! | [`remap`] | the interpreter of steps; nothing else changes a mapping of the host |
-//! | [`private_copies`] | copies that a process has to itself: memfds, or files without names |
+//! | [`private_copies`] | copies that one process uses alone: memfds, or files without names |
 //! | [`registry`] | the table of what is pinned |
 //! | [`published`] | the records that the command and debuggers read from outside |
-//! | [`freshness`] | whether what is recorded is up to date |
-//! | [`lock`] | the one lock, and forks |
-//! | [`state`] | what the lock protects, each part apart from the others |
-//! | [`workspace`] | memory that sweeps use one after the other |
-//! | [`panics`] | that nothing here can panic |
+//! | [`freshness`] | whether the records are up to date |
+//! | [`lock`] | the library's only lock, and forks |
+//! | [`state`] | everything that the lock protects, in parts that can be borrowed separately |
+//! | [`workspace`] | memory that every sweep uses again |
+//! | [`panics`] | that no code of the release build can panic |
 //! | [`filters`] | seccomp filters: which system calls may be made |
 //! | [`environment`] | reading settings, `LD_PRELOAD` for children, counting threads |
-//! | [`report`] | what is said of an object, at which level |
+//! | [`report`] | which line about an object is written, at which level |
 //! | [`log`] | lines on stderr or in `SOPIN_LOG_FILE` |
-//! | [`api`] | the functions of `include/sopin.h`: what the host asks for |
-//! | [`own`] | where this library is, and which function of it others call |
+//! | [`api`] | the functions of `include/sopin.h`, which the host calls |
+//! | [`own`] | the addresses of this library, and of its function that other objects call |
 //! | [`errno`] | keeping the host's `errno` |
 //!
 //! # What is forbidden here, and why
 //!
-//! This code runs in somebody else's process, usually while the dynamic loader
-//! holds its lock, perhaps called from inside an interposed `malloc`, perhaps
-//! with the world's strangest signal handlers installed. Therefore: no
-//! allocation (memory comes from [`sopin_core::pages`]); no function of the C
-//! library that may be interposed, other than the loader's own; no call of the
-//! loader while our lock is held; no waiting for a thread that could be
-//! waiting for us; no panic ([`panics`]); `errno` is what the host left in it. The
-//! standard library is not linked.
+//! This code runs in the process of another program, usually while the dynamic loader
+//! holds its lock. An interposed `malloc` may have called it, and the program's signal
+//! handlers may interrupt it. Therefore:
+//!
+//! * It does not allocate; memory comes from [`sopin_core::pages`].
+//! * It calls no function of the C library that another library may interpose, except the
+//!   loader's.
+//! * It does not call the loader while it holds the library's lock.
+//! * It does not wait for a thread that may be waiting for this one.
+//! * It does not panic ([`panics`]).
+//! * It leaves `errno` as the host has set it.
+//!
+//! The standard library is not linked.
 
 #![no_std]
 #![allow(clippy::must_use_candidate, clippy::doc_markdown)]
-// Addresses are `usize`, ELF's and the kernel's word for them is `u64`: the
-// same width on the 64-bit targets that sopin-core compiles for.
+// All modules are private, because no Rust crate uses this one: its documentation is read with
+// `--document-private-items`, where links to private items lead somewhere.
+#![allow(rustdoc::private_intra_doc_links)]
+// Addresses are `usize` here and `u64` in ELF and in the kernel's interfaces. sopin-core
+// compiles only for 64-bit targets, on which both have the same width.
 #![allow(clippy::cast_possible_truncation)]
 
-// The C library, which the crate libc leaves to the standard library where another member
-// of the workspace has it do so. The other two are part of it since glibc 2.34.
+// The crate libc does not link the C library if another member of the workspace turns on its
+// feature `std`, because the standard library does it then. libdl and libpthread are part of
+// the C library since glibc 2.34.
 #[link(name = "c")]
 #[link(name = "dl")]
 #[link(name = "pthread")]

@@ -1,7 +1,7 @@
 //! Asking the dynamic loader: its real functions and its list of objects.
 //!
-//! Nothing here may be called while the registry's lock is held: the loader's
-//! locks come first (they are held when it calls us).
+//! No function of this module may be called while the library's lock is held. The loader's
+//! locks are taken before it: the loader holds them when it calls this library.
 
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_int, c_long, c_void};
@@ -14,12 +14,12 @@ use sopin_core::sys::{self, Errno, Result};
 
 use crate::own;
 
+pub mod iterations;
 mod next;
-pub mod walks;
 
 pub use next::is_preloaded;
 
-/// A function of the next object in the search order, looked up once.
+/// A function of the next object in the search order, which is looked up once.
 pub struct RealFunction {
     name: &'static CStr,
     /// 0 until it has been found.
@@ -34,8 +34,9 @@ impl RealFunction {
     /// Returns its address; `None` if no other object defines it.
     pub fn address(&self) -> Option<usize> {
         if self.address.load(Ordering::Relaxed) == 0 {
-            // All at the first one's time: while this library is initialised. Threads that
-            // look at once find the same; what cannot be found is looked up again.
+            // The first look-up, while this library is initialised, looks up all functions.
+            // Threads that do so at the same time find the same addresses. A function that was
+            // not found is looked up again.
             for function in ALL {
                 if let Some(found) = function.find() {
                     function.address.store(found, Ordering::Relaxed);
@@ -53,17 +54,18 @@ impl RealFunction {
     }
 }
 
-/// Asks `dlsym(3)`, where no list of objects can be found. Another library may answer,
-/// with our own function: that is none. One that calls `dlopen` to find out comes back
-/// here, and gets none either.
+/// Asks `dlsym(3)`, for the case that no list of objects can be found. Another library may
+/// interpose `dlsym` and return this library's own function, which is rejected. If it calls
+/// `dlopen` for its answer, this function is entered again by the same thread and returns
+/// `None`.
 fn ask_loader(name: &'static CStr) -> Option<usize> {
-    /// The thread that asks, by the address of its `errno`.
+    /// The identity of the thread that is asking.
     static ASKING: AtomicUsize = AtomicUsize::new(0);
     let this_thread = sys::thread_identity();
     if ASKING.swap(this_thread, Ordering::Relaxed) == this_thread {
         return None;
     }
-    // SAFETY: the name is a C string.
+    // SAFETY: `name` is a C string, and RTLD_NEXT is a handle that dlsym(3) always accepts.
     let address = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) }.addr();
     ASKING.store(0, Ordering::Relaxed);
     (address != 0 && !own::contains(address)).then_some(address)
@@ -75,8 +77,8 @@ pub static DLOPEN: RealFunction = RealFunction::new(c"dlopen");
 pub static DLMOPEN: RealFunction = RealFunction::new(c"dlmopen");
 /// `dlclose(3)`
 pub static DLCLOSE: RealFunction = RealFunction::new(c"dlclose");
-/// Programs such as those built on Seastar export a `dl_iterate_phdr` of their
-/// own that answers from a cache: the C library's is asked.
+/// The C library's `dl_iterate_phdr(3)`. Programs such as those built on Seastar export a
+/// function of that name which answers from a cache.
 static DL_ITERATE_PHDR: RealFunction = RealFunction::new(c"dl_iterate_phdr");
 static DLINFO: RealFunction = RealFunction::new(c"dlinfo");
 
@@ -91,7 +93,7 @@ type DlInfo = unsafe extern "C" fn(*mut c_void, c_int, *mut c_void) -> c_int;
 pub struct Loaded {
     /// Load bias.
     pub base: usize,
-    /// Address of the program headers, by which objects are told apart.
+    /// Address of the program headers, which identifies the object.
     pub headers: usize,
     /// Number of program headers.
     pub header_count: usize,
@@ -102,13 +104,13 @@ pub struct Loaded {
 /// How often objects were loaded and unloaded since the process started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// `dlpi_adds`: unchanged means that nothing was loaded in any namespace.
+    /// `dlpi_adds`: while it is unchanged, no object was loaded in any namespace.
     pub adds: u64,
-    /// `dlpi_subs`: changed means that something was unloaded; glibc may wrap it.
+    /// `dlpi_subs`: if it has changed, an object was unloaded. It may wrap around in glibc.
     pub subs: u64,
 }
 
-/// Returns the counters alone, from the first object of the list.
+/// Returns the counters, which the loader passes with the first object of the list.
 pub fn counters() -> Option<Counters> {
     while_held(|counters| counters)
 }
@@ -121,7 +123,8 @@ pub fn snapshot(objects: &mut PageVec<Loaded>) -> Result<Counters> {
         failure: Option<Errno>,
     }
     unsafe extern "C" fn collect(info: *mut libc::dl_phdr_info, _: usize, data: *mut c_void) -> c_int {
-        // SAFETY: the loader passes a live info, `data` is the local below.
+        // SAFETY: the loader passes an info that lives during the callback. `data` is the address
+        // of the local `collector` below, to which only this callback refers during the iteration.
         let (collector, info) = unsafe { (&mut *data.cast::<Collector<'_>>(), &*info) };
         collector.counters = counters_of(info);
         let object = Loaded {
@@ -140,17 +143,17 @@ pub fn snapshot(objects: &mut PageVec<Loaded>) -> Result<Counters> {
     }
     objects.clear();
     let mut collector = Collector { objects, counters: Counters::default(), failure: None };
-    // SAFETY: the callback gets the type it expects.
+    // SAFETY: `collect` accepts the address of a `Collector`, which `data` is.
     unsafe { iterate(collect, (&raw mut collector).cast()) }.ok_or(Errno(libc::ENOSYS))?;
     collector.failure.map_or(Ok(collector.counters), Err)
 }
 
 /// Runs `work` with the counters while no object of any namespace can be added
-/// or unloaded: glibc holds `dl_load_write_lock` during the callback, without
-/// which it neither extends a list (source: `_dl_add_to_namespace_list`) nor
-/// unmaps anything (source: `_dl_close_worker`); musl never unloads. `work` must
-/// neither call the loader nor wait for anybody. Returns what it returns; `None`, and it
-/// is not run, if the loader lacks the function, or while the process is forking.
+/// or unloaded, and returns its result. glibc holds `dl_load_write_lock` during the
+/// callback, and only with that lock does it extend a list (source:
+/// `_dl_add_to_namespace_list`) or unmap an object (source: `_dl_close_worker`); musl never
+/// unloads. `work` must neither call the loader nor wait for another thread. `None`, without
+/// a run of `work`, if the loader lacks the function or while the process is forking.
 pub fn while_held<T, Work: FnMut(Counters) -> T>(work: Work) -> Option<T> {
     struct Held<T, Work> {
         work: Work,
@@ -161,13 +164,14 @@ pub fn while_held<T, Work: FnMut(Counters) -> T>(work: Work) -> Option<T> {
         _: usize,
         data: *mut c_void,
     ) -> c_int {
-        // SAFETY: the loader passes a live info, `data` is the local below.
+        // SAFETY: the loader passes an info that lives during the callback. `data` is the address
+        // of the local `held` below, to which only this callback refers during the iteration.
         let (held, info) = unsafe { (&mut *data.cast::<Held<T, Work>>(), &*info) };
         held.done = Some((held.work)(counters_of(info)));
         1
     }
     let mut held = Held { work, done: None };
-    // SAFETY: the callback gets the type it expects.
+    // SAFETY: `first` accepts the address of a `Held` of the same types, which `data` is.
     unsafe { iterate(first::<T, Work>, (&raw mut held).cast()) };
     held.done
 }
@@ -176,14 +180,19 @@ fn counters_of(info: &libc::dl_phdr_info) -> Counters {
     Counters { adds: info.dlpi_adds, subs: info.dlpi_subs }
 }
 
+/// Calls the C library's `dl_iterate_phdr(3)`. `None` if no object defines it, or if no
+/// iteration can begin because the process is forking or this thread is already iterating.
+///
 /// # Safety
-/// `callback` must accept `data`.
+/// `callback` must be sound to call with `data` and any info that the loader passes.
 unsafe fn iterate(callback: IterateCallback, data: *mut c_void) -> Option<c_int> {
     let address = DL_ITERATE_PHDR.address()?;
-    // SAFETY: the address is that of dl_iterate_phdr(3).
+    // SAFETY: the address is that of a function which an object defines by this name, so it has
+    // the type that dl_iterate_phdr(3) states.
     let function = unsafe { core::mem::transmute::<usize, Iterate>(address) };
-    let _walk = walks::begin()?;
-    // SAFETY: per the caller.
+    let _iteration = iterations::begin()?;
+    // SAFETY: dl_iterate_phdr(3) only calls `callback` with `data` and infos of its own, which is
+    // sound: this function's contract.
     Some(unsafe { function(Some(callback), data) })
 }
 
@@ -199,17 +208,21 @@ pub struct LinkMap {
     previous: usize,
 }
 
-/// Asks `dlinfo(3)` about an open `handle`.
+/// Asks `dlinfo(3)` about an open `handle`. The result of `request` must have the type `T`.
 fn dlinfo<T>(handle: *mut c_void, request: c_int, mut answer: T) -> Option<T> {
     let address = DLINFO.address()?;
-    // SAFETY: the address is that of dlinfo(3).
+    // SAFETY: the address is that of a function which an object defines by this name, so it has
+    // the type that dlinfo(3) states.
     let function = unsafe { core::mem::transmute::<usize, DlInfo>(address) };
-    // SAFETY: the callers ask for what fits T, of a handle just opened.
+    // SAFETY: `answer` is a local of the type that the request stores: `RTLD_DI_LINKMAP` a
+    // pointer, `RTLD_DI_LMID` a `c_long`, the only two requests of this module. The handle is
+    // open: dlopen(3) or dlmopen(3) has just returned it, or the caller of `sopin_pin_handle`
+    // keeps it open.
     let status = unsafe { function(handle, request, (&raw mut answer).cast()) };
     (status == 0).then_some(answer)
 }
 
-/// Where the link map of an open handle is.
+/// The address of the link map of an open handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkMapAddress(usize);
 
@@ -222,23 +235,26 @@ pub fn link_map_address(handle: *mut c_void) -> Option<LinkMapAddress> {
 /// Returns the link map of an open `handle`.
 pub fn link_map(handle: *mut c_void) -> Option<LinkMap> {
     let LinkMapAddress(address) = link_map_address(handle)?;
-    // SAFETY: the handle is open, so its link map lives.
+    // SAFETY: dlinfo(3) has returned the address of the `struct link_map` of this handle, which
+    // begins with the members of `LinkMap`. The loader frees it only after the last handle was
+    // closed, and this one is open.
     Some(unsafe { *(address as *const LinkMap) })
 }
 
 /// Returns whether an open `handle` belongs to a namespace other than the program's,
-/// whose objects `dl_iterate_phdr` does not list to us.
+/// whose objects `dl_iterate_phdr` does not list for a caller in the program's.
 pub fn is_in_other_namespace(handle: *mut c_void) -> bool {
     const LM_ID_BASE: c_long = 0;
     dlinfo(handle, libc::RTLD_DI_LMID, LM_ID_BASE).is_some_and(|namespace| namespace != LM_ID_BASE)
 }
 
 /// Replaces `objects` by those of the namespace that the link map at `start` is
-/// in. To be called from [`while_held`]: then the list stands still. It is read
-/// through `memory` all the same, and an object whose headers do not lead to the
-/// dynamic section that its link map names is left out.
+/// in. The caller must be inside of [`while_held`], so that the list does not change.
+/// The list is nevertheless read through `memory`, which reports what it cannot read. An
+/// object whose headers do not lead to the dynamic section that its link map names is left
+/// out.
 pub fn namespace_of(start: LinkMapAddress, memory: &OwnMemory, objects: &mut PageVec<Loaded>) -> Result<()> {
-    /// More objects than any process loads: the end of a list that is not one.
+    /// More objects than any process loads. It bounds the loop if the list has a cycle.
     const LIMIT: usize = 1 << 16;
     objects.clear();
     let LinkMapAddress(mut first) = start;
@@ -267,11 +283,11 @@ fn read_link_map(memory: &OwnMemory, address: usize) -> Result<LinkMap> {
     Ok(LinkMap { base, name, dynamic, next, previous })
 }
 
-/// Finds the program headers through the ELF header, which the linkers place
-/// at the load bias.
+/// Finds the program headers of an object through its ELF header, which linkers place at the
+/// load bias.
 fn describe(memory: &OwnMemory, map: &LinkMap) -> Option<Loaded> {
     const MAGIC: u64 = u32::from_le_bytes(*b"\x7fELF") as u64;
-    // An Elf64_Ehdr as words: e_phoff is the fifth, e_phnum within the eighth.
+    // These are the words of an Elf64_Ehdr: e_phoff is the fifth, e_phnum a part of the eighth.
     let header = memory.read::<[u64; 8]>(map.base).ok()?;
     let [identification, _, _, _, program_headers, _, _, counts] = header;
     if identification & 0xffff_ffff != MAGIC {
@@ -291,21 +307,23 @@ struct Spare {
     objects: UnsafeCell<PageVec<Loaded>>,
 }
 
-// SAFETY: only who has set `is_taken` uses the list.
+// SAFETY: only the thread that has set `is_taken` accesses the list. It sets the flag by an
+// acquiring exchange and clears it by a releasing store, so two accesses never overlap.
 unsafe impl Sync for Spare {}
 
-/// A list of objects in the spare memory or, where another thread uses that
-/// (or did when this process was forked), in memory of its own.
+/// A list of objects in the spare memory. If another thread uses that memory, or did when this
+/// process was forked, the list has memory of its own.
 pub struct ObjectList {
     objects: PageVec<Loaded>,
     is_spare: bool,
 }
 
 impl ObjectList {
-    /// An empty list.
+    /// Takes an empty list.
     pub fn take() -> Self {
         let is_spare = !SPARE.is_taken.swap(true, Ordering::Acquire);
-        // SAFETY: this thread has set the flag.
+        // SAFETY: this thread has just changed `is_taken` from false to true, so no other thread
+        // accesses the list until this one clears the flag.
         let objects = if is_spare { core::mem::take(unsafe { &mut *SPARE.objects.get() }) } else { PageVec::new() };
         Self { objects, is_spare }
     }
@@ -328,7 +346,8 @@ impl core::ops::DerefMut for ObjectList {
 impl Drop for ObjectList {
     fn drop(&mut self) {
         if self.is_spare {
-            // SAFETY: this thread has set the flag.
+            // SAFETY: `take` has changed `is_taken` from false to true for this value, and the flag
+            // is cleared only after this store. So no other thread accesses the list.
             unsafe { *SPARE.objects.get() = core::mem::take(&mut self.objects) };
             SPARE.is_taken.store(false, Ordering::Release);
         }

@@ -1,14 +1,14 @@
-//! The one lock of this library.
+//! The only lock of this library.
 //!
-//! A mutex of parking_lot's making, but not its waiting: parking allocates and needs
-//! thread-local storage, so a thread that finds the lock
-//! taken sleeps in short naps. The owner waits for nobody, so naps are few.
-//! Fork handlers take the lock, so that a child starts with a free lock and a
-//! whole table. A child made without them (`_Fork`, raw `clone`) may start with
-//! a lock whose owner does not exist: it is recognised and left alone.
+//! Its mutex is that of lock_api, but without the waiting of parking_lot, because parking
+//! allocates and needs thread-local storage. A thread that finds the lock taken sleeps in
+//! short naps. The owner waits for no other thread, so naps are few. Fork handlers take the
+//! lock, so that a child starts with a free lock and a consistent table. A child made
+//! without them (`_Fork`, raw `clone`) may start with a lock whose owner does not exist.
+//! The library recognises that, and does nothing in such a child.
 //!
-//! While the lock is held all signals but the synchronous ones are blocked, because a
-//! handler may fork; under a seccomp filter that may kill for that, none are.
+//! While a thread holds the lock it blocks all signals but the synchronous ones, because a
+//! handler may fork. Under a seccomp filter that may kill for blocking them, it blocks none.
 
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use lock_api::{GuardNoSend, Mutex, MutexGuard, RawMutex};
@@ -16,7 +16,7 @@ use lock_api::{GuardNoSend, Mutex, MutexGuard, RawMutex};
 use sopin_core::sys::{self, Errno, Result};
 
 use crate::filters::Looked;
-use crate::loader::walks;
+use crate::loader::iterations;
 use crate::state::State;
 
 mod atfork;
@@ -24,21 +24,22 @@ mod forks;
 
 pub use forks::prepare_for_forks;
 
-/// A nap, and how many of them before giving up: 10 seconds, which only a
-/// process that is being debugged thread by thread can reach.
+/// The length of a nap. With [`MAX_NAPS`] of them a thread waits for 10 seconds, which happens
+/// only in a process that is being debugged thread by thread.
 const NAP_NS: i64 = 50_000;
 pub const MAX_NAPS: u32 = 200_000;
-/// How many of them are for a fork, where it may be waiting for us.
+/// How many naps a thread waits for a fork that may be waiting for this thread.
 pub const MAX_NAPS_FOR_FORK: u32 = 1_000;
 
 static STATE: Mutex<NappingLock, State> = Mutex::from_raw(NappingLock::INIT, State::new());
-/// Process and thread that hold the lock; 0 while nobody has said so. The process is
-/// -1 where a filter keeps us from asking.
+/// The process that holds the lock; 0 while the lock is free or its owner has not stored this
+/// yet. It is -1 where a filter keeps the library from asking for the process's id.
 static OWNER_PROCESS: AtomicI32 = AtomicI32::new(0);
-/// This process, as it was last asked for; 0 in a child that has not asked.
+/// The id of this process as the library has last read it; 0 in a child that has not read it.
 static LAST_PROCESS: AtomicI32 = AtomicI32::new(0);
+/// The identity of the thread that holds the lock, or 0, as for the process.
 static OWNER_THREAD: AtomicUsize = AtomicUsize::new(0);
-/// Counts how often the lock was released: unchanged means that no sweep ran.
+/// Counts how often the lock was released. While it is unchanged, no sweep has ended.
 static RELEASES: AtomicU64 = AtomicU64::new(0);
 
 /// Returns a number that changes with every sweep.
@@ -49,7 +50,9 @@ pub fn generation() -> u64 {
 /// A lock whose waiters sleep.
 struct NappingLock(AtomicBool);
 
-// SAFETY: the exchange lets one thread in until `unlock`, whose release it acquires.
+// SAFETY: `try_lock` succeeds only for the thread that changes the flag from false to true, so
+// there is one owner until `unlock` stores false. The exchange acquires what that store releases,
+// so each owner sees the writes of the one before it.
 unsafe impl RawMutex for NappingLock {
     #[allow(clippy::declare_interior_mutable_const, reason = "initial value of a static")]
     const INIT: Self = Self(AtomicBool::new(false));
@@ -71,30 +74,32 @@ unsafe impl RawMutex for NappingLock {
     }
 }
 
-/// The lock, held; signals stay blocked until it is dropped.
+/// Proves that this thread holds the lock. Signals stay blocked until it is dropped.
 pub struct Guard {
-    // Fields drop in this order, after `drop` below has ended the ownership.
+    // `drop` below clears the owner. Then the fields drop in this order: the lock is free before
+    // signals are delivered again.
     state: MutexGuard<'static, NappingLock, State>,
     signals: Result<sys::SignalsBlocked>,
 }
 
-/// Takes the lock. `None` if this thread holds it already (a signal handler
-/// or a function of the host called from inside a sweep), if its owner does not
-/// exist or does not release it, or if it may be waiting for this thread.
+/// Takes the lock. `None` if this thread holds it already (in a signal handler or a function
+/// of the host that was called from inside a sweep), if the owner does not exist or does not
+/// release the lock, or if the owner may be waiting for this thread.
 pub fn lock(looked: Looked) -> Option<Guard> {
     lock_with(looked, MAX_NAPS)
 }
 
-/// Does the same for a caller that may have interrupted anything, also an allocator that a
-/// fork waits for: it waits for a fork for a tenth of a second only.
+/// Takes the lock like [`lock`], but waits for a fork for at most a tenth of a second: the
+/// caller may have interrupted any function, also an allocator whose lock the fork waits for.
 pub fn lock_in_handler(looked: Looked) -> Option<Guard> {
     lock_with(looked, MAX_NAPS_FOR_FORK)
 }
 
-/// Takes the lock by no system call but `futex(2)`: for a fork, or an unload, for which
-/// glibc makes none that a filter has to pass. Signals are not blocked: a handler that
-/// wants the lock finds that its thread has it.
-/// Gives up after so many `naps`, since an owner that does not exist is not recognised.
+/// Takes the lock for a fork or an unload, during which the library does not look for filters.
+/// Its only system call is futex(2), by which it naps, and for which no filter kills (see
+/// [`sys::nap`]). It does not block signals: a handler that tries to take the lock finds that
+/// its thread holds it. It gives up after so many `naps`, because it does not recognise an
+/// owner that does not exist.
 pub fn lock_quietly(naps: u32) -> Option<Guard> {
     for _ in 0..naps {
         if let Some(state) = STATE.try_lock() {
@@ -102,7 +107,7 @@ pub fn lock_quietly(naps: u32) -> Option<Guard> {
             OWNER_THREAD.store(sys::thread_identity(), Ordering::Relaxed);
             return Some(Guard { state, signals: Err(Errno(libc::EALREADY)) });
         }
-        if is_own() || walks::is_within() {
+        if is_own() || iterations::is_within() {
             return None;
         }
         nap();
@@ -110,7 +115,7 @@ pub fn lock_quietly(naps: u32) -> Option<Guard> {
     None
 }
 
-/// Returns whether this thread has the lock.
+/// Returns whether this thread holds the lock.
 fn is_own() -> bool {
     OWNER_THREAD.load(Ordering::Relaxed) == sys::thread_identity()
 }
@@ -120,25 +125,25 @@ fn lock_with(looked: Looked, mut naps_for_fork: u32) -> Option<Guard> {
     for _ in 0..MAX_NAPS {
         match try_lock(looked, &mut signals) {
             Attempt::Locked(guard) => return Some(guard),
-            Attempt::Taken if !walks::is_within() && naps_for_fork != 0 => nap(),
+            Attempt::Taken if !iterations::is_within() && naps_for_fork != 0 => nap(),
             Attempt::Taken | Attempt::Never => return None,
         }
-        naps_for_fork = naps_for_fork.saturating_sub(walks::is_forking().into());
+        naps_for_fork = naps_for_fork.saturating_sub(iterations::is_forking().into());
     }
     None
 }
 
-/// One attempt to take the lock.
+/// The result of one attempt to take the lock.
 pub enum Attempt {
-    /// It succeeded.
+    /// This thread holds the lock now.
     Locked(Guard),
-    /// Another thread has the lock.
+    /// Another thread holds the lock.
     Taken,
-    /// This thread has it, or one that does not exist.
+    /// The lock will not become free: this thread holds it, or one that does not exist.
     Never,
 }
 
-/// Tries to take the lock once; a guard takes over `signals`.
+/// Tries to take the lock once. On success the guard takes over `signals`.
 pub fn try_lock(_looked: Looked, signals: &mut Result<sys::SignalsBlocked>) -> Attempt {
     if let Some(state) = STATE.try_lock() {
         LAST_PROCESS.store(sys::getpid(), Ordering::Relaxed);
@@ -157,7 +162,7 @@ pub fn nap() {
 }
 
 impl Guard {
-    /// Returns whether signal handlers are kept from running in this thread, or why not.
+    /// Returns an error if signals are not blocked in this thread: why they are not.
     pub fn blocks_signals(&self) -> Result<()> {
         self.signals.as_ref().map(|_| ()).map_err(|errno| *errno)
     }

@@ -1,9 +1,9 @@
 //! Lines on stderr or in `SOPIN_LOG_FILE`.
 //!
-//! Writing must not hurt the host: a line never blocks (a full pipe loses it),
-//! raises no SIGPIPE, and goes to descriptor 2 only while that is what it was
-//! when the program started, so that a daemon that has closed its stderr and
-//! opened a database there keeps its database. No descriptor is kept.
+//! Writing must not harm the host. It never blocks: a line for which a pipe has no room is
+//! lost. It raises no SIGPIPE. It writes to descriptor 2 only while that is the same file as
+//! when the program started: a daemon may close its stderr and open a database, which gets
+//! the same descriptor number. The library keeps no descriptor open.
 
 use core::ffi::CStr;
 use core::fmt::{self, Write as _};
@@ -14,36 +14,38 @@ use sopin_core::settings::{Level, Settings};
 use sopin_core::sys::gate::NOT_MADE;
 use sopin_core::sys::{self, Errno};
 
-/// Longest line in bytes: what a pipe takes in one piece (`PIPE_BUF`).
+/// Longest line in bytes: as much as a pipe takes in one piece (`PIPE_BUF`).
 const LINE: usize = 4096;
-/// The same for the complaint about the log file.
+/// Longest complaint about the log file, in bytes.
 const COMPLAINT: usize = 512;
 const STDERR: i32 = 2;
 
-/// Where messages go, and what has been said.
+/// The destination of messages, and the causes that messages have named.
 pub struct Log {
     /// Device and inode of stderr when the program started.
     stderr: Option<(u64, u64)>,
-    /// Causes of exposed objects that have been named.
+    /// Causes that messages have named.
     causes: [Option<Cause>; 32],
-    /// `SOPIN_LOG_FILE` could not be opened.
+    /// Whether a line could not be written to `SOPIN_LOG_FILE`.
     uses_stderr_only: bool,
-    /// Not on the stack, which may be a small one of the host's.
+    /// The line that is being written. It is not on the stack, because the host's stack may be
+    /// small.
     buffer: Line<LINE>,
 }
 
 impl Log {
-    /// A log that knows no stderr yet.
+    /// Makes a log that writes nothing to stderr until that is known.
     pub const fn new() -> Self {
         Self { stderr: None, causes: [None; 32], uses_stderr_only: false, buffer: Line::new() }
     }
 
-    /// Remembers what stderr is.
+    /// Remembers which file stderr is.
     pub fn remember_stderr(&mut self) {
         self.stderr = identity(STDERR);
     }
 
-    /// Returns whether this cause is named for the first time. Beyond 32 causes all are old.
+    /// Returns whether this cause is named for the first time, and remembers it. After 32
+    /// different causes it returns false for every other one.
     pub fn is_new(&mut self, cause: Cause) -> bool {
         for known in &mut self.causes {
             match known {
@@ -64,7 +66,7 @@ impl Log {
             return;
         }
         self.buffer.clear();
-        // Writing to a Line cannot fail; what does not fit is cut.
+        // Writing to a Line cannot fail: it cuts a text that does not fit.
         let _ = write!(self.buffer, "libsopin: {message}");
         self.buffer.finish();
         if let Some(path) = settings.log_file().filter(|_| !self.uses_stderr_only) {
@@ -83,7 +85,7 @@ impl Log {
     }
 }
 
-/// Writes to stderr if that is still what it was.
+/// Writes to stderr if that is still the `expected` file.
 fn to_stderr(expected: Option<(u64, u64)>, line: &[u8]) {
     if expected.is_none() || identity(STDERR) != expected {
         return;
@@ -95,22 +97,23 @@ fn to_stderr(expected: Option<(u64, u64)>, line: &[u8]) {
     };
 }
 
-/// Writes to a descriptor that may make us wait, or raise SIGPIPE. A line that cannot be
-/// written is lost.
+/// Writes to stderr where writing could block or raise SIGPIPE. A line that cannot be written
+/// is lost.
 fn write_to_stream(status: &libc::stat, line: &[u8]) -> sys::Result<()> {
-    // A pipe with room for PIPE_BUF bytes says so; anything else is
-    // always ready. POLLERR means that nobody reads the pipe.
+    // poll(2) reports a pipe as writable only if PIPE_BUF bytes fit, and a file that never
+    // blocks always. It reports POLLERR for a pipe without a reader.
     let written = sys::poll_now(STDERR, libc::POLLOUT).and_then(|events| match events {
-        // The reader may have gone in between.
+        // The reader may have closed the pipe since poll(2).
         libc::POLLOUT => sys::absorbing(libc::SIGPIPE, || sys::write(STDERR, line)).map(drop),
         _ => Ok(()),
     });
     if written == Err(NOT_MADE) { write_without_asking(status, line) } else { written }
 }
 
-/// The same where a seccomp filter may kill for asking, and for taking SIGPIPE off
-/// again: by descriptors of our own of the same pipe, of which one reads, so that there
-/// is a reader, and the other one does not wait. A socket gets nothing.
+/// Writes to stderr where a seccomp filter may kill for poll(2) and for the calls that absorb
+/// SIGPIPE. It opens the same pipe twice: the descriptor for reading prevents SIGPIPE, because
+/// the pipe has a reader then, and the one for writing does not block. A socket cannot be opened
+/// like that, so the line is lost.
 fn write_without_asking(status: &libc::stat, line: &[u8]) -> sys::Result<()> {
     const AGAIN: &CStr = c"/proc/self/fd/2";
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
@@ -128,14 +131,16 @@ fn is_regular(status: &libc::stat) -> bool {
     status.st_mode & libc::S_IFMT == libc::S_IFREG
 }
 
-/// Appends one line; the file is opened for it and not waited for.
+/// Appends one line to the file at `path`, which is opened for this line alone. It does not
+/// wait for a reader of a FIFO.
 fn append(path: &CStr, line: &[u8]) -> Result<(), Cause> {
     let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_CREAT | libc::O_NOCTTY | libc::O_NONBLOCK;
     let file = sys::open(path, flags, 0o644).map_err(Operation::Open.failed())?;
     write_to_file(file.raw(), line).map_err(Operation::Write.failed())
 }
 
-/// Writes a line to a file, unless that goes beyond `RLIMIT_FSIZE`: it would raise SIGXFSZ.
+/// Writes a line to a file, unless the file would exceed `RLIMIT_FSIZE`, for which the kernel
+/// raises SIGXFSZ.
 fn write_to_file(fd: i32, line: &[u8]) -> sys::Result<()> {
     let status = sys::fstat(fd)?;
     if is_regular(&status) && status.st_size.cast_unsigned() + line.len() as u64 > sys::file_size_limit()? {

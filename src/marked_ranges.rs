@@ -1,10 +1,11 @@
-//! Leaves ranges alone that carry what a replacement would lose: locks, advice,
-//! protection keys, seals. Whether a range does is known to
-//! [`sopin_core::attributes`], and costs more than all the rest of a sweep.
+//! Leaving ranges with attributes that a replacement would lose: locks, advice, protection
+//! keys, seals. [`sopin_core::attributes`] reads the attributes, which takes longer than all
+//! the rest of a sweep.
 //!
-//! Before any code of an object has run nobody knows its addresses, so such an
-//! object is not asked about: that is so at the start of the process, and for an
-//! object that has yet to announce itself. All others may have been loaded long ago.
+//! Before any code of an object has run, no code knows its addresses, so it cannot have set
+//! such attributes. So the attributes are not read for objects that are proven not to have
+//! begun: those at the start of the process, and one that is announcing itself. All others
+//! may have been loaded long ago.
 
 use sopin_core::attributes::AttributeMap;
 use sopin_core::cause::{Cause, Operation};
@@ -19,14 +20,14 @@ const MARKED: Cause = Cause::words(
     "they are locked, sealed or carry advice or a protection key, which a replacement would lose",
 );
 
-/// What a sweep knows of ranges that a program has asked something of.
+/// The attributes of this process's mappings during one sweep.
 #[derive(Default)]
 pub struct MarkedRanges {
-    /// Read when the first object needs it.
+    /// The map, which is read when the first object needs it.
     attributes: OnceCell<Result<AttributeMap, Cause>>,
 }
 
-/// Why ranges were left.
+/// Why ranges of an object were left, if some were.
 #[derive(Clone, Copy, Default)]
 pub struct Left {
     relocated: Option<Cause>,
@@ -34,8 +35,8 @@ pub struct Left {
 }
 
 impl MarkedRanges {
-    /// Takes those of an object's `replacements` out that would lose something.
-    /// If that cannot be found out, all of them.
+    /// Removes those of an object's `replacements` that would lose attributes. Removes all of
+    /// them if the attributes cannot be read.
     pub fn leave(&self, replacements: &mut PageVec<Replacement>) -> Left {
         let mut left = Left::default();
         if replacements.is_empty() {
@@ -56,7 +57,7 @@ impl MarkedRanges {
 }
 
 impl Left {
-    /// Adds what was left to what became of the other ranges.
+    /// Adds the causes for these ranges to the outcome of the others, whose causes come first.
     pub fn note_in(self, mut outcome: Outcome) -> Outcome {
         outcome.relocated_failure = outcome.relocated_failure.or(self.relocated);
         outcome.read_only_failure = outcome.read_only_failure.or(self.read_only);

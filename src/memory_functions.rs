@@ -1,19 +1,20 @@
 //! The library's own `memcpy`, `memmove`, `memset`, `memcmp`, `bcmp` and `strlen`.
 //!
-//! The compiler makes calls of these wherever something is copied or compared. Bound to
-//! the C library's symbols they reach whoever interposes those. The runtimes of
-//! `ThreadSanitizer` and its like do: they take our copies for accesses of the program,
-//! do not know our lock, which they cannot see, and report data races in our memory, for
-//! which a host exits with status 66. A debugging `memcpy` that allocates would come
-//! back into us.
+//! The compiler generates calls of these functions wherever code copies or compares memory.
+//! If the calls were bound to the C library's symbols, they would reach any library that
+//! interposes those. The runtimes of `ThreadSanitizer` and similar tools do: they take the
+//! library's copies for accesses of the program, do not see the library's lock, and report
+//! data races in its memory, for which a host exits with status 66. A debugging `memcpy`
+//! that allocates could call this library again.
 //!
 //! The definitions are hidden: the linker binds the references of this library to them,
 //! those of `core` included, and no other object sees them. They are written in assembly,
-//! one file per architecture, because the compiler would turn a loop that copies into a
-//! call of `memcpy`. `tests/imports.rs` shows that no reference is left.
+//! with one file for each architecture, because the compiler would turn a loop that copies
+//! into a call of `memcpy`. `tests/imports.rs` shows that no reference to other definitions
+//! is left.
 
-/// Opens the function `$name`, which has some other names as well, with the instruction
-/// that marks a target of branches.
+/// Begins the function `$name`, which has the names `$alias` as well, with the instruction
+/// `$mark` that marks a branch target.
 macro_rules! begin {
     ($mark:literal, $name:literal $(, $alias:literal)*) => {
         concat!(
@@ -25,7 +26,7 @@ macro_rules! begin {
     };
 }
 
-/// Closes it.
+/// Ends the function `$name`.
 macro_rules! end {
     ($name:literal) => {
         concat!(".cfi_endproc\n.size ", $name, ", . - ", $name, "\n.popsection")

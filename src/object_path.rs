@@ -1,5 +1,5 @@
-//! The path of one object, as a value that borrows the buffer it was read into: while it
-//! is in use, no other path can be read into that buffer.
+//! The path of one object, as a value that borrows the buffer into which it was read. So no
+//! other path can be read into that buffer while the value is in use.
 
 use core::ffi::CStr;
 
@@ -10,11 +10,11 @@ use sopin_core::vmas::Maps;
 
 use crate::loader::Loaded;
 
-/// Room for a path as the kernel limits it, with the NUL behind it. It is too large for
-/// the stack, which may be a small one of the host's.
+/// Room for the longest path that the kernel accepts, with its NUL. It is too large for the
+/// host's stack, which may be small.
 pub type PathRoom = [u8; libc::PATH_MAX as usize];
 
-/// The path of an object's file, or what stands for it in messages.
+/// The path of an object's file, or a name that stands for it in messages.
 #[derive(Clone, Copy)]
 pub struct ObjectPath<'a> {
     /// The bytes of the path and the NUL behind them.
@@ -22,8 +22,8 @@ pub struct ObjectPath<'a> {
 }
 
 impl<'a> ObjectPath<'a> {
-    /// Reads the path of the file that is mapped at `address` into `buffer`. If the
-    /// mappings do not tell it, the loader's name stands for it.
+    /// Reads the path of the file that is mapped at `address` into `buffer`. If it cannot be
+    /// read there, the loader's name stands for it.
     pub fn mapped_at(
         address: usize,
         maps: &mut Maps,
@@ -46,8 +46,8 @@ impl<'a> ObjectPath<'a> {
         Self::terminate(buffer, len)
     }
 
-    /// Names the objects that were loaded together with `root` in `buffer`: without a list
-    /// of objects there is no name of a root either.
+    /// Writes words for the objects that were loaded together with `root` into `buffer`. There is
+    /// no `root` if the loader's list could not be read.
     pub fn of_group(memory: &OwnMemory, root: Option<&Loaded>, buffer: &'a mut [u8]) -> Self {
         let len = root.map(|loaded| read_loader_name(memory, loaded, buffer));
         let all = if len.is_some() { &b" and the objects just loaded with it"[..] } else { b"the objects just loaded" };
@@ -85,19 +85,19 @@ impl<'a> ObjectPath<'a> {
         file_name(self.as_bytes())
     }
 
-    /// Returns the path without what `/proc/PID/maps` appends to that of an unlinked file.
+    /// Returns the path without the suffix that `/proc/PID/maps` appends for an unlinked file.
     pub fn without_deleted(self) -> &'a [u8] {
         without_deleted(self.as_bytes())
     }
 }
 
-/// Returns a path without what `/proc/PID/maps` appends to that of an unlinked file.
+/// Returns `path` without the suffix that `/proc/PID/maps` appends for an unlinked file.
 pub fn without_deleted(path: &[u8]) -> &[u8] {
     path.strip_suffix(b" (deleted)").unwrap_or(path)
 }
 
-/// Reads the loader's name of an object into `buffer`; returns its length. The loader has
-/// an empty name for the executable.
+/// Reads the loader's name of an object into `buffer`; returns its length. Words stand for the
+/// executable, whose name is empty in the loader's list, and for a name that cannot be read.
 fn read_loader_name(memory: &OwnMemory, loaded: &Loaded, buffer: &mut [u8]) -> usize {
     match memory.read_string(loaded.name, buffer) {
         Ok(name) if !name.is_empty() => name.len(),
@@ -106,7 +106,7 @@ fn read_loader_name(memory: &OwnMemory, loaded: &Loaded, buffer: &mut [u8]) -> u
     }
 }
 
-/// Copies a name into `buffer`; returns how many bytes of it there was room for.
+/// Copies as much of a name into `buffer` as fits; returns the number of bytes.
 fn copy_name(name: &[u8], buffer: &mut [u8]) -> usize {
     buffer.iter_mut().zip(name).map(|(slot, byte)| *slot = *byte).count()
 }

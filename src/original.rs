@@ -1,14 +1,13 @@
-//! The file that an object was loaded from, found again by its path and proven
+//! The file from which an object was loaded, found again by its path and proven
 //! to be the one that is mapped.
 //!
-//! The proof is a page of it, mapped where the object's text would allow it:
-//! the kernel shows the same device and inode for that page as for the object.
-//! (The numbers of `stat(2)` are not those of the maps on every file system.)
-//! The page is kept as the *witness*: executable and never touched, it keeps
-//! the file visible in `/proc/PID/maps` to people, `lsof` and needrestart when
-//! the object itself no longer maps it. That of the program itself is not
-//! executable: `/proc/PID/exe` says the same to them, and py-spy would take it
-//! for the program's text.
+//! For the proof the library maps a page of the file, close to the object: the kernel shows
+//! the same device and inode for that page as for the object. (The numbers of `stat(2)` are
+//! not those of the maps on every file system.) The library keeps the page as the
+//! *witness*. It is executable and never accessed, and it keeps the file visible in
+//! `/proc/PID/maps` for people, `lsof` and needrestart when the object itself no longer maps
+//! the file. The witness of the program itself is not executable, because py-spy would take
+//! it for the program's text; `/proc/PID/exe` shows the program's file anyway.
 
 use core::ffi::CStr;
 
@@ -20,17 +19,15 @@ use sopin_core::vmas::{FileId, Maps, Vma};
 use sopin_core::witness;
 use sopin_store::Identity;
 
-/// An open file that is the one mapped.
+/// The open file that an object maps.
 pub struct Original {
-    /// The file.
     pub file: Fd,
-    /// Which version of it.
     pub identity: Identity,
-    /// Where it is; an unknown kind if that cannot be found out.
+    /// The file system on which it is; of an unknown kind if that cannot be found out.
     pub file_system: FileSystem,
-    /// The maps have the numbers of `stat(2)`: then these are the mapped file's. On
-    /// btrfs the maps have one device number for all subvolumes, and a snapshot has
-    /// the inode numbers of what it was made of.
+    /// Whether the maps show the same numbers as `stat(2)`. Then no other file has them. On
+    /// btrfs the maps show one device number for all subvolumes, and a snapshot has the
+    /// inode numbers of the subvolume of which it was made.
     pub has_own_numbers: bool,
     witness: Span,
 }
@@ -38,17 +35,17 @@ pub struct Original {
 /// Which page of an object's file is mapped, and how.
 #[derive(Clone, Copy)]
 pub struct WitnessPage {
-    /// Where the object is.
+    /// The pages of the object.
     pub object: Span,
-    /// It is the program itself.
+    /// Whether the object is the program itself.
     pub is_executable: bool,
     /// Offset of the page in the file.
     pub offset: u64,
 }
 
 impl Original {
-    /// Opens the file at `path` if that is still the one `mapped`; maps a page of
-    /// it as `page` say.
+    /// Opens the file at `path` if that is still the file `mapped`, and maps the `page` of it.
+    /// `None` if it is another file by now.
     pub fn find(maps: &mut Maps, path: &CStr, mapped: FileId, page: WitnessPage) -> sys::Result<Option<Self>> {
         let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW;
         let file = sys::open(path, flags, 0)?;
@@ -56,9 +53,10 @@ impl Original {
         let len = sys::page_size();
         let protection = libc::PROT_READ | if page.is_executable { 0 } else { libc::PROT_EXEC };
         let place = witness::place_for(page.object, sys::stack_top(), len).unwrap_or_default();
-        // SAFETY: a new mapping, at the address asked for if that is free.
+        // SAFETY: without MAP_FIXED the contract of `mmap` demands nothing: the kernel takes
+        // `place` only as a hint and never replaces a mapping.
         let start = unsafe { sys::mmap(place, len, protection, libc::MAP_PRIVATE, Some((&file, page.offset))) }?;
-        // From here on the page is unmapped when this is dropped.
+        // From here on, dropping `original` unmaps the page.
         let witness = Span { start, end: start + len };
         let file_system = FileSystem::of(&file).unwrap_or_default();
         let shown = FileId { device: (libc::major(status.st_dev), libc::minor(status.st_dev)), inode: status.st_ino };
@@ -72,7 +70,7 @@ impl Original {
         Ok(is_same.then_some(original))
     }
 
-    /// Returns whether no process can ever write to it, so that it needs no copy. Asks for
+    /// Returns whether no process can ever write to the file, so that it needs no copy. Calls
     /// `layers` only if the file is on an overlay.
     pub fn is_immutable(&self, layers: impl FnOnce() -> Option<ImageLayers>) -> bool {
         let kind = &self.file_system;
@@ -80,7 +78,7 @@ impl Original {
             || kind.is_overlay() && layers().is_some_and(|layers| layers.have(&self.file))
     }
 
-    /// Leaves the witness mapped.
+    /// Leaves the witness mapped; returns its page.
     pub fn keep_witness(mut self) -> Span {
         core::mem::take(&mut self.witness)
     }
@@ -92,16 +90,18 @@ impl Drop for Original {
     }
 }
 
-/// Unmaps what [`Original::keep_witness`] has left.
+/// Unmaps a witness that [`Original::keep_witness`] has left, if `page` is not empty.
 pub fn unmap_witness(page: Span) {
     if !page.is_empty() {
-        // SAFETY: the page is ours and nothing ever refers to it.
+        // SAFETY: `Original::find` has mapped the page. No code makes a reference into a witness.
+        // The witness has one owner at a time, an `Original` or a registry entry, and the owner
+        // is gone after this call, so the page is unmapped once.
         let _ = unsafe { sys::munmap(page.start, page.len()) };
     }
 }
 
-/// Returns an address at which `/proc/self/maps` shows the file that an object was
-/// loaded from: the witness, or a range that still maps it.
+/// Returns an address at which `/proc/self/maps` shows the file from which an object was
+/// loaded: that of the witness, or of a range that still maps the file.
 pub fn shown_at(record: &Record, original: Option<FileId>, maps: &mut Maps) -> Option<usize> {
     let is_original = |vma: &Vma| original.is_none_or(|original| vma.file == original);
     if record.witness != 0 {

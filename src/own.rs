@@ -1,13 +1,13 @@
-//! Where this library is, and which function of it other objects call.
+//! The addresses of this library, and of its function that other objects call.
 
 use sopin_core::object::Span;
 
 unsafe extern "C" {
-    /// Where this library begins, by the linker's name for it.
+    /// The first byte of this library; the linker defines this symbol.
     static __ehdr_start: u8;
-    /// Where it ends.
+    /// The end of this library; the linker defines this symbol.
     static _end: u8;
-    /// Another, hidden name of the `__gmon_start__` in the entry stubs (`hooks/entry_*.rs`).
+    /// A second, hidden name of the `__gmon_start__` in the entry stubs (`hooks/entry_*.rs`).
     fn sopin_own_gmon_start();
 }
 
@@ -16,10 +16,11 @@ pub fn contains(address: usize) -> bool {
     ((&raw const __ehdr_start).addr()..(&raw const _end).addr()).contains(&address)
 }
 
-/// Returns the address of this library's `__gmon_start__`, which the slots of other
-/// objects hold. It is not the address of the symbol: an executable that is built for
-/// gprof exports a function of that name, and then the references of this library lead
-/// there as well, while no object announces itself to this library.
+/// Returns the address of this library's `__gmon_start__`, which the loader stores into the
+/// GOT slots of other objects. Taking the address of `__gmon_start__` itself would be wrong:
+/// an executable that is built for gprof exports a function of that name. Then the reference
+/// in this library is bound to that function as well, and no object announces itself to this
+/// library.
 pub fn gmon_start() -> usize {
     sopin_own_gmon_start as *const () as usize
 }

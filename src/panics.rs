@@ -1,14 +1,14 @@
-//! That nothing here panics.
+//! The panic handler, and why the release build never calls it.
 //!
-//! A panic would be a bug of ours, and nothing that could be done then is harmless for the
-//! host. So there is none: the release build has no code left that could panic, neither
-//! ours nor that of `core` (`tests/panics.rs` looks for it in the file), and neither the
-//! standard library, its backtraces nor an unwinder is linked. They would be more than half
-//! of the library, and allocate. That is true of the profile in Cargo.toml: a build without
-//! its optimisation, with overflow checks or by a compiler that leaves such code in ends the
-//! program at the bug, by SIGILL.
+//! A panic would be a bug in this library, and no reaction to it is harmless for the host. So
+//! the release build contains no code that can panic, neither of this library nor of `core`
+//! (`tests/panics.rs` looks for such code in the file). It is linked with neither the
+//! standard library with its backtraces nor an unwinder, which would be more than half of
+//! the library and would allocate. This holds for the release profile in Cargo.toml. A build
+//! without that optimisation, with overflow checks, or by a compiler that leaves such code
+//! in, ends the program by SIGILL where it would panic.
 //!
-//! Builds for development have such code and unwind: they are linked with the standard
+//! Builds for development contain such code and unwind. They are linked with the standard
 //! library, which reports panics.
 
 #[cfg(not(panic = "abort"))]
@@ -18,7 +18,8 @@ extern crate std;
 mod handler {
     macro_rules! end_by {
         ($trap:literal) => {
-            // In a section of its own, which the linker leaves out if nothing refers to it.
+            // The function has a section of its own, which the linker discards if no code refers
+            // to it.
             core::arch::global_asm!(
                 ".pushsection .text.sopin_panicked,\"ax\",%progbits",
                 ".globl sopin_panicked",
@@ -37,12 +38,12 @@ mod handler {
     end_by!("udf #0");
 
     unsafe extern "C" {
-        /// Ends the program.
+        /// Ends the program by an invalid instruction.
         safe fn sopin_panicked() -> !;
     }
 
-    // "found duplicate lang item" means that a dependency has got its feature `std`: no
-    // dependency of the library may have one that another member of the workspace turns on.
+    // The error "found duplicate lang item" means that another member of the workspace has turned
+    // on the feature `std` of a dependency. The library must have no such dependency.
     #[panic_handler]
     fn panicked(_: &core::panic::PanicInfo<'_>) -> ! {
         sopin_panicked()

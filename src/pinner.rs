@@ -1,19 +1,20 @@
-//! From "something was loaded" to a sweep: which objects it is about. The steps
-//! of a sweep are in [`crate::sweep`].
+//! From an event to a sweep: which objects the sweep is about, and what prevents their
+//! being unloaded meanwhile. The steps of a sweep are in [`crate::sweep`].
 //!
-//! There are four reasons for a sweep:
+//! There are four reasons for a sweep after objects were loaded:
 //!
-//! | [`Event`] | what keeps objects from being unloaded | objects considered |
+//! | [`Event`] | what prevents unloading | objects considered |
 //! |---|---|---|
-//! | an object announces itself | the loader's lock; startup | all new ones that are proven relocated |
-//! | our own constructor (musl: nobody announces) | startup | the same |
-//! | `dlopen` has returned | the handle | the new ones of the handle's group |
+//! | an object announces itself | the loader's lock, or that the process is starting | all new ones that are proven relocated |
+//! | the library's constructor runs (musl has no announcements) | the process is starting | the same |
+//! | `dlopen` has returned | the open handle | the new ones of the handle's group |
 //! | `dlmopen` has returned | the list is held, see [`crate::held_list`] | those of the handle's namespace that are proven relocated |
 //!
-//! After a `dlopen` the list is not held: the members of a group cannot vanish
-//! while their handle is open, and a child that another thread makes without fork
-//! handlers (`_Fork`, raw `clone`) would find the loader's lock taken for ever.
-//! The list is taken before our lock, since the loader's locks come first.
+//! After a `dlopen` the list is not held. The members of a group cannot be unloaded while
+//! their handle is open. And if another thread creates a child without fork handlers
+//! (`_Fork`, raw `clone`) while the list is held, that child finds the loader's lock taken
+//! for ever. The list is copied before the library's lock is taken, since the loader's locks
+//! are taken first.
 
 use core::ffi::c_void;
 
@@ -44,13 +45,14 @@ pub enum Event {
     OpenedInNamespace(*mut c_void),
 }
 
-/// How many naps it waits for the lock: the next sweep does it otherwise.
+/// How many naps [`sweep_unloaded`] waits for the lock. If it gives up, the next sweep forgets
+/// the objects.
 const NAPS_FOR_UNLOAD: u32 = 100;
 
-/// How often `sweep_unloaded` tries to see a list that no sweep overtakes.
+/// How often [`sweep_unloaded`] copies the list again because another sweep has ended since.
 const MAX_ATTEMPTS: u32 = 4;
 
-/// Pins what `event` has brought.
+/// Pins the objects that `event` is about, unless pinning is off.
 pub fn sweep(event: Event) {
     if is_off() {
         return;
@@ -63,15 +65,15 @@ pub fn sweep(event: Event) {
     }
 }
 
-/// Sweeps while the object with the address `inside` is initialised.
+/// Sweeps while the loader initialises the object that contains the address `inside`.
 fn sweep_initialised(inside: usize) {
     if !sweep_program(Root::Containing(inside)) {
         freshness::note_missed_sweep();
     }
 }
 
-/// Sweeps after the loader has returned a `handle`. Nothing was to announce itself
-/// here, so nothing is missed if that is not possible.
+/// Sweeps after the loader has returned a `handle`. If the sweep is not possible, it does not
+/// count as missed, because only a sweep after an announcement does.
 fn sweep_opened(handle: *mut c_void, namespace_of: fn(*mut c_void) -> Option<Namespace>) {
     if loader::counters().is_none_or(freshness::is_current) {
         return;
@@ -98,9 +100,10 @@ fn sweep_program(root: Root) -> bool {
     }
 }
 
-/// `None` if that was not possible.
+/// Sweeps the objects of the program's namespace once. `None` if that was not possible.
 fn sweep_program_once(root: Root, memory: &OwnMemory, large: &mut LargeCopies) -> Option<Swept> {
-    // Before the list is taken: later ones may concern what is not in it.
+    // The count is read before the list is copied, because sweeps that are missed later may be
+    // about objects that are not in the list.
     let missed = freshness::missed_sweeps();
     if freshness::is_current(loader::counters()?) {
         return Some(Swept::Done);
@@ -119,12 +122,12 @@ fn sweep_program_once(root: Root, memory: &OwnMemory, large: &mut LargeCopies) -
     done.map_err(|cause| sweep.give_up(&objects, root, cause)).ok()
 }
 
-/// Sweeps another namespace, in which any object but that of an open handle may
-/// be unloaded at any time: while the loader can unload nothing.
+/// Sweeps another namespace while the list is held: any of its objects but that of the open
+/// handle may otherwise be unloaded at any time.
 fn sweep_namespace(namespace: Namespace, root: Root) {
     let missed = freshness::missed_sweeps();
-    // Registering fork handlers may allocate, and an allocator may load something:
-    // not while the list is held.
+    // Registering fork handlers may allocate, and an allocator may call the loader, which must
+    // not happen while the list is held. So it happens before.
     if !matches!(preparation::prepare(lock::lock), Some(Ok(()))) || is_off() {
         return;
     }
@@ -157,16 +160,16 @@ fn no_list(errno: Errno) -> Cause {
     Cause::call(Operation::ListLoadedObjects, errno)
 }
 
-/// Forgets the objects that `dlclose` has unloaded. If other threads keep
-/// getting in between, the next sweep does.
+/// Forgets the objects that `dlclose` has unloaded. If sweeps of other threads end during each
+/// attempt, the next sweep forgets them.
 pub fn sweep_unloaded() {
     let Some(counters) = loader::counters() else { return };
     if is_off() || counters.subs == freshness::recorded_counters().subs {
         return;
     }
     let mut objects = ObjectList::take();
-    // The list is taken without the lock. What another sweep has recorded in
-    // between may be missing in it, and must not be forgotten for that.
+    // The list is copied without the lock. An object that another sweep has recorded since may
+    // be missing in it, and must not be forgotten for that.
     for _ in 0..MAX_ATTEMPTS {
         let generation = lock::generation();
         let Ok(counters) = loader::snapshot(&mut objects) else { return };
@@ -178,8 +181,8 @@ pub fn sweep_unloaded() {
             continue;
         }
         sweep::forget_unloaded(&mut guard.parts(), &objects);
-        // If something was loaded meanwhile it may lie where something known
-        // was: then the next sweep has to look at what is mapped there.
+        // An object that was loaded since the last sweep may lie at the address of a recorded
+        // one. Then the counters stay old, so that the next sweep looks at what is mapped there.
         if counters.adds == freshness::recorded_counters().adds {
             freshness::set_counters(guard.registry(), counters);
         }

@@ -1,6 +1,6 @@
-//! What has to be ready before the first sweep: the settings, the handlers of forks, and
-//! the environment of children. Without settings no object may be pinned, and the next
-//! sweep tries again.
+//! The preparations before the first sweep: reading the settings, registering fork handlers,
+//! and removing the library from `LD_PRELOAD` for children. If the settings cannot be read, no
+//! object may be pinned, and the next sweep tries again.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -20,13 +20,13 @@ use crate::own;
 use crate::published;
 use crate::state::Parts;
 
-/// The settings are read and the fork handlers registered.
+/// Whether the settings have been read and the fork handlers registered.
 static IS_PREPARED: AtomicBool = AtomicBool::new(false);
 
-/// `SOPIN_MODE=off`, known after the first sweep.
+/// Whether the mode is `off`; false until the settings have been read.
 static IS_OFF: AtomicBool = AtomicBool::new(false);
 
-/// This library is off `LD_PRELOAD`, if the settings want that.
+/// Whether the library has removed itself from `LD_PRELOAD`.
 static IS_PRELOAD_DROPPED: AtomicBool = AtomicBool::new(false);
 
 /// Returns whether the user has turned pinning off.
@@ -39,8 +39,8 @@ pub fn is_initialised() -> bool {
     IS_PREPARED.load(Ordering::Relaxed)
 }
 
-/// Prepares for a sweep with the lock that `lock` takes, unless that was done
-/// before; returns `None` if the lock cannot be taken.
+/// Makes the preparations with the library's lock, which `lock` takes, unless they were made
+/// before. `None` if the lock cannot be taken.
 pub fn prepare(lock: fn(Looked) -> Option<Guard>) -> Option<sys::Result<()>> {
     if is_initialised() {
         return Some(Ok(()));
@@ -48,7 +48,7 @@ pub fn prepare(lock: fn(Looked) -> Option<Guard>) -> Option<sys::Result<()>> {
     filters::look().and_then(lock).map(|mut guard| initialise(&mut guard))
 }
 
-/// Reads the settings and registers the handlers of forks, unless that was done before.
+/// Reads the settings and registers the fork handlers, unless that was done before.
 pub fn initialise(guard: &mut Guard) -> sys::Result<()> {
     if is_initialised() {
         return Ok(());
@@ -77,8 +77,8 @@ fn read_settings(settings: &mut Settings, log: &mut Log) -> sys::Result<()> {
     Ok(())
 }
 
-/// Takes this library off `LD_PRELOAD` for `SOPIN_CHILDREN=drop`, as soon as there is an
-/// environment to change.
+/// Removes this library from `LD_PRELOAD` under `SOPIN_CHILDREN=drop`, once the C library knows
+/// the environment.
 pub fn drop_preload_when_ready(guard: &mut Guard, memory: &OwnMemory, objects: &[Loaded]) {
     let Parts { reporter, path_room, .. } = guard.parts();
     if reporter.settings().children == Children::Drop

@@ -1,8 +1,8 @@
-//! Copies of an object's bytes that this process has to itself: a sealed memfd or, where
-//! a seccomp filter may kill for making one, a file that has no name (`O_TMPFILE` of
-//! `open(2)`), which takes calls that the loader makes, and writing. No other process can
-//! open that file or give it a name, and it goes when nothing of it is mapped. Pages
-//! that are stored to become anonymous memory.
+//! Private copies of an object's bytes: a sealed memfd or, where a seccomp filter may kill
+//! for creating one, a file without a name (`O_TMPFILE` of `open(2)`). Creating such a file
+//! takes only calls that the loader makes as well, and writing. No other process can open
+//! the file or give it a name, and the kernel frees it when no page of it is mapped any
+//! more. A page to which the program stores becomes anonymous memory.
 
 use core::ffi::CStr;
 
@@ -15,16 +15,17 @@ use sopin_core::unnamed;
 
 use crate::object_path::ObjectPath;
 
-/// Returns whether memory can be moved and a memfd be made and sealed under the filters
-/// in force.
+/// Returns whether the filters in force permit the calls that move memory and that create and
+/// seal a memfd.
 pub fn can_use_memfds() -> bool {
     let calls = [libc::SYS_mremap, libc::SYS_memfd_create, libc::SYS_pwrite64];
     let seals = [0, libc::F_ADD_SEALS as usize];
     calls.into_iter().all(gate::passes_number) && gate::passes(libc::SYS_fcntl, &seals)
 }
 
-/// Makes a sealed memfd with what [`steps::contents`] says of `file`. If a range cannot be
-/// read, none is replaced: half of an object in a file that is being truncated helps nobody.
+/// Creates a sealed memfd with the contents that [`steps::contents`] lists for `file`. Fails if
+/// one of the ranges cannot be read, so that none of them is replaced: if the object's file is
+/// being truncated, a copy of half the object would not keep the program running.
 pub fn make_memfd(path: ObjectPath<'_>, ranges: &[Replacement], file: File) -> Result<Fd, Cause> {
     let mut name = [0; 128];
     let memfd = sys::memfd_create(memfd_name(path, &mut name)).map_err(Operation::MemfdCreate.failed())?;
@@ -40,8 +41,8 @@ pub fn make_memfd(path: ObjectPath<'_>, ranges: &[Replacement], file: File) -> R
     Ok(memfd)
 }
 
-/// `sopin:<file name>`, which shows in `/proc/PID/maps`, as a C string in
-/// `buffer`. A name that is too long (memfd takes 249 bytes) is cut.
+/// Writes `sopin:<file name>`, which `/proc/PID/maps` shows, into `buffer` as a C string. It
+/// cuts a name that does not fit; the kernel accepts up to 249 bytes.
 fn memfd_name<'a>(path: ObjectPath<'_>, buffer: &'a mut [u8; 128]) -> &'a CStr {
     let name = file_name(path.without_deleted());
     let bytes = b"sopin:".iter().chain(name).take(buffer.len() - 1);
@@ -51,7 +52,8 @@ fn memfd_name<'a>(path: ObjectPath<'_>, buffer: &'a mut [u8; 128]) -> &'a CStr {
     CStr::from_bytes_until_nul(buffer).unwrap_or(c"sopin")
 }
 
-/// Opens a file without a name, from which code can be mapped if that `needs_execution`.
+/// Opens a file without a name, on a file system that permits mapping code if the copy
+/// `needs_execution`.
 pub fn open_unnamed(needs_execution: bool) -> Result<Fd, Cause> {
     let flags = libc::O_TMPFILE | libc::O_EXCL | libc::O_RDWR;
     let mut first_error = None;
@@ -70,24 +72,25 @@ pub fn open_unnamed(needs_execution: bool) -> Result<Fd, Cause> {
     Err(Cause::call(Operation::OpenFileWithoutName, first_error.unwrap_or(Errno(libc::ENOENT))))
 }
 
-/// Returns whether code may be mapped from a file: `EPERM` where it is mounted noexec.
+/// Fails if code cannot be mapped from a file: with `EPERM` if its file system is mounted noexec.
 fn check_execution(file: &Fd) -> sys::Result<()> {
     let (len, protection) = (sys::page_size(), libc::PROT_READ | libc::PROT_EXEC);
-    // SAFETY: a new mapping at an address of the kernel's choice, which goes at once.
+    // SAFETY: without MAP_FIXED the contract of `mmap` demands nothing.
     let address = unsafe { sys::mmap(0, len, protection, libc::MAP_PRIVATE, Some((file, 0))) }?;
-    // SAFETY: the mapping was made above, and nothing refers to it.
+    // SAFETY: this function has just made the mapping, and no other code knows its address.
     unsafe { sys::munmap(address, len) }
 }
 
-/// Returns whether a file may be in memory: on a file system without a device, such as tmpfs.
+/// Returns whether the bytes of a file may be in memory only: whether its file system has no
+/// device, as tmpfs, or cannot be found out.
 pub fn is_in_memory(file: &Fd) -> bool {
     sys::fstat(file.raw()).map_or(true, |status| libc::major(status.st_dev) == 0)
 }
 
-/// Writes the bytes of these `spans` to a file without a name, one behind the other.
+/// Writes the bytes of `spans` to a file without a name, one after the other.
 pub fn fill_unnamed<Spans: Iterator<Item = Span>>(file: &Fd, spans: impl Fn() -> Spans) -> Result<(), Cause> {
     let size: usize = spans().map(|span| span.len()).sum();
-    // Beyond it the kernel would raise SIGXFSZ, which kills.
+    // For a write beyond the limit the kernel raises SIGXFSZ, which ends the program.
     let limit = sys::file_size_limit().map_err(Operation::Prlimit64.failed())?;
     if size as u64 > limit {
         return Err(Cause::call(Operation::Write, Errno(libc::EFBIG)));
@@ -98,14 +101,15 @@ pub fn fill_unnamed<Spans: Iterator<Item = Span>>(file: &Fd, spans: impl Fn() ->
     Ok(())
 }
 
-/// Writes all bytes of `span`, straight from memory. `write` gets an address, how many
-/// bytes are left and how many are done, and returns how many it has written.
+/// Writes all bytes of `span`. `write` gets an address, how many bytes are left and how many
+/// are done, and returns how many it has written. It must pass the address to the kernel, which
+/// reports memory that cannot be read.
 fn write_all(span: Span, write: impl Fn(usize, usize, usize) -> sys::Result<usize>) -> sys::Result<()> {
     let mut done = 0;
     while done < span.len() {
         match write(span.start + done, span.len() - done, done)? {
             0 => return Err(Errno(libc::EFAULT)),
-            // A short count: the next attempt says why.
+            // After a short count, the next attempt returns the reason.
             written => done += written,
         }
     }

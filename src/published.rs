@@ -1,7 +1,8 @@
-//! The records that readers outside see, kept dense: `sopin_records` leads to
-//! them. The layout and the readers' side are [`sopin_core::records`].
+//! The records for readers outside the process, in an array without gaps: `sopin_records` has
+//! its address. [`sopin_core::records`] defines the layout and contains the code for readers.
 //!
-//! They belong to the state that the lock protects, so there is one writer.
+//! The array belongs to the state that the library's lock protects, so there is one writer at a
+//! time.
 
 use sopin_core::cause::Cause;
 use sopin_core::mode::Mode;
@@ -12,7 +13,7 @@ use sopin_core::sys::Result;
 
 use crate::loader::Loaded;
 
-/// Where readers begin. A symbol of the library, not to be renamed.
+/// The header, at which readers begin. Readers find it by its symbol, so the name must not change.
 #[unsafe(no_mangle)]
 #[allow(non_upper_case_globals, reason = "a name of the C interface")]
 pub static sopin_records: Header = Header::new(env!("CARGO_PKG_VERSION"));
@@ -22,16 +23,15 @@ pub fn set_mode(mode: Mode) {
     sopin_records.set_mode(mode);
 }
 
-/// What became of an object.
+/// The result of pinning or leaving an object.
 #[derive(Clone, Copy, Default)]
 pub struct Account {
-    /// What was reached.
     pub reached: Reached,
-    /// All its pages, as far as they are known.
+    /// All its pages; empty if its headers could not be read.
     pub span: Span,
     /// Bytes that were replaced.
     pub bytes: usize,
-    /// Why not everything was.
+    /// Why not everything was replaced that the mode demands.
     pub cause: Option<Cause>,
 }
 
@@ -49,7 +49,7 @@ impl Account {
     }
 }
 
-/// Returns a record with nothing but what the loader lists.
+/// Returns a record that contains only what the loader lists.
 pub fn unrecorded(loaded: &Loaded) -> Record {
     let mut record = Record::default();
     record.headers = loaded.headers as u64;
@@ -58,28 +58,28 @@ pub fn unrecorded(loaded: &Loaded) -> Record {
     record
 }
 
-/// The records, in no order.
+/// The published records, in no particular order.
 pub struct Records {
     records: PageVec<Record>,
 }
 
 impl Records {
-    /// None yet.
+    /// Makes an empty array.
     pub const fn new() -> Self {
         Self { records: PageVec::new() }
     }
 
-    /// Number of records.
+    /// Returns the number of records.
     pub fn len(&self) -> usize {
         self.records.len()
     }
 
-    /// All of them.
+    /// Returns all records.
     pub fn as_slice(&self) -> &[Record] {
         &self.records
     }
 
-    /// Makes room for one more. The array may move, so this is a change too.
+    /// Makes room for one more record. The array may move, which readers must notice.
     pub fn reserve(&mut self) -> Result<()> {
         let change = sopin_records.change();
         let result = self.records.reserve(1);
@@ -87,7 +87,8 @@ impl Records {
         result
     }
 
-    /// Sets the record at `index`, or appends it where room has been made.
+    /// Sets the record at `index`. Appends it if there is none; that cannot fail after
+    /// [`Records::reserve`].
     pub fn set(&mut self, index: usize, record: Record) -> Result<()> {
         let change = sopin_records.change();
         if let Some(slot) = self.records.get_mut(index) {
@@ -99,7 +100,7 @@ impl Records {
         result
     }
 
-    /// Removes the record at `index`; the one that has taken its place.
+    /// Removes the record at `index`. Returns the record that has moved into its place, if one has.
     pub fn remove(&mut self, index: usize) -> Option<Record> {
         let change = sopin_records.change();
         let last = self.records.last().copied()?;

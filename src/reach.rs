@@ -1,6 +1,6 @@
-//! Finding out the [`Reach`] of an object that may have run: what its relocated
-//! words point to. It must not be asked of more objects than need it, for every
-//! word is read by itself.
+//! Finding out the [`Reach`] of an object that may have run, from the objects to which its
+//! relocated words point. It takes a read of memory for every word, so it must be done only for
+//! objects that need it.
 
 use sopin_core::cause::Cause;
 use sopin_core::memory::OwnMemory;
@@ -12,9 +12,9 @@ use crate::candidates::Candidate;
 use crate::loader::Loaded;
 use crate::own;
 
-/// File names of the objects of the C library, up to the first dot. None of their
-/// functions starts anything that stores to other objects than its caller has named,
-/// and of those that report addresses [`reports_addresses`] knows the names.
+/// File names of the objects of the C library, up to the first dot. None of their functions
+/// stores, or starts a thread that stores, to objects that its caller has not named, except
+/// those that [`starts_writers`] knows. [`reports_addresses`] knows those that report addresses.
 const C_LIBRARY: [&[u8]; 9] = [
     b"libc",
     b"libm",
@@ -27,22 +27,22 @@ const C_LIBRARY: [&[u8]; 9] = [
     b"linux-vdso",
 ];
 
-/// Functions that allocators define in the C library's place. They are called by
-/// nearly everything and look nothing up for their callers.
+/// Functions that allocators define in place of the C library's. Nearly every object calls
+/// them, and they look up no addresses for their callers.
 const ALLOCATORS: [&[u8]; 7] =
     [b"malloc", b"calloc", b"realloc", b"free", b"memalign", b"posix_memalign", b"aligned_alloc"];
 
-/// Variables of the C library that executables have copies of.
+/// Variables of the C library of which executables have copies (copy relocations).
 const COPIED: [&[u8]; 6] = [b"stdin", b"stdout", b"stderr", b"environ", b"__environ", b"_environ"];
 
-/// Returns whether a function or variable of this name tells where objects or symbols are.
+/// Returns whether a function or variable of this name reports addresses of objects or symbols.
 fn reports_addresses(name: &[u8]) -> bool {
     let prefixes: [&[u8]; 5] = [b"dl", b"_dl", b"__libc_dl", b"_r_debug", b"_rtld_global"];
     prefixes.iter().any(|prefix| name.starts_with(prefix)) || name == b"getauxval"
 }
 
-/// Returns whether a function of this name starts a thread, or a task like one: it can find
-/// addresses in ways that no word shows, and count as another object does.
+/// Returns whether a function of this name starts a thread or a similar task. Such a task can
+/// find addresses in ways that no relocated word shows, so it counts like another object.
 fn starts_writers(name: &[u8]) -> bool {
     let prefixes: [&[u8]; 3] = [b"aio_", b"lio_", b"io_uring_"];
     let names: [&[u8]; 7] =
@@ -50,21 +50,21 @@ fn starts_writers(name: &[u8]) -> bool {
     names.contains(&name) || prefixes.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// What to find out with.
+/// Finds out the reach of objects of the loader's list.
 pub struct References<'a> {
-    /// To read with.
     pub memory: &'a OwnMemory,
     /// The loader's list.
     pub objects: &'a [Loaded],
 }
 
 impl References<'_> {
-    /// Returns the reach of the candidate at `index`. Marks the others in whose data its words
-    /// point. What cannot be read may say anything.
+    /// Returns the reach of the candidate at `index`. Marks as known the candidates into whose
+    /// data its words point. Fails if a word cannot be read; then the caller must assume
+    /// [`Reach::Everywhere`].
     pub fn reach(&self, candidates: &mut [Candidate], index: usize) -> core::result::Result<Reach, Cause> {
         let Some(runner) = candidates.get(index).copied() else { return Ok(Reach::Everywhere) };
         let mut reach = Reach::Itself;
-        // Read in order, so that one look-up usually answers for the next reference as well.
+        // The object of the last reference, to which the next one usually points as well.
         let mut last = None;
         runner
             .dynamic
@@ -86,13 +86,15 @@ impl References<'_> {
         let address = match reference.bound {
             Bound::Address(0) => return Ok(Reach::Itself),
             Bound::Address(address) if runner.object.span.contains(address) => {
-                // A function that was not called, or its own definition. But a pointer to
-                // what it does not define may have been another one before.
+                // The word points to the lazy-binding stub of a function that was not called, or to
+                // a definition of the object's own. But if the object does not define the symbol
+                // and the word is writable, the word may have held another address before.
                 let is_overwritten = reference.is_writable && reference.is_undefined();
                 return Ok(if is_overwritten { Reach::Everywhere } else { Reach::Itself });
             }
             Bound::Address(address) => address,
-            // Where the variable was copied from is not known, nor what it contains.
+            // The object from which the variable was copied is not known, nor are the addresses in
+            // the variable.
             Bound::Copied => return Ok(Reach::ThroughOthers),
             Bound::Unknown => return Ok(Reach::Everywhere),
         };
@@ -124,8 +126,8 @@ impl References<'_> {
         Ok(if is_harmless { Reach::Itself } else { Reach::ThroughOthers })
     }
 
-    /// The object that `address` lies in: the one that begins closest below it, or an
-    /// executable that is not position-independent, whose base is 0.
+    /// Returns the object that contains `address`: the one whose base is closest below it, or
+    /// an executable that is not position-independent, whose base is 0.
     fn object_at(&self, address: usize) -> Option<(Object, Loaded)> {
         let closest = self.objects.iter().filter(|loaded| loaded.base <= address).max_by_key(|loaded| loaded.base);
         for loaded in closest.into_iter().chain(self.objects.first()) {

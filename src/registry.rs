@@ -1,5 +1,5 @@
-//! The table of the objects that are known: what is recorded of each, and where its
-//! published record is. It decides nothing, and the lock protects it.
+//! The table of the known objects: the entry of each, and the index of its published record.
+//! The library's lock protects it. It makes no decisions.
 
 use sopin_core::address_map::AddressMap;
 use sopin_core::names::NameHashes;
@@ -11,48 +11,48 @@ use sopin_core::vmas::FileId;
 use crate::loader::Loaded;
 use crate::published::{Account, Records};
 
-/// A pinned object, or one that is known and was left alone.
+/// The entry of an object that was pinned or left.
 #[derive(Clone, Copy, Default)]
 pub struct Entry {
-    /// The page of the original file, empty without one.
+    /// The page of the original file; empty if there is none.
     pub witness: Span,
-    /// Where its dynamic section is.
+    /// Address of its dynamic section.
     dynamic: usize,
-    /// The file that has been mapped there since the sweep, if that is known: the file
-    /// with inode 0, none, once it is pinned.
+    /// The file that has been mapped at its dynamic section since the sweep, if that is known.
+    /// Anonymous memory, as after pinning, has inode 0.
     file: Option<FileId>,
-    /// The file that it was loaded from, if a sweep has pinned it, all of it or in part.
+    /// The file from which it was loaded, if a sweep has pinned all or a part of it.
     pub original: Option<FileId>,
-    /// It lives in a namespace that the loader's list does not show.
+    /// Whether it is in a namespace whose objects the loader's list does not contain.
     pub in_other_namespace: bool,
     /// Bytes of private copies of its read-only ranges.
     pub private: usize,
-    /// What a DT_NEEDED entry may call it. Recording it again does not change that.
+    /// The names by which a DT_NEEDED entry may refer to it. Recording it again keeps them.
     names: NameHashes,
-    /// The last pass over the loader's list that saw it.
+    /// The last pass over the loader's list in which it was found.
     seen: u32,
-    /// Where its published record is.
+    /// The index of its published record.
     index: u32,
 }
 
 impl Entry {
-    /// Makes the entry of an object with that witness page, and that file at its dynamic section.
+    /// Makes the entry of an object that has this witness and maps `file` at its dynamic section.
     pub fn new(witness: Span, dynamic: usize, file: Option<FileId>) -> Self {
         Self { witness, dynamic, file, ..Self::default() }
     }
 
-    /// Makes the entry of an object of which only the names are known yet.
+    /// Makes the entry of an object of which so far only the names are known.
     pub fn named(names: NameHashes) -> Self {
         Self { names, ..Self::default() }
     }
 
-    /// Returns the file at its dynamic section.
+    /// Returns the file that is mapped at its dynamic section, if that is known.
     pub const fn file(&self) -> Option<FileId> {
         self.file
     }
 
-    /// Returns whether another object has taken the place of the one recorded, if its
-    /// dynamic section and the file there are these.
+    /// Returns whether an object with this dynamic section, at which `file` is mapped, is another
+    /// one than the recorded object.
     pub fn is_replaced_by(&self, dynamic: usize, file: FileId) -> bool {
         self.dynamic != dynamic || self.file.is_some_and(|recorded| recorded != file)
     }
@@ -72,8 +72,8 @@ impl Registry {
         Self { entries: AddressMap::new(), records: Records::new(), pass: 0 }
     }
 
-    /// Records what became of the object that the loader lists as `loaded`, in
-    /// the place of an older record. Recording it again cannot fail.
+    /// Records the `account` of the object that the loader lists as `loaded`. It replaces an
+    /// older record, for which it needs no memory and cannot fail.
     pub fn record(&mut self, loaded: &Loaded, entry: Entry, account: &Account) -> Result<()> {
         let (index, names) = if let Some(older) = self.entries.get_mut(loaded.headers) {
             (older.index, older.names)
@@ -85,28 +85,29 @@ impl Registry {
         self.records.set(index as usize, account.record(loaded, entry.witness, entry.in_other_namespace))
     }
 
-    /// Returns what is recorded of the object.
+    /// Returns the entry of the object.
     pub fn recorded(&mut self, headers: usize) -> Option<Entry> {
         self.entries.get_mut(headers).copied()
     }
 
-    /// Returns what is recorded of the object and what is published of it.
+    /// Returns the entry of the object and its published record.
     pub fn look_up(&mut self, headers: usize) -> Option<(Entry, Record)> {
         let entry = self.recorded(headers)?;
         Some((entry, *self.records.as_slice().get(entry.index as usize)?))
     }
 
-    /// Returns what a DT_NEEDED entry may call the object; that is unknown if it is not recorded.
+    /// Returns the names by which a DT_NEEDED entry may refer to the object. They are unknown if
+    /// it is not recorded.
     pub fn names(&mut self, headers: usize) -> NameHashes {
         self.recorded(headers).map_or(NameHashes::UNKNOWN, |entry| entry.names)
     }
 
-    /// Returns everything that is published.
+    /// Returns all published records.
     pub fn all_published(&self) -> &[Record] {
         self.records.as_slice()
     }
 
-    /// Forgets an object; returns what was recorded of it.
+    /// Forgets an object; returns its entry.
     pub fn forget(&mut self, headers: usize) -> Option<Entry> {
         let entry = self.entries.remove(headers)?;
         if let Some(moved) = self.records.remove(entry.index as usize)
@@ -117,8 +118,8 @@ impl Registry {
         Some(entry)
     }
 
-    /// Forgets the objects that are not in `objects`, the loader's list, and are `gone`;
-    /// `release` gets what was recorded of each.
+    /// Forgets the objects that are not in `objects`, the loader's list, and for which `gone`
+    /// returns true. Calls `release` with the entry of each.
     pub fn forget_unlisted(
         &mut self,
         objects: &[Loaded],
@@ -136,7 +137,7 @@ impl Registry {
             let headers = record.headers as usize;
             let unseen = self.recorded(headers).filter(|entry| entry.seen != self.pass && gone(headers, entry));
             match unseen.and_then(|_| self.forget(headers)) {
-                // Another record has taken its place.
+                // Another record has moved to this index, so the index stays.
                 Some(entry) => release(&entry),
                 None => index += 1,
             }

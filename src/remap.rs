@@ -2,9 +2,9 @@
 //! object by raw system calls. Nothing else changes a mapping of the host, and nothing here
 //! decides what to replace.
 //!
-//! Between a copy and its move there is no store to anything but the scratch
-//! memory and the stack, since what is being moved may be this library's own data. If a
-//! step fails the range is what it was: every resource is obtained first.
+//! Between a copy and its move this code stores only to the scratch memory and the stack,
+//! since the range that is being replaced may be this library's own data. If a step fails, the
+//! range is unchanged, because all resources are obtained first.
 
 use sopin_core::cause::{Cause, Operation};
 use sopin_core::memory::OwnMemory;
@@ -18,14 +18,14 @@ use sopin_core::vmas::Protection;
 use crate::object_path::ObjectPath;
 use crate::private_copies;
 
-/// What became of the ranges of one object.
+/// The result of replacing the ranges of one object.
 #[derive(Clone, Copy, Default)]
 pub struct Outcome {
-    /// Bytes replaced.
+    /// Bytes that were replaced.
     pub bytes: usize,
     /// Whether writable and relocated ranges are mapped from a file without a name.
     pub is_unnamed: bool,
-    /// Of these, bytes of read-only ranges that are mapped from a private copy.
+    /// Bytes of read-only ranges that are mapped from a private copy.
     pub private: usize,
     /// Why a writable or relocated range was left as it was.
     pub relocated_failure: Option<Cause>,
@@ -34,7 +34,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Notes what became of a range.
+    /// Adds the result of replacing one range, or several neighbouring ones.
     fn note(&mut self, backing: Backing, result: Result<usize, Cause>) {
         let failure = match backing {
             Backing::Anonymous | Backing::RelocatedCopy | Backing::CopyOnWrite => &mut self.relocated_failure,
@@ -49,15 +49,16 @@ impl Outcome {
     }
 }
 
-/// Replaces all of `ranges`, which belong to the object of this `path`.
-/// Ranges that hold what is in the object's file are mapped from `shared`, if
-/// given and possible, else from a private copy, if `room` allows one of so many bytes.
+/// Replaces all of `ranges`, which belong to the object of this `path`. It maps the ranges that
+/// hold the bytes of the object's file from `shared`, if that is given and can be mapped.
+/// Otherwise it maps them from a private copy, if `room` permits one of so many bytes.
 ///
 /// # Safety
-/// * `shared` must hold the bytes of the object's file and never change.
-/// * The ranges must be mapped, hold what the loader put there, and stay mapped
-///   for the duration of the call.
-/// * No thread may store to a range whose backing is [`Backing::Anonymous`] in the meantime.
+/// * The ranges must be whole pages of an object that is not unloaded during the call, with the
+///   protection that they have now. No other code may change their mappings meanwhile.
+/// * A range whose backing is [`Backing::Copy`] or [`Backing::CopyOnWrite`] must hold the bytes
+///   that `shared` has at the range's offset, and `shared` must never change.
+/// * No thread may store to the ranges during the call.
 pub unsafe fn replace(
     memory: &OwnMemory,
     path: ObjectPath<'_>,
@@ -66,7 +67,7 @@ pub unsafe fn replace(
     room: impl Fn(usize) -> Result<(), Cause>,
 ) -> Outcome {
     if !private_copies::can_use_memfds() {
-        // SAFETY: this function demands the same.
+        // SAFETY: `replace_unnamed` has the contract of this function, with the same arguments.
         return unsafe { replace_unnamed(memory, ranges, shared, room) };
     }
     let (private, relocated) = (OnceCell::new(), OnceCell::new());
@@ -78,18 +79,21 @@ pub unsafe fn replace(
                 room(held.map(|(span, _)| span.len()).sum())?;
                 private_copies::make_memfd(path, ranges, File::Private)
             }),
-            // Relocated text is private anyway: the loader has copied its pages.
+            // `room` is not asked for relocated text, whose pages are private memory anyway: the
+            // loader has stored to them.
             File::Relocated => get_or_init(&relocated, || private_copies::make_memfd(path, ranges, File::Relocated)),
         };
         made.as_ref().map_err(|cause| *cause)
     };
-    // SAFETY: the program is one for these ranges, of which the caller says what `run`
-    // demands. A private file is made of what is mapped.
+    // SAFETY: `steps::moving` makes the program for these ranges, for which this function's contract
+    // holds. `shared` has the bytes of the ranges at their offsets, by the same contract.
+    // `make_memfd` has written the bytes of the ranges to the other files, at the offsets of
+    // `steps::contents`, which the program uses as well, and has sealed them.
     unsafe { run(&mut steps::moving(ranges, shared.is_some()), memory, &file) }
 }
 
-/// Replaces all of `ranges` where a seccomp filter may kill for moving memory and for a
-/// memfd: those that are not mapped from `shared` are mapped from a file without a name.
+/// Replaces all of `ranges` where a seccomp filter may kill for moving memory or creating a
+/// memfd: it maps those that `shared` does not have from a file without a name.
 ///
 /// # Safety
 /// As for [`replace`].
@@ -106,8 +110,8 @@ unsafe fn replace_unnamed(
         Some(_) => private_copies::open_unnamed(private().any(|range| range.protection & libc::PROT_EXEC != 0)),
     };
     let is_in_memory = opened.as_ref().is_ok_and(private_copies::is_in_memory);
-    // Relocated pages are this process's own anyway, and what is on a disk can be
-    // written back there.
+    // Only copies of read-only ranges in memory need room. Relocated pages are private memory
+    // anyway, and the kernel can write pages of a file on a disk back.
     let read_only = private().filter(|range| range.backing == Backing::Copy).map(|range| range.span.len()).sum();
     let refusal = if read_only != 0 && is_in_memory { room(read_only).err() } else { None };
     let is_kept = |range: &Replacement| refusal.is_none() || range.backing != Backing::Copy;
@@ -117,7 +121,11 @@ unsafe fn replace_unnamed(
         File::Shared => shared.ok_or(NO_FILE),
         File::Private | File::Relocated => filled.as_ref().map_err(|cause| *cause),
     };
-    // SAFETY: as in `replace`; the file has the kept ranges one behind the other.
+    // SAFETY: `steps::mapping` makes the program for these ranges, for which this function's
+    // contract holds. `shared` has the bytes of the ranges at their offsets, by the same contract.
+    // `fill_unnamed` has written the bytes of the kept ranges to the other file one after the
+    // other, where the program expects them. No other process can open that file, and this one
+    // does not write to it any more.
     let mut outcome = unsafe { run(&mut steps::mapping(ranges, shared.is_some(), is_kept), memory, &file) };
     outcome.is_unnamed = true;
     outcome.private = if is_in_memory && refusal.is_none() { read_only } else { 0 };
@@ -127,22 +135,24 @@ unsafe fn replace_unnamed(
     outcome
 }
 
-/// No step asks for a file that the program was not made for.
+/// Stands for a file that does not exist. No step asks for it, since the program was made for the
+/// files that exist.
 const NO_FILE: Cause = Cause::call(Operation::Mmap, Errno(libc::EBADF));
 
 /// Runs a program.
 ///
 /// # Safety
-/// * The program must be one of [`steps`] for ranges of which holds what [`replace`] demands.
-/// * `file` must return files that have the bytes of these ranges where the program says.
+/// * [`steps`] must have made the program, for ranges that fulfil the contract of [`replace`].
+/// * The files that `file` returns must have the bytes of these ranges at the places that the
+///   program names, and never change.
 unsafe fn run<'a>(
     program: &mut dyn Iterator<Item = Step>,
     memory: &OwnMemory,
     file: &dyn Fn(File) -> Result<&'a Fd, Cause>,
 ) -> Outcome {
     let mut outcome = Outcome::default();
-    // One scratch mapping serves all ranges, so that the pieces of a large one end
-    // up as one VMA again: the kernel merges what comes from neighbouring offsets.
+    // All ranges take their pieces from one scratch mapping. So the pieces of a large range
+    // become one VMA again: the kernel merges neighbours that come from neighbouring offsets.
     let (mut scratch, mut copy) = (Scratch::EMPTY, Scratch::EMPTY);
     let (mut failure, mut is_skipping) = (None, false);
     for step in program {
@@ -157,14 +167,19 @@ unsafe fn run<'a>(
                 copy.fill(span, memory)
             }),
             Step::ProtectCopy { protection } => copy.protect(protection),
-            // SAFETY: the copy has the bytes of the span, no thread stores to that, as this
-            // function demands, and nothing refers to the copy.
+            // SAFETY: a program has a `Copy` of the same span before each `Move`, and a failed step
+            // would have skipped this one. So the copy has the bytes and the length of the span. It
+            // can be read and written, or `ProtectCopy` has given it the protection of the span.
+            // No thread stores to the span: this function's contract, by that of `replace`.
             Step::Move { span } => unsafe { copy.move_to(span) },
-            // SAFETY: the protection that the range had.
+            // SAFETY: the program sets the protection that the pages had before the move, so it
+            // forbids no access that was permitted then: the contract of `protect`.
             Step::Protect { span, protection } => unsafe { protect(span, protection) },
             Step::MapFile { span, protection, place, otherwise } => {
                 let map = |Place { file: from, offset }| {
-                    // SAFETY: the file has the bytes of the span there, as this function demands.
+                    // SAFETY: the file has the bytes of the span at this offset and never changes,
+                    // and no thread stores to the span: this function's contract. The program keeps
+                    // the protection of the pages.
                     file(from).and_then(|file| unsafe { map_file(span, protection, file, offset) }).map(|()| from)
                 };
                 let mapped = map(place).or_else(|cause| otherwise.map_or(Err(cause), map));
@@ -183,7 +198,8 @@ unsafe fn run<'a>(
     outcome
 }
 
-/// Memory for the copies, unmapped when dropped but for what has moved away.
+/// Memory for the copies. Dropping it unmaps the part that was not moved away. No code makes
+/// references into it.
 struct Scratch {
     rest: Span,
 }
@@ -192,17 +208,18 @@ impl Scratch {
     const EMPTY: Self = Self { rest: Span { start: 0, end: 0 } };
 
     fn new(len: usize) -> Result<Self, Cause> {
-        // All of a small object's pages at once are cheaper than one by one.
-        // The loader does not ask for that, and some filters look at the flags.
+        // For a small object, populating all pages at once is faster than a fault for each. The
+        // loader never sets the flag, and some seccomp filters look at the flags of mmap(2).
         let populate = if len <= PIECE && !sys::gate::is_closed() { libc::MAP_POPULATE } else { 0 };
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | populate;
         let protection = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice.
+        // SAFETY: without MAP_FIXED the contract of `mmap` demands nothing.
         let start = unsafe { sys::mmap(0, len, protection, flags, None) }.map_err(Cause::no_memory)?;
         Ok(Self { rest: Span { start, end: start + len } })
     }
 
-    /// Takes the first `len` bytes off. There are fewer only if none could be mapped.
+    /// Splits off the first `len` bytes. Fails if there are fewer, which happens only after a
+    /// failure of `Map`.
     fn take(&mut self, len: usize) -> Result<Self, Cause> {
         if self.rest.len() < len {
             return Err(Cause::no_memory(Errno(libc::ENOMEM)));
@@ -212,26 +229,29 @@ impl Scratch {
         Ok(Self { rest: Span { start, end: start + len } })
     }
 
-    /// Fills the memory with the bytes at `span`, which is as long.
+    /// Fills the memory with the bytes at `span`, which has the same length.
     fn fill(&mut self, span: Span, memory: &OwnMemory) -> Result<(), Cause> {
-        // SAFETY: the memory is this scratch's alone, and was taken with the length of the span.
+        // SAFETY: `rest` is writable memory that `new` has mapped and no other value owns: `take`
+        // splits it, and `move_to` empties it. Its protection changes only after the filling.
         let copied = unsafe { memory.copy(self.rest.start as *mut u8, span.start, self.rest.len()) };
         copied.map_err(|errno| Cause::call(memory.operation(), errno))
     }
 
     fn protect(&self, protection: Protection) -> Result<(), Cause> {
-        // SAFETY: nothing refers to the scratch memory.
+        // SAFETY: no reference points into scratch memory, so no protection forbids an access.
         unsafe { protect(self.rest, protection) }
     }
 
-    /// Moves the memory to `span`, which is as long.
+    /// Moves the memory to `span`.
     ///
     /// # Safety
-    /// The memory must have the bytes of the span, to which no thread may store.
+    /// The memory must have the length of the span, its bytes, and a protection that permits at
+    /// least the same accesses. No thread may store to the span between the copy and the move.
     unsafe fn move_to(&mut self, span: Span) -> Result<(), Cause> {
         let (copy, len) = (self.rest.start, self.rest.len());
-        // SAFETY: the source is one VMA that nothing refers to; the target gets the bytes
-        // that it has, and no store to it is lost, as this function demands.
+        // SAFETY: no reference points into the source, which is scratch memory. The source holds
+        // the bytes of the target with at least the same accesses, and no store to the target is
+        // lost: this function's contract, and that of `mremap_onto`.
         unsafe { sys::mremap_onto(copy, len, span.start) }.map_err(Operation::Mremap.failed())?;
         self.rest = Self::EMPTY.rest;
         Ok(())
@@ -241,26 +261,33 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         if !self.rest.is_empty() {
-            // SAFETY: the memory was mapped by `new` and has not moved, and nothing refers to it.
+            // SAFETY: `new` has mapped `rest`, this value owns it, and it was not moved away, since
+            // `move_to` empties it. No reference points into scratch memory.
             let _ = unsafe { sys::munmap(self.rest.start, self.rest.len()) };
         }
     }
 }
 
+/// Sets the protection of `span`.
+///
 /// # Safety
-/// As for [`sys::mprotect`].
+/// As for [`sys::mprotect`]: no reference into `span` may be used for an access that the new
+/// protection forbids.
 unsafe fn protect(span: Span, protection: Protection) -> Result<(), Cause> {
-    // SAFETY: this function demands the same.
+    // SAFETY: the contracts of this function and of `sys::mprotect` are the same.
     unsafe { sys::mprotect(span.start, span.len(), protection) }.map_err(Operation::Mprotect.failed())
 }
 
 /// Maps `span` from `offset` of a file.
 ///
 /// # Safety
-/// The file must have the bytes of the span there and never change.
+/// The file must have the bytes of the span at `offset` and never change. `protection` must
+/// permit at least the accesses that the span permits now. No thread may store to the span.
 unsafe fn map_file(span: Span, protection: Protection, file: &Fd, offset: u64) -> Result<(), Cause> {
     let flags = libc::MAP_PRIVATE | libc::MAP_FIXED;
-    // SAFETY: the same bytes with the same protection take the place of the old ones in one step.
+    // SAFETY: references may point into `span`, but the new mapping holds the same bytes with at
+    // least the same accesses: this function's contract, and that of `mmap` with MAP_FIXED. The
+    // kernel replaces the old mapping in one step.
     let mapped = unsafe { sys::mmap(span.start, span.len(), protection, flags, Some((file, offset))) };
     mapped.map(drop).map_err(Cause::no_memory)
 }

@@ -1,10 +1,10 @@
-//! Saying what became of an object: which line, at which level.
+//! Reporting the result for an object: which line is written, at which level.
 //!
 //! | the object is | `error` | `warn` | `info` |
 //! |---|---|---|---|
 //! | pinned as the mode says | | | a line |
-//! | pinned but for read-only ranges | | a line | a line |
-//! | the same because private memory is bounded | a line for every new cause | a line | a line |
+//! | pinned except for read-only ranges | | a line | a line |
+//! | the same, because private memory is bounded | a line for every new cause | a line | a line |
 //! | exposed in writable or relocated ranges | a line for every new cause | a line | a line |
 
 use core::fmt;
@@ -24,21 +24,20 @@ use crate::remap::Outcome;
 use crate::sources::{CopySearch, Modified};
 use crate::write_safety::OTHER_MAY_HAVE_RUN;
 
-/// Why ranges are left that the plan does not believe to be what they seem.
+/// Why the plan has left ranges whose mappings contradict the program headers.
 const CONTRADICTED: Cause =
     Cause::words(Operation::ReadMaps, "it contradicts the program headers, as it does under an emulator");
 
-/// What became of one object.
+/// The result of pinning one object.
 pub struct Report {
-    /// What the plan has left.
+    /// Which ranges the plan has left.
     pub outlook: Outlook,
     /// Why writable ranges had to be left, if they had to.
     pub stores: Option<Cause>,
-    /// What was done.
     pub outcome: Outcome,
     /// How much of its text was modified in memory.
     pub modified: Modified,
-    /// How long it took, in microseconds.
+    /// How long pinning took, in microseconds.
     pub micros: u64,
 }
 
@@ -63,7 +62,8 @@ impl Report {
         }
     }
 
-    /// What became of the object in this mode, and why not more.
+    /// Returns the protection level that the object has reached in this mode, and why it has
+    /// not reached a higher one.
     pub fn reached(&self, mode: Mode) -> (Reached, Option<Cause>) {
         match (self.exposed_cause(), self.degraded_cause()) {
             (Some(cause), _) => (Reached::Exposed, Some(cause)),
@@ -73,20 +73,20 @@ impl Report {
     }
 }
 
-/// The settings in force, and the log that gets the lines they ask for.
+/// The settings in force, and the log for the lines that they select.
 pub struct Reporter {
     settings: Settings,
     log: Log,
 }
 
 impl Reporter {
-    /// Makes a reporter with the default settings, for which no log is open.
+    /// Makes a reporter with the default settings and a log that does not know stderr yet.
     pub const fn new() -> Self {
         Self { settings: Settings::new(), log: Log::new() }
     }
 
-    /// Remembers what stderr is, and puts the settings in force that `read` returns. It
-    /// gets what complaints about their values go through, each after the settings are in force.
+    /// Remembers which file stderr is, and makes `read` store the settings. `read` gets the log
+    /// as well, for complaints about values of the settings that it has stored.
     pub fn configure(&mut self, read: impl FnOnce(&mut Settings, &mut Log) -> Result<()>) -> Result<()> {
         self.log.remember_stderr();
         read(&mut self.settings, &mut self.log)
@@ -109,7 +109,7 @@ impl Reporter {
         }
     }
 
-    /// Reports what is wrong with the stores, or with the entries for the file at `path`.
+    /// Reports problems with the stores, or with their entries for the file at `path`.
     pub fn complain(&mut self, path: ObjectPath<'_>, found: &CopySearch) {
         let (path, [system, tampered]) = (path.text(), found.complaints);
         if let Some(cause) = system {
@@ -124,7 +124,7 @@ impl Reporter {
         }
     }
 
-    /// Reports the pinned object of this `path`. `beside`: the names of those that were
+    /// Reports the pinned object of this `path`. `beside` has the names of the objects that were
     /// left because of it.
     pub fn pinned(&mut self, path: ObjectPath<'_>, report: &Report, beside: &[u8]) {
         let (reached, cause) = report.reached(self.settings.mode);
@@ -140,7 +140,8 @@ impl Reporter {
             if reached == Reached::Exposed {
                 return self.exposed(path, cause, beside);
             }
-            // Only the user can mend this, so it is said without being asked for.
+            // Only the user can change the limit or name a store, so the line is an error the first
+            // time.
             let is_for_user =
                 matches!(cause, private_memory::LIMITED | private_memory::SHORT) && self.log.is_new(cause);
             let level = if is_for_user { Level::Error } else { Level::Warn };
@@ -148,8 +149,8 @@ impl Reporter {
         }
     }
 
-    /// Reports that the object of this `name` was left exposed, and because of it those
-    /// named in `beside`.
+    /// Reports that the object of this `name` was left exposed, and that the objects named in
+    /// `beside` were left because of it.
     pub fn exposed(&mut self, name: ObjectPath<'_>, cause: Cause, beside: &[u8]) {
         let name = name.text();
         if !self.log.is_new(cause) && self.settings.level < Level::Warn {
@@ -158,7 +159,7 @@ impl Reporter {
         if beside.is_empty() {
             return self.line(Level::Error, format_args!("{name}: {cause}; left unmodified"));
         }
-        // These have been named now.
+        // This line names the other objects, so their cause counts as named.
         let _ = self.log.is_new(OTHER_MAY_HAVE_RUN);
         let others = Text(beside);
         self.line(Level::Error, format_args!("{name}: {cause}, or to those of {others}; left unmodified"));

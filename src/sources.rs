@@ -1,13 +1,12 @@
-//! Where the bytes of an object's read-only ranges come from: a copy of its file
-//! in the system's store or in the user's, if the file can be found and the store
-//! be used; never for pages that were modified in memory.
+//! Where the bytes of an object's read-only ranges come from: a copy of its file in the
+//! system's store or in the user's, if the file can be found and the store can be used.
+//! Pages that were modified in memory are left.
 //!
-//! The user's store is used only by a process that has that user's rights, no
-//! more and no less. That is asked anew in every sweep: a daemon may have changed
-//! its user since the last one. Signals are blocked during a sweep, so the C
-//! library, which tells its threads of such a change by a signal, cannot make
-//! this one change its user in the middle of it. Where a seccomp filter may kill for
-//! blocking them, only a process with one thread uses that store.
+//! Only a process that has exactly the rights of a user uses that user's store. Every sweep
+//! checks this anew, since a daemon may have changed its user since the last one. To change
+//! the user of all threads, the C library sends them a signal. Signals are blocked during a
+//! sweep, so this thread's user cannot change in the middle of it. Where a seccomp filter may
+//! kill for blocking signals, only a process with one thread uses the user's store.
 
 use core::ffi::CStr;
 
@@ -30,10 +29,11 @@ use sopin_store::{CacheEntry, Known, MappedRanges, OriginFile, Store};
 use crate::candidates::Candidate;
 use crate::original::{self, Original};
 
-/// Bytes of untouched data from which on another VMA is cheaper than a copy.
+/// The size in bytes from which mapping untouched data, which takes another VMA, costs less than
+/// copying it.
 const MIN_SHARED_DATA: usize = 64 << 10;
 
-/// What a sweep opens at most once.
+/// The files and directories that a sweep opens at most once each.
 #[derive(Default)]
 pub struct Sources {
     pagemap: OnceCell<sys::Result<Pagemap>>,
@@ -50,7 +50,6 @@ pub struct KnownStores {
 }
 
 impl KnownStores {
-    /// None yet.
     pub const fn new() -> Self {
         Self { system: Known::new(), user: Known::new() }
     }
@@ -59,13 +58,13 @@ impl KnownStores {
 /// How much of the text of an object was modified in memory.
 #[derive(Clone, Copy)]
 pub enum Modified {
-    /// So many bytes.
+    /// So many bytes were.
     Bytes(usize),
-    /// That could not be found out, for this reason.
+    /// It could not be found out, for this reason.
     Unknown(Cause),
 }
 
-/// An object as it is mapped, with which copies of its file are compared.
+/// The ranges of an object in memory, with which a store compares copies of its file.
 struct InMemory<'a> {
     memory: &'a OwnMemory,
     object: &'a Object,
@@ -88,8 +87,8 @@ impl MappedRanges for InMemory<'_> {
 }
 
 impl Sources {
-    /// Takes the pages that were modified in memory out of the ranges that are to
-    /// be replaced by the file's bytes. If they cannot be found out no such range is replaced.
+    /// Removes the pages that were modified in memory from the ranges that are to get the
+    /// file's bytes. If those pages cannot be found out, removes all such ranges.
     pub fn leave_modified_pages(
         &self,
         memory: &OwnMemory,
@@ -128,9 +127,9 @@ impl Sources {
         Ok(modified)
     }
 
-    /// Has long runs of writable pages that nobody has stored to mapped from the
-    /// shared copy: large tables in .data would otherwise cost every process
-    /// their memory, and the time to copy it.
+    /// Changes the backing of long runs of writable pages to which no code has stored, so that
+    /// they are mapped from the shared copy. Otherwise large tables in .data would cost every
+    /// process memory, and the time to copy them.
     pub fn share_untouched_data(
         &self,
         replacements: &mut PageVec<Replacement>,
@@ -148,7 +147,7 @@ impl Sources {
             let mut done = range.span.start;
             let is_data = range.backing == Backing::Anonymous && range.protection & libc::PROT_WRITE != 0;
             if is_data && range.span.len() >= MIN_SHARED_DATA {
-                // Pages that cannot be looked at are copied like all others.
+                // Where the page map cannot be read, the pages are copied like all others.
                 let _ = pagemap.for_each_unmodified(range.span, |run| {
                     if run.len() >= MIN_SHARED_DATA {
                         if run.start != done {
@@ -168,7 +167,7 @@ impl Sources {
         Ok(())
     }
 
-    /// Opens the stores, unless the settings say that there are none.
+    /// Opens the stores. `None` if the settings turn them off.
     pub fn open_stores(&self, settings: &Settings, known_stores: &mut KnownStores) -> Option<()> {
         let places = settings.store.as_ref()?;
         let _ = get_or_init(&self.system_store, || Store::open_system(&mut known_stores.system));
@@ -179,7 +178,7 @@ impl Sources {
         Some(())
     }
 
-    /// Whose store is open.
+    /// Returns the owner of the user's store, if that is open.
     pub fn user(&self) -> Option<User> {
         Some(self.user_store.get()?.as_ref().ok()?.owner())
     }
@@ -194,19 +193,20 @@ impl Sources {
         [system, self.user_store.get().and_then(|store| store.as_ref().ok())]
     }
 
-    /// Returns whether the copy of the file at `path` may have to be made.
+    /// Returns whether the user's store is open and no open store seems to have a copy of the file
+    /// at `path`.
     pub fn may_add(&self, path: &CStr) -> bool {
         let [system, user] = self.stores();
         user.is_some() && !system.into_iter().chain(user).any(|store| store.seems_warm(path))
     }
 
-    /// Returns whether nobody can write to the file, so that its ranges can stay.
+    /// Returns whether no process can write to the file, so that its ranges can stay.
     pub fn need_no_copy(&self, original: &Original) -> bool {
         original.is_immutable(|| *get_or_init(&self.layers, ImageLayers::of_this_process))
     }
 
-    /// Finds the copy of an object's file in the open stores, or makes it, by way of
-    /// `buffer`. Says nothing.
+    /// Finds the copy of an object's file in the open stores, or makes it by way of `buffer`.
+    /// Writes no line; the result contains the complaints.
     pub fn find_copy(
         &self,
         path: &CStr,
@@ -243,11 +243,11 @@ impl Sources {
     }
 }
 
-/// What came of looking for a copy.
+/// The result of looking for a copy.
 pub struct CopySearch {
     /// The copy, or why there is none.
     pub entry: Result<CacheEntry, Cause>,
-    /// What is wrong with the system's store and with the user's.
+    /// The problems with the system's store and with the user's, if there are some.
     pub complaints: [Option<Cause>; 2],
 }
 
@@ -256,8 +256,8 @@ pub fn is_text(range: &Replacement) -> bool {
     range.backing == Backing::Copy && range.protection & libc::PROT_EXEC != 0
 }
 
-/// Opens the file that the ranges to be copied come from. `None` if there are
-/// none, or the path leads to another file by now.
+/// Opens the file from which the ranges to be copied come. `None` if there are no such ranges, or
+/// if the path leads to another file by now.
 pub fn find_original(
     maps: &mut Maps,
     path: &CStr,

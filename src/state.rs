@@ -1,4 +1,4 @@
-//! Everything that the lock protects, each part apart from the others.
+//! Everything that the library's lock protects, in parts that can be borrowed separately.
 
 use crate::object_path::PathRoom;
 use crate::private_memory::PrivateMemory;
@@ -7,7 +7,7 @@ use crate::report::Reporter;
 use crate::sources::KnownStores;
 use crate::workspace::Workspace;
 
-/// What the lock protects.
+/// The state that the lock protects.
 pub struct State {
     registry: Registry,
     reporter: Reporter,
@@ -17,24 +17,22 @@ pub struct State {
     workspace: Workspace,
 }
 
-/// The parts of the state, borrowed at the same time: for a sweep, which needs all of them.
+/// The parts of the state, borrowed at the same time for a sweep, which needs all of them.
 pub struct Parts<'a> {
     /// The objects that are known.
     pub registry: &'a mut Registry,
-    /// The settings in force, and where messages go.
+    /// The settings in force, and the log.
     pub reporter: &'a mut Reporter,
-    /// How much memory this process's own copies take.
+    /// How much memory the private copies of this process take.
     pub private_memory: &'a mut PrivateMemory,
-    /// The directories that were proven to be stores.
     pub known_stores: &'a mut KnownStores,
     /// Room for one path.
     pub path_room: &'a mut [u8],
-    /// Memory that sweeps use one after the other.
     pub workspace: &'a mut Workspace,
 }
 
 impl State {
-    /// Makes the state of a process in which nothing has happened.
+    /// Makes the state before the first sweep.
     pub const fn new() -> Self {
         Self {
             registry: Registry::new(),
@@ -57,7 +55,7 @@ impl State {
         &mut self.registry
     }
 
-    /// Borrows the settings, and what messages go through.
+    /// Borrows the settings and the log.
     pub const fn reporter(&mut self) -> &mut Reporter {
         &mut self.reporter
     }

@@ -1,7 +1,7 @@
-//! One sweep under the lock: find the objects that it is about, drop those that are not
-//! ready, pin the others. What has brought it about decides which objects these are, and
-//! what proves that they are ready: [`loading`] or a [`request`]. The steps that both
-//! share are here.
+//! One sweep under the library's lock: it collects the candidates, drops those that are not
+//! ready, and pins the others. The cause of the sweep, [`loading`] or a [`request`], decides
+//! which objects are candidates and what proves that they are ready. The steps that both
+//! kinds share are in this module.
 
 use sopin_core::cause::{Cause, Operation};
 use sopin_core::memory::OwnMemory;
@@ -44,7 +44,7 @@ pub struct Sweep<'a> {
     /// Room for one path.
     path_room: &'a mut [u8],
     work: &'a mut Workspace,
-    /// Whether signal handlers are kept from running in this thread, or why not.
+    /// Why signals are not blocked in this thread, if they are not.
     signals: sys::Result<()>,
     memory: &'a OwnMemory,
     in_other_namespace: bool,
@@ -54,8 +54,8 @@ pub struct Sweep<'a> {
 }
 
 impl<'a> Sweep<'a> {
-    /// Makes a sweep that has found nothing yet, with the copies that earlier ones of the
-    /// same event have asked for.
+    /// Makes a sweep without candidates. `large` has the copies that earlier sweeps of the same
+    /// event have asked for.
     pub fn new(
         guard: &'a mut Guard,
         memory: &'a OwnMemory,
@@ -80,12 +80,12 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// Returns what messages go through.
+    /// Borrows the settings and the log.
     pub const fn reporter(&mut self) -> &mut Reporter {
         self.reporter
     }
 
-    /// Makes those of `objects` candidates that are `wanted` and can be read.
+    /// Adds those of `objects` to the candidates that are `wanted` and can be read.
     fn collect(
         &mut self,
         objects: &[Loaded],
@@ -101,19 +101,19 @@ impl<'a> Sweep<'a> {
         Ok(())
     }
 
-    /// Marks the candidates at `roots` and those that they depend on.
+    /// Marks the candidates at `roots` and those on which they depend.
     fn mark(&mut self, objects: &[Loaded], roots: impl IntoIterator<Item = usize>) -> Result<(), Cause> {
         let Workspace { candidates, groups, .. } = &mut *self.work;
         candidates::mark_groups(self.memory, self.registry, objects, candidates, groups, roots)
     }
 
-    /// Returns the index of the first candidate that `is_it`.
+    /// Returns the index of the first candidate for which `is_it` returns true.
     fn position(&self, is_it: impl FnMut(&Candidate) -> bool) -> Option<usize> {
         self.work.candidates.iter().position(is_it)
     }
 
-    /// Drops the candidates that are not `ready`, which gets what each still maps of its
-    /// RELRO and what is recorded of it.
+    /// Drops the candidates for which `ready` returns false. It gets each candidate, the parts of
+    /// its RELRO that still map the file, and its registry entry.
     fn keep(
         &mut self,
         maps: &mut Maps,
@@ -126,9 +126,9 @@ impl<'a> Sweep<'a> {
         })
     }
 
-    /// Pins all candidates: those that others are left for come first, and are named
-    /// first; then the smallest, since where memory for private copies is bounded the
-    /// largest objects are left.
+    /// Pins all candidates. Those that may have run come first, because others are left because
+    /// of them and the log must name the reason first. Then come the smallest, so that a bound
+    /// on memory for private copies leaves the largest objects.
     fn pin_candidates(&mut self, assessment: Assessment, maps: &mut Maps) -> Result<(), Cause> {
         let rank = |candidate: &Candidate| (!candidate.may_have_run(), candidate.object.span.len());
         slices::sort_by_key(&mut self.work.candidates, rank);
@@ -147,7 +147,7 @@ impl<'a> Sweep<'a> {
     }
 }
 
-/// Returns whether an object is the vDSO, which is the kernel's own.
+/// Returns whether an object is the vDSO, which the kernel maps and which has no file.
 fn is_vdso(loaded: &Loaded) -> bool {
     loaded.base == sys::vdso_address() && loaded.base != 0
 }
@@ -156,7 +156,7 @@ fn open_maps() -> Result<Maps, Cause> {
     Maps::open().map_err(Operation::OpenMaps.failed())
 }
 
-/// Returns the file mapped at `address`; none has inode 0.
+/// Returns the file that is mapped at `address`. Anonymous memory has inode 0.
 fn file_at(address: usize, maps: &mut Maps) -> FileId {
     let vma = maps.file_backed_at(address).ok().flatten();
     vma.map(|vma| vma.file).unwrap_or_default()
@@ -167,7 +167,8 @@ impl Drop for Sweep<'_> {
         self.work.candidates.clear();
         self.work.unreadable.clear();
         self.work.beside.clear();
-        // Seldom used and large: a host that has locked its memory pays for it.
+        // This memory is rarely used and large, and stays resident in a host that has locked its
+        // memory. So it is unmapped after each sweep.
         self.work.copied = PageVec::new();
     }
 }

@@ -1,5 +1,4 @@
-//! Memory that sweeps use one after the other, so that none of them has to map
-//! and touch it anew.
+//! Memory that every sweep uses again, so that it need not be mapped and populated anew.
 
 use sopin_core::cause::Cause;
 use sopin_core::pages::PageVec;
@@ -9,30 +8,30 @@ use sopin_core::vmas::Vma;
 use crate::candidates::{Candidate, GroupWork};
 use crate::loader::Loaded;
 
-/// Memory that is used again in every sweep.
+/// The memory of the sweep under way.
 #[derive(Default)]
 pub struct Workspace {
-    /// The objects that are new.
     pub candidates: PageVec<Candidate>,
-    /// Objects that are new and cannot be read, with the reason.
+    /// New objects that cannot be read, with the reason.
     pub unreadable: PageVec<(Loaded, Cause)>,
-    /// File names of those that are left because another may have run, with commas.
+    /// File names of the candidates that are left because another one may have run, separated by
+    /// commas.
     pub beside: PageVec<u8>,
-    /// Which of them belong together.
+    /// Memory for finding the candidates of a group.
     pub groups: GroupWork,
-    /// What one of them maps.
+    /// The VMAs of one candidate, or of its RELRO.
     pub vmas: PageVec<Vma>,
-    /// What is to be replaced of it.
+    /// The ranges of one candidate that are to be replaced.
     pub replacements: PageVec<Replacement>,
-    /// The same, while pages are taken out.
+    /// The replacements that are being built from the former, with pages removed.
     pub runs: PageVec<Replacement>,
-    /// What is copied to the store at once. Unmapped after each sweep; empty while the
-    /// store has everything.
+    /// A buffer for copying a file to the store. It is unmapped after each sweep, and stays empty
+    /// while the store has all copies.
     pub copied: PageVec<u8>,
 }
 
 impl Workspace {
-    /// No memory yet.
+    /// Makes a workspace that has mapped no memory yet.
     pub const fn new() -> Self {
         Self {
             candidates: PageVec::new(),

@@ -1,6 +1,6 @@
-//! Finding out what [`sopin_core::write_safety`] decides from: what is known of
-//! the code of each candidate of a sweep. What those that may have run can reach is
-//! found out by [`crate::reach`].
+//! Finding out the facts from which [`sopin_core::write_safety`] decides: for each candidate
+//! of a sweep, whether its code may have run. [`crate::reach`] finds out which other objects
+//! those that may have run can reach.
 
 use sopin_core::cause::{Cause, Operation};
 use sopin_core::memory::OwnMemory;
@@ -13,38 +13,38 @@ use crate::loader::Loaded;
 use crate::own;
 use crate::reach::References;
 
-/// Why writable ranges are left.
+/// Why writable ranges of an object are left whose code may have run.
 const CODE_MAY_HAVE_RUN: Cause =
     Cause::words(Operation::PinWritableRanges, "code of the object may have run, and something may be storing to them");
 
-/// The same for those that have not run, beside one that may have.
+/// Why writable ranges of an object are left that has not run, beside one that may have.
 pub const OTHER_MAY_HAVE_RUN: Cause = Cause::words(
     Operation::PinWritableRanges,
     "an object loaded together with it may have run, and something may be storing to them",
 );
 
 /// SONAMEs of the objects of glibc that have constructors and do not announce
-/// themselves: their start-up files are not those of other objects. Names, and
-/// not addresses of functions, because a program may export functions of the
-/// same names, and one that is not position-independent has addresses of its
-/// own for those that it calls. The loader of aarch64 has one where GCC's outline
-/// atomics are linked in (Debian 12): it notes whether the processor has such instructions.
+/// themselves, because they are not linked with the start-up files of other objects. They are
+/// recognised by name and not by addresses of functions: a program may export functions of
+/// the same names, and in one that is not position-independent the addresses of functions
+/// that it calls are in the program itself. The loader of aarch64 has a constructor where
+/// GCC's outline atomics are linked in (Debian 12); it notes whether the processor has such
+/// instructions.
 const C_LIBRARY: [&[u8]; 3] = [b"libc.so.6", b"libpthread.so.0", b"ld-linux-aarch64.so.1"];
 
-/// What a sweep after an announcement starts from.
+/// The facts from which a sweep after an announcement starts.
 pub struct Announcement<'a> {
-    /// To read with.
     pub memory: &'a OwnMemory,
     /// The loader's list.
     pub objects: &'a [Loaded],
     /// The index among the candidates of the object that has announced itself, or
     /// of this library while its constructor runs.
     pub root: usize,
-    /// Nothing was recorded before this sweep.
+    /// No object was recorded before this sweep.
     pub is_first: bool,
     /// An object may have announced itself without being recorded.
     pub has_missed: bool,
-    /// An object that is no candidate could not be read, so that its code may have
+    /// Why an object that is no candidate could not be read, if there is one. Its code may have
     /// run.
     pub unreadable: Option<Cause>,
 }
@@ -53,15 +53,15 @@ pub struct Announcement<'a> {
 #[derive(Clone, Copy)]
 pub struct Assessment {
     safety: WriteSafety,
-    /// The process is starting: nothing of it has run, besides candidates that may have.
+    /// The process is starting: no code of it has run, except that of candidates that may have.
     is_start: bool,
     /// Why the progress of a candidate could not be found out, if that is so.
     doubt: Option<Cause>,
 }
 
 impl Announcement<'_> {
-    /// Finds out the progress of each candidate, and what all of them prove. They
-    /// must be in the order of the loader's list.
+    /// Finds out the progress of each candidate, and assesses stores to their data from all of
+    /// them. The candidates must be in the order of the loader's list.
     pub fn assess(&self, candidates: &mut [Candidate]) -> Assessment {
         let mut doubt = None;
         for (index, candidate) in candidates.iter_mut().enumerate() {
@@ -97,27 +97,28 @@ impl Announcement<'_> {
 
     fn progress(&self, candidate: &Candidate, is_root: bool) -> Result<Progress, Cause> {
         if candidate.dynamic.has_preinit_array {
-            // It runs before any constructor of any object.
+            // The functions of that array run before the constructors of all objects.
             return Ok(Progress::MayHaveRun);
         }
         if !candidate.dynamic.has_constructors() {
             return Ok(Progress::NoConstructors);
         }
-        // An object that was loaded before this library has nothing in the slot
-        // of `__gmon_start__`. Of those with our function in it only the one that
-        // is just calling is sure not to have called before, if sweeps were missed.
+        // In an object that was loaded before this library, the slot of `__gmon_start__` is
+        // empty. If the slot has this library's function, the object announces itself before it
+        // begins. If sweeps were missed it may have done so already, unless it is the root, which
+        // is announcing itself now.
         if candidate.will_announce(self.memory)? && (is_root || !self.has_missed) {
             return Ok(Progress::NotBegun);
         }
         if self.is_first && !self.has_missed && own::is_in(candidate.object.span) {
-            // Nobody has called this library before its first sweep.
+            // No code has called this library before its first sweep.
             return Ok(Progress::NotBegun);
         }
         Ok(if self.is_c_library(candidate)? { Progress::CLibrary } else { Progress::MayHaveRun })
     }
 
     fn is_c_library(&self, candidate: &Candidate) -> Result<bool, Cause> {
-        // Room for the NUL, and so that a longer name is not taken for one of these.
+        // The buffer is longer than each of these names, so a name that does not fit is another.
         let mut buffer = [0; 32];
         let Some(address) = candidate.dynamic.soname_address() else { return Ok(false) };
         match self.memory.read_string(address, &mut buffer) {
@@ -127,10 +128,10 @@ impl Announcement<'_> {
         }
     }
 
-    /// Returns whether the executable, the first candidate, is sure not to have begun at the
-    /// start of the process, which `is_start` says that this may be. One that does not
-    /// announce itself (linked without crti, or with one that calls a `__gmon_start__`
-    /// of its own) has not if this library was loaded together with it.
+    /// Returns whether the executable is the first candidate and its code has certainly not
+    /// begun. An executable that does not announce itself (because it is linked without crti, or
+    /// calls a `__gmon_start__` of its own) has not begun if this library was loaded together
+    /// with it, which `is_start` says. Then it is marked accordingly.
     fn marks_executable(&self, candidates: &mut [Candidate], is_start: bool) -> bool {
         let Some(executable) = candidates.first_mut() else { return false };
         let is_listed_first = self.objects.first().is_some_and(|first| first.headers == executable.loaded.headers);
@@ -143,8 +144,8 @@ impl Announcement<'_> {
         executable.progress == Progress::NotBegun
     }
 
-    /// Returns whether this is the first sweep of all, and this library was loaded together with
-    /// the executable: then the loader's list has it before libc.
+    /// Returns whether this is the first sweep of the process and this library was loaded
+    /// together with the executable, so that the loader's list has it before libc.
     fn is_start(&self, candidates: &[Candidate]) -> Result<bool, Cause> {
         for candidate in candidates.iter().filter(|_| self.is_first && !self.has_missed) {
             if own::is_in(candidate.object.span) {
@@ -159,11 +160,11 @@ impl Announcement<'_> {
 }
 
 impl Assessment {
-    /// Code of every candidate may have run.
+    /// The assessment for candidates whose code may have run, all of them.
     pub const AFTER_RUNNING: Self = Self { safety: WriteSafety::AfterRunning, is_start: false, doubt: None };
 
-    /// Returns whether no code of `candidate` has run: nobody can have asked anything of
-    /// its ranges, such as a lock, yet.
+    /// Returns whether no code of `candidate` has run. Then no code can have set attributes of its
+    /// ranges yet, such as a lock.
     pub fn proves_not_begun(&self, candidate: &Candidate) -> bool {
         self.permission(candidate) != Permission::Refused
     }
@@ -174,14 +175,14 @@ impl Assessment {
 
     fn permission(&self, candidate: &Candidate) -> Permission {
         match self.safety {
-            // What knows this library's data has no use for it. A thread that calls one
-            // of its functions stores to it.
+            // An object that knows the addresses of this library's data does not store to it. But
+            // a thread that calls a function of this library does.
             WriteSafety::BesideRunning(Reach::Everywhere) if own::is_in(candidate.object.span) => {
                 WriteSafety::BesideRunning(Reach::ThroughOthers).permission(candidate.progress)
             }
             _ if candidate.is_known => Permission::Refused,
-            // It may have copies of variables of the C library's (`optind`, `tzname`), whose
-            // functions store to them for any thread.
+            // The executable may have copies of variables of the C library (`optind`, `tzname`), to
+            // which the C library's functions store on behalf of any thread.
             WriteSafety::BesideRunning(Reach::Itself) if candidate.loaded.headers == sys::executable_headers() => {
                 WriteSafety::BesideRunning(Reach::ThroughOthers).permission(candidate.progress)
             }
@@ -189,8 +190,8 @@ impl Assessment {
         }
     }
 
-    /// Returns whether `candidate` must be left for no other reason than that another candidate
-    /// may have run. `signals`: whether they are blocked in this thread, or why not.
+    /// Returns whether the only reason to leave `candidate` is that another candidate may have
+    /// run. `signals` is an error if signals are not blocked in this thread.
     pub fn is_left_for_another(&self, signals: Result<(), Errno>, candidate: &Candidate) -> bool {
         let is_another = match candidate.progress {
             Progress::MayHaveRun => false,
@@ -200,8 +201,8 @@ impl Assessment {
         is_another && self.is_beside_running() && self.reason_to_leave(signals, candidate).is_some()
     }
 
-    /// Returns why the writable ranges of `candidate` must be left, if they must. `signals`:
-    /// whether they are blocked in this thread, or why not.
+    /// Returns why the writable ranges of `candidate` must be left, if they must. `signals` is an
+    /// error if signals are not blocked in this thread.
     pub fn reason_to_leave(&self, signals: Result<(), Errno>, candidate: &Candidate) -> Option<Cause> {
         let is_beside =
             self.is_beside_running() && candidate.progress == Progress::NotBegun && !own::is_in(candidate.object.span);

@@ -44,17 +44,17 @@ const fn reached_code(reached: Reached) -> sopin_reached {
     }
 }
 
-/// What is published of an object, only names and addresses if it is not recorded; and the
-/// file that it was loaded from, if that is known.
+/// The published record of an object, with only names and addresses if it is not recorded, and
+/// the file from which it was loaded, if that is known.
 type Described = (Record, Option<FileId>);
 
-/// Copies the mode in force and what is known of every object: first those of the
-/// loader's list in its order, then those of other namespaces.
+/// Copies the mode in force and the records of all objects: first those of the loader's list in
+/// its order, then those of other namespaces.
 fn describe_all() -> Result<(Mode, PageVec<Described>), sopin_error> {
     let looked = filters::look().ok_or(SOPIN_EBUSY)?;
     let mut loaded = ObjectList::take();
-    // A handler of the host's that asks too, while the list is being read, would wait for
-    // a fork that waits until it has been read.
+    // A signal handler of the host that calls this as well during the iteration could wait for a
+    // thread that forks, which waits for the end of this iteration. So signals are blocked.
     let signals = sys::SignalsBlocked::new().ok();
     loader::snapshot(&mut loaded).map_err(|_| SOPIN_EBUSY)?;
     drop(signals);
@@ -83,7 +83,7 @@ fn copy_records(registry: &mut Registry, listed: &[Loaded]) -> sys::Result<PageV
     Ok(objects)
 }
 
-/// Returns the sums over all objects.
+/// Returns the totals over all objects.
 pub fn sum() -> Result<sopin_totals, sopin_error> {
     let (mode, objects) = describe_all()?;
     let mut totals = sopin_totals {
@@ -114,11 +114,11 @@ pub fn sum() -> Result<sopin_totals, sopin_error> {
     Ok(totals)
 }
 
-/// Longest reason: two texts, a colon and a blank, a NUL.
+/// The longest reason in bytes: two texts, a colon and a blank between them, and a NUL.
 const REASON: usize = 2 * MAX_TEXT + 3;
 
-/// An iteration over the objects. The stack may be a small one of the host's, so the
-/// path is in pages.
+/// A visit of all objects in turn. The path is in memory from [`PageVec`], because the host's
+/// stack may be small.
 pub struct ObjectVisit {
     objects: PageVec<Described>,
     memory: OwnMemory,
@@ -130,14 +130,14 @@ pub struct ObjectVisit {
 }
 
 impl ObjectVisit {
-    /// Begins an iteration over what there is now.
+    /// Begins a visit of the objects that exist now.
     pub fn begin() -> Result<Self, sopin_error> {
         let (_, objects) = describe_all()?;
         let path_room = PageVec::filled(0, libc::PATH_MAX as usize).map_err(|_| SOPIN_ESYSTEM)?;
         Ok(Self { objects, memory: OwnMemory::new(), path_room, reason: Line::new(), shown: 0, object: None })
     }
 
-    /// Returns the next object, with its texts in the buffers.
+    /// Returns the next object. Its texts are in the buffers of this visit until the next call.
     pub fn next(&mut self) -> Option<&sopin_object> {
         let (record, original) = *self.objects.get(self.shown)?;
         self.shown += 1;
@@ -157,13 +157,13 @@ impl ObjectVisit {
     }
 }
 
-/// Reads the path of an object's original file, or the loader's name for it where that
-/// cannot be found out. No descriptor of this library is open while the host's code runs,
-/// so the mappings are opened for every object.
+/// Reads the path of an object's original file, or the loader's name for the object where the
+/// path cannot be found out. It opens the mappings for every object, because the library keeps
+/// no descriptor open while the host's code runs.
 fn read_path<'a>(record: &Record, original: Option<FileId>, memory: &OwnMemory, room: &'a mut [u8]) -> ObjectPath<'a> {
     let (base, headers, name) = (record.base as usize, record.headers as usize, record.name as usize);
     let loaded = Loaded { base, headers, header_count: 0, name };
-    // Of an object that is not recorded nothing has been replaced.
+    // No range of an object that is not recorded was replaced, so its headers still map the file.
     let unchanged = (record.start == 0).then_some(headers);
     if let Ok(mut maps) = Maps::open()
         && let Some(address) = original::shown_at(record, original, &mut maps).or(unchanged)
@@ -181,7 +181,8 @@ fn errno_of(record: &Record) -> c_int {
     }
 }
 
-/// Writes why not more was reached, as a C string.
+/// Writes why the object has not reached a higher protection level, as a C string. `None` if
+/// nothing went wrong.
 fn write_reason(line: &mut Line<REASON>, record: &Record) -> Option<()> {
     let cause = record.cause()?;
     let operation = text(cause.operation)?;
@@ -193,11 +194,11 @@ fn write_reason(line: &mut Line<REASON>, record: &Record) -> Option<()> {
     written.ok()
 }
 
-/// Returns a text of this library's own, by its address.
+/// Returns the text at an address in this library.
 fn text(at: TextAt) -> Option<&'static str> {
-    // SAFETY: a record is written by this library alone (`Record::set_cause`), which takes
-    // the address and the length of a `&'static str`. It lives as long as the library,
-    // which is linked with `-z nodelete`.
+    // SAFETY: `at` comes from a record of this process. Only this library writes those
+    // (`Record::set_cause`), with the address and the length of a `&'static str`. The text lives as
+    // long as the library, which is linked with `-z nodelete` and so is never unloaded.
     let bytes = unsafe { core::slice::from_raw_parts(at.address as usize as *const u8, at.len) };
     core::str::from_utf8(bytes).ok()
 }

@@ -1,7 +1,7 @@
-//! What the host asks for through the C interface: from a request to a sweep. No lock is
-//! held when anything here returns.
+//! Requests of the host through the C interface: from a request to a sweep. These functions
+//! hold no lock when they return.
 //!
-//! Objects are pinned while the loader can unload none of them (see [`crate::held_list`]).
+//! They pin objects while the loader can unload none of them (see [`crate::held_list`]).
 
 use core::ffi::{CStr, c_void};
 
@@ -21,7 +21,7 @@ use crate::lock::{self, Guard};
 use crate::preparation;
 use crate::sweep::{Sweep, Verdict, Wanted};
 
-/// How well what was asked for is pinned, or why the request came to nothing.
+/// How far the requested objects are pinned, or why the request has failed.
 type Pinned = Result<sopin_error, sopin_error>;
 
 /// Pins every object of the program's namespace as far as that is possible.
@@ -37,8 +37,8 @@ pub fn pin_path(path: &CStr) -> Pinned {
         return Err(SOPIN_EINVAL);
     }
     let mut room = PageVec::filled(0, libc::PATH_MAX as usize).map_err(|_| SOPIN_ESYSTEM)?;
-    // The kernel's path for the file that this leads to now; none if the file
-    // has been removed since it was loaded.
+    // The kernel's path of the file to which `path` leads now. It is empty if the file was removed
+    // since it was loaded.
     let canonical = if given.contains(&b'/') { canonical(path, &mut room).unwrap_or_default() } else { &[] };
     pin(Wanted::Path { given, canonical }, Namespace::Program)
 }
@@ -46,10 +46,11 @@ pub fn pin_path(path: &CStr) -> Pinned {
 /// Pins the object of an open `handle` and those that it needs.
 ///
 /// # Safety
-/// `handle` must be null or come from `dlopen(3)` or `dlmopen(3)`, and stay open.
+/// `handle` must be null or come from `dlopen(3)` or `dlmopen(3)`, and stay open during the call.
 pub unsafe fn pin_handle(handle: *mut c_void) -> Pinned {
     filters::look().ok_or(SOPIN_EBUSY)?;
-    // A mistaken handle is no reason to take the host down.
+    // An invalid handle must not make the host crash, so its memory is read through the kernel
+    // first.
     OwnMemory::new().read::<[u64; 5]>(handle.addr()).map_err(|_| SOPIN_EINVAL)?;
     let map = loader::link_map(handle).ok_or(SOPIN_EINVAL)?;
     let namespace = Namespace::of(handle).ok_or(SOPIN_EINVAL)?;

@@ -1,17 +1,18 @@
-//! Finding out what passes the filters in force, by children that try it.
+//! Finding out which calls pass the filters in force, by children that try them.
 //!
-//! A child tries one kind of call after the other, with arguments that do nothing, and
-//! notes in a page that it shares with its parent which one it is at. If a filter
-//! kills it, the parent knows for which, and another child goes on behind it. What is
-//! refused with an error does not pass either: there are other ways.
+//! A child tries one kind of call after the other, with arguments that have no effect. In a
+//! page that it shares with its parent it notes which kind it is trying. If a filter kills
+//! it, the parent knows for which kind, and another child continues with the next one. A
+//! kind that a filter refuses with an error does not count as passing either: the library
+//! has other ways that need no such call.
 //!
-//! The child does not share its parent's memory: before Linux 5.16 a process that is
-//! killed by a filter takes those with it that do (`coredump_wait`, fs/coredump.c). It
-//! has no exit signal, so that the program neither sees nor waits for it. It leaves no
-//! core file, unless it is killed for limiting that. The first child finds out whether
-//! signals can be blocked, and all others begin with all of them blocked: no handler of
-//! the program runs in such a copy of it, and a call that a filter answers by SIGSYS kills
-//! it as well.
+//! The child does not share its parent's memory, because before Linux 5.16 the kernel kills
+//! all processes that share the memory of one that a filter kills (`coredump_wait`,
+//! fs/coredump.c). It has no exit signal, so the program neither sees it nor waits for it.
+//! It leaves no core file, unless a filter kills it for setting that limit. The first child
+//! finds out whether signals can be blocked, and all others begin with all signals blocked.
+//! So no signal handler of the program runs in a child, and a filter that answers a call
+//! with SIGSYS kills the child as well.
 
 use core::ops::Range;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -27,23 +28,25 @@ struct Progress {
 impl Progress {
     fn new() -> Result<Self> {
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
-        // SAFETY: a new mapping at an address of the kernel's choice.
+        // SAFETY: without MAP_FIXED the contract of `mmap` demands nothing.
         let address = unsafe { sys::mmap(0, sys::page_size(), protection, flags, None) }?;
         Ok(Self { address })
     }
 
     fn words(&self) -> &[AtomicUsize; 2] {
-        // SAFETY: the page is mapped until this is dropped, and zero at first.
+        // SAFETY: `new` has mapped the page, which is aligned, larger than two words, and zero at
+        // first. It stays mapped until `drop`, which no borrow of `self` outlives. Parent and child
+        // access it only by atomics.
         unsafe { &*(self.address as *const [AtomicUsize; 2]) }
     }
 
-    /// Returns the kind that is being tried.
+    /// Returns the index of the kind that the child is trying.
     fn index(&self) -> &AtomicUsize {
         let [index, _] = self.words();
         index
     }
 
-    /// Returns the kinds that were refused, a bit for each.
+    /// Returns the kinds that a filter has refused with an error, one bit for each.
     fn refused(&self) -> &AtomicUsize {
         let [_, refused] = self.words();
         refused
@@ -52,17 +55,18 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        // SAFETY: ours, and nothing refers to it.
+        // SAFETY: `new` has mapped the page for this value alone. References into it borrow this
+        // value, which is being dropped, so there are none.
         let _ = unsafe { sys::munmap(self.address, sys::page_size()) };
     }
 }
 
-/// Returns the kinds of calls that pass, of which some are `known`; `None` if what that takes
-/// does not pass, an error if no child can be made now.
+/// Returns the kinds of calls that pass; those in `known` are known to pass already. `None` if
+/// the calls that the trial itself needs do not pass. Fails if no child can be created now.
 pub fn run(known: Kinds) -> Result<Option<Kinds>> {
     let mut trial = Trial { progress: Progress::new()?, passing: known, children: Children::default() };
-    // Before anything else whether signals can be blocked: then none is delivered to a
-    // child, which would run a handler of the program a second time.
+    // The first child tries whether signals can be blocked, because a signal that is delivered to
+    // a child would run a handler of the program a second time.
     trial.try_from(Kinds::BLOCKING_SIGNALS, Kinds::BLOCKING_SIGNALS + 1)?;
     if !trial.passing.has(Kinds::BLOCKING_SIGNALS) {
         return Ok(None);
@@ -74,7 +78,7 @@ pub fn run(known: Kinds) -> Result<Option<Kinds>> {
         if trial.passing.has(Kinds::WAITING) {
             trial.children.wait();
         } else if next > Kinds::WAITING {
-            // Each child that is killed would stay a zombie.
+            // Without waiting, each child that a filter kills would stay a zombie.
             return Ok(None);
         }
     }
@@ -83,18 +87,21 @@ pub fn run(known: Kinds) -> Result<Option<Kinds>> {
 
 struct Trial {
     progress: Progress,
-    /// What is known to pass.
+    /// The kinds that are known to pass.
     passing: Kinds,
     children: Children,
 }
 
 impl Trial {
-    /// Has a child try the kinds from `first` up to `end`, or to the first that it is
-    /// killed for; the one behind those that were tried.
+    /// Makes a child try the kinds from `first` up to `end`, or up to the first for which a
+    /// filter kills it. Returns the kind after those that were tried.
     fn try_from(&mut self, first: usize, end: usize) -> Result<usize> {
         self.progress.index().store(first, Ordering::Relaxed);
-        // Without a stack of its own, as by fork(2), and until it is gone.
-        // SAFETY: the child has a copy of all memory and makes only system calls.
+        // The child has no stack of its own, as after fork(2). CLONE_VFORK makes this thread wait
+        // until the child has ended.
+        // SAFETY: without CLONE_VM the child runs on a copy of this thread's memory, so it changes
+        // nothing that the parent refers to. `be_child` makes only system calls, so it needs no
+        // lock that another thread of the parent may have held, and never returns.
         match unsafe { sys::call_ungated(libc::SYS_clone, [libc::CLONE_VFORK as usize, 0, 0, 0, 0, 0]) }? {
             0 => be_child(first..end, &self.progress),
             child => self.children.add(child),
@@ -119,16 +126,18 @@ fn be_child(kinds: Range<usize>, progress: &Progress) -> ! {
     }
     progress.index().store(end, Ordering::Relaxed);
     loop {
-        // SAFETY: ends this process.
+        // SAFETY: exit_group(2) has no arguments that refer to memory, and ends the child.
         let _ = unsafe { sys::call_ungated(libc::SYS_exit_group, [0; 6]) };
     }
 }
 
-/// By a call that passes at the start of every program.
+/// Limits the size of core files, by a call that passes at the start of every program.
 fn leave_no_core_file() {
-    // One byte: neither a file nor, unlike with none, a program that core(5) names.
+    // With a limit of one byte the kernel writes no file, and does not start a program that
+    // core(5) names. With 0 it would start that program.
     let limit = [1_u64, 1];
-    // SAFETY: a live struct of two words; it is this process's limit.
+    // SAFETY: the new limit is a live local with the two words of `struct rlimit64`. The kernel
+    // only reads it, and writes no old limit, since that pointer is null.
     let _ = unsafe {
         sys::call_ungated(
             libc::SYS_prlimit64,
@@ -137,8 +146,8 @@ fn leave_no_core_file() {
     };
 }
 
-/// Children that are to be waited for: those that are killed before it is known whether
-/// they can be.
+/// Children for which the parent has yet to wait: those that ended before it was known whether
+/// waiting passes the filters.
 #[derive(Default)]
 struct Children {
     ids: [usize; 8],
@@ -153,11 +162,12 @@ impl Children {
         }
     }
 
-    /// Waits for all of them: they are gone but for their names.
+    /// Waits for all of them. It does not block, because they have ended.
     fn wait(&mut self) {
         for id in self.ids.iter().take(self.count) {
             let arguments = [*id, 0, libc::__WALL as usize, 0, 0, 0];
-            // SAFETY: nothing is written.
+            // SAFETY: the pointers for the status and the resource usage are null, so the kernel
+            // writes to no memory.
             while unsafe { sys::call_ungated(libc::SYS_wait4, arguments) } == Err(Errno(libc::EINTR)) {}
         }
         self.count = 0;

@@ -1,16 +1,16 @@
 //! Entry stubs for aarch64, AAPCS64: arguments in x0, x1, x2, result in x0,
 //! the return address in x30.
 //!
-//! `bti c` (a hint, so a no-op on older processors) comes first because these
-//! are called through pointers. Jumps and calls go through x16, which `bti c` at
-//! the target accepts from a branch.
+//! Each stub begins with `bti c` (a hint, so a no-op on older processors), because other
+//! objects call it through a pointer. The stubs jump and call through x16, because `bti c`
+//! at the target accepts a jump only through x16 or x17.
 
 use core::arch::naked_asm;
 
 use super::announced;
 
-/// Called by `_init` of crti.o: `call_weak_fn` jumps here, so x30 is an
-/// address in `_init`. Passes it on, which tells which object's it is.
+/// Passes an address in the `_init` that has called it on to [`announced`], which finds the
+/// object by it. `_init` of crti.o calls `call_weak_fn`, which jumps here, so x30 is that address.
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub extern "C" fn __gmon_start__() {
@@ -27,8 +27,9 @@ pub extern "C" fn __gmon_start__() {
     )
 }
 
-/// The body of a hook: `$route` gets the arguments, and says where to go and whether
-/// something follows. A jump leaves the real function the true return address.
+/// The body of a hook: `$route` gets the arguments and returns a [`super::Route`]. Without a
+/// function to follow, the stub jumps to the real function, so that this one sees the caller's
+/// return address.
 macro_rules! hook {
     ($route:path) => {
         core::arch::naked_asm!(
@@ -72,9 +73,9 @@ macro_rules! hook {
 pub(super) use hook;
 
 /// The body of a function of (visitor, data) that keeps `$room` bytes, a multiple of 16,
-/// on its stack: `$begin` gets their address and the visitor, and returns the result; the
-/// visitor gets what `$next` returns, and data, until there is nothing or it returns
-/// something else than 0; then `$end` is called.
+/// on its stack. It calls `$begin` with their address and the visitor, and returns the
+/// result of that. It calls the visitor with each result of `$next` and with data, until
+/// `$next` returns null or the visitor returns something other than 0. Then it calls `$end`.
 macro_rules! visit_all {
     (room = $room:expr, begin = $begin:path, next = $next:path, end = $end:path) => {
         core::arch::naked_asm!(

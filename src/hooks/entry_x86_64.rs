@@ -1,15 +1,15 @@
 //! Entry stubs for x86-64, System V ABI: arguments in rdi, rsi, rdx, result in
 //! rax, the return address on top of the stack.
 //!
-//! `endbr64` comes first because these are called through pointers. Every `ret`
-//! here returns to where its `call` came from, as a shadow stack demands.
+//! Each stub begins with `endbr64`, because other objects call it through a pointer. Every
+//! `ret` here returns to the instruction after its `call`, as a shadow stack demands.
 
 use core::arch::{global_asm, naked_asm};
 
 use super::announced;
 
-/// Called by `_init` of crti.o. Passes the return address on, which tells
-/// which object's `_init` it is.
+/// Passes its return address on to [`announced`], which finds the object by it: `_init` of
+/// crti.o calls this function, so the address is in the `_init` of an object.
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub extern "C" fn __gmon_start__() {
@@ -26,10 +26,10 @@ pub extern "C" fn __gmon_start__() {
     )
 }
 
-// DT_INIT and DT_FINI, which the loader calls through pointers, in place of crti.o's
-// `_init` and `_fini`: those of some distributions (Debian) have no `endbr64`. The
-// former is crti.o's byte for byte, as `sopin_core::crti` expects it, since this
-// library announces itself like any other object. build.rs names them to the linker.
+// DT_INIT and DT_FINI, which the loader calls through pointers. They replace `_init` and
+// `_fini` of crti.o, which have no `endbr64` on some distributions (Debian). `sopin_init` has
+// the same bytes as crti.o's `_init` with `endbr64`, because this library announces itself like
+// any other object and `sopin_core::crti` recognises the code. build.rs names both to the linker.
 global_asm!(
     ".pushsection .text.sopin_init,\"ax\",@progbits",
     ".globl sopin_init",
@@ -63,8 +63,9 @@ global_asm!(
     ".popsection",
 );
 
-/// The body of a hook: `$route` gets the arguments, and says where to go and whether
-/// something follows. A jump leaves the real function the true return address.
+/// The body of a hook: `$route` gets the arguments and returns a [`super::Route`]. Without a
+/// function to follow, the stub jumps to the real function, so that this one sees the caller's
+/// return address.
 macro_rules! hook {
     ($route:path) => {
         core::arch::naked_asm!(
@@ -104,9 +105,9 @@ macro_rules! hook {
 pub(super) use hook;
 
 /// The body of a function of (visitor, data) that keeps `$room` bytes, a multiple of 16,
-/// on its stack: `$begin` gets their address and the visitor, and returns the result; the
-/// visitor gets what `$next` returns, and data, until there is nothing or it returns
-/// something else than 0; then `$end` is called.
+/// on its stack. It calls `$begin` with their address and the visitor, and returns the
+/// result of that. It calls the visitor with each result of `$next` and with data, until
+/// `$next` returns null or the visitor returns something other than 0. Then it calls `$end`.
 macro_rules! visit_all {
     (room = $room:expr, begin = $begin:path, next = $next:path, end = $end:path) => {
         core::arch::naked_asm!(

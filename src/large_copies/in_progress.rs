@@ -1,5 +1,5 @@
-//! For which objects threads are preparing copies, so that the sweep of another thread
-//! does not wait for the same copy: it leaves the object to them.
+//! The objects for which threads are preparing copies. The sweep of another thread leaves such
+//! an object to the thread that prepares its copy, and does not wait for the same copy.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,16 +8,17 @@ use sopin_core::sys;
 use super::MAX_COPIES;
 
 struct Place {
-    /// Of the object; 0 if this is free.
+    /// Address of the object's program headers; 0 if the place is free.
     headers: AtomicUsize,
-    /// Of the thread, by what [`sys::thread_identity`] says.
+    /// The identity of the thread, see [`sys::thread_identity`].
     thread: AtomicUsize,
 }
 
 static PLACES: [Place; MAX_COPIES] =
     [const { Place { headers: AtomicUsize::new(0), thread: AtomicUsize::new(0) } }; MAX_COPIES];
 
-/// Notes that this thread prepares a copy. What does not fit is prepared by several.
+/// Notes that this thread prepares a copy for an object. If no place is free, several threads
+/// may prepare the same copy.
 pub fn add(headers: usize) {
     let take =
         |place: &&Place| place.headers.compare_exchange(0, headers, Ordering::Relaxed, Ordering::Relaxed).is_ok();
@@ -26,19 +27,20 @@ pub fn add(headers: usize) {
     }
 }
 
-/// Forgets what this thread has noted.
+/// Removes the notes of this thread.
 pub fn remove_own() {
     remove(|thread| thread == sys::thread_identity());
 }
 
-/// In a child of fork: forgets what the parent's other threads have noted.
+/// Removes the notes of the parent's other threads, which do not exist in a forked child.
 pub fn remove_others() {
     remove(|thread| thread != sys::thread_identity());
 }
 
 fn remove(is_it: impl Fn(usize) -> bool) {
     for place in PLACES.iter().filter(|place| is_it(place.thread.load(Ordering::Relaxed))) {
-        // First, so that this thread does not free it once another has taken it.
+        // The thread is cleared first: as soon as `headers` is 0 another thread can take the
+        // place, and its identity must not be overwritten.
         place.thread.store(0, Ordering::Relaxed);
         place.headers.store(0, Ordering::Release);
     }

@@ -1,8 +1,8 @@
-//! `pthread_atfork(3)`, called by a jump.
+//! Calling `pthread_atfork(3)` by a direct jump.
 //!
 //! glibc links the code of that function into every library that calls it, and Rust calls
-//! functions of other libraries through pointers. Without this jump the code would have to
-//! begin with a marked branch target, which it does not on every distribution.
+//! foreign functions through pointers. A function that is called through a pointer must begin
+//! with a marked branch target, which this one does not on every distribution.
 
 use core::arch::naked_asm;
 use core::ffi::c_int;
@@ -10,7 +10,8 @@ use core::ffi::c_int;
 /// Calls `pthread_atfork(3)`.
 ///
 /// # Safety
-/// The handlers must stay loaded.
+/// The handlers must stay loaded until the process ends. They must be sound to call at every
+/// fork, in the thread that forks.
 #[unsafe(naked)]
 pub unsafe extern "C" fn register_fork_handlers(
     _before: unsafe extern "C" fn(),

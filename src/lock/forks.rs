@@ -1,5 +1,5 @@
-//! Forks: the lock is held while the process forks, so that a child starts with
-//! a free lock and a whole table; and nobody walks over the loader's list then.
+//! Forks: the thread that forks holds the library's lock meanwhile, so that a child starts with
+//! a free lock and a consistent table, and no thread iterates over the loader's list.
 
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -10,27 +10,28 @@ use super::atfork::register_fork_handlers;
 use super::{Guard, LAST_PROCESS, OWNER_PROCESS, is_own, lock_quietly};
 use crate::filters;
 use crate::large_copies;
-use crate::loader::walks;
+use crate::loader::iterations;
 
 /// Registers the fork handlers.
 pub fn prepare_for_forks() {
-    // SAFETY: the handlers stay loaded: this library is linked with `-z nodelete`.
-    // Failure (no memory) leaves the case of a child made by `_Fork`.
+    // If this fails for lack of memory, all children are like those made by `_Fork`.
+    // SAFETY: the handlers stay loaded, because this library is linked with `-z nodelete`. They
+    // access `FORKING` only while their thread holds the lock or is the only thread.
     unsafe { register_fork_handlers(before_fork, after_fork_in_parent, after_fork_in_child) };
 }
 
-/// The lock, while `before_fork` holds it.
+/// The guard of the thread that forks, from `before_fork` to the end of the fork.
 static FORKING: ForkingThread = ForkingThread(UnsafeCell::new(None));
-/// How many forks the thread that has the lock has begun in handlers of signals.
+/// How many forks the thread that holds the lock has begun in signal handlers.
 static NESTED: AtomicU32 = AtomicU32::new(0);
 
-/// How many naps a fork waits for the lock: a second, in which another thread copies
-/// with it.
+/// How many naps a fork waits for the lock: one second. Another thread may be copying a file
+/// while it holds the lock.
 const NAPS: u32 = 20_000;
 
 struct ForkingThread(UnsafeCell<Option<Guard>>);
 
-// SAFETY: only the thread that holds the lock looks at it.
+// SAFETY: only the thread that holds the lock accesses the cell, or the only thread of a child.
 unsafe impl Sync for ForkingThread {}
 
 unsafe extern "C" fn before_fork() {
@@ -40,13 +41,14 @@ unsafe extern "C" fn before_fork() {
     }
     let guard = lock_quietly(NAPS);
     if guard.is_some() {
-        // SAFETY: this thread holds the lock.
+        // SAFETY: this thread has just taken the lock, and only its owner accesses the cell.
         unsafe { *FORKING.0.get() = guard };
     }
-    walks::stop();
+    iterations::stop();
 }
 
-/// Ends a fork that was begun while this thread had the lock; whether it was.
+/// Ends a fork that a signal handler has begun while this thread held the lock already. Returns
+/// false, without an effect, if the fork that ends has begun without the lock.
 fn end_nested() -> bool {
     let is_nested = is_own() && NESTED.load(Ordering::Relaxed) != 0;
     if is_nested {
@@ -59,9 +61,9 @@ unsafe extern "C" fn after_fork_in_parent() {
     if end_nested() {
         return;
     }
-    walks::resume(false);
+    iterations::resume(false);
     if is_own() {
-        // SAFETY: this thread holds the lock.
+        // SAFETY: this thread still holds the lock, and only its owner accesses the cell.
         drop(unsafe { (*FORKING.0.get()).take() });
     }
 }
@@ -69,16 +71,16 @@ unsafe extern "C" fn after_fork_in_parent() {
 unsafe extern "C" fn after_fork_in_child() {
     filters::note_forked();
     LAST_PROCESS.store(0, Ordering::Relaxed);
-    walks::resume(true);
+    iterations::resume(true);
     sys::close_kept();
     large_copies::remove_others();
     if end_nested() {
-        // What has the lock goes on here, too.
+        // The sweep that holds the lock continues in the child, too, whose id is another one.
         OWNER_PROCESS.store(0, Ordering::Relaxed);
         return;
     }
-    // SAFETY: this is the only thread. If the lock was taken before the fork
-    // it was by this thread's image in the parent, and is free now; otherwise
-    // there is nothing to drop.
+    // If `before_fork` has taken the lock, it did so in this thread, and dropping the guard frees
+    // the lock in the child. Otherwise the cell is empty.
+    // SAFETY: this is the only thread of the child, so no other one accesses the cell.
     drop(unsafe { (*FORKING.0.get()).take() });
 }

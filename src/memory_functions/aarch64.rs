@@ -1,7 +1,7 @@
 //! The functions for aarch64, AAPCS64. `hint #34` is `bti c`.
 //!
-//! Up to 64 bytes are loaded before any is stored, from both ends, so that an overlap
-//! does not matter and lengths need no loop.
+//! Up to 64 bytes are loaded from both ends before any byte is stored. So source and target
+//! may overlap, and these lengths need no loop.
 
 use core::arch::global_asm;
 
@@ -27,7 +27,7 @@ global_asm!(
     "stp q0, q2, [x0]",
     "stp q3, q1, [x5, #-32]",
     "ret",
-    // Longer: backwards if the target begins inside of the source.
+    // More than 64: backwards if the target begins inside of the source.
     "3:",
     "sub x6, x0, x1",
     "cmp x6, x2",
@@ -60,7 +60,7 @@ global_asm!(
     "stp q0, q2, [x0]",
     "stp q4, q5, [x0, #32]",
     "ret",
-    // Less than 16.
+    // Fewer than 16.
     "20:",
     "tbz x2, #3, 21f",
     "ldr x6, [x1]",
@@ -124,14 +124,14 @@ global_asm!(
     end!("memset"),
 );
 
-// x0, x1: what is compared, x2: length; w0: less than, equal to or greater than 0.
+// x0, x1: the two areas, x2: length; w0: less than, equal to or greater than 0.
 global_asm!(
     begin!("hint #34", "memcmp", "bcmp"),
     "mov x4, #0",
     "cmp x2, #8",
     "b.lo 4f",
     "sub x5, x2, #8",
-    // 8 bytes at a time, the last of them ending at the end.
+    // 8 bytes at a time; the last 8 end at the end of the areas.
     "2:",
     "ldr x6, [x0, x4]",
     "ldr x7, [x1, x4]",

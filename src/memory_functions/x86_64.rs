@@ -1,8 +1,8 @@
 //! The functions for x86-64, System V ABI, with no more than SSE2.
 //!
-//! Up to 128 bytes are loaded before any is stored, from both ends, so that an overlap
-//! does not matter and lengths need no loop. From 2 KiB on `rep movsb` and `rep stosb`
-//! are as fast as anything.
+//! Up to 128 bytes are loaded from both ends before any byte is stored. So source and target
+//! may overlap, and these lengths need no loop. From 2 KiB on, `rep movsb` and `rep stosb`
+//! are as fast as a loop.
 
 use core::arch::global_asm;
 
@@ -45,7 +45,7 @@ global_asm!(
     "movups [rdi + rdx - 32], xmm3",
     "movups [rdi + rdx - 16], xmm1",
     "ret",
-    // Longer: backwards if the target begins inside of the source.
+    // More than 128: backwards if the target begins inside of the source.
     "4:",
     "mov rcx, rdi",
     "sub rcx, rsi",
@@ -96,7 +96,7 @@ global_asm!(
     "movups [rdi + 32], xmm4",
     "movups [rdi + 48], xmm5",
     "ret",
-    // Less than 16.
+    // Fewer than 16.
     "20:",
     "cmp edx, 8",
     "jb 21f",
@@ -179,14 +179,14 @@ global_asm!(
     end!("memset"),
 );
 
-// rdi, rsi: what is compared, rdx: length; eax: the difference of the first bytes that differ.
+// rdi, rsi: the two areas, rdx: length; eax: the difference of the first bytes that differ.
 global_asm!(
     begin!("endbr64", "memcmp", "bcmp"),
     "cmp rdx, 16",
     "jb 4f",
     "lea r8, [rdx - 16]",
     "xor ecx, ecx",
-    // 16 bytes at a time, the last of them ending at the end.
+    // 16 bytes at a time; the last 16 end at the end of the areas.
     "2:",
     "movdqu xmm0, [rdi + rcx]",
     "movdqu xmm1, [rsi + rcx]",
@@ -235,7 +235,7 @@ global_asm!(
     "pmovmskb eax, xmm1",
     "mov ecx, edi",
     "and ecx, 15",
-    // What lies before the string does not count.
+    // Shifts out the bytes before the string.
     "shr eax, cl",
     "test eax, eax",
     "jnz 3f",

@@ -1,5 +1,5 @@
-//! The objects that are left because another one may have run: their names go into
-//! the line about that one, which is the one to mend.
+//! The names of the objects that are left because another one may have run. The line about
+//! that other object lists them, because changing that object is the remedy.
 
 use sopin_core::cause::Cause;
 
@@ -8,11 +8,12 @@ use crate::object_path::ObjectPath;
 use crate::workspace::Workspace;
 use crate::write_safety::Assessment;
 
-/// Names are listed up to this length, in bytes.
+/// Longest list of names, in bytes.
 const LIST: usize = 1024;
 
 impl Sweep<'_> {
-    /// Collects the names of the candidates that `assessment` leaves because of others.
+    /// Collects the names of the candidates whose writable ranges `assessment` leaves because
+    /// of another candidate.
     pub(super) fn name_those_beside(&mut self, assessment: Assessment) -> Result<(), Cause> {
         let Workspace { candidates, beside: list, .. } = &mut *self.work;
         for candidate in candidates.iter() {

@@ -1,5 +1,5 @@
-//! The step of a sweep that forgets objects: those that are not loaded any more, and
-//! those in whose place others have come.
+//! The step of a sweep that forgets objects: those that are no longer loaded, and those at
+//! whose address another object lies now.
 
 use sopin_core::sys;
 use sopin_core::vmas::Maps;
@@ -18,15 +18,15 @@ impl Sweep<'_> {
         forget_unlisted(self.registry, self.private_memory, objects);
     }
 
-    /// Forgets the objects in whose place the candidates have come.
+    /// Forgets the recorded objects at whose address a candidate lies now.
     pub(super) fn forget_replaced(&mut self) {
         for candidate in self.work.candidates.iter() {
             forget(self.registry, self.private_memory, candidate.loaded.headers);
         }
     }
 
-    /// Forgets the objects that are not loaded any more, and those in whose place there
-    /// are others of `objects`, the loader's list.
+    /// Forgets the objects that are no longer loaded, and those at whose address another one of
+    /// `objects`, the loader's list, lies now.
     pub(super) fn forget_gone(&mut self, objects: &[Loaded], maps: &mut Maps) {
         for loaded in objects {
             if let Some(entry) = self.registry.recorded(loaded.headers)
@@ -39,7 +39,8 @@ impl Sweep<'_> {
     }
 }
 
-/// Returns whether `candidate` has taken the place of the object recorded in `entry`.
+/// Returns whether `candidate` is another object than the one recorded in `entry`, at whose
+/// address it lies.
 pub(super) fn is_replaced(entry: &Entry, candidate: &Candidate, maps: &mut Maps) -> bool {
     let dynamic = candidate.object.dynamic.start;
     entry.is_replaced_by(dynamic, file_at(dynamic, maps))
@@ -53,8 +54,8 @@ pub fn forget_unloaded(Parts { registry, private_memory, .. }: &mut Parts<'_>, o
 fn forget_unlisted(registry: &mut Registry, private_memory: &mut PrivateMemory, objects: &[Loaded]) {
     registry.forget_unlisted(
         objects,
-        // Objects of other namespaces are not in the list; one that is gone
-        // has left its address unmapped or to an object that will be new.
+        // Objects of other namespaces are not in the list. If such an object was unloaded, its
+        // address is unmapped, or belongs to another object that will be a candidate.
         |headers, entry| !entry.in_other_namespace || !sys::is_readable(headers),
         |entry| release(entry, private_memory),
     );
@@ -66,7 +67,7 @@ fn forget(registry: &mut Registry, private_memory: &mut PrivateMemory, headers: 
     }
 }
 
-/// Gives up what an object that was forgotten has held.
+/// Unmaps the witness of a forgotten object, and subtracts its private copies.
 fn release(entry: &Entry, private_memory: &mut PrivateMemory) {
     private_memory.subtract(entry.private);
     original::unmap_witness(entry.witness);

@@ -1,5 +1,5 @@
-//! The step of a sweep that looks for large objects: their copies are made before
-//! any object is pinned, without the lock, see [`crate::large_copies`].
+//! The step of a sweep that asks for copies of large objects. They are made without the
+//! library's lock, before the sweep pins any object: see [`crate::large_copies`].
 
 use sopin_core::mode::Mode;
 use sopin_core::vmas::Maps;
@@ -15,22 +15,24 @@ impl Sweep<'_> {
         settings.mode == Mode::Full && settings.store.is_some()
     }
 
-    /// Asks for copies of what is large among the candidates; returns whether there is
-    /// anything to wait for.
+    /// Asks for copies of the large candidates. Returns whether it has asked for one, so that the
+    /// sweep must be repeated after the copies were made.
     pub(super) fn ask_for_copies(&mut self, subs: u64, maps: &mut Maps) -> bool {
         if !self.may_use_store() {
             return false;
         }
         let mut has_asked = false;
         for Candidate { loaded, object, .. } in self.work.candidates.iter() {
-            // What is left of one that was pinned in part is not its file's alone.
+            // The lowest mapping of an object that was pinned in part may be one of a copy, by which
+            // `LargeCopies::make` would not find the original file.
             let was_pinned = self.registry.recorded(loaded.headers).is_some_and(|entry| entry.original.is_some());
             if was_pinned || !self.large.should_prepare(loaded, object.span) {
                 continue;
             }
             let path = ObjectPath::mapped_at(loaded.headers, maps, self.memory, loaded, self.path_room);
             let settings = self.reporter.settings();
-            // The settings select it, and a store can have a copy that it does not have yet.
+            // It asks only if the settings select the object and a store can get a copy that it
+            // may not have yet.
             has_asked |= settings.selects(path.as_bytes())
                 && self.sources.open_stores(settings, self.known_stores).is_some()
                 && self.sources.may_add(path.as_c_str())

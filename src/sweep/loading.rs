@@ -1,5 +1,5 @@
-//! A sweep after objects were loaded. They are new, and follow from the event: an object
-//! of them is known, the root.
+//! A sweep after objects were loaded. The event tells which of the new objects is the root;
+//! the others were loaded together with it.
 
 use sopin_core::cause::{Cause, Operation};
 use sopin_core::records::Reached;
@@ -21,21 +21,21 @@ use crate::write_safety::{Announcement, Assessment};
 /// How to find the object that the event is about.
 #[derive(Clone, Copy)]
 pub enum Root {
-    /// The one with this address inside, which is being initialised.
+    /// The object that contains this address, which the loader is initialising.
     Containing(usize),
-    /// The one whose dynamic section is here, which was opened.
+    /// The object whose dynamic section has this address, which was opened.
     Dynamic(usize),
 }
 
 impl Root {
-    /// Returns whether the loader's lock is held: nothing is being loaded or unloaded
-    /// but by this thread.
+    /// Returns whether this thread holds the loader's lock, so that no other thread is loading
+    /// or unloading objects.
     fn has_loader_lock(self) -> bool {
         matches!(self, Self::Containing(_))
     }
 
-    /// Returns the object that it is, by the addresses that objects begin at: for one
-    /// whose headers cannot be read.
+    /// Returns the root as the object whose base is closest below the address, for a root whose
+    /// headers cannot be read.
     fn among(self, objects: &[Loaded]) -> Option<&Loaded> {
         let (Self::Containing(address) | Self::Dynamic(address)) = self;
         objects.iter().filter(|loaded| loaded.base <= address).max_by_key(|loaded| loaded.base)
@@ -52,20 +52,20 @@ impl Root {
 /// How a sweep has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Swept {
-    /// It is done.
+    /// The sweep is complete.
     Done,
-    /// It has pinned nothing, and asked for copies: to be repeated once they are made.
+    /// The sweep has asked for copies and pinned nothing. It must be repeated once they are made.
     NeedsCopies,
 }
 
-/// What a sweep has found.
+/// How much of the loader's list a sweep has recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Coverage {
-    /// Everything listed is recorded now, and everything recorded is listed.
+    /// Every listed object is recorded now, and every recorded object is listed.
     Everything,
-    /// That is not so, or not known.
+    /// The list and the records differ, or may differ.
     Something,
-    /// Large objects whose copies are to be made first.
+    /// Nothing new: copies of large objects have to be made first.
     LargeObjects,
 }
 
@@ -76,8 +76,8 @@ impl Coverage {
 }
 
 impl Sweep<'_> {
-    /// Pins what is new in `objects`, the loader's list at `counters`. `missed`:
-    /// how many sweeps had been missed before the list was taken.
+    /// Pins the new ones of `objects`, the loader's list at `counters`. `missed` is the number
+    /// of sweeps that had been missed before the list was copied.
     pub fn run(&mut self, objects: &[Loaded], root: Root, counters: Counters, missed: u32) -> Result<Swept, Cause> {
         self.large.check(counters.subs);
         let found = match open_maps() {
@@ -91,7 +91,7 @@ impl Sweep<'_> {
         Ok(if found == Coverage::LargeObjects { Swept::NeedsCopies } else { Swept::Done })
     }
 
-    /// Reports that the sweep was given up because of `cause`.
+    /// Reports that the sweep was given up because of `cause`, and names the root.
     pub fn give_up(&mut self, objects: &[Loaded], root: Root, cause: Cause) {
         let name = ObjectPath::of_group(self.memory, root.among(objects), self.path_room);
         self.reporter.exposed(name, cause, &[]);
@@ -111,9 +111,8 @@ impl Sweep<'_> {
         self.collect_new(objects, has_unloaded || self.in_other_namespace, maps)?;
         let Some(root_index) = self.position(|candidate| root.is(candidate)) else {
             self.leave_unreadable_root(objects, root)?;
-            // Known already: the group came with it. What else is new belongs
-            // to another thread, and the loader's lock may not be held at all:
-            // at startup it is not.
+            // The root is recorded already, and so is its group. Other new objects are being
+            // loaded by another thread: at startup this thread does not hold the loader's lock.
             let is_empty = self.work.candidates.is_empty() && self.work.unreadable.is_empty();
             return Ok(Coverage::all_if(is_up_to_date && is_empty));
         };
@@ -135,7 +134,7 @@ impl Sweep<'_> {
             Assessment::AFTER_RUNNING
         };
         if self.may_use_store() {
-            // Another thread is about to pin these.
+            // Another thread is preparing copies for these objects and will pin them.
             self.work.candidates.retain(|candidate| !large_copies::is_anothers(candidate.loaded.headers));
         }
         if self.ask_for_copies(counters.subs, maps) {
@@ -150,10 +149,10 @@ impl Sweep<'_> {
         Ok(Coverage::all_if(is_up_to_date && kept == all && self.work.unreadable.is_empty()))
     }
 
-    /// Makes the objects that are not recorded the candidates. After an unload an object
-    /// may have come to lie where a recorded one was: then what is mapped
-    /// decides. Those that cannot be read are kept apart; they may just have been
-    /// unloaded.
+    /// Makes the objects that are not recorded the candidates. After an unload, another object
+    /// may lie at the address of a recorded one; then the file that is mapped there decides
+    /// whether it is new. Objects that cannot be read are collected separately, since they may
+    /// have been unloaded just now.
     fn collect_new(&mut self, objects: &[Loaded], has_unloaded: bool, maps: &mut Maps) -> Result<(), Cause> {
         for loaded in objects {
             let recorded = self.registry.recorded(loaded.headers);
@@ -173,8 +172,8 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// Reports the root if it is new and cannot be read. If other objects that can be read
-    /// came with it, the sweep fails, and the next one finds them.
+    /// Reports the root if it is new and cannot be read. If objects that can be read were loaded
+    /// together with it, the sweep fails, and the next one finds them.
     fn leave_unreadable_root(&mut self, objects: &[Loaded], root: Root) -> Result<(), Cause> {
         let headers = root.among(objects).map(|root| root.headers);
         let is_root = |found: &&(Loaded, _)| headers == Some(found.0.headers);
@@ -186,7 +185,8 @@ impl Sweep<'_> {
         }
     }
 
-    /// Reports the new objects that cannot be read; returns why one cannot that may have run.
+    /// Reports the new objects that cannot be read. Returns the cause for one of them that may
+    /// have run, which are all but the vDSO.
     fn leave_unreadable(&mut self) -> Result<Option<Cause>, Cause> {
         let mut reason = None;
         while let Some((loaded, cause)) = self.work.unreadable.last().copied() {
@@ -197,11 +197,11 @@ impl Sweep<'_> {
         Ok(reason)
     }
 
-    /// Drops the candidates that are not proven relocated and, where neither the
-    /// loader's lock nor its list is held, those that might be unloaded meanwhile.
-    /// Without the lock, a group of which an object has yet to announce itself is
-    /// dropped too, because that can be pinned whole then, and what those of the
-    /// group that have run can reach must be judged together with it.
+    /// Drops the candidates that are not proven relocated. Where this thread holds neither the
+    /// loader's lock nor its list, it also drops those that could be unloaded during the sweep.
+    /// Without the lock it drops all candidates if one of the group has yet to announce itself:
+    /// that object can be pinned whole when it does, and the reach of those of the group that
+    /// have run must be judged together with it.
     fn keep_relocated(
         &mut self,
         root: Root,
@@ -245,7 +245,8 @@ impl Sweep<'_> {
         Ok(true)
     }
 
-    /// Records an object as left alone because of `cause`.
+    /// Records an object as exposed because of `cause`, and reports that; the vDSO as one without
+    /// a file.
     fn leave(&mut self, loaded: &Loaded, cause: Cause) -> Result<(), Cause> {
         let (reached, cause) = if is_vdso(loaded) { (Reached::NoFile, None) } else { (Reached::Exposed, Some(cause)) };
         self.record(loaded, Entry::default(), &Account { reached, cause, ..Account::default() })?;
@@ -256,8 +257,8 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// Leaves every new object alone, because the mappings cannot be read. Those that
-    /// came while the process was short of something are tried again later.
+    /// Leaves every new object, because the mappings cannot be read. If the process is short of
+    /// descriptors or memory, the sweep fails instead, so that a later one tries again.
     fn leave_all(&mut self, objects: &[Loaded], cause: Cause) -> Result<Coverage, Cause> {
         if let Some(Errno(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) = cause.errno() {
             return Err(cause);

@@ -24,14 +24,14 @@ use crate::sources::{self, Modified};
 use crate::workspace::Workspace;
 use crate::write_safety::Assessment;
 
-/// What earlier sweeps have made of an object.
+/// What earlier sweeps have recorded of an object.
 #[derive(Clone, Copy)]
 enum Earlier {
-    /// It is new.
+    /// The object is new.
     Unseen,
-    /// It was left as it was.
+    /// The object was left.
     Untouched(Entry, Record),
-    /// It was pinned in part; the rest maps this file.
+    /// The object was pinned in part; its other ranges map this file.
     InPart(Entry, Record, FileId),
 }
 
@@ -46,7 +46,7 @@ impl Earlier {
         }
     }
 
-    /// Returns the file that it was loaded from, if it was pinned in part.
+    /// Returns the file from which it was loaded, if it was pinned in part.
     const fn original(&self) -> Option<FileId> {
         match self {
             Self::InPart(_, _, original) => Some(*original),
@@ -54,7 +54,7 @@ impl Earlier {
         }
     }
 
-    /// Returns what was recorded and published of it.
+    /// Returns its entry and its published record; empty ones for a new object.
     fn entry(&self) -> (Entry, Record) {
         match self {
             Self::Unseen => Default::default(),
@@ -63,24 +63,24 @@ impl Earlier {
     }
 }
 
-/// What a pin of one object is done with, beside the replacements, which are in the
-/// workspace.
+/// The inputs for replacing the ranges of one object, beside the replacements, which are in
+/// the workspace.
 struct Supply {
-    /// What the plan has left.
+    /// Which ranges the plan has left.
     outlook: Outlook,
-    /// Why ranges are left that a replacement would lose something of.
+    /// Why ranges are left of which a replacement would lose attributes.
     left: Left,
     /// How much of its text was modified in memory.
     modified: Modified,
-    /// The file that the object was loaded from, if it is still there.
+    /// The file from which the object was loaded, if its path still leads to it.
     original: Option<Original>,
-    /// A copy of that file in a store.
+    /// The cache entry of that file, if a store has it.
     shared: Option<CacheEntry>,
 }
 
 impl Sweep<'_> {
-    /// Pins one object, records and reports it. What is left of one that was
-    /// pinned in part is tried again.
+    /// Pins one object, records and reports it. Of an object that was pinned in part, it tries
+    /// the other ranges again.
     pub(super) fn pin(
         &mut self,
         candidate: &Candidate,
@@ -111,7 +111,8 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    /// Makes room for the record first, since what is pinned must not be forgotten.
+    /// Records a new object as pending, before it is pinned: that needs memory, and no object
+    /// may be pinned without a record.
     fn make_room(&mut self, candidate: &Candidate) -> Result<Earlier, Cause> {
         let earlier = Earlier::of(self.registry.look_up(candidate.loaded.headers));
         if matches!(earlier, Earlier::Unseen) {
@@ -121,22 +122,22 @@ impl Sweep<'_> {
         Ok(earlier)
     }
 
-    /// Finds what the object still maps of its file; returns the lowest VMA of it. `None`:
-    /// it maps no file, as the vDSO, or the program has remapped it.
+    /// Finds the VMAs by which the object still maps its file; returns the lowest. `None` if the
+    /// object maps no file, because it is the vDSO or the program has remapped it.
     fn survey(&mut self, candidate: &Candidate, earlier: &Earlier, maps: &mut Maps) -> Result<Option<Vma>, Cause> {
         let vmas = &mut self.work.vmas;
         maps.file_backed_in(candidate.object.span, vmas).map_err(Operation::ReadMaps.failed())?;
         if let Some(original) = earlier.original() {
-            // The rest maps copies that this library has made. If nothing is left, the
-            // program has remapped what was.
+            // The other VMAs map copies that this library has made. If no VMA maps the file, the
+            // program has remapped those that did.
             vmas.retain(|vma| vma.file == original);
             return Ok(Some(vmas.first().copied().unwrap_or_default()));
         }
         Ok(vmas.first().copied())
     }
 
-    /// Plans what to replace, and finds the bytes for it. `has_begun`: the program may
-    /// have asked something of the ranges.
+    /// Plans which ranges to replace, and finds their bytes. If the object `has_begun`, the
+    /// program may have set attributes of the ranges, which are checked then.
     fn supply(
         &mut self,
         candidate: &Candidate,
@@ -155,7 +156,7 @@ impl Sweep<'_> {
         let original = sources::find_original(maps, path.as_c_str(), mapped, candidate, replacements);
         let modified = self.sources.leave_modified_pages(self.memory, original.as_ref(), replacements, runs)?;
         let shared = original.as_ref().and_then(|original| self.shared_copy(candidate, original, path));
-        // Where only the read-only ranges were compared, data may differ.
+        // If only the read-only ranges of the entry were compared, its data may differ.
         if shared.as_ref().is_some_and(|entry| entry.proof == Proof::Whole) && !has_text_relocations {
             let Workspace { replacements, runs, .. } = &mut *self.work;
             self.sources.share_untouched_data(replacements, runs).map_err(Cause::no_memory)?;
@@ -163,8 +164,9 @@ impl Sweep<'_> {
         Ok(Supply { outlook, left, modified, original, shared })
     }
 
-    /// Finds the copy of the object's file in a store, or makes it. Without one the copy is
-    /// private. If no process can write to that file, its ranges stay.
+    /// Finds the copy of the object's file in a store, or makes it. `None` if there is none and
+    /// the copy has to be private, or if no process can write to the file; then its ranges are
+    /// removed from the replacements.
     fn shared_copy(&mut self, candidate: &Candidate, original: &Original, path: ObjectPath<'_>) -> Option<CacheEntry> {
         let Workspace { replacements, copied, .. } = &mut *self.work;
         if self.sources.need_no_copy(original) {
@@ -180,13 +182,17 @@ impl Sweep<'_> {
         found.entry.ok()
     }
 
-    /// Replaces the ranges.
     fn apply(&mut self, path: ObjectPath<'_>, supply: &Supply) -> Outcome {
         let shared = supply.shared.as_ref().map(|entry| &entry.file);
         let (held, settings) = (&self.private_memory, self.reporter.settings());
-        // SAFETY: the ranges belong to an object that is relocated and cannot
-        // be unloaded during the sweep; where stores are possible the plan has
-        // no writable range. A store entry is a copy of the file that is mapped.
+        // SAFETY: the contract of `replace` holds.
+        // * The plan made the ranges from the object's mappings, with their protection. The object
+        //   cannot be unloaded during the sweep: see the table in `pinner`, and `held_list`.
+        // * Ranges for the file's bytes have no pages that were modified in memory, and the store
+        //   has proven that its entry has those bytes. The library never changes an entry.
+        // * The object is relocated, so the loader stores no longer to its read-only and RELRO
+        //   ranges. The plan has writable ranges only if `write_safety` has ruled out stores to
+        //   them, also those of lazy binding.
         let outcome = unsafe {
             remap::replace(self.memory, path, &self.work.replacements, shared, |bytes| held.check(bytes, settings))
         };
@@ -194,7 +200,8 @@ impl Sweep<'_> {
         supply.left.note_in(outcome)
     }
 
-    /// Records what became of the object; returns whether that is worth a line.
+    /// Records the result for the object. Returns whether it has changed, so that it must be
+    /// reported.
     fn record_pinned(
         &mut self,
         candidate: &Candidate,
@@ -228,7 +235,7 @@ impl Sweep<'_> {
         Ok(outcome.bytes != 0 || published.reached() != Some(reached))
     }
 
-    /// Records an object that is left as it is, with nothing to report.
+    /// Records an object that is left, without reporting it.
     fn record_untouched(&mut self, candidate: &Candidate, reached: Reached, maps: &mut Maps) -> Result<(), Cause> {
         let dynamic = candidate.object.dynamic.start;
         let entry = Entry::new(Span::default(), dynamic, Some(file_at(dynamic, maps)));
@@ -236,8 +243,8 @@ impl Sweep<'_> {
     }
 }
 
-/// Returns the file mapped at `address` after the ranges of an object that mapped
-/// `vmas` were replaced; `None` if it is a copy, whichever.
+/// Returns the file that is mapped at `address` after the ranges of an object that mapped
+/// `vmas` were replaced. `None` if it may be a copy.
 fn file_since(address: usize, vmas: &[Vma], replaced: &[Replacement], outcome: &Outcome) -> Option<FileId> {
     let before = vmas.iter().find(|vma| vma.span.contains(address)).map(|vma| vma.file).unwrap_or_default();
     match replaced.iter().find(|range| range.span.contains(address)).map(|range| range.backing) {
@@ -245,7 +252,7 @@ fn file_since(address: usize, vmas: &[Vma], replaced: &[Replacement], outcome: &
         Some(Backing::Anonymous) if outcome.relocated_failure.is_none() && !outcome.is_unnamed => {
             Some(FileId::default())
         }
-        // In part, perhaps: what is there now is the object recorded.
+        // The range may be replaced in part only, or maps a copy whose identity was not read.
         Some(_) => None,
     }
 }

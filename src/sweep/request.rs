@@ -1,10 +1,10 @@
-//! A sweep that the host has asked for: objects that are not recorded yet, and
-//! what is left of those that could be pinned in part only.
+//! A sweep that the host has requested. It pins objects that are not recorded yet, and the
+//! other ranges of those that were pinned in part only.
 //!
-//! Nobody has loaded anything just now, so nothing follows from the moment: an
-//! object counts as relocated if its own mappings say so, if it belongs to the
-//! executable's group, or if it was pinned in part before; and its code may have
-//! run, so that stores to its data are possible.
+//! A request comes at any time, so its time proves nothing about an object. An object
+//! counts as relocated if its own mappings prove that, if it belongs to the executable's
+//! group, or if it was pinned in part before. Its code may have run, so stores to its data
+//! are possible.
 
 use sopin_core::cause::Cause;
 use sopin_core::mode::Mode;
@@ -23,47 +23,47 @@ use crate::write_safety::Assessment;
 /// Which objects a request is about.
 #[derive(Clone, Copy)]
 pub enum Wanted<'a> {
-    /// All of them.
+    /// All objects.
     Everything,
-    /// The one whose dynamic section is here, and those that it needs.
+    /// The object whose dynamic section has this address, and those that it needs.
     Dynamic(usize),
-    /// The one that was loaded from this path.
+    /// The object that was loaded from this path.
     Path {
-        /// As the host has given it.
+        /// The path that the host has passed.
         given: &'a [u8],
-        /// Without symbolic links, as `/proc/PID/maps` shows paths.
+        /// The path without symbolic links, as `/proc/PID/maps` shows it.
         canonical: &'a [u8],
     },
 }
 
-/// How well what was wanted is pinned now, from the best to the worst.
+/// How far the wanted objects are pinned now, from the best to the worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// As the mode says.
+    /// They are pinned as the mode says.
     Pinned,
-    /// The settings exclude it.
+    /// The settings exclude the object.
     Excluded,
     /// Read-only ranges still map the file although the mode is `full`.
     Partial,
     /// Writable or relocated ranges still map the file.
     Exposed,
-    /// No object is it.
+    /// No such object is loaded.
     NotLoaded,
 }
 
-/// Which of the loader's objects it is.
+/// Which of the loader's objects are wanted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Target {
     All,
-    /// The one with these program headers.
+    /// The object with these program headers.
     One(usize),
-    /// The same, and those that it needs.
+    /// The object with these program headers, and those that it needs.
     Group(usize),
 }
 
 impl Sweep<'_> {
-    /// Pins what is `wanted` of `objects`, the loader's list at `counters`, none of which
-    /// can be unloaded during the call. Returns `None` if copies are to be made first.
+    /// Pins those of `objects` that are `wanted`. `objects` is the loader's list at `counters`, and
+    /// none of them can be unloaded during the call. `None` if copies have to be made first.
     pub fn run_request(
         &mut self,
         objects: &[Loaded],
@@ -72,7 +72,7 @@ impl Sweep<'_> {
     ) -> Result<Option<Verdict>, Cause> {
         self.large.check(counters.subs);
         let mut maps = open_maps()?;
-        // The records may be those of objects that are gone.
+        // Objects that are still recorded may have been unloaded.
         if counters.subs != freshness::recorded_counters().subs && !self.in_other_namespace {
             self.forget_gone(objects, &mut maps);
         }
@@ -88,7 +88,8 @@ impl Sweep<'_> {
             Target::All => {
                 let verdicts = objects.iter().filter_map(|loaded| self.verdict(loaded.headers));
                 let worst = verdicts.filter(|verdict| *verdict != Verdict::Excluded).max();
-                // Without a record it is unproven, which counts already, or about to announce itself.
+                // An object without a record is not proven relocated, which `all_proven` covers, or
+                // is about to announce itself.
                 let unproven = if all_proven { Verdict::Pinned } else { Verdict::Exposed };
                 worst.unwrap_or(Verdict::Pinned).max(unproven)
             }
@@ -97,7 +98,7 @@ impl Sweep<'_> {
         Ok(Some(verdict))
     }
 
-    /// Returns how well the object is pinned, if it is recorded.
+    /// Returns how far the object is pinned, if it is recorded.
     fn verdict(&mut self, headers: usize) -> Option<Verdict> {
         let (_, record) = self.registry.look_up(headers)?;
         Some(match record.reached() {
@@ -109,8 +110,8 @@ impl Sweep<'_> {
         })
     }
 
-    /// Makes what is unfinished of what is wanted the candidates; returns what that is.
-    /// An object that cannot be read stays what it is.
+    /// Makes the wanted objects that are unfinished the candidates; returns which objects are
+    /// wanted. `None` if no such object is loaded. An object that cannot be read is no candidate.
     fn collect_wanted(
         &mut self,
         objects: &[Loaded],
@@ -124,7 +125,8 @@ impl Sweep<'_> {
                 None => return Ok(None),
             },
             Wanted::Dynamic(address) => {
-                // What is finished takes part in finding the group.
+                // Finished objects are collected as well, because the group may be connected
+                // through them.
                 self.collect(objects, |_, _| true)?;
                 let root = self.position(|candidate| candidate.object.dynamic.start == address);
                 let Some((root, loaded)) = root.and_then(|root| Some((root, self.work.candidates.get(root)?.loaded)))
@@ -145,9 +147,9 @@ impl Sweep<'_> {
         Ok(Some(target))
     }
 
-    /// Drops the candidates that are not proven relocated, and those that their
-    /// own thread is about to pin: they have yet to announce themselves. Returns whether
-    /// there were none of the former.
+    /// Drops the candidates that are not proven relocated, and those that have yet to announce
+    /// themselves, which the thread that loads them is about to pin. Returns false if one of them
+    /// is neither proven relocated nor about to be pinned like that.
     fn keep_proven(&mut self, objects: &[Loaded], target: Target, maps: &mut Maps) -> Result<bool, Cause> {
         let (memory, has_missed) = (self.memory, freshness::has_missed_a_sweep());
         let was_opened = matches!(target, Target::Group(_));
@@ -173,9 +175,9 @@ impl Sweep<'_> {
         Ok(all_proven)
     }
 
-    /// Returns the object that was loaded from a path: by the loader's name for it, or
-    /// by the path of the file that it maps or has mapped. A name without a
-    /// slash is compared with file names.
+    /// Returns the program headers' address of the object that was loaded from a path. It compares
+    /// the path with the loader's names, then with the paths of the files that objects map or
+    /// have mapped. It compares a path without a slash with file names.
     fn with_path(&mut self, objects: &[Loaded], given: &[u8], canonical: &[u8], maps: &mut Maps) -> Option<usize> {
         let is_bare = !given.contains(&b'/');
         let is_it = |path: &[u8]| {
@@ -183,7 +185,7 @@ impl Sweep<'_> {
             if is_bare {
                 file_name(path) == given
             } else {
-                // The loader has no name for the executable.
+                // In the loader's list the name of the executable is empty.
                 !path.is_empty() && (path == given || path == canonical)
             }
         };
@@ -201,7 +203,7 @@ impl Sweep<'_> {
     }
 }
 
-/// Returns whether there may be something left to do for an object.
+/// Returns whether a sweep may be able to pin more of an object.
 fn is_unfinished(registry: &mut Registry, headers: usize) -> bool {
     registry.look_up(headers).is_none_or(|(_, record)| match record.reached() {
         Some(Reached::Pending | Reached::Exposed) | None => true,

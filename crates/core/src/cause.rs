@@ -1,5 +1,5 @@
-//! Why something was not done: the operation and the reason, in a form that
-//! can be compared, so that a cause can be named once.
+//! Causes: which operation was not done, and why. Causes can be compared, so that the log names
+//! each of them once.
 
 use core::fmt;
 
@@ -9,15 +9,15 @@ use crate::sys::gate::NOT_MADE;
 /// Defines [`Operation`] by a table of all operations and their texts.
 macro_rules! operations {
     ($($name:ident = $text:literal,)*) => {
-        /// What can fail or be refused. The texts are part of messages and of what is
-        /// published for readers outside; they live as long as the library.
+        /// An operation that can fail or be refused. The texts are part of messages and of the
+        /// records for readers outside the process; they live as long as the library.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Operation {
             $(#[doc = concat!("\"", $text, "\"")] $name,)*
         }
 
         impl Operation {
-            /// Returns what messages call it: a system call, or words.
+            /// Returns its name in messages: that of a system call, or words.
             pub const fn text(self) -> &'static str {
                 match self {
                     $(Self::$name => $text,)*
@@ -91,28 +91,28 @@ operations! {
 }
 
 impl Operation {
-    /// Returns what makes a cause of the error of a system call: for `map_err`.
+    /// Returns a function for `map_err`, which makes a cause of this operation's error.
     pub fn failed(self) -> impl Fn(Errno) -> Cause {
         move |errno| Cause::call(self, errno)
     }
 }
 
-/// What was attempted and why it did not work.
+/// An operation that was not done, and the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cause {
-    /// What was attempted.
+    /// The operation that failed or was refused.
     pub operation: Operation,
-    /// Why it did not work.
+    /// The reason for that.
     pub reason: Reason,
 }
 
-/// Why something that reads has stopped: the reading has failed, or what was to be done
-/// with what was read.
+/// Why a function has stopped that reads something and passes each part of it to a closure:
+/// the reading or the closure has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopped {
     /// The reading has failed.
     Reading(Errno),
-    /// The other has.
+    /// The closure has failed.
     Working(Cause),
 }
 
@@ -129,7 +129,7 @@ impl From<Cause> for Stopped {
 }
 
 impl Stopped {
-    /// Returns the cause, if this `operation` was the reading.
+    /// Returns the cause, where `operation` is the one that was reading.
     pub const fn cause(self, operation: Operation) -> Cause {
         match self {
             Self::Reading(errno) => Cause::call(operation, errno),
@@ -138,12 +138,12 @@ impl Stopped {
     }
 }
 
-/// Why an operation did not work.
+/// Why an operation was not done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// The kernel said so.
+    /// A system call has failed with this error.
     Errno(Errno),
-    /// We decided so.
+    /// The library has decided against it, for the reason in these words.
     Words(&'static str),
 }
 
@@ -153,12 +153,12 @@ impl Cause {
         Self { operation, reason: Reason::Errno(errno) }
     }
 
-    /// Makes the cause of a decision.
+    /// Makes the cause of a decision of the library.
     pub const fn words(operation: Operation, words: &'static str) -> Self {
         Self { operation, reason: Reason::Words(words) }
     }
 
-    /// Makes the cause of memory that could not be mapped.
+    /// Makes the cause of a failure to map memory.
     pub const fn no_memory(errno: Errno) -> Self {
         Self::call(Operation::Mmap, errno)
     }
@@ -171,7 +171,8 @@ impl Cause {
         }
     }
 
-    /// Returns whether this is a system call that was not made, because a seccomp filter may kill for it.
+    /// Returns whether the operation is a system call that the gate has not let through, because a
+    /// seccomp filter may kill for it.
     pub fn is_not_made(&self) -> bool {
         self.reason == Reason::Errno(NOT_MADE)
     }

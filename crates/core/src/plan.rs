@@ -1,24 +1,23 @@
-//! What to replace in an object, and by what. Pure: looks at an object and
-//! its VMAs, touches nothing.
+//! Planning which ranges of an object to replace, and the backing of each. The functions are
+//! pure: they read the description of an object and its VMAs, and access no mapping.
 //!
 //! Every part of a PT_LOAD segment that still maps the object's file falls in
 //! one of four cases:
 //!
-//! | part | becomes |
+//! | part | replaced by |
 //! |---|---|
-//! | writable now | a copy in anonymous memory, if no store can be lost |
+//! | writable now | a copy in anonymous memory, if no concurrent store can be lost |
 //! | read-only, but relocated: RELRO | a copy in anonymous memory |
-//! | executable and relocated: DT_TEXTREL | an immutable copy of what is in memory |
-//! | read-only as in the file: text, .rodata, headers | the same, in mode `full` |
+//! | executable and relocated: DT_TEXTREL | an immutable copy of the bytes in memory |
+//! | read-only as in the file: text, .rodata, headers | an immutable copy of the file's bytes, in mode `full` |
 //!
-//! What is not accessible (gaps between segments), shared, or no longer the
-//! object's file (the program remapped it) is not touched.
+//! Parts are left that are inaccessible (gaps between segments), shared, or no longer map the
+//! object's file because the program has remapped them.
 //!
-//! A replacement gets the protection that `/proc/self/maps` shows, and an emulator can
-//! show a wrong one (qemu-user shows text as readable only, because its own kernel need
-//! not execute it). So a part for which the mappings show less access than the program
-//! headers is left as it is. If that part is text, all read-only parts of the object are
-//! left.
+//! A replacement gets the protection that `/proc/self/maps` shows. An emulator can show a
+//! wrong one: qemu-user shows text as readable only, because the kernel below it does not
+//! execute it. So a part for which the mappings show less access than the program headers
+//! is left. If that part is read-only, all read-only parts of the object are left.
 
 use crate::mode::Mode;
 use crate::object::{Object, Segment, Span};
@@ -36,14 +35,14 @@ pub enum Backing {
     RelocatedCopy,
     /// A private mapping of an immutable copy of the file's bytes.
     Copy,
-    /// The same for data that nobody has stored to yet: a page that is stored to
-    /// becomes anonymous memory then. The plan does not say so; whoever knows
-    /// the pages and has a copy that is shared may.
+    /// A private writable mapping of an immutable copy of the file's bytes, for data to which no
+    /// code has stored yet. A page becomes anonymous memory at the first store. [`plan`] never
+    /// chooses this backing; a caller that knows the pages and has a shared copy may.
     CopyOnWrite,
 }
 
 impl Backing {
-    /// Returns whether ranges with this backing hold what is in the object's file.
+    /// Returns whether ranges with this backing hold the bytes of the object's file.
     pub const fn is_file_copy(self) -> bool {
         matches!(self, Self::Copy | Self::CopyOnWrite)
     }
@@ -52,47 +51,49 @@ impl Backing {
 /// A range to replace: whole pages of one VMA and one segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Replacement {
-    /// The pages.
+    /// The pages to replace.
     pub span: Span,
-    /// The protection they have and keep.
+    /// The protection that the pages have and keep.
     pub protection: Protection,
     /// Their offset in the object's file.
     pub offset: u64,
-    /// What takes their place.
+    /// What backs the pages afterwards.
     pub backing: Backing,
 }
 
-/// What a plan depends on, beside the object and its VMAs.
+/// The inputs of a plan, beside the object and its VMAs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlanInputs {
-    /// The mode of the user's choice.
+    /// The mode that the user has chosen.
     pub mode: Mode,
-    /// DT_TEXTREL is set.
+    /// Whether the object has DT_TEXTREL.
     pub has_text_relocations: bool,
     /// Whether concurrent stores to writable ranges cannot be ruled out.
     pub stores_possible: bool,
 }
 
-/// The result of planning.
+/// How many bytes a plan leaves, by reason.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outlook {
-    /// Bytes of writable ranges that had to be left because stores were possible.
+    /// Bytes of writable ranges that are left because concurrent stores are possible.
     pub writable_left: usize,
-    /// Bytes of read-only ranges left because of the mode.
+    /// Bytes of read-only ranges that are left because of the mode.
     pub read_only_left: usize,
-    /// Bytes of writable or relocated ranges left because their mappings contradict
+    /// Bytes of writable or relocated ranges that are left because their mappings contradict
     /// the program headers.
     pub relocated_contradicted: usize,
-    /// Bytes of read-only ranges left for that reason.
+    /// Bytes of read-only ranges that are left because mappings of read-only ranges contradict
+    /// the program headers.
     pub read_only_contradicted: usize,
 }
 
-/// The file that `vmas`, those of one object, map: that of the lowest one.
+/// Returns the file that an object maps: that of the lowest of its `vmas`.
 pub fn file_of(vmas: &[Vma]) -> Option<FileId> {
     vmas.first().map(|vma| vma.file)
 }
 
-/// Replaces `replacements` by what to do to `object`, which maps `vmas`.
+/// Plans what to replace in `object`, which maps `vmas`. Stores the ranges in `replacements`,
+/// whose previous contents it discards. Fails if there is no memory for them.
 pub fn plan(
     object: &Object,
     vmas: &[Vma],
@@ -147,9 +148,10 @@ pub fn plan(
     Ok(outlook)
 }
 
-/// Returns whether `vma` is said to allow less than the loader has given to that part of
-/// `segment`. A program may have taken rights away itself, once its code has run; for
-/// text that is no reason to believe it, because nothing is lost by leaving it.
+/// Returns whether `vma` shows less access than the loader has given to its part of `segment`.
+/// Once code of the program has run (`stores_possible`), it may have taken the right to write
+/// away itself, so that a lack of it is no contradiction. A lack of execution always counts,
+/// because text that is left keeps working.
 fn contradicts(object: &Object, segment: &Segment, vma: &Vma, inputs: PlanInputs) -> bool {
     let span = segment.span.intersection(&vma.span);
     let is_relro = span.intersection(&object.relro) == span;

@@ -1,8 +1,8 @@
-//! What the preloaded library publishes about the objects of its process, for
-//! readers outside: the command, debuggers, people with a core dump.
+//! The records that the preloaded library publishes about the objects of its process, for
+//! readers outside the process: the command, debuggers, people with a core dump.
 //!
 //! The library exports one data symbol, `sopin_records`, of type [`Header`],
-//! which leads to an array of [`Record`]s, one for each object that the library
+//! which has the address of an array of [`Record`]s, one for each object that the library
 //! knows. Both are plain C data in the process's own byte order:
 //!
 //! ```text
@@ -13,17 +13,17 @@
 //!           └─> operation, reason: bytes in the library's read-only data
 //! ```
 //!
-//! A reader has no lock. The sequence number is odd while records are changed,
-//! and different after; so whoever reads an even number, then the records, then
-//! the same number again has a consistent copy ([`read_consistently`]). Changing
-//! a record takes less than a microsecond, but a process can be stopped in the
-//! middle, and a child made by `_Fork(3)` can be born in it.
+//! A reader cannot take the library's lock. The sequence number is odd while the library
+//! changes records, and different afterwards. A reader that reads an even number, then the
+//! records, then the same number again has a consistent copy ([`read_consistently`]).
+//! Changing a record takes less than a microsecond, but a process can be stopped in the
+//! middle of a change, and a child can be created by `_Fork(3)` in the middle of one.
 //!
-//! The layout is shared by the writer and the readers, which only look at bytes.
-//! Fields may be added behind the last one with the version unchanged: a reader
-//! goes by the two sizes. Anything else changes the version.
-//! Texts are in read-only data, which core dumps leave out unless told otherwise
-//! (`core(5)`, coredump_filter) and debuggers find in the library's file.
+//! The writer and the readers share this layout; readers decode it from bytes. Fields may be
+//! added after the last one without a new version, because a reader uses the two sizes in the
+//! header. Any other change needs a new version. The texts are in read-only data. Core dumps
+//! leave that out by default (`core(5)`, coredump_filter), and debuggers find it in the
+//! library's file.
 
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
@@ -48,20 +48,20 @@ pub const VERSION: u32 = 1;
 /// Longest text of an operation or a reason, in bytes.
 pub const MAX_TEXT: usize = u8::MAX as usize;
 
-/// Where a reader begins.
+/// The data of the exported symbol, at which a reader begins.
 #[repr(C)]
 pub struct Header {
     /// [`MAGIC`]
     magic: [u8; 8],
     /// [`VERSION`]
     version: u32,
-    /// Bytes of this header.
+    /// Size of this header in bytes.
     size: u32,
-    /// Bytes of a record.
+    /// Size of a record in bytes.
     record_size: u32,
     /// A code of [`mode_of_code`]; 0 until the settings have been read.
     mode: AtomicU32,
-    /// Odd while something is being changed.
+    /// Odd while the library is changing the records.
     sequence: AtomicU64,
     /// Number of records.
     count: AtomicU64,
@@ -72,7 +72,7 @@ pub struct Header {
 }
 
 impl Header {
-    /// A header without records.
+    /// Makes a header without records.
     pub const fn new(library_version: &str) -> Self {
         Self {
             magic: MAGIC,
@@ -95,10 +95,10 @@ impl Header {
     /// Begins a change of the records. There must be one writer at a time.
     pub fn change(&self) -> Change<'_> {
         let sequence = self.sequence.load(Ordering::Relaxed);
-        // Odd already, if a fork has left a change unfinished.
+        // The number is odd already if this process was forked in the middle of a change.
         let odd = sequence | 1;
         self.sequence.store(odd, Ordering::Relaxed);
-        // No store of the change may be seen before the odd number.
+        // The fence keeps readers from seeing a store of the change before the odd number.
         fence(Ordering::Release);
         Change { header: self, next: odd.wrapping_add(1) }
     }
@@ -111,7 +111,7 @@ pub struct Change<'a> {
 }
 
 impl Change<'_> {
-    /// Publishes where the records are now.
+    /// Publishes the address and the number of the records.
     pub fn set_records(&self, records: &[Record]) {
         self.header.records.store(records.as_ptr().expose_provenance() as u64, Ordering::Relaxed);
         self.header.count.store(records.len() as u64, Ordering::Relaxed);
@@ -124,35 +124,35 @@ impl Drop for Change<'_> {
     }
 }
 
-/// What became of an object.
+/// The protection level that an object has reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reached {
-    /// The library is at work on it, or was when it was interrupted.
+    /// The library is pinning the object, or was interrupted while it did so.
     #[default]
     Pending,
     /// Every range is out of the file's reach.
     Full,
-    /// Its writable and relocated ranges are.
+    /// The writable and relocated ranges are out of the file's reach.
     Relocated,
     /// Writable or relocated ranges still map the file.
     Exposed,
-    /// The settings say to leave it alone.
+    /// The settings exclude the object.
     Excluded,
-    /// It maps no file: the vDSO, or an object that the program has remapped.
+    /// The object maps no file: it is the vDSO, or the program has remapped it.
     NoFile,
 }
 
 impl Reached {
-    /// All of them, each at the index of its code.
+    /// All levels, each at the index of its code.
     pub const ALL: [Self; 6] =
         [Self::Pending, Self::Full, Self::Relocated, Self::Exposed, Self::Excluded, Self::NoFile];
 
-    /// The number in a record.
+    /// Returns the number that stands for it in a record.
     pub const fn code(self) -> u8 {
         self as u8
     }
 
-    /// The word for people.
+    /// Returns the word for it in messages and tables.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -164,34 +164,35 @@ impl Reached {
         }
     }
 
-    /// The meaning of a number, if this version knows it.
+    /// Returns the level for which a number stands; `None` for one that this version does not
+    /// know.
     pub fn from_code(code: u8) -> Option<Self> {
         Self::ALL.get(usize::from(code)).copied()
     }
 }
 
-/// What is published of one object.
+/// The published record of one object.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Record {
-    /// Address of its program headers, by which objects are told apart.
+    /// Address of its program headers, which identifies the object.
     pub headers: u64,
     /// Load bias.
     pub base: u64,
-    /// Address of the loader's name for it, a C string, empty for the
-    /// executable; it lives as long as the object.
+    /// Address of the loader's name for it, a C string that is empty for the
+    /// executable. The string lives as long as the object.
     pub name: u64,
-    /// All its pages, first byte; 0 if its headers could not be read.
+    /// Address of the first byte of its pages; 0 if its headers could not be read.
     pub start: u64,
-    /// One past the last byte.
+    /// Address after the last byte of its pages.
     pub end: u64,
-    /// Address of the witness, a page that maps its original file; 0 without.
+    /// Address of the witness, a page that maps its original file; 0 if there is none.
     pub witness: u64,
     /// Bytes that have been replaced.
     pub bytes: u64,
-    /// Address of the words for what was attempted; 0 if nothing went wrong.
+    /// Address of the text of the operation that was not done; 0 if there is no cause.
     operation: u64,
-    /// Address of the words for why it did not work; 0 if an `errno` tells it.
+    /// Address of the words for the reason; 0 if the reason is an `errno`.
     reason: u64,
     /// The `errno`, or 0.
     errno: i32,
@@ -199,70 +200,71 @@ pub struct Record {
     reason_len: u8,
     /// A code of [`Reached`].
     reached: u8,
-    /// It lives in a namespace made by `dlmopen(3)`: 1, else 0.
+    /// 1 if the object is in a namespace made by `dlmopen(3)`, else 0.
     in_other_namespace: u8,
 }
 
-/// Where a text lies in the process, and how long it is.
+/// The address of a text in the process, and its length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TextAt {
     /// Address of the first byte.
     pub address: u64,
-    /// Bytes, at most [`MAX_TEXT`].
+    /// Length in bytes, at most [`MAX_TEXT`].
     pub len: usize,
 }
 
 /// A [`Cause`] as it is published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CauseAt {
-    /// What was attempted.
+    /// The operation that failed or was refused.
     pub operation: TextAt,
-    /// Why it did not work.
+    /// The reason for that.
     pub reason: ReasonAt,
 }
 
 /// A [`Reason`] as it is published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReasonAt {
-    /// The kernel said so.
+    /// A system call has failed with this error.
     Errno(Errno),
-    /// The library decided so.
+    /// The library has decided against it, for the reason in these words.
     Words(TextAt),
 }
 
 impl Record {
-    /// Sets all pages of the object.
+    /// Sets the pages of the object.
     pub const fn set_span(&mut self, span: Span) {
         (self.start, self.end) = (span.start as u64, span.end as u64);
     }
 
-    /// All pages of the object; empty if its headers could not be read.
+    /// Returns the pages of the object; empty if its headers could not be read.
     pub const fn span(&self) -> Span {
         Span { start: self.start as usize, end: self.end as usize }
     }
 
-    /// Sets what became of the object.
+    /// Sets the protection level that the object has reached.
     pub const fn set_reached(&mut self, reached: Reached) {
         self.reached = reached.code();
     }
 
-    /// What became of the object; `None` for a code of a later version.
+    /// Returns the protection level that the object has reached; `None` for a code of a later
+    /// version.
     pub fn reached(&self) -> Option<Reached> {
         Reached::from_code(self.reached)
     }
 
-    /// Sets whether it lives in another namespace than the program.
+    /// Sets whether the object is in a namespace made by `dlmopen(3)`.
     pub fn set_in_other_namespace(&mut self, is: bool) {
         self.in_other_namespace = is.into();
     }
 
-    /// Whether it lives in a namespace made by `dlmopen(3)`.
+    /// Returns whether the object is in a namespace made by `dlmopen(3)`.
     pub const fn is_in_other_namespace(&self) -> bool {
         self.in_other_namespace != 0
     }
 
-    /// Sets what went wrong. The texts are read by others for as long as the
-    /// record is there, which is why they must be static.
+    /// Sets why the object has not reached a higher level, or that nothing went wrong. Readers
+    /// read the texts for as long as the record exists, so they must be static.
     pub fn set_cause(&mut self, cause: Option<Cause>) {
         let (operation, reason, errno) = match cause {
             None => ("", "", 0),
@@ -274,7 +276,7 @@ impl Record {
         self.errno = errno;
     }
 
-    /// What went wrong, if something did.
+    /// Returns why the object has not reached a higher level; `None` if nothing went wrong.
     pub fn cause(&self) -> Option<CauseAt> {
         if self.operation == 0 {
             return None;
@@ -287,8 +289,8 @@ impl Record {
         Some(CauseAt { operation, reason })
     }
 
-    /// A record from its bytes; `None` if they are too few. More are those of a
-    /// later version.
+    /// Decodes a record; `None` if there are too few bytes. Additional bytes, which a later
+    /// version has, are ignored.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let word = |offset| u64_at(bytes, offset);
         let byte = |offset: usize| bytes.get(offset).copied();
@@ -319,13 +321,13 @@ const fn code_of_mode(mode: Mode) -> u32 {
     }
 }
 
-/// The meaning of a mode's code; `None` for 0 and for what this version does
+/// Returns the mode for which a code stands; `None` for 0 and for a code that this version does
 /// not know.
 pub fn mode_of_code(code: u32) -> Option<Mode> {
     [Mode::Full, Mode::Relocated, Mode::Off].into_iter().find(|mode| code_of_mode(*mode) == code)
 }
 
-/// Address and length of a text; 0 for an empty one.
+/// Returns the address and the length of a text; the address of an empty text is 0.
 fn published(text: &'static str) -> (u64, u8) {
     let address = if text.is_empty() { 0 } else { text.as_ptr().expose_provenance() as u64 };
     (address, u8::try_from(text.len()).unwrap_or(u8::MAX))

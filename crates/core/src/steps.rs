@@ -1,6 +1,7 @@
-//! How ranges of an object are replaced: a program of steps, which is data. It is made of
-//! the plan alone and touches nothing, so that it can be tested without mapping anything,
-//! and each interpreter decides nothing: one makes the system calls in its own process.
+//! How ranges of an object are replaced: by the steps of a program, which is data. The
+//! functions here make it from the plan alone, so that tests need no mappings. An interpreter
+//! runs the program and makes no decisions; that of the library makes the system calls in its
+//! own process.
 //!
 //! ```text
 //! anonymous:  scratch  [ copy of the range ]──── Move ──────┐   one step: a fault
@@ -10,7 +11,7 @@
 //!             object   [ file ]  <── MapFile, one step
 //! ```
 //!
-//! A program is an iterator, so it needs no memory.
+//! A program is an iterator over its steps, so it needs no allocated memory.
 
 use core::iter::{from_fn, once};
 
@@ -18,86 +19,86 @@ use crate::object::Span;
 use crate::plan::{Backing, Replacement};
 use crate::vmas::Protection;
 
-/// Bytes that are copied before they are moved: bounds how much memory a program needs
-/// at a time beyond what it keeps.
+/// The most bytes that are copied before they are moved. This bounds the memory that a program
+/// needs at a time in addition to the replaced ranges.
 pub const PIECE: usize = 1 << 20;
 
 const READ_WRITE: Protection = libc::PROT_READ | libc::PROT_WRITE;
 
-/// A file that ranges are mapped from.
+/// A file from which ranges are mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum File {
     /// A copy of the object's file that processes share.
     Shared,
-    /// A copy of the same bytes that this process has to itself.
+    /// A private copy of the object's file, which this process uses alone.
     Private,
-    /// A copy of what is in memory, which differs from the object's file.
+    /// A private copy of the bytes in memory, which differ from those of the object's file.
     Relocated,
 }
 
 /// Where the bytes of a range are in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// The file.
+    /// The file that has the bytes.
     pub file: File,
-    /// Their offset in it.
+    /// Their offset in the file.
     pub offset: u64,
 }
 
-/// A step of a program. When one fails, those up to the next [`Step::Copy`] or
-/// [`Step::Done`] are left out.
+/// A step of a program. When a step fails, the interpreter skips the steps up to the next
+/// [`Step::Copy`] or [`Step::Done`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Maps so many bytes of scratch memory, to read and write.
+    /// Maps scratch memory that can be read and written.
     Map {
-        /// Bytes.
+        /// Size in bytes.
         len: usize,
     },
-    /// Copies the bytes of the object to the scratch memory that was not used yet.
+    /// Copies bytes of the object to scratch memory that no earlier step has used.
     Copy {
-        /// Where they are.
+        /// The pages of the object.
         span: Span,
     },
     /// Sets the protection of the last copy.
     ProtectCopy {
-        /// What the pages of the object have.
+        /// The protection that the pages of the object have.
         protection: Protection,
     },
-    /// Moves the last copy to its place, in one step.
+    /// Moves the last copy over the pages of the object, atomically.
     Move {
         /// The pages of the object that it replaces.
         span: Span,
     },
     /// Sets the protection of pages that were replaced.
     Protect {
-        /// The pages.
+        /// The replaced pages.
         span: Span,
-        /// What they had before.
+        /// The protection that the pages had before.
         protection: Protection,
     },
-    /// Maps a file in the place of pages of the object, in one step.
+    /// Maps a file over pages of the object, atomically.
     MapFile {
-        /// The pages.
+        /// The pages of the object.
         span: Span,
-        /// What they have and keep.
+        /// The protection that the pages have and keep.
         protection: Protection,
-        /// Where their bytes are.
+        /// The file and the offset of their bytes.
         place: Place,
-        /// Where else they are, if the file cannot be mapped.
+        /// The file and the offset to use if that file cannot be mapped.
         otherwise: Option<Place>,
     },
     /// Ends the steps of one range, or of neighbouring ranges.
     Done {
-        /// What they were to be replaced by.
+        /// The backing that the ranges were to get.
         backing: Backing,
         /// How many bytes are replaced if none of the steps has failed.
         bytes: usize,
     },
 }
 
-/// Returns the program that replaces `ranges`, anonymous ones by moves. The others are
-/// mapped from the shared file where that has their bytes, if there is one, or else from
-/// private copies, see [`contents`].
+/// Returns the program that replaces `ranges`. It moves memory over those whose backing is
+/// anonymous. It maps the others from the shared file if there is one and it has their bytes,
+/// and else from private copies, see [`contents`].
 pub fn moving(ranges: &[Replacement], has_shared: bool) -> impl Iterator<Item = Step> {
     let total = ranges.iter().filter(|range| range.backing == Backing::Anonymous).map(|range| range.span.len()).sum();
     let scratch = (total != 0).then_some(Step::Map { len: total });
@@ -112,9 +113,9 @@ pub fn moving(ranges: &[Replacement], has_shared: bool) -> impl Iterator<Item = 
     scratch.into_iter().chain(blocks(ranges).flat_map(replace_block)).chain(mapped)
 }
 
-/// Returns the program that replaces `ranges` without moving anything: those that the
-/// shared file has the bytes of are mapped from that, if there is one, and those that are
-/// `kept` of the others from one private file, in which they lie one behind the other.
+/// Returns the program that replaces `ranges` without moving memory. It maps the ranges whose
+/// bytes the shared file has from that file, if there is one. Of the others, it maps those for
+/// which `kept` returns true from one private file, in which they lie one after the other.
 pub fn mapping(
     ranges: &[Replacement],
     has_shared: bool,
@@ -134,8 +135,8 @@ pub fn mapping(
     shared.chain(private)
 }
 
-/// Returns what a private `file` of the program [`moving`] must contain: ranges of memory,
-/// and their offsets in it.
+/// Returns what a private `file` for the program of [`moving`] must contain: ranges of memory,
+/// and the offset of each in the file.
 pub fn contents(ranges: &[Replacement], file: File) -> impl Iterator<Item = (Span, u64)> {
     let all = ranges.iter().enumerate();
     let included =
@@ -143,7 +144,7 @@ pub fn contents(ranges: &[Replacement], file: File) -> impl Iterator<Item = (Spa
     included.map(|(index, range)| (range.span, offset_in_copy(ranges, index)))
 }
 
-/// Returns which private file has the bytes of a range of this backing.
+/// Returns the private file that has the bytes of a range with this backing.
 fn private_file(backing: Backing) -> File {
     if backing.is_file_copy() { File::Private } else { File::Relocated }
 }
@@ -153,7 +154,7 @@ fn map_file(range: &Replacement, place: Place, otherwise: Option<Place>) -> [Ste
     [Step::MapFile { span, protection, place, otherwise }, Step::Done { backing, bytes: span.len() }]
 }
 
-/// Returns the anonymous ones of `ranges`, those together that are moved at once.
+/// Returns those of `ranges` whose backing is anonymous, in blocks that are moved at once.
 fn blocks(ranges: &[Replacement]) -> impl Iterator<Item = &[Replacement]> {
     let mut rest = ranges;
     let all = from_fn(move || {
@@ -164,8 +165,8 @@ fn blocks(ranges: &[Replacement]) -> impl Iterator<Item = &[Replacement]> {
     all.filter(|block| block.first().is_some_and(|range| range.backing == Backing::Anonymous))
 }
 
-/// Returns how many of the first `ranges` can be moved at once: RELRO and the data
-/// behind it, if they are small. At least one.
+/// Returns how many of the first `ranges` can be moved at once, at least one: RELRO and the data
+/// behind it, if they are small.
 fn block_len(ranges: &[Replacement]) -> usize {
     let is_plain = |range: &Replacement| {
         range.backing == Backing::Anonymous && matches!(range.protection, libc::PROT_READ | READ_WRITE)
@@ -179,10 +180,11 @@ fn block_len(ranges: &[Replacement]) -> usize {
     if total <= PIECE { count } else { 1 }
 }
 
-/// Replaces a range of any length and protection by pieces, or neighbouring ranges by one
-/// move, which costs the kernel more than all the rest. The bytes are right at any instant;
-/// of several ranges, what is read-only is writable from the move until its protection is
-/// set, as it was in the loader's hands a moment ago.
+/// Returns the steps that replace a block: one range of any length and protection in pieces,
+/// or several neighbouring ranges by one move, because a move takes the kernel longer than all
+/// the other steps. The pages have the right bytes at every instant. In a block of several
+/// ranges, the read-only ones are writable from the move until the next step sets their
+/// protection, as they were while the loader relocated them.
 fn replace_block(block: &[Replacement]) -> impl Iterator<Item = Step> {
     let protection = match block {
         [range] => range.protection,
@@ -200,9 +202,9 @@ fn replace_block(block: &[Replacement]) -> impl Iterator<Item = Step> {
         .chain(once(Step::Done { backing: Backing::Anonymous, bytes: end - start }))
 }
 
-/// Returns where a range goes in a private copy: to its offset in the file, as debuggers
-/// expect, unless an earlier range is there. Two segments can begin in one page of the
-/// file and be relocated differently; the second one then goes behind all others.
+/// Returns the offset of a range in a private copy. It is the offset in the object's file, as
+/// debuggers expect, unless an earlier range occupies that. Two segments can begin in one page
+/// of the file and be relocated differently; the second one then lies behind all others.
 fn offset_in_copy(ranges: &[Replacement], index: usize) -> u64 {
     let end = |range: &Replacement| range.offset + range.span.len() as u64;
     let is_copied = |range: &&Replacement| range.backing != Backing::Anonymous;

@@ -1,4 +1,4 @@
-//! The readers' side: from bytes of another process to headers and records.
+//! The code for readers: it decodes headers and records from bytes of another process.
 
 use core::mem::offset_of;
 use core::sync::atomic::{Ordering, fence};
@@ -11,7 +11,7 @@ use crate::mode::Mode;
 pub struct Seen {
     /// The mode in force; `None` until the settings have been read.
     pub mode: Option<Mode>,
-    /// Odd while something is being changed.
+    /// Odd while the library is changing the records.
     pub sequence: u64,
     /// Number of records.
     pub count: usize,
@@ -22,14 +22,14 @@ pub struct Seen {
     library_version: [u8; 16],
 }
 
-/// Why bytes are no header.
+/// Why bytes cannot be decoded as a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotAHeader {
-    /// They do not begin with [`MAGIC`], or are too few.
+    /// They do not begin with [`MAGIC`], or there are too few of them.
     Foreign,
-    /// The layout is of another version: this one.
+    /// The layout has this other version.
     Version(u32),
-    /// Sizes or counts contradict themselves.
+    /// A size or a count is outside of the possible values.
     Malformed,
 }
 
@@ -37,11 +37,11 @@ pub enum NotAHeader {
 pub const HEADER_SIZE: usize = size_of::<Header>();
 /// Bytes of a record that [`Record::decode`] needs.
 pub const RECORD_SIZE: usize = size_of::<Record>();
-/// More objects than any process loads: a larger count is an error.
+/// More objects than any process loads; a header with a larger count is malformed.
 const MAX_COUNT: u64 = 1 << 24;
 
 impl Seen {
-    /// Returns a header from its first [`HEADER_SIZE`] bytes.
+    /// Decodes a header from its first [`HEADER_SIZE`] bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, NotAHeader> {
         if !bytes.starts_with(&MAGIC) || bytes.len() < HEADER_SIZE {
             return Err(NotAHeader::Foreign);
@@ -71,37 +71,36 @@ impl Seen {
         })
     }
 
-    /// Returns whether records are being changed.
+    /// Returns whether the library was changing the records.
     pub const fn is_changing(&self) -> bool {
         self.sequence & 1 != 0
     }
 
-    /// Returns the library's version, `0.1.0`.
+    /// Returns the library's version, such as `0.1.0`.
     pub fn library_version(&self) -> &str {
         let text = self.library_version.split(|byte| *byte == 0).next().unwrap_or_default();
         core::str::from_utf8(text).unwrap_or_default()
     }
 
-    /// Returns the records in `bytes`, `count * record_size` of them, as read from the
-    /// address `records`.
+    /// Decodes the records in `bytes`: the `count * record_size` bytes at the address `records`.
     pub fn decode_records<'a>(&self, bytes: &'a [u8]) -> impl Iterator<Item = Record> + use<'a> {
         bytes.chunks_exact(self.record_size).filter_map(Record::decode)
     }
 }
 
-/// What [`read_consistently`] got.
+/// Whether [`read_consistently`] has read the records without a change in between.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Consistency {
-    /// Nothing was changed between the two looks at the header.
+    /// The records did not change between the two reads of the header.
     Consistent,
-    /// Every attempt met a change; the last one may hold halves of records.
+    /// They changed during every attempt. Records of the last one may be a mixture of old and new
+    /// bytes.
     Torn,
 }
 
-/// Reads a header with `header` and what it leads to with `records`, up to
-/// `attempts` times (at least once) until nothing has changed in between. The
-/// records' array may move: an error of `records` counts if the header has not
-/// changed.
+/// Reads a header with `header` and the records with `records`, up to `attempts` times (at
+/// least once) until the records have not changed in between. It returns an error of `records`
+/// only if the header has not changed, because the array may have moved, or in the last attempt.
 pub fn read_consistently<T, E>(
     attempts: usize,
     mut header: impl FnMut() -> Result<Seen, E>,
@@ -110,7 +109,7 @@ pub fn read_consistently<T, E>(
     let mut before = header()?;
     for _ in 1..attempts {
         let read = records(&before);
-        // The reads must not be reordered behind the second look at the header.
+        // The reads of the records must not be reordered behind the second read of the header.
         fence(Ordering::Acquire);
         let after = header()?;
         if !before.is_changing() && after.sequence == before.sequence {
