@@ -23,11 +23,11 @@ use answer::{NotInspected, PassedOver, SCHEMA, StatusAnswer};
 const MORE: &str = "\
 States of an object:
   full       nothing that the process can read or execute maps the object's file
-  relocated  its text and constants do; writable and relocated memory does not
-  exposed    writable or relocated memory maps the file: if that is truncated, relocations are lost
-  damaged    that has happened, or pages lie behind the end of the file
+  relocated  text and constants map the file; writable and relocated memory does not
+  exposed    writable or relocated memory maps the file; truncating the file loses relocations
+  damaged    relocations have been lost, or pages lie behind the end of the file
 
-JSON, whose names stay while \"schema\" is 1; more may come:
+JSON:
   processes[]  pid, uid, name, command[], shim, full, relocated, exposed, damaged, pinned_kib, source, objects[], errors[]
   shim         path, version, mode; null if libsopin.so is not loaded
   source       \"loader\", or \"maps\" if the loader's list could not be had
@@ -46,7 +46,7 @@ Exit status:
   2  the command line was not understood
   3  a process that was asked for, by its PID or with --all, could not be inspected
   4  damage was found
-  Of 4, 1 and 3 the first that applies: what is known outranks what is not.
+  Where several apply, 4 comes before 1, and 1 before 3.
 
 Examples:
   sopin status
@@ -56,19 +56,21 @@ Examples:
 
 /// Show what became of the shared objects of running processes
 ///
-/// Without PID and --all it shows the processes that have libsopin.so loaded, as far
-/// as one may look at them. Processes without it can be inspected just as well: an
-/// object whose relocated words are again what its file has is damaged, and its
-/// process will jump to where nothing is.
+/// Without PID and --all the command shows the processes that have libsopin.so loaded and
+/// that you may inspect. With them it inspects processes without the library, too. An object
+/// is damaged if words that the loader has relocated are again what its file has: the process
+/// jumps to such an address sooner or later.
 ///
-/// Everything is read through /proc. The loader's list of objects and the words that
-/// it has relocated are read in the process's memory, which takes the permission to
-/// trace it (ptrace(2)); without that the mappings alone have to do, and damage still
-/// shows by its pages.
+/// The command reads everything through /proc. It reads the loader's list of objects and the
+/// relocated words in the memory of the process, which takes the permission to trace the
+/// process (ptrace(2)). Without that permission it uses the mappings alone, and finds only
+/// damage that shows in lost pages.
 ///
 /// "Rewritten on disk since it was loaded" is certain: the library's store knows the
-/// version that was loaded, or pages are lost. Without such a proof it says no more than
-/// "changed on disk after its process was started", which a chmod would be as well.
+/// version that was loaded, or pages are lost. Without such a proof the command says
+/// "changed on disk after its process was started", which is true after a chmod, too.
+///
+/// While "schema" in the JSON is 1, names keep their meaning, and new ones may be added.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = MORE)]
 pub struct StatusArgs {
