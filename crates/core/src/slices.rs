@@ -55,17 +55,6 @@ pub fn contains(bytes: &[u8], part: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn sorts_as_the_standard_library(mut items: std::vec::Vec<(u8, bool)>) {
-            let mut expected = items.clone();
-            expected.sort_unstable_by_key(|item| (!item.1, item.0));
-            sort_by_key(&mut items, |item| (!item.1, item.0));
-            prop_assert_eq!(items, expected);
-        }
-    }
 
     #[test]
     fn moves_what_overlaps() {

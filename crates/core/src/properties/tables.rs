@@ -9,6 +9,7 @@ use crate::address_map::AddressMap;
 use crate::object::Span;
 use crate::pages::PageVec;
 use crate::runs::Runs;
+use crate::slices;
 use crate::sys;
 
 /// What can be done to a map. Few keys, so that they collide and come back.
@@ -49,6 +50,14 @@ fn array_step() -> impl Strategy<Value = ArrayStep> {
 
 proptest! {
     #![proptest_config(trials())]
+
+    #[test]
+    fn slices_are_sorted_as_by_the_standard_library(mut items: Vec<(u8, bool)>) {
+        let mut expected = items.clone();
+        expected.sort_unstable_by_key(|item| (!item.1, item.0));
+        slices::sort_by_key(&mut items, |item| (!item.1, item.0));
+        prop_assert_eq!(items, expected);
+    }
 
     #[test]
     fn an_address_map_is_a_map(steps in vec(map_step(), 0..400)) {
