@@ -64,7 +64,7 @@ pub unsafe extern "C" fn sopin_version(version: *mut sopin_version_info) -> c_in
 /// SOPIN_ESYSTEM. In each case it has pinned what it could.
 #[unsafe(no_mangle)]
 pub extern "C" fn sopin_pin_all() -> c_int {
-    keeping_errno(request::pin_everything)
+    code_keeping_errno(request::pin_everything)
 }
 
 /// Pins the object that was loaded from `path`, as sopin_pin_all() does: the object
@@ -80,7 +80,7 @@ pub extern "C" fn sopin_pin_all() -> c_int {
 /// `path` must be null or a string.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sopin_pin_path(path: *const c_char) -> c_int {
-    keeping_errno(|| {
+    code_keeping_errno(|| {
         if path.is_null() {
             return Err(SOPIN_EINVAL);
         }
@@ -100,7 +100,7 @@ pub unsafe extern "C" fn sopin_pin_path(path: *const c_char) -> c_int {
 /// `handle` must be null or open, and no thread may close it during the call.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sopin_pin_handle(handle: *mut c_void) -> c_int {
-    keeping_errno(|| {
+    code_keeping_errno(|| {
         // SAFETY: `handle` is null or open, and no thread closes it during the call: this function's
         // contract, and that of `pin_handle`.
         unsafe { request::pin_handle(handle) }
@@ -124,7 +124,12 @@ pub unsafe extern "C-unwind" fn sopin_for_each(visitor: sopin_visitor, data: *mu
     // Frames that an exception of the visitor passes: it was made by another unwinder
     // than any that could be linked into this library, so nothing here may need cleaning
     // up on its way. An iteration that ends like that costs a few pages.
-    hooks::visit_all!(room = ROOM_FOR_ITERATION, begin = begin_iteration, next = next_object, end = end_iteration)
+    hooks::visit_all!(
+        room = const ROOM_FOR_ITERATION,
+        begin = sym begin_iteration,
+        next = sym next_object,
+        end = sym end_iteration,
+    )
 }
 
 /// The bytes that [`sopin_for_each`] reserves on its stack for an [`IterationPlace`].
@@ -158,7 +163,7 @@ extern "C" fn end_iteration(iteration: &mut IterationPlace) {
 pub unsafe extern "C" fn sopin_summary(totals: *mut sopin_totals) -> c_int {
     // SAFETY: `totals` is null or points to as many writable bytes as its `size` says: this
     // function's contract, and that of `fill`.
-    keeping_errno(|| sum().map(|filled| unsafe { fill(totals, filled) }))
+    code_keeping_errno(|| sum().map(|filled| unsafe { fill(totals, filled) }))
 }
 
 /// Returns the meaning of a result of these functions, in English. The text is never
@@ -191,7 +196,7 @@ pub extern "C" fn sopin_strerror(code: c_int) -> *const c_char {
     text.as_ptr()
 }
 
-fn keeping_errno(work: impl FnOnce() -> Result<sopin_error, sopin_error>) -> c_int {
+fn code_keeping_errno(work: impl FnOnce() -> Result<sopin_error, sopin_error>) -> c_int {
     let (Ok(code) | Err(code)) = errno::keeping_errno(work);
     code as c_int
 }

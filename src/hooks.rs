@@ -14,6 +14,15 @@
 //! are the only ones of this library below the real functions. Unwinding may pass through
 //! them when a C++ constructor throws or a thread is cancelled. At a Rust frame that was
 //! built without an unwinder it would end the program.
+//!
+//! Each file has the bodies of two kinds of functions, as macros that take their operands:
+//!
+//! * `hook!`: `route` gets the arguments and returns a [`Route`]. Without a function to follow,
+//!   the stub jumps to the real function, so that this one sees the caller's return address.
+//! * `visit_all!`: a function of (visitor, data) that keeps `room` bytes, a multiple of 16, on
+//!   its stack. It calls `begin` with their address and the visitor, and returns the result of
+//!   that. It calls the visitor with each result of `next` and with data, until `next` returns
+//!   null or the visitor returns something other than 0. Then it calls `end`.
 
 use core::ffi::{CStr, c_char, c_int, c_long, c_void};
 use core::ptr;
@@ -57,7 +66,7 @@ static CONSTRUCTOR: extern "C" fn() = {
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void {
-    entry::hook!(route_open)
+    entry::hook!(route = sym route_open)
 }
 
 /// Calls the real `dlmopen(3)`, and sweeps afterwards if the result does not depend on the caller.
@@ -67,7 +76,7 @@ pub unsafe extern "C-unwind" fn dlopen(name: *const c_char, flags: c_int) -> *mu
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlmopen(namespace: c_long, name: *const c_char, flags: c_int) -> *mut c_void {
-    entry::hook!(route_open_in_namespace)
+    entry::hook!(route = sym route_open_in_namespace)
 }
 
 /// Calls the real `dlclose(3)`, and forgets afterwards what that has unloaded.
@@ -77,7 +86,7 @@ pub unsafe extern "C-unwind" fn dlmopen(namespace: c_long, name: *const c_char, 
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlclose(handle: *mut c_void) -> c_int {
-    entry::hook!(route_close)
+    entry::hook!(route = sym route_close)
 }
 
 /// Which functions the stub of a hook calls. The ABIs return it in two registers.

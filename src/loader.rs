@@ -33,16 +33,21 @@ impl RealFunction {
 
     /// Returns its address; `None` if no other object defines it.
     pub fn address(&self) -> Option<usize> {
-        if self.address.load(Ordering::Relaxed) == 0 {
+        if self.known().is_none() {
             // The first look-up, while this library is initialised, looks up all functions.
-            // Threads that do so at the same time find the same addresses. A function that was
-            // not found is looked up again.
-            for function in ALL {
+            // Threads that do so at the same time find the same addresses. Only a function that
+            // was not found is looked up again.
+            for function in ALL.into_iter().filter(|function| function.known().is_none()) {
                 if let Some(found) = function.find() {
                     function.address.store(found, Ordering::Relaxed);
                 }
             }
         }
+        self.known()
+    }
+
+    /// Returns the address if it has been found.
+    fn known(&self) -> Option<usize> {
         match self.address.load(Ordering::Relaxed) {
             0 => None,
             address => Some(address),

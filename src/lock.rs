@@ -59,6 +59,8 @@ unsafe impl RawMutex for NappingLock {
 
     type GuardMarker = GuardNoSend;
 
+    /// The trait demands it. This library only tries, because an owner may never release the
+    /// lock.
     fn lock(&self) {
         while !self.try_lock() {
             nap();
@@ -103,9 +105,7 @@ pub fn lock_in_handler(looked: Looked) -> Option<Guard> {
 pub fn lock_quietly(naps: u32) -> Option<Guard> {
     for _ in 0..naps {
         if let Some(state) = STATE.try_lock() {
-            OWNER_PROCESS.store(LAST_PROCESS.load(Ordering::Relaxed), Ordering::Relaxed);
-            OWNER_THREAD.store(sys::thread_identity(), Ordering::Relaxed);
-            return Some(Guard { state, signals: Err(Errno(libc::EALREADY)) });
+            return Some(Guard::new(state, Err(Errno(libc::EALREADY))));
         }
         if is_own() || iterations::is_within() {
             return None;
@@ -147,10 +147,8 @@ pub enum Attempt {
 pub fn try_lock(_looked: Looked, signals: &mut Result<sys::SignalsBlocked>) -> Attempt {
     if let Some(state) = STATE.try_lock() {
         LAST_PROCESS.store(sys::getpid(), Ordering::Relaxed);
-        OWNER_PROCESS.store(LAST_PROCESS.load(Ordering::Relaxed), Ordering::Relaxed);
-        OWNER_THREAD.store(sys::thread_identity(), Ordering::Relaxed);
         let signals = core::mem::replace(signals, Err(Errno(libc::EALREADY)));
-        return Attempt::Locked(Guard { state, signals });
+        return Attempt::Locked(Guard::new(state, signals));
     }
     let process = OWNER_PROCESS.load(Ordering::Relaxed);
     if process != 0 && process != sys::getpid() || is_own() { Attempt::Never } else { Attempt::Taken }
@@ -162,6 +160,13 @@ pub fn nap() {
 }
 
 impl Guard {
+    /// Notes that this thread owns the lock, which it has just taken.
+    fn new(state: MutexGuard<'static, NappingLock, State>, signals: Result<sys::SignalsBlocked>) -> Self {
+        OWNER_PROCESS.store(LAST_PROCESS.load(Ordering::Relaxed), Ordering::Relaxed);
+        OWNER_THREAD.store(sys::thread_identity(), Ordering::Relaxed);
+        Self { state, signals }
+    }
+
     /// Returns an error if signals are not blocked in this thread: why they are not.
     pub fn blocks_signals(&self) -> Result<()> {
         self.signals.as_ref().map(|_| ()).map_err(|errno| *errno)

@@ -63,11 +63,9 @@ global_asm!(
     ".popsection",
 );
 
-/// The body of a hook: `$route` gets the arguments and returns a [`super::Route`]. Without a
-/// function to follow, the stub jumps to the real function, so that this one sees the caller's
-/// return address.
+/// The body of a hook, as [`super`] describes it, with its operands.
 macro_rules! hook {
-    ($route:path) => {
+    ($($operands:tt)*) => {
         core::arch::naked_asm!(
             ".cfi_startproc",
             "endbr64",
@@ -98,18 +96,15 @@ macro_rules! hook {
             ".cfi_adjust_cfa_offset -8",
             "ret",
             ".cfi_endproc",
-            route = sym $route,
+            $($operands)*
         )
     };
 }
 pub(super) use hook;
 
-/// The body of a function of (visitor, data) that keeps `$room` bytes, a multiple of 16,
-/// on its stack. It calls `$begin` with their address and the visitor, and returns the
-/// result of that. It calls the visitor with each result of `$next` and with data, until
-/// `$next` returns null or the visitor returns something other than 0. Then it calls `$end`.
+/// The body of an iteration with a visitor, as [`super`] describes it, with its operands.
 macro_rules! visit_all {
-    (room = $room:expr, begin = $begin:path, next = $next:path, end = $end:path) => {
+    ($($operands:tt)*) => {
         core::arch::naked_asm!(
             ".cfi_startproc",
             "endbr64",
@@ -157,10 +152,7 @@ macro_rules! visit_all {
             ".cfi_restore rbx",
             "ret",
             ".cfi_endproc",
-            room = const $room,
-            begin = sym $begin,
-            next = sym $next,
-            end = sym $end,
+            $($operands)*
         )
     };
 }

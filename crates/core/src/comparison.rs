@@ -2,8 +2,6 @@
 //! comparing them: for processes that may not read their [`crate::pagemap`],
 //! such as one that has changed its user since it was started.
 
-use core::num::NonZero;
-
 use crate::memory::OwnMemory;
 use crate::object::Span;
 use crate::pages::PageVec;
@@ -24,7 +22,7 @@ pub fn for_each_equal<E: From<Errno>>(
     offset: u64,
     each: impl FnMut(Span) -> Result<(), E>,
 ) -> Result<usize, E> {
-    let page = NonZero::new(sys::page_size()).ok_or(Errno(libc::EINVAL))?;
+    let page = sys::page_divisor();
     let (mut mapped, mut stored) = (PageVec::zeroed(STEP)?, PageVec::zeroed(STEP)?);
     let mut runs = Runs::new(span.start, each);
     while runs.position() < span.end {

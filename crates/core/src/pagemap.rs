@@ -26,8 +26,7 @@ impl Pagemap {
     /// Opens the page map of this process.
     pub fn open() -> Result<Self> {
         let file = sys::open_own_proc_file(c"/proc/self/pagemap", c"/proc/thread-self/pagemap")?;
-        let page = NonZero::new(sys::page_size()).ok_or(Errno(libc::EINVAL))?;
-        Ok(Self { file, page })
+        Ok(Self { file, page: sys::page_divisor() })
     }
 
     /// Calls `each` with the longest runs of pages of `span`, a private file mapping, that were

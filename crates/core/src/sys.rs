@@ -8,6 +8,7 @@
 
 use core::ffi::{c_long, c_void};
 use core::fmt;
+use core::num::NonZero;
 
 mod clock;
 mod directories;
@@ -156,46 +157,42 @@ impl<T> Argument for *mut T {
 /// Makes a system call with the arguments widened to words.
 macro_rules! raw {
     ($number:expr $(, $argument:expr)* $(,)?) => {
-        $crate::sys::call($number, &[$($crate::sys::Argument::word($argument)),*])
+        $crate::sys::call($number, $crate::sys::padded([$($crate::sys::Argument::word($argument)),*]))
     };
 }
 use raw;
+
+/// Returns the arguments of a call with zeros behind them. The kernel does not look at more
+/// arguments than the call has.
+fn padded<const N: usize>(arguments: [usize; N]) -> [usize; 6] {
+    core::array::from_fn(|index| arguments.get(index).copied().unwrap_or_default())
+}
 
 /// Makes a system call, unless the [`gate`] is closed to it.
 ///
 /// # Safety
 /// The arguments must satisfy the contract of [`call_ungated`] for this number.
-unsafe fn call(number: c_long, arguments: &[usize]) -> Result<usize> {
-    if !gate::passes(number, arguments) {
+unsafe fn call(number: c_long, arguments: [usize; 6]) -> Result<usize> {
+    if !gate::passes(number, &arguments) {
         return Err(gate::NOT_MADE);
     }
     // SAFETY: the arguments are sound for this call: this function's contract.
-    unsafe { call_always(number, arguments) }
-}
-
-/// Makes a system call that takes back what an earlier one has done, whether or not the
-/// gate was closed to it meanwhile.
-///
-/// # Safety
-/// The arguments must satisfy the contract of [`call_ungated`] for this number.
-unsafe fn call_always(number: c_long, arguments: &[usize]) -> Result<usize> {
-    let word = |index: usize| arguments.get(index).copied().unwrap_or_default();
-    // The kernel does not look at more arguments than the call has.
-    // SAFETY: the arguments are sound for this call, this function's contract; the words that
-    // are added are ignored.
-    unsafe { call_ungated(number, core::array::from_fn(word)) }
+    unsafe { call_ungated(number, arguments) }
 }
 
 /// Returns the size of a page in bytes.
 pub fn page_size() -> usize {
+    page_divisor().get()
+}
+
+/// Returns the size of a page in bytes as a divisor, which the compiler knows not to be 0.
+pub fn page_divisor() -> NonZero<usize> {
+    const USUAL: NonZero<usize> = NonZero::new(4096).unwrap();
     if cfg!(miri) {
-        return 4096;
+        return USUAL;
     }
     // SAFETY: getauxval only reads the process's auxiliary vector.
-    match unsafe { libc::getauxval(libc::AT_PAGESZ) } as usize {
-        0 => 4096,
-        size => size,
-    }
+    NonZero::new(unsafe { libc::getauxval(libc::AT_PAGESZ) } as usize).unwrap_or(USUAL)
 }
 
 /// Returns an address in the topmost page of the main thread's stack, where the kernel

@@ -306,7 +306,7 @@ pub fn has_writer(fd: &Fd) -> Result<bool> {
         Ok(_) => {
             let words = [fd.raw(), libc::F_SETLEASE, libc::F_UNLCK].map(super::Argument::word);
             // SAFETY: the call takes a descriptor and integers, and touches no memory.
-            unsafe { super::call_always(libc::SYS_fcntl, &words) }.map(|_| false)
+            unsafe { super::call_ungated(libc::SYS_fcntl, super::padded(words)) }.map(|_| false)
         }
         Err(Errno(libc::EAGAIN)) => Ok(true),
         Err(errno) => Err(errno),

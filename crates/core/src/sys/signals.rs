@@ -2,7 +2,7 @@
 
 use core::ffi::{c_int, c_void};
 
-use super::{Errno, Result, call_always, raw};
+use super::{Errno, Result, call_ungated, padded, raw};
 
 /// Signals that a thread raises by its own instructions. While they are blocked they kill the
 /// process, and a sandbox that handles a filtered call in a handler of SIGSYS (`seccomp(2)`,
@@ -32,7 +32,7 @@ impl SignalsBlocked {
         ];
         // SAFETY: the kernel reads one mask of 8 bytes and writes one, as the size argument
         // says; both are live locals.
-        let _ = unsafe { call_always(libc::SYS_rt_sigprocmask, &words) };
+        let _ = unsafe { call_ungated(libc::SYS_rt_sigprocmask, padded(words)) };
         Self(old)
     }
 
@@ -49,11 +49,11 @@ impl SignalsBlocked {
 
 impl Drop for SignalsBlocked {
     fn drop(&mut self) {
-        let mask = (&raw const self.0).expose_provenance();
+        let words = [libc::SIG_SETMASK.cast_unsigned() as usize, (&raw const self.0).expose_provenance(), 0, 8];
+        // The call takes back an earlier one, also if the gate was closed since.
         // SAFETY: the kernel reads one mask of 8 bytes, which is a live local; a null pointer
         // makes it write none.
-        let _ =
-            unsafe { call_always(libc::SYS_rt_sigprocmask, &[libc::SIG_SETMASK.cast_unsigned() as usize, mask, 0, 8]) };
+        let _ = unsafe { call_ungated(libc::SYS_rt_sigprocmask, padded(words)) };
     }
 }
 
