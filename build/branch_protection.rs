@@ -60,7 +60,7 @@ pub fn mark() {
     }
 }
 
-/// Whether link time optimisation takes `core` through LLVM again, as
+/// Returns whether link time optimisation takes `core` through LLVM again, as
 /// the profile `release` of Cargo.toml says. Cargo does not tell a build script of
 /// it; what it does tell is the profile, in the path of the output.
 fn is_optimised_whole() -> bool {

@@ -9,23 +9,13 @@ use std::path::{Path, PathBuf};
 
 use regex::Regex;
 
-use common::library;
+use common::{library, tree};
 
 /// Every Markdown file of the checkout outside of `target` and the like.
 fn documents() -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut directories = vec![library::checkout().to_owned()];
-    while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(&directory).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if path.is_dir() && name != "target" && name != ".git" && name != "node_modules" {
-                directories.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "md") {
-                found.push(path);
-            }
-        }
-    }
+    let enters = |directory: &Path| !["target", ".git", "node_modules"].iter().any(|name| directory.ends_with(name));
+    let mut found = tree::files(library::checkout(), enters).unwrap();
+    found.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
     found
 }
 

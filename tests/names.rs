@@ -8,26 +8,20 @@ use std::path::{Path, PathBuf};
 
 use regex::Regex;
 
-use common::library;
+use common::{library, tree};
 
 /// Source files whose types count: without tests, which see their own crate only.
 fn sources() -> Vec<PathBuf> {
+    let is_of_tests = |path: &Path| path.file_stem().is_some_and(|stem| stem == "tests");
     let mut directories = vec![library::checkout().join("src")];
     for member in fs::read_dir(library::checkout().join("crates")).unwrap() {
         directories.push(member.unwrap().path().join("src"));
     }
-    let mut found = Vec::new();
-    while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(&directory).unwrap() {
-            let path = entry.unwrap().path();
-            let is_of_tests = path.file_stem().is_some_and(|stem| stem == "tests");
-            if path.is_dir() && !is_of_tests {
-                directories.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") && !is_of_tests {
-                found.push(path);
-            }
-        }
-    }
+    let mut found: Vec<_> = directories
+        .iter()
+        .flat_map(|directory| tree::files(directory, |directory| !is_of_tests(directory)).unwrap())
+        .collect();
+    found.retain(|path| path.extension().is_some_and(|extension| extension == "rs") && !is_of_tests(path));
     found
 }
 

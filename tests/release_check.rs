@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use common::library;
+use common::needs::Need;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -89,10 +90,9 @@ impl Copy {
 
 /// Git, a C compiler and readelf belong to what a release is made with.
 fn can_check() -> bool {
-    let missing =
-        ["git", "cc", "readelf"].into_iter().find(|program| Command::new(program).arg("--version").output().is_err());
-    if let Some(program) = missing {
-        eprintln!("skipped: no {program}");
+    let missing = ["git", "cc", "readelf"].into_iter().find_map(|program| Need::Program(program.to_owned()).unmet());
+    if let Some(missing) = &missing {
+        eprintln!("skipped: {missing}");
     }
     missing.is_none()
 }

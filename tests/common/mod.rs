@@ -13,3 +13,4 @@ pub mod protection;
 pub mod rewrite;
 pub mod scratch;
 pub mod suite;
+pub mod tree;

@@ -5,6 +5,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::tree;
+
 /// A way to change a file without changing its inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rewrite {
@@ -53,23 +55,15 @@ impl Rewrite {
 /// copy of it would be rewritten as well.
 pub fn shared_objects(root: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
-    let mut directories = vec![root.to_owned()];
-    while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(&directory)? {
-            let entry = entry?;
-            let path = entry.path();
-            let kind = entry.file_type()?;
-            if kind.is_dir() {
-                directories.push(path);
-            } else if kind.is_file() && is_shared_object(&path)? {
-                if entry.metadata()?.nlink() != 1 {
-                    return Err(io::Error::other(format!("{} is a hard link", path.display())));
-                }
-                found.push(path);
+    for path in tree::files(root, |_| true)? {
+        let metadata = path.symlink_metadata()?;
+        if metadata.is_file() && is_shared_object(&path)? {
+            if metadata.nlink() != 1 {
+                return Err(io::Error::other(format!("{} is a hard link", path.display())));
             }
+            found.push(path);
         }
     }
-    found.sort();
     Ok(found)
 }
 

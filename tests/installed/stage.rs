@@ -12,7 +12,7 @@ use libtest_mimic::Completion;
 
 use super::Try;
 use crate::common::process::{self, Outcome};
-use crate::common::{library, rewrite};
+use crate::common::{self, library, rewrite};
 
 pub const TRIALS: &[(&str, Try)] =
     &[("install::tree", tree), ("install::elsewhere", elsewhere), ("install::reinstalled", reinstalled)];
@@ -62,20 +62,12 @@ fn make(arguments: &[&str], destination: &Path) -> Result<(), String> {
 
 /// All files below a directory, relative to it.
 fn files(root: &Path) -> Result<BTreeSet<String>, String> {
-    let mut found = BTreeSet::new();
-    let mut directories = vec![root.to_owned()];
-    while let Some(directory) = directories.pop() {
-        for entry in fs::read_dir(&directory).map_err(|error| format!("{}: {error}", directory.display()))? {
-            let path = entry.map_err(|error| error.to_string())?.path();
-            if path.is_dir() && !path.is_symlink() {
-                directories.push(path);
-            } else {
-                let below = path.strip_prefix(root).map_err(|error| error.to_string())?;
-                found.insert(below.to_string_lossy().into_owned());
-            }
-        }
-    }
-    Ok(found)
+    let found = common::tree::files(root, |_| true).map_err(|error| format!("{}: {error}", root.display()))?;
+    let below = |path: PathBuf| {
+        let below = path.strip_prefix(root).map_err(|error| error.to_string())?;
+        Ok(below.to_string_lossy().into_owned())
+    };
+    found.into_iter().map(below).collect()
 }
 
 fn tree(stage: &Stage, directory: &Path) -> Result<Completion, String> {

@@ -106,8 +106,8 @@ pub struct Cause {
     pub reason: Reason,
 }
 
-/// Why a function has stopped that reads something and passes each part of it to a closure:
-/// the reading or the closure has failed.
+/// The error of a function that reads something and passes each part of it to a closure: the
+/// reading or the closure has failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopped {
     /// The reading has failed.

@@ -214,7 +214,7 @@ struct Step {
     path: PathBuf,
     /// The file that it is the interpreter of.
     asked_by: Option<PathBuf>,
-    /// What the file does if it is env(1).
+    /// The effect of the file if it is env(1).
     env: Option<script::Env>,
 }
 

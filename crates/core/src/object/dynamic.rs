@@ -132,7 +132,7 @@ fn for_each_entry<E: From<Errno>>(
     let entry_size = size_of::<[u64; 2]>();
     let mut entries = [[0_u64; 2]; DYNAMIC_BATCH];
     let mut address = object.dynamic.start;
-    // Memory behind the section need not be readable.
+    // The memory behind the section may be unreadable.
     while address < object.dynamic.end.min(object.dynamic.start + MAX_DYNAMIC_ENTRIES * entry_size) {
         let batch = DYNAMIC_BATCH.min((object.dynamic.end - address) / entry_size);
         if batch == 0 {
