@@ -7,7 +7,9 @@ use crate::loader::Counters;
 use crate::registry::Registry;
 
 /// The loader's counters at the last time at which every loaded object was recorded.
-static ADDS: AtomicU64 = AtomicU64::new(0);
+/// No loader counts this far, so that nothing is up to date before the first sweep; musl begins
+/// to count at 0.
+static ADDS: AtomicU64 = AtomicU64::new(u64::MAX);
 static SUBS: AtomicU64 = AtomicU64::new(0);
 /// How many announcements were not followed by a sweep.
 static MISSED: AtomicU32 = AtomicU32::new(0);
