@@ -23,6 +23,12 @@ pub const OTHER_MAY_HAVE_RUN: Cause = Cause::words(
     "an object loaded together with it may have run, and something may be storing to them",
 );
 
+/// Why writable ranges of an object are left to which musl stores when it binds symbols later.
+const NOT_ALL_BOUND: Cause = Cause::words(
+    Operation::PinWritableRanges,
+    "the object has symbols that are not bound yet, and another thread may be loading what defines them",
+);
+
 /// SONAMEs of the objects of glibc that have constructors and do not announce
 /// themselves, because they are not linked with the start-up files of other objects. They are
 /// recognised by name and not by addresses of functions: a program may export functions of
@@ -242,7 +248,11 @@ impl Assessment {
     pub fn reason_to_leave(&self, signals: Result<(), Errno>, candidate: &Candidate) -> Option<Cause> {
         let is_beside =
             self.is_beside_running() && candidate.progress == Progress::NotBegun && !own::is_in(candidate.object.span);
-        let cause = if is_beside { OTHER_MAY_HAVE_RUN } else { CODE_MAY_HAVE_RUN };
+        let cause = match candidate.progress {
+            _ if is_beside => OTHER_MAY_HAVE_RUN,
+            Progress::NotBegun if candidate.has_unbound => NOT_ALL_BOUND,
+            _ => CODE_MAY_HAVE_RUN,
+        };
         let cause = self.doubt.unwrap_or(cause);
         match self.permission(candidate) {
             Permission::Granted => None,

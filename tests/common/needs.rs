@@ -16,8 +16,10 @@ pub enum Need {
     UserNamespaces,
     /// Linux of at least this version.
     Kernel(u32, u32),
-    /// The C library is glibc.
+    /// The fixture is built for glibc.
     Glibc,
+    /// The fixture is built for musl.
+    Musl,
     /// The kernel makes rings of `io_uring(7)` for this process.
     IoUring,
     /// This process may make cgroups that limit memory.
@@ -43,6 +45,7 @@ impl FromStr for Need {
             "root" => return Ok(Self::Root),
             "userns" => return Ok(Self::UserNamespaces),
             "glibc" => return Ok(Self::Glibc),
+            "musl" => return Ok(Self::Musl),
             "io_uring" => return Ok(Self::IoUring),
             "memory-cgroups" => return Ok(Self::MemoryCgroups),
             _ => {}
@@ -78,7 +81,8 @@ impl Need {
                     format!("Linux {} is older than {major}.{minor}", running.trim()),
                 )
             }
-            Self::Glibc => (cfg!(target_env = "gnu"), "not glibc".to_owned()),
+            // The runner does not make the trials that would be built for another one.
+            Self::Glibc | Self::Musl => (true, String::new()),
             Self::IoUring => (makes_rings(), "no io_uring".to_owned()),
             Self::MemoryCgroups => (makes_memory_cgroups(), "no cgroups that limit memory".to_owned()),
             Self::Arch(name) => (env::consts::ARCH == name, format!("not {name}")),
