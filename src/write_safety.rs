@@ -3,6 +3,7 @@
 //! those that may have run can reach.
 
 use sopin_core::cause::{Cause, Operation};
+use sopin_core::crt1;
 use sopin_core::memory::OwnMemory;
 use sopin_core::sys::Errno;
 use sopin_core::write_safety::{Permission, Progress, Reach, WriteSafety};
@@ -85,7 +86,7 @@ impl Announcement<'_> {
         });
         let at_startup = self.marks_executable(candidates, is_start);
         let mut safety = match WriteSafety::of_announcement(at_startup) {
-            WriteSafety::AtStartup if loader::is_musl() => WriteSafety::AfterEntry,
+            WriteSafety::AtStartup if loader::is_musl() && !self.is_entry_known(candidates) => WriteSafety::AfterEntry,
             safety => safety,
         };
         if self.unreadable.is_some() {
@@ -111,6 +112,13 @@ impl Announcement<'_> {
         }
         let executable = self.objects.first().map_or(0, |first| first.headers);
         Assessment { safety, is_start, executable, doubt }
+    }
+
+    /// Returns whether nothing but code of musl has run at the entry point of the executable, the
+    /// first of the candidates.
+    fn is_entry_known(&self, candidates: &[Candidate]) -> bool {
+        let executable = candidates.first().map(|executable| executable.object);
+        executable.is_some_and(|executable| crt1::is_entry_of(self.memory, &executable).unwrap_or(false))
     }
 
     fn progress(&self, candidate: &Candidate, is_root: bool, is_before_all_others: bool) -> Result<Progress, Cause> {

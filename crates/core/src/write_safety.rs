@@ -10,7 +10,7 @@
 //! | sweep | objects that have not begun | objects without constructors, the C library | objects that may have run |
 //! |---|---|---|---|
 //! | at startup | copied | copied | |
-//! | the same on musl | copied if there is one thread | copied if there is one thread | |
+//! | at startup, behind an entry point of the program's own | copied if there is one thread | copied if there is one thread | |
 //! | an object of a `dlopen` announces itself | copied | left | |
 //! | either, together with an object that may have run | as that one's [`Reach`] is | left | left |
 //! | after a `dlopen`, or when the host asks | left | left | left |
@@ -18,9 +18,9 @@
 //! # musl
 //!
 //! glibc's loader calls the constructors of the program's objects before the executable's entry
-//! point, musl's C library after it ([`WriteSafety::AfterEntry`]). The code of the entry point is
-//! that of `crt1.o`, which starts nothing. A program can have its own, so the count of threads
-//! decides there. It proves little: what such an entry point has started may be a task that is
+//! point, musl's C library after it. The code of the entry point is that of `crt1.o`, which starts
+//! nothing ([`crate::crt1`]). If a program has its own ([`WriteSafety::AfterEntry`]), the count of
+//! threads decides. It proves little: what such an entry point has started may be a task that is
 //! no thread.
 //!
 //! musl stores to objects that it has relocated before, if they were opened with RTLD_LAZY and
@@ -98,8 +98,8 @@ pub enum Reach {
 pub enum WriteSafety {
     /// The process has run nothing but the loader and the C library's initialisation.
     AtStartup,
-    /// The process has run nothing but the loader, the C library's initialisation and the code
-    /// at the executable's entry point.
+    /// The process has run nothing but the loader, the C library's initialisation and an unknown
+    /// entry point of the executable.
     AfterEntry,
     /// None of the candidates has run that could have started something.
     BeforeAnnouncement,
