@@ -11,9 +11,9 @@ use sopin_core::crtbegin;
 use sopin_core::crti;
 use sopin_core::memory::OwnMemory;
 use sopin_core::names::{self, NameHashes};
-use sopin_core::object::{Dynamic, Object, ObjectError, file_name};
+use sopin_core::object::{Bound, Dynamic, Object, ObjectError, file_name};
 use sopin_core::pages::PageVec;
-use sopin_core::sys::Result;
+use sopin_core::sys::{Errno, Result};
 use sopin_core::vmas::Vma;
 use sopin_core::write_safety::Progress;
 
@@ -107,6 +107,16 @@ impl Candidate {
     /// Returns the names by which a DT_NEEDED entry may refer to it.
     pub fn names(&self, memory: &OwnMemory) -> NameHashes {
         self.names.unwrap_or_else(|| NameHashes::read(memory, self.loaded.name, self.dynamic.soname_address()))
+    }
+
+    /// Returns whether a word of it is bound to this library's `__register_frame_info`.
+    pub fn refers_to_registration(&self, memory: &OwnMemory) -> core::result::Result<bool, Cause> {
+        let mut refers = false;
+        let read = self.dynamic.for_each_reference(memory, &self.object, |reference| {
+            refers |= reference.bound == Bound::Address(own::register_frame_info());
+            Ok(())
+        });
+        read.map_err(|errno: Errno| Cause::call(memory.operation(), errno)).map(|()| refers)
     }
 
     /// Calls `each` with the index and the value of every candidate that a DT_NEEDED entry of this

@@ -145,7 +145,9 @@ impl Announcement<'_> {
         }
         // Both loaders initialise an object after those on which it depends, but only musl's does so
         // in an order that depends on nothing else (source: `queue_ctors`).
-        let is_later = (candidate.depends_on_root && !self.has_missed) || is_before_all_others;
+        let is_later = (candidate.depends_on_root && !self.has_missed)
+            || is_before_all_others
+            || self.is_cxx_library(candidate)?;
         Ok(if is_later { Progress::NotBegun } else { Progress::MayHaveRun })
     }
 
@@ -164,11 +166,28 @@ impl Announcement<'_> {
         if loader::musl_address().is_some_and(|address| candidate.object.span.contains(address)) {
             return Ok(true);
         }
-        // The buffer is longer than each of these names, so a name that does not fit is another.
-        let mut buffer = [0; 32];
+        self.has_soname(candidate, |soname| C_LIBRARY.contains(&soname))
+    }
+
+    /// Returns whether the candidate is the C++ library of a GCC for musl and has yet to announce
+    /// itself. Its constructors that have a priority run before its announcement. They set up
+    /// locales, streams and a pool of memory, and start nothing that stores to memory. It is
+    /// recognised by its SONAME, with the suffix that wheels give it.
+    fn is_cxx_library(&self, candidate: &Candidate) -> Result<bool, Cause> {
+        let is_it = loader::is_musl()
+            && !self.has_missed
+            && self.has_soname(candidate, |soname| {
+                soname.starts_with(b"libstdc++.so.") || soname.starts_with(b"libstdc++-")
+            })?;
+        Ok(is_it && candidate.refers_to_registration(self.memory)?)
+    }
+
+    fn has_soname(&self, candidate: &Candidate, is_it: impl FnOnce(&[u8]) -> bool) -> Result<bool, Cause> {
+        // The buffer is longer than each of the names, so a name that does not fit is another.
+        let mut buffer = [0; 48];
         let Some(address) = candidate.dynamic.soname_address() else { return Ok(false) };
         match self.memory.read_string(address, &mut buffer) {
-            Ok(soname) => Ok(C_LIBRARY.contains(&soname)),
+            Ok(soname) => Ok(is_it(soname)),
             Err(Errno(libc::ENAMETOOLONG)) => Ok(false),
             Err(errno) => Err(Cause::call(self.memory.operation(), errno)),
         }
