@@ -5,8 +5,8 @@
 //!
 //! | [`Event`] | what prevents unloading | objects considered |
 //! |---|---|---|
-//! | an object announces itself | the loader's lock, or that the process is starting | all new ones that are proven relocated |
-//! | the library's constructor runs (musl has no announcements) | the process is starting | the same |
+//! | an object announces itself | the loader's lock, the process is starting, or musl, which never unloads | all new ones that are proven relocated |
+//! | the library's constructor runs | the process is starting, or musl, which never unloads | the same |
 //! | `dlopen` has returned | the open handle | the new ones of the handle's group |
 //! | `dlmopen` has returned | the list is held, see [`crate::held_list`] | those of the handle's namespace that are proven relocated |
 //!
@@ -35,7 +35,8 @@ use crate::sweep::{self, Root, Sweep, Swept};
 /// What has happened.
 #[derive(Clone, Copy)]
 pub enum Event {
-    /// An object's `_init` has called `__gmon_start__`; the return address.
+    /// An object's `_init` has called `__gmon_start__`, or its start-up code has called
+    /// `__register_frame_info` on musl; an address in the object.
     Announced(usize),
     /// This library's constructor runs.
     Constructed,

@@ -1,7 +1,7 @@
 //! The compilers with which fixtures are built: for the C library of this machine, and for musl.
 //!
 //! Debian's musl-gcc is the machine's GCC with musl's headers and libraries. What it links does
-//! not register unwinding information, and has no PT_GNU_EH_FRAME, unlike objects of a GCC that is
+//! not register unwinding information, and has no `PT_GNU_EH_FRAME`, unlike objects of a GCC that is
 //! built for musl. So the start-up code of such a GCC is linked in its place
 //! (`tests/musl/crtbeginS.S`), and the header is asked for.
 

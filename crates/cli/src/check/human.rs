@@ -22,7 +22,13 @@ impl fmt::Display for CheckPage<'_> {
         }
         if let Some(trial) = trial {
             if *engages {
-                writeln!(f, "  loader   maps {} and {} other objects", shown(library), trial.objects.len() - 1)?;
+                writeln!(
+                    f,
+                    "  loader   maps {} and {} other {}",
+                    shown(library),
+                    trial.objects.len() - 1,
+                    if trial.objects.len() == 2 { "object" } else { "objects" }
+                )?;
             }
             for message in &trial.messages {
                 writeln!(f, "  loader   says: {}", shown(message))?;
