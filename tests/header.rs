@@ -1,6 +1,6 @@
-//! `include/sopin.h` is what cbindgen makes of `src/api.rs`, and says what the
-//! library does: its functions are exported, its numbers are those of the
-//! records. After a change of `src/api.rs`, `make header` writes it anew.
+//! Checks that `include/sopin.h` is what cbindgen makes of `src/api.rs`, and that it
+//! agrees with the library: its functions are exported, its numbers are those of the
+//! records. After a change of `src/api.rs`, `make header` writes it again.
 
 mod common;
 
