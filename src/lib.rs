@@ -76,11 +76,8 @@
 #![allow(clippy::cast_possible_truncation)]
 
 // The crate libc does not link the C library if another member of the workspace turns on its
-// feature `std`, because the standard library does it then. libdl and libpthread are part of
-// the C library since glibc 2.34.
+// feature `std`, because the standard library does it then.
 #[link(name = "c")]
-#[link(name = "dl")]
-#[link(name = "pthread")]
 unsafe extern "C" {}
 
 mod api;

@@ -10,9 +10,7 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use sopin_core::memory::OwnMemory;
 use sopin_core::pages::PageVec;
-use sopin_core::sys::{self, Errno, Result};
-
-use crate::own;
+use sopin_core::sys::{Errno, Result};
 
 pub mod iterations;
 mod next;
@@ -22,13 +20,15 @@ pub use next::is_preloaded;
 /// A function of the next object in the search order, which is looked up once.
 pub struct RealFunction {
     name: &'static CStr,
+    /// The name that another C library has for it.
+    other_name: Option<&'static CStr>,
     /// 0 until it has been found.
     address: AtomicUsize,
 }
 
 impl RealFunction {
     const fn new(name: &'static CStr) -> Self {
-        Self { name, address: AtomicUsize::new(0) }
+        Self { name, other_name: None, address: AtomicUsize::new(0) }
     }
 
     /// Returns its address; `None` if no other object defines it.
@@ -55,25 +55,8 @@ impl RealFunction {
     }
 
     fn find(&self) -> Option<usize> {
-        next::find(self.name).or_else(|| ask_loader(self.name))
+        next::find(self.name).or_else(|| next::find(self.other_name?))
     }
-}
-
-/// Asks `dlsym(3)`, for the case that no list of objects can be found. Another library may
-/// interpose `dlsym` and return this library's own function, which is rejected. If it calls
-/// `dlopen` for its answer, this function is entered again by the same thread and returns
-/// `None`.
-fn ask_loader(name: &'static CStr) -> Option<usize> {
-    /// The identity of the thread that is asking.
-    static ASKING: AtomicUsize = AtomicUsize::new(0);
-    let this_thread = sys::thread_identity();
-    if ASKING.swap(this_thread, Ordering::Relaxed) == this_thread {
-        return None;
-    }
-    // SAFETY: `name` is a C string, and RTLD_NEXT is a handle that dlsym(3) always accepts.
-    let address = unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) }.addr();
-    ASKING.store(0, Ordering::Relaxed);
-    (address != 0 && !own::contains(address)).then_some(address)
 }
 
 /// `dlopen(3)`
@@ -86,9 +69,34 @@ pub static DLCLOSE: RealFunction = RealFunction::new(c"dlclose");
 /// function of that name which answers from a cache.
 static DL_ITERATE_PHDR: RealFunction = RealFunction::new(c"dl_iterate_phdr");
 static DLINFO: RealFunction = RealFunction::new(c"dlinfo");
+/// glibc has `pthread_atfork(3)` in every object that calls it, and there it calls this
+/// function, which gets a fourth argument. musl has it in the C library.
+static REGISTER_ATFORK: RealFunction =
+    RealFunction { other_name: Some(c"pthread_atfork"), ..RealFunction::new(c"__register_atfork") };
 
-const ALL: [&RealFunction; 5] = [&DLOPEN, &DLMOPEN, &DLCLOSE, &DL_ITERATE_PHDR, &DLINFO];
+const ALL: [&RealFunction; 6] = [&DLOPEN, &DLMOPEN, &DLCLOSE, &DL_ITERATE_PHDR, &DLINFO, &REGISTER_ATFORK];
 
+/// Calls `pthread_atfork(3)` of the C library. It may be called with the library's lock held,
+/// because it looks nothing up: that has happened with [`DLOPEN`]. If it fails, for lack of
+/// memory, all children are like those made by `_Fork`.
+///
+/// # Safety
+/// The handlers must stay loaded until the process ends. They must be sound to call at every
+/// fork, in the thread that forks.
+pub unsafe fn register_fork_handlers(before: ForkHandler, in_parent: ForkHandler, in_child: ForkHandler) {
+    type RegisterAtfork = unsafe extern "C" fn(ForkHandler, ForkHandler, ForkHandler, usize) -> c_int;
+    /// `__dso_handle` of an object that is never unloaded: glibc takes no handler back for it.
+    const NO_OBJECT: usize = 0;
+    let Some(address) = REGISTER_ATFORK.known() else { return };
+    // SAFETY: the address is that of a function which the C library defines by one of these names.
+    // One has the type of `__register_atfork` (source: nptl/libc_pthread_init.c), the other that of
+    // pthread_atfork(3), to which a fourth argument in a register makes no difference.
+    let function = unsafe { core::mem::transmute::<usize, RegisterAtfork>(address) };
+    // SAFETY: the handlers stay loaded and are sound to call: this function's contract.
+    unsafe { function(before, in_parent, in_child, NO_OBJECT) };
+}
+
+type ForkHandler = unsafe extern "C" fn();
 type IterateCallback = unsafe extern "C" fn(*mut libc::dl_phdr_info, usize, *mut c_void) -> c_int;
 type Iterate = unsafe extern "C" fn(Option<IterateCallback>, *mut c_void) -> c_int;
 type DlInfo = unsafe extern "C" fn(*mut c_void, c_int, *mut c_void) -> c_int;

@@ -19,7 +19,6 @@ use crate::filters::Looked;
 use crate::loader::iterations;
 use crate::state::State;
 
-mod atfork;
 mod forks;
 
 pub use forks::prepare_for_forks;

@@ -3,17 +3,8 @@
 use sopin_core::object::Span;
 
 unsafe extern "C" {
-    /// The first byte of this library; the linker defines this symbol.
-    static __ehdr_start: u8;
-    /// The end of this library; the linker defines this symbol.
-    static _end: u8;
     /// A second, hidden name of the `__gmon_start__` in the entry stubs (`hooks/entry_*.rs`).
     fn sopin_own_gmon_start();
-}
-
-/// Returns whether `address` lies in this library.
-pub fn contains(address: usize) -> bool {
-    ((&raw const __ehdr_start).addr()..(&raw const _end).addr()).contains(&address)
 }
 
 /// Returns the address of this library's `__gmon_start__`, which the loader stores into the

@@ -12,22 +12,17 @@ use object::{Endianness, Object, ObjectSymbol};
 
 use common::library;
 
-/// What our own code calls: none of it takes a lock or allocates, but for registering
-/// fork handlers, once.
-const CALLED: [&str; 10] = [
+/// What our own code calls: none of it takes a lock or allocates.
+const CALLED: [&str; 7] = [
     // The thread's errno.
     "__errno_location",
-    // Fork handlers, by the name that the C library has for them.
-    "__register_atfork",
-    "pthread_atfork",
     // The vDSO's clock.
     "clock_gettime",
     // The loader, only where its list of objects cannot be found by the executable's
-    // headers; the first takes its lock.
+    // headers; it takes its lock.
     "dl_iterate_phdr",
-    "dlsym",
-    // Which system call fstat(3) is: a plain read.
-    "gnu_get_libc_version",
+    // Which system call fstat(3) is: copies a text.
+    "confstr",
     // The settings and the auxiliary vector: plain reads.
     "environ",
     "getauxval",

@@ -6,18 +6,16 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use sopin_core::sys;
 
-use super::atfork::register_fork_handlers;
 use super::{Guard, LAST_PROCESS, OWNER_PROCESS, is_own, lock_quietly};
 use crate::filters;
 use crate::large_copies;
-use crate::loader::iterations;
+use crate::loader::{self, iterations};
 
 /// Registers the fork handlers.
 pub fn prepare_for_forks() {
-    // If this fails for lack of memory, all children are like those made by `_Fork`.
     // SAFETY: the handlers stay loaded, because this library is linked with `-z nodelete`. They
     // access `FORKING` only while their thread holds the lock or is the only thread.
-    unsafe { register_fork_handlers(before_fork, after_fork_in_parent, after_fork_in_child) };
+    unsafe { loader::register_fork_handlers(before_fork, after_fork_in_parent, after_fork_in_child) };
 }
 
 /// The guard of the thread that forks, from `before_fork` to the end of the fork.

@@ -41,18 +41,20 @@ pub(super) fn fstat_number() -> c_long {
 
 /// Returns the N of glibc 2.N; `None` with another C library, or under an interpreter.
 fn glibc_minor_version() -> Option<u32> {
-    #[cfg(all(target_env = "gnu", not(miri)))]
-    {
-        // SAFETY: the function returns a C string that is never freed.
-        let version = unsafe { CStr::from_ptr(libc::gnu_get_libc_version()) };
-        let minor = version.to_bytes().split(|byte| *byte == b'.').nth(1)?;
-        minor
-            .iter()
-            .take_while(|byte| byte.is_ascii_digit())
-            .try_fold(0, |sum: u32, digit| sum.checked_mul(10)?.checked_add((digit - b'0').into()))
+    /// `<bits/confname.h>`. The answer is "glibc 2.36", for example; musl knows no such name.
+    const CS_GNU_LIBC_VERSION: c_int = 2;
+    if cfg!(miri) {
+        return None;
     }
-    #[cfg(not(all(target_env = "gnu", not(miri))))]
-    None
+    let mut buffer = [0_u8; 32];
+    // SAFETY: the C library writes at most the length that is passed, with the NUL, and the
+    // buffer lives until the call returns.
+    let len = unsafe { libc::confstr(CS_GNU_LIBC_VERSION, buffer.as_mut_ptr().cast(), buffer.len()) };
+    let minor = buffer.get(..len)?.split(|byte| *byte == b'.').nth(1)?;
+    minor
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .try_fold(0, |sum: u32, digit| sum.checked_mul(10)?.checked_add((digit - b'0').into()))
 }
 
 /// Calls `stat(2)`.
