@@ -124,7 +124,7 @@ fn the_release_build_is_marked() {
 }
 
 #[test]
-fn every_target_of_an_indirect_branch_is_one() {
+fn every_target_of_an_indirect_branch_is_endbr64() {
     let bytes = bytes();
     let file = File::parse(&*bytes).expect("no 64-bit ELF file");
     if marks(&file) & IBT == 0 {

@@ -32,7 +32,7 @@ fn anchors(document: &Path) -> BTreeSet<String> {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn links_lead_to_files_and_headings() {
     let link = Regex::new(r"\]\(([^()\s]+)\)").expect("a pattern");
     let mut links = 0;
     for document in documents() {

@@ -58,7 +58,7 @@ fn the_header_declares_exactly_the_exported_functions() {
 }
 
 #[test]
-fn the_header_knows_what_the_records_say() {
+fn the_header_has_the_numbers_of_the_records() {
     let header = generated();
     let number = |name: &str| {
         let definition = Regex::new(&format!(r"(?m)^    {name} = (-?\d+),$")).expect("a pattern");

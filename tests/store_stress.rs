@@ -100,7 +100,7 @@ fn nothing_breaks_while_the_store_is_damaged() -> Result<()> {
 }
 
 #[test]
-fn without_the_library_the_same_is_noticed() -> Result<()> {
+fn the_test_notices_damage_without_the_library() -> Result<()> {
     let world = World::make("store_stress_control")?;
     let mut installations = world.install()?;
     let result = world.run_batch(&mut installations[0], Protection::Unprotected, &mut Seen::default());

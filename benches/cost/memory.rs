@@ -106,7 +106,7 @@ fn page_size() -> u64 {
     rustix::param::page_size() as u64
 }
 
-#[expect(clippy::cast_precision_loss, reason = "nobody has that much memory")]
+#[expect(clippy::cast_precision_loss, reason = "no machine has that much memory")]
 fn mebibytes(kib: u64) -> f64 {
     kib as f64 / KIB_PER_MIB
 }

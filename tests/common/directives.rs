@@ -152,8 +152,8 @@ impl Directives {
                 let outcomes = outcomes.split('|').map(|outcome| outcome.trim().parse());
                 (command, outcomes.collect::<Result<Vec<Outcome>, _>>()?)
             }
-            (Preload::Nothing, None) => return Err("a control says `=> OUTCOME`".to_owned()),
-            (_, Some(_)) => return Err("only a control says `=> OUTCOME`".to_owned()),
+            (Preload::Nothing, None) => return Err("a control needs `=> OUTCOME`".to_owned()),
+            (_, Some(_)) => return Err("only a control may have `=> OUTCOME`".to_owned()),
             (_, None) => (rest, vec![Outcome::Exit(PASSED)]),
         };
         let mut environment = Vec::new();

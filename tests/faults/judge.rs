@@ -69,7 +69,7 @@ impl Reference {
         if run.outcome != Outcome::Exit(PASSED) {
             complaints.push(format!("ended with {}", run.outcome));
         } else if run.stdout != self.stdout {
-            complaints.push(format!("said\n{}--- and without the library\n{}---", run.stdout, self.stdout));
+            complaints.push(format!("printed\n{}--- and without the library\n{}---", run.stdout, self.stdout));
         }
         if !run.wrong.is_empty() {
             complaints.push(format!("wrong bytes: {:?}", run.wrong));
@@ -122,7 +122,7 @@ impl Reference {
         let mut complaints = Vec::new();
         if run.outcome != natively.outcome || run.stdout != natively.stdout {
             complaints.push(format!(
-                "ended with {}, said\n{}--- and without the library\n{}---",
+                "ended with {}, printed\n{}--- and without the library\n{}---",
                 run.outcome, run.stdout, natively.stdout
             ));
         }

@@ -51,7 +51,7 @@ impl Program {
     pub fn unmet_need(&self) -> Option<String> {
         let installed = |name: &str| {
             let path = library::checkout().join("target").join(name);
-            (!path.is_dir()).then(|| format!("no target/{name}: scripts/test-environments makes it, and says why not"))
+            (!path.is_dir()).then(|| format!("no target/{name}: run scripts/test-environments"))
         };
         match self.kind {
             Kind::Python(_) => installed("test-python"),

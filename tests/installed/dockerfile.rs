@@ -68,7 +68,7 @@ fn script(stage: &LastStage, staged: &Path, root: &Path, without: Option<&str>) 
     script += "for name in usr bin lib lib64 sbin; do\n    [ -e /$name ] || continue\n    mkdir -p \"$root/$name\"\n";
     script += "    mount --bind /$name \"$root/$name\"\n    mount -o remount,bind,ro \"$root/$name\"\ndone\n";
     script += "mount -t proc proc \"$root/proc\"\nmount --bind /dev \"$root/dev\"\n";
-    let [(from, to)] = stage.from_stage.as_slice() else { return Err("no one COPY --from".to_owned()) };
+    let [(from, to)] = stage.from_stage.as_slice() else { return Err("not exactly one COPY --from".to_owned()) };
     if (from.as_str(), to.as_str()) != ("/stage/", "/") {
         return Err(format!("COPY --from {from} {to}"));
     }
@@ -95,7 +95,7 @@ fn script(stage: &LastStage, staged: &Path, root: &Path, without: Option<&str>) 
         "chroot --userspec={user}:{group} \"$root\" sh -c 'cd {} && exec {start}' > \"$root/tmp/said\" &",
         stage.directory
     );
-    script += "read -r line < \"$root/tmp/said\" || line='said nothing'\nprintf '%s\\n' \"$line\"\n";
+    script += "read -r line < \"$root/tmp/said\" || line='printed nothing'\nprintf '%s\\n' \"$line\"\n";
     script += "ls \"$root/var/cache/sopin\" | wc -l\nkill -TERM $! 2>/dev/null || true\nwait $!\n";
     Ok(script)
 }

@@ -39,7 +39,7 @@ fn build(stage: &Stage, directory: &Path) -> Result<(), String> {
         let source = checkout().join("examples/c").join(name);
         fs::copy(&source, directory.join(name)).map_err(|error| error.to_string())?;
         let lines = build_lines(&source)?;
-        let [line] = lines.as_slice() else { return Err(format!("{name}: no one line that builds it")) };
+        let [line] = lines.as_slice() else { return Err(format!("{name}: not exactly one line that builds it")) };
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("{line} -Wextra -Werror")]).current_dir(directory);
         shell.env("PKG_CONFIG_PATH", stage.path("lib/pkgconfig")?).env("PKG_CONFIG_SYSROOT_DIR", stage.root()?);

@@ -85,7 +85,7 @@ fn judge(seen: &Verdict, rewriter: &table::Rewriter, protection: Protection) -> 
         Verdict::NotHere(reason) => return Ok(Completion::ignored_with(reason.clone())),
     };
     if fate.has_kept_inode != rewriter.changes_mapped_file {
-        return Err(format!("is said to change the mapped file: {}; {fate:?}", rewriter.changes_mapped_file).into());
+        return Err(format!("table: changes the mapped file: {}; {fate:?}", rewriter.changes_mapped_file).into());
     }
     let must_survive = match protection {
         Protection::Unprotected => !rewriter.changes_mapped_file,

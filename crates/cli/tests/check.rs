@@ -139,7 +139,7 @@ fn messages_of_the_loader_are_passed_on() {
 }
 
 #[test]
-fn settings_count() {
+fn settings_decide_whether_a_program_is_protected() {
     let installation = Installation::new();
     installation.program("program", "cc", &[]);
     let check = || installation.sopin().args(["check", "./program"]);
@@ -175,7 +175,7 @@ fn other_variables_of_the_loader_have_no_effect() {
 }
 
 #[test]
-fn nothing_is_asked() {
+fn a_command_is_required() {
     sopin().arg("check").assert().code(125).stdout_eq("").stderr_eq(str![[r#"
 error: the following required arguments were not provided:
   <COMMAND>...

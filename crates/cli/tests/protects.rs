@@ -48,7 +48,7 @@ fn a_program_survives_its_library_being_rewritten() {
 }
 
 #[test]
-fn it_does_not_without_sopin() {
+fn a_program_without_sopin_does_not_survive() {
     for under in [&["env"][..], &["bin/sopin", "run", "--mode", "off", "--"]] {
         let status = rewritten_under(under);
         assert!([Some(11), Some(7)].contains(&status.signal()), "{under:?}: {status}");

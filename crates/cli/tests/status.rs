@@ -230,7 +230,7 @@ fn replaced_and_deleted() {
 }
 
 #[test]
-fn names_with_anything_in_them() {
+fn unusual_names_are_reported_on_one_line() {
     let victim = Victim::new();
     let strange = victim.installation.path("a b\n(deleted) \\ü (deleted)");
     fs::rename(victim.installation.path("program"), &strange).unwrap();
@@ -245,7 +245,7 @@ fn names_with_anything_in_them() {
 }
 
 #[test]
-fn under_the_library_every_way() {
+fn every_mode_of_the_library_is_reported() {
     let victim = Victim::new();
     let state = |variables: &[(&str, &str)], code: i32| {
         let running = victim.start_protected(variables);
@@ -283,7 +283,7 @@ fn under_the_library_every_way() {
 /// The store's entry shows which version was loaded, so the result does not depend on a
 /// clock.
 #[test]
-fn rewritten_under_the_library_is_exact() {
+fn a_rewriting_under_the_library_is_reported_as_certain() {
     let victim = Victim::new();
     // The library copies no file that has changed in the last two seconds.
     let deadline = Instant::now() + Duration::from_secs(3);

@@ -88,7 +88,7 @@ sopin: warning: ./program: its loader, [ROOT]/opt/ld-linux.so.2, refuses libsopi
         },
     },
     Case {
-        name: "loader_that_is_none",
+        name: "not_a_loader",
         needs: &["cc"],
         test: |installation| {
             // The command must not execute an arbitrary file that a program names as
@@ -119,7 +119,7 @@ sopin: ./program: its loader, [ROOT]/evil, is not called like one, so it was not
         },
     },
     Case {
-        name: "library_that_the_loader_passes_over",
+        name: "library_that_the_loader_ignores",
         needs: &["cc"],
         test: |installation| {
             // The file is a program and not a library, which only the loader reports.

@@ -78,7 +78,7 @@ sopin: warning: [ROOT]/bin/static-program: statically linked, so there is no loa
         },
     },
     Case {
-        name: "script_by_env_of_nothing",
+        name: "script_by_env_of_a_missing_program",
         needs: &[],
         test: |installation| {
             installation.script("script", "#!/usr/bin/env no-such-program\n");

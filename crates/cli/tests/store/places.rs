@@ -12,7 +12,7 @@ use crate::common::{clean_process, missing};
 use crate::scene::{Holder, Scene, set_mode};
 
 #[test]
-fn the_same_places_are_looked_at_as_the_library_uses() {
+fn the_command_examines_the_directories_that_the_library_uses() {
     let scene = Scene::with(&[]);
     let home = scene.path("home");
     fs::create_dir(&home).unwrap();
@@ -85,7 +85,7 @@ For more information, try '--help'.
 }
 
 #[test]
-fn an_empty_store_is_one() {
+fn an_empty_directory_can_be_a_store() {
     let scene = Scene::with(&[]);
     fs::create_dir(scene.path("store")).unwrap();
     set_mode(&scene.path("store"), 0o700);
