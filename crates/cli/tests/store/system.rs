@@ -214,7 +214,7 @@ bin/sopin store fill libone.so libtwo.so libthree.so >/dev/null
 hold "$PWD/libone.so"
 rm libone.so
 echo other >libtwo.so
-# Anybody may hold such a lock.
+# Every user may hold such a lock.
 copy=$(echo /var/lib/sopin/*/libtwo.so)
 exec 4<"$copy"
 flock -s 4
