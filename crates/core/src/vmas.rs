@@ -5,13 +5,10 @@
 //! `/proc/PID/maps`, of which it reads as much as a question needs and keeps that for the next
 //! ones ([`text`]).
 //!
-//! Two questions are about addresses behind most of the text: which path a witness has, and
-//! whether a page that was just mapped is of the same file as an object. The former is answered
-//! by the symbolic link that `/proc/PID/map_files` has for every VMA of a file, by its exact
-//! bounds. The latter is answered by another mapping of the same file for a moment, below all
-//! others, which therefore has the first line.
+//! For each object that is pinned, a sweep may ask whether a page that was just mapped, behind
+//! most of the text, is of the same file as the object. The text answers this by its first line:
+//! the file is mapped once more for a moment, below all other mappings.
 
-use crate::line::Line;
 use crate::object::Span;
 use crate::pages::PageVec;
 use crate::sys::{self, Errno, Fd, Result};
@@ -121,6 +118,17 @@ impl Maps {
         MapsRoom(self.text)
     }
 
+    /// Closes the descriptor and keeps the whole text, for answers about what is mapped now. `None`
+    /// if the text is not needed because the ioctl works, or cannot be read.
+    pub fn without_descriptor(mut self) -> Option<Self> {
+        if matches!(self.interface, Interface::Query) {
+            return None;
+        }
+        self.text.read_up_to(usize::MAX, &mut |buffer| sys::read(&self.file, buffer)).ok()?;
+        // A whole text is never read again.
+        Some(Self { file: Fd::CWD, ..self })
+    }
+
     /// Replaces `found` by the file-backed VMAs that lie in `span`, cut to it.
     pub fn file_backed_in(&mut self, span: Span, found: &mut PageVec<Vma>) -> Result<()> {
         found.clear();
@@ -165,29 +173,8 @@ impl Maps {
                 Err(_) => self.interface = Interface::Text,
             }
         }
-        if !self.text.reaches(address) {
-            if let Some(len) = self.path_of_page(address, &mut *buffer) {
-                return Ok(buffer.get(..len).unwrap_or_default());
-            }
-            self.text.read_up_to(address, &mut |buffer| sys::read(&self.file, buffer))?;
-        }
+        self.text.read_up_to(address, &mut |buffer| sys::read(&self.file, buffer))?;
         self.text.path_at(address, buffer)
-    }
-
-    /// Reads the path of the file that is mapped at `address` if the VMA there consists of one
-    /// page, as that of a witness does; returns its length. `None` if it is another VMA or the
-    /// path cannot be read like this.
-    fn path_of_page(&self, address: usize, buffer: &mut [u8]) -> Option<usize> {
-        // The addresses in a directory of the kernel are not those of an emulated program, for
-        // which an emulator generates the file with the mappings. Only such a file has a size.
-        if !address.is_multiple_of(sys::page_size()) || sys::fstat(self.file.raw()).ok()?.st_size != 0 {
-            return None;
-        }
-        let end = address.checked_add(sys::page_size())?;
-        let name = Line::<64>::format_raw(format_args!("/proc/self/map_files/{address:x}-{end:x}\0"));
-        let len = sys::readlinkat(&Fd::CWD, name.as_c_str(), buffer).ok()?.len();
-        // A path that fills the buffer may have been cut.
-        (len < buffer.len()).then_some(len)
     }
 
     /// Returns the numbers that the kernel shows for mappings of `file`, of which the page at

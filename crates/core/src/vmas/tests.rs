@@ -211,22 +211,19 @@ fn the_numbers_of_a_file_are_found_in_every_way() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "maps files")]
-fn the_path_of_one_page_is_read_without_the_text() {
-    let page = MappedPage::of_own_program();
-    let (mut by_query, mut by_link, mut by_text) = ([0; 4096], [0; 4096], [0; 4096]);
-    let path = Maps::open().unwrap().path_at(page.address, &mut by_query).unwrap();
-    let mut maps = maps_by_text();
-    assert_eq!(maps.path_at(page.address, &mut by_link), Ok(path));
-    assert_eq!(maps.text.lowest(), None);
-    // A path that does not fit is not cut.
-    assert_eq!(maps.path_at(page.address, &mut [0; 4]), Err(Errno(libc::ENAMETOOLONG)));
-    assert_eq!(maps.path_at(page.address, &mut by_text), Ok(path));
-    // The mapping of this function has more than one page, and an address inside one is no page.
-    let here = the_path_of_one_page_is_read_without_the_text as *const () as usize;
-    assert_eq!(maps_by_text().path_of_page(here, &mut by_text), None);
-    assert_eq!(maps_by_text().path_of_page(here & !(sys::page_size() - 1), &mut by_text), None);
-    assert_eq!(maps_by_text().path_at(here, &mut by_text), Ok(path));
+#[cfg_attr(miri, ignore = "reads /proc/self/maps")]
+fn a_kept_text_answers_without_a_descriptor() {
+    let here = a_kept_text_answers_without_a_descriptor as *const () as usize;
+    let (mut asked, mut kept) = ([0; 4096], [0; 4096]);
+    let mut by_query = Maps::open().unwrap();
+    let path = by_query.path_at(here, &mut asked).unwrap();
+    let mut maps = maps_by_text().without_descriptor().unwrap();
+    assert_eq!(maps.file.raw(), Fd::CWD.raw());
+    assert_eq!(maps.path_at(here, &mut kept), Ok(path));
+    assert_eq!(maps.file_backed_at(usize::MAX - 1), Ok(None));
+    if matches!(by_query.interface, Interface::Query) {
+        assert!(by_query.without_descriptor().is_none());
+    }
 }
 
 #[test]

@@ -24,8 +24,9 @@ use crate::sys::{Errno, Result};
 /// Bytes of the first read. They hold the mappings of the executable, and often those of one
 /// new object.
 const FIRST_READ: usize = 1 << 10;
-/// Bytes of the largest read. The kernel makes no more lines at once than fit into a page.
-const LARGEST_READ: usize = 1 << 12;
+/// Bytes of each further read: half of what was read before, within these bounds. A read takes as
+/// long as two lines. The kernel makes no more lines at once than fit into a page.
+const FURTHER_READS: core::ops::RangeInclusive<usize> = (1 << 9)..=(1 << 12);
 
 /// A line that was read.
 #[derive(Clone, Copy)]
@@ -61,7 +62,7 @@ impl Text {
     }
 
     /// Returns whether lines were read up to that of `address`, or behind it.
-    pub fn reaches(&self, address: usize) -> bool {
+    fn reaches(&self, address: usize) -> bool {
         self.is_whole || self.lines.last().is_some_and(|last| last.vma.span.end > address)
     }
 
@@ -110,7 +111,10 @@ impl Text {
     }
 
     fn read_more(&mut self, read: &mut dyn FnMut(&mut [u8]) -> Result<usize>) -> Result<()> {
-        let len = self.bytes.len().clamp(FIRST_READ, LARGEST_READ);
+        let len = match self.bytes.len() {
+            0 => FIRST_READ,
+            len => (len / 2).clamp(*FURTHER_READS.start(), *FURTHER_READS.end()),
+        };
         self.is_whole = self.bytes.extend_by(len, read)? == 0;
         let mut end = self.parsed;
         for line in self.bytes.get(end..).unwrap_or_default().split_inclusive(|byte| *byte == b'\n') {
