@@ -22,7 +22,7 @@ use crate::machine::{Laboratory, MISSING, complaint, last_line, script};
 use crate::results::{self, Results};
 
 /// All but the fixtures that take hours under emulation.
-const SUITES: &str = "basic,python,status,store";
+const SUITES: &str = "basic,python,status,store,calls";
 
 /// The fixtures of the suite `basic`: one for each way into a process, each protection
 /// level and each kind of backing.

@@ -25,6 +25,7 @@ const LEGEND: &str = "
   lives with a cold store, a warm store and no store.
 - *status*: `sopin status` of that process before and after a rewriting, and of a process that has lost its relocations.
 - *store*: filling, using and verifying a store, and finding a damaged copy.
+- *calls*: that a system call which the kernel does not know is not made for each object.
 - *kernel*: that the kernel wrote no warning meanwhile.
 - *ignored*: tests that need a program, a file system or a kernel that the system does not have.
 ";
