@@ -20,6 +20,7 @@ const LEGEND: &str = "
 - *kernel-...*: a machine in QEMU without KVM, with Debian's kernel of this version (*newest*: that of Debian's unstable
   release) and the programs of Debian 12. *arm64*: the same for aarch64 with pages of 4 KiB, *arm64-16k* with pages of
   16 KiB.
+- *qemu-user*: programs for x86-64 and aarch64 in user-mode emulators, which have no kernel of their own (*emulators*).
 - *fixtures*: the tests of `tests/fixtures` in the system, with their negative controls. *basic*: a selection of them.
 - *python*: a busy Python with numpy, while each of its shared objects is rewritten twice. It dies without the library; it
   lives with a cold store, a warm store and no store.
