@@ -53,8 +53,12 @@ pub struct Results {
 impl Results {
     /// Reads the console of `guest/suites`.
     pub fn read(said: &str) -> Self {
-        let mut found =
-            Self { suites: BTreeMap::new(), lines: String::new(), kernel: String::new(), interrupted: Some(String::new()) };
+        let mut found = Self {
+            suites: BTreeMap::new(),
+            lines: String::new(),
+            kernel: String::new(),
+            interrupted: Some(String::new()),
+        };
         let mut suite = None;
         for line in said.lines() {
             if let Some(name) = line.strip_prefix("lab: suite ") {
