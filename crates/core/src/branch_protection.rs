@@ -55,7 +55,9 @@ pub fn keep(memory: &OwnMemory, object: &Object, has_text_relocations: bool, rep
     let is_interpreter = object.base == sys::interpreter_base();
     let has = is_set_by_note(sys::glibc_minor_version(), is_interpreter, has_text_relocations)
         && is_built_for_it(memory, object);
-    replacements.iter_mut().for_each(|range| set(range, has));
+    for range in replacements {
+        set(range, has);
+    }
 }
 
 /// Gives `range` the bits, or takes them from it, if it is executable.

@@ -1,7 +1,6 @@
 //! All interleavings of two threads, and those of three with few interruptions,
 //! as the memory model allows them (loom). The registry's state needs no model: it
-//! is behind a mutex. The tests of [`crate::records`] try how readers see records without
-//! that lock.
+//! is behind a mutex.
 
 use loom::cell::UnsafeCell;
 use loom::model;
