@@ -27,11 +27,13 @@ static bool refuses(function called) {
     return false;
 }
 
-static function loaded(const char *library, const char *name) {
-    return (function)(uintptr_t)expect_dlsym(expect_dlopen(library, RTLD_NOW), name);
+static void *loaded(const char *library, const char *name) {
+    return expect_dlsym(expect_dlopen(library, RTLD_NOW), name);
 }
 
 int not_landing(void);
+
+int main(int count, char **arguments);
 
 int main(int count, char **arguments) {
     static const char *const libraries[] = {"./libmarked.so", "./libplain.so", "./librelocated.so"};
@@ -44,7 +46,10 @@ int main(int count, char **arguments) {
     expect(refuses(not_landing) == is_checked);
     for (size_t i = 0; i < sizeof libraries / sizeof *libraries; i++) {
         bool is_marked = i == 0;
-        function landing = loaded(libraries[i], "landing"), other = loaded(libraries[i], "not_landing");
+        /* Its constructor has found this function on the stack. */
+        expect(*(int *)loaded(libraries[i], "unwinds_to_main") == 1);
+        function landing = (function)(uintptr_t)loaded(libraries[i], "landing");
+        function other = (function)(uintptr_t)loaded(libraries[i], "not_landing");
         if (strcmp(arguments[2], "truncated") == 0)
             expect(truncate(libraries[i], 0) == 0);
         expect(!refuses(landing));

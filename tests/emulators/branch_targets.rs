@@ -89,15 +89,19 @@ fn build(marking: &Path, of_program: &Path, directory: &Path) -> Result<(), Fail
     let compile = |compiler: &Path, output: &str, flags: &[&str]| -> Result<(), Failed> {
         let mut command = Command::new(compiler);
         command.current_dir(directory).args(["-O1", "-g", "-D_GNU_SOURCE", "-I"]);
-        command.arg(library::checkout().join("tests/fixtures")).arg(&source).args(flags).args(["-o", output]);
+        command
+            .arg(library::checkout().join("tests/fixtures"))
+            .arg(&source)
+            .args(flags)
+            .args(["-lgcc_s", "-o", output]);
         if output == "main" {
-            command.arg(&program).args(["-ldl", "-pthread"]);
+            command.arg(&program).args(["-rdynamic", "-ldl", "-pthread"]);
         }
         let finished = process::run(&mut command, &directory.join("compiler.log"), TIMEOUT)?;
         (finished.outcome == Outcome::Exit(0)).then_some(()).ok_or_else(|| format!("{command:?}\n{finished}").into())
     };
     for (output, flags) in libraries {
-        compile(marking, output, &[flags, &["-shared", "-fPIC"]].concat())?;
+        compile(marking, output, &[flags, &["-shared", "-fPIC", "-Wl,-Bsymbolic"]].concat())?;
     }
     compile(of_program, "main", &[MARKED])
 }

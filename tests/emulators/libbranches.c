@@ -1,8 +1,12 @@
 /*
  * A function that an indirect branch may go to, and one that it may not go to where the
  * processor checks branch targets: it begins with no landing instruction. With
- * -DTEXT_RELOCATION the loader has to store an address into the text.
+ * -DTEXT_RELOCATION the loader has to store an address into the text. The constructor
+ * unwinds the stack, which has signed return addresses, through the library's entry stub.
  */
+#include <stddef.h>
+#include <unwind.h>
+
 __asm__(".text\n"
         ".globl not_landing\n"
         ".type not_landing, %function\n"
@@ -20,3 +24,15 @@ __asm__(".text\n"
 
 int landing(void);
 int landing(void) { return 7; }
+
+int main(int count, char **arguments);
+int unwinds_to_main;
+
+static _Unwind_Reason_Code look_at(struct _Unwind_Context *frame, void *unused) {
+    (void)unused;
+    if (_Unwind_FindEnclosingFunction((void *)_Unwind_GetIP(frame)) == (void *)main)
+        unwinds_to_main = 1;
+    return _URC_NO_REASON;
+}
+
+__attribute__((constructor)) static void unwind(void) { _Unwind_Backtrace(look_at, NULL); }

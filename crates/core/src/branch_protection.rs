@@ -31,6 +31,7 @@ use crate::memory::OwnMemory;
 use crate::object::Object;
 use crate::plan::Replacement;
 use crate::sys;
+use crate::vmas::Protection;
 
 #[cfg_attr(target_arch = "aarch64", path = "branch_protection/aarch64.rs")]
 #[cfg_attr(not(target_arch = "aarch64"), path = "branch_protection/other.rs")]
@@ -76,6 +77,11 @@ pub fn is_in_doubt(object: &Object, replacements: &[Replacement]) -> bool {
     sys::gate::is_closed()
         && object.span.contains(sys::executable_headers())
         && replacements.iter().any(|range| range.protection & bits != 0)
+}
+
+/// Returns the bits for an executable page that no code executes: all that the processor knows.
+pub fn strictest_bits() -> Protection {
+    processor::branch_target_bits().unwrap_or(0)
 }
 
 /// Returns whether the ranges of an object have the bits if its note says so, in a process
