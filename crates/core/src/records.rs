@@ -14,8 +14,9 @@
 //! ```
 //!
 //! A reader cannot take the library's lock. The sequence number is odd while the library
-//! changes records, and different afterwards. A reader that reads an even number, then the
-//! records, then the same number again has a consistent copy ([`read_consistently`]).
+//! changes records, and different afterwards. A reader that reads a header with an even number,
+//! then the records, then the same header again, in this order ([`read_consistently`]), has a
+//! consistent copy.
 //! Changing a record takes less than a microsecond, but a process can be stopped in the
 //! middle of a change, and a child can be created by `_Fork(3)` in the middle of one.
 //!
