@@ -3,6 +3,7 @@
 CARGO ?= cargo
 MINUTES ?= 10
 RESETS ?= 50
+WHAT ?= all
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 DESTDIR ?=
@@ -25,7 +26,7 @@ GUIDES := $(notdir $(filter-out docs/releasing.md,$(wildcard docs/*.md docs/*.sv
 PAGES1 := $(notdir $(wildcard man/*.1))
 PAGES7 := $(notdir $(wildcard man/*.7))
 
-.PHONY: build demo test bench soak faults foreign rewriters resets miri lint man header release-check clean help environments
+.PHONY: build demo test bench soak faults foreign rewriters resets lab miri lint man header release-check clean help environments
 .PHONY: install install-library install-command uninstall uninstall-library uninstall-command
 
 build: ## build target/release/libsopin.so and target/release/sopin (the default)
@@ -57,9 +58,12 @@ rewriters: build environments ## try everything that rewrites shared objects; ma
 	cp target/rewriters.md docs/rewriters.md
 
 resets: build ## machines in QEMU are reset RESETS (50) times while stores are filled; makes docs/power-loss.md anew
-	scripts/lab-machine kernel
+	scripts/lab-kernel 6.1
 	SOPIN_RESETS=$(RESETS) $(CARGO) test --test lab resets
 	cp target/lab/resets.md docs/power-loss.md
+
+lab: build ## suites on other kernels and on aarch64, in QEMU; WHAT=kernel-5.10, arm64...; makes docs/lab.md again
+	scripts/lab $(WHAT); status=$$?; cp target/lab/lab.md docs/lab.md && exit $$status
 
 miri: ## tests of sopin-core and sopin-store in the interpreter that finds undefined behaviour, if a nightly toolchain has it
 	scripts/miri

@@ -3,20 +3,26 @@
 //!
 //! `resets` fills stores and resets the machine meanwhile; what runs after that must
 //! run correctly. `verity` checks that the copies in a store are sealed if the file
-//! system can do that. The machines run one after the other, because each takes a whole
-//! CPU.
+//! system can do that. `systems` runs suites on other kernels and on aarch64, `results`
+//! stores their results, and `table` makes docs/lab.md from all results. The machines run
+//! one after the other, because each takes a whole CPU.
 //!
 //! `SOPIN_RESETS` is the number of resets (3). `make resets` does 50 and makes
 //! docs/power-loss.md again from `target/lab/resets.md`, which this test writes.
+//! `SOPIN_LAB` names the systems of `systems` that are booted (none).
 //! `SOPIN_TEST_LIBRARY` names another library to try. Nothing here needs root.
 
 #[path = "../common/mod.rs"]
 mod common;
 
 mod console;
+mod emulator;
 mod machine;
 mod page;
 mod resets;
+mod results;
+mod systems;
+mod table;
 mod verity;
 
 use std::env;
@@ -47,6 +53,8 @@ fn trials(run_directory: &Path) -> Result<Vec<Trial>, String> {
     // The first trial that runs makes the system, so a run that only lists the trials
     // makes nothing.
     let laboratory = Arc::new(Mutex::new(Laboratory::new(run_directory)));
+    let mut trials = systems::trials(run_directory, &laboratory);
+    trials.push(Trial::test("table::all_results_are_understood", || table::write().map_err(Failed::from)));
     let trial = |name: &str, run: Run| {
         let laboratory = Arc::clone(&laboratory);
         Trial::ignorable_test(name, move || {
@@ -57,9 +65,10 @@ fn trials(run_directory: &Path) -> Result<Vec<Trial>, String> {
             }
         })
     };
-    Ok(vec![
+    trials.extend([
         trial("resets::no_program_gets_a_wrong_byte", Box::new(move |laboratory| resets::run(laboratory, resets))),
         trial("verity::copies_are_sealed", Box::new(verity::copies_are_sealed)),
         trial("verity::without_it_copies_can_be_truncated", Box::new(verity::control)),
-    ])
+    ]);
+    Ok(trials)
 }
