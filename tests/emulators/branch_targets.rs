@@ -16,8 +16,8 @@ use super::common::process::{self, Outcome};
 use super::common::{directives, library};
 use super::{LIBRARY_FOR_AARCH64, TIMEOUT, VERSIONS, emulator, made};
 
-/// The C libraries, and whether their loaders set the bit.
-const C_LIBRARIES: [(&str, &str); 2] = [("2.31", "unchecked"), ("2.41", "checked")];
+/// The C libraries, the suffixes of their files, and whether their loaders set the bit.
+const C_LIBRARIES: [(&str, &str, &str); 2] = [("2.31", "-2.31", "unchecked"), ("2.41", "", "checked")];
 /// The names of trials, and the values of `SOPIN_STORE`; `None` without the library.
 const CASES: [(&str, Option<&str>); 3] = [("native", None), ("stored", Some("store")), ("private", Some("off"))];
 
@@ -26,7 +26,7 @@ const MARKED: &str = "-mbranch-protection=standard";
 pub fn trials(run_directory: &Path) -> Vec<Trial> {
     let mut trials = Vec::new();
     for version in VERSIONS {
-        for (c_library, checks) in C_LIBRARIES {
+        for (c_library, suffix, checks) in C_LIBRARIES {
             for (case, store) in CASES {
                 let label = format!(
                     "qemu_{}::aarch64::branch_targets::glibc_{}::{case}",
@@ -35,7 +35,7 @@ pub fn trials(run_directory: &Path) -> Vec<Trial> {
                 );
                 let directory = run_directory.join(label.replace("::", "-"));
                 trials.push(Trial::ignorable_test(label, move || {
-                    try_one(&emulator(version, "aarch64"), c_library, checks, store, &directory)
+                    try_one(&emulator(version, "aarch64"), suffix, checks, store, &directory)
                 }));
             }
         }
@@ -45,14 +45,14 @@ pub fn trials(run_directory: &Path) -> Vec<Trial> {
 
 fn try_one(
     emulator: &Path,
-    c_library: &str,
+    suffix: &str,
     checks: &str,
     store: Option<&str>,
     directory: &Path,
 ) -> Result<Completion, Failed> {
     // Start files that are built for the check are those of 2.41.
-    let [marking, of_program] = ["2.41", c_library].map(|version| made().join(format!("aarch64-{version}-cc")));
-    let root = made().join(format!("root-{c_library}/usr/aarch64-linux-gnu"));
+    let [marking, of_program] = ["", suffix].map(|suffix| made().join(format!("aarch64{suffix}-cc")));
+    let root = made().join(format!("root{suffix}/usr/aarch64-linux-gnu"));
     let preloaded = library::checkout().join(LIBRARY_FOR_AARCH64);
     for path in [emulator, &marking, &of_program, &root, &preloaded] {
         if !path.exists() {

@@ -84,9 +84,9 @@ impl Architecture {
             };
         }
         Ok(Self {
-            compiler: needed(made.join("aarch64-2.41-cc"))?,
+            compiler: needed(made.join("aarch64-cc"))?,
             library: needed(library::checkout().join(LIBRARY_FOR_AARCH64))?,
-            root: Some(needed(made.join("root-2.41/usr/aarch64-linux-gnu"))?),
+            root: Some(needed(made.join("root/usr/aarch64-linux-gnu"))?),
         })
     }
 

@@ -34,7 +34,7 @@ pub fn trials(run_directory: &Path) -> Vec<Trial> {
 }
 
 fn try_one(emulator: &Path, architecture: &str, store: Option<&str>, directory: &Path) -> Result<Completion, Failed> {
-    let (root, busybox) = (made().join("root-2.41/usr/aarch64-linux-gnu"), made().join("programs/usr/bin/busybox"));
+    let (root, busybox) = (made().join("root/usr/aarch64-linux-gnu"), made().join("programs/usr/bin/busybox"));
     let preloaded = match architecture {
         "aarch64" => library::checkout().join(LIBRARY_FOR_AARCH64),
         native if native == std::env::consts::ARCH => library::path()?,
