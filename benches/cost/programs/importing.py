@@ -1,5 +1,5 @@
-"""importing.py MODULE [older-kernel]: imports it, prints a line, and stays until the end
-of standard input, so that it can be looked at. With older-kernel, a child does this."""
+"""importing.py MODULE [older-kernel]: imports it, prints a line, and waits for the end of
+standard input, so that the process can be examined. With older-kernel, a child does this."""
 
 import importlib
 import os
