@@ -16,7 +16,7 @@ pub enum Need {
     UserNamespaces,
     /// Linux of at least this version.
     Kernel(u32, u32),
-    /// The C library is glibc.
+    /// The compiler compiles for glibc.
     Glibc,
     /// The kernel makes rings of `io_uring(7)` for this process.
     IoUring,
@@ -78,13 +78,13 @@ impl Need {
                     format!("Linux {} is older than {major}.{minor}", running.trim()),
                 )
             }
-            Self::Glibc => (cfg!(target_env = "gnu"), "not glibc".to_owned()),
+            Self::Glibc => (preprocesses(OF_GLIBC), "not glibc".to_owned()),
             Self::IoUring => (makes_rings(), "no io_uring".to_owned()),
             Self::MemoryCgroups => (makes_memory_cgroups(), "no cgroups that limit memory".to_owned()),
             Self::Arch(name) => (env::consts::ARCH == name, format!("not {name}")),
             Self::Program(name) => (on_path(name), format!("no program {name}")),
             Self::FileSystem(name) => (knows_file_system(name), format!("no file system {name}")),
-            Self::Header(name) => (preprocesses(name), format!("no header {name}")),
+            Self::Header(name) => (preprocesses(&format!("#include <{name}>")), format!("no header {name}")),
             Self::LinkFlag(flag) => (links_with(flag), format!("no linking with {flag}")),
         };
         (!met).then_some(otherwise)
@@ -145,7 +145,11 @@ fn links_with(flag: &str) -> bool {
     succeeds(Command::new("cc").args(["-shared", "-fPIC", "-o", "/dev/null", "-x", "c", "/dev/null", flag]))
 }
 
-fn preprocesses(header: &str) -> bool {
+/// What the preprocessor accepts with the headers of glibc only. How this program was
+/// compiled says nothing: a static one also runs beside glibc (`scripts/static-harness`).
+const OF_GLIBC: &str = "#include <features.h>\n#ifndef __GLIBC__\n#error\n#endif";
+
+fn preprocesses(source: &str) -> bool {
     let Ok(mut compiler) = Command::new("cc")
         .args(["-E", "-x", "c", "-"])
         .stdin(Stdio::piped())
@@ -157,7 +161,7 @@ fn preprocesses(header: &str) -> bool {
     };
     if let Some(mut input) = compiler.stdin.take() {
         // A compiler that does not read its input fails, which the status tells.
-        let _ = writeln!(input, "#include <{header}>");
+        let _ = writeln!(input, "{source}");
     }
     compiler.wait().is_ok_and(|status| status.success())
 }
