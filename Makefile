@@ -57,7 +57,7 @@ rewriters: build environments ## try everything that rewrites shared objects; ma
 	cp target/rewriters.md docs/rewriters.md
 
 resets: build ## machines in QEMU are reset RESETS (50) times while stores are filled; makes docs/power-loss.md anew
-	scripts/lab-machine kernel
+	scripts/lab-kernel 6.1
 	SOPIN_RESETS=$(RESETS) $(CARGO) test --test lab resets
 	cp target/lab/resets.md docs/power-loss.md
 

@@ -85,6 +85,9 @@ impl Case {
         if let Some(reason) = unmet {
             return Ok(Completion::ignored_with(reason));
         }
+        if let Some(reason) = trial.needs.iter().find_map(Need::unmet) {
+            return Ok(Completion::ignored_with(reason));
+        }
         let mut is_first = false;
         let built = self.built.get_or_init(|| {
             is_first = true;

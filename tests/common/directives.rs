@@ -42,6 +42,8 @@ pub struct Trial {
     pub stderr: Vec<Regex>,
     /// What standard error must not contain.
     pub stderr_not: Vec<Regex>,
+    /// What this trial needs beyond what all of the fixture need.
+    pub needs: Vec<Need>,
 }
 
 /// One `build` line: the arguments of the compiler, in order.
@@ -120,6 +122,11 @@ impl Directives {
             "run" => self.add_trial(Preload::Library, rest)?,
             "run-without-preload" => self.add_trial(Preload::ByItself, rest)?,
             "control" => self.add_trial(Preload::Nothing, rest)?,
+            "needs-for" => {
+                let (label, needs) = first_word(rest)?;
+                let needs = needs.split_whitespace().map(str::parse).collect::<Result<Vec<Need>, _>>()?;
+                self.trial(&label)?.needs.extend(needs);
+            }
             "stderr" => {
                 let (trial, pattern) = self.stderr_pattern(rest)?;
                 trial.stderr.push(pattern);
@@ -179,6 +186,7 @@ impl Directives {
             expected,
             stderr: Vec::new(),
             stderr_not: Vec::new(),
+            needs: Vec::new(),
         });
         Ok(())
     }
@@ -190,12 +198,12 @@ impl Directives {
         }
         // `^` and `$` are about lines: a run may report several.
         let pattern = Regex::new(&format!("(?m){pattern}")).map_err(|error| error.to_string())?;
-        let trial = self
-            .trials
-            .iter_mut()
-            .find(|trial| trial.label == label)
-            .ok_or_else(|| format!("no trial labelled {label:?} above this line"))?;
-        Ok((trial, pattern))
+        Ok((self.trial(&label)?, pattern))
+    }
+
+    fn trial(&mut self, label: &str) -> Result<&mut Trial, String> {
+        let trial = self.trials.iter_mut().find(|trial| trial.label == label);
+        trial.ok_or_else(|| format!("no trial labelled {label:?} above this line"))
     }
 }
 

@@ -8,13 +8,17 @@ use std::time::Duration;
 
 use crate::common::dialogue::Dialogue;
 use crate::common::library;
+use crate::emulator::{Architecture, Hardware, add_drive, kernel};
 
 /// The exit status of `scripts/lab-machine` when this host lacks something.
-const MISSING: i32 = 69;
+pub const MISSING: i32 = 69;
 
 /// How long a machine may run. It boots in some seconds and is done in a minute; the
 /// host may have a lot else to do. Shorter than its own limit in `guest/machine`.
 const TIMEOUT: Duration = Duration::from_secs(240);
+
+/// The kernel of these machines; it has fs-verity.
+const KERNEL: &str = "6.1";
 
 /// What all machines of a run have in common.
 pub struct Laboratory {
@@ -86,7 +90,7 @@ impl Laboratory {
     fn try_to_build(&self) -> Result<System, String> {
         let command = library::checkout().join("target/release/sopin");
         let mut script = script("system");
-        script.args([&library::path()?, &command, &self.directory]);
+        script.arg(KERNEL).args([&library::path()?, &command, &self.directory]);
         let output = script.output().map_err(|error| format!("scripts/lab-machine: {error}"))?;
         match output.status.code() {
             Some(0) => Ok(System::Built),
@@ -100,7 +104,7 @@ impl Laboratory {
     /// # Errors
     /// Those of reading it.
     pub fn kernel_configuration() -> Result<String, String> {
-        let file = kernel("config");
+        let file = kernel(KERNEL, "config");
         fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))
     }
 
@@ -130,23 +134,25 @@ impl Laboratory {
     /// When QEMU cannot be started.
     pub fn boot(&self, disks: &Disks, orders: Orders<'_>) -> Result<Machine, String> {
         let Orders { task, round, options } = orders;
-        // `quiet`: lines of the kernel among ours are for emergencies. A panic is a
-        // reset, which ends QEMU.
         let words = format!(
-            "console=ttyS0 quiet panic=-1 mitigations=off LAB_TASK={task} LAB_ROUND={round} LAB_OPTIONS={options}"
+            "LAB_LAST_DISK=vdc LAB_SYSTEM=ro LAB_PROGRAM=/lab/machine \
+             LAB_TASK={task} LAB_ROUND={round} LAB_OPTIONS={options}"
         );
-        let mut qemu = Command::new("qemu-system-x86_64");
-        // Never KVM: hosts that are machines themselves may offer one that cannot run a kernel.
-        qemu.args(["-machine", "pc", "-accel", "tcg", "-smp", "1", "-m", "512"]);
-        qemu.args(["-nodefaults", "-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot"]);
-        qemu.arg("-kernel").arg(kernel("vmlinuz")).arg("-initrd").arg(self.directory.join("initramfs"));
-        qemu.args(["-append", &words]);
-        let drive = |image: &Path, more: &str| format!("file={},if=virtio,format=raw,{more}", image.display());
-        qemu.args(["-drive", &drive(&self.directory.join("system.img"), "readonly=on")]);
+        let initramfs = self.directory.join("initramfs");
+        let hardware = Hardware {
+            architecture: Architecture::Amd64,
+            kernel: KERNEL,
+            initramfs: &initramfs,
+            processors: 1,
+            memory: 512,
+            words: &words,
+        };
+        let mut qemu = hardware.command();
+        add_drive(&mut qemu, &self.directory.join("system.img"), "readonly=on");
         // What the guest has handed to its disk is the host's page cache then, and
         // survives the emulator; what it has not is lost.
         for image in [&disks.objects, &disks.store] {
-            qemu.args(["-drive", &drive(image, "cache=writeback")]);
+            add_drive(&mut qemu, image, "cache=writeback");
         }
         let log = self.directory.join(format!("{}-{round}", disks.name));
         let dialogue = Dialogue::start(&mut qemu, &log, TIMEOUT).map_err(|error| format!("QEMU: {error}"))?;
@@ -199,20 +205,19 @@ impl Machine {
     }
 }
 
-fn kernel(file: &str) -> PathBuf {
-    library::checkout().join("target/lab/kernel").join(file)
-}
-
-fn script(part: &str) -> Command {
+/// This part of `scripts/lab-machine`.
+pub fn script(part: &str) -> Command {
     let mut command = Command::new(library::checkout().join("scripts/lab-machine"));
     command.arg(part);
     command
 }
 
-fn last_line(output: &Output) -> String {
+/// The line that says what is missing.
+pub fn last_line(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or("no message").to_owned()
 }
 
-fn complaint(output: &Output) -> String {
+/// What the script said when it failed although nothing is missing.
+pub fn complaint(output: &Output) -> String {
     format!("scripts/lab-machine ended with {}\n{}", output.status, String::from_utf8_lossy(&output.stderr))
 }

@@ -2,19 +2,26 @@
 //!
 //! `resets` fills stores and resets the machine meanwhile; what runs after that must
 //! run right. `verity` looks whether the copies in a store are sealed where the file
-//! system can do that. One machine after the other: a machine takes a whole CPU.
+//! system can do that. `systems` runs suites on other kernels and on aarch64; `results`
+//! keeps what came of them, and `table` makes docs/lab.md of all results. One machine
+//! after the other: a machine takes a whole CPU.
 //!
 //! `SOPIN_RESETS` is the number of resets (3); `make resets` does 50 and makes
-//! docs/power-loss.md anew from what this writes to `target/lab/resets.md`.
+//! docs/power-loss.md anew from what this writes to `target/lab/resets.md`. `SOPIN_LAB`
+//! names the systems of `systems`, which boots none without it; see there.
 //! `SOPIN_TEST_LIBRARY` names another library to try. None of it needs root.
 
 #[path = "../common/mod.rs"]
 mod common;
 
 mod console;
+mod emulator;
 mod machine;
 mod page;
 mod resets;
+mod results;
+mod systems;
+mod table;
 mod verity;
 
 use std::env;
@@ -44,6 +51,8 @@ fn trials(run_directory: &Path) -> Result<Vec<Trial>, String> {
     };
     // Made by the first trial that runs: a run that only lists them makes nothing.
     let laboratory = Arc::new(Mutex::new(Laboratory::new(run_directory)));
+    let mut trials = systems::trials(run_directory, &laboratory);
+    trials.push(Trial::test("table::all_results_are_understood", || table::write().map_err(Failed::from)));
     let trial = |name: &str, run: Run| {
         let laboratory = Arc::clone(&laboratory);
         Trial::ignorable_test(name, move || {
@@ -54,9 +63,10 @@ fn trials(run_directory: &Path) -> Result<Vec<Trial>, String> {
             }
         })
     };
-    Ok(vec![
+    trials.extend([
         trial("resets::no_program_gets_a_wrong_byte", Box::new(move |laboratory| resets::run(laboratory, resets))),
         trial("verity::copies_are_sealed", Box::new(verity::copies_are_sealed)),
         trial("verity::without_it_copies_can_be_truncated", Box::new(verity::control)),
-    ])
+    ]);
+    Ok(trials)
 }

@@ -22,7 +22,7 @@ struct Attack {
 /// What was not as it must be.
 pub fn copies_are_sealed(laboratory: &Laboratory) -> Result<(), String> {
     if !Laboratory::kernel_configuration()?.lines().any(|line| line == "CONFIG_FS_VERITY=y") {
-        return Err("the kernel has no fs-verity; scripts/lab-machine kernel fetches one that has".to_owned());
+        return Err("the kernel has no fs-verity; scripts/lab-kernel 6.1 fetches one that has".to_owned());
     }
     let Attack { attacked, held } = attack(laboratory, "verity", &["-O", "verity"])?;
     let entries = attacked.number("entries");
@@ -30,7 +30,7 @@ pub fn copies_are_sealed(laboratory: &Laboratory) -> Result<(), String> {
     if !is_sealed || attacked.number("truncated") > 0 {
         return Err(format!("not all of the copies are sealed: {attacked:?}"));
     }
-    if held.number("status") != PASSED.cast_unsigned().into() || held.number("wrong") > 0 {
+    if held.number("status") != u64::from(PASSED.cast_unsigned()) || held.number("wrong") > 0 {
         return Err(format!("the process that maps the copies has to live: {held:?}"));
     }
     Ok(())

@@ -1,6 +1,7 @@
 //! Descriptors and files.
 
 use core::ffi::{CStr, c_int, c_void};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Errno, Result, raw};
 
@@ -92,18 +93,26 @@ pub fn open_own_proc_file(of_process: &CStr, of_thread: &CStr) -> Result<Fd> {
     open(of_process, libc::O_RDONLY, 0)
 }
 
-/// Calls `memfd_create(2)`; retries with the flags that kernels before 6.3 know.
+/// Calls `memfd_create(2)` with the flags that the kernel knows: those of Linux before 6.3
+/// once it has refused the newer one.
 pub fn memfd_create(name: &CStr) -> Result<Fd> {
+    static KNOWS_MFD_EXEC: AtomicBool = AtomicBool::new(true);
     let base = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     let create = |flags: u32| {
         // SAFETY: the name is a valid C string for the duration of the call.
         unsafe { raw!(libc::SYS_memfd_create, name.as_ptr(), flags) }
     };
-    // MFD_EXEC keeps working where sysctl vm.memfd_noexec is 1.
-    let fd = match create(base | libc::MFD_EXEC) {
-        Err(Errno(libc::EINVAL)) => create(base),
-        other => other,
-    }?;
+    // MFD_EXEC keeps working where sysctl vm.memfd_noexec is 1. Relaxed: a thread that does not
+    // know yet makes one call more.
+    let newer = if KNOWS_MFD_EXEC.load(Ordering::Relaxed) { libc::MFD_EXEC } else { 0 };
+    let fd = match create(base | newer) {
+        Err(Errno(libc::EINVAL)) if newer != 0 => {
+            let fd = create(base)?;
+            KNOWS_MFD_EXEC.store(false, Ordering::Relaxed);
+            fd
+        }
+        other => other?,
+    };
     Fd(fd as c_int).above_stderr()
 }
 

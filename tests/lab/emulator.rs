@@ -1,0 +1,86 @@
+//! QEMU's command line for a machine: never KVM, no network, a serial console on
+//! standard output.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::common::library;
+
+/// The architecture of a machine, by Debian's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Architecture {
+    /// x86-64.
+    Amd64,
+    /// aarch64.
+    Arm64,
+}
+
+impl Architecture {
+    /// Debian's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Amd64 => "amd64",
+            Self::Arm64 => "arm64",
+        }
+    }
+
+    /// QEMU's program for it.
+    pub fn emulator(self) -> &'static str {
+        match self {
+            Self::Amd64 => "qemu-system-x86_64",
+            Self::Arm64 => "qemu-system-aarch64",
+        }
+    }
+}
+
+/// What is booted.
+pub struct Hardware<'a> {
+    /// Its processors' architecture.
+    pub architecture: Architecture,
+    /// The name of its kernel, as `scripts/lab-kernel` has it.
+    pub kernel: &'a str,
+    /// The initramfs.
+    pub initramfs: &'a Path,
+    /// How many processors it has.
+    pub processors: u8,
+    /// How much memory, in MiB.
+    pub memory: u16,
+    /// Words of the kernel's command line for `guest/boot` and what it starts.
+    pub words: &'a str,
+}
+
+impl Hardware<'_> {
+    /// The command that boots it; drives are to be added, in order.
+    pub fn command(&self) -> Command {
+        let mut qemu = Command::new(self.architecture.emulator());
+        let console = match self.architecture {
+            Architecture::Amd64 => {
+                qemu.args(["-machine", "pc"]);
+                "console=ttyS0 mitigations=off"
+            }
+            Architecture::Arm64 => {
+                // Branch targets, and pages of 16 KiB; QARMA would take most of the time.
+                qemu.args(["-machine", "virt", "-cpu", "max,pauth-impdef=on"]);
+                "console=ttyAMA0 mitigations=off"
+            }
+        };
+        // Never KVM: hosts that are machines themselves may offer one that cannot run a kernel.
+        qemu.args(["-accel", "tcg", "-smp", &self.processors.to_string(), "-m", &self.memory.to_string()]);
+        qemu.args(["-nodefaults", "-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot"]);
+        qemu.arg("-kernel").arg(kernel(self.kernel, "vmlinuz")).arg("-initrd").arg(self.initramfs);
+        // `quiet`: lines of the kernel among ours are for emergencies. A panic is a
+        // reset, which ends QEMU.
+        qemu.args(["-append", &format!("{console} quiet panic=-1 {}", self.words)]);
+        qemu
+    }
+}
+
+/// Adds the next disk; `options` say how QEMU treats the image.
+pub fn add_drive(qemu: &mut Command, image: &Path, options: &str) {
+    qemu.args(["-drive", &format!("file={},if=virtio,format=raw,{options}", image.display())]);
+}
+
+/// A file of a kernel that `scripts/lab-kernel` has fetched.
+pub fn kernel(name: &str, file: &str) -> PathBuf {
+    library::checkout().join("target/lab/kernels").join(name).join(file)
+}

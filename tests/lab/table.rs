@@ -1,0 +1,56 @@
+//! The page that says what runs where: docs/lab.md is such a page, made of all results.
+
+use std::fmt::Write;
+use std::fs;
+
+use crate::common::library;
+use crate::results::{self, SuiteResult};
+
+const HEAD: &str = "\
+# Other kernels, C libraries and architectures
+
+`make lab` makes this page from everything that was run with it; `make lab WHAT=kernel-5.10` runs one system.
+CONTRIBUTING.md lists the systems.
+
+| system | suite | passed | failed | ignored | date | what ran |
+|---|---|--:|--:|--:|---|---|
+";
+
+const LEGEND: &str = "
+- *kernel-...*: a machine in QEMU without KVM, with Debian's kernel of this version (*newest*: that of Debian's unstable
+  release) and the programs of Debian 12. *arm64*: the same for aarch64 with pages of 4 KiB, *arm64-16k* with pages of
+  16 KiB.
+- *fixtures*: the tests of `tests/fixtures` in the system, with their negative controls. *basic*: a selection of them.
+- *python*: a busy Python with numpy, while each of its shared objects is rewritten twice. It dies without the library; it
+  lives with a cold store, a warm store and no store.
+- *status*: `sopin status` of that process before and after a rewriting, and of a process that has lost its relocations.
+- *store*: filling, using and verifying a store, and finding a damaged copy.
+- *calls*: that a system call which the kernel does not know is not made for each object.
+- *kernel*: that the kernel wrote no warning meanwhile.
+- *ignored*: tests that need a program, a file system or a kernel that the system does not have.
+";
+
+/// Writes `target/lab/lab.md`.
+///
+/// # Errors
+/// Results that are not understood, and those of the file.
+pub fn write() -> Result<(), String> {
+    let file = library::checkout().join("target/lab/lab.md");
+    let page = render(&results::all()?);
+    fs::create_dir_all(file.parent().unwrap_or(&file)).map_err(|error| format!("{}: {error}", file.display()))?;
+    fs::write(&file, page).map_err(|error| format!("{}: {error}", file.display()))
+}
+
+fn render(results: &[SuiteResult]) -> String {
+    let mut page = HEAD.to_owned();
+    for result in results {
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            page,
+            "| {} | {} | {} | {} | {} | {} | {} |",
+            result.system, result.suite, result.passed, result.failed, result.ignored, result.date, result.note
+        );
+    }
+    page.push_str(LEGEND);
+    page
+}
