@@ -52,7 +52,8 @@ pub struct Results {
 impl Results {
     /// Reads the console of `guest/suites`.
     pub fn read(said: &str) -> Self {
-        let mut found = Self { suites: BTreeMap::new(), lines: String::new(), kernel: String::new(), is_complete: false };
+        let mut found =
+            Self { suites: BTreeMap::new(), lines: String::new(), kernel: String::new(), is_complete: false };
         let mut suite = None;
         for line in said.lines() {
             if let Some(name) = line.strip_prefix("lab: suite ") {
@@ -75,7 +76,8 @@ impl Results {
     /// # Errors
     /// What failed, or that the machine did not come to its end.
     pub fn judge(&self) -> Result<(), String> {
-        let failed: Vec<_> = self.suites.values().flatten().filter(|(_, verdict)| *verdict == Verdict::Failed).collect();
+        let failed: Vec<_> =
+            self.suites.values().flatten().filter(|(_, verdict)| *verdict == Verdict::Failed).collect();
         if !failed.is_empty() {
             let names: Vec<_> = failed.iter().map(|(name, _)| name.as_str()).collect();
             return Err(format!("failed: {}", names.join(", ")));

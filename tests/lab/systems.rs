@@ -26,7 +26,7 @@ const SUITES: &str = "basic,python,status,store,calls";
 
 /// The fixtures of the suite `basic`: one for each way into a process, each protection
 /// level and each kind of backing.
-const BASIC: [&str; 16] = [
+pub const BASIC: [&str; 16] = [
     "startup_objects",
     "idle_relocated_pointer",
     "busy",
@@ -68,22 +68,32 @@ const SYSTEMS: [System; 6] = [
 
 /// One trial for each system; it runs while it holds the laboratory.
 pub fn trials(run_directory: &Path, laboratory: &Arc<Mutex<Laboratory>>) -> Vec<Trial> {
-    let wanted = env::var("SOPIN_LAB").unwrap_or_default();
     SYSTEMS
         .into_iter()
         .map(|system| {
             let laboratory = Arc::clone(laboratory);
             let directory = run_directory.join(system.name);
-            let is_wanted = wanted == "all" || wanted.split(',').any(|name| name == system.name);
+            let is_wanted = is_wanted(system.name);
             Trial::ignorable_test(format!("systems::{}", system.name.replace(['-', '.'], "_")), move || {
                 if !is_wanted {
-                    return Ok(Completion::ignored_with(format!("make lab WHAT={} runs it", system.name)));
+                    return Ok(not_wanted(system.name));
                 }
                 let _alone = laboratory.lock().unwrap_or_else(PoisonError::into_inner);
                 system.run(&directory)
             })
         })
         .collect()
+}
+
+/// Returns whether `SOPIN_LAB` names the system.
+pub fn is_wanted(system: &str) -> bool {
+    let wanted = env::var("SOPIN_LAB").unwrap_or_default();
+    wanted == "all" || wanted.split(',').any(|name| name == system)
+}
+
+/// What becomes of the trial of a system that was not asked for.
+pub fn not_wanted(system: &str) -> Completion {
+    Completion::ignored_with(format!("make lab WHAT={system} runs it"))
 }
 
 impl System {
