@@ -3,6 +3,7 @@
 CARGO ?= cargo
 MINUTES ?= 10
 RESETS ?= 50
+WHAT ?= all
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 DESTDIR ?=
@@ -25,7 +26,7 @@ GUIDES := $(notdir $(filter-out docs/releasing.md,$(wildcard docs/*.md docs/*.sv
 PAGES1 := $(notdir $(wildcard man/*.1))
 PAGES7 := $(notdir $(wildcard man/*.7))
 
-.PHONY: build demo test bench soak faults foreign rewriters resets dist-binaries dist-check miri lint man header release-check clean help environments
+.PHONY: build demo test bench soak faults foreign rewriters resets lab dist-binaries dist-check miri lint man header release-check clean help environments
 .PHONY: install install-library install-command uninstall uninstall-library uninstall-command
 
 build: ## build target/release/libsopin.so and target/release/sopin (the default)
@@ -60,6 +61,9 @@ resets: build ## machines in QEMU are reset RESETS (50) times while stores are f
 	scripts/lab-kernel 6.1
 	SOPIN_RESETS=$(RESETS) $(CARGO) test --test lab resets
 	cp target/lab/resets.md docs/power-loss.md
+
+lab: build ## suites on other kernels, aarch64, other glibcs; WHAT=kernel-5.10, arm64, glibc-2.31...; makes docs/lab.md anew
+	scripts/lab $(WHAT); status=$$?; cp target/lab/lab.md docs/lab.md && exit $$status
 
 dist-binaries: ## target/dist: library and command as they are given to others, for x86-64 and aarch64
 	scripts/dist-binaries

@@ -127,8 +127,8 @@ impl Case {
         }
 
         let log = self.scratch.join(format!("{}.log", trial.label));
-        let finished =
-            process::run(&mut command, &log, self.directives.timeout).map_err(|error| format!("./main: {error}"))?;
+        let timeout = self.directives.timeout * patience()?;
+        let finished = process::run(&mut command, &log, timeout).map_err(|error| format!("./main: {error}"))?;
         judge(trial, &finished)
             .map_err(|wrong| format!("{wrong}\n{command:?}\nin {}\n{finished}", directory.display()))?;
         // Kept when the trial failed; large runs would fill the disk otherwise.
@@ -144,7 +144,8 @@ impl Case {
         for build in &self.directives.builds {
             let mut command = self.compiler(build, &directory);
             let log = self.scratch.join("compiler.log");
-            let finished = process::run(&mut command, &log, COMPILE_TIMEOUT).map_err(|error| format!("cc: {error}"))?;
+            let timeout = COMPILE_TIMEOUT * patience()?;
+            let finished = process::run(&mut command, &log, timeout).map_err(|error| format!("cc: {error}"))?;
             if finished.outcome != process::Outcome::Exit(0) {
                 return Err(format!("{command:?}\n{finished}"));
             }
@@ -209,6 +210,12 @@ impl Case {
             .map(drop)
             .map_err(|error| format!("{}: copy {}: {error}", self.name, source.display()))
     }
+}
+
+/// How much longer than on real processors everything may take: `SOPIN_TEST_PATIENCE`, or 1.
+fn patience() -> Result<u32, String> {
+    env::var("SOPIN_TEST_PATIENCE")
+        .map_or(Ok(1), |text| text.parse().map_err(|error| format!("SOPIN_TEST_PATIENCE={text}: {error}")))
 }
 
 /// The file that `-l:name` would link with.

@@ -46,23 +46,29 @@ pub struct Results {
     lines: String,
     /// The kernel that ran.
     kernel: String,
-    is_complete: bool,
+    /// The suite that was being run when the machine ended, if it ended too early.
+    interrupted: Option<String>,
 }
 
 impl Results {
     /// Reads the console of `guest/suites`.
     pub fn read(said: &str) -> Self {
-        let mut found =
-            Self { suites: BTreeMap::new(), lines: String::new(), kernel: String::new(), is_complete: false };
+        let mut found = Self {
+            suites: BTreeMap::new(),
+            lines: String::new(),
+            kernel: String::new(),
+            interrupted: Some(String::new()),
+        };
         let mut suite = None;
         for line in said.lines() {
             if let Some(name) = line.strip_prefix("lab: suite ") {
                 found.suites.entry(name.to_owned()).or_default();
                 suite = Some(name.to_owned());
+                found.interrupted = Some(name.to_owned());
             } else if let Some(release) = line.strip_prefix("lab: linux ") {
                 release.clone_into(&mut found.kernel);
             } else if line == "lab: done" {
-                found.is_complete = true;
+                found.interrupted = None;
             } else if let (Some(suite), Some((name, verdict))) = (&suite, test(line)) {
                 let _ = writeln!(found.lines, "{suite}: {line}");
                 found.suites.entry(suite.clone()).or_default().push((name, verdict));
@@ -85,15 +91,18 @@ impl Results {
         if let Some((suite, _)) = self.suites.iter().find(|(_, tests)| tests.is_empty()) {
             return Err(format!("the suite {suite} ran no test"));
         }
-        if self.is_complete { Ok(()) } else { Err("the machine did not come to its end".to_owned()) }
+        match &self.interrupted {
+            None => Ok(()),
+            Some(suite) => Err(format!("the machine ended in the suite {suite:?}")),
+        }
     }
 
     fn result(&self, system: &str, suite: &str, date: &str) -> SuiteResult {
         let tests = self.suites.get(suite).map(Vec::as_slice).unwrap_or_default();
         let count = |wanted| tests.iter().filter(|(_, verdict)| *verdict == wanted).count();
         let mut note = format!("Linux {}", self.kernel);
-        if !self.is_complete {
-            note.push_str("; the machine did not come to its end");
+        if self.interrupted.as_deref() == Some(suite) {
+            note.push_str("; not all of it was run");
         }
         let failed: Vec<_> = tests.iter().filter(|(_, verdict)| *verdict == Verdict::Failed).collect();
         if !failed.is_empty() {
@@ -124,11 +133,12 @@ fn test(line: &str) -> Option<(String, Verdict)> {
     Some((name.trim().to_owned(), verdict))
 }
 
-/// Keeps these results in place of those that the same suites gave before.
+/// Keeps these results in place of those that the same suites gave before. `skipped` names
+/// fixtures that were left out, separated by commas.
 ///
 /// # Errors
 /// Those of the files, and lines of an earlier run that are not understood.
-pub fn save(system: &str, found: &Results) -> Result<(), String> {
+pub fn save(system: &str, found: &Results, skipped: &str) -> Result<(), String> {
     let directory = directory();
     fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
     let date = today()?;
@@ -136,7 +146,12 @@ pub fn save(system: &str, found: &Results) -> Result<(), String> {
     // What the kernel said belongs to whatever ran.
     for suite in found.suites.keys() {
         all.retain(|result| result.suite != *suite);
-        all.push(found.result(system, suite, &date));
+        let mut result = found.result(system, suite, &date);
+        if suite == "fixtures" && !skipped.is_empty() {
+            result.note.push_str("; not run: ");
+            result.note.push_str(&skipped.replace(',', ", "));
+        }
+        all.push(result);
     }
     let mut lines = String::new();
     for result in &all {

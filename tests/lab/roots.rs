@@ -3,7 +3,7 @@
 //! `scripts/dist-binaries` builds. The harness of the fixtures is a static executable
 //! (`scripts/static-harness`), and compiles with the root's compiler and headers.
 //!
-//! `SOPIN_LAB` and `SOPIN_LAB_SUITES` choose, as for machines ([`crate::systems`]).
+//! `SOPIN_LAB`, `SOPIN_LAB_SUITES` and `SOPIN_LAB_SKIP` choose, as for machines ([`crate::systems`]).
 
 use std::env;
 use std::fs;
@@ -62,7 +62,7 @@ fn run(system: &str, directory: &Path) -> Result<Completion, Failed> {
     fs::create_dir_all(log.parent().unwrap_or(&target))?;
     fs::write(&log, format!("{}{}", finished.stdout, finished.stderr))?;
     let found = Results::read(&finished.stdout);
-    results::save(system, &found)?;
+    results::save(system, &found, &systems::skipped())?;
     found.judge().map_err(|wrong| format!("{wrong}\nsee {}", log.display()))?;
     Ok(Completion::Completed)
 }
@@ -73,6 +73,7 @@ fn command(root: &Path, [library, command, harness]: &[PathBuf; 3]) -> Command {
     enter.arg("enter").arg(root).args(["/bin/busybox", "sh"]).arg(checkout.join("tests/lab/guest/suites"));
     enter.env("LAB_ROOT", root).env("LAB_CHECKOUT", checkout).env("LAB_FIXTURES", systems::BASIC.join(","));
     enter.env("LAB_SUITES", env::var("SOPIN_LAB_SUITES").unwrap_or_else(|_| SUITES.to_owned()));
+    enter.env("LAB_SKIP", systems::skipped());
     enter.env("SOPIN_TEST_LIBRARY", library).env("LAB_COMMAND", command).env("LAB_HARNESS", harness);
     enter
 }
