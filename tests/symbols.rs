@@ -1,7 +1,7 @@
-//! What the dynamic loader sees of the preloaded library. A symbol too many
-//! would interpose something in every host; a version on one of ours would
-//! silently end its interposition. What the loader needs before it loads the library is the
-//! subject of tests/dist.rs.
+//! Checks what the dynamic loader sees of the preloaded library. An additional symbol
+//! would interpose a function in every host; a version on one of its symbols would end
+//! its interposition without an error. tests/dist.rs checks what the loader needs before it
+//! loads the library.
 //!
 //! tests/exported-symbols.txt is the list, as `nm -D --defined-only` prints it.
 
@@ -18,7 +18,7 @@ use common::library;
 
 type Header = FileHeader64<Endianness>;
 
-/// The file's bytes. Tests are for 64-bit hosts, as the library is.
+/// Returns the file's bytes. The tests are for 64-bit hosts, as the library is.
 fn bytes() -> Vec<u8> {
     let path = library::path().unwrap_or_else(|error| panic!("{error}"));
     fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
@@ -28,7 +28,7 @@ fn parse(bytes: &[u8]) -> ElfFile64<'_, Endianness> {
     ElfFile64::parse(bytes).expect("libsopin.so is no 64-bit ELF file")
 }
 
-/// The values of the entries of the dynamic section with this tag.
+/// Returns the values of the entries of the dynamic section with this tag.
 fn dynamic(file: &ElfFile64<'_, Endianness>, tag: u32) -> Vec<u64> {
     let endian = file.endian();
     let (entries, _) = file
@@ -120,7 +120,7 @@ fn has_no_text_relocation() {
 fn stack_is_not_executable() {
     let bytes = bytes();
     let file = parse(&bytes);
-    // Without the header the kernel and the loader assume the worst.
+    // Without this header, the kernel and the loader make the stack executable.
     assert_eq!(segments(&file, elf::PT_GNU_STACK), [elf::PF_R | elf::PF_W]);
     let executable_and_writable = |flags: &u32| flags & elf::PF_X != 0 && flags & elf::PF_W != 0;
     assert!(!segments(&file, elf::PT_LOAD).iter().any(executable_and_writable));

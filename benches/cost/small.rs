@@ -1,5 +1,5 @@
-//! Work that lasts microseconds: starting a process, loading a tiny library,
-//! calling a function.
+//! Work that takes microseconds: starting a process, loading a tiny library, calling a
+//! function.
 
 use std::path::Path;
 
@@ -13,10 +13,10 @@ const CALL_ROUNDS: usize = 7;
 const LIBRARY_ROUNDS: usize = 5;
 const MILLION_CALLS: u32 = 100;
 
-/// The smallest program there is: start and end of a process.
+/// Measures the start and end of the smallest program.
 ///
 /// # Errors
-/// When a program fails.
+/// If a program fails.
 pub fn start(site: &Site) -> Result<Section, String> {
     let [wall, cpu] = interleave(site, &all_but(Variant::Reread), START_ROUNDS, |variant| {
         let (wall, cpu) = run::start_and_end(&mut site.command(Path::new("/bin/true"), variant))?;
@@ -35,10 +35,11 @@ pub fn start(site: &Site) -> Result<Section, String> {
     })
 }
 
-/// Calls through the PLT into a library: no path but loading is touched.
+/// Measures calls through the PLT into a library. sopin affects loading only, so they
+/// should cost the same.
 ///
 /// # Errors
-/// When a program fails.
+/// If a program fails.
 pub fn calls(site: &Site) -> Result<Section, String> {
     let variants = [Variant::Native, Variant::Relocated, Variant::Warm, Variant::Memfd];
     let [took] = interleave(site, &variants, CALL_ROUNDS, |variant| {
@@ -54,10 +55,10 @@ pub fn calls(site: &Site) -> Result<Section, String> {
     })
 }
 
-/// Many tiny libraries: what one more costs when few, or many, are there.
+/// Measures the cost of one more tiny library when few, or many, are loaded.
 ///
 /// # Errors
-/// When a program fails.
+/// If a program fails.
 pub fn libraries(site: &Site) -> Result<Section, String> {
     site.copy_tiny_libraries()?;
     let variants: Vec<_> = all_but(Variant::Reread).into_iter().filter(|variant| *variant != Variant::Off).collect();

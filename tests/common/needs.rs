@@ -1,4 +1,4 @@
-//! What a fixture needs from the machine, and whether the machine has it.
+//! The needs of a fixture, and whether the machine meets them.
 
 use std::env;
 use std::fs;
@@ -22,7 +22,7 @@ pub enum Need {
     IoUring,
     /// This process may make cgroups that limit memory.
     MemoryCgroups,
-    /// This architecture, as `uname -m` says it.
+    /// This architecture, by its name in `uname -m`.
     Arch(String),
     /// A program of this name on the PATH.
     Program(String),
@@ -63,7 +63,7 @@ impl FromStr for Need {
 }
 
 impl Need {
-    /// Why this machine does not do, or `None` when it does.
+    /// Returns why this machine does not meet the need, or `None` if it does.
     pub fn unmet(&self) -> Option<String> {
         let (met, otherwise) = match self {
             Self::Root => (rustix::process::geteuid().is_root(), "not root".to_owned()),
@@ -91,7 +91,7 @@ impl Need {
     }
 }
 
-/// The first two numbers of `6.18.44-something`.
+/// Returns the first two numbers of `6.18.44-something`.
 fn version_of(text: &str) -> Option<(u32, u32)> {
     let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().ok());
     Some((numbers.next()??, numbers.next()??))
@@ -115,19 +115,20 @@ fn knows_file_system(name: &str) -> bool {
         let all = fs::read_to_string("/proc/filesystems").unwrap_or_default();
         all.lines().any(|line| line.split_whitespace().next_back() == Some(name))
     };
-    // A module that nobody has needed yet.
+    // The kernel may not have loaded the module yet.
     is_known() || succeeds(Command::new("modprobe").arg(name)) && is_known()
 }
 
-/// Whether `io_uring_setup(2)` gets as far as looking at its argument: kernels
-/// without it, filters and `kernel.io_uring_disabled` answer something else.
+/// Returns whether `io_uring_setup(2)` reads its argument. Kernels without it, filters
+/// and `kernel.io_uring_disabled` cause other errors.
 fn makes_rings() -> bool {
-    // SAFETY: a null pointer is an argument that the kernel refuses.
+    // SAFETY: the call reads its parameters through the pointer, and the kernel returns
+    // EFAULT for a null pointer.
     let result = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, std::ptr::null::<u8>()) };
     result == -1 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
 }
 
-/// Whether a new cgroup of either version has a limit that can be written.
+/// Returns whether a new cgroup of either version has a limit that can be written.
 fn makes_memory_cgroups() -> bool {
     let places = [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
     places.iter().any(|(mount, limit)| {
@@ -160,7 +161,7 @@ fn preprocesses(source: &str) -> bool {
         return false;
     };
     if let Some(mut input) = compiler.stdin.take() {
-        // A compiler that does not read its input fails, which the status tells.
+        // A compiler that does not read its input fails, which its status shows.
         let _ = writeln!(input, "{source}");
     }
     compiler.wait().is_ok_and(|status| status.success())

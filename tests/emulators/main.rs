@@ -1,8 +1,8 @@
-//! Programs under user-mode emulators of two versions, for two architectures: that they
-//! live with the library, and outlive the truncation of their libraries.
+//! Runs programs under user-mode emulators of two versions, for two architectures: they
+//! work with the library, and survive the truncation of their libraries.
 //!
-//! The library for aarch64 and everything else comes from `scripts/emulators`; where that
-//! was not run, or not to its end, trials are ignored.
+//! `scripts/emulators` makes the library for aarch64 and fetches everything else. If it
+//! has not been run to its end, trials are ignored.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     suite::run("emulators", |directory| Ok(trials(directory)), || ())
 }
 
-/// How a program is run, and how it must end.
+/// The settings of a program, and how it must end.
 #[derive(Clone, Copy)]
 struct Case {
     name: &'static str,
@@ -49,11 +49,12 @@ const CASES: [Case; 4] = [
     Case { name: "stored", is_preloaded: true, variables: &[], outcome: PASSED },
 ];
 
-/// What the programs of one architecture are made and run with.
+/// The compiler and the files for the programs of one architecture.
 struct Architecture {
     compiler: PathBuf,
     library: PathBuf,
-    /// Where the emulator looks for the loader and the C library, if not where they are.
+    /// The directory in which the emulator finds the loader and the C library, if they
+    /// are not at their usual paths.
     root: Option<PathBuf>,
 }
 

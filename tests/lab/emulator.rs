@@ -64,12 +64,13 @@ impl Hardware<'_> {
                 "console=ttyAMA0 mitigations=off"
             }
         };
-        // Never KVM: hosts that are machines themselves may offer one that cannot run a kernel.
+        // KVM is never used, because a host that is a virtual machine itself may offer
+        // a KVM that cannot run a kernel.
         qemu.args(["-accel", "tcg", "-smp", &self.processors.to_string(), "-m", &self.memory.to_string()]);
         qemu.args(["-nodefaults", "-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot"]);
         qemu.arg("-kernel").arg(kernel(self.kernel, "vmlinuz")).arg("-initrd").arg(self.initramfs);
-        // `quiet`: lines of the kernel among ours are for emergencies. A panic is a
-        // reset, which ends QEMU.
+        // `quiet` keeps lines of the kernel out of the machine's own, except for
+        // emergencies. A panic resets the machine, which ends QEMU.
         qemu.args(["-append", &format!("{console} quiet panic=-1 {}", self.words)]);
         qemu
     }

@@ -1,5 +1,5 @@
 //! Machines: made by `scripts/lab-machine`, booted in QEMU, reset, and never left
-//! running. What they do is in `guest/machine`; what they say is read by `console`.
+//! running. `guest/machine` is what they run; `console` reads what they print.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,14 +13,15 @@ use crate::emulator::{Architecture, Hardware, add_drive, kernel};
 /// The exit status of `scripts/lab-machine` when this host lacks something.
 pub const MISSING: i32 = 69;
 
-/// How long a machine may run. It boots in some seconds and is done in a minute; the
-/// host may have a lot else to do. Shorter than its own limit in `guest/machine`.
+/// The longest time that a machine may run. It boots in some seconds and is done in a
+/// minute, but the host may have much other work. This is shorter than the machine's
+/// own limit in `guest/machine`.
 const TIMEOUT: Duration = Duration::from_secs(240);
 
 /// The kernel of these machines; it has fs-verity.
 const KERNEL: &str = "6.1";
 
-/// What all machines of a run have in common.
+/// Shared by all machines of a run.
 pub struct Laboratory {
     directory: PathBuf,
     system: System,
@@ -30,7 +31,7 @@ pub struct Laboratory {
 enum System {
     NotTried,
     Built,
-    /// With what this host lacks.
+    /// It cannot be made, because this host lacks this.
     Missing(String),
 }
 
@@ -46,16 +47,16 @@ pub struct Machine {
     dialogue: Dialogue,
 }
 
-/// How a machine is reset.
+/// The way in which a machine is reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Strike {
     /// The guest's kernel resets the machine at once (`SysRq` b).
     SysRq,
-    /// The emulator is killed: nothing in the machine notices.
+    /// The emulator is killed, which nothing in the machine notices.
     Kill,
 }
 
-/// What the machine is told on the kernel's command line; see `guest/machine`.
+/// The machine's variables on the kernel's command line; see `guest/machine`.
 #[derive(Clone, Copy)]
 pub struct Orders<'a> {
     /// `LAB_TASK`.
@@ -67,16 +68,16 @@ pub struct Orders<'a> {
 }
 
 impl Laboratory {
-    /// A laboratory whose files are in this directory.
+    /// Returns a laboratory whose files are in this directory.
     pub fn new(directory: &Path) -> Self {
         Self { directory: directory.to_owned(), system: System::NotTried }
     }
 
-    /// Makes the system that every machine boots, the first time, and returns what
-    /// this host lacks for that.
+    /// Makes the system that every machine boots if this is the first time, and returns
+    /// what this host lacks for that.
     ///
     /// # Errors
-    /// What went wrong although nothing is missing.
+    /// The reason why it failed although nothing is missing.
     pub fn build(&mut self) -> Result<Option<String>, String> {
         if let System::NotTried = self.system {
             self.system = self.try_to_build()?;
@@ -99,7 +100,7 @@ impl Laboratory {
         }
     }
 
-    /// The configuration of the kernel.
+    /// Returns the configuration of the kernel.
     ///
     /// # Errors
     /// Those of reading it.
@@ -111,7 +112,7 @@ impl Laboratory {
     /// Makes empty disks; `features` are options of mke2fs for the one with the store.
     ///
     /// # Errors
-    /// What the script says.
+    /// The script's message.
     pub fn disks(&self, name: &str, features: &[&str]) -> Result<Disks, String> {
         let disks = Disks {
             name: name.to_owned(),
@@ -149,8 +150,8 @@ impl Laboratory {
         };
         let mut qemu = hardware.command();
         add_drive(&mut qemu, &self.directory.join("system.img"), "readonly=on");
-        // What the guest has handed to its disk is the host's page cache then, and
-        // survives the emulator; what it has not is lost.
+        // Data that the guest has handed to its disk is then in the host's page cache
+        // and survives the emulator; other data is lost.
         for image in [&disks.objects, &disks.store] {
             add_drive(&mut qemu, image, "cache=writeback");
         }
@@ -164,12 +165,12 @@ impl Machine {
     /// Waits for `lab: <line>`.
     ///
     /// # Errors
-    /// When the machine ends before that, with all that it has said.
+    /// If the machine ends before that. The message contains all that it printed.
     pub fn wait_for(&mut self, line: &str) -> Result<(), String> {
         self.dialogue.wait_for(&format!("lab: {line}"), 1)
     }
 
-    /// Resets it, and returns what it has said.
+    /// Resets it, and returns what it has printed.
     ///
     /// # Errors
     /// When it does not end.
@@ -183,7 +184,7 @@ impl Machine {
         self.said_at_its_end()
     }
 
-    /// Has it end, and returns what it has said.
+    /// Ends it, and returns what it has printed.
     ///
     /// # Errors
     /// When it does not end.
@@ -192,7 +193,7 @@ impl Machine {
         self.said_at_its_end()
     }
 
-    /// Waits for its end, and returns what it has said.
+    /// Waits for its end, and returns what it has printed.
     ///
     /// # Errors
     /// When it does not end.

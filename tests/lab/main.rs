@@ -1,15 +1,16 @@
-//! A laboratory of machines in QEMU: what needs a kernel of its own, or a reset.
+//! A laboratory of machines in QEMU, for tests that need a kernel of their own, or a
+//! reset.
 //!
 //! `resets` fills stores and resets the machine meanwhile; what runs after that must
-//! run right. `verity` looks whether the copies in a store are sealed where the file
-//! system can do that. `systems` runs suites on other kernels and on aarch64; `results`
-//! keeps what came of them, and `table` makes docs/lab.md of all results. One machine
-//! after the other: a machine takes a whole CPU.
+//! run correctly. `verity` checks that the copies in a store are sealed if the file
+//! system can do that. `systems` runs suites on other kernels and on aarch64, `results`
+//! stores their results, and `table` makes docs/lab.md from all results. The machines run
+//! one after the other, because each takes a whole CPU.
 //!
-//! `SOPIN_RESETS` is the number of resets (3); `make resets` does 50 and makes
-//! docs/power-loss.md anew from what this writes to `target/lab/resets.md`. `SOPIN_LAB`
-//! names the systems of `systems`, which boots none without it; see there.
-//! `SOPIN_TEST_LIBRARY` names another library to try. None of it needs root.
+//! `SOPIN_RESETS` is the number of resets (3). `make resets` does 50 and makes
+//! docs/power-loss.md again from `target/lab/resets.md`, which this test writes.
+//! `SOPIN_LAB` names the systems of `systems` that are booted (none).
+//! `SOPIN_TEST_LIBRARY` names another library to try. Nothing here needs root.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -35,10 +36,10 @@ use libtest_mimic::{Completion, Failed, Trial};
 use common::suite;
 use machine::Laboratory;
 
-/// What a trial does in the laboratory, once that is built.
+/// The function of a trial, which is called when the laboratory has been built.
 type Run = Box<dyn FnOnce(&Laboratory) -> Result<(), String> + Send>;
 
-/// Resets in an ordinary run of the tests: one of each kind.
+/// The number of resets in an ordinary run of the tests: one of each kind.
 const FEW_RESETS: usize = 3;
 
 fn main() -> ExitCode {
@@ -50,7 +51,8 @@ fn trials(run_directory: &Path) -> Result<Vec<Trial>, String> {
         Ok(number) => number.parse().map_err(|error| format!("SOPIN_RESETS={number}: {error}"))?,
         Err(_) => FEW_RESETS,
     };
-    // Made by the first trial that runs: a run that only lists them makes nothing.
+    // The first trial that runs makes the system, so a run that only lists the trials
+    // makes nothing.
     let laboratory = Arc::new(Mutex::new(Laboratory::new(run_directory)));
     let mut trials = systems::trials(run_directory, &laboratory);
     trials.extend(roots::trials(run_directory));

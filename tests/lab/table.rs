@@ -22,6 +22,7 @@ const LEGEND: &str = "
   16 KiB.
 - *glibc-...*: the C library, the compiler and the Python of another release of Debian in a mount namespace, on the kernel of
   the machine that ran the test, with the library and the command that `make dist-binaries` builds.
+- *qemu-user*: programs for x86-64 and aarch64 in user-mode emulators, which have no kernel of their own (*emulators*).
 - *fixtures*: the tests of `tests/fixtures` in the system, with their negative controls. *basic*: a selection of them.
 - *python*: a busy Python with numpy, while each of its shared objects is rewritten twice. It dies without the library; it
   lives with a cold store, a warm store and no store.

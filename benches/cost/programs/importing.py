@@ -1,5 +1,5 @@
-"""importing.py MODULE: imports it, prints a line, and stays until the end of
-standard input, so that it can be looked at."""
+"""importing.py MODULE: imports it, prints a line, and waits for the end of standard
+input, so that the process can be examined."""
 
 import importlib
 import sys
