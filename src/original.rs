@@ -65,8 +65,7 @@ impl Original {
         if has_own_numbers {
             return Ok(Some(original));
         }
-        maps.refresh()?;
-        let is_same = maps.file_backed_at(start)?.is_some_and(|vma| vma.file == mapped);
+        let is_same = maps.file_id_of(&original.file, start)? == Some(mapped);
         Ok(is_same.then_some(original))
     }
 
@@ -107,16 +106,12 @@ pub fn shown_at(record: &Record, original: Option<FileId>, maps: &mut Maps) -> O
     if record.witness != 0 {
         return Some(record.witness as usize);
     }
-    let (mut address, end) = (record.start as usize, record.end as usize);
-    while address < end {
-        let vma = maps.file_backed_at_or_after(address).ok()??;
-        if vma.span.start >= end {
-            break;
-        }
+    let mut rest = Span { start: record.start as usize, end: record.end as usize };
+    loop {
+        let vma = maps.next_file_backed(rest).ok()??;
         if is_original(&vma) {
-            return Some(vma.span.start.max(address));
+            return Some(vma.span.start.max(rest.start));
         }
-        address = vma.span.end;
+        rest.start = vma.span.end;
     }
-    None
 }

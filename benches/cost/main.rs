@@ -5,7 +5,7 @@
 //! `cargo bench --bench cost` measures everything, and writes docs/benchmarks.json and
 //! what is made from it. `cargo bench --bench cost -- start imports` measures a part
 //! and only prints it; with `--update`, that replaces the same part of
-//! docs/benchmarks.json. `--quick` prints one round of everything, to check that the
+//! docs/benchmarks.json, or is added. `--quick` prints one round of everything, to check that the
 //! benchmark works; `--thorough` makes four times as many rounds; `--render` makes the
 //! documents again from docs/benchmarks.json.
 
@@ -17,6 +17,7 @@ mod imports;
 mod inodes;
 mod load;
 mod memory;
+mod older_kernels;
 mod page;
 mod rounds;
 mod run;
@@ -38,7 +39,7 @@ use site::Site;
 type Measure = fn(&Site) -> Result<Section, String>;
 
 /// Every kind of work, by the name that selects it.
-const ALL: [(&str, Measure); 9] = [
+const ALL: [(&str, Measure); 11] = [
     ("imports", imports::scientific),
     ("small-imports", imports::small),
     ("memory", serving::small),
@@ -47,6 +48,8 @@ const ALL: [(&str, Measure); 9] = [
     ("libraries", small::libraries),
     ("start", small::start),
     ("calls", small::calls),
+    ("older-imports", older_kernels::imports),
+    ("older-libraries", older_kernels::libraries),
     ("status", status::status),
 ];
 
@@ -105,8 +108,9 @@ fn measure_everything() -> Result<(), String> {
         let numbers = fs::read_to_string(checkout.join(page::RESULTS)).map_err(|error| error.to_string())?;
         let mut results: Results = serde_json::from_str(&numbers).map_err(|error| error.to_string())?;
         for section in sections {
-            if let Some(old) = results.sections.iter_mut().find(|old| old.title == section.title) {
-                *old = section;
+            match results.sections.iter_mut().find(|old| old.title == section.title) {
+                Some(old) => *old = section,
+                None => results.sections.push(section),
             }
         }
         publish(checkout, &results)?;

@@ -1,5 +1,5 @@
-//! QEMU's command line for a machine: never KVM, no network, a serial console on
-//! standard output.
+//! QEMU's command line for a machine. It has no network and no KVM, and its serial console
+//! is standard output.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -16,7 +16,7 @@ pub enum Architecture {
 }
 
 impl Architecture {
-    /// Debian's name.
+    /// Returns Debian's name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Amd64 => "amd64",
@@ -24,7 +24,7 @@ impl Architecture {
         }
     }
 
-    /// QEMU's program for it.
+    /// Returns the name of QEMU's program.
     pub fn emulator(self) -> &'static str {
         match self {
             Self::Amd64 => "qemu-system-x86_64",
@@ -33,24 +33,24 @@ impl Architecture {
     }
 }
 
-/// What is booted.
+/// A machine to boot.
 pub struct Hardware<'a> {
-    /// Its processors' architecture.
+    /// The architecture of its processors.
     pub architecture: Architecture,
-    /// The name of its kernel, as `scripts/lab-kernel` has it.
+    /// The name of its kernel in `scripts/lab-kernel`.
     pub kernel: &'a str,
-    /// The initramfs.
+    /// The file with its initramfs.
     pub initramfs: &'a Path,
-    /// How many processors it has.
+    /// The number of its processors.
     pub processors: u8,
-    /// How much memory, in MiB.
+    /// Its memory in MiB.
     pub memory: u16,
-    /// Words of the kernel's command line for `guest/boot` and what it starts.
+    /// Words of the kernel's command line for `guest/boot` and the program that this executes.
     pub words: &'a str,
 }
 
 impl Hardware<'_> {
-    /// The command that boots it; drives are to be added, in order.
+    /// Returns the command that boots it, without its disks ([`add_drive`]).
     pub fn command(&self) -> Command {
         let mut qemu = Command::new(self.architecture.emulator());
         let console = match self.architecture {
@@ -59,7 +59,8 @@ impl Hardware<'_> {
                 "console=ttyS0 mitigations=off"
             }
             Architecture::Arm64 => {
-                // Branch targets, and pages of 16 KiB; QARMA would take most of the time.
+                // `max` has pages of 16 KiB and branch targets. The architected algorithm of
+                // pointer authentication would take most of the time.
                 qemu.args(["-machine", "virt", "-cpu", "max,pauth-impdef=on"]);
                 "console=ttyAMA0 mitigations=off"
             }
@@ -76,12 +77,12 @@ impl Hardware<'_> {
     }
 }
 
-/// Adds the next disk; `options` say how QEMU treats the image.
+/// Adds the next disk with these options of QEMU's `-drive`.
 pub fn add_drive(qemu: &mut Command, image: &Path, options: &str) {
     qemu.args(["-drive", &format!("file={},if=virtio,format=raw,{options}", image.display())]);
 }
 
-/// A file of a kernel that `scripts/lab-kernel` has fetched.
+/// Returns the path of a file of a kernel that `scripts/lab-kernel` has fetched.
 pub fn kernel(name: &str, file: &str) -> PathBuf {
     library::checkout().join("target/lab/kernels").join(name).join(file)
 }

@@ -1,5 +1,6 @@
-//! What came of suites on a system: read from what a machine said, and kept as one JSON
-//! object a line in `target/lab/results/SYSTEM.json`, which other recipes write as well.
+//! Results of suites on a system. They are read from the console of a machine and stored
+//! as one JSON object per line in `target/lab/results/SYSTEM.json`. Other recipes write
+//! such files too.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,20 +12,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::common::library;
 
-/// What came of one suite on one system.
+/// The result of one suite on one system.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SuiteResult {
-    /// The name that `scripts/lab` knows.
+    /// The system's name in `scripts/lab`.
     pub system: String,
     /// The suite.
     pub suite: String,
-    /// Tests that passed.
+    /// The number of tests that passed.
     pub passed: usize,
-    /// Tests that failed.
+    /// The number of tests that failed.
     pub failed: usize,
-    /// Tests that the system could not run.
+    /// The number of tests that the system could not run.
     pub ignored: usize,
-    /// What failed, and what else is to be known.
+    /// The kernel, the names of tests that failed, and what was not run.
     pub note: String,
     /// The day, as `2026-11-26`.
     pub date: String,
@@ -38,13 +39,13 @@ enum Verdict {
     Ignored,
 }
 
-/// All that a machine said.
+/// Everything that a machine reported.
 pub struct Results {
-    /// By suite, in the order of the tests.
+    /// The tests of each suite, in their order.
     suites: BTreeMap<String, Vec<(String, Verdict)>>,
-    /// The lines of all tests, with the reasons of those ignored.
+    /// The lines about all tests.
     lines: String,
-    /// The kernel that ran.
+    /// The release of the kernel.
     kernel: String,
     /// The suite that was being run when the machine ended, if it ended too early.
     interrupted: Option<String>,
@@ -77,10 +78,10 @@ impl Results {
         found
     }
 
-    /// Whether everything passed that ran, and all of it ran.
+    /// Checks that every suite was run to its end, ran a test, and that no test failed.
     ///
     /// # Errors
-    /// What failed, or that the machine did not come to its end.
+    /// The names of failed tests, or the suite that was not run.
     pub fn judge(&self) -> Result<(), String> {
         let failed: Vec<_> =
             self.suites.values().flatten().filter(|(_, verdict)| *verdict == Verdict::Failed).collect();
@@ -121,7 +122,7 @@ impl Results {
     }
 }
 
-/// A line as the harness prints it: `test NAME ... ok`, blanks aligning the verdicts.
+/// Parses a line of the harness: `test NAME ... ok`, with blanks that align the verdicts.
 fn test(line: &str) -> Option<(String, Verdict)> {
     let (name, rest) = line.strip_prefix("test ")?.split_once(" ... ")?;
     let verdict = match rest.split([',', ' ']).next()? {
@@ -133,17 +134,16 @@ fn test(line: &str) -> Option<(String, Verdict)> {
     Some((name.trim().to_owned(), verdict))
 }
 
-/// Keeps these results in place of those that the same suites gave before. `skipped` names
-/// fixtures that were left out, separated by commas.
+/// Stores these results instead of earlier ones of the same suites. `skipped` is a list with
+/// commas of fixtures that were left out.
 ///
 /// # Errors
-/// Those of the files, and lines of an earlier run that are not understood.
+/// Errors of the files, and lines of an earlier run that cannot be parsed.
 pub fn save(system: &str, found: &Results, skipped: &str) -> Result<(), String> {
     let directory = directory();
     fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
     let date = today()?;
     let mut all = read(&directory.join(format!("{system}.json")))?;
-    // What the kernel said belongs to whatever ran.
     for suite in found.suites.keys() {
         all.retain(|result| result.suite != *suite);
         let mut result = found.result(system, suite, &date);
@@ -165,10 +165,10 @@ pub fn save(system: &str, found: &Results, skipped: &str) -> Result<(), String> 
     Ok(())
 }
 
-/// All results of all systems, in the order of their names.
+/// Returns all results of all systems, in the order of their names.
 ///
 /// # Errors
-/// Those of the files, and lines that are not understood.
+/// Errors of the files, and lines that cannot be parsed.
 pub fn all() -> Result<Vec<SuiteResult>, String> {
     let directory = directory();
     let Ok(entries) = fs::read_dir(&directory) else { return Ok(Vec::new()) };

@@ -1,12 +1,12 @@
-//! Suites on other kernels and on another architecture: a machine for each, with the
-//! system of `scripts/lab-system`, in which `guest/suites` runs the harness of the
-//! fixtures, built for it, a busy Python, the command and a store.
+//! Suites on other kernels and on another architecture. For each there is a machine with
+//! the system of `scripts/lab-system`, in which `guest/suites` runs the harness of the
+//! fixtures, a busy Python, the command and a store.
 //!
-//! `SOPIN_LAB` names the systems, separated by commas, or `all`; `scripts/lab` prepares
-//! them and sets it. `SOPIN_LAB_SUITES` names the suites, separated by commas: `basic` is
-//! some of the fixtures, `fixtures` is all of them but those whose names contain one of
-//! the words of `SOPIN_LAB_SKIP`, separated by commas. Every test of a machine is a line of
-//! `target/lab/results/SYSTEM.tests`; the console is in `target/lab/logs/SYSTEM.stdout`.
+//! `SOPIN_LAB` names the systems, or is `all`; `scripts/lab` prepares them and sets it.
+//! `SOPIN_LAB_SUITES` names the suites: `basic` is some of the fixtures, `fixtures` is all
+//! of them but those whose names contain a word of `SOPIN_LAB_SKIP`. Each of these is a
+//! list with commas. Each test in a machine is a line of
+//! `target/lab/results/SYSTEM.tests`; `target/lab/logs/SYSTEM.stdout` is the console.
 
 use std::env;
 use std::fs;
@@ -22,10 +22,10 @@ use crate::emulator::{Architecture, Hardware, add_drive};
 use crate::machine::{Laboratory, MISSING, complaint, last_line, script};
 use crate::results::{self, Results};
 
-/// All but the fixtures that take hours under emulation.
+/// The default: all but the fixtures that take hours under emulation.
 const SUITES: &str = "basic,python,status,store,calls";
 
-/// The fixtures of the suite `basic`: one for each way into a process, each protection
+/// The fixtures of the suite `basic`, which cover each way into a process, each protection
 /// level and each kind of backing.
 pub const BASIC: [&str; 14] = [
     "startup_objects",
@@ -44,14 +44,14 @@ pub const BASIC: [&str; 14] = [
     "forked_while_pinning",
 ];
 
-/// How long a machine may run all of the fixtures; `basic` takes a fifth.
+/// The longest time that a machine may run; all of the fixtures take hours.
 const TIMEOUT: Duration = Duration::from_secs(4 * 3600);
 
-/// A machine that is not this one.
+/// A system on which suites are run.
 #[derive(Clone, Copy)]
 struct System {
     name: &'static str,
-    /// As `scripts/lab-kernel` has it.
+    /// The kernel's name in `scripts/lab-kernel`.
     kernel: &'static str,
     architecture: Architecture,
 }
@@ -65,7 +65,7 @@ const SYSTEMS: [System; 6] = [
     System { name: "arm64-16k", kernel: "arm64-16k", architecture: Architecture::Arm64 },
 ];
 
-/// One trial for each system; it runs while it holds the laboratory.
+/// Returns one trial for each system. Each holds the laboratory, so that only one machine runs.
 pub fn trials(run_directory: &Path, laboratory: &Arc<Mutex<Laboratory>>) -> Vec<Trial> {
     SYSTEMS
         .into_iter()
@@ -95,7 +95,7 @@ pub fn not_wanted(system: &str) -> Completion {
     Completion::ignored_with(format!("make lab WHAT={system} runs it"))
 }
 
-/// The fixtures that `SOPIN_LAB_SKIP` leaves out.
+/// Returns the value of `SOPIN_LAB_SKIP`.
 pub fn skipped() -> String {
     env::var("SOPIN_LAB_SKIP").unwrap_or_default()
 }
@@ -117,8 +117,8 @@ impl System {
         Ok(Completion::Completed)
     }
 
-    /// Makes the initramfs and the disk with parts of the checkout, and returns what this
-    /// host lacks for that.
+    /// Makes the initramfs and the disk with parts of the checkout. Returns what this host
+    /// lacks for that.
     fn prepare(self, directory: &Path) -> Result<Option<String>, String> {
         let mut script = script("suites");
         script.args([self.kernel, self.architecture.name()]);
@@ -131,7 +131,7 @@ impl System {
         }
     }
 
-    /// What is tried there: of this checkout, built for the architecture.
+    /// Returns the path of a file of this checkout, built for the architecture.
     fn built(self, file: &str) -> Result<PathBuf, String> {
         let target = library::checkout().join("target");
         Ok(match self.architecture {
@@ -161,7 +161,7 @@ impl System {
         };
         let mut qemu = hardware.command();
         let systems = library::checkout().join("target/lab/systems");
-        // What suites rewrite is forgotten.
+        // QEMU forgets changes to this disk.
         add_drive(&mut qemu, &systems.join(format!("{}.img", self.architecture.name())), "snapshot=on");
         add_drive(&mut qemu, &directory.join("checkout.img"), "cache=unsafe");
         qemu

@@ -1,4 +1,4 @@
-//! The page that says what runs where: docs/lab.md is such a page, made of all results.
+//! The page with all results, docs/lab.md.
 
 use std::fmt::Write;
 use std::fs;
@@ -9,10 +9,10 @@ use crate::results::{self, SuiteResult};
 const HEAD: &str = "\
 # Other kernels, C libraries and architectures
 
-`make lab` makes this page from everything that was run with it; `make lab WHAT=kernel-5.10` runs one system.
+`make lab` makes this page from all results that it has stored. `make lab WHAT=kernel-5.10` runs one system.
 CONTRIBUTING.md lists the systems.
 
-| system | suite | passed | failed | ignored | date | what ran |
+| system | suite | passed | failed | ignored | date | note |
 |---|---|--:|--:|--:|---|---|
 ";
 
@@ -24,19 +24,19 @@ const LEGEND: &str = "
   the machine that ran the test, with the library and the command that `make dist-binaries` builds.
 - *qemu-user*: programs for x86-64 and aarch64 in user-mode emulators, which have no kernel of their own (*emulators*).
 - *fixtures*: the tests of `tests/fixtures` in the system, with their negative controls. *basic*: a selection of them.
-- *python*: a busy Python with numpy, while each of its shared objects is rewritten twice. It dies without the library; it
-  lives with a cold store, a warm store and no store.
+- *python*: a busy Python with numpy, while each of its shared objects is rewritten twice. Without the library it must die.
+  It must live with a cold store, with a warm store and without a store.
 - *status*: `sopin status` of that process before and after a rewriting, and of a process that has lost its relocations.
 - *store*: filling, using and verifying a store, and finding a damaged copy.
-- *calls*: that a system call which the kernel does not know is not made for each object.
-- *kernel*: that the kernel wrote no warning meanwhile.
+- *calls*: the library does not make a system call that the kernel does not know for each object.
+- *kernel*: the kernel has written no warning meanwhile.
 - *ignored*: tests that need a program, a file system or a kernel that the system does not have.
 ";
 
 /// Writes `target/lab/lab.md`.
 ///
 /// # Errors
-/// Results that are not understood, and those of the file.
+/// Results that cannot be parsed, and errors of the file.
 pub fn write() -> Result<(), String> {
     let file = library::checkout().join("target/lab/lab.md");
     let page = render(&results::all()?);

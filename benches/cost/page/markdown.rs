@@ -123,11 +123,12 @@ fn number(value: f64) -> String {
 const README_VARIANTS: [Variant; 2] = [Variant::Warm, Variant::Cold];
 
 /// The columns that README shows, by the names of their summaries.
-pub const README_COLUMNS: [&str; 5] = [
+pub const README_COLUMNS: [&str; 6] = [
     "scientific service, start: CPU",
     "scientific service, 8 gunicorn workers: memory",
     "Flask service, a request: CPU",
     "`dlopen` of a tiny library, 100 loaded",
+    "the same, 2,000 loaded, Linux before 6.11",
     "running `/bin/true`",
 ];
 
