@@ -1,6 +1,6 @@
-//! How arguments reach the linker. rustc usually calls a C compiler, which passes on what
-//! follows `-Wl,` and adds start files of its own. Where rustc is told to use lld itself
-//! (`scripts/dist-binaries`), arguments stand alone, and there are no start files.
+//! Passes arguments to the linker. rustc usually calls a C compiler, which passes on what
+//! follows `-Wl,` and adds start files of its own. If rustc calls lld itself
+//! (`scripts/dist-binaries`), arguments have no such prefix, and there are no start files.
 
 use std::env;
 use std::ffi::OsString;
@@ -9,8 +9,8 @@ use std::path::Path;
 /// Names of lld, without a directory.
 const LLD: [&str; 3] = ["rust-lld", "ld.lld", "lld"];
 
-/// Returns the program that rustc links with: that of its last flag, which comes after
-/// what Cargo's configuration names.
+/// Returns the program that rustc links with: the one in its last such flag, or the one that
+/// Cargo's configuration names.
 pub fn program() -> OsString {
     let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
     let named = flags.split('\x1f').filter_map(|flag| flag.strip_prefix("-Clinker=")).next_back();
@@ -29,7 +29,7 @@ pub fn passed(arguments: &str) -> Vec<String> {
     if is_lld() { arguments.split(',').map(str::to_owned).collect() } else { vec![format!("-Wl,{arguments}")] }
 }
 
-/// Gives the linker `arguments`, separated by commas, when it makes the library.
+/// Makes Cargo pass `arguments`, separated by commas, to the linker of the library.
 pub fn pass(arguments: &str) {
     for argument in passed(arguments) {
         println!("cargo::rustc-cdylib-link-arg={argument}");

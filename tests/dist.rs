@@ -1,11 +1,10 @@
-//! That one file serves every system it is for: what glibc 2.17, newer ones and musl ask of
-//! a shared library before they load it, and what makes the command run anywhere.
+//! Checks that one library serves glibc 2.17, newer glibcs and musl, and that the command
+//! runs anywhere: what their loaders require of a file before they load it.
 //!
-//! The native build is looked at always; `target/dist` where `scripts/dist-binaries` has
-//! made it, for each architecture: these are files of another machine, so nothing here runs
-//! them. What holds of the symbols is the subject of tests/symbols.rs and tests/imports.rs,
-//! and what the marks promise that of tests/branch_targets.rs; `make dist-check` runs all of
-//! them with the libraries for others.
+//! The trials of the native library always run. Those of the files in `target/dist` run if
+//! `scripts/dist-binaries` has made them, for each architecture: they only read the files.
+//! tests/symbols.rs and tests/imports.rs check the symbols, tests/branch_targets.rs what the
+//! marks promise. `make dist-check` runs these with the libraries in `target/dist` too.
 
 mod common;
 
@@ -23,12 +22,12 @@ use common::library;
 
 type File<'a> = ElfFile64<'a, Endianness>;
 
-/// What is looked at, and what must be true of it.
+/// Returns an error if the file is not as it must be.
 type Check = fn(&Subject, &File<'_>) -> Result<(), String>;
 
-/// The newest version of glibc's symbols that every supported system has.
+/// The oldest glibc that the library supports, and so the newest version that it may need.
 const OLDEST_GLIBC: (u32, u32) = (2, 17);
-/// Names that glibc has files for, 2.34 and newer too, and that musl takes for itself.
+/// Names of files that every glibc has, also since 2.34, and that musl takes for its own.
 const KNOWN_TO_BOTH: [&str; 3] = ["libc.so.6", "libdl.so.2", "libpthread.so.0"];
 /// `DT_RELR` (generic ABI): glibc knows it since 2.36, musl since 1.2.4.
 const DT_RELR: u32 = 36;
@@ -61,7 +60,7 @@ const OF_DISTRIBUTED: [(&str, Check); 3] = [
     ("has_its_debugging_information_beside_it", has_its_debugging_information_beside_it),
 ];
 
-/// One file, and the architecture of whose directory it is.
+/// One file, and the architecture for which it is.
 struct Subject {
     path: PathBuf,
     architecture: &'static str,
@@ -106,7 +105,7 @@ fn ensure(is_so: bool, otherwise: impl FnOnce() -> String) -> Result<(), String>
     if is_so { Ok(()) } else { Err(otherwise()) }
 }
 
-/// The entries of the dynamic section: tag and value.
+/// Returns the tag and the value of each entry of the dynamic section.
 fn dynamic(file: &File<'_>) -> Result<Vec<(u32, u64)>, String> {
     let endian = file.endian();
     let section = file.elf_section_table().dynamic(endian, file.data()).map_err(|error| error.to_string())?;
@@ -161,7 +160,8 @@ fn needs_names_that_both_loaders_know(_: &Subject, file: &File<'_>) -> Result<()
     ensure(needed.iter().all(|name| KNOWN_TO_BOTH.contains(&&**name)), || format!("DT_NEEDED: {needed:?}"))
 }
 
-/// A thread's storage is allocated when it is first used, in the middle of anything.
+/// A thread's storage may be allocated when the thread first uses it, and the library must not
+/// allocate.
 fn has_no_thread_local_storage(_: &Subject, file: &File<'_>) -> Result<(), String> {
     ensure(segments(file, elf::PT_TLS).next().is_none(), || "PT_TLS".to_owned())?;
     for symbol in file.dynamic_symbols() {
@@ -245,7 +245,7 @@ fn is_for_its_architecture(subject: &Subject, file: &File<'_>) -> Result<(), Str
     ensure(machine == expected, || format!("machine {machine}"))
 }
 
-/// Two builds in different directories would differ, and tell where they were made.
+/// A build in another directory would have other bytes.
 fn names_no_directory_of_this_machine(subject: &Subject, _: &File<'_>) -> Result<(), String> {
     let cargo = env::var_os("CARGO_HOME").map(PathBuf::from);
     let cargo = cargo.or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")));
@@ -266,7 +266,7 @@ fn debugging_information(subject: &Subject) -> PathBuf {
     subject.path.with_file_name("debug").join(name)
 }
 
-/// Debuggers find it by the name in `.gnu_debuglink`, and know it by its build-id.
+/// Debuggers find it by the name in `.gnu_debuglink`, and compare the build-ids.
 fn has_its_debugging_information_beside_it(subject: &Subject, file: &File<'_>) -> Result<(), String> {
     let path = debugging_information(subject);
     let link = file.gnu_debuglink().map_err(|error| error.to_string())?;

@@ -1,7 +1,7 @@
-//! Suites beside other C libraries: `guest/suites` in a root that `scripts/lab-roots` has
-//! made, on this machine's kernel, with the library and the command that
-//! `scripts/dist-binaries` builds. The harness of the fixtures is a static executable
-//! (`scripts/static-harness`), and compiles with the root's compiler and headers.
+//! Runs suites beside other C libraries: `guest/suites` runs in a root that `scripts/lab-roots`
+//! has made, on this machine's kernel, with the library and the command that
+//! `scripts/dist-binaries` has built. The harness of the fixtures is a static executable
+//! (`scripts/static-harness`) and uses the root's compiler and headers.
 //!
 //! `SOPIN_LAB`, `SOPIN_LAB_SUITES` and `SOPIN_LAB_SKIP` choose, as for machines ([`crate::systems`]).
 
@@ -17,17 +17,18 @@ use crate::common::{library, process};
 use crate::results::{self, Results};
 use crate::systems;
 
-/// Without the fixtures, which take some minutes, and what needs strace.
+/// The default: all but the fixtures, which take a quarter of an hour, and `calls`, which needs
+/// strace.
 const SUITES: &str = "python,status,store";
 
-/// How long all suites may take on a machine that is busy otherwise.
+/// The longest time for all suites, on a machine that has other work.
 const TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// The names of `scripts/lab-roots`.
 const SYSTEMS: [&str; 4] = ["glibc-2.31", "glibc-2.36", "glibc-2.41", "glibc-newest"];
 
-/// One trial for each root. It also runs when no system was asked for, where the root and
-/// what is tried in it have been made.
+/// Returns one trial for each root. If `SOPIN_LAB` names no system, it runs too, provided that
+/// the root and the files for it have been made.
 pub fn trials(run_directory: &Path) -> Vec<Trial> {
     let trial = |system: &'static str| {
         let directory = run_directory.join(system);
@@ -49,8 +50,8 @@ fn run(system: &str, directory: &Path) -> Result<Completion, Failed> {
         return Ok(Completion::ignored_with(reason));
     }
     fs::create_dir(directory)?;
-    // Suites rewrite the root's libraries, with the same bytes. After one that was killed
-    // meanwhile the root has to be made anew.
+    // Suites rewrite the root's libraries, with the same bytes. If one is killed meanwhile, the
+    // root must be made again: it is complete only while it has this file.
     let kept = directory.join("made-from");
     fs::copy(&marker, &kept)?;
     fs::remove_file(&marker)?;

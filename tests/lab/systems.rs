@@ -90,7 +90,7 @@ pub fn is_wanted(system: &str) -> bool {
     wanted == "all" || wanted.split(',').any(|name| name == system)
 }
 
-/// What becomes of the trial of a system that was not asked for.
+/// Returns the outcome of the trial of a system that `SOPIN_LAB` does not name.
 pub fn not_wanted(system: &str) -> Completion {
     Completion::ignored_with(format!("make lab WHAT={system} runs it"))
 }
