@@ -26,7 +26,7 @@ GUIDES := $(notdir $(filter-out docs/releasing.md,$(wildcard docs/*.md docs/*.sv
 PAGES1 := $(notdir $(wildcard man/*.1))
 PAGES7 := $(notdir $(wildcard man/*.7))
 
-.PHONY: build demo test bench soak faults foreign rewriters resets lab miri lint man header release-check clean help environments
+.PHONY: build demo test bench soak faults foreign rewriters resets lab dist-binaries dist-check miri lint man header release-check clean help environments
 .PHONY: install install-library install-command uninstall uninstall-library uninstall-command
 
 build: ## build target/release/libsopin.so and target/release/sopin (the default)
@@ -62,8 +62,18 @@ resets: build ## machines in QEMU are reset RESETS (50) times while stores are f
 	SOPIN_RESETS=$(RESETS) $(CARGO) test --test lab resets
 	cp target/lab/resets.md docs/power-loss.md
 
-lab: build ## suites on other kernels and on aarch64, in QEMU; WHAT=kernel-5.10, arm64...; makes docs/lab.md again
+lab: build ## suites on other kernels, aarch64, other glibcs; WHAT=kernel-5.10, arm64, glibc-2.31...; makes docs/lab.md again
 	scripts/lab $(WHAT); status=$$?; cp target/lab/lab.md docs/lab.md && exit $$status
+
+dist-binaries: ## target/dist: library and command as they are given to others, for x86-64 and aarch64
+	scripts/dist-binaries
+
+# tests/symbols.rs and the others read the file, so they look at that of any architecture.
+dist-check: build ## build them twice and compare, and test what they promise
+	scripts/dist-binaries --check
+	$(CARGO) test --test dist
+	SOPIN_TEST_LIBRARY=target/dist/x86_64/libsopin.so $(CARGO) test --test symbols --test imports --test branch_targets
+	SOPIN_TEST_LIBRARY=target/dist/aarch64/libsopin.so $(CARGO) test --test symbols --test imports
 
 miri: ## tests of sopin-core and sopin-store in the interpreter that finds undefined behaviour, if a nightly toolchain has it
 	scripts/miri

@@ -16,8 +16,10 @@ pub enum Need {
     UserNamespaces,
     /// Linux of at least this version.
     Kernel(u32, u32),
-    /// The C library is glibc.
+    /// The compiler compiles for glibc.
     Glibc,
+    /// It compiles for a glibc of at least this version.
+    GlibcVersion(u32, u32),
     /// The kernel makes rings of `io_uring(7)` for this process.
     IoUring,
     /// This process may make cgroups that limit memory.
@@ -51,6 +53,10 @@ impl FromStr for Need {
             let (major, minor) = version_of(version).ok_or_else(not_understood)?;
             return Ok(Self::Kernel(major, minor));
         }
+        if let Some(version) = word.strip_prefix("glibc>=") {
+            let (major, minor) = version_of(version).ok_or_else(not_understood)?;
+            return Ok(Self::GlibcVersion(major, minor));
+        }
         match word.split_once(':') {
             Some(("cmd", name)) => Ok(Self::Program(name.to_owned())),
             Some(("filesystem", name)) => Ok(Self::FileSystem(name.to_owned())),
@@ -78,13 +84,16 @@ impl Need {
                     format!("Linux {} is older than {major}.{minor}", running.trim()),
                 )
             }
-            Self::Glibc => (cfg!(target_env = "gnu"), "not glibc".to_owned()),
+            Self::Glibc => (preprocesses(&of_glibc(2, 0)), "not glibc".to_owned()),
+            Self::GlibcVersion(major, minor) => {
+                (preprocesses(&of_glibc(*major, *minor)), format!("no glibc {major}.{minor} or newer"))
+            }
             Self::IoUring => (makes_rings(), "no io_uring".to_owned()),
             Self::MemoryCgroups => (makes_memory_cgroups(), "no cgroups that limit memory".to_owned()),
             Self::Arch(name) => (env::consts::ARCH == name, format!("not {name}")),
             Self::Program(name) => (on_path(name), format!("no program {name}")),
             Self::FileSystem(name) => (knows_file_system(name), format!("no file system {name}")),
-            Self::Header(name) => (preprocesses(name), format!("no header {name}")),
+            Self::Header(name) => (preprocesses(&format!("#include <{name}>")), format!("no header {name}")),
             Self::LinkFlag(flag) => (links_with(flag), format!("no linking with {flag}")),
         };
         (!met).then_some(otherwise)
@@ -146,7 +155,16 @@ fn links_with(flag: &str) -> bool {
     succeeds(Command::new("cc").args(["-shared", "-fPIC", "-o", "/dev/null", "-x", "c", "/dev/null", flag]))
 }
 
-fn preprocesses(header: &str) -> bool {
+/// Returns a source that is accepted only with the headers of this glibc or a newer one. How
+/// this program was compiled does not show the C library: a static one also runs beside glibc
+/// (`scripts/static-harness`).
+fn of_glibc(major: u32, minor: u32) -> String {
+    format!(
+        "#include <features.h>\n#ifndef __GLIBC_PREREQ\n#error\n#elif !__GLIBC_PREREQ({major}, {minor})\n#error\n#endif"
+    )
+}
+
+fn preprocesses(source: &str) -> bool {
     let Ok(mut compiler) = Command::new("cc")
         .args(["-E", "-x", "c", "-"])
         .stdin(Stdio::piped())
@@ -158,7 +176,7 @@ fn preprocesses(header: &str) -> bool {
     };
     if let Some(mut input) = compiler.stdin.take() {
         // A compiler that does not read its input fails, which its status shows.
-        let _ = writeln!(input, "#include <{header}>");
+        let _ = writeln!(input, "{source}");
     }
     compiler.wait().is_ok_and(|status| status.success())
 }

@@ -21,6 +21,7 @@ mod machine;
 mod page;
 mod resets;
 mod results;
+mod roots;
 mod systems;
 mod table;
 mod verity;
@@ -54,6 +55,7 @@ fn trials(run_directory: &Path) -> Result<Vec<Trial>, String> {
     // makes nothing.
     let laboratory = Arc::new(Mutex::new(Laboratory::new(run_directory)));
     let mut trials = systems::trials(run_directory, &laboratory);
+    trials.extend(roots::trials(run_directory));
     trials.push(Trial::test("table::all_results_are_understood", || table::write().map_err(Failed::from)));
     let trial = |name: &str, run: Run| {
         let laboratory = Arc::clone(&laboratory);

@@ -27,7 +27,7 @@ const SUITES: &str = "basic,python,status,store,calls";
 
 /// The fixtures of the suite `basic`, which cover each way into a process, each protection
 /// level and each kind of backing.
-const BASIC: [&str; 15] = [
+pub const BASIC: [&str; 15] = [
     "startup_objects",
     "idle_relocated_pointer",
     "busy",
@@ -68,16 +68,15 @@ const SYSTEMS: [System; 6] = [
 
 /// Returns one trial for each system. Each holds the laboratory, so that only one machine runs.
 pub fn trials(run_directory: &Path, laboratory: &Arc<Mutex<Laboratory>>) -> Vec<Trial> {
-    let wanted = env::var("SOPIN_LAB").unwrap_or_default();
     SYSTEMS
         .into_iter()
         .map(|system| {
             let laboratory = Arc::clone(laboratory);
             let directory = run_directory.join(system.name);
-            let is_wanted = wanted == "all" || wanted.split(',').any(|name| name == system.name);
+            let is_wanted = is_wanted(system.name);
             Trial::ignorable_test(format!("systems::{}", system.name.replace(['-', '.'], "_")), move || {
                 if !is_wanted {
-                    return Ok(Completion::ignored_with(format!("make lab WHAT={} runs it", system.name)));
+                    return Ok(not_wanted(system.name));
                 }
                 let _alone = laboratory.lock().unwrap_or_else(PoisonError::into_inner);
                 system.run(&directory)
@@ -86,8 +85,19 @@ pub fn trials(run_directory: &Path, laboratory: &Arc<Mutex<Laboratory>>) -> Vec<
         .collect()
 }
 
+/// Returns whether `SOPIN_LAB` names the system.
+pub fn is_wanted(system: &str) -> bool {
+    let wanted = env::var("SOPIN_LAB").unwrap_or_default();
+    wanted == "all" || wanted.split(',').any(|name| name == system)
+}
+
+/// Returns the outcome of the trial of a system that `SOPIN_LAB` does not name.
+pub fn not_wanted(system: &str) -> Completion {
+    Completion::ignored_with(format!("make lab WHAT={system} runs it"))
+}
+
 /// Returns the value of `SOPIN_LAB_SKIP`.
-fn skipped() -> String {
+pub fn skipped() -> String {
     env::var("SOPIN_LAB_SKIP").unwrap_or_default()
 }
 

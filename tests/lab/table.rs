@@ -20,6 +20,8 @@ const LEGEND: &str = "
 - *kernel-...*: a machine in QEMU without KVM, with Debian's kernel of this version (*newest*: that of Debian's unstable
   release) and the programs of Debian 12. *arm64*: the same for aarch64 with pages of 4 KiB, *arm64-16k* with pages of
   16 KiB.
+- *glibc-...*: the C library, the compiler and the Python of another release of Debian in a mount namespace, on the kernel of
+  the machine that ran the test, with the library and the command that `make dist-binaries` builds.
 - *qemu-user*: programs for x86-64 and aarch64 in user-mode emulators, which have no kernel of their own (*emulators*).
 - *fixtures*: the tests of `tests/fixtures` in the system, with their negative controls. *basic*: a selection of them.
 - *python*: a busy Python with numpy, while each of its shared objects is rewritten twice. Without the library it must die.

@@ -6,6 +6,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use sopin_core::cause::{Cause, Operation};
 use sopin_core::line::Line;
 use sopin_core::pages::PageVec;
+use sopin_core::slices;
 use sopin_core::sys::{self, Errno, Fd, FileSystem, KeptFromChildren};
 
 use crate::mark::Mark;
@@ -224,7 +225,7 @@ pub fn equals_origin(entry: &Fd, origin: &OriginFile<'_>) -> Result<bool, Cause>
     let is_equal = loop {
         let [ours, theirs] = &mut buffers;
         let theirs = sys::pread_all(origin.file, theirs, offset).map_err(call)?;
-        if sys::pread_all(entry, ours, offset) != Ok(theirs) {
+        if !sys::pread_all(entry, ours, offset).is_ok_and(|ours| slices::equal(ours, theirs)) {
             break false;
         }
         if theirs.is_empty() {
