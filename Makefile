@@ -1,8 +1,9 @@
-# What people type. `make help` lists the targets.
+# The commands that people type. `make help` lists the targets.
 
 CARGO ?= cargo
 MINUTES ?= 10
 RESETS ?= 50
+WHAT ?= all
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
 DESTDIR ?=
@@ -25,7 +26,7 @@ GUIDES := $(notdir $(filter-out docs/releasing.md,$(wildcard docs/*.md docs/*.sv
 PAGES1 := $(notdir $(wildcard man/*.1))
 PAGES7 := $(notdir $(wildcard man/*.7))
 
-.PHONY: build demo test bench soak faults foreign rewriters resets miri lint man header release-check clean help environments
+.PHONY: build demo test bench soak faults foreign rewriters resets lab dist-binaries dist-check miri lint man header release-check clean help environments
 .PHONY: install install-library install-command uninstall uninstall-library uninstall-command
 
 build: ## build target/release/libsopin.so and target/release/sopin (the default)
@@ -34,7 +35,7 @@ build: ## build target/release/libsopin.so and target/release/sopin (the default
 demo: build ## a busy gunicorn while its shared objects are rewritten, without and with sopin
 	examples/gunicorn/demo
 
-# The environment's py-spy, but the machine's own python3.
+# The tests use py-spy from the environment, but the machine's own python3.
 test: build environments ## run every test against the release build
 	PATH="$$PATH:$(CURDIR)/target/test-python/bin" $(CARGO) test --workspace --no-fail-fast
 
@@ -48,7 +49,7 @@ faults: build ## every system call of the library fails with every error, everyw
 	SOPIN_EVERY_FAULT=1 $(CARGO) test --test faults
 	cp target/faults-summary.md docs/faults.md
 
-foreign: build ## programs of others, without and with the library; installs them where it can
+foreign: build ## programs of other projects, without and with the library; installs them if it can
 	scripts/foreign-programs
 	SOPIN_EVERY_PROGRAM=1 $(CARGO) test --test foreign
 
@@ -57,11 +58,24 @@ rewriters: build environments ## try everything that rewrites shared objects; ma
 	cp target/rewriters.md docs/rewriters.md
 
 resets: build ## machines in QEMU are reset RESETS (50) times while stores are filled; makes docs/power-loss.md anew
-	scripts/lab-machine kernel
+	scripts/lab-kernel 6.1
 	SOPIN_RESETS=$(RESETS) $(CARGO) test --test lab resets
 	cp target/lab/resets.md docs/power-loss.md
 
-miri: ## tests of sopin-core and sopin-store in the interpreter that finds undefined behaviour, where a nightly has it
+lab: build ## suites on other kernels, aarch64, other glibcs; WHAT=kernel-5.10, arm64, glibc-2.31...; makes docs/lab.md again
+	scripts/lab $(WHAT); status=$$?; cp target/lab/lab.md docs/lab.md && exit $$status
+
+dist-binaries: ## target/dist: library and command as they are given to others, for x86-64 and aarch64
+	scripts/dist-binaries
+
+# tests/symbols.rs and the others read the file, so they look at that of any architecture.
+dist-check: build ## build them twice and compare, and test what they promise
+	scripts/dist-binaries --check
+	$(CARGO) test --test dist
+	SOPIN_TEST_LIBRARY=target/dist/x86_64/libsopin.so $(CARGO) test --test symbols --test imports --test branch_targets
+	SOPIN_TEST_LIBRARY=target/dist/aarch64/libsopin.so $(CARGO) test --test symbols --test imports
+
+miri: ## tests of sopin-core and sopin-store in the interpreter that finds undefined behaviour, if a nightly toolchain has it
 	scripts/miri
 
 lint: build environments ## formatting, lints of every language, exported symbols
@@ -82,7 +96,8 @@ environments: # what the tests and the benchmark run on, under target/
 clean: ## remove everything that was built
 	$(CARGO) clean
 
-# install(1) removes the old file first: a new inode, as it should always be.
+# install(1) removes the old file first, so the new file has a new inode, as it always
+# should.
 install: install-library install-command ## install everything (PREFIX, LIBDIR, DESTDIR)
 	$(INSTALL) -d '$(docdir)/docs'
 	$(INSTALL) -m 644 $(DOCUMENTS) '$(docdir)'
@@ -108,7 +123,7 @@ install-command:
 	$(COMMAND) completions zsh > '$(zshdir)/_sopin' && chmod 644 '$(zshdir)/_sopin'
 	$(COMMAND) completions fish > '$(fishdir)/sopin.fish' && chmod 644 '$(fishdir)/sopin.fish'
 
-# Directories that are empty then go too, those that install made among them, but
+# Then removes directories that are empty, among them those that install has made, but
 # not the system's own, which may have been empty before.
 uninstall: uninstall-library uninstall-command ## remove what install installed
 	rm -f $(DOCUMENTS:%='$(docdir)/%') $(GUIDES:%='$(docdir)/docs/%')

@@ -4,6 +4,8 @@ use std::env;
 
 #[path = "build/branch_protection.rs"]
 mod branch_protection;
+#[path = "build/linker.rs"]
+mod linker;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
@@ -11,11 +13,17 @@ fn main() {
     println!("cargo::rerun-if-env-changed=CC");
     // Other objects' GOT slots point to our `__gmon_start__` for as long as they
     // are loaded, and fork handlers cannot be taken back.
-    println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
+    linker::pass("-z,nodelete");
     // Nothing of ours is bound lazily while a mapping is being replaced.
-    println!("cargo::rustc-cdylib-link-arg=-Wl,-z,now");
+    linker::pass("-z,now");
+    // The loader makes only whole pages of RELRO read-only, and that is what proves an object
+    // relocated. lld pads RELRO to this size, by default to 4 KiB; pages of aarch64 have up to
+    // 64.
+    if env::var("CARGO_CFG_TARGET_ARCH").as_deref() == Ok("aarch64") {
+        linker::pass("-z,common-page-size=65536");
+    }
     // The C interface only grows while the major version is the same.
     let major = env::var("CARGO_PKG_VERSION_MAJOR").unwrap_or_default();
-    println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libsopin.so.{major}");
+    linker::pass(&format!("-soname,libsopin.so.{major}"));
     branch_protection::mark();
 }

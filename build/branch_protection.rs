@@ -18,6 +18,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::{env, fs};
 
+use super::linker;
+
 /// `GNU_PROPERTY_X86_FEATURE_1_AND` (x86-64 psABI, "Program Property").
 const FEATURES: u32 = 0xc000_0002;
 const IBT: u32 = 1;
@@ -29,11 +31,9 @@ const REQUIRED: [&str; 2] = ["-x86-indirect-branch-tracking", "-min-jump-table-e
 /// Arguments that make linkers set both marks: lld's, and those of GNU ld and
 /// mold. Our own `DT_INIT` and `DT_FINI` (`src/hooks/entry_x86_64.rs`) take the place
 /// of crti.o's, which may have no `endbr64`.
-const BOTH: [&str; 2] = [
-    "-Wl,-z,force-ibt,-z,shstk,-init=sopin_init,-fini=sopin_fini",
-    "-Wl,-z,ibt,-z,shstk,-init=sopin_init,-fini=sopin_fini",
-];
-const SHSTK_ONLY: &str = "-Wl,-z,shstk";
+const BOTH: [&str; 2] =
+    ["-z,force-ibt,-z,shstk,-init=sopin_init,-fini=sopin_fini", "-z,ibt,-z,shstk,-init=sopin_init,-fini=sopin_fini"];
+const SHSTK_ONLY: &str = "-z,shstk";
 
 /// A library with the symbols that the arguments name.
 const TRIAL: &str = "#![no_std]
@@ -54,7 +54,7 @@ pub fn mark() {
     for arguments in wanted {
         let expected = if arguments == SHSTK_ONLY { SHSTK } else { IBT | SHSTK };
         if linked_with(arguments) == Some(expected) {
-            println!("cargo::rustc-cdylib-link-arg={arguments}");
+            linker::pass(arguments);
             return;
         }
     }
@@ -72,10 +72,13 @@ fn is_optimised_whole() -> bool {
     is_release && !overridden
 }
 
-/// The marks of crtbeginS.o, whose functions stand in `.init_array` and `.fini_array`.
+/// The marks of crtbeginS.o, whose functions stand in `.init_array` and `.fini_array`; all
+/// where there is none.
 fn features_of_start_files() -> u32 {
-    let linker = env::var_os("RUSTC_LINKER").unwrap_or_else(|| "cc".into());
-    let answer = Command::new(linker).arg("-print-file-name=crtbeginS.o").output();
+    if linker::is_lld() {
+        return IBT | SHSTK;
+    }
+    let answer = Command::new(linker::program()).arg("-print-file-name=crtbeginS.o").output();
     let Ok(answer) = answer else { return 0 };
     let path = String::from_utf8_lossy(&answer.stdout).trim().to_owned();
     fs::read(path).map_or(0, |bytes| features(&bytes))
@@ -98,7 +101,8 @@ fn linked_with(arguments: &str) -> Option<u32> {
     }
     let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
     rustc.args(flags.split('\x1f').filter(|flag| !flag.is_empty()));
-    rustc.arg(format!("-Clink-arg={arguments}")).arg("-o").arg(&output).arg(&source);
+    rustc.args(linker::passed(arguments).iter().map(|argument| format!("-Clink-arg={argument}")));
+    rustc.arg("-o").arg(&output).arg(&source);
     let linked = rustc.output().ok()?;
     linked.status.success().then(|| fs::read(&output).map_or(0, |bytes| features(&bytes)))
 }

@@ -26,6 +26,7 @@ const NAME: usize = 512;
 
 /// An object that is not recorded yet.
 #[derive(Clone, Copy)]
+#[allow(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 pub struct Candidate {
     /// The loader's entry for it.
     pub loaded: Loaded,

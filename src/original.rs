@@ -11,6 +11,7 @@
 
 use core::ffi::CStr;
 
+use sopin_core::branch_protection;
 use sopin_core::image_layers::ImageLayers;
 use sopin_core::object::Span;
 use sopin_core::records::Record;
@@ -51,7 +52,10 @@ impl Original {
         let file = sys::open(path, flags, 0)?;
         let status = sys::fstat(file.raw())?;
         let len = sys::page_size();
-        let protection = libc::PROT_READ | if page.is_executable { 0 } else { libc::PROT_EXEC };
+        // No code executes the page, so it can have the strictest protection: a branch to it must
+        // not evade a check that the object's own text has.
+        let shown = libc::PROT_EXEC | branch_protection::strictest_bits();
+        let protection = libc::PROT_READ | if page.is_executable { 0 } else { shown };
         let place = witness::place_for(page.object, sys::stack_top(), len).unwrap_or_default();
         // SAFETY: without MAP_FIXED the contract of `mmap` demands nothing: the kernel takes
         // `place` only as a hint and never replaces a mapping.
@@ -65,8 +69,7 @@ impl Original {
         if has_own_numbers {
             return Ok(Some(original));
         }
-        maps.refresh()?;
-        let is_same = maps.file_backed_at(start)?.is_some_and(|vma| vma.file == mapped);
+        let is_same = maps.file_id_of(&original.file, start)? == Some(mapped);
         Ok(is_same.then_some(original))
     }
 
@@ -107,16 +110,12 @@ pub fn shown_at(record: &Record, original: Option<FileId>, maps: &mut Maps) -> O
     if record.witness != 0 {
         return Some(record.witness as usize);
     }
-    let (mut address, end) = (record.start as usize, record.end as usize);
-    while address < end {
-        let vma = maps.file_backed_at_or_after(address).ok()??;
-        if vma.span.start >= end {
-            break;
-        }
+    let mut rest = Span { start: record.start as usize, end: record.end as usize };
+    loop {
+        let vma = maps.next_file_backed(rest).ok()??;
         if is_original(&vma) {
-            return Some(vma.span.start.max(address));
+            return Some(vma.span.start.max(rest.start));
         }
-        address = vma.span.end;
+        rest.start = vma.span.end;
     }
-    None
 }

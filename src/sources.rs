@@ -97,7 +97,9 @@ impl Sources {
         runs: &mut PageVec<Replacement>,
     ) -> Result<Modified, Cause> {
         runs.clear();
-        let mut modified = Modified::Bytes(0);
+        let copied = replacements.iter().filter(|range| range.backing == Backing::Copy);
+        let end = copied.map(|range| range.span.end).max().unwrap_or_default();
+        let (mut reader, mut modified) = (None, Modified::Bytes(0));
         for range in replacements.iter() {
             if range.backing != Backing::Copy {
                 runs.push(*range).map_err(Cause::no_memory)?;
@@ -108,7 +110,9 @@ impl Sources {
                 runs.push(Replacement { span, offset, ..*range }).map_err(Cause::no_memory).map_err(Stopped::from)
             };
             let found = match (get_or_init(&self.pagemap, Pagemap::open), original) {
-                (Ok(pagemap), _) => pagemap.for_each_unmodified(range.span, keep),
+                (Ok(pagemap), _) => {
+                    reader.get_or_insert_with(|| pagemap.reader(end)).for_each_unmodified(range.span, keep)
+                }
                 (Err(_), Some(original)) => {
                     comparison::for_each_equal(memory, &original.file, range.span, range.offset, keep)
                 }
@@ -200,9 +204,16 @@ impl Sources {
         user.is_some() && !system.into_iter().chain(user).any(|store| store.seems_warm(path))
     }
 
-    /// Returns whether no process can write to the file, so that its ranges can stay.
+    /// Finds out which files are in layers of an image, for which the caller needs the library's
+    /// lock.
+    pub fn find_layers(&self) -> Option<ImageLayers> {
+        *get_or_init(&self.layers, ImageLayers::of_this_process)
+    }
+
+    /// Returns whether no process can write to the file, so that its ranges can stay. The caller
+    /// has the library's lock, or has called [`Sources::find_layers`] with it.
     pub fn need_no_copy(&self, original: &Original) -> bool {
-        original.is_immutable(|| *get_or_init(&self.layers, ImageLayers::of_this_process))
+        original.is_immutable(|| self.find_layers())
     }
 
     /// Finds the copy of an object's file in the open stores, or makes it by way of `buffer`.

@@ -85,6 +85,16 @@ impl<'a> Sweep<'a> {
         self.reporter
     }
 
+    /// Opens the mappings of this process. [`Sweep::close_maps`] keeps their memory for the next
+    /// sweep.
+    fn open_maps(&mut self) -> Result<Maps, Cause> {
+        Maps::open_with(core::mem::take(&mut self.work.maps_room)).map_err(Operation::OpenMaps.failed())
+    }
+
+    fn close_maps(&mut self, maps: Maps) {
+        self.work.maps_room = maps.into_room();
+    }
+
     /// Adds those of `objects` to the candidates that are `wanted` and can be read.
     fn collect(
         &mut self,
@@ -157,10 +167,6 @@ impl<'a> Sweep<'a> {
 /// Returns whether an object is the vDSO, which the kernel maps and which has no file.
 fn is_vdso(loaded: &Loaded) -> bool {
     loaded.base == sys::vdso_address() && loaded.base != 0
-}
-
-fn open_maps() -> Result<Maps, Cause> {
-    Maps::open().map_err(Operation::OpenMaps.failed())
 }
 
 /// Returns the file that is mapped at `address`. Anonymous memory has inode 0.

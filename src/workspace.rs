@@ -3,7 +3,7 @@
 use sopin_core::cause::Cause;
 use sopin_core::pages::PageVec;
 use sopin_core::plan::Replacement;
-use sopin_core::vmas::Vma;
+use sopin_core::vmas::{MapsRoom, Vma};
 
 use crate::candidates::{Candidate, GroupWork};
 use crate::loader::Loaded;
@@ -19,6 +19,8 @@ pub struct Workspace {
     pub beside: PageVec<u8>,
     /// Memory for finding the candidates of a group.
     pub groups: GroupWork,
+    /// Memory for the text of the mappings.
+    pub maps_room: MapsRoom,
     /// The VMAs of one candidate, or of its RELRO.
     pub vmas: PageVec<Vma>,
     /// The ranges of one candidate that are to be replaced.
@@ -38,6 +40,7 @@ impl Workspace {
             unreadable: PageVec::new(),
             beside: PageVec::new(),
             groups: GroupWork::new(),
+            maps_room: MapsRoom::new(),
             vmas: PageVec::new(),
             replacements: PageVec::new(),
             runs: PageVec::new(),

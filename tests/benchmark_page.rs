@@ -1,5 +1,5 @@
-//! The benchmark's page, its chart and the table in README are what the numbers in
-//! `docs/benchmarks.json` make of them. The tests fail after an edit by hand.
+//! Compares the benchmark's page, its chart and the table in README with what is made
+//! from the numbers in `docs/benchmarks.json`. The tests fail after an edit by hand.
 
 #[path = "../benches/cost/page/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "measuring is the benchmark's part")]

@@ -1,9 +1,9 @@
-//! The marks of control-flow protection that the library carries on x86-64, and
-//! that they are true. With indirect branch tracking (IBT) a processor kills a
-//! program whose indirect branch goes to an instruction other than `endbr64`, so
-//! every address that such a branch can take from the file is looked at: what
-//! the dynamic section, the symbols and the relocations hand out, and the functions
-//! whose addresses are computed in code. Landing pads of an unwinder there are none.
+//! Checks the marks of control-flow protection that the library has on x86-64, and that
+//! they are true. With indirect branch tracking (IBT), a processor kills a program
+//! whose indirect branch goes to an instruction other than `endbr64`. So the test
+//! examines every address that such a branch can take from the file: those in the
+//! dynamic section, the symbols and the relocations, and the functions whose addresses
+//! are computed in code. The library has no landing pads of an unwinder.
 
 #![cfg(target_arch = "x86_64")]
 
@@ -30,7 +30,7 @@ fn bytes() -> Vec<u8> {
     fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The marks in the note that the loader looks at.
+/// Returns the marks in the note that the loader reads.
 fn marks(file: &File<'_>) -> u32 {
     let headers = file.elf_program_headers().iter();
     let mut marks = 0;
@@ -49,7 +49,7 @@ fn marks(file: &File<'_>) -> u32 {
     marks
 }
 
-/// The executable segments: address and bytes.
+/// Returns the executable segments: address and bytes.
 fn code<'a>(file: &File<'a>) -> Vec<(u64, &'a [u8])> {
     let is_executable = |flags| matches!(flags, SegmentFlags::Elf { p_flags } if p_flags & elf::PF_X != 0);
     file.segments()
@@ -58,7 +58,7 @@ fn code<'a>(file: &File<'a>) -> Vec<(u64, &'a [u8])> {
         .collect()
 }
 
-/// What is at `address`, if that is code.
+/// Returns the bytes from `address` on, if that is code.
 fn at<'a>(code: &[(u64, &'a [u8])], address: u64) -> Option<&'a [u8]> {
     code.iter().find_map(|(start, bytes)| {
         let offset = usize::try_from(address.checked_sub(*start)?).ok()?;
@@ -66,7 +66,8 @@ fn at<'a>(code: &[(u64, &'a [u8])], address: u64) -> Option<&'a [u8]> {
     })
 }
 
-/// Every address that the loader or other objects are given, and from where.
+/// Returns every address that the file gives to the loader or to other objects, and
+/// where.
 fn handed_out(file: &File<'_>) -> BTreeMap<u64, String> {
     let mut found = BTreeMap::new();
     let functions = file.dynamic_symbols().filter(|symbol| symbol.is_definition() && symbol.address() != 0);
@@ -93,7 +94,7 @@ fn handed_out(file: &File<'_>) -> BTreeMap<u64, String> {
     found
 }
 
-/// Every address of code that code computes: `lea displacement(%rip),%reg`.
+/// Returns every address of code that code computes: `lea displacement(%rip),%reg`.
 fn computed(code: &[(u64, &[u8])]) -> BTreeMap<u64, String> {
     let lea = Regex::new(r"(?s-u)[\x48\x4c]\x8d[\x05\x0d\x15\x1d\x25\x2d\x35\x3d]").unwrap();
     let mut found = BTreeMap::new();
@@ -113,7 +114,7 @@ fn computed(code: &[(u64, &[u8])]) -> BTreeMap<u64, String> {
 
 #[test]
 fn the_release_build_is_marked() {
-    // Flags of the user's take the place of those that the mark needs.
+    // The user's flags replace those that the mark needs.
     if ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "SOPIN_TEST_LIBRARY"].iter().any(|name| env::var_os(name).is_some()) {
         return;
     }
@@ -123,7 +124,7 @@ fn the_release_build_is_marked() {
 }
 
 #[test]
-fn every_target_of_an_indirect_branch_is_one() {
+fn every_target_of_an_indirect_branch_is_endbr64() {
     let bytes = bytes();
     let file = File::parse(&*bytes).expect("no 64-bit ELF file");
     if marks(&file) & IBT == 0 {
@@ -142,8 +143,8 @@ fn every_target_of_an_indirect_branch_is_one() {
     assert!(wrong.is_empty(), "marked for IBT, and without endbr64:\n{}", wrong.join("\n"));
 }
 
-/// LLVM tells the processor not to track a jump through a table only where
-/// rustc's own option asks for protection.
+/// LLVM makes the processor not track a jump through a table only if rustc's own option
+/// asks for protection.
 #[test]
 fn no_tracked_jump_goes_through_a_table() {
     let bytes = bytes();

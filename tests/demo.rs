@@ -1,9 +1,9 @@
-//! Does what `make demo` does, and asserts what it shows: a busy gunicorn whose
-//! shared objects are rewritten in place dies without the library, and with it
-//! answers every request.
+//! Does what `make demo` does, and asserts its results: a busy gunicorn whose shared
+//! objects are rewritten in place dies without the library, and with it answers every
+//! request.
 //!
-//! Needs Python 3 with venv (`PYTHON` names another than python3), and on the
-//! first run the Python Package Index.
+//! It needs Python 3 with venv (`PYTHON` names another program than python3), and in
+//! the first run the Python Package Index.
 
 mod common;
 
@@ -12,8 +12,8 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-/// How often a busy service must have answered at the least while its objects
-/// were rewritten in one way; a busy machine reaches hundreds.
+/// The fewest requests that a busy service must have answered while its objects were
+/// rewritten in one way; even a busy machine reaches hundreds.
 const BUSY: u64 = 50;
 const CASES: [&str; 4] = ["same bytes", "other build", "emptied", "idle"];
 
@@ -51,7 +51,8 @@ fn gunicorn_survives_the_rewriting_of_all_its_objects() {
         assert_eq!(result["unharmed"], false, "{said}");
         assert!(result["failed"].as_u64() > Some(0), "{said}");
     }
-    // SQLAlchemy's extensions, the interpreter's library and the modules under it.
+    // These are SQLAlchemy's extensions, the interpreter's library and the modules that
+    // it needs.
     assert!(results.iter().all(|result| result["objects_in_use"].as_u64() >= Some(10)), "{said}");
 }
 
@@ -87,14 +88,14 @@ fn the_soak_notices_a_library_that_does_nothing() {
     assert!(said.contains("BROKEN: processes were lost") && said.contains("BROKEN: requests failed"), "{said}");
 }
 
-/// Runs the demonstration: whether it found its promise kept, its results, and
-/// everything that it said.
+/// Runs the demonstration. Returns whether its promise was kept, its results, and all
+/// its output.
 fn demonstrate(library: &Path, arguments: &[&str]) -> (bool, Vec<Value>, String) {
     let (succeeded, results, said) = run("demo", library, arguments);
     (succeeded, serde_json::from_value(results).expect("a list of results"), said)
 }
 
-/// A library with nothing in it, and the directory that it lives in.
+/// Makes an empty library. Returns it and its directory.
 fn inert_library() -> (tempfile::TempDir, PathBuf) {
     let scratch = tempfile::tempdir().expect("a temporary directory");
     let library = scratch.path().join("libinert.so");
@@ -103,8 +104,8 @@ fn inert_library() -> (tempfile::TempDir, PathBuf) {
     (scratch, library)
 }
 
-/// Runs a program of examples/gunicorn: whether it found its promise kept, its
-/// report, and everything that it said.
+/// Runs a program of examples/gunicorn. Returns whether its promise was kept, its
+/// report, and all its output.
 fn run(program: &str, library: &Path, arguments: &[&str]) -> (bool, Value, String) {
     let scratch = tempfile::tempdir().expect("a temporary directory");
     let report = scratch.path().join("demo.json");
@@ -123,7 +124,7 @@ fn run(program: &str, library: &Path, arguments: &[&str]) -> (bool, Value, Strin
     (output.status.success(), serde_json::from_slice(&report).expect("the report is JSON"), said)
 }
 
-/// How many mappings of copies a worker had.
+/// Returns how many mappings of copies a worker had.
 fn copies(result: &Value) -> u64 {
     ["store", "memfd"].iter().filter_map(|kind| result["copies_in_use"][kind].as_u64()).sum()
 }

@@ -1,5 +1,5 @@
-//! Links in the Markdown documents lead to files and headings that exist, and README
-//! stays short.
+//! Checks that links in the Markdown documents lead to files and headings that exist,
+//! and that README stays short.
 
 mod common;
 
@@ -11,7 +11,8 @@ use regex::Regex;
 
 use common::{library, tree};
 
-/// Every Markdown file of the checkout outside of `target` and the like.
+/// Returns every Markdown file of the checkout outside of `target` and similar
+/// directories.
 fn documents() -> Vec<PathBuf> {
     let enters = |directory: &Path| !["target", ".git", "node_modules"].iter().any(|name| directory.ends_with(name));
     let mut found = tree::files(library::checkout(), enters).unwrap();
@@ -19,7 +20,7 @@ fn documents() -> Vec<PathBuf> {
     found
 }
 
-/// The anchors of a document's headings, as GitHub makes them.
+/// Returns the anchors of a document's headings, as GitHub makes them.
 fn anchors(document: &Path) -> BTreeSet<String> {
     let text = fs::read_to_string(document).unwrap();
     let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
@@ -31,7 +32,7 @@ fn anchors(document: &Path) -> BTreeSet<String> {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn links_lead_to_files_and_headings() {
     let link = Regex::new(r"\]\(([^()\s]+)\)").expect("a pattern");
     let mut links = 0;
     for document in documents() {

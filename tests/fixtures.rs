@@ -1,9 +1,9 @@
 //! Compiles every folder of `tests/fixtures` and runs its trials.
 //!
-//! A fixture is a small C program with its libraries that proves one promise,
-//! and a negative control that shows the same program failing without the
-//! library. This file builds and judges; what a fixture asks for is read by
-//! `common::directives`. How to write one: `tests/fixtures/README.md`.
+//! A fixture is a small C program with its libraries that proves one promise, and a
+//! negative control that shows the same program failing without the library. This file
+//! builds and judges; `common::directives` reads what a fixture asks for.
+//! `tests/fixtures/README.md` describes how to write one.
 
 mod common;
 
@@ -21,14 +21,15 @@ use common::needs::Need;
 use common::toolchain::CLibrary;
 use common::{library, process, scratch, suite};
 
-/// The flags of every build. A fixture's own follow, so they win.
+/// The flags of every build. A fixture's own flags follow and override them.
 const FLAGS: [&str; 6] = ["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE"];
-/// `ld-linux-x86-64.so.2`, `ld-linux-aarch64.so.1`: glibc's name for its loader.
+/// The version in glibc's name for its loader: `ld-linux-x86-64.so.2`,
+/// `ld-linux-aarch64.so.1`.
 const LOADER_VERSION: u32 = if cfg!(target_arch = "x86_64") { 2 } else { 1 };
 const COMPILE_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// One folder. It is compiled when the first of its trials runs, so that a
-/// filter on the command line costs what it selects.
+/// One folder. It is compiled when the first of its trials runs, so that a run with a
+/// filter on the command line compiles only what it selects.
 struct Case {
     name: String,
     c_library: CLibrary,
@@ -67,7 +68,7 @@ fn find_cases(root: &Path, run_directory: &Path) -> Result<Vec<Case>, String> {
     for entry in fs::read_dir(root).map_err(|error| read_error(root, error))? {
         let sources = entry.map_err(|error| read_error(root, error))?.path();
         let main = sources.join("main.c");
-        // A folder without main.c holds sources shared by several fixtures.
+        // A folder without main.c contains sources that several fixtures share.
         if !main.is_file() {
             continue;
         }
@@ -75,8 +76,7 @@ fn find_cases(root: &Path, run_directory: &Path) -> Result<Vec<Case>, String> {
         let name = sources.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         for c_library in [CLibrary::Native, CLibrary::Musl] {
             let directives = Directives::parse(&main, &source)?;
-            let other = if c_library == CLibrary::Native { Need::Musl } else { Need::Glibc };
-            if directives.needs.contains(&other) {
+            if directives.needs.iter().any(|need| c_library.is_ruled_out_by(need)) {
                 continue;
             }
             let scratch = match c_library {
@@ -106,6 +106,9 @@ impl Case {
         if let Some(reason) = unmet {
             return Ok(Completion::ignored_with(reason));
         }
+        if let Some(reason) = trial.needs.iter().find_map(Need::unmet) {
+            return Ok(Completion::ignored_with(reason));
+        }
         let mut is_first = false;
         let built = self.built.get_or_init(|| {
             is_first = true;
@@ -129,9 +132,8 @@ impl Case {
             }
         }
         command.env_remove("LD_PRELOAD");
-        // Cases of the store say where it is; the others, controls that load
-        // the library included, must neither find nor fill the one of who runs
-        // the tests.
+        // Trials of the store name it. The others, including controls that load the
+        // library, must neither find nor fill the store of the user who runs the tests.
         command.env("SOPIN_STORE", "off");
         if trial.preload != Preload::Nothing {
             let library = library.clone()?;
@@ -145,24 +147,26 @@ impl Case {
         }
 
         let log = self.scratch.join(format!("{}.log", trial.label));
-        let finished =
-            process::run(&mut command, &log, self.directives.timeout).map_err(|error| format!("./main: {error}"))?;
+        let timeout = self.directives.timeout * patience()?;
+        let finished = process::run(&mut command, &log, timeout).map_err(|error| format!("./main: {error}"))?;
         judge(trial, &finished)
             .map_err(|wrong| format!("{wrong}\n{command:?}\nin {}\n{finished}", directory.display()))?;
-        // Kept when the trial failed; large runs would fill the disk otherwise.
+        // The directory is kept if the trial failed; keeping all of them would fill the
+        // disk in large runs.
         fs::remove_dir_all(&directory).map_err(|error| error.to_string())?;
         Ok(Completion::Completed)
     }
 
-    /// Compiles into a directory that no trial runs in, and returns it.
+    /// Compiles the fixture into a directory in which no trial runs, and returns it.
     fn build(&self) -> Result<PathBuf, String> {
-        // No label starts with a dot, so this meets no trial's directory.
+        // No label begins with a dot, so this is not the directory of a trial.
         let directory = self.scratch.join(".build");
         fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
         for build in &self.directives.builds {
             let mut command = self.compiler(build, &directory)?;
             let log = self.scratch.join("compiler.log");
-            let finished = process::run(&mut command, &log, COMPILE_TIMEOUT).map_err(|error| format!("cc: {error}"))?;
+            let timeout = COMPILE_TIMEOUT * patience()?;
+            let finished = process::run(&mut command, &log, timeout).map_err(|error| format!("cc: {error}"))?;
             if finished.outcome != process::Outcome::Exit(0) {
                 return Err(format!("{command:?}\n{finished}"));
             }
@@ -175,7 +179,7 @@ impl Case {
         let mut command = self.c_library.compiler(&self.scratch)?;
         command.args(FLAGS).arg("-I").arg(self.sources.join(".."));
         command.arg("-I").arg(library::checkout().join("include"));
-        // Libraries built before are beside the output.
+        // Libraries that were built before are beside the output.
         command.arg("-L").arg(directory);
         if Path::new(&build.output).extension().is_some_and(|e| e == "so") {
             command.args(["-shared", "-fPIC"]);
@@ -187,13 +191,14 @@ impl Case {
                 command.arg(source);
             } else {
                 let argument = argument.replace("{dir}", &directory.to_string_lossy());
-                // Without a library the compiler says so.
+                // If there is no library, the compiler reports that.
                 let library = library::path().unwrap_or_else(|_| PathBuf::from("libsopin.so"));
                 command.arg(argument.replace("{lib}", &library.to_string_lossy()));
             }
         }
         if let Some(parent) = output.parent() {
-            // `build: plugins/one.so …`; an error shows when cc cannot write.
+            // For `build: plugins/one.so …`. If this fails, cc cannot write and reports
+            // that.
             let _ = fs::create_dir_all(parent);
         }
         Ok(command)
@@ -208,7 +213,7 @@ impl Case {
     ) -> Result<(), String> {
         let source = if copy.source == "{lib}" {
             match library {
-                // A control must do without the library.
+                // A control may run although there is no library.
                 Err(_) if trial.preload == Preload::Nothing => return Ok(()),
                 library => library.clone()?,
             }
@@ -229,17 +234,24 @@ impl Case {
     }
 }
 
-/// The file that `-l:name` would link with.
+/// Returns how many times longer than on real processors everything may take:
+/// `SOPIN_TEST_PATIENCE`, or 1.
+fn patience() -> Result<u32, String> {
+    env::var("SOPIN_TEST_PATIENCE")
+        .map_or(Ok(1), |text| text.parse().map_err(|error| format!("SOPIN_TEST_PATIENCE={text}: {error}")))
+}
+
+/// Returns the file with which `-l:name` would link.
 fn found_by_compiler(name: &str) -> Result<PathBuf, String> {
     let output =
         Command::new("cc").arg(format!("-print-file-name={name}")).output().map_err(|error| format!("cc: {error}"))?;
     let path = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
-    // cc prints the name alone when it finds nothing.
+    // cc prints only the name if it finds nothing.
     if path.is_absolute() { Ok(path) } else { Err(format!("cc finds no {name}")) }
 }
 
-/// `{lib}` is the library under test, `{dir}` the trial's directory. Braces,
-/// because `$LIB` and `$ORIGIN` mean something to the dynamic loader.
+/// Replaces `{lib}` by the library under test and `{dir}` by the trial's directory. The
+/// braces are used because `$LIB` and `$ORIGIN` have a meaning for the dynamic loader.
 fn expand(value: &str, library: &Result<PathBuf, String>, directory: &Path) -> Result<String, String> {
     let value = value.replace("{dir}", &directory.to_string_lossy());
     if value.contains("{lib}") {

@@ -1,6 +1,6 @@
-//! `include/sopin.h` is what cbindgen makes of `src/api.rs`, and says what the
-//! library does: its functions are exported, its numbers are those of the
-//! records. After a change of `src/api.rs`, `make header` writes it anew.
+//! Checks that `include/sopin.h` is what cbindgen makes of `src/api.rs`, and that it
+//! agrees with the library: its functions are exported, its numbers are those of the
+//! records. After a change of `src/api.rs`, `make header` writes it again.
 
 mod common;
 
@@ -58,7 +58,7 @@ fn the_header_declares_exactly_the_exported_functions() {
 }
 
 #[test]
-fn the_header_knows_what_the_records_say() {
+fn the_header_has_the_numbers_of_the_records() {
     let header = generated();
     let number = |name: &str| {
         let definition = Regex::new(&format!(r"(?m)^    {name} = (-?\d+),$")).expect("a pattern");

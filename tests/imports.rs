@@ -1,7 +1,8 @@
-//! What the preloaded library asks others for. Every symbol that it imports can be
-//! interposed, by a debugging allocator, a tracer or the runtime of a sanitizer, and is
-//! called while our lock or the loader's is held: so each has a reason here. Copying and
-//! comparing must never be among them (`src/memory_functions.rs`).
+//! Checks that the preloaded library imports only the symbols listed here. A debugging
+//! allocator, a tracer or the runtime of a sanitizer can interpose each of them, and the
+//! library calls them while it holds its own lock or the loader's. So each has a reason
+//! here. Functions that copy or compare must never be among them
+//! (`src/memory_functions.rs`).
 
 mod common;
 
@@ -12,24 +13,25 @@ use object::{Endianness, Object, ObjectSymbol};
 
 use common::library;
 
-/// What our own code calls: none of it takes a lock or allocates.
+/// The symbols that the library's own code uses. Except for `dl_iterate_phdr`, they take no
+/// lock, and none allocates.
 const CALLED: [&str; 7] = [
-    // The thread's errno.
+    // Returns the address of the thread's errno.
     "__errno_location",
-    // The vDSO's clock.
+    // Reads the vDSO's clock.
     "clock_gettime",
-    // The loader, only where its list of objects cannot be found by the executable's
-    // headers; it takes its lock.
+    // Calls the loader, which takes its lock. Only used if the executable's headers do not
+    // lead to the loader's list of objects.
     "dl_iterate_phdr",
-    // Which system call fstat(3) is: copies a text.
+    // Copies a text that shows by which system call fstat(3) is made.
     "confstr",
-    // The settings and the auxiliary vector: plain reads.
+    // Read the settings and the auxiliary vector.
     "environ",
     "getauxval",
     "getenv",
 ];
 
-/// What the start files refer to, weakly.
+/// The symbols to which the start files refer weakly.
 const OF_START_FILES: [&str; 3] = ["_ITM_deregisterTMCloneTable", "_ITM_registerTMCloneTable", "__cxa_finalize"];
 
 #[test]

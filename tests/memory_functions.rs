@@ -1,5 +1,6 @@
-//! The library's own `memcpy` and its like, which this program has as well: against the
-//! plainest implementation, for all lengths up to some hundred bytes, overlaps included.
+//! Compares the library's own `memcpy` and similar functions, which this program
+//! contains as well, with the simplest implementation, for all lengths up to some
+//! hundred bytes, including overlaps.
 
 #[path = "../src/memory_functions.rs"]
 mod memory_functions;
@@ -16,12 +17,12 @@ unsafe extern "C" {
     fn strlen(string: *const c_void) -> usize;
 }
 
-/// Every length that has a path of its own, and some that take the loops.
+/// Returns every length that has a code path of its own, and some that use the loops.
 fn lengths() -> impl Iterator<Item = usize> {
     (0..300).chain([511, 512, 1000, 2047, 2048, 2049, 4096, 5000])
 }
 
-/// Bytes that differ from their neighbours.
+/// Returns bytes that differ from their neighbours.
 fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|index| (index * 131 + index / 256 * 7).to_le_bytes()[0]).collect()
 }
@@ -32,7 +33,9 @@ fn copies_and_nothing_else() {
         for (from, to) in [(0, 0), (1, 3), (7, 16), (15, 8)] {
             let source = pattern(len + 32);
             let mut target = vec![0xee_u8; len + 48];
-            // SAFETY: both have room.
+            // SAFETY: memcpy needs `len` readable bytes and `len` writable ones that do
+            // not overlap. The offsets are below 32, and the vectors, which are different
+            // ones, are at least 32 bytes longer than `len`.
             let returned = unsafe { memcpy(target[to..].as_mut_ptr().cast(), source[from..].as_ptr().cast(), len) };
             assert_eq!(returned.addr(), target[to..].as_ptr().addr());
             for (index, byte) in target.iter().enumerate() {
@@ -50,7 +53,8 @@ fn moves_over_itself() {
             let before = pattern(len + 400);
             let mut bytes = before.clone();
             let start = bytes.as_mut_ptr();
-            // SAFETY: both lie in the vector.
+            // SAFETY: memmove needs `len` readable and `len` writable bytes. The offsets
+            // are at most 300, and the vector is 400 bytes longer than `len`.
             unsafe { memmove(start.add(to).cast(), start.add(from).cast(), len) };
             for (index, byte) in bytes.iter().enumerate() {
                 let expected = if (to..to + len).contains(&index) { before[from + index - to] } else { before[index] };
@@ -65,7 +69,8 @@ fn sets_the_lowest_byte() {
     for len in lengths() {
         for start in [0, 1, 9] {
             let mut bytes = vec![0xee_u8; len + 32];
-            // SAFETY: there is room.
+            // SAFETY: memset needs `len` writable bytes, and the slice from `start` on
+            // has as many.
             let returned = unsafe { memset(bytes[start..].as_mut_ptr().cast(), 0x1_23a5, len) };
             assert_eq!(returned.addr(), bytes[start..].as_ptr().addr());
             for (index, byte) in bytes.iter().enumerate() {
@@ -81,11 +86,12 @@ fn the_first_difference_decides() {
     for len in lengths() {
         let one = pattern(len + 1);
         let mut other = one.clone();
-        // What lies behind does not count.
+        // Bytes behind the length must not count.
         other[len] ^= 1;
         let compare = |other: &[u8]| {
             let (one, other): (*const c_void, *const c_void) = (one.as_ptr().cast(), other.as_ptr().cast());
-            // SAFETY: both are longer.
+            // SAFETY: both functions need `len` readable bytes, and both slices are
+            // longer.
             unsafe { (memcmp(one, other, black_box(len)), bcmp(one, other, black_box(len))) }
         };
         assert_eq!(compare(&other), (0, 0), "length {len}");
@@ -109,7 +115,8 @@ fn strings_end_at_the_first_nul() {
             let mut bytes = vec![0_u8; start];
             bytes.extend(std::iter::repeat_n(0xff, len));
             bytes.extend([0, 1, 0]);
-            // SAFETY: there is a NUL.
+            // SAFETY: strlen needs a NUL in the readable bytes from its argument on,
+            // and the vector has one.
             assert_eq!(unsafe { strlen(bytes[start..].as_ptr().cast()) }, len, "from {start}");
         }
     }

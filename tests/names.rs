@@ -1,4 +1,5 @@
-//! A name has one meaning: no two modules of the workspace export one type name for two things.
+//! Checks that a name has one meaning: no two modules of the workspace export one type
+//! name for two things.
 
 mod common;
 
@@ -10,7 +11,8 @@ use regex::Regex;
 
 use common::{library, tree};
 
-/// Source files whose types count: without tests, which see their own crate only.
+/// Returns the source files whose types count. Files of tests do not, because they see
+/// their own crate only.
 fn sources() -> Vec<PathBuf> {
     let is_of_tests = |path: &Path| path.file_stem().is_some_and(|stem| stem == "tests");
     let mut directories = vec![library::checkout().join("src")];

@@ -1,5 +1,5 @@
-//! That the preloaded library cannot panic (`src/panics.rs`): the function that a panic
-//! would end in is not part of it.
+//! Checks that the preloaded library cannot panic (`src/panics.rs`): the function in
+//! which a panic would end is not part of it.
 
 mod common;
 
@@ -16,7 +16,7 @@ fn no_code_that_panics_is_left() {
     let bytes = fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let file = ElfFile64::<Endianness>::parse(&*bytes).expect("libsopin.so is no 64-bit ELF file");
     let names: Vec<_> = file.symbols().filter_map(|symbol| symbol.name().ok()).collect();
-    // Hidden as well, and there in any case.
+    // This symbol is hidden as well, and is part of the library in any case.
     assert!(names.contains(&"sopin_own_gmon_start"), "{} has been stripped", path.display());
     let panicking: Vec<_> =
         names.iter().filter(|name| name.contains("panicked") || name.contains("panicking")).collect();

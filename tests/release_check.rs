@@ -1,5 +1,5 @@
-//! `scripts/release-check` on copies of the checkout: it passes a copy that is ready,
-//! and names what is wrong with one that is not.
+//! Runs `scripts/release-check` on copies of the checkout: it passes a copy that is
+//! ready, and names what is wrong with one that is not.
 
 mod common;
 
@@ -12,7 +12,7 @@ use common::needs::Need;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// A copy of the checkout in a temporary directory, with a git of its own.
+/// A copy of the checkout in a temporary directory, with a git repository of its own.
 struct Copy(tempfile::TempDir);
 
 impl Copy {
@@ -76,7 +76,8 @@ impl Copy {
         (output.status.success(), String::from_utf8(output.stdout).unwrap())
     }
 
-    /// Asserts that these checks fail and no others, each with a word about why.
+    /// Asserts that these checks fail and no others, each with a message that contains
+    /// a word.
     fn assert_wrong(&self, expected: &[(&str, &str)]) {
         let (passes, printed) = self.check();
         let wrong: Vec<_> = printed.lines().filter(|line| line.starts_with("wrong")).collect();
@@ -88,7 +89,7 @@ impl Copy {
     }
 }
 
-/// Git, a C compiler and readelf belong to what a release is made with.
+/// Returns whether the programs are installed with which a release is made.
 fn can_check() -> bool {
     let missing = ["git", "cc", "readelf"].into_iter().find_map(|program| Need::Program(program.to_owned()).unmet());
     if let Some(missing) = &missing {

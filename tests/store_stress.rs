@@ -1,8 +1,8 @@
-//! Many processes start, use and fill one store, while somebody damages it and
-//! the libraries are rewritten under the processes: none crashes, and none sees
+//! Many processes start, use and fill one store, while a thread damages it and the
+//! libraries are rewritten while processes use them. No process crashes, and none sees
 //! a wrong byte in any read-only segment of any object.
 //!
-//! `STORE_STRESS_STARTS` says how many processes (default 1,200),
+//! `STORE_STRESS_STARTS` is the number of processes (default 1,200);
 //! `STORE_STRESS_SEED` repeats a sequence.
 
 mod common;
@@ -30,9 +30,10 @@ use vandal::{Random, Vandal};
 
 const LIBRARIES: [&str; 3] = ["libone.so", "libtwo.so", "libthree.so"];
 const VERSIONS: [&str; 2] = ["1", "2"];
-/// Processes that run at once.
+/// The number of processes that run at the same time.
 const BATCH: usize = 8;
-/// Installations used in turn: one that was rewritten has to settle.
+/// The number of installations that are used in turn, because one that was rewritten
+/// has to settle.
 const INSTALLATIONS: usize = 16;
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -45,15 +46,15 @@ struct Installation {
     rewritten: Instant,
 }
 
-/// Compiled once: pristine libraries of both versions, and what their read-only
-/// segments hold.
+/// Files that are compiled once: intact libraries of both versions, and the checksums
+/// of their read-only segments.
 struct World {
     scratch: PathBuf,
     store: PathBuf,
     expected: [u64; VERSIONS.len()],
 }
 
-/// What the processes told.
+/// Counts of what the processes reported.
 #[derive(Default)]
 struct Seen {
     starts: usize,
@@ -79,13 +80,13 @@ fn nothing_breaks_while_the_store_is_damaged() -> Result<()> {
     }
     let damage = vandal.stop()?;
     println!("{} starts, {} objects, {} libraries from the store\n{damage}", seen.starts, seen.objects, seen.entries);
-    // Otherwise it was not the store that was tested.
+    // Otherwise this would not have tested the store.
     let libraries = seen.starts * LIBRARIES.len();
     if seen.entries * 2 < libraries {
         return Err(format!("only {} of {libraries} libraries came from the store", seen.entries));
     }
 
-    // Left alone, the store recovers at once.
+    // Without damage, the store recovers at once.
     let mut undisturbed = Seen::default();
     for installation in &mut installations {
         world.run_batch(installation, Protection::Stored, &mut undisturbed)?;
@@ -99,7 +100,7 @@ fn nothing_breaks_while_the_store_is_damaged() -> Result<()> {
 }
 
 #[test]
-fn without_the_library_the_same_is_noticed() -> Result<()> {
+fn the_test_notices_damage_without_the_library() -> Result<()> {
     let world = World::make("store_stress_control")?;
     let mut installations = world.install()?;
     let result = world.run_batch(&mut installations[0], Protection::Unprotected, &mut Seen::default());
@@ -152,8 +153,8 @@ impl World {
         (0..INSTALLATIONS).map(install).collect()
     }
 
-    /// Starts processes at once, rewrites their libraries when all are ready,
-    /// and checks what they then hold.
+    /// Starts processes at the same time, rewrites their libraries when all are ready,
+    /// and checks what they then have mapped.
     fn run_batch(&self, installation: &mut Installation, protection: Protection, seen: &mut Seen) -> Result<()> {
         thread::sleep(SETTLING_TIME.saturating_sub(installation.rewritten.elapsed()));
         let starter = installation.directory.join("starter");
@@ -183,12 +184,14 @@ impl World {
         Ok(())
     }
 
-    /// Every entry is the whole of one version, and nothing is left over.
+    /// Checks that every entry is the whole of one version, and that nothing is left
+    /// over.
     fn check_store(&self) -> Result<()> {
         let mut libraries = 0;
         for key in fs::read_dir(&self.store).map_err(|error| error.to_string())? {
             let key = key.map_err(|error| error.to_string())?.path();
-            // What took the place of an entry that nobody has asked for since.
+            // This is a file that has replaced an entry which no process has needed
+            // since.
             let Ok(files) = fs::read_dir(&key) else { continue };
             for file in files.flatten().filter(|file| file.file_name() != ".source") {
                 if LIBRARIES.iter().any(|name| file.file_name() == *name) {
@@ -200,15 +203,15 @@ impl World {
                 }
             }
         }
-        // One version of every library of every installation.
+        // The store has one version of every library of every installation.
         let expected = INSTALLATIONS * LIBRARIES.len();
         if libraries == expected { Ok(()) } else { Err(format!("{libraries} entries of {expected} libraries")) }
     }
 }
 
 impl Seen {
-    /// Compares what a process told with the files; `known` are those whose
-    /// checksums have been needed before.
+    /// Compares what a process reported with the files. `known` contains the checksums
+    /// that were needed before.
     fn check_process(
         &mut self,
         finished: &Finished,
@@ -224,7 +227,7 @@ impl Seen {
             if let Some(object) = line.strip_prefix("object ") {
                 let (sum, path) = object.split_once(' ').ok_or("half a line")?;
                 let sum = u64::from_str_radix(sum, 16).map_err(|error| error.to_string())?;
-                // The program itself has no name.
+                // The loader has an empty name for the program itself.
                 let path = if path.is_empty() { starter } else { Path::new(path) };
                 let is_library = LIBRARIES.iter().any(|name| path.ends_with(name));
                 let expected = match known.get(path) {
@@ -246,8 +249,7 @@ impl Seen {
 }
 
 impl Installation {
-    /// Fills the libraries with traps and then writes the other version, all in
-    /// place.
+    /// Fills the libraries with traps and then writes the other version, all in place.
     fn rewrite(&mut self, scratch: &Path) -> Result<()> {
         self.version = (self.version + 1) % VERSIONS.len();
         for name in LIBRARIES {
@@ -269,7 +271,8 @@ fn compile(command: &mut Command, output: &Path) -> Result<()> {
     if compiled.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&compiled.stderr).into_owned()) }
 }
 
-/// What a process must find in the read-only segments of this file (FNV-1a).
+/// Returns the checksum (FNV-1a) that a process must report for the read-only segments
+/// of this file.
 fn checksum_of(path: &Path) -> Result<u64> {
     let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let bytes = fs::read(path).map_err(|error| wrong(&error))?;

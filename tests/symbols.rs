@@ -1,7 +1,7 @@
-//! What the dynamic loader sees of the preloaded library. A symbol too many
-//! would interpose something in every host; a version on one of ours would
-//! silently end its interposition; a library too many would be loaded into
-//! every host.
+//! Checks what the dynamic loader sees of the preloaded library. An additional symbol
+//! would interpose a function in every host; a version on one of its symbols would end
+//! its interposition without an error. tests/dist.rs checks what the loader needs before it
+//! loads the library.
 //!
 //! tests/exported-symbols.txt is the list, as `nm -D --defined-only` prints it.
 
@@ -18,7 +18,7 @@ use common::library;
 
 type Header = FileHeader64<Endianness>;
 
-/// The file's bytes. Tests are for 64-bit hosts, as the library is.
+/// Returns the file's bytes. The tests are for 64-bit hosts, as the library is.
 fn bytes() -> Vec<u8> {
     let path = library::path().unwrap_or_else(|error| panic!("{error}"));
     fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
@@ -28,7 +28,7 @@ fn parse(bytes: &[u8]) -> ElfFile64<'_, Endianness> {
     ElfFile64::parse(bytes).expect("libsopin.so is no 64-bit ELF file")
 }
 
-/// The values of the entries of the dynamic section with this tag.
+/// Returns the values of the entries of the dynamic section with this tag.
 fn dynamic(file: &ElfFile64<'_, Endianness>, tag: u32) -> Vec<u64> {
     let endian = file.endian();
     let (entries, _) = file
@@ -99,19 +99,6 @@ fn exports_are_unversioned() {
 }
 
 #[test]
-fn needs_only_the_c_library() {
-    let bytes = bytes();
-    let file = parse(&bytes);
-    let needed = dynamic_strings(&file, elf::DT_NEEDED);
-    let allowed = |name: &str| {
-        ["libc.so", "libdl.so", "libpthread.so"].iter().any(|library| name.starts_with(library))
-            || name.starts_with("ld-linux")
-    };
-    assert!(!needed.is_empty(), "a library without any DT_NEEDED was not linked as ours is");
-    assert!(needed.iter().all(|name| allowed(name)), "DT_NEEDED: {needed:?}");
-}
-
-#[test]
 fn cannot_be_unloaded_and_has_a_soname() {
     let bytes = bytes();
     let file = parse(&bytes);
@@ -133,10 +120,22 @@ fn has_no_text_relocation() {
 fn stack_is_not_executable() {
     let bytes = bytes();
     let file = parse(&bytes);
-    // Without the header the kernel and the loader assume the worst.
+    // Without this header, the kernel and the loader make the stack executable.
     assert_eq!(segments(&file, elf::PT_GNU_STACK), [elf::PF_R | elf::PF_W]);
     let executable_and_writable = |flags: &u32| flags & elf::PF_X != 0 && flags & elf::PF_W != 0;
     assert!(!segments(&file, elf::PT_LOAD).iter().any(executable_and_writable));
+}
+
+#[test]
+fn relro_ends_where_a_page_of_any_size_ends() {
+    let bytes = bytes();
+    let file = parse(&bytes);
+    let endian = file.endian();
+    let largest_page = if file.elf_header().e_machine(endian) == elf::EM_AARCH64 { 0x10000 } else { 0x1000 };
+    let headers = Header::program_headers(file.elf_header(), endian, file.data()).expect("no program headers");
+    let relro = headers.iter().find(|header| header.p_type(endian) == elf::PT_GNU_RELRO).expect("no RELRO");
+    let end = relro.p_vaddr(endian) + relro.p_memsz(endian);
+    assert_eq!(end % largest_page, 0, "RELRO ends at {end:#x}: the loader leaves its last page writable");
 }
 
 #[test]

@@ -1,12 +1,12 @@
-//! On what machine, when, and of what the numbers are: enough to judge them,
-//! nothing that names anybody's machine.
+//! The machine, the time and the version that the numbers are for: enough to judge
+//! them, but nothing that identifies a machine's owner.
 
 use std::fs;
 use std::process::Command;
 
 use crate::site::Site;
 
-/// Pairs of words for people; what cannot be found out is left out.
+/// Returns pairs of words for people. What cannot be determined is left out.
 pub fn circumstances(site: &Site) -> Vec<(String, String)> {
     let all = [
         ("processor", processor()),
@@ -35,7 +35,7 @@ fn memory() -> Option<String> {
     Some(format!("{} GiB", (kib + (1 << 19)) >> 20))
 }
 
-/// `Linux 6.18`, without what its builder has added.
+/// Returns the kernel as `Linux 6.18`, without additions by its builder.
 fn kernel() -> Option<String> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
     let version = release.split(|character: char| character != '.' && !character.is_ascii_digit()).next()?;
@@ -43,7 +43,7 @@ fn kernel() -> Option<String> {
 }
 
 fn file_system(site: &Site) -> Option<String> {
-    // A heading, and the type.
+    // The output has a heading and the type.
     let table = said("df", &["--output=fstype", &site.checkout.to_string_lossy()])?;
     table.lines().last().map(str::to_owned)
 }
@@ -63,7 +63,7 @@ fn sopin(site: &Site) -> String {
     format!("{}{commit}", env!("CARGO_PKG_VERSION"))
 }
 
-/// What a program prints.
+/// Returns what a program prints.
 fn said(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();

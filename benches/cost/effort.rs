@@ -1,18 +1,18 @@
-//! How thoroughly everything is measured.
+//! The number of rounds of all measurements.
 
 /// How many rounds there are.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Effort {
-    /// One of everything, to see that the benchmark works.
+    /// One of everything, to check that the benchmark works.
     Quick,
-    /// Enough for medians to hold still on a quiet machine.
+    /// Enough for stable medians on a quiet machine.
     Usual,
-    /// Four times as many: for differences of less than a hundredth.
+    /// Four times as many, for differences of less than a hundredth.
     Thorough,
 }
 
 impl Effort {
-    /// How many rounds there are of a measurement that usually has so many.
+    /// Returns the number of rounds of a measurement that usually has `usual`.
     pub fn rounds(self, usual: usize) -> usize {
         match self {
             Self::Quick => 1,

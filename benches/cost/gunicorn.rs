@@ -1,4 +1,4 @@
-//! A gunicorn with its workers, from the first answer of each to the end.
+//! A gunicorn with its workers, from the first response of each to the end.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -17,17 +17,17 @@ use crate::site::Site;
 
 const START: Duration = Duration::from_secs(120);
 const END: Duration = Duration::from_secs(5);
-/// So that every worker has done what it does only once.
+/// With so many requests, every worker has finished what it does only once.
 const WARMING_REQUESTS: usize = 20;
 
 /// A service that gunicorn can serve.
 #[derive(Clone, Copy)]
 pub struct Application {
-    /// As gunicorn is told.
+    /// Its name for gunicorn.
     pub module: &'static str,
-    /// The path that is asked for.
+    /// The path to request.
     pub path: &'static str,
-    /// Shared objects that a worker has at the least.
+    /// The least number of shared objects that a worker has.
     pub objects: usize,
 }
 
@@ -36,21 +36,21 @@ pub const SHOP: Application = Application { module: "app:app", path: "/customer/
 /// `programs/science.py`.
 pub const SCIENCE: Application = Application { module: "science:app", path: "/", objects: 150 };
 
-/// How the workers work.
+/// The concurrency of the workers.
 #[derive(Clone, Copy)]
 pub enum Workers {
-    /// One request at a time, one connection for each.
+    /// One request at a time, on one connection for each.
     Sync,
-    /// So many threads, connections are kept.
+    /// So many threads, with connections that are kept.
     Threads(usize),
 }
 
-/// Master and workers, killed when dropped.
+/// A master and its workers, which are killed when this is dropped.
 pub struct Gunicorn {
     master: Child,
-    /// Where it listens.
+    /// The address on which it listens.
     pub address: SocketAddr,
-    /// Its workers.
+    /// The process numbers of its workers.
     pub workers: Vec<u32>,
 }
 
@@ -59,7 +59,7 @@ impl Gunicorn {
     /// number of requests.
     ///
     /// # Errors
-    /// When it does not start.
+    /// If it does not start.
     pub fn start(
         site: &Site,
         variant: Variant,
@@ -98,7 +98,7 @@ impl Gunicorn {
         Ok(gunicorn)
     }
 
-    /// Master and workers.
+    /// Returns the process numbers of master and workers.
     pub fn processes(&self) -> Vec<u32> {
         let mut processes = self.workers.clone();
         processes.push(self.master.id());
@@ -108,13 +108,14 @@ impl Gunicorn {
 
 impl Drop for Gunicorn {
     fn drop(&mut self) {
-        // It has not been waited for, so the group is still ours.
+        // The master has not been waited for, so its number still names this group.
         if let Ok(group) = libc::pid_t::try_from(self.master.id()) {
-            // SAFETY: no memory is involved.
+            // SAFETY: kill(2) takes numbers and accesses no memory.
             unsafe { libc::kill(-group, libc::SIGKILL) };
         }
         let _ = self.master.wait();
-        // Until their memory is given back; somebody else waits for the workers.
+        // This waits until the workers' memory has been released. Their parent was the
+        // master, so another process reaps them.
         let deadline = Instant::now() + END;
         while self.workers.iter().any(|worker| has_memory(*worker)) && Instant::now() < deadline {
             thread::sleep(Duration::from_millis(1));
@@ -126,7 +127,7 @@ fn has_memory(process: u32) -> bool {
     fs::read(format!("/proc/{process}/maps")).is_ok_and(|maps| !maps.is_empty())
 }
 
-/// The database of the shop, which only reads it.
+/// Creates the database of the shop, which only reads it.
 fn create_database(site: &Site) -> Result<std::path::PathBuf, String> {
     let database = site.built("shop.sqlite");
     if !database.exists() {
@@ -136,14 +137,15 @@ fn create_database(site: &Site) -> Result<std::path::PathBuf, String> {
     Ok(database)
 }
 
-/// What gunicorn says when it listens: `Listening at: http://127.0.0.1:PORT (PID)`.
+/// Returns the address from gunicorn's line `Listening at: http://127.0.0.1:PORT
+/// (PID)`.
 fn address_in(log: &str) -> Option<SocketAddr> {
     let (_, rest) = log.split_once("Listening at: http://")?;
     rest.split_once(' ')?.0.parse().ok()
 }
 
-/// Asks from several threads until each of so many workers has answered often
-/// enough; their process numbers.
+/// Sends requests from several threads until each of so many workers has answered often
+/// enough. Returns the workers' process numbers.
 fn ask_all(address: SocketAddr, application: Application, workers: usize, deadline: Instant) -> io::Result<Vec<u32>> {
     let answers = Mutex::new(BTreeMap::<u32, usize>::new());
     let is_done = || {
@@ -164,10 +166,10 @@ fn ask_all(address: SocketAddr, application: Application, workers: usize, deadli
     Ok(answers.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).into_keys().collect())
 }
 
-/// Which worker has given this answer.
+/// Returns which worker has sent this response.
 ///
 /// # Errors
-/// When the answer is none of the service's.
+/// If the service does not send such responses.
 pub fn worker_of(answer: &[u8]) -> io::Result<u32> {
     let answer: serde_json::Value = serde_json::from_slice(answer)?;
     let worker = answer["worker"].as_u64().and_then(|worker| worker.try_into().ok());

@@ -1,11 +1,11 @@
-//! The client of the services: as little of HTTP/1.1 as they speak, so that it
-//! takes little of the machine.
+//! The client of the services: the part of HTTP/1.1 that they use, so that it uses
+//! little of the machine's time.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// Long enough for any answer; a service that takes longer is broken.
+/// The time limit for a response; a service that takes longer is broken.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One connection.
@@ -15,7 +15,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects.
+    /// Connects to a service.
     ///
     /// # Errors
     /// Those of the connection.
@@ -26,10 +26,10 @@ impl Client {
         Ok(Self { stream, received: Vec::with_capacity(4096) })
     }
 
-    /// Asks for a path; the body of the answer.
+    /// Requests a path. Returns the body of the response.
     ///
     /// # Errors
-    /// Those of the connection, and any answer but 200.
+    /// Those of the connection, and any response but 200.
     pub fn get(&mut self, path: &str) -> io::Result<Vec<u8>> {
         self.stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())?;
         self.received.clear();
@@ -47,7 +47,7 @@ impl Client {
     }
 }
 
-/// The body of a complete answer; `None` of one that has yet to end.
+/// Returns the body of a complete response, or `None` if the response is incomplete.
 fn body_of(answer: &[u8]) -> io::Result<Option<&[u8]>> {
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);

@@ -1,4 +1,4 @@
-//! Importing Python packages: what protection costs a start, and its memory.
+//! Imports of Python packages: the cost of protection for a start, and for memory.
 
 use std::fs;
 
@@ -24,10 +24,10 @@ const SCIENTIFIC_ROUNDS: usize = 7;
 const SMALL_ROUNDS: usize = 11;
 const LOG_ROUNDS: usize = 1;
 
-/// What a data-serving Python process imports.
+/// Measures the imports of a Python process that serves data.
 ///
 /// # Errors
-/// When a program fails.
+/// If a program fails.
 pub fn scientific(site: &Site) -> Result<Section, String> {
     let mut section = importing(site, "scientific", SCIENTIFIC_ROUNDS, 150)?;
     section.title = format!("Importing numpy, scipy, pandas and SQLAlchemy, {}", section.title);
@@ -49,10 +49,10 @@ pub fn scientific(site: &Site) -> Result<Section, String> {
     Ok(section)
 }
 
-/// What a small web service imports.
+/// Measures the imports of a small web service.
 ///
 /// # Errors
-/// When a program fails.
+/// If a program fails.
 pub fn small(site: &Site) -> Result<Section, String> {
     let mut section = importing(site, "app", SMALL_ROUNDS, 15)?;
     section.title = format!("Importing a small Flask and SQLAlchemy service, {}", section.title);
@@ -62,7 +62,7 @@ pub fn small(site: &Site) -> Result<Section, String> {
     Ok(section)
 }
 
-/// Imports `module`, which must bring at least this many objects.
+/// Imports `module`, which must load at least this many objects.
 fn importing(site: &Site, module: &str, rounds: usize, least: usize) -> Result<Section, String> {
     site.copy_packages()?;
     let start = |variant| Held::start(site.python(variant)?.arg(site.program("importing.py")).arg(module));
@@ -71,8 +71,9 @@ fn importing(site: &Site, module: &str, rounds: usize, least: usize) -> Result<S
     let mut objects = 0;
     let mut distinct_known = true;
     let [cpu, elapsed, memory, pages] = interleave(site, &VARIANTS, rounds, |variant| {
-        // Some machines take back pages of the page cache that nobody has used for
-        // half a minute (DAMON): all variants find theirs just used.
+        // Some machines reclaim pages of the page cache that no process has used for
+        // half a minute (DAMON), so each variant's pages are used just before its
+        // round.
         if !variant.writes() {
             start(variant)?.end()?;
         }
@@ -114,12 +115,13 @@ fn importing(site: &Site, module: &str, rounds: usize, least: usize) -> Result<S
     })
 }
 
-/// What the library itself says at `SOPIN_LOG=info`, one number for each object.
+/// Returns the times that the library itself prints at `SOPIN_LOG=info`, one for each
+/// object.
 fn time_per_object(site: &Site) -> Result<Column, String> {
     let log = site.built("sopin.log");
     let variants = [Variant::Relocated, Variant::Warm, Variant::Cold, Variant::Memfd];
     let [median] = interleave(site, &variants, LOG_ROUNDS, |variant| {
-        // The library appends.
+        // The library appends to the file.
         let _ = fs::remove_file(&log);
         let mut command = site.python(variant)?;
         command.env("SOPIN_LOG", "info").env("SOPIN_LOG_FILE", &log);
@@ -135,7 +137,7 @@ fn time_per_object(site: &Site) -> Result<Column, String> {
     Ok(Column::new("in sopin, median object", "µs", &[], median.cells()))
 }
 
-/// `31` of `libsopin: PATH: full, 24576 bytes, 31 us`.
+/// Returns `31` from `libsopin: PATH: full, 24576 bytes, 31 us`.
 fn microseconds(line: &str) -> Option<f64> {
     let (before, _) = line.split_once(" us")?;
     before.rsplit(' ').next()?.parse().ok()

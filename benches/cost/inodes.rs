@@ -1,9 +1,9 @@
-//! Files that are done with keep their inodes until the benchmark ends.
+//! Keeps the inodes of files that are no longer needed until the benchmark ends.
 //!
-//! ext4 gives the number of an inode that was deleted within the last minutes to
-//! no new file, and to find that out looks at each of them (`recently_deleted`,
-//! fs/ext4/ialloc.c). A store that is deleted between two rounds would make the
-//! next one several times as dear, which happens to nobody else.
+//! ext4 gives the number of an inode that was deleted within the last minutes to no new
+//! file, and examines each of them to find that out (`recently_deleted`,
+//! fs/ext4/ialloc.c). If a store were deleted between two rounds, the next one would
+//! take several times as long, which does not happen outside of a benchmark.
 
 use std::fs::{self, File, Permissions};
 use std::io;

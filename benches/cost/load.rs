@@ -1,5 +1,5 @@
-//! gunicorn under load: throughput and latency. All variants' services run side
-//! by side, and one after the other is asked.
+//! gunicorn under load: throughput and latency. The services of all variants run side
+//! by side, and requests are sent to one after the other.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,24 +21,24 @@ const ROUNDS: usize = 8;
 const WINDOW: Duration = Duration::from_millis(1500);
 const CONNECTION_ATTEMPTS: usize = 1000;
 
-/// Requests answered in one window.
+/// The requests answered in one window.
 struct Load {
     per_second: f64,
-    /// Of workers and master, for each request, in milliseconds.
+    /// CPU time of workers and master for each request, in milliseconds.
     cpu: f64,
-    /// In milliseconds, sorted.
+    /// Latencies in milliseconds, sorted.
     latencies: Vec<f64>,
 }
 
-/// Throughput and latency of a small web service.
+/// Measures throughput and latency of a small web service.
 ///
 /// # Errors
-/// When a service does not start, or an answer is wrong.
+/// If a service does not start, or a response is wrong.
 pub fn service(site: &Site) -> Result<Section, String> {
     site.copy_packages()?;
     let mut services = BTreeMap::new();
     for variant in VARIANTS {
-        // Once before, so that the store is warm.
+        // One run before the measurement fills the store.
         if variant == Variant::Warm {
             Gunicorn::start(site, variant, SHOP, Workers::Threads(CLIENTS_PER_WORKER), WORKERS)?;
         }
@@ -72,14 +72,14 @@ pub fn service(site: &Site) -> Result<Section, String> {
     })
 }
 
-/// Asks for the length of a window.
+/// Sends requests for the length of a window.
 fn load(gunicorn: &Gunicorn) -> Result<Load, String> {
     let clients = connect_evenly(gunicorn).map_err(|error| format!("gunicorn: {error}"))?;
     let cpu_before = cpu_of(gunicorn)?;
     let started = Instant::now();
     let ask = |mut client: Client| -> io::Result<Vec<f64>> {
         let mut took = Vec::new();
-        // A connection stays with its worker, which says the same every time.
+        // A connection stays with its worker, which sends the same response every time.
         let expected = client.get(SHOP.path)?;
         while started.elapsed() < WINDOW {
             let asked = Instant::now();
@@ -105,8 +105,8 @@ fn load(gunicorn: &Gunicorn) -> Result<Load, String> {
     Ok(Load { per_second: requests / elapsed.as_secs_f64(), cpu: 1e3 * cpu.as_secs_f64() / requests, latencies })
 }
 
-/// The same number of connections to each worker: who accepts one keeps it, and a
-/// worker without any would leave a core idle.
+/// Makes the same number of connections to each worker. A worker keeps the connections
+/// that it accepts, and a worker without any would leave a core idle.
 fn connect_evenly(gunicorn: &Gunicorn) -> io::Result<Vec<Client>> {
     let mut clients: BTreeMap<u32, Vec<Client>> = BTreeMap::new();
     for _ in 0..CONNECTION_ATTEMPTS {
@@ -123,15 +123,15 @@ fn connect_evenly(gunicorn: &Gunicorn) -> io::Result<Vec<Client>> {
     Err(io::Error::other("one worker accepts every connection"))
 }
 
-/// User and system time of master and workers so far.
+/// Returns the user and system time of master and workers so far.
 fn cpu_of(gunicorn: &Gunicorn) -> Result<Duration, String> {
     let ticks_per_second = rustix::param::clock_ticks_per_second();
     let mut ticks = 0;
     for process in gunicorn.processes() {
         let stat =
             fs::read_to_string(format!("/proc/{process}/stat")).map_err(|error| format!("{process}: {error}"))?;
-        // utime and stime of proc_pid_stat(5); the name before them may have
-        // blanks and parentheses.
+        // These are utime and stime of proc_pid_stat(5). The name before them may
+        // contain blanks and parentheses.
         let numbers = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
         ticks += numbers.filter_map(|number| number.parse::<u64>().ok()).sum::<u64>();
     }

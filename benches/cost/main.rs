@@ -1,13 +1,13 @@
-//! What protection costs, against the same work without it and against what else
-//! one could do, in the same run. Nothing here fails because something was slow:
-//! the page says what the targets are.
+//! Measures the cost of protection, compared in the same run with the same work without
+//! it and with alternatives. Nothing here fails because something was slow: the page
+//! shows the targets.
 //!
-//! `cargo bench --bench cost` measures everything, and writes docs/benchmarks.json
-//! and what is made from it; `cargo bench --bench cost -- start imports` measures
-//! some of it and only prints; with `--update` that takes the place of what
-//! docs/benchmarks.json has of it. `--quick` prints one round of everything, to see that
-//! the benchmark works; `--thorough` takes four times as many rounds; `--render`
-//! makes the documents anew from docs/benchmarks.json.
+//! `cargo bench --bench cost` measures everything, and writes docs/benchmarks.json and
+//! what is made from it. `cargo bench --bench cost -- start imports` measures a part
+//! and only prints it; with `--update`, that replaces the same part of
+//! docs/benchmarks.json, or is added. `--quick` prints one round of everything, to check that the
+//! benchmark works; `--thorough` makes four times as many rounds; `--render` makes the
+//! documents again from docs/benchmarks.json.
 
 mod circumstances;
 mod effort;
@@ -17,6 +17,7 @@ mod imports;
 mod inodes;
 mod load;
 mod memory;
+mod older_kernels;
 mod page;
 mod rounds;
 mod run;
@@ -38,7 +39,7 @@ use site::Site;
 type Measure = fn(&Site) -> Result<Section, String>;
 
 /// Every kind of work, by the name that selects it.
-const ALL: [(&str, Measure); 9] = [
+const ALL: [(&str, Measure); 11] = [
     ("imports", imports::scientific),
     ("small-imports", imports::small),
     ("memory", serving::small),
@@ -47,6 +48,8 @@ const ALL: [(&str, Measure); 9] = [
     ("libraries", small::libraries),
     ("start", small::start),
     ("calls", small::calls),
+    ("older-imports", older_kernels::imports),
+    ("older-libraries", older_kernels::libraries),
     ("status", status::status),
 ];
 
@@ -105,19 +108,20 @@ fn measure_everything() -> Result<(), String> {
         let numbers = fs::read_to_string(checkout.join(page::RESULTS)).map_err(|error| error.to_string())?;
         let mut results: Results = serde_json::from_str(&numbers).map_err(|error| error.to_string())?;
         for section in sections {
-            if let Some(old) = results.sections.iter_mut().find(|old| old.title == section.title) {
-                *old = section;
+            match results.sections.iter_mut().find(|old| old.title == section.title) {
+                Some(old) => *old = section,
+                None => results.sections.push(section),
             }
         }
         publish(checkout, &results)?;
     } else if wanted.is_empty() && effort != Effort::Quick {
         publish(checkout, &Results { circumstances: circumstances::circumstances(&site), sections })?;
     }
-    // What was measured is worth having all the same.
+    // The numbers that were measured are kept even so.
     if failed.is_empty() { Ok(()) } else { Err(format!("not measured: {}", failed.join(", "))) }
 }
 
-/// Writes the numbers, and all that is made from them.
+/// Writes the numbers and all documents that are made from them.
 fn publish(checkout: &Path, results: &Results) -> Result<(), String> {
     let write = |file: &str, text: String| {
         let file = checkout.join(file);

@@ -1,5 +1,4 @@
-//! How much memory a set of processes has, and what their objects are mapped
-//! from.
+//! The memory of a set of processes, and what their objects are mapped from.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -12,23 +11,24 @@ use crate::page::Variant;
 const MEMFD: &str = "/memfd:sopin:";
 const KIB_PER_MIB: f64 = 1024.0;
 
-/// What a set of processes holds, in MiB unless said otherwise.
+/// The memory of a set of processes, in MiB unless stated otherwise.
 #[derive(Default)]
 pub struct Memory {
-    /// Sum of the Pss of all processes, and what no process's Pss shows: pages
-    /// of memfds that nobody has touched since they were written.
+    /// The sum of the Pss of all processes, and what no Pss shows: pages of memfds that
+    /// no process has touched since they were written.
     pub proportional: f64,
-    /// Every physical page that one of the processes maps, counted once, whoever
-    /// else maps it, and the same untouched pages. `None` without the right to
-    /// see page frame numbers.
+    /// Every physical page that one of the processes maps, counted once even if other
+    /// processes map it too, and the same untouched pages. `None` without the right to
+    /// read page frame numbers.
     pub distinct: Option<f64>,
     /// Resident pages mapped from the store, summed over the processes.
     pub store_resident: f64,
-    /// The same in proportion: what they really take.
+    /// The same in proportion, which is the memory that they really use.
     pub store_proportional: f64,
 }
 
-/// Where the executable memory of a process comes from: numbers of files.
+/// The files from which the executable memory of a process is mapped, as numbers of
+/// files.
 #[derive(Default)]
 pub struct Text {
     /// Entries of the store.
@@ -37,9 +37,9 @@ pub struct Text {
     pub memfds: usize,
     /// Files that have been deleted or replaced.
     pub replaced: usize,
-    /// Other files; a pinned object's witness page is one.
+    /// Other files, among them the witness pages of pinned objects.
     pub files: usize,
-    /// Ranges of no file at all.
+    /// Ranges that are mapped from no file.
     pub anonymous_ranges: usize,
 }
 
@@ -49,7 +49,7 @@ struct Vma {
     is_executable: bool,
     inode: u64,
     path: String,
-    /// KiB by name, as `proc_pid_smaps(5)` has them.
+    /// Sizes in KiB, by their names in `proc_pid_smaps(5)`.
     sizes: HashMap<String, u64>,
 }
 
@@ -62,12 +62,12 @@ impl Vma {
 /// Measures the processes as one.
 ///
 /// # Errors
-/// When one of them is gone or belongs to somebody else.
+/// If one of them has ended or belongs to another user.
 pub fn of(processes: &[u32], store: &Path) -> Result<Memory, String> {
     let mut proportional = 0;
     let (mut store_resident, mut store_proportional) = (0, 0);
     let mut frames = Some(HashSet::new());
-    // By memfd: KiB that one process maps, and the Pss of all.
+    // For each memfd, the KiB that one process maps, and the Pss of all.
     let mut memfds: HashMap<u64, (u64, u64)> = HashMap::new();
     for process in processes {
         let rollup = read(*process, "smaps_rollup")?;
@@ -106,17 +106,17 @@ fn page_size() -> u64 {
     rustix::param::page_size() as u64
 }
 
-#[expect(clippy::cast_precision_loss, reason = "nobody has that much memory")]
+#[expect(clippy::cast_precision_loss, reason = "no machine has that much memory")]
 fn mebibytes(kib: u64) -> f64 {
     kib as f64 / KIB_PER_MIB
 }
 
-/// Adds the frames of the pages that are present; `false` if the kernel does not
-/// tell their numbers.
+/// Adds the frames of the pages that are present. Returns `false` if the kernel does
+/// not show their numbers.
 fn add_frames(process: u32, vma: &Vma, frames: &mut HashSet<u64>) -> io::Result<bool> {
     const PRESENT: u64 = 1 << 63;
     const NUMBER: u64 = (1 << 55) - 1;
-    // Nobody's memory, and without frames.
+    // This page belongs to the kernel and has no frames.
     if vma.path == "[vsyscall]" {
         return Ok(true);
     }
@@ -135,7 +135,7 @@ fn add_frames(process: u32, vma: &Vma, frames: &mut HashSet<u64>) -> io::Result<
     Ok(true)
 }
 
-/// What the executable memory of a process is mapped from.
+/// Returns from what the executable memory of a process is mapped.
 ///
 /// # Errors
 /// As for [`of`].
@@ -158,14 +158,14 @@ pub fn text_of(process: u32, store: &Path) -> Result<Text, String> {
 }
 
 impl Text {
-    /// That the variant did to at least so many objects what it is to be measured
-    /// for.
+    /// Checks that the variant has had the effect for which it is measured, on at least
+    /// so many objects.
     ///
     /// # Errors
-    /// What was found instead.
+    /// A description of what was found instead.
     pub fn check(&self, variant: Variant, least: usize) -> Result<(), String> {
-        // Of the interpreter's own modules and the system's libraries no copy takes
-        // the place, and a small service has few others.
+        // The interpreter's own modules and the system's libraries are not replaced by
+        // copies, and a small service has few other objects.
         let least = if variant == Variant::Replaced { least / 3 } else { least };
         let done = match variant {
             Variant::Native | Variant::Empty | Variant::Off | Variant::Floor | Variant::Relocated => self.files,
@@ -185,7 +185,7 @@ fn read(process: u32, file: &str) -> Result<String, String> {
     fs::read_to_string(format!("/proc/{process}/{file}")).map_err(|error| format!("{file} of {process}: {error}"))
 }
 
-/// The VMAs of an smaps file.
+/// Parses the VMAs of an smaps file.
 fn parse(smaps: &str) -> Vec<Vma> {
     let mut vmas: Vec<Vma> = Vec::new();
     for line in smaps.lines() {

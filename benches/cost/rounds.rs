@@ -1,24 +1,24 @@
-//! Comparing variants in interleaved rounds, so that whatever else the machine
-//! does hits all alike, and each is compared with the native run of its round.
+//! Compares variants in interleaved rounds, so that other work of the machine affects
+//! all alike, and each is compared with the native run of its round.
 
 use std::collections::BTreeMap;
 
 use crate::page::{Cell, Spread, Variant};
 use crate::site::Site;
 
-/// Measured numbers: by variant one for each round. The native ones come in the
-/// same order as the others.
+/// The measured numbers: for each variant one for each round. The native ones are in
+/// the same order as the others.
 #[derive(Default)]
 pub struct Rounds {
     numbers: BTreeMap<Variant, Vec<f64>>,
 }
 
-/// Calls `measure` once a round for every variant, after a round of which nothing
-/// is kept: it warms caches and fills the store. Of a measurement that has several
-/// numbers each comes into its own [`Rounds`].
+/// Calls `measure` once a round for every variant, after a round whose numbers are
+/// dropped: it warms caches and fills the store. If a measurement has several numbers,
+/// each goes into its own [`Rounds`].
 ///
 /// # Errors
-/// The first of `measure`.
+/// The first error of `measure`.
 pub fn interleave<const N: usize>(
     site: &Site,
     variants: &[Variant],
@@ -29,8 +29,8 @@ pub fn interleave<const N: usize>(
     let rounds = site.effort.rounds(rounds);
     for round in 0..=rounds {
         for position in 0..variants.len() {
-            // Forwards and backwards, from another place each time: nobody always
-            // comes after the same neighbour.
+            // The order goes forwards and backwards and begins at another variant each
+            // time, so that no variant always follows the same one.
             let place = if round % 2 == 0 { position } else { variants.len() - 1 - position };
             let variant = variants[(round + place) % variants.len()];
             let numbers = measure(variant)?;
@@ -46,17 +46,17 @@ pub fn interleave<const N: usize>(
 }
 
 impl Rounds {
-    /// How many numbers each variant has.
+    /// Returns how many numbers each variant has.
     pub fn count(&self) -> usize {
         self.numbers.values().map(Vec::len).max().unwrap_or_default()
     }
 
-    /// The cells of a column.
+    /// Returns the cells of a column.
     pub fn cells(&self) -> BTreeMap<Variant, Cell> {
         let native = self.numbers.get(&Variant::Native).map(Vec::as_slice).unwrap_or_default();
         let cell = |numbers: &[f64]| {
             let against_native = |compare: fn(f64, f64) -> f64| {
-                // There are measures that natively do not exist.
+                // Some measures do not exist natively.
                 let pairs = numbers.iter().zip(native).filter(|(_, native)| **native != 0.0);
                 Spread::of(pairs.map(|(number, native)| compare(*number, *native)).collect())
             };

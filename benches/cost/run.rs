@@ -1,14 +1,14 @@
-//! Running a program once and knowing what it used.
+//! Runs a program once and measures what it used.
 
 use std::io::{self, Read};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-/// Runs a program to its end; its standard output.
+/// Runs a program to its end. Returns its standard output.
 ///
 /// # Errors
-/// When it cannot be started, or does not exit with 0.
+/// If it cannot be started, or does not exit with 0.
 pub fn run(command: &mut Command) -> Result<String, String> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let output = output.map_err(|error| format!("{command:?}: {error}"))?;
@@ -19,11 +19,11 @@ pub fn run(command: &mut Command) -> Result<String, String> {
     }
 }
 
-/// The standard output of a program, whatever its exit status, and its user and
+/// Returns the standard output of a program, whatever its exit status, and its user and
 /// system time.
 ///
 /// # Errors
-/// When it cannot be started, or a signal ends it.
+/// If it cannot be started, or a signal ends it.
 pub fn output_and_cpu(command: &mut Command) -> Result<(String, Duration), String> {
     let mut run = || {
         let mut child = command.stdout(Stdio::piped()).spawn()?;
@@ -39,12 +39,12 @@ pub fn output_and_cpu(command: &mut Command) -> Result<(String, Duration), Strin
     run().map_err(|error| format!("{command:?}: {error}"))
 }
 
-/// How long it takes from before the start of a program to after its end, and the
-/// user and system time of the program itself. The program inherits standard input and output: a pipe would cost as much as the
-/// difference that is looked for.
+/// Returns the time from before the start of a program to after its end, and the user
+/// and system time of the program itself. The program inherits standard input and
+/// output, because a pipe would cost as much as the difference that is measured.
 ///
 /// # Errors
-/// When it cannot be started, or does not exit with 0.
+/// If it cannot be started, or does not exit with 0.
 pub fn start_and_end(command: &mut Command) -> Result<(Duration, Duration), String> {
     let started = Instant::now();
     let waited = command.spawn().and_then(|child| wait(child.id()));
@@ -56,19 +56,20 @@ pub fn start_and_end(command: &mut Command) -> Result<(Duration, Duration), Stri
     }
 }
 
-/// Waits for a child of ours, which `Child::wait` must not have waited for.
+/// Waits for a child of this process, which `Child::wait` must not have waited for.
 fn wait(child: u32) -> io::Result<(ExitStatus, Duration)> {
     let child = libc::pid_t::try_from(child).map_err(io::Error::other)?;
     let mut status = 0;
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: both pointers are to live memory of the types that wait4(2) writes.
+    // SAFETY: wait4(2) writes an int and a `struct rusage` through these pointers,
+    // which are to live variables of these types.
     while unsafe { libc::wait4(child, &raw mut status, 0, usage.as_mut_ptr()) } != child {
         let error = io::Error::last_os_error();
         if error.kind() != io::ErrorKind::Interrupted {
             return Err(error);
         }
     }
-    // SAFETY: wait4 succeeded and filled it; all zeroes are valid too.
+    // SAFETY: wait4 has succeeded, so it has written all of the structure.
     let usage = unsafe { usage.assume_init() };
     Ok((ExitStatus::from_raw(status), duration(usage.ru_utime) + duration(usage.ru_stime)))
 }
@@ -77,11 +78,11 @@ fn duration(time: libc::timeval) -> Duration {
     Duration::from_secs(time.tv_sec.cast_unsigned()) + Duration::from_micros(time.tv_usec.cast_unsigned())
 }
 
-/// A program that does its work, prints a line, and waits for the end of its
-/// standard input so that it can be looked at.
+/// A program that does its work, prints a line, and waits for the end of its standard
+/// input, so that it can be examined.
 pub struct Held {
     child: Child,
-    /// From before the start to the line.
+    /// The time from before the start to the line.
     pub took: Duration,
 }
 
@@ -89,14 +90,15 @@ impl Held {
     /// Starts a program and waits for its line.
     ///
     /// # Errors
-    /// When it cannot be started, or ends without the line.
+    /// If it cannot be started, or ends without the line.
     pub fn start(command: &mut Command) -> Result<Self, String> {
         let started = Instant::now();
         let mut start = || {
             let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
             let mut held = Self { child, took: Duration::ZERO };
             let mut line = [0];
-            // Closed then: there may be hundreds of such programs.
+            // The pipe is closed after the line, because there may be hundreds of such
+            // programs.
             held.child.stdout.take().map_or(Ok(()), |mut stdout| stdout.read_exact(&mut line))?;
             held.took = started.elapsed();
             Ok(held)
@@ -104,19 +106,20 @@ impl Held {
         start().map_err(|error: io::Error| format!("{command:?}: {error}"))
     }
 
-    /// Its process.
+    /// Returns its process number.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Lets it go on to its end; the user and system time of all.
+    /// Lets it run to its end. Returns its user and system time.
     ///
     /// # Errors
-    /// When it does not exit with 0.
+    /// If it does not exit with 0.
     pub fn end(mut self) -> Result<Duration, String> {
         drop(self.child.stdin.take());
         let waited = wait(self.child.id());
-        // Its number may be somebody else's from here on.
+        // Dropping it would kill its number, which may belong to another process from
+        // here on.
         std::mem::forget(self);
         match waited {
             Ok((status, cpu)) if status.success() => Ok(cpu),
@@ -128,7 +131,7 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        // It has not been waited for, so it is still ours.
+        // It has not been waited for, so the number is still its own.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -18,10 +18,10 @@ const VARIANTS: [Variant; 8] = [
 ];
 const MANY: usize = 8;
 
-/// The memory of a small web service.
+/// Measures the memory of a small web service.
 ///
 /// # Errors
-/// When it does not start.
+/// If it does not start.
 pub fn small(site: &Site) -> Result<Section, String> {
     let title = "Memory of a small Flask and SQLAlchemy service under gunicorn";
     let mut section = memory_of(site, SHOP, 2, title)?;
@@ -32,10 +32,10 @@ pub fn small(site: &Site) -> Result<Section, String> {
     Ok(section)
 }
 
-/// The memory of a service with the scientific stack.
+/// Measures the memory of a service with the scientific stack.
 ///
 /// # Errors
-/// When it does not start.
+/// If it does not start.
 pub fn scientific(site: &Site) -> Result<Section, String> {
     let title = "Memory of a service with numpy, scipy, pandas and SQLAlchemy under gunicorn";
     let mut section = memory_of(site, SCIENCE, 1, title)?;

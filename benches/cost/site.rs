@@ -1,5 +1,5 @@
-//! What is measured and where it lies: compiled programs, tiny libraries,
-//! Python packages and stores, all below `target/bench`.
+//! The files that are measured, all below `target/bench`: compiled programs, tiny
+//! libraries, Python packages and stores.
 
 use std::cell::Cell;
 use std::env;
@@ -16,7 +16,7 @@ use crate::inodes;
 use crate::page::Variant;
 use crate::run;
 
-/// How many tiny libraries there are to load.
+/// The number of tiny libraries.
 pub const LIBRARIES: usize = 5000;
 
 /// The files of the benchmark.
@@ -25,22 +25,21 @@ pub struct Site {
     pub checkout: PathBuf,
     /// The `libsopin.so` that is measured.
     pub library: PathBuf,
-    /// How thoroughly everything is measured.
     pub effort: Effort,
     directory: PathBuf,
     new_stores: Cell<usize>,
-    /// Of those, how many were done with at the last look.
+    /// The number of new stores that have been emptied.
     emptied_stores: Cell<usize>,
     kept_inodes: Cell<usize>,
-    /// Kept open: nobody else uses the directory meanwhile.
+    /// A lock that is held, so that no other benchmark uses the directory meanwhile.
     _lock: File,
 }
 
 impl Site {
-    /// Compiles what is measured, and empties the stores.
+    /// Compiles the programs and libraries, and empties the stores.
     ///
     /// # Errors
-    /// The compiler's, or the file system's.
+    /// Those of the compiler or the file system.
     pub fn new(checkout: &Path, library: PathBuf, effort: Effort) -> Result<Self, String> {
         let directory = checkout.join("target/bench");
         let lock = lock(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
@@ -71,15 +70,15 @@ impl Site {
     /// Removes what was kept only until the end.
     ///
     /// # Errors
-    /// The file system's.
+    /// Those of the file system.
     pub fn remove_stale(&self) -> Result<(), String> {
         [self.stores().join("cold"), self.replaceable(), self.kept()].iter().try_for_each(|stale| remove(stale))
     }
 
-    /// Copies the tiny libraries, each twice: one of them may be replaced.
+    /// Copies the tiny libraries twice; those of one copy may be replaced.
     ///
     /// # Errors
-    /// The file system's.
+    /// Those of the file system.
     pub fn copy_tiny_libraries(&self) -> Result<(), String> {
         for directory in [self.directory.join("tiny"), self.replaceable().join("tiny")] {
             for number in 0..LIBRARIES {
@@ -95,7 +94,7 @@ impl Site {
     /// Copies the Python packages, so that they can be replaced.
     ///
     /// # Errors
-    /// The file system's, or that the packages are not there.
+    /// Those of the file system, or a message that the packages are missing.
     pub fn copy_packages(&self) -> Result<(), String> {
         for packages in self.packages()? {
             let copy = self.replaceable().join(packages.strip_prefix("/").unwrap_or(&packages));
@@ -113,17 +112,16 @@ impl Site {
     /// Drops the copies that [`Variant::Reread`] uses from the page cache.
     ///
     /// # Errors
-    /// The file system's.
+    /// Those of the file system.
     pub fn drop_from_cache(&self) -> Result<(), String> {
         self.wait_for_disk();
         let store = self.reread_store();
-        // What somebody maps stays.
+        // Pages that a process maps stay in the cache.
         let drop = |file: &Path| Ok(rustix::fs::fadvise(File::open(file)?, 0, None, rustix::fs::Advice::DontNeed)?);
         inodes::for_each_file(&store, &mut { drop }).map_err(|error| format!("{}: {error}", store.display()))
     }
 
-    /// The store refuses files that changed a moment ago, and what was just
-    /// written should be on the disk.
+    /// Waits until the store accepts the new files, and until they are on the disk.
     fn age(&self) {
         self.wait_for_disk();
         thread::sleep(Duration::from_millis(2500));
@@ -131,49 +129,49 @@ impl Site {
 
     fn compile(&self, source: &str, output: &str, flags: &[&str]) -> Result<(), String> {
         let mut command = Command::new("cc");
-        // Flags last: libraries come after what needs them.
+        // The flags are last, because libraries must follow the files that need them.
         command.current_dir(&self.directory).args(["-O2", "-Wall", "-Wextra", "-Werror", "-o", output]);
         command.arg(self.program(source)).args(flags);
         run::run(&mut command).map(drop)
     }
 
-    /// A file that [`Site::new`] has compiled.
+    /// Returns the path of a file that [`Site::new`] has compiled.
     pub fn built(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
 
-    /// A program of the benchmark that needs no compiler.
+    /// Returns the path of a program of the benchmark that needs no compiler.
     pub fn program(&self, name: &str) -> PathBuf {
         self.checkout.join("benches/cost/programs").join(name)
     }
 
-    /// Below here are all stores.
+    /// Returns the directory of all stores.
     pub fn stores(&self) -> PathBuf {
         self.directory.join("stores")
     }
 
-    /// The store that keeps its entries for the whole benchmark.
+    /// Returns the store that keeps its entries for the whole benchmark.
     pub fn warm_store(&self) -> PathBuf {
         self.stores().join("warm")
     }
 
-    /// The same for [`Variant::Reread`].
+    /// Returns the one for [`Variant::Reread`].
     pub fn reread_store(&self) -> PathBuf {
         self.stores().join("reread")
     }
 
-    /// A store that nobody has used.
+    /// Returns a store that no process has used.
     pub fn new_store(&self) -> PathBuf {
         let number = self.new_stores.replace(self.new_stores.get() + 1);
         self.stores().join(format!("cold/{number}"))
     }
 
-    /// Below here files may be replaced by copies of them.
+    /// Returns the directory of the files that may be replaced by copies of them.
     pub fn replaceable(&self) -> PathBuf {
         self.directory.join("replaceable")
     }
 
-    /// Below here are other names of files that may be replaced.
+    /// Returns the directory with other names of files that may be replaced.
     fn kept(&self) -> PathBuf {
         self.directory.join("kept")
     }
@@ -186,19 +184,19 @@ impl Site {
             .map_err(|error| format!("{}: {error}", self.kept().display()))
     }
 
-    /// The directory with the tiny libraries for this variant.
+    /// Returns the directory with the tiny libraries for this variant.
     pub fn tiny_libraries(&self, variant: Variant) -> PathBuf {
         if variant == Variant::Replaced { self.replaceable().join("tiny") } else { self.directory.join("tiny") }
     }
 
-    /// A command that runs `program` in this way.
+    /// Returns a command that runs `program` in this way.
     pub fn command(&self, program: &Path, variant: Variant) -> Command {
         let mut command = Command::new(program);
         self.apply(variant, &mut command);
         command
     }
 
-    /// Makes `command` run this way, whatever the caller's environment says.
+    /// Makes `command` run in this way, whatever the caller's environment contains.
     fn apply(&self, variant: Variant, command: &mut Command) {
         for (name, _) in env::vars_os() {
             let name_text = name.to_string_lossy();
@@ -232,12 +230,12 @@ impl Site {
         }
     }
 
-    /// The interpreter, set up for this variant: with an environment of the
-    /// packages and the programs of the benchmark, from copies of the packages if
-    /// they are to be replaced.
+    /// Returns the interpreter, set up for this variant: with an environment of the
+    /// packages and the programs of the benchmark, from copies of the packages if they
+    /// are to be replaced.
     ///
     /// # Errors
-    /// That the packages are not there.
+    /// A message that the packages are missing.
     pub fn python(&self, variant: Variant) -> Result<Command, String> {
         let mut path = vec![self.checkout.join("benches/cost/programs"), self.checkout.join("examples/gunicorn")];
         for packages in self.packages()? {
@@ -250,12 +248,13 @@ impl Site {
         let path = env::join_paths(path).map_err(|error| error.to_string())?;
         let mut command = self.command(&self.checkout.join("target/test-python/bin/python"), variant);
         command.env("PYTHONPATH", path).env("PYTHONNOUSERSITE", "1").env("PYTHONDONTWRITEBYTECODE", "1");
-        // One thread each: how many more there are to start depends on the machine.
+        // There is one thread, because the number of further ones to start would depend
+        // on the machine.
         command.env("OPENBLAS_NUM_THREADS", "1").env("OMP_NUM_THREADS", "1");
         Ok(command)
     }
 
-    /// Where the Python packages are.
+    /// Returns the directories of the Python packages.
     fn packages(&self) -> Result<[PathBuf; 2], String> {
         let missing = || "no Python packages; run scripts/test-environments".to_owned();
         let libraries = self.checkout.join("target/test-python/lib");
@@ -265,10 +264,10 @@ impl Site {
         if served.is_dir() { Ok([served, version.join("site-packages")]) } else { Err(missing()) }
     }
 
-    /// Clears up after a measurement, outside the time that is measured.
+    /// Cleans up after a measurement, outside the time that is measured.
     ///
     /// # Errors
-    /// The file system's.
+    /// Those of the file system.
     pub fn settle(&self, variant: Variant) -> Result<(), String> {
         match variant {
             Variant::Cold => {
@@ -287,7 +286,7 @@ impl Site {
     }
 
     fn wait_for_disk(&self) {
-        // A file system that cannot do it has nothing to wait for.
+        // If the file system does not support it, there is nothing to wait for.
         if let Ok(directory) = File::open(&self.directory) {
             let _ = rustix::fs::syncfs(directory);
         }

@@ -1,7 +1,8 @@
-//! Work that lasts microseconds: starting a process, loading a tiny library,
-//! calling a function.
+//! Work that takes microseconds: starting a process, loading a tiny library, calling a
+//! function.
 
 use std::path::Path;
+use std::process::Command;
 
 use crate::page::{Column, Compared, Section, Variant, quantile_of_sorted};
 use crate::rounds::{Rounds, interleave};
@@ -13,10 +14,10 @@ const CALL_ROUNDS: usize = 7;
 const LIBRARY_ROUNDS: usize = 5;
 const MILLION_CALLS: u32 = 100;
 
-/// The smallest program there is: start and end of a process.
+/// Measures the start and end of the smallest program.
 ///
 /// # Errors
-/// When a program fails.
+/// If a program fails.
 pub fn start(site: &Site) -> Result<Section, String> {
     let [wall, cpu] = interleave(site, &all_but(Variant::Reread), START_ROUNDS, |variant| {
         let (wall, cpu) = run::start_and_end(&mut site.command(Path::new("/bin/true"), variant))?;
@@ -35,10 +36,11 @@ pub fn start(site: &Site) -> Result<Section, String> {
     })
 }
 
-/// Calls through the PLT into a library: no path but loading is touched.
+/// Measures calls through the PLT into a library. sopin affects loading only, so they
+/// should cost the same.
 ///
 /// # Errors
-/// When a program fails.
+/// If a program fails.
 pub fn calls(site: &Site) -> Result<Section, String> {
     let variants = [Variant::Native, Variant::Relocated, Variant::Warm, Variant::Memfd];
     let [took] = interleave(site, &variants, CALL_ROUNDS, |variant| {
@@ -54,29 +56,20 @@ pub fn calls(site: &Site) -> Result<Section, String> {
     })
 }
 
-/// Many tiny libraries: what one more costs when few, or many, are there.
+/// Measures the cost of one more tiny library when few, or many, are loaded.
 ///
 /// # Errors
-/// When a program fails.
+/// If a program fails.
 pub fn libraries(site: &Site) -> Result<Section, String> {
     site.copy_tiny_libraries()?;
     let variants: Vec<_> = all_but(Variant::Reread).into_iter().filter(|variant| *variant != Variant::Off).collect();
-    let counts = [100, 1000, 2000, LIBRARIES];
     let took = interleave(site, &variants, LIBRARY_ROUNDS, |variant| {
         let mut command = site.command(&site.built("libraries"), variant);
-        let output = run::run(command.arg(site.tiny_libraries(variant)).arg(LIBRARIES.to_string()))?;
-        let took: Vec<f64> = output.lines().map(number).collect::<Result<_, _>>()?;
-        Ok(counts.map(|count| {
-            let last = (count + 50).min(took.len());
-            let mut around = took.get(last.saturating_sub(100)..last).unwrap_or_default().to_vec();
-            around.sort_by(f64::total_cmp);
-            quantile_of_sorted(&around, 0.5) / 1e3
-        }))
+        took_around(command.arg(site.tiny_libraries(variant)).arg(LIBRARIES.to_string()), [100, 1000, 2000, LIBRARIES])
     })?;
-    let column =
-        |loaded: &str, took: &Rounds| Column::new(&format!("{loaded} loaded"), "µs", &[Compared::Ratio], took.cells());
     let [few, thousand, two_thousand, many] = &took;
     let rounds = few.count();
+    let column = library_column;
     let few = column("100", few)
         .target(Variant::Warm, Compared::Ratio, 1.9)
         .in_summary("`dlopen` of a tiny library, 100 loaded");
@@ -97,6 +90,26 @@ pub fn libraries(site: &Site) -> Result<Section, String> {
         rounds,
         columns,
     })
+}
+
+/// Runs the program that opens tiny libraries; returns how many microseconds one took around each
+/// of these numbers of loaded libraries.
+///
+/// # Errors
+/// When the program fails.
+pub fn took_around<const N: usize>(command: &mut Command, counts: [usize; N]) -> Result<[f64; N], String> {
+    let took: Vec<f64> = run::run(command)?.lines().map(number).collect::<Result<_, _>>()?;
+    Ok(counts.map(|count| {
+        let last = (count + 50).min(took.len());
+        let mut around = took.get(last.saturating_sub(100)..last).unwrap_or_default().to_vec();
+        around.sort_by(f64::total_cmp);
+        quantile_of_sorted(&around, 0.5) / 1e3
+    }))
+}
+
+/// The column of what one library took with so many loaded.
+pub fn library_column(loaded: &str, took: &Rounds) -> Column {
+    Column::new(&format!("{loaded} loaded"), "µs", &[Compared::Ratio], took.cells())
 }
 
 fn all_but(one: Variant) -> Vec<Variant> {

@@ -1,4 +1,4 @@
-//! What it costs to look at every process of a machine.
+//! The cost of examining every process of a machine.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,17 +11,18 @@ use crate::site::Site;
 const PROCESSES: usize = 500;
 const ROUNDS: usize = 5;
 
-/// `sopin status --all`.
+/// Measures `sopin status --all`.
 ///
 /// # Errors
-/// When a process does not start, or the command fails.
+/// If a process does not start, or the command fails.
 pub fn status(site: &Site) -> Result<Section, String> {
     let [cpu] = interleave(site, &[Variant::Native, Variant::Warm], ROUNDS, |variant| {
         let _processes = (0..PROCESSES).map(|_| waiting(site, variant)).collect::<Result<Vec<_>, _>>()?;
         let mut command = Command::new(site.checkout.join("target/release/sopin"));
         command.args(["status", "--all"]).stdin(Stdio::null());
         let (listed, cpu) = run::output_and_cpu(&mut command)?;
-        // A line for each of ours at the least, whatever else there is.
+        // There is at least a line for each of these processes; other processes have
+        // lines too.
         let lines = listed.lines().count();
         if lines < PROCESSES {
             return Err(format!("sopin status --all prints {lines} lines for {PROCESSES} processes"));
@@ -43,7 +44,7 @@ pub fn status(site: &Site) -> Result<Section, String> {
     })
 }
 
-/// A process that has started and does nothing.
+/// Starts a process that does nothing.
 fn waiting(site: &Site, variant: Variant) -> Result<Held, String> {
     Held::start(site.command(Path::new("/bin/sh"), variant).args(["-c", "echo; read _"]))
 }

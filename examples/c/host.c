@@ -1,13 +1,14 @@
 /*
- * A program that loads plugins and wants to outlive their reinstallation.
+ * A program that loads plugins and keeps working when they are reinstalled.
  *
  *     cc -O2 -Wall -o host host.c $(pkg-config --cflags --libs sopin)
  *     ./host ./plugin.so
  *
- * Linked with the library it needs no LD_PRELOAD: what the program was started
- * with and what it loads is pinned before its constructors run. It prints how
- * well that went, then waits for a line on its standard input each time before
- * it calls the plugins' `plugin_run` again: rewrite them meanwhile.
+ * It is linked with the library, so it needs no LD_PRELOAD: the objects with which it
+ * was started, and those that it loads, are pinned before their constructors run. It
+ * prints how far each object is pinned. Then it waits for a line on its standard
+ * input each time before it calls the plugins' `plugin_run` again; rewrite the
+ * plugins meanwhile.
  */
 #include <dlfcn.h>
 #include <sopin.h>
@@ -34,7 +35,8 @@ static int print_object(const struct sopin_object *object, void *out) {
     return 0;
 }
 
-/* Says what could not be done; the program goes on as if without the library. */
+/* Prints what could not be done. The program continues as it would without the
+ * library. */
 static void check(const char *what, int code) {
     if (code != SOPIN_OK)
         fprintf(stderr, "host: %s: %s\n", what, sopin_strerror(code));
@@ -52,7 +54,8 @@ int main(int argc, char **argv) {
             fprintf(stderr, "host: %s\n", dlerror());
             return EXIT_FAILURE;
         }
-        /* Pinned already, unless it came without crti or by a bare name. */
+        /* The plugin is pinned already, unless it has no crti or was loaded by a
+         * bare name. */
         check(argv[plugins + 1], sopin_pin_handle(plugin));
     }
     check("version", sopin_version(&version));

@@ -5,7 +5,7 @@
  */
 static int six(void) { return 6; }
 
-/* A relocated pointer in writable data: what a rewritten file takes back. */
+/* A relocated pointer in writable data, which rewriting the file would revert. */
 static int (*volatile factor)(void) = six;
 
 int plugin_run(void);

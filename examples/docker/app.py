@@ -1,4 +1,4 @@
-"""Stands for an application: says what of it is pinned, and waits for SIGTERM."""
+"""An application: prints whether it is pinned, and waits for SIGTERM."""
 
 import ctypes
 import signal

@@ -1,7 +1,7 @@
-"""A small shop: Flask and SQLAlchemy on SQLite, as thousands of services are.
+"""A small shop: Flask and SQLAlchemy on SQLite, like many services.
 
-Every request runs SQLAlchemy's compiled extensions, and who asks can compute
-the answer: a wrong byte anywhere shows.
+Every request runs SQLAlchemy's compiled extensions, and a client can compute the
+expected response, so a wrong byte anywhere shows.
 """
 
 import os
@@ -18,11 +18,11 @@ if not has_compiled_ext():
 
 
 class Base(DeclarativeBase):
-    """Parent of the tables."""
+    """The base class of the tables."""
 
 
 class Customer(Base):
-    """Somebody who orders."""
+    """A customer who places orders."""
 
     __tablename__ = "customer"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -31,7 +31,7 @@ class Customer(Base):
 
 
 class Order(Base):
-    """What somebody has ordered; the amount is in cents."""
+    """An order; the amount is in cents."""
 
     __tablename__ = "orders"
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -44,12 +44,12 @@ engine: Engine = create_engine("sqlite:///" + os.environ.get("DEMO_DATABASE", "s
 
 @event.listens_for(engine, "connect")
 def do_not_wait_for_the_disk(connection, _record) -> None:  # noqa: ANN001
-    """The demonstration is not about durability."""
+    """Turns off waiting for the disk, because the demonstration does not need durability."""
     connection.execute("PRAGMA synchronous = OFF")
 
 
 def create_database() -> None:
-    """Fills the database; done once, before the server starts."""
+    """Fills the database. This happens once, before the server starts."""
     Base.metadata.drop_all(engine)
     Base.metadata.create_all(engine)
     with Session(engine) as session:
@@ -64,7 +64,7 @@ app = Flask(__name__)
 
 @app.get("/customer/<int:number>")
 def customer(number: int) -> Response:
-    """One customer with all orders, and their sum as the database sees it."""
+    """Returns one customer with all orders, and their sum as the database computes it."""
     with Session(engine) as session:
         query = select(Customer).options(selectinload(Customer.orders)).where(Customer.id == number)
         found = session.scalars(query).one()

@@ -1,13 +1,13 @@
 """Runs the same service under the same rewriting without and with sopin.
 
-While all workers serve, every shared object under them is rewritten in place:
-with the same bytes, with another build of the same packages, with nothing at
-all for a second. Then the same bytes once more while the service is idle (the
-original report: relocations are gone, and a worker jumps to a small address).
+While all workers serve, every shared object that they use is rewritten in place:
+with the same bytes, with another build of the same packages, and with zero length
+for a second. Then it is rewritten with the same bytes while the service is idle (the
+original report: relocations are lost, and a worker jumps to a small address).
 
-Ends with status 1 if the promise is broken: a protected process died or a
-request failed; or if the unprotected service survived, which would mean that
-the demonstration shows nothing.
+Ends with status 1 if the promise is broken, because a protected process died or a
+request failed; or if the unprotected service survived, because then the
+demonstration has shown nothing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from experiment import CASES, MODES, WORKERS, Experiment, Result
 
 
 def table(results: list[Result]) -> str:
-    """The results, aligned; the modes of a case side by side."""
+    """Returns the results as an aligned table, with the modes of a case next to each other."""
     rows = [("rewritten", "sopin", "served", "failed", "workers killed")]
     for case in CASES:
         label = case
@@ -42,7 +42,7 @@ def table(results: list[Result]) -> str:
 
 
 def fate(result: Result) -> str:
-    """What became of the processes, in words."""
+    """Returns what happened to the processes, in words."""
     words = ", ".join(f"{count} by {name}" for name, count in sorted(result.killed.items())) or "none"
     if result.master_killed:
         words += f"; the master by {result.master_killed}"
@@ -54,11 +54,11 @@ def fate(result: Result) -> str:
 
 
 def broken_promises(results: list[Result]) -> list[str]:
-    """What should have been otherwise."""
+    """Returns descriptions of what was wrong."""
     wrong = []
     for result in results:
         complaints = []
-        # Text follows the file in mode relocated: only an idle service survives.
+        # In mode relocated, text follows the file, so only an idle service survives.
         if result.mode.startswith("full") or (result.mode, result.case) == ("relocated", "idle"):
             if not result.unharmed:
                 complaints.append(f"processes were lost: {fate(result)}")
@@ -70,24 +70,25 @@ def broken_promises(results: list[Result]) -> list[str]:
         if result.mode.startswith("full") and not any(result.copies_in_use.values()):
             complaints.append("nothing was mapped from copies")
         if result.mode == "without" and not result.killed and not result.master_killed:
-            complaints.append("nobody was killed, so nothing was shown")
+            complaints.append("no process was killed, so nothing was shown")
         wrong += [f"{result.case}, {result.mode}: {complaint}" for complaint in complaints]
     return wrong
 
 
 def compare(root: Path, library: Path, modes: list[str], cases: list[str]) -> list[Result]:
-    """Every mode in turn."""
+    """Runs every mode, one after the other."""
     runs = root / "runs"
-    # Of a run that was killed.
+    # A run that was killed may have left them.
     shutil.rmtree(runs, ignore_errors=True)
     packages = environment.prepare(root)
-    # All copies first: the store leaves files alone that have just been made.
+    # All copies are made first, because the store does not accept files that have just
+    # been made.
     experiments = [Experiment(mode, packages, runs / mode.replace(", ", "-"), library) for mode in modes]
     return [result for experiment in experiments for result in experiment.run(cases)]
 
 
 def main() -> int:
-    """Sets up, runs everything, prints the table."""
+    """Sets up, runs everything, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--library", type=Path, required=True, help="the libsopin.so to show")
     parser.add_argument("--root", type=Path, required=True, help="directory for packages and copies, made if missing")
@@ -97,7 +98,8 @@ def main() -> int:
     arguments = parser.parse_args()
     if not arguments.library.is_file():
         parser.error(f"{arguments.library} does not exist; run make first")
-    # As after an interrupt from the keyboard: the server is ended too.
+    # SIGTERM has the same effect as an interrupt from the keyboard: the server is ended
+    # too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     root: Path = arguments.root.resolve()
     with environment.alone(root):

@@ -1,5 +1,5 @@
-"""What the demonstration runs on: packages, other builds of them, and copies
-that may be destroyed. Everything lies below one directory."""
+"""Makes the files that the demonstration uses, all below one directory: packages,
+other builds of them, and copies that may be destroyed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHARED_OBJECT = re.compile(r"\.so(\.\d+)*$")
 
 @contextmanager
 def alone(root: Path) -> Iterator[None]:
-    """Nobody else prepares or uses `root` meanwhile; who comes second waits."""
+    """Holds a lock, so that no other run prepares or uses `root` meanwhile; a second run waits."""
     root.mkdir(parents=True, exist_ok=True)
     with open(root / "lock", "w", encoding="ascii") as lock:
         try:
@@ -42,7 +42,7 @@ class Packages:
 
 
 def prepare(root: Path) -> Packages:
-    """Installs both sets of packages below `root` unless they are there."""
+    """Installs both sets of packages below `root` unless they are installed already."""
     packages = Packages(root / "packages", root / "other-builds")
     stamp = root / "made-from"
     wanted = "\n".join(
@@ -65,7 +65,7 @@ def prepare(root: Path) -> Packages:
 
 @dataclass(frozen=True)
 class Site:
-    """A copy of everything compiled that the service loads, free to be rewritten."""
+    """A copy of all compiled files that the service loads, which may be rewritten."""
 
     root: Path
     packages: Path
@@ -75,7 +75,7 @@ class Site:
 
     @property
     def extensions(self) -> tuple[Path, ...]:
-        """The compiled extensions of SQLAlchemy, which are what it is about."""
+        """Returns the compiled extensions of SQLAlchemy, for which the demonstration is made."""
         return tuple(path for path in self.shared_objects if path.parent.name == "cyextension")
 
 
@@ -94,7 +94,7 @@ def copy_site(packages: Packages, root: Path, library: Path | None) -> Site:
     preloads = [str(path) for path in (library, interpreter) if path is not None]
     objects = tuple(sorted(path for path in root.rglob("*.so*") if SHARED_OBJECT.search(path.name)))
     variables = {
-        # Ahead of the interpreter's own directories.
+        # These precede the interpreter's own directories.
         "PYTHONPATH": os.pathsep.join([str(HERE), str(site), str(dynload)]),
         "PYTHONNOUSERSITE": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -105,8 +105,8 @@ def copy_site(packages: Packages, root: Path, library: Path | None) -> Site:
 
 
 def copy_interpreter_library(root: Path) -> Path | None:
-    """A copy of libpython, if the interpreter is not linked statically. Preloaded,
-    it takes the place of the original, because the loader knows it by its SONAME."""
+    """Copies libpython, unless the interpreter is linked statically. If the copy is
+    preloaded, it replaces the original, because the loader knows it by its SONAME."""
     name, directory = sysconfig.get_config_var("INSTSONAME"), sysconfig.get_config_var("LIBDIR")
     if not sysconfig.get_config_var("Py_ENABLE_SHARED") or not name or not directory:
         return None

@@ -1,7 +1,7 @@
-"""One service under one kind of rewriting after the other, and what it did to it.
+"""Runs one service under one kind of rewriting after the other, and observes it.
 
-The service is started anew only when the last rewriting has harmed it: what
-survives must survive everything, and what dies shows what each kind does.
+The service is started again only if the last rewriting has harmed it. So a service
+that survives must survive everything, and one that dies shows what each kind does.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from rewriter import Rewriter
 from server import Server
 
 WORKERS = 4
-# More than workers, so that each finds a request when it has answered one.
+# There are more clients than workers, so that each worker finds a request when it has
+# answered one.
 CLIENTS = 6
 ROUNDS = 3
 ANSWER_SECONDS = 10
 
 CASES = ("same bytes", "other build", "emptied", "idle")
-# What is preloaded, and with which settings. None: nothing.
+# The settings with which the library is preloaded; None means without the library.
 MODES: dict[str, dict[str, str] | None] = {
     "without": None,
     "relocated": {"SOPIN_MODE": "relocated"},
@@ -36,7 +37,7 @@ MODES: dict[str, dict[str, str] | None] = {
 
 @dataclass
 class Result:
-    """What one kind of rewriting has done to the service in one mode."""
+    """The effect of one kind of rewriting on the service in one mode."""
 
     case: str
     mode: str
@@ -47,19 +48,19 @@ class Result:
     master_killed: str | None = None
     first_fault: str | None = None
     unharmed: bool = False
-    """Master and workers are the ones from before."""
+    """Whether master and workers are the same processes as before."""
     all_answered: bool = False
-    """Each worker has answered a request that it began after the rewriting."""
+    """Whether each worker has answered a request that it began after the rewriting."""
     library_said: list[str] = field(default_factory=list)
     objects_rewritten: int = 0
     objects_in_use: int = 0
-    """How many of them a worker had mapped."""
+    """The number of those objects that a worker had mapped."""
     copies_in_use: dict[str, int] = field(default_factory=dict)
-    """Mappings of copies in a worker: of files of the store, of memfds."""
+    """The number of mappings of copies in a worker: files of the store, and memfds."""
 
 
 class Experiment:
-    """One mode, on copies of its own below `root`."""
+    """The runs of one mode, which use copies of their own below `root`."""
 
     def __init__(self, mode: str, packages: Packages, root: Path, library: Path) -> None:
         settings = MODES[mode]
@@ -71,7 +72,7 @@ class Experiment:
         self.rewriter = Rewriter(self.site, packages)
 
     def run(self, cases: list[str]) -> list[Result]:
-        """Every case in turn."""
+        """Runs every case, one after the other."""
         results: list[Result] = []
         with ExitStack() as running:
             server: Server | None = None
@@ -88,7 +89,7 @@ class Experiment:
         return results
 
     def run_case(self, case: str, server: Server) -> Result:
-        """Rewrites in one way, and asks."""
+        """Rewrites the objects in one way and sends requests."""
         result = Result(case, self.mode, objects_rewritten=len(self.site.shared_objects))
         self.look_at_mappings(server, result)
         load = Load(server.port)
@@ -103,14 +104,14 @@ class Experiment:
         result.unharmed = server.is_unharmed()
         result.library_said = server.library_said()
         if not result.unharmed:
-            # A master whose workers die at once keeps its clients waiting.
+            # If workers die at once, their master keeps the clients waiting.
             server.stop()
         load.stop()
         result.served, result.failed, result.failures = load.served, load.failed, dict(load.failures)
         return result
 
     def look_at_mappings(self, server: Server, result: Result) -> None:
-        """What of all this the service uses."""
+        """Counts which of the objects and copies the service has mapped."""
         files = server.mapped_files()
         unused = [path.name for path in self.site.extensions if str(path) not in files]
         if unused:
@@ -122,7 +123,7 @@ class Experiment:
         }
 
     def rewrite_under_load(self, case: str, server: Server, load: Load) -> bool:
-        """While all workers serve; whether all of them still do."""
+        """Rewrites while all workers serve. Returns whether all of them still do."""
         load.start(CLIENTS)
         if not load.wait_for_each(server.workers, ANSWER_SECONDS, server.is_unharmed):
             raise SystemExit(f"{self.mode}: not all workers were busy before: {dict(load.failures)}")
@@ -139,10 +140,10 @@ class Experiment:
         return load.wait_for_each(server.workers, ANSWER_SECONDS, server.is_unharmed)
 
     def rewrite_while_idle(self, server: Server, load: Load) -> bool:
-        """With the bytes that the objects have, while the service sleeps; whether
-        each worker answers then."""
-        # gunicorn's processes wake up now and then: suspended, none of them can
-        # be caught between truncation and writing.
+        """Rewrites with the bytes that the objects have, while the service sleeps. Returns
+        whether each worker then answers."""
+        # gunicorn's processes wake up now and then. While they are suspended, none of
+        # them can run between truncation and writing.
         server.suspend()
         self.rewriter.same_bytes()
         server.resume()

@@ -1,7 +1,7 @@
-"""Configuration of gunicorn; nothing in it is special to sopin.
+"""A configuration of gunicorn. Nothing in it is specific to sopin.
 
-The library must be in the environment that gunicorn is *started* with; a
-setting in this file would come too late for it:
+The library must be in the environment with which gunicorn is *started*; a setting in
+this file would be too late:
 
     LD_PRELOAD=/usr/local/lib/libsopin.so gunicorn -c gunicorn.conf.py app:app
 
@@ -16,9 +16,9 @@ import os
 bind = os.environ.get("DEMO_BIND", "127.0.0.1:8000")
 workers = int(os.environ.get("DEMO_WORKERS", "4"))
 worker_class = "sync"
-# A worker that hangs is killed by the master, and counted as killed.
+# The master kills a worker that hangs, and the comparison counts it as killed.
 timeout = 30
 graceful_timeout = 2
-# The comparison reads from this log which workers were started, and what they
-# died of.
+# From this log, the comparison reads which workers were started, and which signals
+# ended them.
 loglevel = "info"

@@ -1,4 +1,4 @@
-"""Where a process jumped to when it was killed, from the kernel's log."""
+"""Reads from the kernel's log to which address a process jumped when it was killed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 import re
 from collections.abc import Collection
 
-# As the kernel's show_signal_msg() writes it on x86.
+# The form in which the kernel's show_signal_msg() writes it on x86.
 FAULT = re.compile(r"\[(\d+)\]: segfault at ([0-9a-f]+) ip ([0-9a-f]+)")
 
 
 class KernelLog:
-    """The log from now on: process numbers come round again, so a line from
-    before says nothing. Empty where it may not be read."""
+    """The log from now on. Process numbers are reused, so earlier lines may concern
+    other processes. It is empty if the log may not be read."""
 
     def __init__(self) -> None:
         self.text = ""
@@ -24,19 +24,19 @@ class KernelLog:
             self.close()
 
     def close(self) -> None:
-        """Nothing is read from now on."""
+        """Stops reading."""
         if self.descriptor is not None:
             os.close(self.descriptor)
             self.descriptor = None
 
     def read(self) -> None:
-        """Takes over what has been logged."""
+        """Reads the records that have been logged."""
         while self.descriptor is not None:
             try:
                 self.text += os.read(self.descriptor, 8192).decode(errors="replace")
             except BrokenPipeError:
-                # The next record was overwritten before it was read; the one
-                # after it comes with the next call.
+                # The next record was overwritten before it was read; the next call
+                # returns the one after it.
                 continue
             except BlockingIOError:
                 return
@@ -44,8 +44,8 @@ class KernelLog:
                 self.close()
 
     def first_fault(self, processes: Collection[int]) -> str | None:
-        """The first bad access by one of the processes. After a jump, the address
-        that was accessed is that of the instruction."""
+        """Returns the first bad access by one of the processes. After a jump, the address
+        of the access is that of the instruction."""
         self.read()
         for process, address, instruction in FAULT.findall(self.text):
             if int(process) in processes:

@@ -1,4 +1,4 @@
-"""Asks the service, checks every answer, and can keep all its workers busy."""
+"""Sends requests to the service and checks every response; can keep all workers busy."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from shop import CUSTOMERS, expected_answer
 
 REQUEST_SECONDS = 5
-# A worker serves one request at a time, so its second answer after some event
-# belongs to a request that it began after the event.
+# A worker serves one request at a time, so it began the request of its second response
+# after an event when the event was over.
 ANSWERS_THAT_PROVE = 2
 
 
 class Load:
-    """What was asked and how it was answered; threads that ask until stopped."""
+    """Threads that send requests until they are stopped, and the counts of responses."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -30,37 +30,37 @@ class Load:
         self.threads: list[threading.Thread] = []
 
     def start(self, threads: int) -> None:
-        """Begins to ask from so many threads, each as fast as it is answered."""
+        """Starts so many threads, each of which sends requests as fast as it gets responses."""
         self.threads = [threading.Thread(target=self.run, args=(number,), daemon=True) for number in range(threads)]
         for thread in self.threads:
             thread.start()
 
     def stop(self) -> None:
-        """Ends, after the requests under way."""
+        """Stops the threads after their current requests."""
         self.stopping.set()
         for thread in self.threads:
             thread.join()
 
     @property
     def served(self) -> int:
-        """Number of requests that were answered rightly."""
+        """Returns the number of requests with the expected response."""
         return sum(self.answered_by.values())
 
     @property
     def failed(self) -> int:
-        """Number of requests that were not."""
+        """Returns the number of other requests."""
         return sum(self.failures.values())
 
     def run(self, number: int) -> None:
-        """One thread: customer after customer."""
+        """Runs one thread, which requests one customer after the other."""
         while not self.stopping.is_set():
             number = number % CUSTOMERS + 1
             if not self.request(number):
-                # Not as fast as a refused connection comes back.
+                # Refused connections return at once; this limits their number.
                 self.stopping.wait(0.02)
 
     def request(self, number: int) -> bool:
-        """Asks once and counts; whether the answer was right."""
+        """Sends one request and counts it. Returns whether the response was the expected one."""
         problem, worker = ask(self.port, number)
         with self.lock:
             if problem is None:
@@ -70,13 +70,13 @@ class Load:
         return problem is None
 
     def request_all(self) -> None:
-        """Asks for every customer at once."""
+        """Requests all customers at the same time."""
         with ThreadPoolExecutor(CUSTOMERS) as threads:
             list(threads.map(self.request, range(1, CUSTOMERS + 1)))
 
     def wait_for_each(self, workers: Iterable[int], seconds: float, is_hopeful: Callable[[], bool]) -> bool:
         """Waits until each of these workers has answered a request that it began
-        after this call. Gives up when the time is over or hope is gone."""
+        after this call. Returns False when the time is over or `is_hopeful` does."""
         with self.lock:
             before = self.answered_by.copy()
         deadline = time.monotonic() + seconds
@@ -92,7 +92,7 @@ class Load:
 
 
 def ask(port: int, number: int) -> tuple[str | None, int]:
-    """Asks for one customer: what went wrong, or None, and the worker's pid."""
+    """Requests one customer. Returns what went wrong, or None, and the worker's pid."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=REQUEST_SECONDS)
     try:
         connection.request("GET", f"/customer/{number}")

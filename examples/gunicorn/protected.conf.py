@@ -2,18 +2,17 @@
 
     gunicorn -c protected.conf.py app:app
 
-LD_PRELOAD has to be there when a program starts, and this file is read later;
-so it starts gunicorn once more in the same process, before anything of the
-service is there: the process id, open descriptors and the command line stay.
-Better, where the command line is yours: `sopin run gunicorn app:app`, or the
-drop-in of examples/systemd.
+LD_PRELOAD has to be set when a program starts, and this file is read later. So it
+starts gunicorn again in the same process, before anything of the service exists; the
+process id, open descriptors and the command line stay. If you can change the command
+line, `sopin run gunicorn app:app` is better, or the drop-in of examples/systemd.
 
 With `user` and `group` the master runs as root and the workers do not. Each user
-has a store of its own, and a worker may not write to the HOME that it inherits:
-what it loads after the fork is then copied to memory of its own. Set `preload_app`,
-so that the master loads everything, or fill the store that is for all users:
-`sopin store fill --used-by PID` with the id of a worker. Do not set SOPIN_STORE or
-XDG_CACHE_HOME: there would be one user's store only.
+has a store of its own, and a worker may not write to the HOME that it inherits, so
+it copies what it loads after the fork to private memory. Set `preload_app`, so that
+the master loads everything, or fill the store for all users: `sopin store fill
+--used-by PID` with the id of a worker. Do not set SOPIN_STORE or XDG_CACHE_HOME,
+because they name the store of one user only.
 """
 
 import os
@@ -26,7 +25,8 @@ def start_again_protected():
     with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
         if "/libsopin.so" in maps.read():
             return
-    # In vain before: a loader that ignores the variable. Once is enough.
+    # The start before this one did not load the library, because the loader ignores the
+    # variable. A second attempt would not help.
     if os.environ.get("SOPIN_STARTED_AGAIN") == str(os.getpid()) or not os.access(LIBRARY, os.R_OK):
         print(f"{LIBRARY}: not loaded; this service is not protected", file=sys.stderr)
         return

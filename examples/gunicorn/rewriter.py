@@ -10,7 +10,7 @@ from environment import Packages, Site
 
 
 class Rewriter:
-    """Knows what is in the objects of a site, and what else could be."""
+    """The contents of the objects of a site, and those of other builds."""
 
     def __init__(self, site: Site, packages: Packages) -> None:
         self.originals = {path: path.read_bytes() for path in site.shared_objects}
@@ -26,17 +26,17 @@ class Rewriter:
             raise SystemExit(f"no other build of {missing or 'anything'}: the demonstration would show nothing")
 
     def same_bytes(self) -> None:
-        """Writes what is there already, or was there first."""
+        """Writes the original contents."""
         for path, content in self.originals.items():
             write_in_place(path, content)
 
     def other_build(self) -> None:
-        """Installs other builds where there are some, the same bytes elsewhere."""
+        """Installs other builds of the objects that have one, and the same bytes of the others."""
         for path, content in self.originals.items():
             write_in_place(path, self.others.get(path, content))
 
     def empty_for(self, seconds: float) -> None:
-        """Leaves every object with no length for a while."""
+        """Leaves every object at zero length for a while."""
         for path in self.originals:
             write_in_place(path, b"")
         time.sleep(seconds)
@@ -44,6 +44,6 @@ class Rewriter:
 
 
 def write_in_place(path: Path, content: bytes) -> None:
-    """`open(path, "wb")` truncates and keeps the inode: this is the disease."""
+    """Writes as many installers do: `open(path, "wb")` truncates and keeps the inode."""
     with open(path, "wb") as file:
         file.write(content)

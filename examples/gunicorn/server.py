@@ -1,4 +1,4 @@
-"""gunicorn as a child process, and what became of its workers."""
+"""gunicorn as a child process, and what happened to its workers."""
 
 from __future__ import annotations
 
@@ -18,12 +18,11 @@ from environment import HERE, Site
 from kernel_log import KernelLog
 from load import Load
 
-# The master says so of every child that it starts, that ends, and that a signal
-# has ended.
+# The master logs every child that it starts, that ends, and that a signal has ended.
 BOOTED = re.compile(r"Booting worker with pid: (\d+)")
 ENDED = re.compile(r"Worker \(pid:(\d+)\) (?:was sent|exited)")
 KILLED = re.compile(r"Worker \(pid:(\d+)\) was sent (SIG\w+)!")
-# How gunicorn itself ends workers.
+# gunicorn itself ends workers with these signals.
 ORDERLY = ("SIGTERM", "SIGQUIT")
 PR_SET_CHILD_SUBREAPER = 36
 READY_SECONDS = 20
@@ -49,14 +48,14 @@ class Server:
             "DEMO_WORKERS": str(workers),
             "DEMO_DATABASE": str(database),
         }
-        # The service only reads: one that was killed leaves it as it was.
+        # The service only reads it, so a service that was killed has not changed it.
         if not database.exists():
             subprocess.run([sys.executable, HERE / "app.py"], env=environment, check=True)
         # Workers whose master has died become children of this process.
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         command = [sys.executable, "-m", "gunicorn", "-c", HERE / "gunicorn.conf.py", "--chdir", HERE, "app:app"]
         with self.log.open("ab") as log:
-            # A session of its own, so that everything in it can be ended.
+            # gunicorn has a session of its own, so that everything in it can be ended.
             self.process = subprocess.Popen(
                 command, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
             )
@@ -75,7 +74,7 @@ class Server:
         self.stop()
 
     def wait_until_ready(self, workers: int) -> None:
-        """Until every worker has answered."""
+        """Waits until every worker has answered."""
         deadline = time.monotonic() + READY_SECONDS
         load = Load(self.port)
         while len(load.answered_by) < workers:
@@ -88,19 +87,19 @@ class Server:
         self.workers = frozenset(load.answered_by)
 
     def is_running(self) -> bool:
-        """Whether the master is."""
+        """Returns whether the master is running."""
         return self.process.poll() is None
 
     def is_unharmed(self) -> bool:
-        """Whether master and workers are the ones that became ready."""
+        """Returns whether master and workers are the same processes that became ready."""
         return self.is_running() and set(self.booted()) == self.workers and all(map(is_alive, self.workers))
 
     def booted(self) -> list[int]:
-        """Every worker that there ever was."""
+        """Returns every worker that was ever started."""
         return [int(pid) for pid in BOOTED.findall(self.log.read_text())]
 
     def settle(self) -> None:
-        """Waits until the master has said what its dead workers died of."""
+        """Waits until the master has logged why its dead workers died."""
         deadline = time.monotonic() + SETTLE_SECONDS
         while time.monotonic() < deadline and self.is_running():
             told = {int(pid) for pid in ENDED.findall(self.log.read_text())}
@@ -109,8 +108,8 @@ class Server:
             time.sleep(0.02)
 
     def killed_workers(self) -> dict[str, int]:
-        """How many workers each signal has ended so far, as the master tells, or
-        the kernel once the master is dead."""
+        """Returns how many workers each signal has ended so far. The log of the master
+        says so, or wait(2) once the master is dead."""
         told = KILLED.findall(self.log.read_text())
         if not self.is_running():
             known = {int(pid) for pid, _ in told}
@@ -120,20 +119,20 @@ class Server:
         return dict(Counter([*names, *(name for name in self.orphans.values() if name is not None)]))
 
     def killed_master(self) -> str | None:
-        """The signal that has ended the master, if one has."""
+        """Returns the signal that has ended the master, if one has."""
         status = self.process.poll()
         return signal.Signals(-status).name if status is not None and status < 0 else None
 
     def first_fault(self) -> str | None:
-        """The first bad access of master or workers, where the kernel tells."""
+        """Returns the first bad access of master or workers, if the kernel has logged it."""
         return self.kernel_log.first_fault({self.process.pid, *self.booted()})
 
     def library_said(self) -> list[str]:
-        """What libsopin.so has written. At its default level: objects left exposed."""
+        """Returns the lines of libsopin.so. At its default level, they name exposed objects."""
         return [line for line in self.log.read_text().splitlines() if line.startswith("libsopin:")]
 
     def mapped_files(self) -> Counter[str]:
-        """The files under one of the workers, with the number of mappings of each."""
+        """Returns the files that one of the workers has mapped, with the number of mappings."""
         with open(f"/proc/{min(self.workers)}/maps", encoding="utf-8") as maps:
             rows = [line.rstrip("\n").split(maxsplit=5) for line in maps]
         return Counter(row[5] for row in rows if len(row) == 6)
@@ -148,12 +147,12 @@ class Server:
             time.sleep(0.01)
 
     def resume(self) -> None:
-        """Lets them go on."""
+        """Lets them continue."""
         os.killpg(self.process.pid, signal.SIGCONT)
 
     def stop(self) -> None:
-        """Ends master and workers. Does nothing when they have ended: the number
-        of their process group may be somebody else's by then."""
+        """Ends master and workers. Does nothing if they have ended, because the number
+        of their process group may belong to other processes by then."""
         if self.is_running() or any(is_ours(pid, self.process.pid) for pid in self.booted()):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -162,22 +161,22 @@ class Server:
 
 
 def state_of(pid: int) -> str | None:
-    """The state of a process as proc_pid_stat(5) has it; None: there is none."""
+    """Returns the state of a process as in proc_pid_stat(5); None if it does not exist."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as stat:
-            # The name before it may have blanks and parentheses.
+            # The name before it may contain blanks and parentheses.
             return stat.read().rpartition(")")[2].split()[0]
     except OSError:
         return None
 
 
 def is_alive(pid: int) -> bool:
-    """Whether the process exists and has not ended."""
+    """Returns whether the process exists and has not ended."""
     return state_of(pid) not in ("Z", "X", None)
 
 
 def is_ours(pid: int, group: int) -> bool:
-    """Whether the process exists and is in this process group."""
+    """Returns whether the process exists and is in this process group."""
     try:
         return os.getpgid(pid) == group
     except ProcessLookupError:
@@ -185,9 +184,9 @@ def is_ours(pid: int, group: int) -> bool:
 
 
 def signals_of_orphans(pids: list[int]) -> dict[int, str | None]:
-    """The signals that have ended workers without a master. The others notice
-    that they have none and end by themselves; and what the master has reaped
-    before it died without a word had an orderly end."""
+    """Returns the signals that have ended workers without a master. Other workers notice
+    that their master has died and exit; and a worker that the master has reaped without
+    logging a signal has ended normally."""
     deadline = time.monotonic() + SETTLE_SECONDS
     found: dict[int, str | None] = {}
     while len(found) < len(pids) and time.monotonic() < deadline:
@@ -207,7 +206,7 @@ def signals_of_orphans(pids: list[int]) -> dict[int, str | None]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """Returns a port on which no process listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -1,9 +1,8 @@
-"""Lets gunicorn serve for a long time while all its shared objects are rewritten
-in place, again and again, and looks for what such a time brings to light:
-requests that fail, workers that die, and memory, mappings or descriptors that
-become more.
+"""Lets gunicorn serve for a long time while all its shared objects are rewritten in
+place, again and again, and checks for problems that only show after such a time:
+requests that fail, workers that die, and growing memory, mappings or descriptors.
 
-Ends with status 1 if any of that was seen.
+Ends with status 1 if it finds any.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from load import Load
 from rewriter import Rewriter
 from server import Server
 
-# The interpreter's memory goes up and down with what was served last; a leak of
-# ours would be a page or a mapping for each rewriting, which are thousands.
+# The interpreter's memory depends on what it has served last. A leak of the library
+# would be a page or a mapping for each rewriting, of which there are thousands.
 PSS_SLACK_KIB = 1024
 MAPPINGS_SLACK = 4
-# How long the service is used before it is looked at for the first time.
+# The service answers so many requests before it is measured for the first time.
 WARM_UP_REQUESTS = 400
 IDLE_SECONDS = 20
 STATES = ("same bytes", "other build", "same bytes", "emptied")
@@ -37,7 +36,7 @@ STATES = ("same bytes", "other build", "same bytes", "emptied")
 
 @dataclass
 class Footprint:
-    """What a process holds."""
+    """The resources of a process."""
 
     pss_kib: int
     mappings: int
@@ -46,11 +45,11 @@ class Footprint:
 
 @dataclass
 class Soak:
-    """What came of it."""
+    """The results."""
 
     minutes: float
     rewritten: int = 0
-    """Files that were written in place, each time counted."""
+    """How many times a file was written in place."""
     served: int = 0
     failed: int = 0
     failures: dict[str, int] = field(default_factory=dict)
@@ -62,7 +61,7 @@ class Soak:
 
 
 def footprint(pid: int) -> Footprint:
-    """Of one process, from proc(5)."""
+    """Returns the footprint of one process, from proc(5)."""
     rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii", errors="replace")
     pss = next(line for line in rollup.splitlines() if line.startswith("Pss:"))
     maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8", errors="replace")
@@ -70,7 +69,7 @@ def footprint(pid: int) -> Footprint:
 
 
 def footprints(server: Server) -> dict[int, Footprint]:
-    """Of master and workers, once none of them has a connection open."""
+    """Returns the footprints of master and workers, once none has a connection open."""
     pids = (server.process.pid, *sorted(server.workers))
     deadline = time.monotonic() + IDLE_SECONDS
     last = None
@@ -85,7 +84,7 @@ def footprints(server: Server) -> dict[int, Footprint]:
 
 
 def warm_up(server: Server) -> None:
-    """Until every worker has served many requests."""
+    """Sends requests until every worker has served many."""
     load = Load(server.port)
     while any(load.answered_by[worker] < WARM_UP_REQUESTS / WORKERS for worker in server.workers):
         load.request_all()
@@ -94,7 +93,7 @@ def warm_up(server: Server) -> None:
 
 
 def rewrite(rewriter: Rewriter, how: str) -> int:
-    """One round over all objects; how many files were written."""
+    """Rewrites all objects once. Returns how many times a file was written."""
     if how == "emptied":
         rewriter.empty_for(0.2)
         return 2 * len(rewriter.originals)
@@ -106,14 +105,14 @@ def rewrite(rewriter: Rewriter, how: str) -> int:
 
 
 def soak(root: Path, library: Path, minutes: float) -> Soak:
-    """Everything, below `root`."""
+    """Sets up, serves and rewrites below `root`, and returns the results."""
     result = Soak(minutes)
     shutil.rmtree(root / "soak", ignore_errors=True)
     packages = environment.prepare(root)
     site = environment.copy_site(packages, root / "soak" / "site", library)
     rewriter = Rewriter(site, packages)
     settings = {"SOPIN_MODE": "full", "SOPIN_STORE": str(root / "soak" / "store")}
-    # So that the store takes the copies.
+    # The store accepts the files when they are this old.
     time.sleep(3)
     with Server(site, WORKERS, settings, root / "soak" / "run") as server:
         warm_up(server)
@@ -138,7 +137,7 @@ def soak(root: Path, library: Path, minutes: float) -> Soak:
 
 
 def broken_promises(result: Soak) -> list[str]:
-    """What should have been otherwise."""
+    """Returns descriptions of what was wrong."""
     wrong = []
     if result.failed:
         wrong.append(f"requests failed: {result.failures}")
@@ -159,14 +158,14 @@ def broken_promises(result: Soak) -> list[str]:
 
 
 def total(footprints: dict[int, Footprint]) -> str:
-    """Of all processes, in words."""
+    """Returns the sums over all processes, in words."""
     pss = sum(one.pss_kib for one in footprints.values()) / 1024
     mappings = sum(one.mappings for one in footprints.values())
     return f"Pss {pss:.1f} MiB, {mappings} mappings, {sum(one.descriptors for one in footprints.values())} descriptors"
 
 
 def main() -> int:
-    """Sets up, runs, prints."""
+    """Runs the soak and prints the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--library", type=Path, required=True, help="the libsopin.so to try")
     parser.add_argument("--root", type=Path, required=True, help="directory for packages and copies, made if missing")

@@ -7,20 +7,21 @@
     sopin.pin_all()
     for item in sopin.status().objects: print(item)
 
-Copy this file to where Python finds it. It is plain ctypes and works in two ways:
+Copy this file to a directory in which Python finds it. It uses only ctypes and works
+in two ways:
 
-* In a process that was started with LD_PRELOAD=libsopin.so (or by `sopin run`)
-  it talks to the library that is there. Everything is pinned already.
+* In a process that was started with LD_PRELOAD=libsopin.so (or by `sopin run`) it
+  uses the library that is loaded. Everything is pinned already.
 * Otherwise importing it loads the library with RTLD_GLOBAL: whatever is
-  imported later is pinned before its constructors run. Of what is there already
-  the writable data stays in the file, because something may be storing to it; the
-  rest is pinned. So import it first, or better use LD_PRELOAD.
+  imported later is pinned before its constructors run. Of objects that are already
+  loaded, the writable data stays in the file, because something may be storing to it;
+  the rest is pinned. So import it first, or better use LD_PRELOAD.
 
-Where it looks for the library: in the process; then at $SOPIN_LIBRARY, if that
-is set, and nowhere else; then for libsopin.so.0 as the dynamic loader does; then
-in /usr/local/lib, where `make install` puts it. ImportError if there is none.
+It searches for the library in the process; then at $SOPIN_LIBRARY, if that is set,
+and nowhere else; then for libsopin.so.0 as the dynamic loader does; then in
+/usr/local/lib, where `make install` puts it. If there is none, it raises ImportError.
 
-What could not be pinned is told by warnings.warn, once for each object and
+It reports what could not be pinned by warnings.warn, once for each object and
 reason. The settings are the library's own: SOPIN_MODE, SOPIN_LOG and the others.
 """
 
@@ -40,7 +41,7 @@ _MODES = {1: "full", 2: "relocated", 3: "off"}
 
 
 class Error(Exception):
-    """What the library has refused; `code` is a SOPIN_E* number of sopin.h."""
+    """A request that the library has refused; `code` is a SOPIN_E* number of sopin.h."""
 
     def __init__(self, code: int) -> None:
         super().__init__(_library.sopin_strerror(code).decode())
@@ -57,23 +58,23 @@ class Object(NamedTuple):
     path: str
     base: int
     reached: str
-    """full, relocated, exposed, excluded, pending, or "no file"."""
+    """One of full, relocated, exposed, excluded, pending, and "no file"."""
     bytes: int
-    """Of all ranges that have been replaced."""
+    """The number of bytes that have been replaced."""
     reason: str | None
-    """Why not more was reached."""
+    """The reason, if the object could not be pinned further."""
 
 
 class Status(NamedTuple):
-    """What the library says about this process."""
+    """The library's report about this process."""
 
     version: str
     mode: str
-    """full, relocated or off."""
+    """One of full, relocated and off."""
     objects: list[Object]
 
     def count(self, reached: str) -> int:
-        """How many objects have reached this."""
+        """Returns how many objects have reached this level."""
         return sum(item.reached == reached for item in self.objects)
 
 
@@ -151,7 +152,7 @@ def _check(code: int) -> None:
 
 
 def status() -> Status:
-    """What is pinned, object by object, in the loader's order."""
+    """Returns the library's report, with the objects in the loader's order."""
     objects: list[Object] = []
 
     @_Visitor
@@ -171,7 +172,7 @@ def status() -> Status:
 
 
 def _warn(stacklevel: int) -> None:
-    """Warns of every object that is not pinned as the mode says."""
+    """Warns about every object that is not pinned as the mode says."""
     state = status()
     for item in state.objects:
         partial = item.reached == "relocated" and state.mode == "full"
@@ -194,9 +195,9 @@ def _conclude(code: int, stacklevel: int) -> bool:
 def pin(filename) -> bool:
     """Pins the object that was loaded from this file, as far as that is possible now.
 
-    True if it is pinned as SOPIN_MODE says; False if the settings say to leave it
-    alone, or, with a warning, if a part of it could not be pinned. FileNotFoundError
-    if no such object is loaded.
+    Returns True if it is pinned as SOPIN_MODE says. Returns False if the settings say
+    to leave it, or, with a warning, if a part of it could not be pinned. Raises
+    FileNotFoundError if no such object is loaded.
     """
     code = _library.sopin_pin_path(os.fsencode(filename))
     if code == _ENOENT:
@@ -205,16 +206,17 @@ def pin(filename) -> bool:
 
 
 def pin_all() -> bool:
-    """Pins every object that is loaded; True if all of them are pinned as SOPIN_MODE says.
+    """Pins every object that is loaded. Returns True if all are pinned as SOPIN_MODE says.
 
-    Otherwise False, with a warning for each that is not. Writable data of an object
-    whose code may have run stays in the file, because something may be storing to it.
+    Otherwise returns False, with a warning for each that is not. Writable data of an
+    object whose code may have run stays in the file, because something may be storing
+    to it.
     """
     return _conclude(_library.sopin_pin_all(), 2)
 
 
 class _Periodic:
-    """The thread that pins from time to time."""
+    """A thread that pins periodically."""
 
     def __init__(self) -> None:
         self.period = 0.0
@@ -232,12 +234,12 @@ class _Periodic:
             try:
                 _conclude(_library.sopin_pin_all(), 2)
             except Error as error:
-                # A fork may be under way: the next round comes.
+                # A fork may be under way; the next round will pin.
                 if error.code != _EBUSY:
                     warnings.warn(f"sopin: {error}", NotPinned, stacklevel=1)
 
     def start_in_child(self) -> None:
-        """fork(2) copies no thread but the one that calls it."""
+        """Starts the thread again, because fork(2) copies only the thread that calls it."""
         if self.thread is not None:
             self.end = threading.Event()
             self.start()
@@ -250,9 +252,8 @@ os.register_at_fork(after_in_child=lambda: _periodic.start_in_child())
 def start(period_seconds: float = 10) -> None:
     """Pins everything now, then again every so many seconds in a daemon thread, also in forked children.
 
-    Objects that are loaded later are pinned by the library itself as they come; the
-    thread is for the few that do not announce themselves. Calling it again changes
-    the period.
+    The library itself pins most objects when they are loaded later; the thread is for
+    the few that do not announce themselves. Calling start() again changes the period.
     """
     if not period_seconds > 0:
         raise ValueError("period_seconds must be positive")
@@ -263,7 +264,7 @@ def start(period_seconds: float = 10) -> None:
 
 
 def stop() -> None:
-    """Ends what start() has begun. What is pinned stays pinned."""
+    """Ends the thread of start(). Pinned objects stay pinned."""
     if _periodic.thread is not None:
         _periodic.end.set()
         _periodic.thread.join()

@@ -123,6 +123,8 @@ pub struct ObjectVisit {
     objects: PageVec<Described>,
     memory: OwnMemory,
     path_room: PageVec<u8>,
+    /// The text of the mappings, if the kernel does not answer single questions about them.
+    maps: Option<Maps>,
     reason: Line<REASON>,
     /// How many objects have been shown.
     shown: usize,
@@ -134,14 +136,15 @@ impl ObjectVisit {
     pub fn begin() -> Result<Self, sopin_error> {
         let (_, objects) = describe_all()?;
         let path_room = PageVec::filled(0, libc::PATH_MAX as usize).map_err(|_| SOPIN_ESYSTEM)?;
-        Ok(Self { objects, memory: OwnMemory::new(), path_room, reason: Line::new(), shown: 0, object: None })
+        let (memory, reason) = (OwnMemory::new(), Line::new());
+        Ok(Self { objects, memory, path_room, maps: None, reason, shown: 0, object: None })
     }
 
     /// Returns the next object. Its texts are in the buffers of this visit until the next call.
     pub fn next(&mut self) -> Option<&sopin_object> {
         let (record, original) = *self.objects.get(self.shown)?;
         self.shown += 1;
-        let path = read_path(&record, original, &self.memory, &mut self.path_room);
+        let path = read_path(&record, original, &mut self.maps, &self.memory, &mut self.path_room);
         self.reason.clear();
         let has_reason = write_reason(&mut self.reason, &record).is_some();
         self.object = Some(sopin_object {
@@ -159,18 +162,26 @@ impl ObjectVisit {
 
 /// Reads the path of an object's original file, or the loader's name for the object where the
 /// path cannot be found out. It opens the mappings for every object, because the library keeps
-/// no descriptor open while the host's code runs.
-fn read_path<'a>(record: &Record, original: Option<FileId>, memory: &OwnMemory, room: &'a mut [u8]) -> ObjectPath<'a> {
+/// no descriptor open while the host's code runs; `kept` has their text if it has to be read.
+fn read_path<'a>(
+    record: &Record,
+    original: Option<FileId>,
+    kept: &mut Option<Maps>,
+    memory: &OwnMemory,
+    room: &'a mut [u8],
+) -> ObjectPath<'a> {
     let (base, headers, name) = (record.base as usize, record.headers as usize, record.name as usize);
     let loaded = Loaded { base, headers, header_count: 0, name };
     // No range of an object that is not recorded was replaced, so its headers still map the file.
     let unchanged = (record.start == 0).then_some(headers);
-    if let Ok(mut maps) = Maps::open()
-        && let Some(address) = original::shown_at(record, original, &mut maps).or(unchanged)
-    {
-        return ObjectPath::mapped_at(address, &mut maps, memory, &loaded, room);
-    }
-    ObjectPath::named_by_loader(memory, &loaded, room)
+    let mut maps = kept.take().map_or_else(Maps::open, Ok).ok();
+    let shown = maps.as_mut().and_then(|maps| original::shown_at(record, original, maps)).or(unchanged);
+    let path = match (&mut maps, shown) {
+        (Some(maps), Some(address)) => ObjectPath::mapped_at(address, maps, memory, &loaded, room),
+        _ => ObjectPath::named_by_loader(memory, &loaded, room),
+    };
+    *kept = maps.and_then(Maps::without_descriptor);
+    path
 }
 
 /// Returns the error of the system call that failed, or 0.

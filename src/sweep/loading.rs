@@ -8,7 +8,7 @@ use sopin_core::sys::Errno;
 use sopin_core::vmas::{Maps, Vma};
 
 use super::forgetting::is_replaced;
-use super::{Sweep, is_vdso, open_maps};
+use super::{Sweep, is_vdso};
 use crate::candidates::Candidate;
 use crate::freshness;
 use crate::large_copies;
@@ -82,8 +82,12 @@ impl Sweep<'_> {
     /// of sweeps that had been missed before the list was copied.
     pub fn run(&mut self, objects: &[Loaded], root: Root, counters: Counters, missed: u32) -> Result<Swept, Cause> {
         self.large.check(counters.subs);
-        let found = match open_maps() {
-            Ok(mut maps) => self.pin_new(objects, root, counters, &mut maps)?,
+        let found = match self.open_maps() {
+            Ok(mut maps) => {
+                let found = self.pin_new(objects, root, counters, &mut maps);
+                self.close_maps(maps);
+                found?
+            }
             Err(cause) => self.leave_all(objects, cause)?,
         };
         if found == Coverage::Everything && !self.in_other_namespace {

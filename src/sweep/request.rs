@@ -12,7 +12,7 @@ use sopin_core::object::file_name;
 use sopin_core::records::Reached;
 use sopin_core::vmas::Maps;
 
-use super::{Sweep, open_maps};
+use super::Sweep;
 use crate::freshness;
 use crate::loader::{Counters, Loaded};
 use crate::object_path::{ObjectPath, without_deleted};
@@ -71,19 +71,31 @@ impl Sweep<'_> {
         counters: Counters,
     ) -> Result<Option<Verdict>, Cause> {
         self.large.check(counters.subs);
-        let mut maps = open_maps()?;
+        let mut maps = self.open_maps()?;
+        let verdict = self.pin_wanted(objects, wanted, counters, &mut maps);
+        self.close_maps(maps);
+        verdict
+    }
+
+    fn pin_wanted(
+        &mut self,
+        objects: &[Loaded],
+        wanted: Wanted<'_>,
+        counters: Counters,
+        maps: &mut Maps,
+    ) -> Result<Option<Verdict>, Cause> {
         // Objects that are still recorded may have been unloaded.
         if counters.subs != freshness::recorded_counters().subs && !self.in_other_namespace {
-            self.forget_gone(objects, &mut maps);
+            self.forget_gone(objects, maps);
         }
-        let Some(target) = self.collect_wanted(objects, wanted, &mut maps)? else {
+        let Some(target) = self.collect_wanted(objects, wanted, maps)? else {
             return Ok(Some(Verdict::NotLoaded));
         };
-        let all_proven = self.keep_proven(objects, target, &mut maps)?;
-        if self.ask_for_copies(counters.subs, &mut maps) {
+        let all_proven = self.keep_proven(objects, target, maps)?;
+        if self.ask_for_copies(counters.subs, maps) {
             return Ok(None);
         }
-        self.pin_candidates(Assessment::AFTER_RUNNING, &mut maps)?;
+        self.pin_candidates(Assessment::AFTER_RUNNING, maps)?;
         let verdict = match target {
             Target::All => {
                 let verdicts = objects.iter().filter_map(|loaded| self.verdict(loaded.headers));

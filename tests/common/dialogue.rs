@@ -1,6 +1,6 @@
-//! Talking with a program while it runs: it prints a line when it has reached
-//! a state, we change the world under it and say the next word on its standard
-//! input. No side ever sleeps and hopes.
+//! A dialogue with a running program: it prints a line when it has reached a state, and
+//! the test then changes its files and writes the next word to its standard input.
+//! Neither side sleeps and hopes.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::process::{Finished, Outcome, ends_within, spawn};
 
-/// How often a condition is looked at again.
+/// The interval at which a condition is checked again.
 const INTERVAL: Duration = Duration::from_millis(5);
 
 /// A running program with its own process group, which is killed when this is
@@ -29,10 +29,7 @@ pub struct Dialogue {
 }
 
 impl Dialogue {
-    /// Starts `command`; everything that it does must be done in `timeout`.
-    ///
-    /// # Errors
-    /// When the program cannot be started.
+    /// Starts `command`, which must end within `timeout`.
     pub fn start(command: &mut Command, log: &Path, timeout: Duration) -> io::Result<Self> {
         let stdout = log.with_extension("stdout");
         let stderr = log.with_extension("stderr");
@@ -42,17 +39,17 @@ impl Dialogue {
         Ok(Self { child, input, stdout, stderr, deadline: Instant::now() + timeout, outcome: None })
     }
 
-    /// The process's number.
+    /// Returns the process's number.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// What it has printed so far.
+    /// Returns what it has printed so far.
     pub fn stdout(&self) -> String {
         fs::read_to_string(&self.stdout).unwrap_or_default()
     }
 
-    /// How often it has printed this line.
+    /// Returns how often it has printed this line.
     pub fn count(&self, line: &str) -> usize {
         self.stdout().lines().filter(|printed| *printed == line).count()
     }
@@ -80,17 +77,18 @@ impl Dialogue {
                 before = now;
                 since = Instant::now();
             }
-            // Several clock ticks, so that CPU time in use would have shown.
+            // This is several clock ticks, so that CPU time in use would have shown.
             since.elapsed() >= Duration::from_millis(100)
         })?;
         if idle { Ok(()) } else { Err(self.describe("never became idle")) }
     }
 
-    /// Polls for a condition. `false` when the program ended or the deadline
-    /// passed before it held.
+    /// Waits until a condition holds. Returns `false` if the program ended or the
+    /// deadline passed before.
     fn wait_until(&mut self, mut condition: impl FnMut(&Self) -> bool) -> Result<bool, String> {
         loop {
-            // Looked at first: a program that printed and ended has printed.
+            // This comes before the condition, because a program that has ended may
+            // have printed.
             let over = self.is_over()? || Instant::now() >= self.deadline;
             if condition(self) {
                 return Ok(true);
@@ -102,7 +100,7 @@ impl Dialogue {
         }
     }
 
-    /// Whether it has ended, or has to because its deadline passed.
+    /// Returns whether it has ended, or has to because its deadline passed.
     ///
     /// # Errors
     /// Those of waiting.
@@ -114,13 +112,13 @@ impl Dialogue {
         Ok(self.outcome.is_some())
     }
 
-    /// Whether its deadline has passed.
+    /// Returns whether its deadline has passed.
     pub fn is_late(&self) -> bool {
         Instant::now() >= self.deadline
     }
 
-    /// Says a line to it. A program that does not listen any more has ended,
-    /// which `finish` tells.
+    /// Writes a line to its standard input. An error means that the program has ended,
+    /// which `finish` reports.
     pub fn say(&mut self, line: &str) {
         if let Some(input) = &mut self.input {
             let _ = writeln!(input, "{line}");
@@ -155,8 +153,8 @@ impl Dialogue {
 
 impl Drop for Dialogue {
     fn drop(&mut self) {
-        // A leader that was reaped may have left a group whose number the
-        // kernel keeps as long as it has members; else there is none to kill.
+        // After a leader was reaped, its group may have members; the kernel keeps the
+        // group's number for as long. Otherwise there is no process to kill.
         if self.outcome.is_none() {
             let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
             let _ = self.child.wait();
@@ -164,13 +162,13 @@ impl Drop for Dialogue {
     }
 }
 
-/// The clock ticks that the process has used, or `None` when one of its threads
+/// Returns the clock ticks that the process has used, or `None` if one of its threads
 /// is not asleep.
 fn cpu_time_if_asleep(process: u32) -> Option<u64> {
     let mut total = 0;
     for task in fs::read_dir(format!("/proc/{process}/task")).ok()? {
         let stat = fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
-        // The name in parentheses may hold blanks; the state follows it.
+        // The name in parentheses may contain blanks; the state follows it.
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
         if fields.next()? != "S" {
             return None;

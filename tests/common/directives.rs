@@ -1,6 +1,5 @@
-//! The directives at the top of a fixture's `main.c`: lines starting with
-//! `//# `. `tests/fixtures/README.md` is the reference for those who write
-//! them.
+//! The directives at the top of a fixture's `main.c`: lines starting with `//# `.
+//! `tests/fixtures/README.md` is their reference.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,44 +9,45 @@ use regex::Regex;
 use super::needs::Need;
 use super::process::Outcome;
 
-/// A fixture passes by exiting with this status, so that "never ran" and "ran
-/// into a default" are not a pass.
+/// The exit status of a fixture that passes. It is not a default, so that a program
+/// that did not run does not pass.
 pub const PASSED: i32 = 42;
 
-/// What a trial's process is started with.
+/// The value of `LD_PRELOAD` with which a trial's process is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preload {
     /// `LD_PRELOAD` names the library under test.
     Library,
-    /// No `LD_PRELOAD`; the program loads the library itself.
+    /// No `LD_PRELOAD`, because the program loads the library itself.
     ByItself,
-    /// Nothing: a negative control, or the run that semantics are compared to.
+    /// No library: a negative control, or the run with which semantics are compared.
     Nothing,
 }
 
 /// One `run`, `run-without-preload` or `control` line.
 #[derive(Clone, Debug)]
 pub struct Trial {
-    /// Unique in its fixture.
+    /// Its name, which is unique in its fixture.
     pub label: String,
-    /// How the library comes in.
     pub preload: Preload,
-    /// Environment, later ones win.
+    /// The environment. Of two values for one variable, the later one counts.
     pub environment: Vec<(String, String)>,
     /// Arguments of `./main`.
     pub arguments: Vec<String>,
-    /// The outcomes that count as a pass.
+    /// The outcomes with which it passes.
     pub expected: Vec<Outcome>,
-    /// What standard error must contain.
+    /// Patterns that standard error must match.
     pub stderr: Vec<Regex>,
-    /// What standard error must not contain.
+    /// Patterns that standard error must not match.
     pub stderr_not: Vec<Regex>,
+    /// What this trial needs beyond what all of the fixture need.
+    pub needs: Vec<Need>,
 }
 
 /// One `build` line: the arguments of the compiler, in order.
 #[derive(Clone, Debug)]
 pub struct Build {
-    /// File name of what is built.
+    /// The name of the file to build.
     pub output: String,
     /// Sources and flags.
     pub arguments: Vec<String>,
@@ -56,24 +56,23 @@ pub struct Build {
 /// One `copy` line.
 #[derive(Clone, Debug)]
 pub struct Copy {
-    /// File name in the trial's directory.
+    /// The name of the file in the trial's directory.
     pub name: String,
     /// A library that the compiler finds, an absolute path, or `{lib}`.
     pub source: String,
 }
 
-/// Everything that a `main.c` asks for.
+/// All directives of a `main.c`.
 #[derive(Debug)]
 pub struct Directives {
-    /// What to build, in order.
+    /// Files to build, in order.
     pub builds: Vec<Build>,
-    /// What to copy into the directory of each trial.
+    /// Files to copy into the directory of each trial.
     pub copies: Vec<Copy>,
-    /// The trials.
     pub trials: Vec<Trial>,
-    /// What the machine must have.
+    /// Properties that the machine must have.
     pub needs: Vec<Need>,
-    /// How long one trial may take.
+    /// The longest time that one trial may take.
     pub timeout: Duration,
 }
 
@@ -120,6 +119,11 @@ impl Directives {
             "run" => self.add_trial(Preload::Library, rest)?,
             "run-without-preload" => self.add_trial(Preload::ByItself, rest)?,
             "control" => self.add_trial(Preload::Nothing, rest)?,
+            "needs-for" => {
+                let (label, needs) = first_word(rest)?;
+                let needs = needs.split_whitespace().map(str::parse).collect::<Result<Vec<Need>, _>>()?;
+                self.trial(&label)?.needs.extend(needs);
+            }
             "stderr" => {
                 let (trial, pattern) = self.stderr_pattern(rest)?;
                 trial.stderr.push(pattern);
@@ -156,8 +160,8 @@ impl Directives {
                 let outcomes = outcomes.split('|').map(|outcome| outcome.trim().parse());
                 (command, outcomes.collect::<Result<Vec<Outcome>, _>>()?)
             }
-            (Preload::Nothing, None) => return Err("a control says `=> OUTCOME`".to_owned()),
-            (_, Some(_)) => return Err("only a control says `=> OUTCOME`".to_owned()),
+            (Preload::Nothing, None) => return Err("a control needs `=> OUTCOME`".to_owned()),
+            (_, Some(_)) => return Err("only a control may have `=> OUTCOME`".to_owned()),
             (_, None) => (rest, vec![Outcome::Exit(PASSED)]),
         };
         let mut environment = Vec::new();
@@ -180,6 +184,7 @@ impl Directives {
             expected,
             stderr: Vec::new(),
             stderr_not: Vec::new(),
+            needs: Vec::new(),
         });
         Ok(())
     }
@@ -189,14 +194,14 @@ impl Directives {
         if pattern.is_empty() {
             return Err("no regular expression after the label".to_owned());
         }
-        // `^` and `$` are about lines: a run may report several.
+        // `^` and `$` match at lines, because a run may report several.
         let pattern = Regex::new(&format!("(?m){pattern}")).map_err(|error| error.to_string())?;
-        let trial = self
-            .trials
-            .iter_mut()
-            .find(|trial| trial.label == label)
-            .ok_or_else(|| format!("no trial labelled {label:?} above this line"))?;
-        Ok((trial, pattern))
+        Ok((self.trial(&label)?, pattern))
+    }
+
+    fn trial(&mut self, label: &str) -> Result<&mut Trial, String> {
+        let trial = self.trials.iter_mut().find(|trial| trial.label == label);
+        trial.ok_or_else(|| format!("no trial labelled {label:?} above this line"))
     }
 }
 

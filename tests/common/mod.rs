@@ -1,6 +1,6 @@
 //! Support shared by the integration tests: the library under test, scratch
-//! directories, child processes with a deadline, and the directives of the C
-//! fixtures. Nothing here asserts; it tells what happened and the tests judge.
+//! directories, child processes with a deadline, and the directives of the C fixtures.
+//! The functions here assert nothing; they report what happened, and the tests judge.
 
 #![allow(dead_code, reason = "every test binary uses its own part of this module")]
 

@@ -1,4 +1,4 @@
-//! What a fixture needs from the machine, and whether the machine has it.
+//! The needs of a fixture, and whether the machine meets them.
 
 use std::env;
 use std::fs;
@@ -20,11 +20,13 @@ pub enum Need {
     Glibc,
     /// The fixture is built for musl.
     Musl,
+    /// The fixture is built for a glibc of at least this version.
+    GlibcVersion(u32, u32),
     /// The kernel makes rings of `io_uring(7)` for this process.
     IoUring,
     /// This process may make cgroups that limit memory.
     MemoryCgroups,
-    /// This architecture, as `uname -m` says it.
+    /// This architecture, by its name in `uname -m`.
     Arch(String),
     /// A program of this name on the PATH.
     Program(String),
@@ -54,6 +56,10 @@ impl FromStr for Need {
             let (major, minor) = version_of(version).ok_or_else(not_understood)?;
             return Ok(Self::Kernel(major, minor));
         }
+        if let Some(version) = word.strip_prefix("glibc>=") {
+            let (major, minor) = version_of(version).ok_or_else(not_understood)?;
+            return Ok(Self::GlibcVersion(major, minor));
+        }
         match word.split_once(':') {
             Some(("cmd", name)) => Ok(Self::Program(name.to_owned())),
             Some(("filesystem", name)) => Ok(Self::FileSystem(name.to_owned())),
@@ -66,7 +72,7 @@ impl FromStr for Need {
 }
 
 impl Need {
-    /// Why this machine does not do, or `None` when it does.
+    /// Returns why this machine does not meet the need, or `None` if it does.
     pub fn unmet(&self) -> Option<String> {
         let (met, otherwise) = match self {
             Self::Root => (rustix::process::geteuid().is_root(), "not root".to_owned()),
@@ -83,19 +89,22 @@ impl Need {
             }
             // The runner does not make the trials that would be built for another one.
             Self::Glibc | Self::Musl => (true, String::new()),
+            Self::GlibcVersion(major, minor) => {
+                (preprocesses(&of_glibc(*major, *minor)), format!("no glibc {major}.{minor} or newer"))
+            }
             Self::IoUring => (makes_rings(), "no io_uring".to_owned()),
             Self::MemoryCgroups => (makes_memory_cgroups(), "no cgroups that limit memory".to_owned()),
             Self::Arch(name) => (env::consts::ARCH == name, format!("not {name}")),
             Self::Program(name) => (on_path(name), format!("no program {name}")),
             Self::FileSystem(name) => (knows_file_system(name), format!("no file system {name}")),
-            Self::Header(name) => (preprocesses(name), format!("no header {name}")),
+            Self::Header(name) => (preprocesses(&format!("#include <{name}>")), format!("no header {name}")),
             Self::LinkFlag(flag) => (links_with(flag), format!("no linking with {flag}")),
         };
         (!met).then_some(otherwise)
     }
 }
 
-/// The first two numbers of `6.18.44-something`.
+/// Returns the first two numbers of `6.18.44-something`.
 fn version_of(text: &str) -> Option<(u32, u32)> {
     let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().ok());
     Some((numbers.next()??, numbers.next()??))
@@ -119,19 +128,20 @@ fn knows_file_system(name: &str) -> bool {
         let all = fs::read_to_string("/proc/filesystems").unwrap_or_default();
         all.lines().any(|line| line.split_whitespace().next_back() == Some(name))
     };
-    // A module that nobody has needed yet.
+    // The kernel may not have loaded the module yet.
     is_known() || succeeds(Command::new("modprobe").arg(name)) && is_known()
 }
 
-/// Whether `io_uring_setup(2)` gets as far as looking at its argument: kernels
-/// without it, filters and `kernel.io_uring_disabled` answer something else.
+/// Returns whether `io_uring_setup(2)` reads its argument. Kernels without it, filters
+/// and `kernel.io_uring_disabled` cause other errors.
 fn makes_rings() -> bool {
-    // SAFETY: a null pointer is an argument that the kernel refuses.
+    // SAFETY: the call reads its parameters through the pointer, and the kernel returns
+    // EFAULT for a null pointer.
     let result = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, std::ptr::null::<u8>()) };
     result == -1 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EFAULT)
 }
 
-/// Whether a new cgroup of either version has a limit that can be written.
+/// Returns whether a new cgroup of either version has a limit that can be written.
 fn makes_memory_cgroups() -> bool {
     let places = [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")];
     places.iter().any(|(mount, limit)| {
@@ -149,7 +159,16 @@ fn links_with(flag: &str) -> bool {
     succeeds(Command::new("cc").args(["-shared", "-fPIC", "-o", "/dev/null", "-x", "c", "/dev/null", flag]))
 }
 
-fn preprocesses(header: &str) -> bool {
+/// Returns a source that is accepted only with the headers of this glibc or a newer one. How
+/// this program was compiled does not show the C library: a static one also runs beside glibc
+/// (`scripts/static-harness`).
+fn of_glibc(major: u32, minor: u32) -> String {
+    format!(
+        "#include <features.h>\n#ifndef __GLIBC_PREREQ\n#error\n#elif !__GLIBC_PREREQ({major}, {minor})\n#error\n#endif"
+    )
+}
+
+fn preprocesses(source: &str) -> bool {
     let Ok(mut compiler) = Command::new("cc")
         .args(["-E", "-x", "c", "-"])
         .stdin(Stdio::piped())
@@ -160,8 +179,8 @@ fn preprocesses(header: &str) -> bool {
         return false;
     };
     if let Some(mut input) = compiler.stdin.take() {
-        // A compiler that does not read its input fails, which the status tells.
-        let _ = writeln!(input, "#include <{header}>");
+        // A compiler that does not read its input fails, which its status shows.
+        let _ = writeln!(input, "{source}");
     }
     compiler.wait().is_ok_and(|status| status.success())
 }

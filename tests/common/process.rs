@@ -1,4 +1,4 @@
-//! Running a program to its end, or to its deadline, and saying how it ended.
+//! Runs a program to its end, or to its deadline, and reports how it ended.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -15,8 +15,8 @@ use rustix::process::{
     Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, kill_process_group, pidfd_open, setrlimit,
 };
 
-/// The signals that fixtures end with, by number on every Linux architecture
-/// we test. Others are shown as `signal:N`.
+/// The signals with which fixtures end, by their numbers on every Linux architecture
+/// that is tested. Others are shown as `signal:N`.
 const SIGNALS: [(i32, &str); 15] = [
     (1, "SIGHUP"),
     (2, "SIGINT"),
@@ -35,14 +35,14 @@ const SIGNALS: [(i32, &str); 15] = [
     (31, "SIGSYS"),
 ];
 
-/// How a process ended.
+/// The end of a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// It called `exit` with this status.
     Exit(i32),
     /// This signal ended it.
     Signal(i32),
-    /// It was still running at the deadline and we killed its process group.
+    /// It was still running at the deadline, and its process group was killed.
     TimedOut,
 }
 
@@ -87,11 +87,10 @@ impl FromStr for Outcome {
 /// A process that has ended.
 #[derive(Debug)]
 pub struct Finished {
-    /// How.
     pub outcome: Outcome,
-    /// What it and its children wrote to standard output.
+    /// The standard output of it and its children.
     pub stdout: String,
-    /// What it and its children wrote to standard error.
+    /// The standard error of it and its children.
     pub stderr: String,
 }
 
@@ -107,8 +106,8 @@ impl fmt::Display for Finished {
     }
 }
 
-/// No core files from this process or its children: most negative controls
-/// die of a signal.
+/// Forbids core files of this process and its children, because a signal ends most
+/// negative controls.
 ///
 /// # Errors
 /// Those of setrlimit(2).
@@ -118,10 +117,10 @@ pub fn forbid_core_files() -> io::Result<()> {
     Ok(setrlimit(Resource::Core, limit)?)
 }
 
-/// Runs `command` in a process group of its own until it ends or `timeout` has
-/// passed, then kills whatever is left of the group. Its output goes to files
-/// beside `log` (`<log>.stdout`, `<log>.stderr`): unlike a pipe, a file cannot
-/// block the program, nor us when a grandchild keeps it open.
+/// Runs `command` in a process group of its own until it ends or `timeout` has passed,
+/// then kills the rest of the group. Its output goes to files beside `log`
+/// (`<log>.stdout`, `<log>.stderr`): unlike a pipe, a file cannot block the program,
+/// nor this process when a grandchild keeps it open.
 ///
 /// # Errors
 /// When the program cannot be started or waited for.
@@ -133,8 +132,8 @@ pub fn run(command: &mut Command, log: &Path, timeout: Duration) -> io::Result<F
     let mut child = spawn(command)?;
     let leader = Pid::from_child(&child);
     let ended = ends_within(leader, timeout);
-    // The leader is not reaped yet, so its number still names our group. A
-    // group that is already empty is no error.
+    // The leader is not reaped yet, so its number still names this group. It is no
+    // error if the group is empty already.
     let _ = kill_process_group(leader, Signal::KILL);
     let status = child.wait()?;
 
@@ -146,9 +145,9 @@ pub fn run(command: &mut Command, log: &Path, timeout: Duration) -> io::Result<F
     })
 }
 
-/// Starts `command`. A program that was just written may be refused with
-/// ETXTBSY: another thread of ours was between fork and exec while we had it
-/// open for writing, and its child holds that descriptor until it execs.
+/// Starts `command`. The kernel may refuse a program that was just written with
+/// ETXTBSY: if another thread of this process forked while the file was open for
+/// writing, its child has the descriptor until it executes another program.
 ///
 /// # Errors
 /// Those of fork and exec.
@@ -164,7 +163,7 @@ pub fn spawn(command: &mut Command) -> io::Result<Child> {
     }
 }
 
-/// Whether the process ends within `timeout`; it stays unreaped.
+/// Returns whether the process ends within `timeout`. It stays unreaped.
 ///
 /// # Errors
 /// Those of `pidfd_open(2)` and poll(2).

@@ -1,4 +1,4 @@
-//! The ways to protect a process, or not.
+//! The ways to protect a process.
 
 use std::env;
 use std::fmt;
@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use super::library;
 
-/// How long the store leaves a file alone that has changed: two seconds, and one
-/// because it looks at whole seconds.
+/// The time after which the store accepts a file that has changed: two seconds, and one
+/// because it compares whole seconds.
 pub const SETTLING_TIME: Duration = Duration::from_secs(3);
 
 /// Whether and how a process is protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protection {
-    /// The library is not there.
+    /// The library is not loaded.
     Unprotected,
     /// `SOPIN_MODE=relocated`.
     Relocated,
@@ -37,7 +37,8 @@ impl fmt::Display for Protection {
 }
 
 impl Protection {
-    /// `SOPIN_MODE`, which is also what the log calls an object that reached it.
+    /// Returns the value of `SOPIN_MODE`, which the log also prints for an object that
+    /// has reached this mode.
     pub fn mode(self) -> Option<&'static str> {
         match self {
             Self::Unprotected => None,
@@ -46,24 +47,24 @@ impl Protection {
         }
     }
 
-    /// Makes `command` run like this, whatever the caller's environment says.
-    /// `variable` is what gets the library's path: `LD_PRELOAD`, unless the
+    /// Makes `command` run with this protection, whatever the caller's environment
+    /// contains. `variable` receives the library's path: `LD_PRELOAD`, unless the
     /// program loads the library itself.
     ///
     /// # Errors
-    /// When there is no library.
+    /// There is no library.
     pub fn apply(self, command: &mut Command, variable: &str, store: &Path) -> Result<(), String> {
         forget_settings(command);
         if let Some(mode) = self.mode() {
             command.env("SOPIN_MODE", mode).env(variable, library::path()?);
-            // Never the one of who runs the tests.
+            // The store of the user who runs the tests is never used.
             command.env("SOPIN_STORE", if self == Self::Stored { store.as_os_str() } else { "off".as_ref() });
         }
         Ok(())
     }
 }
 
-/// Takes everything that concerns the library out of `command`'s environment.
+/// Removes all variables that concern the library from `command`'s environment.
 pub fn forget_settings(command: &mut Command) {
     for (name, _) in env::vars_os() {
         if name.to_string_lossy().starts_with("SOPIN_") {

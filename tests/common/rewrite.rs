@@ -1,4 +1,4 @@
-//! Changing shared objects in place, the ways that installers and accidents do.
+//! Changes shared objects in place, as installers and accidents do.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -10,17 +10,17 @@ use super::tree;
 /// A way to change a file without changing its inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rewrite {
-    /// What cp, pip and tar do: truncate, then the very same bytes.
+    /// As cp, pip and tar do: truncates and writes the very same bytes.
     SameBytes,
-    /// What `rsync --inplace` does: no truncation, other bytes. They trap when
-    /// executed and fault when followed as pointers.
+    /// As `rsync --inplace` does: writes other bytes without truncating. The bytes trap
+    /// when executed, and a pointer made of them faults.
     Traps,
-    /// Truncated, and nothing written.
+    /// Truncates the file and writes nothing.
     Empty,
 }
 
 impl Rewrite {
-    /// Applies it to one file.
+    /// Rewrites one file.
     ///
     /// # Errors
     /// Those of the file system.
@@ -38,7 +38,7 @@ impl Rewrite {
         }
     }
 
-    /// Applies it to many files, one after the other.
+    /// Rewrites many files, one after the other.
     ///
     /// # Errors
     /// Those of the file system, with the path.
@@ -47,12 +47,12 @@ impl Rewrite {
     }
 }
 
-/// The shared objects in a directory tree: regular files that start as ELF
+/// Returns the shared objects in a directory tree: regular files that begin as ELF
 /// files do and are named like one (`.so`, `.so.N`, `.node`).
 ///
 /// # Errors
-/// Those of the file system, and a file that has another name: somebody else's
-/// copy of it would be rewritten as well.
+/// Those of the file system, and a file that has another name, because the copy at that
+/// name would be rewritten as well.
 pub fn shared_objects(root: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for path in tree::files(root, |_| true)? {
@@ -67,7 +67,7 @@ pub fn shared_objects(root: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Whether a file is named and starts like a shared object.
+/// Returns whether a file has the name and the beginning of a shared object.
 ///
 /// # Errors
 /// Those of opening and reading it.
@@ -81,9 +81,9 @@ pub fn is_shared_object(path: &Path) -> io::Result<bool> {
     Ok(magic == b"\x7fELF")
 }
 
-/// A copy of an installation whose shared objects may be rewritten: they are
-/// new files, everything else is a hard link, which costs neither time nor
-/// space. Both directories must be on one file system.
+/// Copies an installation so that its shared objects may be rewritten: they are new
+/// files, and everything else is a hard link, which takes neither time nor space. Both
+/// directories must be on one file system.
 ///
 /// # Errors
 /// Those of the file system.

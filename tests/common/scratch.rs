@@ -1,9 +1,9 @@
 //! Directories that belong to one run of the tests.
 //!
-//! Fixtures rewrite shared objects in place, so every trial works on copies in
-//! a directory of its own, and two runs of the tests at once never meet: each
-//! has `target/<purpose>/<process id>`. A run that fails keeps its directories
-//! for looking at; the next run removes what dead runs left.
+//! Fixtures rewrite shared objects in place, so every trial works on copies in a
+//! directory of its own. Two simultaneous runs of the tests do not affect each other:
+//! each has `target/<purpose>/<process id>`. A run that fails keeps its directories for
+//! inspection; the next run removes those of dead runs.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -14,8 +14,7 @@ use std::process;
 
 use super::library::checkout;
 
-/// Makes the directory of this run, empty, and removes those of runs that are
-/// over.
+/// Makes the directory of this run, empty, and removes those of runs that have ended.
 ///
 /// # Errors
 /// Those of the file system.
@@ -25,7 +24,7 @@ pub fn for_this_run(purpose: &str) -> io::Result<PathBuf> {
     for entry in fs::read_dir(&all)? {
         let entry = entry?;
         if belongs_to_a_dead_run(&entry.file_name()) {
-            // Another run may be removing it too.
+            // Another run may be removing it at the same time.
             let _ = fs::remove_dir_all(entry.path());
         }
     }
@@ -43,8 +42,8 @@ fn belongs_to_a_dead_run(name: &OsStr) -> bool {
         .is_some_and(|id| id == process::id() || !Path::new(&format!("/proc/{id}")).exists())
 }
 
-/// Copies a directory, which must not exist at `to`: files as new inodes with
-/// the same permissions, symbolic links as they are.
+/// Copies a directory, which must not exist at `to`: files as new inodes with the same
+/// permissions, symbolic links as they are.
 ///
 /// # Errors
 /// Those of the file system.

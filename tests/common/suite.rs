@@ -1,5 +1,5 @@
-//! The frame of a test program that makes its trials itself: a directory for
-//! this run, which stays for looking at when a trial has failed.
+//! The frame of a test program that makes its trials itself: a directory for this run,
+//! which is kept for inspection if a trial has failed.
 
 use std::fs;
 use std::path::Path;
@@ -9,9 +9,8 @@ use libtest_mimic::{Arguments, Trial};
 
 use super::{process, scratch};
 
-/// Runs what `make` makes, given the run's directory, as the command line
-/// asks; `clean_up` is called when all trials are over and the directory is
-/// still there.
+/// Runs the trials that `make` makes in the run's directory, as the command line says.
+/// Calls `clean_up` when all trials are over and the directory still exists.
 pub fn run(purpose: &str, make: impl FnOnce(&Path) -> Result<Vec<Trial>, String>, clean_up: impl FnOnce()) -> ExitCode {
     let arguments = Arguments::from_args();
     let conclude = || {

@@ -11,6 +11,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use super::library;
+use super::needs::Need;
 
 /// A C library for which programs are built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,14 @@ pub enum CLibrary {
 }
 
 impl CLibrary {
+    /// Returns whether a fixture with this need is not built for it.
+    pub const fn is_ruled_out_by(self, need: &Need) -> bool {
+        match self {
+            Self::Native => matches!(need, Need::Musl),
+            Self::Musl => matches!(need, Need::Glibc | Need::GlibcVersion(..)),
+        }
+    }
+
     /// Returns why no program can be built for it, if that is so.
     pub fn unmet(self) -> Option<String> {
         let works = || Command::new("musl-gcc").arg("--version").output().is_ok_and(|output| output.status.success());

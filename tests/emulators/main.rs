@@ -1,11 +1,15 @@
-//! Programs under user-mode emulators of two versions, for two architectures: that they
-//! live with the library, and outlive the truncation of their libraries.
+//! Runs programs under user-mode emulators of two versions, for two architectures: they
+//! work with the library, survive the truncation of their libraries, print nothing, and have
+//! their branch targets checked exactly where they were checked without the library.
 //!
-//! The library for aarch64 and everything else comes from `scripts/emulators`; where that
-//! was not run, or not to its end, trials are ignored.
+//! `scripts/emulators` makes the library for aarch64 and fetches everything else. If it
+//! has not been run to its end, trials are ignored.
 
 #[path = "../common/mod.rs"]
 mod common;
+
+mod branch_targets;
+mod pipelines;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,12 +25,20 @@ use common::{library, suite};
 const TIMEOUT: Duration = Duration::from_secs(60);
 const VERSIONS: [&str; 2] = ["7.2", "10.0"];
 const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
+const LIBRARY_FOR_AARCH64: &str = "target/aarch64-unknown-linux-gnu/release/libsopin.so";
 
 fn main() -> ExitCode {
-    suite::run("emulators", |directory| Ok(trials(directory)), || ())
+    suite::run(
+        "emulators",
+        |directory| {
+            let all = [trials(directory), branch_targets::trials(directory), pipelines::trials(directory)];
+            Ok(all.into_iter().flatten().collect())
+        },
+        || (),
+    )
 }
 
-/// How a program is run, and how it must end.
+/// The settings of a program, and how it must end.
 #[derive(Clone, Copy)]
 struct Case {
     name: &'static str,
@@ -49,11 +61,12 @@ const CASES: [Case; 4] = [
     Case { name: "stored", is_preloaded: true, variables: &[], outcome: PASSED },
 ];
 
-/// What the programs of one architecture are made and run with.
+/// The compiler and the files for the programs of one architecture.
 struct Architecture {
     compiler: PathBuf,
     library: PathBuf,
-    /// Where the emulator looks for the loader and the C library, if not where they are.
+    /// The directory in which the emulator finds the loader and the C library, if they
+    /// are not at their usual paths.
     root: Option<PathBuf>,
 }
 
@@ -72,7 +85,7 @@ impl Architecture {
         }
         Ok(Self {
             compiler: needed(made.join("aarch64-cc"))?,
-            library: needed(library::checkout().join("target/aarch64-unknown-linux-gnu/release/libsopin.so"))?,
+            library: needed(library::checkout().join(LIBRARY_FOR_AARCH64))?,
             root: Some(needed(made.join("root/usr/aarch64-linux-gnu"))?),
         })
     }
@@ -134,12 +147,17 @@ fn made() -> PathBuf {
     library::checkout().join("target/emulators")
 }
 
+/// Returns where the emulator of this version for `architecture` is, if it was made.
+fn emulator(version: &str, architecture: &str) -> PathBuf {
+    made().join(format!("qemu-{version}")).join(architecture)
+}
+
 fn trials(run_directory: &Path) -> Vec<Trial> {
     let mut trials = Vec::new();
     for name in ARCHITECTURES {
         let architecture = Arc::new(Architecture::new(name));
         for version in VERSIONS {
-            let emulator = made().join(format!("qemu-{version}")).join(name);
+            let emulator = emulator(version, name);
             for case in CASES {
                 let (architecture, emulator) = (Arc::clone(&architecture), emulator.clone());
                 let label = format!("qemu_{}::{name}::{}", version.replace('.', "_"), case.name);

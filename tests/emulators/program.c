@@ -1,10 +1,10 @@
 /*
- * A program that is run in a user-mode emulator, as containers of another architecture
- * are. What an emulator says of mappings is not all true: qemu 7.2 shows text as readable
- * only, and qemu 10.0 shows its own mappings at /proc/thread-self. Text mapped with such a
+ * A program that runs in a user-mode emulator, as containers of another architecture
+ * do. Emulators report some mappings wrongly: qemu 7.2 shows text as readable only, and
+ * qemu 10.0 shows its own mappings at /proc/thread-self. Text mapped with such a
  * protection could not be executed. The program must run, load libraries in its main
- * thread and in another one, and have the relocations of those and of a library that it
- * started with when their files have been rewritten.
+ * thread and in another one, and keep the relocations of those and of a startup library
+ * when their files have been rewritten.
  */
 #include "fixture.h"
 

@@ -1,21 +1,21 @@
 /*
- * What the host of the fault tests is given by libarm.so, which is initialised
- * before anything announces itself to the library under test.
+ * The functions that libarm.so offers to the host of the fault tests. libarm.so is
+ * initialised before any object announces itself to the library under test.
  */
 #ifndef SOPIN_FAULTS_ARM_H
 #define SOPIN_FAULTS_ARM_H
 
-/* Where the host says what is compared, one line a fact. */
+/* The descriptor to which the host reports what is compared, one fact a line. */
 enum { REPORT = 3 };
 
-/* From now on every call of the library is seen by the supervisor, if there is
- * one. At startup libarm.so does this itself if FAULTS_AT says "startup". */
+/* Makes the supervisor, if there is one, see every call of the library from now on. At
+ * startup libarm.so does this itself if FAULTS_AT is "startup". */
 void arm(void);
 
-/* Compares every segment of the objects that were there at startup with what it
- * was then, relocated and not yet pinned. Says "wrong OBJECT OFFSET" where
- * something differs that nothing may change, and "changed OBJECT OFFSET" where
- * writable data is another word. */
+/* Compares every segment of the startup objects with its snapshot from startup, when it
+ * was relocated and not yet pinned. Reports "wrong OBJECT OFFSET" where bytes differ
+ * that must not change, and "changed OBJECT OFFSET" where a word of writable data
+ * differs. */
 void compare_with_start(void);
 
 #endif

@@ -1,5 +1,5 @@
-//! The system calls that the library makes, and the errors that their manual
-//! pages list (man-pages 6.0, section 2).
+//! The system calls that the library makes, and the errors that their manual pages list
+//! (man-pages 6.0, section 2).
 
 #[allow(clippy::wildcard_imports, reason = "a table of constants")]
 use libc::*;
@@ -7,11 +7,10 @@ use libc::*;
 /// A system call.
 #[derive(Debug)]
 pub struct Call {
-    /// As the manual calls it.
+    /// Its name in the manual.
     pub name: &'static str,
-    /// Its number.
     pub number: c_long,
-    /// What it can fail with. Empty: its page says that it always succeeds.
+    /// Its possible errors. The list is empty if its page says that it always succeeds.
     pub errors: &'static [i32],
 }
 
@@ -19,12 +18,13 @@ const fn call(name: &'static str, number: c_long, errors: &'static [i32]) -> Cal
     Call { name, number, errors }
 }
 
-/// Every call that the library may make. One that is not here fails the tests:
-/// it needs its errors.
+/// Every call that the library may make. Any other call fails the tests, because it
+/// needs its errors here.
 pub const ALL: &[Call] = &[
     call("capget", SYS_capget, &[EFAULT, EINVAL, EPERM, ESRCH]),
     call("clock_gettime", SYS_clock_gettime, &[EFAULT, EINVAL, ENODEV, EOPNOTSUPP]),
-    // Only under a filter, where children try what passes.
+    // The library makes this call only under a filter, where a child finds out which
+    // calls the filter allows.
     call("clone", SYS_clone, &[EAGAIN, ENOMEM]),
     call("close", SYS_close, &[EBADF, EINTR, EIO, ENOSPC, EDQUOT]),
     call(
@@ -55,9 +55,10 @@ pub const ALL: &[Call] = &[
     call("getresgid", SYS_getresgid, &[EFAULT]),
     call("getresuid", SYS_getresuid, &[EFAULT]),
     call("gettid", SYS_gettid, &[]),
-    // Those of ioctl(2), of ioctl_ficlone(2), and of FS_IOC_ENABLE_VERITY
-    // (Documentation/filesystems/fsverity.rst). The ENOENT of PROCMAP_QUERY is no
-    // error but an answer: nothing is mapped there.
+    // The errors are those of ioctl(2), of ioctl_ficlone(2), and of
+    // FS_IOC_ENABLE_VERITY (Documentation/filesystems/fsverity.rst). ENOENT of
+    // PROCMAP_QUERY is missing, because it is a result and not an error: the address is
+    // not mapped.
     call(
         "ioctl",
         SYS_ioctl,
@@ -244,13 +245,13 @@ pub const ALL: &[Call] = &[
     ),
 ];
 
-/// The call of this number.
+/// Returns the call with this number.
 pub fn find(number: i64) -> Option<&'static Call> {
     ALL.iter().find(|call| call.number == number)
 }
 
 impl Call {
-    /// What a report says of it.
+    /// Returns the name of the operation that a report contains for it.
     pub fn operation(&self) -> &'static str {
         match self.name {
             "openat" => "open",
@@ -262,7 +263,7 @@ impl Call {
     }
 }
 
-/// The symbol of an error, as `errno(3)` has it.
+/// Returns the symbol of an error, as in `errno(3)`.
 pub fn symbol(error: i32) -> &'static str {
     macro_rules! symbols {
         ($($name:ident)*) => {

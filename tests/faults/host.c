@@ -1,9 +1,9 @@
 /*
- * A program that does with shared objects what its argument says, and tells what
- * it sees: on stdout what must be the same without the library under test; on
- * descriptor 3 what is compared in other ways: segments that differ from what
- * they were at startup ("wrong", "changed"), the sum of every object loaded
- * later ("sum"), and objects that are not immune to their files ("exposed").
+ * A program that does with shared objects what its argument says, and reports what it
+ * observes. On stdout it prints what must be equal without the library under test. To
+ * descriptor 3 it writes what is compared in other ways: segments that differ from
+ * their state at startup ("wrong", "changed"), the sum of every object loaded later
+ * ("sum"), and objects that are not immune to their files ("exposed").
  */
 #include "../fixtures/fixture.h"
 #include "arm.h"
@@ -39,7 +39,7 @@ static void say_dlclose(void *handle) {
     printf("dlclose: %d, errno %d\n", status, errno);
 }
 
-/* A bit of everything that the C library keeps data for. */
+/* Uses several parts of the C library that keep data. */
 static void use_the_c_library(void) {
     char text[64], *copy;
     snprintf(text, sizeof text, "%.3f %s %d", strtod("1.25", NULL), strerror(ENOENT), abs(-3));
@@ -130,7 +130,8 @@ static const struct activity {
     {"dlclose", closing, true},       {"fork", forking, true},
 };
 
-/* A word of writable data, whatever the addresses of this run. */
+/* Returns a word of writable data in a form that does not depend on the addresses of
+ * this run. */
 static uint64_t word_without_addresses(uint64_t word) {
     struct link_map *map = NULL;
     Dl_info info;
@@ -143,7 +144,7 @@ static uint64_t word_without_addresses(uint64_t word) {
             hash = hash * 33 + (unsigned char)*at;
         return hash ^ (word - map->l_addr);
     }
-    /* Of the loader's own memory. */
+    /* The word points to the loader's own memory. */
     return 0x706f696e746572;
 }
 

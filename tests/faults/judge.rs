@@ -1,4 +1,5 @@
-//! Whether a run with a fault has hurt nobody, and has said what it left.
+//! Judges whether a run with a fault has harmed the host, and whether the library has
+//! reported what it left.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,9 +10,9 @@ use crate::common::process::Outcome;
 use crate::run::{Bench, Fault, Observed};
 use crate::scenarios::Scenario;
 
-/// Runs without faults, which the others are compared with.
+/// Runs without faults, with which the others are compared.
 pub struct Reference {
-    /// What the host says without the library.
+    /// The host's output without the library.
     stdout: String,
     /// Words of writable data that change without any fault.
     changed: BTreeSet<String>,
@@ -21,12 +22,12 @@ pub struct Reference {
     pub calls: Vec<&'static Call>,
 }
 
-/// What became of the objects.
+/// The effect of a fault on the objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
-    /// All that is pinned without the fault is pinned.
+    /// All objects that are pinned without the fault are pinned.
     Nothing,
-    /// Something was left as it was, and the reason was said.
+    /// Something was left as it was, and the reason was reported.
     LeftAndSaid,
 }
 
@@ -34,7 +35,7 @@ impl Reference {
     /// Runs the scenario without the library, and with it a few times.
     ///
     /// # Errors
-    /// What was not right even so.
+    /// A description of what was wrong even without a fault.
     pub fn new(bench: &Bench, scenario: &Scenario, library: &Path) -> Result<Self, String> {
         let without = bench.run(scenario, None, None)?;
         let with = [(); 3].map(|()| bench.run(scenario, Some(library), None));
@@ -61,14 +62,14 @@ impl Reference {
     /// Judges a run with a fault.
     ///
     /// # Errors
-    /// Everything that was not as it must be.
+    /// A description of all that was wrong.
     pub fn judge(&self, run: &Observed, fault: Option<Fault>) -> Result<Effect, String> {
         let (operation, symbol) = fault.map_or(("", ""), |fault| (fault.call.operation(), calls::symbol(fault.error)));
         let mut complaints = Vec::new();
         if run.outcome != Outcome::Exit(PASSED) {
             complaints.push(format!("ended with {}", run.outcome));
         } else if run.stdout != self.stdout {
-            complaints.push(format!("said\n{}--- and without the library\n{}---", run.stdout, self.stdout));
+            complaints.push(format!("printed\n{}--- and without the library\n{}---", run.stdout, self.stdout));
         }
         if !run.wrong.is_empty() {
             complaints.push(format!("wrong bytes: {:?}", run.wrong));
@@ -91,11 +92,12 @@ impl Reference {
         for object in &left {
             let is_said = |message: &String| {
                 is_report(message, object, symbol) && message.contains(operation)
-                // Only the look for filters reads; if it fails, one may be in force.
+                // The library reads only to find out whether a filter is in force; if
+                // that fails, a filter may be in force.
                 || operation == "read" && is_report(message, object, "")
             };
-            // The sweep failed as a whole, which was said, and the next one is too late
-            // for writable ranges.
+            // The library has reported that a sweep failed as a whole, and the next
+            // sweep was too late for writable ranges.
             let is_late = run.messages.iter().any(|message| is_too_late(message, object))
                 && run.messages.iter().any(|message| is_of_a_sweep(message, symbol));
             if !run.messages.iter().any(is_said) && !is_late {
@@ -113,13 +115,14 @@ impl Reference {
     /// Judges a run under a filter that kills for a call of the library.
     ///
     /// # Errors
-    /// Everything that was not as it is in `natively`, a run without the library, and
-    /// objects that the library leaves without a word, and does not leave without a filter.
+    /// Everything that differs from `natively`, a run without the library, and the
+    /// objects that the library leaves without a report but does not leave without a
+    /// filter.
     pub fn judge_killing(&self, run: &Observed, natively: &Observed) -> Result<(), String> {
         let mut complaints = Vec::new();
         if run.outcome != natively.outcome || run.stdout != natively.stdout {
             complaints.push(format!(
-                "ended with {}, said\n{}--- and without the library\n{}---",
+                "ended with {}, printed\n{}--- and without the library\n{}---",
                 run.outcome, run.stdout, natively.stdout
             ));
         }
@@ -140,7 +143,7 @@ impl Reference {
     }
 }
 
-/// Whether the message says that this object, or all that were loaded at once,
+/// Returns whether the message says that this object, or all that were loaded together,
 /// was left for this error.
 fn is_report(message: &str, object: &str, symbol: &str) -> bool {
     let file_name = object.rsplit('/').next().unwrap_or(object);
@@ -148,7 +151,7 @@ fn is_report(message: &str, object: &str, symbol: &str) -> bool {
     let about =
         [object, name, "the objects just loaded", "the settings cannot be read", "an object whose name cannot be read"];
     let left = ["left unmodified", ": exposed, ", ": relocated, "];
-    // What /proc/self/mem calls EIO is EFAULT everywhere else.
+    // For the error that /proc/self/mem calls EIO, all other calls return EFAULT.
     let is_bad_address = symbol == "EIO" && message.contains("EFAULT");
     message.starts_with("libsopin: ")
         && left.iter().any(|words| message.contains(words))
@@ -156,12 +159,12 @@ fn is_report(message: &str, object: &str, symbol: &str) -> bool {
         && about.iter().any(|name| message.contains(name))
 }
 
-/// Whether the message says that the object has run by now.
+/// Returns whether the message says that code of the object has run by now.
 fn is_too_late(message: &str, object: &str) -> bool {
     message.contains(object) && message.contains("pin writable ranges: code of the object may have run")
 }
 
-/// Whether the message says that a sweep failed as a whole for this error.
+/// Returns whether the message says that a sweep failed as a whole for this error.
 fn is_of_a_sweep(message: &str, symbol: &str) -> bool {
     let is_of_all = ["objects just loaded", "the settings cannot be read"].iter().any(|words| message.contains(words));
     is_of_all && (message.contains(symbol) || symbol == "EIO" && message.contains("EFAULT"))

@@ -1,4 +1,4 @@
-/* See arm.h. Linked without crti, so that its constructor comes first. */
+/* Implements arm.h. It is linked without crti, so that its constructor runs first. */
 #include "arm.h"
 #include "../fixtures/supervision.h"
 
@@ -46,8 +46,9 @@ static void take(uintptr_t base, const char *path) {
     }
 }
 
-/* Takes them of all objects, without asking the loader: who does can find what is not
- * its own, and then nothing that it is loaded with is pinned whole. */
+/* Takes snapshots of all objects without asking the loader. An object that asks could
+ * have found the data of other objects, so the library would pin nothing whole that is
+ * loaded with it. */
 static void take_all(void) {
     struct {
         uintptr_t base;
@@ -77,7 +78,7 @@ static void compare(const struct snapshot *one) {
         const bool may_change = one->writable && !(one->relro_start <= at && at < one->relro_end);
         if (memcmp(one->bytes + (at - one->start), (const void *)at, 8) == 0)
             continue;
-        /* This object and the library under test write to their own. */
+        /* This object and the library under test store to their own data. */
         if (!may_change)
             dprintf(REPORT, "wrong %s %lx\n", one->name, (unsigned long)(at - one->start));
         else if (strcmp(one->name, "libarm.so") != 0 && strcmp(one->name, "libsopin.so") != 0)

@@ -1,7 +1,7 @@
 /*
  * An object with every kind of range: text, constants, pointers in RELRO and in
- * writable data, data and .bss over several pages. Nothing in it depends on
- * where it is loaded but the pointers.
+ * writable data, data and .bss over several pages. Only the pointers depend on the
+ * address at which it is loaded.
  */
 #define PAGE 4096
 
@@ -20,7 +20,7 @@ static volatile int calls = 1;
 
 int DATA_CHECK(int x);
 
-/* 111 x, if every pointer and every byte is right; a store a call. */
+/* Returns 111 x if every pointer and every byte is right. Each call stores once. */
 int DATA_CHECK(int x) {
     int wrong = 0;
     for (int i = 0; i < 600; i++)

@@ -1,4 +1,4 @@
-/* What the fault tests must notice. */
+/* Changes a byte of libneeded.so, which the fault tests must notice. */
 #include <dlfcn.h>
 #include <link.h>
 #include <stdint.h>

@@ -1,15 +1,14 @@
-//! Every system call that the library makes fails, one at a time, at every
-//! occurrence, with every error that its manual page lists: at startup, in the
-//! early pin, in `dlopen`, `dlmopen` and `dlclose`, around `fork`, while the store
-//! is filled and when it has everything already. Whatever fails, the host says
-//! what it says without the library, every byte of every segment is what it was,
-//! and an object that was left is reported with the error. And a seccomp filter kills
-//! for each of these calls that the host itself can do without: it lives.
+//! Makes every system call of the library fail, one at a time, at every occurrence,
+//! with every error that its manual page lists: at startup, in the early pin, in
+//! `dlopen`, `dlmopen` and `dlclose`, around `fork`, while the store is filled, and
+//! when it has all copies. Whatever fails, the host's output is the same as without the
+//! library, every byte of every segment is unchanged, and an object that was left is
+//! reported with the error. In further trials, a seccomp filter kills for each of these
+//! calls that the host itself does not need; the host survives.
 //!
 //! `make test` tries one error at a sixth of the occurrences, and filters in some
-//! scenarios; `make faults` tries
-//! everything, and writes the table `target/faults.md` and its summary,
-//! docs/faults.md.
+//! scenarios. `make faults` tries everything, and writes the table `target/faults.md`
+//! and its summary, docs/faults.md.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -37,9 +36,10 @@ use run::{Bench, Fault};
 use scenarios::Scenario;
 use summary::Summary;
 
-/// Set: every error at every occurrence; the value is not read.
+/// If this variable is set, every error is tried at every occurrence; its value is not
+/// read.
 const EVERYTHING: &str = "SOPIN_EVERY_FAULT";
-/// After so many the rest is hardly worth reading.
+/// A trial ends after so many failures; further ones would hardly help its reader.
 const MAX_FAILURES: usize = 12;
 
 fn main() -> ExitCode {
@@ -94,7 +94,7 @@ fn conclude(arguments: &Arguments) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Tries every fault of a scenario, or one error at each occurrence.
+/// Tries every fault of a scenario, or one error at some occurrences.
 fn try_all(bench: &Bench, scenario: &Scenario, library: &Path, is_complete: bool) -> Result<Summary, Failed> {
     let reference = Reference::new(bench, scenario, library)?;
     if reference.calls.is_empty() {
@@ -128,8 +128,8 @@ fn try_all(bench: &Bench, scenario: &Scenario, library: &Path, is_complete: bool
     if failures.is_empty() { Ok(summary) } else { Err(failures.join("\n").into()) }
 }
 
-/// Filters that kill, for each call that the library makes and the host can do without;
-/// what was wrong.
+/// Tries a filter that kills for each call that the library makes and the host does not
+/// need. Returns descriptions of what was wrong.
 fn try_filters(
     bench: &Bench,
     scenario: &Scenario,
@@ -157,13 +157,14 @@ fn try_filters(
     Ok(failures)
 }
 
-/// The first and the last occurrence of a call, and every sixth of the others.
+/// Returns whether a call belongs to the sample: the first and the last occurrence of a
+/// call, and every sixth of the others.
 fn is_in_sample(calls: &[&calls::Call], index: usize) -> bool {
     let is_same = |other: &&calls::Call| other.number == calls[index].number;
     index.is_multiple_of(6) || !calls[..index].iter().any(is_same) || !calls[index + 1..].iter().any(is_same)
 }
 
-/// The how manieth of its kind a call is.
+/// Returns the occurrence of a call among those of its kind, from 1.
 fn occurrence(calls: &[&calls::Call], index: usize) -> usize {
     calls[..=index].iter().filter(|call| call.number == calls[index].number).count()
 }
@@ -172,13 +173,13 @@ fn one_of(errors: &[i32], index: usize) -> &[i32] {
     if errors.is_empty() { errors } else { &errors[index % errors.len()..][..1] }
 }
 
-/// A library that says nothing of what it leaves is noticed.
+/// Checks that the tests notice a library that does not report what it leaves.
 fn notices_silence(bench: &Bench, library: &Path) -> Result<(), Failed> {
     let startup = scenarios::ALL.first().ok_or("no scenario")?;
     let silent = Scenario { settings: &[("SOPIN_LOG", "off")], ..*startup };
     let reference = Reference::new(bench, &silent, library)?;
     let call = calls::find(libc::SYS_memfd_create).ok_or("no such call")?;
-    // The first one is for an object that is left in any case.
+    // The first call is for an object that is left in any case.
     let fault = Fault { call, step: 2, error: libc::ENOMEM };
     let run = bench.run(&silent, Some(library), Some(fault))?;
     match reference.judge(&run, Some(fault)) {
@@ -187,8 +188,8 @@ fn notices_silence(bench: &Bench, library: &Path) -> Result<(), Failed> {
     }
 }
 
-/// A library that writes one wrong byte to the host's constants, and one that
-/// loses a word of its data, are noticed.
+/// Checks that the tests notice a library that changes a byte of the host's constants,
+/// and one that loses a word of its data.
 fn notices_wrong_bytes(bench: &Bench) -> Result<(), Failed> {
     let scenario = scenarios::ALL.first().ok_or("no scenario")?;
     let source = library::checkout().join("tests/faults/libmeddles.c");

@@ -1,4 +1,4 @@
-//! One run of the host with at most one call failing, and what it has said.
+//! Runs the host once with at most one failing call, and collects the results.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,10 +14,11 @@ use crate::scenarios::{self, Always, Before, Scenario};
 
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The compiled host, and where runs are made.
+/// The compiled host, and the directory of its runs.
 pub struct Bench {
     directory: PathBuf,
-    /// Host and libraries. Never changed, so that their copies in a store fit.
+    /// The directory of the host and its libraries. Its files never change, so that
+    /// their copies in a store stay valid.
     pub host: PathBuf,
     warm: PathBuf,
     runs: AtomicU32,
@@ -26,24 +27,21 @@ pub struct Bench {
 /// A call that fails.
 #[derive(Clone, Copy)]
 pub struct Fault {
-    /// Which one. None fails in a run without a fault.
     pub call: &'static Call,
-    /// The how manieth time that it is made, from 1.
+    /// The occurrence of the call that fails, from 1.
     pub step: usize,
-    /// With what.
     pub error: i32,
 }
 
-/// What a run has shown.
+/// The results of a run.
 #[derive(Debug)]
 pub struct Observed {
-    /// How it ended.
     pub outcome: Outcome,
-    /// What must be the same without the library.
+    /// The output that must be the same without the library.
     pub stdout: String,
     /// The library's messages.
     pub messages: Vec<String>,
-    /// Segments that differ where nothing may change.
+    /// Segments that differ although they must not change.
     pub wrong: Vec<String>,
     /// Words of writable data that have changed since startup.
     pub changed: BTreeSet<String>,
@@ -51,18 +49,17 @@ pub struct Observed {
     pub sums: Vec<String>,
     /// Objects that are not immune to their files.
     pub exposed: BTreeSet<String>,
-    /// The calls that it made.
+    /// The calls that the library made.
     pub calls: Vec<&'static Call>,
     /// Entries of the store that are not whole copies.
     pub broken_entries: Vec<String>,
 }
 
 impl Bench {
-    /// Compiles the host. Fills a store, which takes as long as files need to
-    /// settle.
+    /// Compiles the host. Fills a store, which takes as long as files need to settle.
     ///
     /// # Errors
-    /// The compiler's messages, or what the filling run said.
+    /// The compiler's messages, or the output of the run that fills the store.
     pub fn new(directory: &Path) -> Result<Self, String> {
         let host = directory.join("host");
         fs::create_dir(&host).map_err(|error| format!("{}: {error}", host.display()))?;
@@ -92,7 +89,7 @@ impl Bench {
         Ok(bench)
     }
 
-    /// Two runs, so that objects loaded later are in it as well.
+    /// Fills the store in two runs, so that it contains objects loaded later as well.
     fn fill_store(&self) -> Result<(), String> {
         std::thread::sleep(crate::common::protection::SETTLING_TIME);
         for name in ["store_fill", "store_hit_dlopen"] {
@@ -112,15 +109,15 @@ impl Bench {
     /// Runs the host, with the library or without, with one fault or none.
     ///
     /// # Errors
-    /// What prevented it.
+    /// The reason why it could not be run.
     pub fn run(&self, scenario: &Scenario, preload: Option<&Path>, fault: Option<Fault>) -> Result<Observed, String> {
         self.run_once(scenario, preload, fault, None)
     }
 
-    /// Runs the host under a filter that kills whoever makes `call`.
+    /// Runs the host under a filter that kills any process that makes `call`.
     ///
     /// # Errors
-    /// What prevented it.
+    /// The reason why it could not be run.
     pub fn run_killing(&self, scenario: &Scenario, preload: Option<&Path>, call: &Call) -> Result<Observed, String> {
         self.run_once(scenario, preload, None, Some(call))
     }
@@ -208,7 +205,7 @@ impl Bench {
         })
     }
 
-    /// Entries that are not the same as the file that they are a copy of.
+    /// Returns the entries that are not equal to the file of which they are a copy.
     fn broken_entries(&self, store: &Path) -> Vec<String> {
         let files = |directory: &Path| {
             let entries = fs::read_dir(directory).into_iter().flatten().flatten();
@@ -223,8 +220,8 @@ impl Bench {
     }
 }
 
-/// Gives the files of a copied store the times of the originals, which say that
-/// the entries were written in this boot.
+/// Gives the files of a copied store the times of the originals, which show that the
+/// entries were written in this boot.
 fn keep_times(from: &Path, to: &Path) -> std::io::Result<()> {
     for entry in fs::read_dir(from)? {
         let entry = entry?;
@@ -238,8 +235,8 @@ fn keep_times(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Makes every entry one of an older version of its file: with another time in
-/// its name.
+/// Makes every entry one of an older version of its file, by changing the time in its
+/// name.
 fn make_older(store: &Path) -> std::io::Result<()> {
     for entry in fs::read_dir(store)? {
         let path = entry?.path();

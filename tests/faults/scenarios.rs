@@ -1,32 +1,32 @@
-//! What a host does while calls of the library fail.
+//! The activities of a host while calls of the library fail.
 
-/// One thing that programs do, with the library's calls in it.
+/// An activity of programs in which the library makes calls.
 #[derive(Clone, Copy)]
 pub struct Scenario {
-    /// In the name of its trial and in the table.
+    /// Its name in the trials and in the table.
     pub name: &'static str,
-    /// What `host.c` is to do.
+    /// The argument of `host.c`.
     pub activity: &'static str,
-    /// Settings beside `SOPIN_LOG=warn` and `SOPIN_STORE=off`; `{store}` is the
+    /// Settings in addition to `SOPIN_LOG=warn` and `SOPIN_STORE=off`; `{store}` is the
     /// run's own store, `{dir}` the host's directory, `{run}` the run's own.
     pub settings: &'static [(&'static str, &'static str)],
-    /// What the store holds before.
+    /// The contents of the store before the run.
     pub store: Before,
-    /// Filters that kill are tried in `make test` too.
+    /// Whether `make test` tries filters that kill as well.
     pub is_tried_with_filters: bool,
-    /// Rules of `supervisor.c` for calls that always fail, as on another kernel or
-    /// file system.
+    /// Rules of `supervisor.c` for calls that always fail, as they do on another kernel
+    /// or file system.
     pub always: &'static [Always],
 }
 
-/// What is in the run's store when it begins.
+/// The contents of the run's store when it begins.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Before {
     /// It does not exist.
     Nothing,
     /// An entry for every object, written in this boot.
     Everything,
-    /// The same, but nobody knows in which.
+    /// The same, with marks that do not show in which boot they were written.
     FromAnotherBoot,
     /// Older versions of every object.
     OldVersions,
@@ -47,7 +47,7 @@ impl Always {
         Self { number, error, index: 0, mask: 0, value: 0 }
     }
 
-    /// As an argument of the supervisor.
+    /// Returns it as an argument of the supervisor.
     pub fn argument(&self) -> String {
         let Self { number, error, index, mask, value } = self;
         format!("{number}:{error}:{index}:{mask:x}:{value:x}")
@@ -56,7 +56,7 @@ impl Always {
 
 const STORE: &[(&str, &str)] = &[("SOPIN_STORE", "{store}"), ("SOPIN_ONLY", "{dir}/*")];
 const NO_QUERY: Always =
-    // PROCMAP_QUERY came with Linux 6.11.
+    // PROCMAP_QUERY exists since Linux 6.11.
     Always { index: 1, mask: 0xffff_ffff, value: 0xc068_6611, ..Always::every(libc::SYS_ioctl, libc::ENOTTY) };
 const NO_UNNAMED_FILES: Always = Always {
     index: 2,
@@ -73,7 +73,6 @@ const fn stored(name: &'static str, store: Before, always: &'static [Always]) ->
     Scenario { settings: STORE, store, always, ..plain(name, "startup") }
 }
 
-/// All of them.
 pub const ALL: &[Scenario] = &[
     Scenario { is_tried_with_filters: true, ..plain("startup", "startup") },
     Scenario { settings: &[("SOPIN_MODE", "relocated")], ..plain("startup_relocated", "startup") },

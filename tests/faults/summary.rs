@@ -1,4 +1,4 @@
-//! The table of call, error and outcome.
+//! The table of calls, errors and outcomes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -18,12 +18,12 @@ impl Summary {
         self.counts.entry((scenario, call, error)).or_default()[effect as usize] += 1;
     }
 
-    /// Adds what another has counted.
+    /// Adds the counts of another summary.
     pub fn extend(&mut self, other: Self) {
         self.counts.extend(other.counts);
     }
 
-    /// How much was tried, in a sentence.
+    /// Returns a sentence with the numbers of what was tried.
     pub fn line(&self) -> String {
         let [nothing, left] = total(self.counts.values());
         let calls: BTreeSet<_> = self.counts.keys().map(|(_, call, _)| call).collect();
@@ -35,7 +35,7 @@ impl Summary {
         )
     }
 
-    /// Every row.
+    /// Returns the whole table.
     pub fn table(&self) -> String {
         let mut table = String::from(
             "| while | call | error | everything pinned all the same | something left, and reported |\n|---|---|---|---|---|\n",
@@ -46,7 +46,7 @@ impl Summary {
         table
     }
 
-    /// The page for docs/: one row a call.
+    /// Returns the page for docs/, with one row for each call.
     pub fn page(&self) -> String {
         let mut by_call = BTreeMap::<_, (BTreeSet<_>, Vec<_>)>::new();
         for ((_, call, error), counts) in &self.counts {

@@ -1,13 +1,13 @@
 /*
  * supervisor CALLS REPORT NUMBER STEP ERRNO [ALWAYS]... -- PROGRAM ARGUMENT...
  *
- * Runs the program, which arms itself (arm.h), and lets the library's call of this
- * NUMBER fail with ERRNO the STEPth time; 0: never. ALWAYS is NUMBER:ERRNO:INDEX:MASK:VALUE: every
- * call of that number whose argument of that index has that value in the bits of
- * the mask fails. Writes every call's number and first three arguments to CALLS;
- * the program's descriptor 3 is REPORT. FAULTS_PRELOAD becomes its LD_PRELOAD. A filter
- * kills it for the call of the number FAULTS_KILL, whoever makes it.
- * Ends as the program did: with its status, or by its signal.
+ * Runs the program, which arms itself (arm.h), and makes the STEPth call of the library
+ * with this NUMBER fail with ERRNO (no call if STEP is 0). ALWAYS is
+ * NUMBER:ERRNO:INDEX:MASK:VALUE: every call of that number fails whose argument with
+ * that index has that value in the bits of the mask. Writes every call's number and
+ * first three arguments to CALLS; REPORT becomes the program's descriptor 3, and
+ * FAULTS_PRELOAD its LD_PRELOAD. A filter kills the program for any call of the number
+ * FAULTS_KILL. Ends as the program did: with its status, or by its signal.
  */
 #include "../fixtures/supervision.h"
 
@@ -29,7 +29,7 @@ static void become(char **command, const char *report, int socket) {
     const int descriptor = open(report, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0600);
     const char *preload = getenv("FAULTS_PRELOAD");
     char number[16];
-    /* Above 3, so that it is still there. */
+    /* The number is above 3, so that the next line does not close it. */
     const int kept = fcntl(socket, F_DUPFD, 10);
     expect(descriptor >= 0 && kept >= 0 && (descriptor == 3 || dup2(descriptor, 3) == 3));
     snprintf(number, sizeof number, "%d", kept);
@@ -42,7 +42,7 @@ static void become(char **command, const char *report, int socket) {
         emit(&filter, BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS, 0, 0);
         enforce(&filter, 0);
     }
-    /* Ends it if it hangs. */
+    /* SIGALRM ends the program if it hangs. */
     alarm(20);
     execv(command[0], command);
     expect(!"executed");

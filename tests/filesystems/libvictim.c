@@ -1,7 +1,7 @@
 /*
- * A library whose every kind of page is in use: functions and constants on
- * pages of their own, pointers to them in RELRO and in writable data, and
- * counters. What it returns depends on all of them.
+ * A library that uses every kind of page: functions and constants on pages of their
+ * own, pointers to them in RELRO and in writable data, and counters. Its result depends
+ * on all of them.
  */
 #ifndef PAGE
 #define PAGE 4096
@@ -22,7 +22,7 @@ FUNCTION(5)
 
 typedef unsigned (*function)(unsigned);
 
-/* volatile: the compiler must not call the functions directly. */
+/* These are volatile, because the compiler must not call the functions directly. */
 static const function volatile read_only_after_relocation[] = {function_0, function_1, function_2};
 static function volatile writable[4096] = {function_3, function_4, function_5};
 static unsigned volatile calls = 1;

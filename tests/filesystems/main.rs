@@ -1,7 +1,7 @@
-//! One library on every file system that this machine offers, changed in place
-//! under the process that uses it, and the changes that are harmless anyway.
-//! How a truncation reaches the pages of a mapping, and which device and inode
-//! the kernel shows for it, is each file system's own business.
+//! Changes one library in place on every file system that this machine offers, while a
+//! process uses it, and makes the changes that are always harmless. File systems differ
+//! in how a truncation affects the pages of a mapping, and in which device and inode
+//! the kernel shows for it.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,5 +1,5 @@
-//! The file systems that a library can lie on, mounted for this run in a mount
-//! namespace of its own, so that nothing is left when the run is over.
+//! The file systems on which a library can lie. They are mounted for this run in a
+//! mount namespace of its own, so that none is left when the run is over.
 
 use std::env;
 use std::fs::{self, File};
@@ -11,9 +11,9 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 /// Set in the process that runs in the namespace; its value is not read.
 const IN_NAMESPACE: &str = "FILESYSTEM_TESTS_IN_NAMESPACE";
 
-/// Runs this program again in a private mount namespace: a real one for root,
-/// else one where the user looks like root, which allows tmpfs and overlayfs.
-/// Returns when that is done or cannot be done.
+/// Runs this program again in a private mount namespace: a real one for root, else one
+/// where the user looks like root, which allows tmpfs and overlayfs. Returns when the
+/// program has ended or the namespace cannot be made.
 pub fn enter_namespace() {
     if env::var_os(IN_NAMESPACE).is_some() {
         return;
@@ -26,19 +26,19 @@ pub fn enter_namespace() {
         command
     };
     if unshare().arg("true").output().is_ok_and(|output| output.status.success()) {
-        // Only an error returns.
+        // exec returns only if it fails.
         let error = unshare().arg(program).args(env::args_os().skip(1)).env(IN_NAMESPACE, "").exec();
         eprintln!("filesystems: unshare: {error}");
     }
 }
 
-/// Where a file system comes from.
+/// The origin of a file system.
 #[derive(Clone, Copy)]
 enum Source {
-    /// The one that target/ is on.
+    /// The file system of target/.
     Here,
     Tmpfs,
-    /// Of the two directories below it, the library is made in this one.
+    /// An overlayfs. The library is made in this one of its two layers.
     Overlay(Layer),
     /// An image of this many MiB, made by `mkfs.TYPE`.
     Image(&'static str, u64),
@@ -53,29 +53,30 @@ enum Layer {
 
 /// A place for a library.
 pub struct Place {
-    /// In the names of its trials.
+    /// Its name in the trials.
     pub name: &'static str,
-    /// Whether a file rewritten there keeps its inode, so that processes that
-    /// mapped it are hit.
+    /// Whether a file that is rewritten there keeps its inode, so that this affects
+    /// processes that have mapped it.
     pub keeps_inodes: bool,
     source: Source,
     mounted: OnceLock<Result<Mounted, String>>,
 }
 
-/// Held while a file system is mounted: two that look for a free loop device at
-/// once may find the same one.
+/// The lock that is held while a file system is mounted, because two threads that look
+/// for a free loop device at the same time may find the same one.
 static MOUNTING: Mutex<()> = Mutex::new(());
 
 /// A mounted file system.
 #[derive(Clone)]
 pub struct Mounted {
-    /// Where libraries are made.
+    /// The directory in which libraries are made.
     pub made_in: PathBuf,
-    /// Where processes find them: the same directory, except in an overlayfs.
+    /// The directory in which processes find them: the same one, except in an
+    /// overlayfs.
     pub seen_in: PathBuf,
 }
 
-/// Every place.
+/// Returns every place.
 pub fn all() -> Vec<Place> {
     let place = |name, source| Place { name, keeps_inodes: true, source, mounted: OnceLock::new() };
     vec![
@@ -85,26 +86,26 @@ pub fn all() -> Vec<Place> {
         place("btrfs", Source::Image("btrfs", 256)),
         place("tmpfs", Source::Tmpfs),
         place("overlayfs_upper", Source::Overlay(Layer::Upper)),
-        // The first write copies the file up, and that copy has another inode.
+        // The first write copies the file up, and the copy has another inode.
         Place { keeps_inodes: false, ..place("overlayfs_lower", Source::Overlay(Layer::Lower)) },
     ]
 }
 
 impl Place {
-    /// Mounts it, the first time, in a directory of its own below `scratch`.
+    /// Mounts it if this is the first time, in a directory of its own below `scratch`.
     ///
     /// # Errors
-    /// Why this machine does not offer it.
+    /// The reason why this machine does not offer it.
     pub fn mounted(&self, scratch: &Path) -> Result<Mounted, String> {
         self.mounted.get_or_init(|| self.mount(&scratch.join(self.name))).clone()
     }
 
-    /// Undoes `mounted`. The end of the namespace would do it as well, but the
-    /// scratch directory is removed before.
+    /// Undoes `mounted`. The end of the namespace would unmount it as well, but the
+    /// scratch directory is removed before that.
     pub fn unmount(&self) {
         let Some(Ok(mounted)) = self.mounted.get() else { return };
         if !matches!(self.source, Source::Here) {
-            // What stays mounted makes removing the directory fail, and tell.
+            // If it stays mounted, removing the directory fails and reports that.
             let _ = unmount(&mounted.seen_in);
         }
     }
@@ -150,11 +151,11 @@ impl Place {
     }
 }
 
-/// Mounts the directory of a library at another one, which exists, so that its files have
-/// another name there.
+/// Mounts the directory of a library at another one, which exists, so that its files
+/// have other paths there.
 ///
 /// # Errors
-/// Why this machine does not do that.
+/// The reason why this machine cannot do that.
 pub fn bind(directory: &Path, to: &Path) -> Result<(), String> {
     if env::var_os(IN_NAMESPACE).is_none() {
         return Err("no mount namespace of our own".to_owned());
@@ -165,14 +166,14 @@ pub fn bind(directory: &Path, to: &Path) -> Result<(), String> {
 /// Undoes a mount.
 ///
 /// # Errors
-/// What umount(8) says.
+/// The message of umount(8).
 pub fn unmount(directory: &Path) -> Result<(), String> {
     run(Command::new("umount").arg(directory))
 }
 
-/// Runs a command of the machine's administration to its end.
+/// Runs a system administration command to its end.
 fn run(command: &mut Command) -> Result<(), String> {
-    // Where mkfs is, and not on everybody's PATH.
+    // mkfs is in these directories, which are not on the PATH of every user.
     let path = env::var("PATH").unwrap_or_default();
     command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
     let name = command.get_program().to_string_lossy().into_owned();

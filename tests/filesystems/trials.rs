@@ -1,4 +1,4 @@
-//! What happens to the library under a process, and what must come of it.
+//! Changes a library while a process uses it, and judges the result.
 
 use std::fmt;
 use std::fs;
@@ -17,22 +17,24 @@ use crate::places::{self, Place};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How the file that is mapped gets another content, or the name another file.
+/// A change after which the mapped file has other contents, or its name leads to
+/// another file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
-    /// Under the name that the process used.
+    /// The file is rewritten under the name that the process used.
     Rewritten,
-    /// Through a hard link.
+    /// It is rewritten through a hard link.
     RewrittenThroughLink,
-    /// Through a bind mount of its directory.
+    /// It is rewritten through a bind mount of its directory.
     RewrittenThroughBind,
     /// Another file is renamed over it, as careful installers do.
     RenamedOver,
-    /// Removed, and a new file made.
+    /// It is removed, and a new file is made.
     Replaced,
 }
 
-/// What the process does meanwhile, and so which rewriting is worth showing.
+/// The activity of the process meanwhile, which decides by which bytes the file is
+/// rewritten.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Work {
     Busy,
@@ -65,7 +67,7 @@ impl fmt::Display for Case {
     }
 }
 
-/// Every trial for a place.
+/// Returns every trial for a place.
 pub fn all_for(place: &Place) -> Vec<Case> {
     use Protection::{Full, Relocated, Stored, Unprotected};
     let mut all = Vec::new();
@@ -82,30 +84,30 @@ pub fn all_for(place: &Place) -> Vec<Case> {
     }
     add(Change::RenamedOver, true);
     add(Change::Replaced, true);
-    // The copies share blocks with the file where the file system can do that.
+    // If the file system supports it, the copies share blocks with the file.
     all.push(Case { change: Change::Rewritten, work: Work::Busy, protection: Stored, survives: true });
     all
 }
 
-/// What came of a trial.
+/// The result of a trial.
 pub enum Verdict {
-    /// What had to.
     Passed,
     /// This machine cannot do it, for this reason.
     NotHere(String),
 }
 
 impl Case {
-    /// Runs it with the compiled victim.
+    /// Runs the trial with the compiled victim.
     ///
     /// # Errors
-    /// What was not as it must be.
+    /// A description of what was wrong.
     pub fn run(self, place: &Place, scratch: &Path, victim: &Path) -> Result<Verdict, String> {
         let mounted = match place.mounted(scratch) {
             Ok(mounted) => mounted,
             Err(reason) => return Ok(Verdict::NotHere(reason)),
         };
-        // No dot: the names beside it differ from it by an extension.
+        // The name has no dot, because the names of files beside it differ by an
+        // extension.
         let name = self.to_string().replace("::", "-");
         let (made_in, seen_in) = (mounted.made_in.join(&name), mounted.seen_in.join(&name));
         fs::create_dir(&made_in).map_err(|error| format!("{}: {error}", made_in.display()))?;
@@ -120,7 +122,7 @@ impl Case {
             }
         }
         if self.protection == Protection::Stored {
-            // The store refuses files that changed a moment ago.
+            // The store does not accept files that have just changed.
             thread::sleep(SETTLING_TIME);
         }
         let result = self.try_with(victim, &seen_in.join("libvictim.so"), &other_names, &log);
@@ -154,7 +156,8 @@ impl Case {
             Work::Busy if self.survives => {
                 for rewrite in [Rewrite::SameBytes, Rewrite::Traps, Rewrite::Empty] {
                     self.change(&written, rewrite)?;
-                    // One tick may have begun before the change ended; two more did not.
+                    // One tick may have begun before the change ended; the next two
+                    // have not.
                     let ticks = process.count("tick") + 3;
                     process.wait_for("tick", ticks).map_err(|error| format!("after {rewrite:?}: {error}"))?;
                 }
@@ -174,7 +177,7 @@ impl Case {
     fn start(self, victim: &Path, object: &Path, log: &Path) -> Result<Dialogue, String> {
         let mut command = Command::new(victim);
         command.arg(if self.work == Work::Busy { "busy" } else { "idle" }).arg(object);
-        // Beside the library: on the file system that this is about.
+        // The store is beside the library, on the file system under test.
         self.protection.apply(&mut command, "LD_PRELOAD", &object.with_extension("store"))?;
         command.env("SOPIN_LOG", "info");
         Dialogue::start(&mut command, &log.with_extension("log"), TIMEOUT).map_err(|error| format!("victim: {error}"))
@@ -214,7 +217,7 @@ impl Case {
     }
 }
 
-/// Whether the log says that the object reached this mode.
+/// Checks that the log says that the object reached this mode.
 fn reached(mode: &str, object: &Path, finished: &Finished) -> Result<(), String> {
     let line = format!("libsopin: {}: {mode}, ", object.display());
     if finished.stderr.lines().any(|printed| printed.starts_with(&line)) {
@@ -223,7 +226,7 @@ fn reached(mode: &str, object: &Path, finished: &Finished) -> Result<(), String>
     Err(format!("no line {line:?}; the process {finished}"))
 }
 
-/// Whether the process has a copy of the library mapped from this store.
+/// Checks that the process has a copy of the library mapped from this store.
 fn maps_from(store: &Path, process: u32) -> Result<(), String> {
     let maps = fs::read_to_string(format!("/proc/{process}/maps")).map_err(|error| error.to_string())?;
     let store = store.to_string_lossy();
@@ -233,7 +236,7 @@ fn maps_from(store: &Path, process: u32) -> Result<(), String> {
     Err(format!("no copy from {store} in\n{maps}"))
 }
 
-/// Compiles a source of this directory: a library when the output is named so.
+/// Compiles a source of this directory: to a library if the output is named like one.
 ///
 /// # Errors
 /// The compiler's messages.

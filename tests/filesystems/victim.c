@@ -1,8 +1,8 @@
 /*
- * ./victim WORK LIBRARY: loads the library and computes with it. `busy`: again
- * and again, printing `tick` each time, until a line arrives on standard input;
- * `idle`: once more after a line arrived. Every result must be the first one;
- * then it exits with 42.
+ * ./victim WORK LIBRARY: loads the library and computes with it. `busy` repeats this
+ * and prints `tick` each time, until a line arrives on standard input; `idle` repeats
+ * it once after a line has arrived. If every result equals the first one, the program
+ * exits with 42.
  */
 #include <dlfcn.h>
 #include <poll.h>

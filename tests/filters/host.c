@@ -1,19 +1,19 @@
 /*
- * host WORD...: a program that does what the words say, and prints what came of it by
- * write(2) alone, so that it lives under any filter that lets objects be loaded.
+ * host WORD...: a program that does what the words say. It prints the result by
+ * write(2) alone, so that it survives any filter that allows objects to be loaded.
  *
  *     load NAME      loads ./NAME
  *     thread NAME    the same in another thread
- *     fork           goes on in a child, whose status it returns
- *     unload         unloads what was loaded last
+ *     fork           continues in a child, whose status it returns
+ *     unload         unloads the object that was loaded last
  *     no_files       installs a filter that kills for openat(2)
- *     confine        installs a filter that kills for all but what loading takes
- *     trap           installs one that answers in a handler of SIGSYS
+ *     confine        installs a filter that kills for all calls that loading does not make
+ *     trap           installs one that traps them to a handler of SIGSYS
  *     broker         the same for openat(2) alone, which the handler then makes itself
  *     truncate       truncates every library that it uses
- *     call           calls them
+ *     call           calls their functions
  *
- * Exits with 42 if all calls answer right, and nothing was trapped.
+ * Exits with 42 if all calls return the expected value, and none was trapped.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -56,7 +56,7 @@ static void *load(void *name) {
     return NULL;
 }
 
-/* What the handler's own calls have as an argument that openat(2) does not have. */
+/* The handler's own calls of openat(2) have this argument, which openat(2) ignores. */
 enum { BROKERED = 77 };
 
 static void on_openat(int number, siginfo_t *info, void *context) {
@@ -108,7 +108,7 @@ static void broker(void) {
 }
 
 static void install(unsigned action) {
-    /* What loading takes, and what this program needs to end. */
+    /* Loading makes these calls, and this program needs some to end. */
     static const int passing[] = {SYS_openat, SYS_read,  SYS_newfstatat, SYS_fstat, SYS_mmap,       SYS_mprotect, SYS_munmap,
                                   SYS_close,  SYS_futex, SYS_brk,        SYS_write, SYS_exit_group, SYS_rt_sigreturn,
                                   SYS_clone,  SYS_wait4, SYS_set_robust_list, SYS_rseq, SYS_getcwd, SYS_prctl};

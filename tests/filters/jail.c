@@ -1,14 +1,14 @@
 /*
  * jail RULES PROGRAM [ARGUMENT...]: runs a program under a seccomp filter.
  *
- * RULES is a file of lines, in the order of which the last one for a call counts least:
+ * RULES is a file of lines; of two rules for one call, the earlier one has priority:
  *
  *     default ACTION
  *     ACTION NAME [INDEX OPERATOR VALUE [SECOND]]
  *
  * ACTION is `allow`, `kill` or the number of an error; OPERATOR is one of libseccomp's,
- * SCMP_CMP_EQ for instance. A name that this machine's libseccomp does not know is left
- * out. JAIL_PRELOAD becomes LD_PRELOAD of the program, and not the jail's own.
+ * for instance SCMP_CMP_EQ. A name that this machine's libseccomp does not know is
+ * ignored. JAIL_PRELOAD becomes the program's LD_PRELOAD, and not the jail's own.
  *
  * JAIL_ROOT is a directory to enter first: an overlay whose lower directory is this
  * system's root, made as an engine of containers makes it, in which the program is
@@ -54,7 +54,8 @@ static void add(scmp_filter_ctx filter, char *line) {
         struct scmp_arg_cmp compared = {index, operator_of(operator), value, second};
         error = seccomp_rule_add_array(filter, action_of(action), number, 1, &compared);
     }
-    /* The same action as the default is no rule. */
+    /* libseccomp refuses a rule whose action is the default one, and such a rule is not
+     * needed. */
     if (error && error != -EACCES && error != -EEXIST && error != -EDOM)
         errx(2, "%s: %s", line, strerror(-error));
 }
@@ -104,7 +105,7 @@ int main(int argc, char **argv) {
     fclose(rules);
     if (getenv("JAIL_PRELOAD"))
         setenv("LD_PRELOAD", getenv("JAIL_PRELOAD"), 1);
-    /* As systemd and the engines do. */
+    /* systemd and the engines set this attribute to 0 as well. */
     if (!filter || seccomp_attr_set(filter, SCMP_FLTATR_CTL_NNP, 0) || seccomp_load(filter))
         errx(2, "the filter cannot be installed");
     execv(argv[2], argv + 2);

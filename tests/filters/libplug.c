@@ -1,4 +1,5 @@
-/* A library that a rewritten file takes down: its table is relocated. */
+/* A library that stops working when its file is rewritten, because its table is
+ * relocated. */
 static int one(void) { return 20; }
 static int two(void) { return 22; }
 static int (*const volatile table[])(void) = {one, two};

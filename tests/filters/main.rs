@@ -1,9 +1,9 @@
-//! Programs under seccomp filters: that they live, that nothing is trapped or killed
-//! because of a call of ours, and what is protected all the same.
+//! Runs programs under seccomp filters: they survive, no call of the library is trapped
+//! or kills the process, and whatever can be protected is.
 //!
-//! The host (`host.c`) does what it is told and truncates its own libraries in between.
-//! In every trial the same words are run without the library too: the filter lets them
-//! pass, and the truncation kills.
+//! The host (`host.c`) does what its arguments say and truncates its own libraries in
+//! between. Every trial runs the same words without the library too: the filter allows
+//! them, and the truncation kills the program.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -26,14 +26,14 @@ use common::{library, protection, suite};
 const TIMEOUT: Duration = Duration::from_secs(60);
 const PASSED: Outcome = Outcome::Exit(common::directives::PASSED);
 
-/// What a host does under a filter.
+/// The activity of a host under a filter.
 #[derive(Clone, Copy)]
 struct Case {
-    /// What is loaded, and how.
+    /// The host's words for what it loads, and how.
     words: &'static [&'static str],
-    /// Whether truncation leaves it alive with the library.
+    /// Whether the host survives a truncation with the library.
     is_protected: bool,
-    /// How it ends after truncation without the library.
+    /// The end of the host after a truncation without the library.
     control: Outcome,
 }
 
@@ -45,18 +45,20 @@ impl Case {
 const AT_STARTUP: Case = Case { words: &["load", "./libone.so"], ..Case::PROTECTED };
 const IN_A_THREAD: Case = Case { words: &["load", "./libone.so", "thread", "./libtwo.so"], ..Case::PROTECTED };
 const IN_A_CHILD: Case = Case { words: &["load", "./libone.so", "fork", "load", "./libtwo.so"], ..Case::PROTECTED };
-/// What is loaded under a filter that the program has installed itself is left alone.
+/// The library leaves objects that are loaded under a filter that the program has
+/// installed itself.
 const CONFINED: Case = Case { words: &["load", "./libone.so", "confine", "load", "./libtwo.so"], ..Case::LEFT };
 const TRAPPED: Case = Case { words: &["load", "./libone.so", "trap", "load", "./libtwo.so"], ..Case::LEFT };
 /// A fork and an unload open no file.
 const WITHOUT_FILES: Case = Case {
     words: &["load", "./libone.so", "load", "./libtwo.so", "no_files", "fork", "unload"],
-    // The status of the child that the filter has killed.
+    // This is the host's status if the filter has killed its child.
     control: Outcome::Exit(7),
     ..Case::LEFT
 };
 const BROKERED: Case = Case { words: &["load", "./libone.so", "broker", "load", "./libtwo.so"], ..Case::LEFT };
-/// Nor is what a child of such a program loads: reading its memory is killed for.
+/// The library leaves objects that a child of such a program loads as well, because the
+/// filter would kill it for reading its memory.
 const CONFINED_CHILD: Case =
     Case { words: &["load", "./libone.so", "confine", "fork", "load", "./libtwo.so"], ..Case::LEFT };
 
@@ -154,7 +156,7 @@ fn build(directory: &Path) -> Result<(), String> {
 }
 
 impl Jail {
-    /// Runs a case with every kind of protection, and without.
+    /// Runs a case with and without the library, and with every kind of store.
     fn try_all(&self, label: &str, rules: &str, case: Case) -> Result<Completion, Failed> {
         let directory = self.scratch.join(label.replace("::", "-"));
         fs::create_dir(&directory)?;
@@ -169,7 +171,7 @@ impl Jail {
         let preload = || ("JAIL_PRELOAD", library::path().unwrap_or_default().display().to_string());
         let store = || ("SOPIN_STORE", directory.join("store").display().to_string());
         let words = if case.is_protected { &truncating } else { &calling };
-        // Twice with a store: the first run may fill it.
+        // There are two runs with a store, because the first may fill it.
         for (name, place) in [("off", ("SOPIN_STORE", "off".to_owned())), ("cold", store()), ("warm", store())] {
             let finished = run(name, words, &[preload(), place])?;
             expect(&finished, PASSED, name)?;
@@ -187,7 +189,7 @@ impl Jail {
         words: &[&str],
         settings: &[(&str, String)],
     ) -> Result<process::Finished, String> {
-        // With the files' own times, so that they have settled.
+        // The copies have the files' own times, so that they are settled.
         let place = directory.join(name);
         fs::create_dir(&place).map_err(|error| error.to_string())?;
         copy_with_times(&self.built, &place).map_err(|error| error.to_string())?;
@@ -202,8 +204,9 @@ impl Jail {
         process::run(&mut command, &directory.join(format!("{name}.log")), TIMEOUT).map_err(|error| error.to_string())
     }
 
-    /// In the root of an engine of containers the default profiles let the store be
-    /// filled, as without a filter: a child has tried what passes.
+    /// In the root of an engine of containers, the default profiles allow the store to
+    /// be filled, as without a filter, because a child has found out which calls they
+    /// allow.
     fn fills_the_store_in_a_container(&self) -> Result<Completion, Failed> {
         let needs = ["root", "filesystem:overlay", "header:seccomp.h", "links:-lseccomp"];
         if let Some(reason) = needs.iter().find_map(|need| need.parse::<Need>().ok()?.unmet()) {
@@ -216,7 +219,8 @@ impl Jail {
         }
         for (name, kills, is_filled) in [("permitted", "swapon", true), ("refused", "linkat", false)] {
             fs::write(directory.join("rules"), profiles::killing([kills]))?;
-            // A place that is not on the overlay's own lower layer: it is seen as it is.
+            // The store is not on the overlay's lower layer itself, so its path shows
+            // the same files.
             let store = directory.join(name).join("store");
             let settings = [
                 ("JAIL_PRELOAD", library::path()?.display().to_string()),
@@ -240,7 +244,7 @@ fn expect(finished: &process::Finished, outcome: Outcome, what: &str) -> Result<
     if finished.outcome == outcome { Ok(()) } else { Err(format!("{what}: {finished}, not {outcome}").into()) }
 }
 
-/// Copies libraries as new inodes that were modified when their originals were.
+/// Copies libraries to new inodes with the modification times of the originals.
 fn copy_with_times(from: &Path, to: &Path) -> std::io::Result<()> {
     for entry in fs::read_dir(from)? {
         let entry = entry?;

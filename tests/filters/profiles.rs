@@ -1,4 +1,4 @@
-//! The filters: what systemd, the engines of containers and others install, as rules
+//! The filters that systemd, engines of containers and other programs install, as rules
 //! for `jail.c`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,7 @@ use serde::Deserialize;
 use crate::common::library;
 
 /// Calls that the loader and the C library make while a program starts, and those by
-/// which the host of these trials speaks, truncates and ends.
+/// which the host of these trials prints, truncates and ends.
 const LOADER: [&str; 25] = [
     "execve",
     "brk",
@@ -40,8 +40,8 @@ const LOADER: [&str; 25] = [
     "exit_group",
 ];
 
-/// Calls that the library makes without a filter, and those by which a child would be
-/// made. Each is killed for in a trial.
+/// Calls that the library makes without a filter, and those with which it would make a
+/// child. For each there is a trial whose filter kills for it.
 pub const OURS: [&str; 37] = [
     "process_vm_readv",
     "mremap",
@@ -82,25 +82,27 @@ pub const OURS: [&str; 37] = [
     "clock_gettime",
 ];
 
-/// Names that systemd has put into its groups since version 247.
+/// Names that systemd has added to its groups since version 247.
 const SINCE_247: [&str; 6] =
     ["epoll_pwait2", "fchmodat2", "futex_waitv", "process_madvise", "set_mempolicy_home_node", "uretprobe"];
 
-/// A filter that passes what the loader needs, and kills for all else.
+/// Returns a filter that allows the calls that the loader needs, and kills for all
+/// others.
 pub fn loaders_only() -> String {
     LOADER.iter().fold("default kill\n".to_owned(), |rules, name| rules + "allow " + name + "\n")
 }
 
-/// A filter that kills for these calls.
+/// Returns a filter that kills for these calls.
 pub fn killing<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     names.into_iter().fold("default allow\n".to_owned(), |rules, name| rules + "kill " + name + "\n")
 }
 
-/// `SystemCallFilter=@system-service`, with `SystemCallFilter=~` and a group behind it
-/// if given, as systemd 252 or, with `is_old`, 247 has it: what is not in it kills.
+/// Returns `SystemCallFilter=@system-service`, followed by `SystemCallFilter=~` with a
+/// group if given, as systemd 252 or, with `is_old`, 247 defines it. It kills for all
+/// other calls.
 ///
 /// # Errors
-/// Why the groups cannot be listed.
+/// The reason why the groups cannot be listed.
 pub fn system_service(without: Option<&str>, is_old: bool) -> Result<String, String> {
     let groups = groups()?;
     let mut passing = expand(&groups, "@system-service");
@@ -112,10 +114,10 @@ pub fn system_service(without: Option<&str>, is_old: bool) -> Result<String, Str
     Ok(passing.fold("default kill\n".to_owned(), |rules, name| rules + "allow " + name + "\n"))
 }
 
-/// The calls of one of systemd's groups.
+/// Returns the calls of one of systemd's groups.
 ///
 /// # Errors
-/// Why they cannot be listed.
+/// The reason why they cannot be listed.
 pub fn group(name: &str) -> Result<BTreeSet<String>, String> {
     Ok(expand(&groups()?, name))
 }
@@ -147,8 +149,8 @@ fn expand(groups: &BTreeMap<String, Vec<String>>, name: &str) -> BTreeSet<String
     })
 }
 
-/// A profile of an engine of containers (the OCI's, `config-linux.md`, with what
-/// engines add to it), as far as it is used.
+/// The part that is used of a profile of an engine of containers (`config-linux.md` of
+/// the OCI, with the engines' additions).
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Profile {
@@ -185,11 +187,11 @@ struct Condition {
     arches: Vec<String>,
 }
 
-/// The default profile of an engine, as Debian's package of its sources has it; the
-/// program that is confined has no capabilities.
+/// Returns the default profile of an engine, from Debian's package of its sources, for
+/// a program without capabilities.
 ///
 /// # Errors
-/// Why there is none.
+/// The reason why there is none.
 pub fn of_engine(file: &str) -> Result<String, String> {
     let path = library::checkout().join("target/test-profiles").join(file);
     let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -204,7 +206,7 @@ pub fn of_engine(file: &str) -> Result<String, String> {
             "SCMP_ACT_ALLOW" => "allow".to_owned(),
             _ => rule.errno_ret.unwrap_or(libc::EPERM.cast_unsigned()).to_string(),
         };
-        // A rule with several comparisons is left out: it is about sockets.
+        // A rule with several comparisons is omitted; such rules concern sockets.
         let argument = match rule.args.as_deref() {
             None | Some([]) => String::new(),
             Some([Argument { index, value, value_two, op }]) => format!(" {index} {op} {value} {value_two}"),

@@ -1,5 +1,5 @@
-# Allocators in LD_PRELOAD, before the library and after it: they are called while objects
-# are being loaded, from everywhere, and jemalloc starts a thread of its own.
+# Allocators in LD_PRELOAD, before the library and after it. Code everywhere calls them,
+# also while objects are being loaded, and jemalloc starts a thread of its own.
 # packages: libjemalloc2 libtcmalloc-minimal4 libmimalloc2.0 python3
 # needs: python3 /usr/lib/x86_64-linux-gnu/libjemalloc.so.2
 # needs: /usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4 /usr/lib/x86_64-linux-gnu/libmimalloc.so.2.0

@@ -14,7 +14,7 @@ printf 'hello\n%0.s' 1 2 3 4 5 6 7 8 9 >site/index.html
         ErrorLog $WORK/logs/error
         Listen 127.0.0.1:\${PORT}
         DocumentRoot $WORK/site"
-    # Two event loops would be one too many.
+    # Only one event loop can be loaded.
     for module in "$modules"/mod_mpm_event.so "$modules"/mod_authz_core.so "$modules"/mod_mime.so "$modules"/mod_dir.so \
         "$modules"/mod_deflate.so "$modules"/mod_filter.so "$modules"/mod_headers.so "$modules"/mod_rewrite.so \
         "$modules"/mod_status.so "$modules"/mod_alias.so "$modules"/mod_expires.so "$modules"/mod_setenvif.so; do

@@ -27,7 +27,7 @@ for level in 1 2; do
     ask tracking | grep '^Stratum\|^Leap'
     ask activity | grep online
     ask add server 192.0.2.1
-    # Asks the resolver, in a thread.
+    # This makes chronyd use the resolver, in a thread.
     ask add server nothing.invalid
     ask burst 1/2
     ask rekey

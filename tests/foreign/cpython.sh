@@ -1,4 +1,4 @@
-# CPython's own tests of what has to do with processes, threads and extensions.
+# CPython's own tests of modules that concern processes, threads and extensions.
 # needs: python3
 # needs-success: python3 -c 'import test.test_importlib'
 # results: 1500

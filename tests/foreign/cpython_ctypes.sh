@@ -1,4 +1,4 @@
-# CPython's tests of ctypes, sqlite3 and hashlib, a result for each of them.
+# CPython's tests of ctypes, sqlite3 and hashlib, with a result for each test.
 # needs: python3
 # needs-success: python3 -c 'import test.test_ctypes'
 # pinned: /_ctypes\.

@@ -3,7 +3,8 @@
 # needs-success: python3 -c 'import test._test_multiprocessing, test.test_multiprocessing_main_handling'
 # results: 900
 
-# The standard library's modules of this kind, which some distributions leave out.
+# The standard library's test modules for each method; some distributions leave them
+# out.
 for method in fork forkserver spawn; do
     cat >"test_multiprocessing_with_$method.py" <<P
 import test._test_multiprocessing
@@ -11,7 +12,8 @@ test._test_multiprocessing.install_tests_in_module_dict(globals(), '$method')
 P
 done
 export PYTHONPATH="$WORK"
-# Most of their time they wait. What a shell starts in the background ignores SIGINT.
+# The tests run at the same time, because they wait most of the time. A command that a
+# shell starts in the background ignores SIGINT.
 jobs=
 for module in test_multiprocessing_with_fork test_multiprocessing_with_forkserver test_multiprocessing_with_spawn \
     test.test_multiprocessing_main_handling; do

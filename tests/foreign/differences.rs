@@ -1,9 +1,8 @@
-//! Lines that differ, and those that are expected to.
+//! The lines that differ, and those that are expected to.
 
 use std::collections::HashSet;
 
-/// A line that the program prints with the library and not without, or the other
-/// way round.
+/// A line that the program prints with the library and not without, or vice versa.
 pub struct Expected {
     program: &'static str,
     mode: &'static str,
@@ -13,13 +12,13 @@ pub struct Expected {
     reason: &'static str,
 }
 
-/// The differences that are known. Each must be there.
+/// The known differences. Each of them must occur.
 pub const EXPECTED: &[Expected] = &[];
 
-/// The differences between two runs that are not expected, and the expected ones
-/// that are not there.
+/// Returns the differences between two runs that are not expected, and the expected
+/// ones that do not occur.
 pub fn unexpected(program: &str, mode: &str, without: &[String], with: &[String]) -> Vec<String> {
-    // Some have tens of thousands of lines.
+    // Some programs print tens of thousands of lines.
     let (all_without, all_with): (HashSet<_>, HashSet<_>) = (without.iter().collect(), with.iter().collect());
     let missing = without.iter().filter(|line| !all_with.contains(line)).map(|line| format!("-{line}"));
     let new = with.iter().filter(|line| !all_without.contains(line)).map(|line| format!("+{line}"));

@@ -1,4 +1,4 @@
-# Under gdb and strace.
+# A host under gdb and strace.
 # packages: gdb strace gcc
 # needs: gdb strace cc
 # pinned: /strace:

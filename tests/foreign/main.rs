@@ -1,10 +1,10 @@
-//! Programs that this project did not write, run as they are and with the
-//! library, in both modes: what they print must be the same, line by line.
+//! Runs programs that this project did not write without and with the library, in both
+//! modes. Their output must be the same, line by line.
 //!
-//! Every `*.sh` beside this file runs one of them and prints one line a result,
-//! without what differs from run to run anyway. Its first lines say what it needs
-//! (`program.rs` has the reference). `make test` tries those that are quick
-//! and installed; `make foreign` installs what is missing and tries all.
+//! Every `*.sh` beside this file runs one of them and prints one line for each result,
+//! without parts that differ from run to run anyway. Its first lines say what it needs
+//! (`program.rs` has the reference). `make test` runs those that are quick and
+//! installed; `make foreign` installs what is missing and runs all.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -23,7 +23,8 @@ use common::{library, suite};
 use differences::unexpected;
 use program::{MODES, Program};
 
-/// Set: those that take long as well; the value is not read.
+/// If this variable is set, programs that take long are run as well; its value is not
+/// read.
 const EVERYTHING: &str = "SOPIN_EVERY_PROGRAM";
 
 fn main() -> ExitCode {

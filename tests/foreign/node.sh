@@ -1,5 +1,5 @@
 # Node's own tests of add-ons: of its C++ interface, of Node-API, and of the part of
-# that which is about the language; in workers, forks and many contexts as well.
+# Node-API that concerns the language; also in workers, forks and many contexts.
 # packages: g++
 # needs: node python3
 # needs-success: [ "$(cat target/foreign-node/.made)" = "$(node --version)" ]

@@ -1,5 +1,5 @@
 # Open MPI: two processes of a small program. Its modules need Debian's libnuma.so.1, whose
-# initialiser runs before it could be pinned; what is loaded with it is pinned.
+# initialiser runs before it can be pinned. Objects that are loaded with it are pinned.
 # packages: openmpi-bin libopenmpi-dev gcc
 # needs: mpirun mpicc
 # pinned: /libmpi\.so

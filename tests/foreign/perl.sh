@@ -1,4 +1,4 @@
-# Perl with the compiled extensions that come with it.
+# Perl with the compiled extensions that are part of it.
 # packages: perl
 # needs: perl
 # needs-success: perl -MCompress::Zlib -Mthreads -MDigest::SHA -MUnicode::Normalize -e 1

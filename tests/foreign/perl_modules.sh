@@ -1,4 +1,4 @@
-# Perl with compiled modules of others.
+# Perl with compiled modules of other projects.
 # packages: perl libdbd-sqlite3-perl libxml-libxml-perl libjson-xs-perl
 # needs: perl
 # needs-success: perl -MDBD::SQLite -MXML::LibXML -MJSON::XS -e 1
@@ -15,7 +15,7 @@ perl -e '
     my $insert = $db->prepare("insert into t values (?, ?)");
     $insert->execute($_, "x" x $_) for 1 .. 100;
     print "sum: ", $db->selectrow_array("select sum(a) from t where length(b) > 50"), "\n";
-    # A function of Perl, called by SQLite.
+    # SQLite calls this function of Perl.
     $db->sqlite_create_function("twice", 1, sub { 2 * shift });
     print "function: ", $db->selectrow_array("select sum(twice(a)) from t"), "\n";
     eval { $db->do("select no_such_column from t") }; print "error: ", $@ =~ /no such column/ ? "seen" : "lost", "\n";

@@ -1,4 +1,5 @@
-# PostgreSQL: a cluster made, a server with contributed modules, pgbench.
+# PostgreSQL: initialises a cluster, runs a server with contributed modules, and
+# pgbench.
 # packages: postgresql postgresql-contrib
 # needs: initdb pg_ctl psql pgbench
 # needs-success: [ "$(id -u)" != 0 ] || { id postgres && ls /usr/share/postgresql/*/extension/pg_trgm.control; }

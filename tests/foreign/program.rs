@@ -1,19 +1,18 @@
-//! A foreign program: what it needs, and running it.
+//! A foreign program: its needs, and how it is run.
 //!
 //! The first lines of its script:
 //!
 //! | line | meaning |
 //! |---|---|
-//! | `# packages: NAME…` | Debian packages that have it, for `make foreign` |
+//! | `# packages: NAME…` | Debian packages that contain it, for `make foreign` |
 //! | `# needs: NAME…` | programs on the PATH, or files, without which it is skipped |
-//! | `# needs-success: COMMAND` | a shell command that must succeed in the checkout, or it is skipped |
-//! | `# pinned: REGEX` | an object that must be pinned, as the log names it; may be repeated |
-//! | `# exposed: REGEX` | what the log may say that was left exposed; may be repeated |
+//! | `# needs-success: COMMAND` | a shell command in the checkout without whose success it is skipped |
+//! | `# pinned: REGEX` | an object that must be pinned, by its name in the log; may be repeated |
+//! | `# exposed: REGEX` | an object that the log may report as exposed; may be repeated |
 //! | `# results: N` | the least number of lines that it prints (default 1) |
 //! | `# quick` | it is part of `make test` |
 //!
-//! It runs with `sh -eu` in a directory of its own, `$WORK`, with `$SOURCES` being
-//! this directory.
+//! `sh -eu` runs it in a directory of its own, `$WORK`; `$SOURCES` is this directory.
 
 use std::env;
 use std::fs::{self, Permissions};
@@ -27,11 +26,10 @@ use regex::Regex;
 use crate::common::library::checkout;
 use crate::common::process::{self, Outcome};
 
-/// `SOPIN_MODE` of the runs with the library.
+/// The values of `SOPIN_MODE` in the runs with the library.
 pub const MODES: [&str; 2] = ["full", "relocated"];
 const TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// A script.
 pub struct Program {
     /// The name of its file, without the extension.
     pub name: String,
@@ -46,19 +44,18 @@ pub struct Program {
     exposed: Vec<Regex>,
 }
 
-/// What a run has shown.
+/// The results of a run.
 pub struct Seen {
-    /// Its results, and how it ended as the last.
+    /// Its results, followed by a line with its outcome.
     pub lines: Vec<String>,
-    /// What it has written to standard error.
     pub errors: String,
     log: String,
 }
 
-/// Every script.
+/// Returns every script.
 ///
 /// # Errors
-/// One that cannot be read or understood.
+/// A script that cannot be read or understood.
 pub fn all() -> Result<Vec<Program>, String> {
     let directory = checkout().join("tests/foreign");
     let entries = fs::read_dir(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
@@ -92,7 +89,7 @@ impl Program {
         })
     }
 
-    /// What this machine does not have of what it needs.
+    /// Returns a need that this machine does not meet.
     pub fn missing(&self) -> Option<String> {
         let path = search_path();
         let is_there = |name: &&String| env::split_paths(&path).any(|directory| directory.join(name).is_file());
@@ -105,17 +102,17 @@ impl Program {
         program.or_else(|| self.trials.iter().find(|trial| !succeeds(trial)).map(|trial| format!("fails: {trial}")))
     }
 
-    /// Runs it in a directory below `directory`, with the library in a mode or
-    /// without it.
+    /// Runs it in a directory below `directory`, with the library in a mode or without
+    /// it.
     ///
     /// # Errors
-    /// What prevented it.
+    /// The reason why it could not be run.
     pub fn run(&self, directory: &Path, preload: Option<(&Path, &str)>) -> Result<Seen, String> {
         let mode = preload.map_or("without", |(_, mode)| mode);
         let work = directory.join(mode);
         let make = || -> std::io::Result<()> {
             fs::create_dir_all(&work)?;
-            // Some of them change their user.
+            // Some programs change their user.
             fs::set_permissions(&work, Permissions::from_mode(0o1777))
         };
         make().map_err(|error| format!("{}: {error}", work.display()))?;
@@ -151,8 +148,8 @@ impl Program {
 }
 
 impl Seen {
-    /// What the library has said that it must not have, and what it has not
-    /// pinned.
+    /// Returns the library's messages that are not allowed, and the objects that it has
+    /// not pinned although it must.
     pub fn complaints(&self, program: &Program, mode: &str) -> Vec<String> {
         let mut complaints: Vec<_> = program
             .pinned
@@ -170,8 +167,8 @@ impl Seen {
     }
 }
 
-/// The caller's, what scripts/test-environments and `make foreign` have made, and
-/// where servers are.
+/// Returns the caller's path, extended by the directories that
+/// scripts/test-environments and `make foreign` have made, and by those of servers.
 fn search_path() -> String {
     let own = checkout().join("target/foreign-python/bin");
     let path = env::var("PATH").unwrap_or_default();

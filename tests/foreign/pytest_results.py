@@ -1,8 +1,8 @@
 """A plugin for pytest: writes `RESULT TEST`, one a line, in the order of the tests'
 names, to the file that RESULTS_FILE names.
 
-pytest's own list adds up tests that were skipped for one reason, and its order is that
-in which the workers of pytest-xdist happened to finish."""
+pytest's own list combines tests that were skipped for the same reason, and its order is
+that in which the workers of pytest-xdist have finished."""
 
 import os
 
@@ -12,7 +12,7 @@ WORST_LAST = ["passed", "expected failure", "unexpected success", "skipped", "fa
 
 
 def word_for(report: pytest.TestReport) -> str:
-    """What became of a test in one of its phases: set up, call, tear down."""
+    """Returns the result of a test in one of its phases: set up, call, tear down."""
     if hasattr(report, "wasxfail"):
         return "expected failure" if report.skipped else "unexpected success"
     if report.failed and report.when != "call":
@@ -21,7 +21,7 @@ def word_for(report: pytest.TestReport) -> str:
 
 
 class Results:
-    """Keeps a word for each test."""
+    """Collects a word for each test."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -41,6 +41,6 @@ class Results:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # The workers report to the process that has started them.
+    # The workers report to the process that has started them, which writes the file.
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Results(os.environ["RESULTS_FILE"]))

@@ -1,4 +1,4 @@
-# R: every package that comes with it is loaded, and some of their compiled code called.
+# R: loads every package that is part of it, and calls some of their compiled code.
 # packages: r-base-core
 # needs: Rscript
 # pinned: /stats\.so

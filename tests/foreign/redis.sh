@@ -1,4 +1,4 @@
-# Redis: its snapshots are written by a forked child while it goes on.
+# Redis, which writes its snapshots in a forked child while it continues to serve.
 # packages: redis-server redis-tools
 # needs: redis-server redis-cli
 # pinned: /redis-(server|check-rdb)

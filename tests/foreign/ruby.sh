@@ -1,4 +1,4 @@
-# Ruby with the compiled extensions that come with it.
+# Ruby with the compiled extensions that are part of it.
 # packages: ruby
 # needs: ruby
 # needs-success: ruby -ropenssl -rfiddle -rbigdecimal -rpsych -e 0

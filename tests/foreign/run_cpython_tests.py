@@ -1,5 +1,5 @@
-"""Runs tests of the standard library's own suite: `NAME: RESULT`, one a line, in
-the order of the names."""
+"""Runs tests of the standard library's own suite and prints `NAME: RESULT`, one a line,
+in the order of the names."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ import unittest
 
 
 class Results(unittest.TestResult):
-    """Keeps a word for each test."""
+    """Collects a word for each test."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,21 +37,22 @@ class Results(unittest.TestResult):
 
 
 def main() -> None:
-    """Loads, runs, prints."""
+    """Loads and runs the tests, and prints the results."""
     try:
         import test.support
     except ImportError:
         sys.exit("no tests of the standard library are installed")
     test.support.use_resources = []
     test.support.verbose = 0
-    # What the tests print themselves, with times and addresses, is no result.
+    # The tests' own output contains times and addresses, so it is not part of the
+    # results.
     told = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     results = Results()
     loader = unittest.defaultTestLoader
     suites = [loader.loadTestsFromName(name) for name in sys.argv[1:]]
-    # The loader turns a module that is not there into a test that fails, with the library
-    # and without.
+    # unittest's loader turns a missing module into a test that fails, with and without
+    # the library.
     if loader.errors:
         sys.exit("\n".join(loader.errors))
     for suite in suites:

@@ -1,6 +1,7 @@
-# Hosts built with the sanitizers of gcc and, where it is there, clang: threads that load
-# and unload libraries, and a fault that the sanitizer has to find. Code of such a host runs before
-# any constructor (DT_PREINIT_ARRAY), so its writable data stays.
+# Hosts built with the sanitizers of gcc and, if it is installed, clang: threads that
+# load and unload libraries, and a fault that the sanitizer has to find. Code of such a
+# host runs before any constructor (DT_PREINIT_ARRAY), so the library leaves its
+# writable data.
 # packages: gcc clang libclang-rt-14-dev libclang-rt-19-dev
 # needs: cc
 # needs-success: echo 'int main(void) { return 0; }' | cc -fsanitize=address,undefined -x c -o /dev/null -
@@ -70,10 +71,11 @@ int main(int argc, char **argv) {
 C
 cc -shared -fPIC -o libone.so library.c
 cc -shared -fPIC -o libtwo.so library.c
-# With any preloaded library AddressSanitizer asks for this.
+# AddressSanitizer requires this if any library is preloaded.
 export ASAN_OPTIONS=verify_asan_link_order=0
 
-# try COMPILER SANITIZER FAULT WORDS: without a fault, and with one that is found.
+# try COMPILER SANITIZER FAULT WORDS: runs the host without a fault, and with one that
+# the sanitizer must find.
 try() {
     program=$1-$2
     echo 'int main(void) { return 0; }' >trial.c

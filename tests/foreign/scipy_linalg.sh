@@ -1,4 +1,4 @@
-# scipy.linalg's tests, all of them, a result for each.
+# All tests of scipy.linalg, with a result for each.
 # needs: python-with-numpy
 # needs-success: python-with-numpy -c 'import scipy, xdist'
 # pinned: /_flapack\.

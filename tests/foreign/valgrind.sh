@@ -1,4 +1,4 @@
-# Under valgrind, which loads programs itself and watches every access.
+# A host under valgrind, which loads programs itself and observes every access.
 # packages: valgrind gcc
 # needs: valgrind cc
 # pinned: /host:

@@ -1,5 +1,5 @@
-# Varnish: every configuration is compiled to a shared object and loaded; many are, one after
-# the other, and discarded.
+# Varnish, which compiles every configuration to a shared object and loads it. Several
+# are loaded, one after the other, and discarded.
 # packages: varnish curl gcc
 # needs: varnishd varnishadm curl cc
 # needs-success: id vcache || [ "$(id -u)" != 0 ]

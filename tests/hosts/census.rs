@@ -1,6 +1,6 @@
-//! What the kernel says is mapped from files, against what the library says it
-//! pinned. This reads `/proc/PID/maps` with a parser of its own: the library's
-//! must not judge itself.
+//! Compares what the kernel shows as mapped from files with what the library reports as
+//! pinned. This parses `/proc/PID/maps` itself, because the library's parser is under
+//! test.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// The pages of one file that a process has mapped, by permission.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mapped {
-    /// Bytes that are writable, private or shared.
+    /// Writable bytes, private or shared.
     pub writable: u64,
     /// Bytes that are executable and not writable.
     pub executable: u64,
@@ -27,7 +27,7 @@ pub struct Mapping {
 }
 
 impl Mapping {
-    /// `START-END MODE OFFSET DEVICE INODE   PATH`
+    /// Parses `START-END MODE OFFSET DEVICE INODE   PATH`.
     fn parse(line: &str) -> Option<Self> {
         let (range, rest) = line.split_once(' ')?;
         let (start, end) = range.split_once('-')?;
@@ -39,10 +39,10 @@ impl Mapping {
     }
 }
 
-/// Everything that a process has mapped.
+/// Returns all mappings of a process.
 ///
 /// # Errors
-/// When the process is gone, or a line is not as proc(5) says.
+/// If the process has ended, or a line is not as in proc(5).
 pub fn mappings(process: u32) -> Result<Vec<Mapping>, String> {
     let path = format!("/proc/{process}/maps");
     let maps = fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
@@ -50,7 +50,7 @@ pub fn mappings(process: u32) -> Result<Vec<Mapping>, String> {
     maps.lines().map(parse).collect()
 }
 
-/// What is mapped from each file.
+/// Returns how much is mapped from each file.
 pub fn files(mappings: &[Mapping]) -> BTreeMap<PathBuf, Mapped> {
     let mut files: BTreeMap<PathBuf, Mapped> = BTreeMap::new();
     for Mapping { bytes, mode, path, .. } in mappings.iter().filter(|mapping| mapping.path.starts_with('/')) {
@@ -66,23 +66,23 @@ pub fn files(mappings: &[Mapping]) -> BTreeMap<PathBuf, Mapped> {
     files
 }
 
-/// How many different files with executable pages begin with this path: copies
-/// that the library made.
+/// Returns how many different files with executable pages begin with this path; these
+/// are the library's copies.
 pub fn copies(mappings: &[Mapping], path: &str) -> usize {
     let copies = mappings.iter().filter(|mapping| mapping.mode.contains('x') && mapping.path.starts_with(path));
     copies.map(|mapping| mapping.inode).collect::<BTreeSet<_>>().len()
 }
 
-/// The loaded objects with a file: whatever is executable.
+/// Returns the loaded objects that have a file: those with executable mappings.
 pub fn objects(files: &BTreeMap<PathBuf, Mapped>) -> BTreeSet<PathBuf> {
     files.iter().filter(|(_, mapped)| mapped.executable > 0).map(|(path, _)| path.clone()).collect()
 }
 
-/// The objects that the log says reached this mode: lines
-/// `libsopin: PATH: MODE, BYTES bytes, TIME us`.
+/// Returns the objects that the log reports with this mode, in lines `libsopin: PATH:
+/// MODE, BYTES bytes, TIME us`.
 ///
 /// # Errors
-/// When a path does not name a file.
+/// If a path does not name a file.
 pub fn reported(log: &str, mode: &str) -> Result<BTreeSet<PathBuf>, String> {
     let lines = log.lines().filter_map(|line| line.strip_prefix("libsopin: ")?.split_once(&format!(": {mode}, ")));
     // The loader's name for an object may lead through symbolic links.

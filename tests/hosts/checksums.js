@@ -1,7 +1,8 @@
 // A Node.js process with two native add-ons. The protocol is that of science.py.
 "use strict";
 
-// Found from the current directory: this file is not in the installation.
+// The add-ons are searched from the current directory, because this file is not in the
+// installation.
 const { createRequire } = require("node:module");
 const installed = createRequire(process.cwd() + "/");
 const { crc32 } = installed("@node-rs/crc32");

@@ -1,8 +1,8 @@
-"""A Python process that forks workers with multiprocessing; each computes with
-numpy while the shared objects it inherited are rewritten.
+"""A Python process that forks workers with multiprocessing; each computes with numpy
+while the shared objects that it has inherited are rewritten.
 
-The protocol is that of science.py. A worker that a signal ends makes the
-parent exit with 3 after printing which.
+The protocol is that of science.py. If a signal ends a worker, the parent prints the
+signal and exits with 3.
 """
 
 import multiprocessing
@@ -25,13 +25,13 @@ def work(results):
 
 
 def generation(context, expected):
-    """Two workers at once; both must deliver."""
+    """Runs two workers at the same time. Both must return the expected result."""
     workers = []
     for _ in range(2):
         receive, send = context.Pipe(duplex=False)
         worker = context.Process(target=work, args=(send,))
         worker.start()
-        # Else its end would not be seen as the end of the pipe.
+        # If this process kept this end open, it would not notice the end of the worker.
         send.close()
         workers.append((worker, receive))
     for worker, receive in workers:

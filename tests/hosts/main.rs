@@ -1,10 +1,10 @@
-//! Real programs, with and without the library: the same output, a complete
-//! census of what is pinned, and survival while every shared object of their
-//! installation is rewritten in place. Each has negative controls: the same
-//! program, unprotected, dies of the same rewriting.
+//! Runs real programs with and without the library: they have the same output, a census
+//! shows that every object is pinned, and they survive when every shared object of
+//! their installation is rewritten in place. Each has negative controls: the same
+//! program without protection dies of the same rewriting.
 //!
-//! `make test` makes the installations (scripts/test-environments); without
-//! one, its trials are ignored with the reason.
+//! `make test` makes the installations (scripts/test-environments). Trials without one
+//! are ignored with the reason.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -47,7 +47,7 @@ fn try_one(program: &Program, scenario: Scenario, directory: &Path) -> Result<Co
     }
     fs::create_dir(directory).map_err(|error| error.to_string())?;
     scenario.run(program, directory).map_err(|error| format!("{error}\nin {}", directory.display()))?;
-    // Large, and only a failed trial's is worth looking at.
+    // The directory is large, and useful only if the trial failed.
     fs::remove_dir_all(directory).map_err(|error| error.to_string())?;
     Ok(Completion::Completed)
 }

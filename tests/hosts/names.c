@@ -1,8 +1,8 @@
 /*
- * A C process that looks up users and converts text: the C library loads NSS
- * and iconv modules by itself, which no dlopen hook sees. The test points it to
- * copies of the machine's modules (LD_LIBRARY_PATH, GCONV_PATH), so that they
- * may be rewritten. The protocol is that of science.py.
+ * A C process that looks up users and converts text. The C library loads NSS and iconv
+ * modules itself, which no hook of dlopen sees. The test makes it use copies of the
+ * machine's modules (LD_LIBRARY_PATH, GCONV_PATH), so that they may be rewritten. The
+ * protocol is that of science.py.
  */
 #include <errno.h>
 #include <iconv.h>
@@ -14,11 +14,12 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Single-byte and stateful character sets, each a module of its own. */
+/* Single-byte and stateful character sets, each in a module of its own. */
 static const char *const character_sets[] = {"ISO-8859-15", "KOI8-U", "IBM850", "EUC-JP"};
 enum { CHARACTER_SETS = sizeof character_sets / sizeof character_sets[0] };
 
-/* Opened and closed in every round, so that modules come and go meanwhile. */
+/* A character set that is opened and closed in every round, so that modules are loaded
+ * and unloaded meanwhile. */
 static const char coming_and_going[] = "IBM037";
 
 static iconv_t converters[CHARACTER_SETS];
@@ -54,7 +55,7 @@ static unsigned long convert(iconv_t converter, unsigned long sum) {
 static unsigned long compute(void) {
     unsigned long sum = 0;
     for (int round = 0; round < 50; round++) {
-        /* NULL is an answer too; the module was asked. */
+        /* The result may be NULL: the module was called in any case. */
         const struct passwd *root = getpwnam("root");
         sum = sum * 31 + (root ? root->pw_uid + 1 : 0);
         for (int i = 0; i < CHARACTER_SETS; i++)
@@ -73,7 +74,8 @@ static int told_to_end(void) {
 
 int main(int argc, char **argv) {
     const char *work = argc > 1 ? argv[1] : "once";
-    /* libnss_compat.so.2 instead of what this machine is set up for. */
+    /* The program uses libnss_compat.so.2 instead of the modules that this machine is
+     * configured for. */
     if (__nss_configure_lookup("passwd", "compat") != 0)
         fail("__nss_configure_lookup");
     for (int i = 0; i < CHARACTER_SETS; i++)

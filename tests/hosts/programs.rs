@@ -1,5 +1,5 @@
-//! The programs: what each needs from the machine, its installation, and how
-//! it is started. They share the protocol that tests/hosts/science.py explains.
+//! The programs: what each needs from the machine, its installation, and how it is
+//! started. They use the protocol that tests/hosts/science.py describes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,23 +7,22 @@ use std::process::Command;
 
 use crate::common::{library, needs::Need, process::Outcome, rewrite};
 
-/// How the library gets into a process.
+/// The way in which the library is loaded into a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loading {
     /// `LD_PRELOAD`.
     Preloaded,
-    /// The program loads it when it is already running.
+    /// The running program loads it.
     AtRunTime,
 }
 
 /// A program under test.
 pub struct Program {
-    /// In the names of its trials.
+    /// Its name in the trials.
     pub name: &'static str,
-    /// How the library gets in.
     pub loading: Loading,
-    /// The signals are expected of every unprotected program; this is the exit
-    /// status of one that reports a killed child instead.
+    /// The exit status of a program that reports a killed child. Any other unprotected
+    /// program is expected to die of a signal.
     pub exit_when_child_died: Option<i32>,
     kind: Kind,
 }
@@ -35,7 +34,7 @@ enum Kind {
     Names,
 }
 
-/// Every program.
+/// Returns every program.
 pub fn all() -> Vec<Program> {
     let program = |name, kind| Program { name, loading: Loading::Preloaded, exit_when_child_died: None, kind };
     vec![
@@ -48,17 +47,18 @@ pub fn all() -> Vec<Program> {
 }
 
 impl Program {
-    /// Why it cannot be run here, or `None` when it can.
+    /// Returns why it cannot be run here, or `None` if it can.
     pub fn unmet_need(&self) -> Option<String> {
         let installed = |name: &str| {
             let path = library::checkout().join("target").join(name);
-            (!path.is_dir()).then(|| format!("no target/{name}: scripts/test-environments makes it, and says why not"))
+            (!path.is_dir()).then(|| format!("no target/{name}: run scripts/test-environments"))
         };
         match self.kind {
             Kind::Python(_) => installed("test-python"),
             Kind::Node => Need::Program("node".to_owned()).unmet().or_else(|| installed("test-node")),
             Kind::Names => Need::Glibc.unmet().or_else(|| {
-                // Distributions package them apart from the C library.
+                // Distributions have packages for these that are separate from the C
+                // library.
                 ["gconv/EUC-JP.so", "libnss_compat.so.2"]
                     .into_iter()
                     .find(|module| found_by_compiler(module).is_none())
@@ -67,11 +67,11 @@ impl Program {
         }
     }
 
-    /// Makes the installation whose shared objects get rewritten, in a
-    /// directory that does not exist.
+    /// Makes the installation whose shared objects are rewritten, in a directory that
+    /// does not exist.
     ///
     /// # Errors
-    /// What could not be copied or compiled.
+    /// The file that could not be copied or compiled.
     pub fn install(&self, to: &Path) -> Result<(), String> {
         let copy = |from: &Path, to: &Path| {
             rewrite::copy_installation(from, to).map_err(|error| format!("copy {}: {error}", from.display()))
@@ -90,17 +90,17 @@ impl Program {
         }
     }
 
-    /// The command that starts it from its installation. `work` is `once`,
-    /// `busy` or `idle`. The caller adds what loads the library.
+    /// Returns the command that starts it from its installation. `work` is `once`,
+    /// `busy` or `idle`. The caller adds the variables that load the library.
     pub fn command(&self, installation: &Path, work: &str) -> Command {
         let mut command;
         match self.kind {
             Kind::Python(script) => {
                 command = Command::new(installation.join("bin/python"));
                 command.arg(source(script));
-                // More threads than processors only take turns.
+                // More threads than processors would only take turns.
                 command.env("OPENBLAS_NUM_THREADS", "2");
-                // And threads that wait for work spin by default; 2^4 cycles will do.
+                // Threads that wait for work spin by default; 2^4 cycles are enough.
                 command.env("OPENBLAS_THREAD_TIMEOUT", "4");
             }
             Kind::Node => {
@@ -117,7 +117,7 @@ impl Program {
         command
     }
 
-    /// Whether this is how the program ends when the rewriting killed it.
+    /// Returns whether this outcome shows that the rewriting killed the program.
     pub fn died(&self, outcome: Outcome) -> bool {
         match outcome {
             Outcome::Signal(signal) => {
@@ -130,13 +130,14 @@ impl Program {
     }
 }
 
-/// The shared objects that the rewriting rewrites.
+/// Returns the shared objects to rewrite.
 ///
 /// # Errors
 /// Those of the file system.
 pub fn rewritten(installation: &Path) -> Result<Vec<PathBuf>, String> {
     let mut objects = rewrite::shared_objects(installation).map_err(|error| error.to_string())?;
-    // This one comes and goes: the loader would read it while it is empty.
+    // This one is loaded and unloaded all the time, so the loader would read it while
+    // it is empty.
     objects.retain(|path| !path.ends_with("gconv/IBM037.so"));
     if objects.is_empty() { Err(format!("no shared object in {}", installation.display())) } else { Ok(objects) }
 }
@@ -145,16 +146,16 @@ fn source(name: &str) -> PathBuf {
     library::checkout().join("tests/hosts").join(name)
 }
 
-/// A file or directory where the C compiler looks for libraries: beside the C
-/// library of this machine.
+/// Returns a file or directory where the C compiler searches for libraries, beside the
+/// C library of this machine.
 fn found_by_compiler(name: &str) -> Option<PathBuf> {
     let output = Command::new("cc").arg(format!("-print-file-name={name}")).output().ok()?;
-    // cc prints the name alone when it finds nothing.
+    // cc prints only the name if it finds nothing.
     let path = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
     path.is_absolute().then(|| path.canonicalize().ok())?
 }
 
-/// Copies a file or a directory; nothing is a link to the machine's own files.
+/// Copies a file or a directory without links to the machine's own files.
 fn copy_files(from: &Path, to: &Path) -> std::io::Result<()> {
     if !from.is_dir() {
         fs::create_dir_all(to.parent().unwrap_or(to))?;

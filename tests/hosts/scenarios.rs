@@ -1,4 +1,4 @@
-//! What is done to a program, and what must come of it.
+//! The scenarios that each program goes through, and their judgement.
 
 use std::fmt;
 use std::fs;
@@ -15,19 +15,20 @@ use crate::common::rewrite::Rewrite;
 use crate::common::{directives::PASSED, library};
 use crate::programs::{self, Loading, Program};
 
-/// For everything that one process does, on a machine that is busy otherwise.
+/// The time for everything that one process does, on a machine that has other work.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// One trial of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scenario {
-    /// Nothing happens to it: its output is that of the unprotected program.
+    /// The program is not disturbed, and its output is that of the unprotected program.
     SameOutput(Protection),
     /// Every object with a file is pinned, and the log and the kernel agree.
     Census(Protection),
-    /// Rewritten while it computes.
+    /// Its objects are rewritten while it computes.
     Busy(Protection),
-    /// Rewritten with the same bytes while it waits; it computes afterwards.
+    /// Its objects are rewritten with the same bytes while it waits; it computes
+    /// afterwards.
     Idle(Protection),
 }
 
@@ -43,7 +44,7 @@ impl fmt::Display for Scenario {
 }
 
 impl Scenario {
-    /// Every scenario that makes sense for a program.
+    /// Returns every scenario that applies to a program.
     pub fn all_for(program: &Program) -> Vec<Self> {
         use Protection::{Full, Relocated, Stored, Unprotected};
         let mut all = vec![
@@ -55,18 +56,18 @@ impl Scenario {
             Self::Idle(Relocated),
             Self::Idle(Full),
         ];
-        // What is there before the library is not pinned whole. Without it, how it
-        // would be loaded makes no difference.
+        // Objects that were loaded before the library are not pinned whole. Without the
+        // library, the way to load it makes no difference.
         if program.loading == Loading::Preloaded {
             all.extend([Self::Census(Full), Self::Census(Stored), Self::Busy(Unprotected), Self::Idle(Unprotected)]);
         }
         all
     }
 
-    /// Runs it in a directory that exists and is empty.
+    /// Runs the scenario in a directory that exists and is empty.
     ///
     /// # Errors
-    /// What was not as it must be.
+    /// A description of what was wrong.
     pub fn run(self, program: &Program, directory: &Path) -> Result<(), String> {
         let installation = directory.join("installation");
         program.install(&installation)?;
@@ -75,7 +76,7 @@ impl Scenario {
         | Self::Census(Protection::Stored)
         | Self::Busy(Protection::Stored) = self
         {
-            // The store refuses files that changed a moment ago.
+            // The store does not accept files that have just changed.
             thread::sleep(SETTLING_TIME);
         }
         match self {
@@ -103,7 +104,7 @@ impl Trial<'_> {
         same("standard error", &native.stderr, &protected.stderr)
     }
 
-    /// The result without the library.
+    /// Runs the program without disturbing it.
     fn undisturbed(&self, protection: Protection) -> Result<Finished, String> {
         let finished = self.start("once", protection)?.finish()?;
         passed(&finished)?;
@@ -134,7 +135,7 @@ impl Trial<'_> {
         if !missing.is_empty() {
             return Err(format!("loaded, but not reported as full: {missing:#?}\n{log}"));
         }
-        // One page, so that people still see the file; nothing points to it. That of
+        // One page stays, the witness, to which nothing points. The page that stays of
         // the program itself, which /proc/PID/exe shows, is not executable.
         let page = rustix::param::page_size() as u64;
         let files = census::files(&mappings);
@@ -165,7 +166,8 @@ impl Trial<'_> {
         process.wait_for("ready", 1)?;
         for rewrite in [Rewrite::SameBytes, Rewrite::SameBytes, Rewrite::Traps, Rewrite::Empty] {
             rewrite.apply_to_all(&objects)?;
-            // One tick may have begun before the rewriting ended; two more did not.
+            // One tick may have begun before the rewriting ended; the next two have
+            // not.
             let ticks = process.count("tick") + 3;
             process.wait_for("tick", ticks).map_err(|error| format!("after {rewrite:?}: {error}"))?;
         }
@@ -235,7 +237,8 @@ impl Trial<'_> {
         };
         protection.apply(&mut command, variable, &self.store())?;
         if self.program.loading == Loading::AtRunTime {
-            // It reports what was there before, and the output is compared.
+            // The library would report the objects that were loaded before it, and the
+            // output is compared.
             command.env("SOPIN_LOG", "off");
         }
         Ok(command)
@@ -246,7 +249,7 @@ fn passed(finished: &Finished) -> Result<(), String> {
     if finished.outcome == Outcome::Exit(PASSED) { Ok(()) } else { Err(finished.to_string()) }
 }
 
-/// What follows `result` in its last line.
+/// Returns what follows `result` in its last line.
 fn result_of(finished: &Finished) -> Result<&str, String> {
     let last = finished.stdout.lines().last().unwrap_or_default();
     last.strip_prefix("result ").ok_or_else(|| format!("no result in the last line; it {finished}"))

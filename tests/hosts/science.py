@@ -1,12 +1,12 @@
-"""A numerical Python process: numpy, scipy, pandas and SQLAlchemy at work.
+"""A numerical Python process that uses numpy, scipy, pandas and SQLAlchemy.
 
-Protocol, common to all hosts here: load everything, compute once, print
-`ready`. `busy`: compute again and again, printing `tick` each time, until a
-line arrives on standard input. `idle`: do nothing until a line arrives, then
-compute once more. Every result must equal the first; print it, exit with 42.
+The protocol of all hosts here: load everything, compute once, print `ready`. `busy`:
+repeat the computation and print `tick` each time, until a line arrives on standard
+input. `idle`: do nothing until a line arrives, then compute once more. Every result
+must equal the first one; print it, and exit with 42.
 
-SOPIN_TEST_LOAD_ITSELF names libsopin.so when the process shall load it at run
-time instead of having it preloaded.
+SOPIN_TEST_LOAD_ITSELF names libsopin.so if the process is to load it at run time
+instead of having it preloaded.
 """
 
 import ctypes
@@ -72,7 +72,7 @@ def tables(random):
 
 
 def make_database():
-    """SQLite in memory, reached through SQLAlchemy's compiled extensions."""
+    """Opens SQLite in memory, through SQLAlchemy's compiled extensions."""
     assert sqlalchemy.util.has_compiled_ext(), "SQLAlchemy without its compiled extensions"
     engine = sqlalchemy.create_engine("sqlite://")
     numbers = sqlalchemy.Table("numbers", sqlalchemy.MetaData(), sqlalchemy.Column("n", sqlalchemy.Integer))
@@ -86,8 +86,8 @@ def compute(database):
     random = np.random.default_rng(2)
     results = []
     for work in linear_algebra, signals, analysis, tables:
-        # Rounded, because SIMD loops sum in an order that depends on where
-        # the allocator put the array.
+        # The values are rounded, because SIMD loops add in an order that depends on the
+        # address of the array.
         results += [f"{value:.7g}" for value in work(random)]
     connection, query = database
     results.append(str(sum(row.n for row in connection.execute(query))))
@@ -105,7 +105,7 @@ def main(work):
         assert compute(database) == first, "another result"
         print("tick", flush=True)
     print("result", first, flush=True)
-    # Not 0, so that a process that never got here cannot look like this one.
+    # The status is not 0, so that it differs from that of a process that ended earlier.
     sys.exit(42)
 
 

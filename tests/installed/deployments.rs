@@ -1,5 +1,5 @@
-//! The examples that start somebody else's program: the wrapper, the systemd
-//! drop-in, the Dockerfile, gunicorn's configuration.
+//! The examples that start another program: the wrapper, the systemd drop-in, the
+//! Dockerfile, gunicorn's configuration.
 
 use std::env;
 use std::fs;
@@ -98,7 +98,7 @@ fn wrapper_without_library(_: &Stage, directory: &Path) -> Result<Completion, St
     conclude(is_right, &finished)
 }
 
-/// What `systemd-analyze verify` says of a service with this drop-in.
+/// Runs `systemd-analyze verify` on a service with this drop-in.
 fn verify(drop_in: &str, directory: &Path) -> Result<Finished, String> {
     let unit = directory.join("example.service");
     let service = "[Service]\nExecStart=/bin/cat\nMemoryDenyWriteExecute=yes\nDynamicUser=yes\n";
@@ -115,7 +115,7 @@ fn systemd_verifies(_: &Stage, directory: &Path) -> Result<Completion, String> {
         return Ok(Completion::ignored_with(reason));
     }
     let drop_in = fs::read_to_string(example("systemd/sopin.conf")).map_err(|error| error.to_string())?;
-    // It exits with 0 whatever it complains of in a drop-in.
+    // It exits with 0 even if it reports errors in a drop-in.
     let broken = verify(&drop_in.replace("CacheDirectory=%N", "CacheDirectory=/absolute"), directory)?;
     if !broken.stderr.contains("CacheDirectory= path is absolute") {
         return Err(format!("it does not read the drop-in: {broken}"));
@@ -124,8 +124,8 @@ fn systemd_verifies(_: &Stage, directory: &Path) -> Result<Completion, String> {
     conclude(finished.outcome == Outcome::Exit(0) && finished.stderr.is_empty(), &finished)
 }
 
-/// Starts a program as systemd would with the drop-in: its environment, and the
-/// cache directory made for the service's user.
+/// Starts a program as systemd would with the drop-in: with its environment, and with
+/// the cache directory that it makes for the service's user.
 fn systemd_service(stage: &Stage, directory: &Path) -> Result<Completion, String> {
     let drop_in = fs::read_to_string(example("systemd/sopin.conf")).map_err(|error| error.to_string())?;
     let cache = directory.join("cache/example");
@@ -151,7 +151,7 @@ fn systemd_service(stage: &Stage, directory: &Path) -> Result<Completion, String
     conclude(is_right, &finished)
 }
 
-/// Until the store takes a file that was just installed.
+/// Waits until the store accepts a file that was just installed.
 fn wait_until_settled(file: &Path) -> Result<(), String> {
     let changed = fs::metadata(file).and_then(|metadata| metadata.modified()).map_err(|error| error.to_string())?;
     let age = SystemTime::now().duration_since(changed).unwrap_or_default();
@@ -159,9 +159,9 @@ fn wait_until_settled(file: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// gunicorn in a directory of its own, or why there is none.
+/// Returns a gunicorn in a directory of its own, or why there is none.
 fn gunicorn() -> Result<PathBuf, String> {
-    // Trials run at the same time; the first one installs.
+    // Trials run at the same time; the first one installs it.
     static INSTALLED: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     INSTALLED.get_or_init(install_gunicorn).clone()
 }
@@ -218,7 +218,7 @@ fn gunicorn_user(stage: &Stage, _: &Path) -> Result<Completion, String> {
     if let Some(reason) = unmet(&["root"]) {
         return Ok(Completion::ignored_with(reason));
     }
-    // The checkout may be out of that user's reach: everything goes elsewhere.
+    // That user may not have access to the checkout, so everything is copied.
     let elsewhere = tempfile::Builder::new()
         .permissions(fs::Permissions::from_mode(0o755))
         .tempdir_in(env::temp_dir())

@@ -1,8 +1,8 @@
-//! The Dockerfile without Docker: the instructions of its last stage, done in a
-//! directory that is the root of a mount namespace. What FROM would bring, the
-//! C library and Python, is this machine's own, mounted read-only; the first
-//! stage is `make install`, which the staged tree is. Whether the image builds
-//! is for a machine with Docker.
+//! Runs the instructions of the Dockerfile's last stage without Docker, in a directory
+//! that is the root of a mount namespace. Instead of the image named by FROM, it uses
+//! this machine's own C library and Python, mounted read-only. The first stage is `make
+//! install`, for which the staged tree is used. Only a machine with Docker can show
+//! whether the image builds.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -19,9 +19,9 @@ use crate::common::process::Outcome;
 /// The last stage of a Dockerfile.
 #[derive(Default)]
 struct LastStage {
-    /// Words of `COPY --from`: source and target.
+    /// The words of `COPY --from`: source and target.
     from_stage: Vec<(String, String)>,
-    /// Words of the other `COPY`.
+    /// The words of the other `COPY`.
     copies: Vec<(String, String)>,
     /// `RUN`, in the shell form.
     commands: Vec<String>,
@@ -60,19 +60,19 @@ impl LastStage {
     }
 }
 
-/// Does the stage's instructions and runs its entry point, to be told to end
-/// once it has said something.
+/// Returns a script that runs the stage's instructions and its entry point, and ends
+/// that once it has printed a line.
 fn script(stage: &LastStage, staged: &Path, root: &Path, without: Option<&str>) -> Result<String, String> {
     let mut script = format!("set -eu\nroot='{}'\n", root.display());
     script += "mkdir -p \"$root/proc\" \"$root/dev\" \"$root/etc\" \"$root/tmp\" \"$root/var/cache\"\n";
     script += "for name in usr bin lib lib64 sbin; do\n    [ -e /$name ] || continue\n    mkdir -p \"$root/$name\"\n";
     script += "    mount --bind /$name \"$root/$name\"\n    mount -o remount,bind,ro \"$root/$name\"\ndone\n";
     script += "mount -t proc proc \"$root/proc\"\nmount --bind /dev \"$root/dev\"\n";
-    let [(from, to)] = stage.from_stage.as_slice() else { return Err("no one COPY --from".to_owned()) };
+    let [(from, to)] = stage.from_stage.as_slice() else { return Err("not exactly one COPY --from".to_owned()) };
     if (from.as_str(), to.as_str()) != ("/stage/", "/") {
         return Err(format!("COPY --from {from} {to}"));
     }
-    // All of it is below /usr/local, which the machine's own must not become.
+    // All of it is below /usr/local, which replaces the machine's own.
     let _ = writeln!(script, "mount --bind '{}/usr/local' \"$root/usr/local\"", staged.display());
     for (from, to) in &stage.copies {
         let from = checkout().join(from);
@@ -85,7 +85,8 @@ fn script(stage: &LastStage, staged: &Path, root: &Path, without: Option<&str>) 
     for (name, value) in stage.environment.iter().filter(|(name, _)| Some(name.as_str()) != without) {
         let _ = write!(start, " {name}={value}");
     }
-    // env in the new root would be protected too; only the program is wanted.
+    // env would be protected too if it ran in the new root; only the program is to be
+    // protected.
     let _ = write!(start, " {}", stage.entry_point.join(" "));
     let (user, group) = stage.user.split_once(':').unwrap_or((&stage.user, "0"));
     let _ = writeln!(script, "mkfifo \"$root/tmp/said\"");
@@ -94,7 +95,7 @@ fn script(stage: &LastStage, staged: &Path, root: &Path, without: Option<&str>) 
         "chroot --userspec={user}:{group} \"$root\" sh -c 'cd {} && exec {start}' > \"$root/tmp/said\" &",
         stage.directory
     );
-    script += "read -r line < \"$root/tmp/said\" || line='said nothing'\nprintf '%s\\n' \"$line\"\n";
+    script += "read -r line < \"$root/tmp/said\" || line='printed nothing'\nprintf '%s\\n' \"$line\"\n";
     script += "ls \"$root/var/cache/sopin\" | wc -l\nkill -TERM $! 2>/dev/null || true\nwait $!\n";
     Ok(script)
 }
@@ -108,7 +109,8 @@ fn enter(stage: &Stage, directory: &Path, without: Option<&str>) -> Result<Resul
     }
     let text = fs::read_to_string(example("docker/Dockerfile")).map_err(|error| error.to_string())?;
     let last = LastStage::parse(&text)?;
-    // Not below the checkout, which the image's user may be kept out of.
+    // The root is not below the checkout, to which the image's user may not have
+    // access.
     let root = tempfile::tempdir().map_err(|error| error.to_string())?;
     std::os::unix::fs::chown(root.path(), Some(0), Some(0)).map_err(|error| error.to_string())?;
     fs::set_permissions(root.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
@@ -126,7 +128,7 @@ fn enter(stage: &Stage, directory: &Path, without: Option<&str>) -> Result<Resul
 pub fn entry_point(stage: &Stage, directory: &Path) -> Result<Completion, String> {
     match enter(stage, directory, None)? {
         Err(reason) => Ok(Completion::ignored_with(reason)),
-        // Copies are in the store that ENV names: files that are old enough.
+        // Copies of files that are old enough are in the store that ENV names.
         Ok((0, said)) if said.starts_with("protected: Success\n") && !said.contains("\n0\n") => {
             Ok(Completion::Completed)
         }

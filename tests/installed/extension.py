@@ -1,6 +1,6 @@
-"""Imports the copy of _json at argv[1], waits for a line, and uses it again.
+"""Imports the copy of _json at argv[1], waits for a line, and uses the copy again.
 
-argv[2] says when `import sopin` comes: first, late or never. Exits with 42.
+argv[2] says when it imports sopin: first, late or never. Exits with 42.
 """
 
 import importlib.util
@@ -37,5 +37,5 @@ print("ready", flush=True)
 sys.stdin.readline()
 assert extension.scanstring('"twice"', 1) == ("twice", 7)
 assert extension.make_scanner is extension.__dict__["make_scanner"]
-# Not through finalisation, which is not what this is about.
+# This skips finalisation, which is not tested here.
 os._exit(42)

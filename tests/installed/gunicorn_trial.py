@@ -1,9 +1,9 @@
-"""Serves with examples/gunicorn/protected.conf.py, rewrites what the workers
-have loaded, and asks again.
+"""Serves with examples/gunicorn/protected.conf.py, rewrites the extension that the
+workers have loaded, and sends requests again.
 
     gunicorn_trial.py CONFIGURATION EXTENSION [USER]
 
-Exits with 42 if every answer was right and no worker was replaced, with 43 if
+Exits with 42 if every response was right and no worker was replaced, with 43 if
 a worker died of the rewriting.
 """
 
@@ -52,7 +52,7 @@ def ask(port):
 
 
 def workers_that_answer(port):
-    """The workers, once both have answered."""
+    """Waits until both workers have answered, and returns them."""
     seen = {}
 
     def both():
@@ -77,7 +77,7 @@ def main():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # The master's own, which workers of another user cannot enter.
+    # This HOME belongs to the master, and workers of another user cannot enter it.
     os.mkdir("home", 0o700)
     environment = dict(os.environ, BIND=f"127.0.0.1:{port}", HOME=os.path.abspath("home"))
     environment.pop("XDG_CACHE_HOME", None)
@@ -93,8 +93,8 @@ def main():
         protected = shows(service.pid, "/libsopin.so")
         assert all(shows(pid, "/libsopin.so") == protected for pid in before)
         if protected and user:
-            # What a worker has loaded is in memory of its own: it may not write to
-            # the HOME that it inherits.
+            # A worker has the objects that it has loaded in private memory, because it
+            # may not write to the HOME that it inherits.
             assert all(shows(pid, "/memfd:sopin:") for pid in before)
             assert all(shows(pid, os.path.abspath("home/.cache/sopin")) for pid in before)
         with open(extension, "rb") as file:

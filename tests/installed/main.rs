@@ -1,7 +1,6 @@
-//! What a user does: installs, compiles against what is installed, and takes a
-//! file out of `examples/`. Every example is tried, each with a negative
-//! control where it claims immunity; what this machine cannot try is ignored
-//! with the reason.
+//! Does what a user does: installs, compiles with the installed files, and copies a
+//! file from `examples/`. Every example is tried, with a negative control if it
+//! promises immunity. What this machine cannot try is ignored with the reason.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -21,7 +20,8 @@ use libtest_mimic::{Completion, Failed, Trial};
 use common::suite;
 use stage::Stage;
 
-/// What a trial gets: the staged installation and a directory of its own.
+/// The function of a trial. It receives the staged installation and a directory of its
+/// own.
 type Try = fn(&Stage, &Path) -> Result<Completion, String>;
 
 fn main() -> ExitCode {

@@ -1,4 +1,4 @@
-"""Tests of examples/python/sopin.py, run in a process of their own."""
+"""Tests of examples/python/sopin.py, which run in a process of their own."""
 
 import os
 import threading
@@ -31,7 +31,7 @@ class Module(unittest.TestCase):
         self.assertRegex(state.version, r"^\d+\.\d+\.\d+$")
         self.assertEqual(state.objects[0].path, os.path.realpath("/proc/self/exe"))
         self.assertTrue(any("/libsopin.so" in item.path for item in state.objects))
-        # Code of what was there before the library may have run.
+        # Code of objects that were loaded before the library may have run.
         reached = "full" if IS_PRELOADED else "exposed"
         self.assertEqual(c_library().reached, "pending" if IS_OFF else reached)
         self.assertEqual(c_library().bytes > 0, not IS_OFF)

@@ -1,5 +1,5 @@
-//! A C program that is compiled as its first comment says, and the command,
-//! both from the staged tree.
+//! A C program that is compiled as its first comment says, and the command, both from
+//! the staged tree.
 
 use std::fs;
 use std::path::Path;
@@ -26,24 +26,25 @@ pub const TRIALS: &[(&str, Try)] = &[
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The lines behind the comment's `    ` that start with `cc`.
+/// Returns the indented lines of the comment that start with `cc`.
 fn build_lines(source: &Path) -> Result<Vec<String>, String> {
     let text = fs::read_to_string(source).map_err(|error| format!("{}: {error}", source.display()))?;
     let lines = text.lines().filter_map(|line| line.strip_prefix(" *     ")).filter(|line| line.starts_with("cc "));
     Ok(lines.map(str::to_owned).collect())
 }
 
-/// Builds the host and its plugin by the lines in their comments.
+/// Builds the host and its plugin with the lines in their comments.
 fn build(stage: &Stage, directory: &Path) -> Result<(), String> {
     for name in ["host.c", "plugin.c"] {
         let source = checkout().join("examples/c").join(name);
         fs::copy(&source, directory.join(name)).map_err(|error| error.to_string())?;
         let lines = build_lines(&source)?;
-        let [line] = lines.as_slice() else { return Err(format!("{name}: no one line that builds it")) };
+        let [line] = lines.as_slice() else { return Err(format!("{name}: not exactly one line that builds it")) };
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("{line} -Wextra -Werror")]).current_dir(directory);
         shell.env("PKG_CONFIG_PATH", stage.path("lib/pkgconfig")?).env("PKG_CONFIG_SYSROOT_DIR", stage.root()?);
-        // Where a distribution's own would be taken out of the flags.
+        // pkg-config omits flags for the system's own directories unless these
+        // variables are set.
         shell.env("PKG_CONFIG_ALLOW_SYSTEM_CFLAGS", "1").env("PKG_CONFIG_ALLOW_SYSTEM_LIBS", "1");
         let log = directory.join(name).with_extension("build");
         let built = process::run(&mut shell, &log, TIMEOUT).map_err(|error| error.to_string())?;
@@ -54,7 +55,7 @@ fn build(stage: &Stage, directory: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Runs the host, has the plugin's file rewritten, and the plugin called again.
+/// Runs the host, rewrites the plugin's file, and has the host call the plugin again.
 fn rewritten(stage: &Stage, directory: &Path, mode: &str, rewrite: Rewrite) -> Result<Finished, String> {
     build(stage, directory)?;
     let mut command = Command::new("./host");
@@ -66,7 +67,7 @@ fn rewritten(stage: &Stage, directory: &Path, mode: &str, rewrite: Rewrite) -> R
     host.wait_for("./plugin.so: 42", 1)?;
     rewrite.apply(&directory.join("plugin.so")).map_err(|error| error.to_string())?;
     host.say("");
-    // One that dies never prints it; how is for the caller.
+    // A host that dies never prints the line; the caller judges its outcome.
     let _ = host.wait_for("./plugin.so: 42", 2);
     host.finish()
 }

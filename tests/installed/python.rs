@@ -1,5 +1,5 @@
-//! `examples/python/sopin.py`: its functions, and an extension module whose file
-//! is rewritten between two calls, with and without `LD_PRELOAD`.
+//! `examples/python/sopin.py`: its functions, and an extension module whose file is
+//! rewritten between two calls, with and without `LD_PRELOAD`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ pub const TRIALS: &[(&str, Try)] = &[
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How the library gets into the interpreter.
+/// The way in which the library is loaded into the interpreter.
 #[derive(Clone, Copy, PartialEq)]
 enum How {
     NotAtAll,
@@ -39,7 +39,8 @@ enum How {
     Imported(&'static str),
 }
 
-/// An interpreter that finds the module and, if it asks, the library.
+/// Returns an interpreter that finds the module and, if the module searches for it, the
+/// library.
 fn python(stage: &Stage, how: How) -> Result<Command, String> {
     let mut command = Command::new("python3");
     forget_settings(&mut command);
@@ -58,7 +59,7 @@ fn python(stage: &Stage, how: How) -> Result<Command, String> {
     Ok(command)
 }
 
-/// A copy of an extension module of the interpreter's own, or why there is none.
+/// Returns a copy of an extension module of the interpreter, or why there is none.
 pub fn extension(directory: &Path) -> Result<Result<PathBuf, String>, String> {
     let asked = Command::new("python3").args(["-c", "import _json; print(_json.__file__)"]).output();
     let Ok(answer) = asked else { return Ok(Err("no python3".to_owned())) };
@@ -66,14 +67,15 @@ pub fn extension(directory: &Path) -> Result<Result<PathBuf, String>, String> {
     let Some(name) = path.file_name().filter(|_| path.is_file()) else {
         return Ok(Err("python3 has its extension modules built in".to_owned()));
     };
-    // Not where the interpreter looks for modules of this name.
+    // The copy is not in a directory in which the interpreter searches for modules of
+    // this name.
     let copy = directory.join("extension").join(name);
     fs::create_dir_all(directory.join("extension")).map_err(|error| error.to_string())?;
     fs::copy(&path, &copy).map_err(|error| error.to_string())?;
     Ok(Ok(copy))
 }
 
-/// Calls the extension, has its file rewritten, and calls it again.
+/// Calls the extension, rewrites its file, and calls it again.
 fn rewritten(stage: &Stage, directory: &Path, how: How, rewrite: Rewrite) -> Result<Result<Finished, String>, String> {
     let copy = match extension(directory)? {
         Ok(copy) => copy,
@@ -100,7 +102,8 @@ fn survives(stage: &Stage, directory: &Path, how: How, rewrite: Rewrite) -> Resu
     }
 }
 
-/// Nothing, or one line about what was there before the library.
+/// Returns whether stderr is empty or has one line about objects loaded before the
+/// library.
 fn says_what_it_should(how: How, stderr: &str) -> bool {
     let is_report = |line: &str| {
         line.starts_with("libsopin: ") && line.contains(": pin writable ranges: code of the object may have run")
@@ -124,8 +127,8 @@ fn preloaded(stage: &Stage, directory: &Path) -> Result<Completion, String> {
 }
 
 fn imported_late(stage: &Stage, directory: &Path) -> Result<Completion, String> {
-    // The relocated pages are the process's own, and stay that without a truncation;
-    // text is pinned.
+    // The relocated pages are private to the process and stay so if the file is not
+    // truncated; text is pinned.
     survives(stage, directory, How::Imported("late"), Rewrite::Traps)
 }
 
@@ -137,7 +140,7 @@ fn not_imported_dies(stage: &Stage, directory: &Path) -> Result<Completion, Stri
     }
 }
 
-/// The module's own tests, in one process each.
+/// Runs the module's own tests, each in a process of its own.
 fn unit_tests(stage: &Stage, directory: &Path, how: How, mode: &str) -> Result<Completion, String> {
     let mut command = python(stage, how)?;
     command.arg(checkout().join("tests/installed/module_test.py")).env("SOPIN_MODE", mode).current_dir(directory);

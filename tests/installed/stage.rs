@@ -1,4 +1,4 @@
-//! `make install` into a directory, as a packager does, and `make uninstall`.
+//! Runs `make install` into a directory, as a packager does, and `make uninstall`.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -20,7 +20,7 @@ pub const TRIALS: &[(&str, Try)] =
 const TIMEOUT: Duration = Duration::from_secs(120);
 const PREFIX: &str = "/usr/local";
 
-/// A staged installation, made when it is first wanted.
+/// A staged installation, which is made on first use.
 pub struct Stage {
     root: PathBuf,
     installed: OnceLock<Result<(), String>>,
@@ -31,13 +31,14 @@ impl Stage {
         Self { root, installed: OnceLock::new() }
     }
 
-    /// The directory that stands for `/`.
+    /// Returns the directory that stands for `/`.
     pub fn root(&self) -> Result<&Path, String> {
         self.installed.get_or_init(|| make(&["install"], &self.root)).clone()?;
         Ok(&self.root)
     }
 
-    /// An installed file or directory, by its path below the prefix.
+    /// Returns the path of an installed file or directory, from its path below the
+    /// prefix.
     pub fn path(&self, below: &str) -> Result<PathBuf, String> {
         Ok(self.root()?.join(&PREFIX[1..]).join(below))
     }
@@ -49,7 +50,7 @@ fn make(arguments: &[&str], destination: &Path) -> Result<(), String> {
     let log = destination.with_extension("make");
     let mut command = Command::new("make");
     command.current_dir(library::checkout()).args(arguments).arg(format!("DESTDIR={}", destination.display()));
-    // As from a shell, not as from the make that runs the tests.
+    // make runs as from a shell, and not as from the make that runs the tests.
     for (name, _) in env::vars_os() {
         if name.to_string_lossy().starts_with("MAKE") {
             command.env_remove(name);
@@ -60,7 +61,7 @@ fn make(arguments: &[&str], destination: &Path) -> Result<(), String> {
     if finished.outcome == Outcome::Exit(0) { Ok(()) } else { Err(format!("{command:?}\n{finished}")) }
 }
 
-/// All files below a directory, relative to it.
+/// Returns all files below a directory, relative to it.
 fn files(root: &Path) -> Result<BTreeSet<String>, String> {
     let found = common::tree::files(root, |_| true).map_err(|error| format!("{}: {error}", root.display()))?;
     let below = |path: PathBuf| {
@@ -93,7 +94,8 @@ fn tree(stage: &Stage, directory: &Path) -> Result<Completion, String> {
             return Err(format!("{below} is not installed, but {installed:?}"));
         }
     }
-    // Nothing that names where it was staged: a package would be wrong.
+    // No file may contain the path of the stage, because a package would contain it
+    // too.
     let description = fs::read_to_string(stage.path("lib/pkgconfig/sopin.pc")?).map_err(|error| error.to_string())?;
     if description.contains(&*stage.root()?.to_string_lossy()) || description.contains('@') {
         return Err(description);
@@ -105,7 +107,8 @@ fn elsewhere(_: &Stage, directory: &Path) -> Result<Completion, String> {
     leaves_nothing(&["PREFIX=/opt/so pin", "LIBDIR=/opt/so pin/lib64"], directory)
 }
 
-/// Installing and uninstalling leaves what was there before and nothing else.
+/// Checks that installing and uninstalling leaves exactly the files that existed
+/// before.
 fn leaves_nothing(settings: &[&str], directory: &Path) -> Result<Completion, String> {
     let root = directory.join("root");
     let kept = root.join("usr/local/lib/other.so");
@@ -120,13 +123,13 @@ fn leaves_nothing(settings: &[&str], directory: &Path) -> Result<Completion, Str
     if left.len() != 1 || root.join("opt").exists() || root.join("usr/local/share").exists() {
         return Err(format!("left after uninstall: {left:?}, or empty directories"));
     }
-    // Again, with nothing there, it is no error.
+    // Uninstalling again, when no file exists, is no error.
     make(&[&["uninstall"], settings].concat(), &root)?;
     Ok(Completion::Completed)
 }
 
-/// A process that runs with the library is not hurt by an installation over it,
-/// which makes a new file, nor by one that rewrites the file.
+/// Checks that an installation does not harm a process that runs with the library,
+/// whether it makes a new file or rewrites the old one.
 fn reinstalled(_: &Stage, directory: &Path) -> Result<Completion, String> {
     use std::os::unix::fs::MetadataExt;
     let root = directory.join("root");

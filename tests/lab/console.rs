@@ -1,5 +1,5 @@
-//! Reads what a machine has said: lines `lab: KIND WORD NUMBER WORD NUMBER...`, among
-//! whatever else a console shows.
+//! Reads what a machine has printed: lines `lab: KIND WORD NUMBER WORD NUMBER...`,
+//! among the other lines of a console.
 
 use std::collections::BTreeMap;
 
@@ -10,19 +10,19 @@ pub struct Report {
 }
 
 impl Report {
-    /// The number after this word, 0 if the machine did not come to say it.
+    /// Returns the number after this word, or 0 if the machine has not printed it.
     pub fn number(&self, word: &str) -> u64 {
         self.numbers.get(word).copied().unwrap_or(0)
     }
 
-    /// Whether the machine said a number after this word.
+    /// Returns whether the machine has printed a number after this word.
     pub fn has(&self, word: &str) -> bool {
         self.numbers.contains_key(word)
     }
 }
 
-/// The complete lines of this kind, in order. The last line of a machine that was
-/// reset may have been cut, and is none.
+/// Returns the complete lines of this kind, in order. If the machine was reset, its
+/// last line may be incomplete and is left out.
 pub fn reports(said: &str, kind: &str) -> Vec<Report> {
     let start = format!("lab: {kind} ");
     said.split_inclusive('\n')
@@ -36,10 +36,11 @@ pub fn reports(said: &str, kind: &str) -> Vec<Report> {
         .collect()
 }
 
-/// The only complete line of this kind.
+/// Returns the only complete line of this kind.
 ///
 /// # Errors
-/// When there is none, or a second one, with all that was said.
+/// If there is none, or a second one. The message contains all that the machine
+/// printed.
 pub fn report(said: &str, kind: &str) -> Result<Report, String> {
     let mut all = reports(said, kind);
     match (all.pop(), all.is_empty()) {

@@ -1,5 +1,5 @@
 //! Machines: made by `scripts/lab-machine`, booted in QEMU, reset, and never left
-//! running. What they do is in `guest/machine`; what they say is read by `console`.
+//! running. `guest/machine` is what they run; `console` reads what they print.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,15 +8,20 @@ use std::time::Duration;
 
 use crate::common::dialogue::Dialogue;
 use crate::common::library;
+use crate::emulator::{Architecture, Hardware, add_drive, kernel};
 
 /// The exit status of `scripts/lab-machine` when this host lacks something.
-const MISSING: i32 = 69;
+pub const MISSING: i32 = 69;
 
-/// How long a machine may run. It boots in some seconds and is done in a minute; the
-/// host may have a lot else to do. Shorter than its own limit in `guest/machine`.
+/// The longest time that a machine may run. It boots in some seconds and is done in a
+/// minute, but the host may have much other work. This is shorter than the machine's
+/// own limit in `guest/machine`.
 const TIMEOUT: Duration = Duration::from_secs(240);
 
-/// What all machines of a run have in common.
+/// The kernel of these machines; it has fs-verity.
+const KERNEL: &str = "6.1";
+
+/// Shared by all machines of a run.
 pub struct Laboratory {
     directory: PathBuf,
     system: System,
@@ -26,7 +31,7 @@ pub struct Laboratory {
 enum System {
     NotTried,
     Built,
-    /// With what this host lacks.
+    /// It cannot be made, because this host lacks this.
     Missing(String),
 }
 
@@ -42,16 +47,16 @@ pub struct Machine {
     dialogue: Dialogue,
 }
 
-/// How a machine is reset.
+/// The way in which a machine is reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Strike {
     /// The guest's kernel resets the machine at once (`SysRq` b).
     SysRq,
-    /// The emulator is killed: nothing in the machine notices.
+    /// The emulator is killed, which nothing in the machine notices.
     Kill,
 }
 
-/// What the machine is told on the kernel's command line; see `guest/machine`.
+/// The machine's variables on the kernel's command line; see `guest/machine`.
 #[derive(Clone, Copy)]
 pub struct Orders<'a> {
     /// `LAB_TASK`.
@@ -63,16 +68,16 @@ pub struct Orders<'a> {
 }
 
 impl Laboratory {
-    /// A laboratory whose files are in this directory.
+    /// Returns a laboratory whose files are in this directory.
     pub fn new(directory: &Path) -> Self {
         Self { directory: directory.to_owned(), system: System::NotTried }
     }
 
-    /// Makes the system that every machine boots, the first time, and returns what
-    /// this host lacks for that.
+    /// Makes the system that every machine boots if this is the first time, and returns
+    /// what this host lacks for that.
     ///
     /// # Errors
-    /// What went wrong although nothing is missing.
+    /// The reason why it failed although nothing is missing.
     pub fn build(&mut self) -> Result<Option<String>, String> {
         if let System::NotTried = self.system {
             self.system = self.try_to_build()?;
@@ -86,7 +91,7 @@ impl Laboratory {
     fn try_to_build(&self) -> Result<System, String> {
         let command = library::checkout().join("target/release/sopin");
         let mut script = script("system");
-        script.args([&library::path()?, &command, &self.directory]);
+        script.arg(KERNEL).args([&library::path()?, &command, &self.directory]);
         let output = script.output().map_err(|error| format!("scripts/lab-machine: {error}"))?;
         match output.status.code() {
             Some(0) => Ok(System::Built),
@@ -95,19 +100,19 @@ impl Laboratory {
         }
     }
 
-    /// The configuration of the kernel.
+    /// Returns the configuration of the kernel.
     ///
     /// # Errors
     /// Those of reading it.
     pub fn kernel_configuration() -> Result<String, String> {
-        let file = kernel("config");
+        let file = kernel(KERNEL, "config");
         fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))
     }
 
     /// Makes empty disks; `features` are options of mke2fs for the one with the store.
     ///
     /// # Errors
-    /// What the script says.
+    /// The script's message.
     pub fn disks(&self, name: &str, features: &[&str]) -> Result<Disks, String> {
         let disks = Disks {
             name: name.to_owned(),
@@ -130,23 +135,25 @@ impl Laboratory {
     /// When QEMU cannot be started.
     pub fn boot(&self, disks: &Disks, orders: Orders<'_>) -> Result<Machine, String> {
         let Orders { task, round, options } = orders;
-        // `quiet`: lines of the kernel among ours are for emergencies. A panic is a
-        // reset, which ends QEMU.
         let words = format!(
-            "console=ttyS0 quiet panic=-1 mitigations=off LAB_TASK={task} LAB_ROUND={round} LAB_OPTIONS={options}"
+            "LAB_LAST_DISK=vdc LAB_SYSTEM=ro LAB_PROGRAM=/lab/machine \
+             LAB_TASK={task} LAB_ROUND={round} LAB_OPTIONS={options}"
         );
-        let mut qemu = Command::new("qemu-system-x86_64");
-        // Never KVM: hosts that are machines themselves may offer one that cannot run a kernel.
-        qemu.args(["-machine", "pc", "-accel", "tcg", "-smp", "1", "-m", "512"]);
-        qemu.args(["-nodefaults", "-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot"]);
-        qemu.arg("-kernel").arg(kernel("vmlinuz")).arg("-initrd").arg(self.directory.join("initramfs"));
-        qemu.args(["-append", &words]);
-        let drive = |image: &Path, more: &str| format!("file={},if=virtio,format=raw,{more}", image.display());
-        qemu.args(["-drive", &drive(&self.directory.join("system.img"), "readonly=on")]);
-        // What the guest has handed to its disk is the host's page cache then, and
-        // survives the emulator; what it has not is lost.
+        let initramfs = self.directory.join("initramfs");
+        let hardware = Hardware {
+            architecture: Architecture::Amd64,
+            kernel: KERNEL,
+            initramfs: &initramfs,
+            processors: 1,
+            memory: 512,
+            words: &words,
+        };
+        let mut qemu = hardware.command();
+        add_drive(&mut qemu, &self.directory.join("system.img"), "readonly=on");
+        // Data that the guest has handed to its disk is then in the host's page cache
+        // and survives the emulator; other data is lost.
         for image in [&disks.objects, &disks.store] {
-            qemu.args(["-drive", &drive(image, "cache=writeback")]);
+            add_drive(&mut qemu, image, "cache=writeback");
         }
         let log = self.directory.join(format!("{}-{round}", disks.name));
         let dialogue = Dialogue::start(&mut qemu, &log, TIMEOUT).map_err(|error| format!("QEMU: {error}"))?;
@@ -158,12 +165,12 @@ impl Machine {
     /// Waits for `lab: <line>`.
     ///
     /// # Errors
-    /// When the machine ends before that, with all that it has said.
+    /// If the machine ends before that. The message contains all that it printed.
     pub fn wait_for(&mut self, line: &str) -> Result<(), String> {
         self.dialogue.wait_for(&format!("lab: {line}"), 1)
     }
 
-    /// Resets it, and returns what it has said.
+    /// Resets it, and returns what it has printed.
     ///
     /// # Errors
     /// When it does not end.
@@ -177,7 +184,7 @@ impl Machine {
         self.said_at_its_end()
     }
 
-    /// Has it end, and returns what it has said.
+    /// Ends it, and returns what it has printed.
     ///
     /// # Errors
     /// When it does not end.
@@ -186,7 +193,7 @@ impl Machine {
         self.said_at_its_end()
     }
 
-    /// Waits for its end, and returns what it has said.
+    /// Waits for its end, and returns what it has printed.
     ///
     /// # Errors
     /// When it does not end.
@@ -199,20 +206,19 @@ impl Machine {
     }
 }
 
-fn kernel(file: &str) -> PathBuf {
-    library::checkout().join("target/lab/kernel").join(file)
-}
-
-fn script(part: &str) -> Command {
+/// This part of `scripts/lab-machine`.
+pub fn script(part: &str) -> Command {
     let mut command = Command::new(library::checkout().join("scripts/lab-machine"));
     command.arg(part);
     command
 }
 
-fn last_line(output: &Output) -> String {
+/// The line that says what is missing.
+pub fn last_line(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or("no message").to_owned()
 }
 
-fn complaint(output: &Output) -> String {
+/// What the script said when it failed although nothing is missing.
+pub fn complaint(output: &Output) -> String {
     format!("scripts/lab-machine ended with {}\n{}", output.status, String::from_utf8_lossy(&output.stderr))
 }

@@ -1,20 +1,29 @@
-//! A laboratory of machines in QEMU: what needs a kernel of its own, or a reset.
+//! A laboratory of machines in QEMU, for tests that need a kernel of their own, or a
+//! reset.
 //!
 //! `resets` fills stores and resets the machine meanwhile; what runs after that must
-//! run right. `verity` looks whether the copies in a store are sealed where the file
-//! system can do that. One machine after the other: a machine takes a whole CPU.
+//! run correctly. `verity` checks that the copies in a store are sealed if the file
+//! system can do that. `systems` runs suites on other kernels and on aarch64, `results`
+//! stores their results, and `table` makes docs/lab.md from all results. The machines run
+//! one after the other, because each takes a whole CPU.
 //!
-//! `SOPIN_RESETS` is the number of resets (3); `make resets` does 50 and makes
-//! docs/power-loss.md anew from what this writes to `target/lab/resets.md`.
-//! `SOPIN_TEST_LIBRARY` names another library to try. None of it needs root.
+//! `SOPIN_RESETS` is the number of resets (3). `make resets` does 50 and makes
+//! docs/power-loss.md again from `target/lab/resets.md`, which this test writes.
+//! `SOPIN_LAB` names the systems of `systems` that are booted (none).
+//! `SOPIN_TEST_LIBRARY` names another library to try. Nothing here needs root.
 
 #[path = "../common/mod.rs"]
 mod common;
 
 mod console;
+mod emulator;
 mod machine;
 mod page;
 mod resets;
+mod results;
+mod roots;
+mod systems;
+mod table;
 mod verity;
 
 use std::env;
@@ -27,10 +36,10 @@ use libtest_mimic::{Completion, Failed, Trial};
 use common::suite;
 use machine::Laboratory;
 
-/// What a trial does in the laboratory, once that is built.
+/// The function of a trial, which is called when the laboratory has been built.
 type Run = Box<dyn FnOnce(&Laboratory) -> Result<(), String> + Send>;
 
-/// Resets in an ordinary run of the tests: one of each kind.
+/// The number of resets in an ordinary run of the tests: one of each kind.
 const FEW_RESETS: usize = 3;
 
 fn main() -> ExitCode {
@@ -42,8 +51,12 @@ fn trials(run_directory: &Path) -> Result<Vec<Trial>, String> {
         Ok(number) => number.parse().map_err(|error| format!("SOPIN_RESETS={number}: {error}"))?,
         Err(_) => FEW_RESETS,
     };
-    // Made by the first trial that runs: a run that only lists them makes nothing.
+    // The first trial that runs makes the system, so a run that only lists the trials
+    // makes nothing.
     let laboratory = Arc::new(Mutex::new(Laboratory::new(run_directory)));
+    let mut trials = systems::trials(run_directory, &laboratory);
+    trials.extend(roots::trials(run_directory));
+    trials.push(Trial::test("table::all_results_are_understood", || table::write().map_err(Failed::from)));
     let trial = |name: &str, run: Run| {
         let laboratory = Arc::clone(&laboratory);
         Trial::ignorable_test(name, move || {
@@ -54,9 +67,10 @@ fn trials(run_directory: &Path) -> Result<Vec<Trial>, String> {
             }
         })
     };
-    Ok(vec![
+    trials.extend([
         trial("resets::no_program_gets_a_wrong_byte", Box::new(move |laboratory| resets::run(laboratory, resets))),
         trial("verity::copies_are_sealed", Box::new(verity::copies_are_sealed)),
         trial("verity::without_it_copies_can_be_truncated", Box::new(verity::control)),
-    ])
+    ]);
+    Ok(trials)
 }

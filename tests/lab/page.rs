@@ -1,4 +1,4 @@
-//! The page that says what resets do: docs/power-loss.md is such a page.
+//! Renders the page about the effects of resets, docs/power-loss.md.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -33,7 +33,7 @@ A reset loses what the guest had not handed to its disk. The test does not cover
 or writes half a sector.
 ";
 
-/// Measured once, with the library of the day before; `SOPIN_TEST_LIBRARY` does it again.
+/// Measured once, with the library of the day before; `SOPIN_TEST_LIBRARY` repeats it.
 const BEFORE: &str = "
 ## Before copies were compared
 
@@ -49,14 +49,13 @@ a damaged store before the next reset; `SOPIN_TEST_LIBRARY` names the library to
 | killed | ordered | 1 | 463 | 59 | 0 | 0 | 0 | 20 | 0 | 0 |
 ";
 
-/// The page.
 pub fn render(resets: &[Reset], kernel: &str) -> String {
     let mut kinds: BTreeMap<Kind, Vec<&Reset>> = BTreeMap::new();
     for reset in resets {
         kinds.entry(reset.kind).or_default().push(reset);
     }
     let mut page = HEAD.to_owned();
-    // Writing to a string does not fail.
+    // Writing to a string cannot fail.
     let _ = writeln!(page, "{} resets, Linux {kernel} in the machine.\n", resets.len());
     page.push_str("| reset | file system | resets | copies | short | zeros | other | damaged after |");
     page.push_str(" programs | dead | wrong bytes |\n|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n");

@@ -1,11 +1,11 @@
 //! Power loss: a machine is reset while a store is filled, boots again on the same
-//! disks, and runs every program that ran before once more.
+//! disks, and runs every program again that ran before.
 //!
-//! What a reset loses is what the guest had not yet handed to its disk. The first
-//! reset is staged: the journal, and with it all names and sizes, is on the disk, and
-//! no byte of the copies, which a file system without ordered data may do at any time.
-//! A file beside the store that nothing protects must have lost its bytes then, or
-//! the reset was none. The others strike at a random moment.
+//! A reset loses what the guest had not yet handed to its disk. The first reset is
+//! staged: the journal, and with it all names and sizes, is on the disk, but no byte of
+//! the copies. A file system without ordered data may write in this order at any time.
+//! An unprotected file beside the store must have lost its bytes then; otherwise the
+//! reset has lost nothing. The others happen at a random moment.
 
 use std::collections::hash_map::RandomState;
 use std::fs;
@@ -20,24 +20,25 @@ use crate::console::{Report, report, reports};
 use crate::machine::{Disks, Laboratory, Orders, Strike};
 use crate::page;
 
-/// Versions of the libraries that each boot makes before it reports; see `guest/machine`.
+/// The number of versions of the libraries that each boot makes before it reports; see
+/// `guest/machine`.
 const VERSIONS: usize = 4;
 
-/// When a reset strikes: so many milliseconds after filling began.
+/// The moments of a reset: so many milliseconds after filling began.
 const MOMENTS: Range<u64> = 500..8000;
 
-/// How a file system orders what it writes, for the page and for mount(8).
+/// The order in which a file system writes, for the page and for mount(8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Order {
-    /// As ext4 is mounted by default, but with a journal committed each second, so
-    /// that a reset falls between more of its states.
+    /// As ext4 is mounted by default, but with the journal committed each second, so
+    /// that resets happen in more of its states.
     Default,
-    /// Sizes are known to the journal at once, and bytes are written when it suits.
+    /// The journal knows sizes at once, and bytes are written at any later time.
     Unordered,
 }
 
 impl Order {
-    /// Options of mount(8).
+    /// Returns the options of mount(8).
     pub fn options(self) -> &'static str {
         match self {
             Self::Default => "commit=1",
@@ -46,28 +47,25 @@ impl Order {
     }
 }
 
-/// When a machine is reset.
+/// The moment of a reset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Moment {
-    /// When as much as possible is lost.
+    /// The moment at which as much as possible is lost.
     Staged,
-    /// While programs fill the store.
+    /// A moment while programs fill the store.
     Random,
 }
 
 /// A kind of reset: one line of the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Kind {
-    /// When.
     pub moment: Moment,
-    /// How.
     pub strike: Strike,
-    /// On what.
     pub order: Order,
 }
 
 impl Kind {
-    /// The kind of the reset with this number, from 0: the staged one, then all
+    /// Returns the kind of the reset with this number, from 0: the staged one, then all
     /// others in turn.
     fn of(number: usize) -> Self {
         let strike = if number.is_multiple_of(2) { Strike::SysRq } else { Strike::Kill };
@@ -77,16 +75,16 @@ impl Kind {
     }
 }
 
-/// The copies in a store, held against their origins.
+/// The copies in a store, compared with their origins.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Copies {
-    /// All of them.
+    /// The number of copies.
     pub all: u64,
-    /// Not of the origin's size.
+    /// Copies of another size than the origin.
     pub short: u64,
-    /// Of the right size, and what is wrong is 0.
+    /// Copies of the right size whose wrong bytes are all 0.
     pub zeros: u64,
-    /// Of the right size, with other wrong bytes.
+    /// Copies of the right size with other wrong bytes.
     pub other: u64,
 }
 
@@ -99,22 +97,22 @@ impl From<&Report> for Copies {
 }
 
 impl Copies {
-    /// Those that are not what was put there.
+    /// Returns the number of copies that differ from their origins.
     pub fn damaged(&self) -> u64 {
         self.short + self.zeros + self.other
     }
 }
 
-/// Programs that ran.
+/// The programs that ran.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Programs {
-    /// All of them.
+    /// The number of programs.
     pub all: u64,
-    /// Those that did not come to their end.
+    /// Programs that did not run to their end.
     pub dead: u64,
-    /// Those that had a wrong result or wrong bytes mapped.
+    /// Programs that had a wrong result or wrong bytes mapped.
     pub wrong: u64,
-    /// The wrong bytes.
+    /// The number of wrong bytes.
     pub bytes: u64,
 }
 
@@ -131,29 +129,29 @@ impl Programs {
     }
 }
 
-/// What came of one reset.
+/// The result of one reset.
 #[derive(Clone, Copy, Debug)]
 pub struct Reset {
-    /// Its kind.
     pub kind: Kind,
-    /// On the disk after it.
+    /// The copies on the disk after it.
     pub found: Copies,
-    /// When everything had run again.
+    /// The copies when everything had run again.
     pub left: Copies,
-    /// What ran while the store was filled before it, and what ran again after it.
+    /// The programs that ran while the store was filled before it, and those that ran
+    /// again after it.
     pub programs: Programs,
 }
 
 /// Does so many resets, writes `target/lab/resets.md`, and judges.
 ///
 /// # Errors
-/// A program that died or got wrong bytes, or a reset that was none.
+/// A program that died or had wrong bytes, or a reset that lost nothing.
 pub fn run(laboratory: &Laboratory, resets: usize) -> Result<(), String> {
     let disks = laboratory.disks("resets", &[])?;
     let mut done: Vec<Reset> = Vec::new();
     let mut awaiting: Option<(Kind, Programs)> = None;
     let mut kernel = String::new();
-    // One boot more than resets: the last only looks.
+    // There is one boot more than resets: the last one only checks.
     for number in 0..=resets {
         let kind = Kind::of(number);
         let is_last = number == resets;
@@ -199,7 +197,8 @@ fn boot(laboratory: &Laboratory, disks: &Disks, number: usize, kind: Kind, is_la
     machine.strike(kind.strike)
 }
 
-/// Uniform; its source is what the standard library has: the keys of a hash map.
+/// Returns a uniformly distributed moment. The standard library's only source of random
+/// numbers is the keys of a hash map.
 fn random_moment() -> Duration {
     let random = RandomState::new().hash_one(0);
     Duration::from_millis(MOMENTS.start + random % (MOMENTS.end - MOMENTS.start))

@@ -1,12 +1,12 @@
-//! What people run that gives an installed shared object other bytes, each
-//! against a process that is busy in that object: without the library, with it
-//! in mode `relocated`, and in mode `full`, which must survive everything with
-//! the right results.
+//! Runs the programs that give an installed shared object other bytes, each against a
+//! process that is using that object: without the library, with it in mode `relocated`,
+//! and in mode `full`, in which the process must survive all of them with the right
+//! results.
 //!
-//! What came of it is written to `target/rewriters.md`; docs/rewriters.md is
-//! such a table, and must say what this run has seen (`make rewriters` makes it
-//! anew). What a process dies of without protection is chance, and whether
-//! `relocated` saves a busy one as well; the other columns are compared.
+//! The results are written to `target/rewriters.md`. docs/rewriters.md is such a table,
+//! and must agree with this run (`make rewriters` makes it again). Chance decides by
+//! which signal a process dies without protection, and whether `relocated` saves a busy
+//! one; the other columns are compared.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -85,11 +85,12 @@ fn judge(seen: &Verdict, rewriter: &table::Rewriter, protection: Protection) -> 
         Verdict::NotHere(reason) => return Ok(Completion::ignored_with(reason.clone())),
     };
     if fate.has_kept_inode != rewriter.changes_mapped_file {
-        return Err(format!("is said to change the mapped file: {}; {fate:?}", rewriter.changes_mapped_file).into());
+        return Err(format!("table: changes the mapped file: {}; {fate:?}", rewriter.changes_mapped_file).into());
     }
     let must_survive = match protection {
         Protection::Unprotected => !rewriter.changes_mapped_file,
-        // Text follows the file: what it promises, an idle process shows.
+        // In mode `relocated`, text follows the file. Tests with idle processes show
+        // what that mode promises.
         Protection::Relocated if rewriter.changes_mapped_file => return Ok(Completion::Completed),
         Protection::Relocated | Protection::Full | Protection::Stored => true,
     };

@@ -1,5 +1,5 @@
-//! The table of what each rewriter does, as Markdown, and whether another such
-//! table says the same.
+//! The table of what each rewriter does, as Markdown, and its comparison with another
+//! such table.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,7 +8,7 @@ use crate::common::protection::Protection;
 use crate::table::{self, Rewriter};
 use crate::trial::Fate;
 
-/// What was seen in this run.
+/// The results of this run.
 #[derive(Default)]
 pub struct Page {
     fates: BTreeMap<(&'static str, &'static str), Fate>,
@@ -31,12 +31,12 @@ const COLUMNS: &str = "\
 ";
 
 impl Page {
-    /// Notes what became of the process.
+    /// Adds the result of a trial.
     pub fn add(&mut self, rewriter: &'static str, protection: Protection, fate: Fate) {
         self.fates.insert((rewriter, column(protection)), fate);
     }
 
-    /// The page. `versions` is said of the tools.
+    /// Returns the page. `versions` describes the tools.
     pub fn render(&self, versions: &str) -> String {
         let mut page = format!("{HEAD} ({versions}).\n\n{COLUMNS}");
         for rewriter in table::ALL {
@@ -56,8 +56,8 @@ impl Page {
         format!("| `{}`{note} | {file} | {without} | {relocated} | {full} |", rewriter.name)
     }
 
-    /// Whether `text`, an earlier page, says what this run has seen: the same
-    /// rewriters, what each does to the file, and what came of it in mode `full`.
+    /// Checks that `text`, an earlier page, agrees with this run: the same rewriters,
+    /// with the same effects on the file and on the process in mode `full`.
     ///
     /// # Errors
     /// The rows that differ.

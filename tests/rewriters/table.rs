@@ -1,31 +1,30 @@
-//! The rewriters: what people run that gives an installed shared object other
-//! bytes.
+//! The rewriters: programs that give an installed shared object other bytes.
 
 /// A way to give a file other bytes.
 pub struct Rewriter {
-    /// In the names of its trials and in the table.
+    /// Its name in the trials and in the table.
     pub name: &'static str,
-    /// What a reader of the table is told about it.
+    /// A note for the reader of the table.
     pub note: &'static str,
-    /// Programs that it needs, and their files.
+    /// Programs and files that it needs.
     pub needs: &'static [&'static str],
-    /// Who makes the object that is then in use.
+    /// How the object in use was made.
     pub installed: Installed,
     /// A shell script that changes `$FILE`, the object in use. `$NEW` is another
     /// build of it, `$DIRECTORY` the trial's own directory, `$TOOLS` that of the
     /// scripts beside this file, `$SOURCE` what the object is compiled from.
     pub script: &'static str,
-    /// Whether it changes the file that processes have mapped, instead of
-    /// putting another one in its place.
+    /// Whether it changes the file that processes have mapped, instead of replacing it
+    /// by another one.
     pub changes_mapped_file: bool,
 }
 
-/// How the object got to where the process finds it.
+/// How the object in use was made.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Installed {
     /// It was compiled there.
     Here,
-    /// As part of a Python package in a virtual environment.
+    /// It was installed as part of a Python package in a virtual environment.
     AsPackage,
 }
 
@@ -41,7 +40,7 @@ const fn packaged(name: &'static str, needs: &'static [&'static str], script: &'
     Rewriter { installed: Installed::AsPackage, ..harmless(name, needs, script) }
 }
 
-/// Where scp and sftp clients find it on the distributions that we know.
+/// The path of the server that scp and sftp clients start, on Debian and its derivatives.
 const SFTP_SERVER: &str = "/usr/lib/openssh/sftp-server";
 
 /// Every rewriter, in the order of the table.

@@ -1,4 +1,4 @@
-//! One rewriter against one process.
+//! Runs one rewriter against one process.
 
 use std::env;
 use std::fmt;
@@ -17,11 +17,11 @@ use crate::common::protection::Protection;
 use crate::table::{Installed, Rewriter};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
-/// Results that a process has to say after the rewriting to count as alive:
-/// the first may have been under way.
+/// The number of results that a process must print after the rewriting to count as
+/// alive; it may have begun the first one before.
 const RESULTS: usize = 4;
 
-/// What became of the process, and of the file's inode.
+/// What happened to the process and to the file's inode.
 #[derive(Clone, Copy, Debug)]
 pub struct Fate {
     outcome: Outcome,
@@ -30,7 +30,7 @@ pub struct Fate {
 }
 
 impl Fate {
-    /// Whether the process went on as if nothing had happened.
+    /// Returns whether the process continued unharmed.
     pub fn has_survived(&self) -> bool {
         self.outcome == Outcome::Exit(PASSED)
     }
@@ -48,15 +48,15 @@ impl fmt::Display for Fate {
     }
 }
 
-/// What came of a trial.
+/// The result of a trial.
 pub enum Verdict {
-    /// This.
+    /// The trial was made.
     Seen(Fate),
     /// This machine cannot do it, for this reason.
     NotHere(String),
 }
 
-/// What all trials need.
+/// Shared by all trials.
 pub struct Bench {
     directory: PathBuf,
     victim: PathBuf,
@@ -83,17 +83,17 @@ impl Bench {
         Ok(Self {
             victim: make("victim", &["victim.c", "-ldl"])?,
             object: make("object/libvictim.so", &["-shared", "-fPIC", "libvictim.c"])?,
-            // Functions and constants lie elsewhere in it.
+            // The other build has its functions and constants at other addresses.
             other_build: make("other/libvictim.so", &["-shared", "-fPIC", "-DPAGE=16384", "libvictim.c"])?,
             directory: directory.to_owned(),
             trials: AtomicU32::new(0),
         })
     }
 
-    /// Runs a process, the rewriter, and sees.
+    /// Starts a process, runs the rewriter, and observes both.
     ///
     /// # Errors
-    /// What prevented it.
+    /// The reason why the trial could not be made.
     pub fn try_on(&self, rewriter: &Rewriter, protection: Protection) -> Result<Verdict, String> {
         if let Some(missing) = rewriter.needs.iter().find(|program| find_program(program).is_none()) {
             return Ok(Verdict::NotHere(format!("no {missing}")));
@@ -119,7 +119,7 @@ impl Bench {
             return if reason.contains("not supported") { Ok(Verdict::NotHere(reason)) } else { Err(reason) };
         }
         let results = process.count("tick") + RESULTS;
-        // Whether it ends before that is what is to be found out.
+        // The process may end before that, which is a result and not an error.
         let alive = process.wait_for("tick", results);
         process.say("stop");
         let finished = process.finish()?;
@@ -129,8 +129,8 @@ impl Bench {
         Ok(Verdict::Seen(Fate { outcome: finished.outcome, has_kept_inode: inode() == before }))
     }
 
-    /// A virtual environment with the object in it; its path. The error is why
-    /// this machine makes none.
+    /// Makes a virtual environment that contains the object. Returns the object's path,
+    /// or as an error the reason why this machine cannot make one.
     fn install_package(&self, directory: &Path) -> Result<PathBuf, String> {
         let script = r#"
             python3 -m venv --without-pip "$DIRECTORY/venv"
@@ -170,7 +170,7 @@ impl Bench {
         run(&mut command)
     }
 
-    /// What the table says of the tools that change from year to year.
+    /// Returns the versions, for the table, of the tools that change from year to year.
     pub fn versions(&self) -> String {
         let system = fs::read_to_string("/etc/os-release").unwrap_or_default();
         let system =
@@ -185,20 +185,20 @@ impl Bench {
     }
 }
 
-/// What scripts/test-environments has installed, and behind it the caller's.
+/// Returns the directories of scripts/test-environments, followed by the caller's path.
 fn search_path() -> String {
     let own = checkout().join("target/test-python/bin");
     format!("{}:{}", own.display(), env::var("PATH").unwrap_or_default())
 }
 
-/// A program by its name, or a file.
+/// Returns the path of a program by its name, or of a file.
 fn find_program(name: &str) -> Option<PathBuf> {
     let directories =
         if name.starts_with('/') { vec![PathBuf::new()] } else { env::split_paths(&search_path()).collect() };
     directories.into_iter().map(|directory| directory.join(name)).find(|path| path.is_file())
 }
 
-/// Runs a command to its end; what it printed.
+/// Runs a command to its end. Returns what it printed.
 fn run(command: &mut Command) -> Result<String, String> {
     let output = command.output().map_err(|error| format!("{}: {error}", command.get_program().display()))?;
     if output.status.success() {

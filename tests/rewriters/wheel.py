@@ -2,9 +2,8 @@
 
 wheel.py NAME OBJECT DIRECTORY writes DIRECTORY/NAME-1.0-py3-none-any.whl, a
 package NAME whose one file is victim/libvictim.so, and prints its path;
-wheel.py --unpack WHEEL SITE puts it where an installer would.
+wheel.py --unpack WHEEL SITE unpacks it to the place where an installer puts it.
 """
-
 import base64
 import hashlib
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 
 
 def digest(content: bytes) -> str:
-    """As RECORD has it (PEP 376, PEP 427)."""
+    """Returns the hash of a file in the form of RECORD (PEP 376, PEP 427)."""
     return "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
 
 

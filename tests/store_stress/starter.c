@@ -1,6 +1,6 @@
-/* A process of the stress test: one library from the start, two loaded later.
- * When told so it says what every read-only segment of every object holds, and
- * which libraries come from the store. */
+/* A process of the stress test, with one library from the start and two that it loads
+ * later. On request it prints a hash of the read-only segments of every object, and
+ * which libraries are mapped from the store. */
 #include <dlfcn.h>
 #include <link.h>
 #include <stdint.h>

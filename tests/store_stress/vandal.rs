@@ -1,5 +1,5 @@
-//! Somebody who damages a store while it is in use: the user's own mistakes,
-//! cleaning jobs, and root.
+//! A thread that damages a store while it is in use, as the user's own mistakes,
+//! cleaning jobs, and root can.
 
 use std::fs::{self, DirEntry, File, OpenOptions, Permissions};
 use std::os::fd::AsRawFd;
@@ -14,7 +14,7 @@ use std::time::Duration;
 pub struct Random(pub u64);
 
 impl Random {
-    /// A number below `limit`.
+    /// Returns a number below `limit`.
     pub fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -23,8 +23,8 @@ impl Random {
     }
 }
 
-/// One way to damage a store; `None` if there was nothing to damage, or it went
-/// away meanwhile.
+/// One way to damage a store. It returns `None` if there was nothing to damage, or if
+/// that disappeared meanwhile.
 type Damage = fn(&mut Scene) -> Option<()>;
 
 const DAMAGES: [(&str, Damage); 10] = [
@@ -59,7 +59,8 @@ pub struct Vandal {
 }
 
 impl Vandal {
-    /// Begins. `bait` is what links lead to: traps that must never be executed.
+    /// Starts the thread. `bait` is where links lead: a file of traps that must never
+    /// be executed.
     pub fn start(store: PathBuf, bait: PathBuf, random: Random) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -68,8 +69,8 @@ impl Vandal {
             let mut done = [0; DAMAGES.len()];
             while !stopped.load(Ordering::Relaxed) {
                 let which = scene.random.below(DAMAGES.len());
-                // The library removes entries at the same time: what cannot be
-                // damaged any more is not counted.
+                // The library removes entries at the same time. Damage to an entry that
+                // no longer exists is not counted.
                 done[which] += usize::from(DAMAGES[which].1(&mut scene).is_some());
                 thread::sleep(Duration::from_micros(500));
             }
@@ -78,7 +79,7 @@ impl Vandal {
         Self { stop, thread }
     }
 
-    /// Ends; `Err` names a kind of damage that was never done.
+    /// Ends the thread. `Err` names a kind of damage that was never done.
     pub fn stop(self) -> Result<String, String> {
         self.stop.store(true, Ordering::Relaxed);
         let done = self.thread.join().map_err(|_| "the vandal panicked")?;
@@ -88,7 +89,7 @@ impl Vandal {
     }
 }
 
-/// What is damaged, and with what.
+/// The store to damage, and what is needed for that.
 struct Scene {
     store: PathBuf,
     bait: PathBuf,
@@ -96,20 +97,21 @@ struct Scene {
 }
 
 impl Scene {
-    /// Any key's directory.
+    /// Returns the directory of an arbitrary entry.
     fn key(&mut self) -> Option<PathBuf> {
         let keys: Vec<DirEntry> = fs::read_dir(&self.store).ok()?.flatten().collect();
         let chosen = self.random.below(keys.len().max(1));
         keys.get(chosen).map(DirEntry::path)
     }
 
-    /// Any key's copy.
+    /// Returns the copy in an arbitrary entry.
     fn entry(&mut self) -> Option<PathBuf> {
         let files = fs::read_dir(self.key()?).ok()?;
         files.flatten().find(|file| file.file_name() != ".source").map(|file| file.path())
     }
 
-    /// The target looks like an entry but for the link.
+    /// Replaces an entry by a link. Only the link itself distinguishes its target from
+    /// an entry.
     fn replace_entry_by_link(&mut self) -> Option<()> {
         let entry = self.entry()?;
         let traps = traps_as_large_as(&entry)?;
@@ -131,7 +133,7 @@ impl Scene {
     }
 }
 
-/// In one step, as a lookup in between would find nothing.
+/// Replaces an entry in one step, because a lookup in between would find nothing.
 fn replace(entry: &Path, make: impl FnOnce(&Path) -> Option<()>) -> Option<()> {
     let new = entry.with_extension("vandal");
     make(&new)?;
@@ -146,15 +148,17 @@ fn set_mode(path: &Path, mode: u32) -> Option<()> {
     fs::set_permissions(path, Permissions::from_mode(mode)).ok()
 }
 
-/// What is in use is locked: truncating that would break processes, which no
-/// library can prevent. While we hold the lock nobody begins to use it.
+/// Truncates a copy that no process uses. A copy in use is locked: truncating it would
+/// harm processes, which no library can prevent. While this thread holds the lock, no
+/// process begins to use the copy.
 fn truncate_unless_in_use(entry: &Path) -> Option<()> {
     let reader = File::open(entry).ok()?;
     // SAFETY: the descriptor is open, and flock(2) touches no memory.
     if unsafe { libc::flock(reader.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
         return None;
     }
-    // Root may write to what is read-only; another user makes it writable.
+    // Root may open a read-only file for writing. Another user cannot, unless another
+    // damage has made it writable.
     let writer = OpenOptions::new().write(true).open(entry).ok()?;
     let half = writer.metadata().ok()?.len() / 2;
     writer.set_len(half).ok()

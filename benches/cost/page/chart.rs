@@ -8,7 +8,8 @@ use svg::node::element::{Circle, Group, Line, Style, Text, Title};
 
 use super::{Column, Results, Spread, Variant};
 
-/// With their colours, which people who see few of them can tell apart.
+/// The variants in the chart, with colours that people with colour blindness can
+/// distinguish.
 const SHOWN: [(Variant, &str, &str); 6] = [
     (Variant::Floor, "floor", "the floor"),
     (Variant::Warm, "warm", "sopin, warm store"),
@@ -43,7 +44,7 @@ const TOP: f64 = 70.0;
 const ROW: f64 = 40.0;
 const LEAST: f64 = 0.9;
 
-/// `docs/benchmarks.svg`.
+/// Renders `docs/benchmarks.svg`.
 pub fn chart(results: &Results) -> String {
     let columns = results.sections.iter().flat_map(|section| &section.columns);
     let rows: Vec<(&str, &Column)> = columns.filter_map(|column| Some((column.summary.as_deref()?, column))).collect();
@@ -60,7 +61,7 @@ pub fn chart(results: &Results) -> String {
     for (name, column) in rows {
         document = document.add(text(LEFT - 14.0, y + 4.0, "end", name.replace('`', "")));
         for (place, (class, ratio)) in shown(column).enumerate() {
-            // Side by side, so that equals do not hide each other.
+            // The dots lie side by side, so that equal ones do not hide each other.
             let y = y + 4.0 * (f64::from(u8::try_from(place).unwrap_or_default()) - 2.5);
             document = document.add(dot(&axis, y, class, ratio));
         }
@@ -69,7 +70,7 @@ pub fn chart(results: &Results) -> String {
     format!("{document}\n")
 }
 
-/// The class and ratio of each variant that a column has.
+/// Returns the class and ratio of each variant in a column.
 fn shown(column: &Column) -> impl Iterator<Item = (&'static str, Spread)> {
     SHOWN.iter().filter_map(|(variant, class, _)| Some((*class, column.cells.get(variant)?.ratio)))
 }
@@ -110,7 +111,7 @@ fn legend() -> Group {
     group
 }
 
-/// Median and quartiles.
+/// Draws the median and the quartiles.
 fn dot(axis: &Axis, y: f64, class: &str, ratio: Spread) -> Group {
     let (low, high) = (axis.x(ratio.low), axis.x(ratio.high));
     let line = Line::new().set("x1", low).set("x2", high).set("y1", y).set("y2", y);
@@ -122,7 +123,7 @@ fn text(x: f64, y: f64, anchor: &str, content: impl Display) -> Text {
     Text::new(content.to_string()).set("x", x).set("y", y).set("text-anchor", anchor)
 }
 
-/// Tenths of a pixel are enough, and make small changes small.
+/// Rounds to tenths of a pixel, which are exact enough and keep small changes small.
 fn round(place: f64) -> f64 {
     (place * 10.0).round() / 10.0
 }

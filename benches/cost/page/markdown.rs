@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{Cell, Column, Compared, Results, Section, Spread, Variant};
 
-/// `docs/benchmarks.md`.
+/// Renders `docs/benchmarks.md`.
 pub fn page(results: &Results) -> String {
     let mut page = String::from(
         "# What sopin costs\n\n\
@@ -46,7 +46,7 @@ fn has(section: &Section, variant: Variant) -> bool {
     section.columns.iter().any(|column| column.cells.contains_key(&variant))
 }
 
-/// One section with its table and what became of its targets.
+/// Renders one section with its table and the results of its targets.
 pub fn table(section: &Section) -> String {
     let rounds = if section.rounds == 1 { "One round.".to_owned() } else { format!("{} rounds.", section.rounds) };
     let mut text = format!("## {}\n\n{} {}\n\n| |", section.title, section.about, rounds);
@@ -109,7 +109,7 @@ fn spread(spread: Spread, compared: Compared) -> String {
     if low == high { median } else { format!("{median} ({low} – {high})") }
 }
 
-/// With three digits that mean something.
+/// Formats a number with three significant digits.
 fn number(value: f64) -> String {
     match value.abs() {
         0.0..1.0 => format!("{value:.3}"),
@@ -123,15 +123,16 @@ fn number(value: f64) -> String {
 const README_VARIANTS: [Variant; 2] = [Variant::Warm, Variant::Cold];
 
 /// The columns that README shows, by the names of their summaries.
-pub const README_COLUMNS: [&str; 5] = [
+pub const README_COLUMNS: [&str; 6] = [
     "scientific service, start: CPU",
     "scientific service, 8 gunicorn workers: memory",
     "Flask service, a request: CPU",
     "`dlopen` of a tiny library, 100 loaded",
+    "the same, 2,000 loaded, Linux before 6.11",
     "running `/bin/true`",
 ];
 
-/// The table in README: what native costs, and the library as it compares.
+/// Renders the table in README: the cost of native, and the library's in comparison.
 pub fn summary(results: &Results) -> String {
     let mut text = String::from("| | native |");
     for variant in README_VARIANTS {
@@ -149,7 +150,7 @@ pub fn summary(results: &Results) -> String {
             let shown = column.cells.get(&variant).map(|cell| match compared {
                 Compared::No => format!("{} {}", number(cell.value.median), column.unit),
                 Compared::Ratio => ratio(cell.ratio.median),
-                // Zero without a minus.
+                // Adding 0 turns -0 into 0.
                 Compared::Extra => format!("{:+.0} {}", cell.extra.median.round() + 0.0, column.unit),
             });
             let _ = write!(text, " {} |", shown.unwrap_or_default());
@@ -163,7 +164,7 @@ pub fn summary(results: &Results) -> String {
     text
 }
 
-/// Small differences from 1 matter, those of large ratios do not.
+/// Formats a ratio. Small differences from 1 matter, those of large ratios do not.
 fn ratio(value: f64) -> String {
     if value < 1.1 { format!("{value:.3}") } else { format!("{value:.2}") }
 }

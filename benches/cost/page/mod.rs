@@ -1,4 +1,4 @@
-//! What was measured, as data, and what is made from it: the page, the chart, and
+//! The measured numbers as data, and what is made from them: the page, the chart, and
 //! the table in README.
 
 mod chart;
@@ -14,28 +14,28 @@ use serde::{Deserialize, Serialize};
 pub use markdown::table;
 pub use variant::Variant;
 
-/// Where the numbers are kept.
+/// The file with the numbers.
 pub const RESULTS: &str = "docs/benchmarks.json";
 
 /// The lines around the table in README.
 const BEGIN: &str = "<!-- make bench writes from here -->\n";
 const END: &str = "<!-- to here -->\n";
 
-/// The numbers as they are kept: a line for each section.
+/// Formats the numbers for their file, with a line for each section.
 ///
 /// # Errors
-/// When they cannot be written as JSON.
+/// If they cannot be written as JSON.
 pub fn json(results: &Results) -> Result<String, serde_json::Error> {
     let sections: Result<Vec<_>, _> = results.sections.iter().map(serde_json::to_string).collect();
     let circumstances = serde_json::to_string(&results.circumstances)?;
     Ok(format!("{{\"circumstances\":{circumstances},\"sections\":[\n{}\n]}}\n", sections?.join(",\n")))
 }
 
-/// Every document that is made from the numbers: its path in the checkout and its
-/// text.
+/// Returns every document that is made from the numbers: its path in the checkout and
+/// its text.
 ///
 /// # Errors
-/// When README is not there or does not say where its table belongs.
+/// If README does not exist or lacks the lines around its table.
 pub fn documents(checkout: &Path, results: &Results) -> Result<[(&'static str, String); 3], String> {
     let readme = fs::read_to_string(checkout.join("README.md")).map_err(|error| format!("README.md: {error}"))?;
     let around = readme.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
@@ -48,12 +48,12 @@ pub fn documents(checkout: &Path, results: &Results) -> Result<[(&'static str, S
     ])
 }
 
-/// Everything that one run of the benchmark has found.
+/// All results of one run of the benchmark.
 #[derive(Serialize, Deserialize)]
 pub struct Results {
-    /// Where, when and of what: pairs of words for people.
+    /// Machine, time and version, as pairs of words for people.
     pub circumstances: Vec<(String, String)>,
-    /// One for each kind of work.
+    /// A section for each kind of work.
     pub sections: Vec<Section>,
 }
 
@@ -62,80 +62,74 @@ pub struct Results {
 pub struct Section {
     /// Its heading.
     pub title: String,
-    /// What is done, and what is counted.
+    /// The work that is done, and what is counted.
     pub about: String,
-    /// How many numbers each cell is made of.
+    /// The number of rounds behind each cell.
     pub rounds: usize,
-    /// What was measured.
     pub columns: Vec<Column>,
 }
 
 /// One measure of all variants.
 #[derive(Serialize, Deserialize)]
 pub struct Column {
-    /// What was measured.
+    /// The measured quantity.
     pub what: String,
-    /// Of the value: ms, MiB...
+    /// The unit of the values: ms, MiB...
     pub unit: String,
-    /// How the variants are compared with the native run; in README, as the first
-    /// says.
+    /// The comparisons with the native run; README shows the first one.
     pub compared: Vec<Compared>,
-    /// The numbers.
     pub cells: BTreeMap<Variant, Cell>,
-    /// What is to be reached.
     pub targets: Vec<Target>,
     /// Its name in the chart and, if `README_COLUMNS` has it, in the table of README.
     pub summary: Option<String>,
 }
 
-/// What is looked at: a number, or how it compares with that of the native run in
-/// the same round.
+/// A number, or its comparison with that of the native run in the same round.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Compared {
     /// The number itself.
     No,
-    /// Divided by it.
+    /// Divided by that of the native run.
     Ratio,
-    /// What is more than it.
+    /// The difference from that of the native run.
     Extra,
 }
 
 /// The number of one variant.
 #[derive(Serialize, Deserialize)]
 pub struct Cell {
-    /// What was measured.
+    /// The measured values.
     pub value: Spread,
-    /// Of the rounds' ratios to the native run.
+    /// The rounds' ratios to the native run.
     pub ratio: Spread,
-    /// Of the rounds' differences from the native run.
+    /// The rounds' differences from the native run.
     pub extra: Spread,
 }
 
 /// Median and quartiles.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
-    /// A quarter is less.
+    /// A quarter of the numbers is less.
     pub low: f64,
-    /// Half are less.
+    /// Half of the numbers are less.
     pub median: f64,
-    /// A quarter is more.
+    /// A quarter of the numbers is more.
     pub high: f64,
 }
 
-/// A promise about one cell.
+/// A target for one cell.
 #[derive(Serialize, Deserialize)]
 pub struct Target {
-    /// Whose.
     pub variant: Variant,
-    /// Of the comparison, or of the value where there is none.
+    /// The comparison that is limited; `No` limits the value itself.
     pub compared: Compared,
-    /// The most that its median may be.
+    /// The upper limit of its median.
     pub at_most: f64,
 }
 
 impl Column {
-    /// A column without targets.
+    /// Makes a column without targets.
     pub fn new(what: &str, unit: &str, compared: &[Compared], cells: BTreeMap<Variant, Cell>) -> Self {
         Self {
             what: what.to_owned(),
@@ -147,19 +141,20 @@ impl Column {
         }
     }
 
-    /// Gives it a target.
+    /// Adds a target.
     pub fn add_target(&mut self, variant: Variant, compared: Compared, at_most: f64) {
         self.targets.push(Target { variant, compared, at_most });
     }
 
-    /// The same with a target.
+    /// Returns the column with another target.
     #[must_use]
     pub fn target(mut self, variant: Variant, compared: Compared, at_most: f64) -> Self {
         self.add_target(variant, compared, at_most);
         self
     }
 
-    /// The same, to be shown in the chart, and in README if `README_COLUMNS` has the name.
+    /// Returns the column with a name, under which the chart shows it, and README if
+    /// `README_COLUMNS` has the name.
     #[must_use]
     pub fn in_summary(mut self, name: &str) -> Self {
         self.summary = Some(name.to_owned());
@@ -168,7 +163,7 @@ impl Column {
 }
 
 impl Cell {
-    /// The number that the comparison is made with.
+    /// Returns the number of this comparison.
     pub fn compared(&self, compared: Compared) -> Spread {
         match compared {
             Compared::No => self.value,
@@ -179,7 +174,7 @@ impl Cell {
 }
 
 impl Spread {
-    /// Of these numbers.
+    /// Computes the spread of these numbers.
     pub fn of(mut numbers: Vec<f64>) -> Self {
         numbers.sort_by(f64::total_cmp);
         let quantile = |part| round(quantile_of_sorted(&numbers, part));
@@ -187,13 +182,13 @@ impl Spread {
     }
 }
 
-/// Ten-thousandths are more than any measurement here can tell.
+/// Rounds to ten-thousandths, which are finer than any measurement here.
 fn round(number: f64) -> f64 {
     (number * 1e4).round() / 1e4
 }
 
-/// The value below which this part of the numbers lies, between two of them by
-/// linear interpolation; 0 without numbers.
+/// Returns the value below which this part of the numbers lies, interpolated linearly
+/// between two of them; 0 without numbers.
 pub fn quantile_of_sorted(numbers: &[f64], part: f64) -> f64 {
     let Some(last) = numbers.len().checked_sub(1) else { return 0.0 };
     #[expect(clippy::cast_precision_loss, reason = "there are not so many numbers")]

@@ -1,33 +1,33 @@
-//! Ways to run the same program: without sopin, with it, and with what could
-//! take its place.
+//! The ways to run the same program: without sopin, with it, and with alternatives to
+//! it.
 
 use serde::{Deserialize, Serialize};
 
-/// How a program is run. The order is that of the tables.
+/// A way to run a program. The order is that of the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Variant {
-    /// As it is.
+    /// Without any change.
     Native,
     /// With an empty library preloaded.
     Empty,
-    /// The system calls that the work needs (`programs/rivals.c`).
+    /// With only the system calls that the work needs (`programs/rivals.c`).
     Floor,
-    /// `SOPIN_MODE=off`.
+    /// With `SOPIN_MODE=off`.
     Off,
-    /// `SOPIN_MODE=relocated`.
+    /// With `SOPIN_MODE=relocated`.
     Relocated,
-    /// `SOPIN_MODE=full` with a store that has every copy already.
+    /// With `SOPIN_MODE=full` and a store that has every copy already.
     Warm,
-    /// The same when the copies have been read from the disk again.
+    /// The same, after the copies have been dropped from the page cache.
     Reread,
-    /// `SOPIN_MODE=full` with an empty store.
+    /// With `SOPIN_MODE=full` and an empty store.
     Cold,
-    /// `SOPIN_MODE=full` without a store.
+    /// With `SOPIN_MODE=full` and no store.
     Memfd,
-    /// Every segment in anonymous memory (`programs/rivals.c`).
+    /// With every segment in anonymous memory (`programs/rivals.c`).
     Anonymous,
-    /// Every object copied and renamed (`programs/rivals.c`).
+    /// With every object copied and renamed (`programs/rivals.c`).
     Replaced,
 }
 
@@ -47,7 +47,7 @@ impl Variant {
         Self::Replaced,
     ];
 
-    /// What the tables call it.
+    /// Returns its name in the tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
@@ -64,7 +64,7 @@ impl Variant {
         }
     }
 
-    /// What it is, for who reads the page.
+    /// Returns a description for the readers of the page.
     pub fn description(self) -> &'static str {
         match self {
             Self::Native => "nothing preloaded, nothing protected",
@@ -106,8 +106,8 @@ impl Variant {
         }
     }
 
-    /// Whether it leaves work for the disk behind, which must not be done during
-    /// the next measurement.
+    /// Returns whether it leaves work for the disk, which must not be done during the
+    /// next measurement.
     pub fn writes(self) -> bool {
         matches!(self, Self::Cold | Self::Replaced)
     }

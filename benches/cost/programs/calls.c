@@ -18,6 +18,6 @@ int main(int argc, char **argv) {
         sum ^= tiny();
     clock_gettime(CLOCK_MONOTONIC, &after);
     printf("%lld\n", (after.tv_sec - before.tv_sec) * 1000000000LL + after.tv_nsec - before.tv_nsec);
-    /* The sum is used, so no call can be left out. */
+    /* The sum is used, so the compiler cannot omit a call. */
     return sum == 1 << 30;
 }

@@ -1,2 +1,2 @@
-/* An empty library: what preloading costs whoever does it. */
+/* An empty library, which shows what preloading itself costs. */
 typedef int nothing;

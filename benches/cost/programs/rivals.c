@@ -1,19 +1,20 @@
 /*
- * What else could be preloaded, to compare with. RIVAL names which:
+ * Alternatives to the library under test, which can be preloaded to compare with it.
+ * RIVAL selects one:
  *
- * anonymous  every segment of every object is copied into anonymous memory: the
- *            same immunity, by the means that come to mind first.
- * replaced   every object's file is copied, and the copy renamed over it: the
- *            process keeps the old inode, which nobody can open any more. Only
- *            below the directory RIVAL_MAY_REPLACE; what lies elsewhere is copied
- *            and renamed in that directory, which costs the same and changes
+ * anonymous  copies every segment of every object into anonymous memory: the same
+ *            immunity, by the most obvious means.
+ * replaced   copies every object's file and renames the copy over it: the process
+ *            keeps the old inode, which no process can open any more. It does so only
+ *            below the directory RIVAL_MAY_REPLACE; for other files it makes and
+ *            renames the copy in that directory, which costs the same and changes
  *            nothing.
- * floor      the bare system calls and copies that the work needs, with nothing
- *            found out or checked: for each object one open, fstat and close, one
- *            mmap for each read-only range (of the same file, where a store would
- *            have another), and for each writable segment one mmap,
- *            process_vm_readv, mremap, and mprotect of its relocated part. Nobody
- *            who keeps text shared can be cheaper.
+ * floor      makes only the system calls and copies that the work needs, and
+ *            determines and checks nothing: for each object one open, fstat and close,
+ *            one mmap for each read-only range (of the same file, where a store would
+ *            have another), and for each writable segment one mmap, process_vm_readv,
+ *            mremap, and mprotect of its relocated part. A library that keeps text
+ *            shared cannot cost less.
  *
  * Each does its work when the library does: at the first call of __gmon_start__
  * for all objects, at each later one for the object that calls.
@@ -43,20 +44,21 @@ struct object {
     const char *path;
 };
 
-/* What of a loadable segment comes from the file. */
+/* The part of a loadable segment that comes from the file. */
 struct range {
     uintptr_t start;
     uintptr_t end;
     int protection;
     off_t offset;
-    /* Up to here it is read-only since it was relocated; `start` if nothing is. */
+    /* The part before this address is read-only since it was relocated; `start` if
+     * there is none. */
     uintptr_t relro_end;
 };
 
 static enum rival rival;
 static const char *may_replace = "";
 static uintptr_t page_mask;
-/* Bases of what was there at startup: each of these calls as well. */
+/* The bases of the startup objects, each of which calls __gmon_start__ as well. */
 static uintptr_t startup[256];
 static size_t startup_count;
 
@@ -71,7 +73,7 @@ static uintptr_t page_of(uintptr_t address) { return address & page_mask; }
 
 static uintptr_t pages_until(uintptr_t address) { return (address + ~page_mask) & page_mask; }
 
-/* A copy of the range's bytes takes its place in one step. */
+/* Replaces a range by a copy of its bytes in one step. */
 static void move_copy_over(const struct range *range, const char *path) {
     size_t len = range->end - range->start;
     char *copy = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
@@ -216,8 +218,8 @@ static void begin(void) {
     dl_iterate_phdr(work_on_listed, NULL);
 }
 
-/* Called by the _init of each object, when it is relocated and before its
- * constructors; the loader's lock is held but at startup. */
+/* The _init of each object calls this after the object has been relocated and before
+ * its constructors run. The caller holds the loader's lock except at startup. */
 void __gmon_start__(void) {
     if (startup_count == 0) {
         begin();

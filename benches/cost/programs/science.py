@@ -1,4 +1,4 @@
-"""A service with the scientific stack under it; says which worker answers."""
+"""A service that uses the scientific stack. Each response names its worker."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import scipy.linalg
 
 
 def app(_environment, start_response):  # noqa: ANN001, ANN201
-    """A bit of linear algebra and a table: calls into the libraries."""
+    """Calls the libraries for some linear algebra and a table."""
     solved = scipy.linalg.solve(numpy.diag([1.0, 2.0, 4.0]), numpy.ones(3))
     table = pandas.DataFrame({"group": [0, 0, 1], "number": solved}).groupby("group").sum()
     body = json.dumps({"name": table["number"].tolist(), "worker": os.getpid()}).encode()

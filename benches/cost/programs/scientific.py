@@ -1,4 +1,4 @@
-"""What a data-serving Python process has under it: about 200 shared objects."""
+"""Imports what a Python process that serves data uses: about 200 shared objects."""
 
 import importlib
 import pkgutil

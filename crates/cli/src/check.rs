@@ -110,23 +110,9 @@ fn answer(command: &OsStr, arguments: &[OsString]) -> Result<CheckAnswer, Failur
         if let Some(failure) = chain.missing_loader() {
             return Err(failure);
         }
-        let inherited = env::var_os("LD_PRELOAD");
-        let list = preload::with_library(inherited.as_deref(), &library);
-        let start = |preload| Trial::start(program, elf.loader.as_deref(), arguments, preload);
-        let trial = start(Some(&list))?;
-        if !trial.is_success {
-            let is_fine_without = start(inherited.as_deref())?.is_success;
-            obstacles.push(blame(program, if is_fine_without { LoaderSays::NotWithIt } else { LoaderSays::Never }));
-        } else if !trial.has_mapped(&library) {
-            obstacles.push(blame(program, LoaderSays::NotLoaded));
-        }
-        let loader = elf.loader.as_deref().unwrap_or(program);
-        Some(TrialResult {
-            loader: text(loader),
-            starts: trial.is_success,
-            objects: trial.objects.iter().map(|path| text(path)).collect(),
-            messages: trial.messages,
-        })
+        let (result, obstacle) = try_loader(program, elf.loader.as_deref(), arguments, &library)?;
+        obstacles.extend(obstacle.map(|verdict| blame(program, verdict)));
+        Some(result)
     } else {
         None
     };
@@ -145,6 +131,33 @@ fn answer(command: &OsStr, arguments: &[OsString]) -> Result<CheckAnswer, Failur
         trial,
         complaints,
     })
+}
+
+/// Lets the program's loader load it with the library, and returns what happened and the
+/// obstacle, if there is one.
+fn try_loader(
+    program: &Path,
+    loader: Option<&Path>,
+    arguments: &[OsString],
+    library: &Library,
+) -> Result<(TrialResult, Option<LoaderSays>), Failure> {
+    let inherited = env::var_os("LD_PRELOAD");
+    let list = preload::with_library(inherited.as_deref(), library);
+    let start = |preload| Trial::start(program, loader, arguments, preload);
+    let trial = start(Some(&list))?;
+    let obstacle = if trial.is_success {
+        (!trial.has_mapped(library)).then_some(LoaderSays::NotLoaded)
+    } else {
+        let is_fine_without = start(inherited.as_deref())?.is_success;
+        Some(if is_fine_without { LoaderSays::NotWithIt } else { LoaderSays::Never })
+    };
+    let result = TrialResult {
+        loader: text(loader.unwrap_or(program)),
+        starts: trial.is_success,
+        objects: trial.objects.iter().map(|path| text(path)).collect(),
+        messages: trial.messages,
+    };
+    Ok((result, obstacle))
 }
 
 /// How the trial shows that the library does not engage.

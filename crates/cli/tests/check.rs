@@ -1,5 +1,5 @@
-//! `sopin check`: how the answer is given. What it is for each kind of program is
-//! in `programs.rs`.
+//! `sopin check`: the form of its output. `programs.rs` has the results for each kind
+//! of program.
 
 #![allow(clippy::needless_raw_string_hashes, reason = "snapbox writes snapshots so")]
 
@@ -74,7 +74,7 @@ fn the_negative_answer_in_json() {
 "#]]);
 }
 
-/// The names that `--help` and sopin-check(1) promise.
+/// `--help` and sopin-check(1) promise these names.
 #[test]
 fn every_field_is_documented() {
     let installation = Installation::new();
@@ -92,7 +92,8 @@ fn every_field_is_documented() {
     assert_eq!(sorted, fields);
 }
 
-/// Neither the program's nor its libraries', not even what relocating them would call.
+/// The program's code does not run, nor that of its libraries, nor even what relocating
+/// them would call.
 #[test]
 fn no_code_of_the_program_runs() {
     let installation = Installation::new();
@@ -125,7 +126,8 @@ fn messages_of_the_loader_are_passed_on() {
     let installation = Installation::new();
     installation.program("program", "cc", &[]);
     installation.file("broken.so", b"no library", 0o644);
-    // sopin's own start meets the same list, hence its stderr.
+    // The loader of sopin itself reads the same list and reports the error, so stderr
+    // is not compared.
     let command = installation.sopin().env("LD_PRELOAD", "./broken.so").args(["check", "./program"]);
     command.assert().success().stdout_eq(str![[r#"
 ./program: would be protected
@@ -137,7 +139,7 @@ fn messages_of_the_loader_are_passed_on() {
 }
 
 #[test]
-fn settings_count() {
+fn settings_decide_whether_a_program_is_protected() {
     let installation = Installation::new();
     installation.program("program", "cc", &[]);
     let check = || installation.sopin().args(["check", "./program"]);
@@ -158,7 +160,7 @@ fn settings_count() {
 "#]]);
 }
 
-/// What other variables make a loader do is not what is asked for.
+/// Variables for other functions of the loader do not change the output.
 #[test]
 fn other_variables_of_the_loader_have_no_effect() {
     let installation = Installation::new();
@@ -173,7 +175,7 @@ fn other_variables_of_the_loader_have_no_effect() {
 }
 
 #[test]
-fn nothing_is_asked() {
+fn a_command_is_required() {
     sopin().arg("check").assert().code(125).stdout_eq("").stderr_eq(str![[r#"
 error: the following required arguments were not provided:
   <COMMAND>...

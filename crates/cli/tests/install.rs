@@ -1,5 +1,5 @@
-//! `make install` into a staging directory, and what the command does from there.
-//! Needs what `make build` has built, as every test of the library does.
+//! Runs `make install` into a staging directory, and the command from there. This needs
+//! the files that `make build` builds, as every test of the library does.
 
 mod common;
 
@@ -13,14 +13,14 @@ use common::clean;
 fn make(target: &str, stage: &Path, libdir: &str) {
     let mut command = Command::new("make");
     command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")).args(["-s", target, "PREFIX=/usr"]);
-    // What a make above this test has been told is not meant for this one.
+    // Settings of a make that runs this test do not apply to this one.
     command.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").env_remove("MFLAGS");
     command.arg(format!("DESTDIR={}", stage.display())).arg(format!("LIBDIR=/usr/{libdir}"));
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Everything below a directory that is no directory.
+/// Returns all files below a directory.
 fn files(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap());
     entries

@@ -1,5 +1,5 @@
-//! The point of it all: a program whose library is rewritten in place goes on under
-//! `sopin run`, and does not without.
+//! Checks the purpose of the project: a program whose library is rewritten in place
+//! continues under `sopin run`, and dies without it.
 
 mod common;
 
@@ -10,20 +10,22 @@ use std::process::{Command, ExitStatus, Stdio};
 
 use common::{Installation, clean_process};
 
-/// A table of relocated pointers, at the end of two pages so that truncation takes it away.
+/// A library with a table of relocated pointers, at the end of two pages so that
+/// truncation removes it.
 const LIBRARY: &str = "static int answer(void) { return 42; }\n\
     int (*const table[2048])(void) = { [0 ... 2047] = answer };\n";
 const PROGRAM: &str = "#include <stdio.h>\n\
     extern int (*const table[2048])(void);\n\
     int main(void) { puts(\"ready\"); fflush(stdout); getchar(); return table[1024](); }\n";
 
-/// Runs the program under a command, rewrites its library with the same bytes while
-/// it waits, and lets it go on.
+/// Runs the program under a command, rewrites its library with the same bytes while it
+/// waits, and lets it continue.
 fn rewritten_under(under: &[&str]) -> ExitStatus {
     let installation = Installation::new();
     let library = installation.compile("libvictim.so", LIBRARY, "cc", &["-shared", "-fPIC"]);
-    // Nothing is left to be looked up in the library while it is being rewritten:
-    // mode `relocated` saves a process that is idle.
+    // With -z now, no symbol of the library is looked up while it is being rewritten.
+    // Otherwise mode `relocated`, which protects only idle processes, would not be
+    // enough.
     installation.compile("program", PROGRAM, "cc", &[library.to_str().unwrap(), "-Wl,-z,now"]);
     let mut words = under.iter().copied().chain(["./program"]);
     let mut command = Command::new(words.next().unwrap());
@@ -46,7 +48,7 @@ fn a_program_survives_its_library_being_rewritten() {
 }
 
 #[test]
-fn it_does_not_without_sopin() {
+fn a_program_without_sopin_does_not_survive() {
     for under in [&["env"][..], &["bin/sopin", "run", "--mode", "off", "--"]] {
         let status = rewritten_under(under);
         assert!([Some(11), Some(7)].contains(&status.signal()), "{under:?}: {status}");

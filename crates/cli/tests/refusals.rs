@@ -1,4 +1,5 @@
-//! `sopin run` when nothing is run: 125, 126 and 127, and what it says.
+//! `sopin run` when it runs no program: its exit statuses 125, 126 and 127, and its
+//! messages.
 
 #![allow(clippy::needless_raw_string_hashes, reason = "snapbox writes snapshots so")]
 
@@ -114,7 +115,7 @@ fn a_script_that_env_leads_back_to() {
     let installation = Installation::new();
     installation.script("bin/script", "#!/usr/bin/env script\n");
     let path = installation.path("bin").display().to_string();
-    // Running it never ends, so only the question is asked.
+    // Running this script would never end, so only `check` is tested.
     installation.sopin().env("PATH", path).args(["check", "script"]).assert().code(126).stderr_eq(str![[r#"
 sopin: [ROOT]/bin/script: it leads to itself
 
@@ -137,7 +138,7 @@ fn a_program_for_another_machine() {
     let installation = Installation::new();
     let path = installation.program("program", "cc", &[]);
     let mut bytes = fs::read(&path).unwrap();
-    // e_machine: EM_68K, which nobody has registered an emulator for.
+    // e_machine is EM_68K, for which the machine has no emulator registered.
     bytes[18..20].copy_from_slice(&4_u16.to_le_bytes());
     installation.file("program", &bytes, 0o755);
     run(&installation, &["./program"]).code(126).stdout_eq("").stderr_eq(str![[r#"

@@ -1,4 +1,4 @@
-//! `sopin run`: the program gets what it would get without it, and the library.
+//! `sopin run`: the program gets the same as without it, and the library.
 
 #![allow(clippy::needless_raw_string_hashes, reason = "snapbox writes snapshots so")]
 
@@ -20,7 +20,8 @@ fn stdout(output: &process::Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-/// What `sh -c SCRIPT` prints under `sopin run` with an `LD_PRELOAD` to begin with.
+/// Returns what `sh -c SCRIPT` prints under `sopin run`, with an `LD_PRELOAD` that it
+/// inherits.
 fn preload_in_program(installation: &Installation, inherited: &str) -> String {
     let run = installation.sopin().env("LD_PRELOAD", inherited).args(["run", "--", "sh", "-c", "echo $LD_PRELOAD"]);
     stdout(run.assert().success().get_output()).trim_end().to_owned()
@@ -85,7 +86,7 @@ fn a_bare_name_that_the_loader_has_found_is_the_library() {
         String::from_utf8(output.get_output().stdout.clone()).unwrap()
     };
     assert_eq!(run(&installation.path("lib").display().to_string()), "libsopin.so\n");
-    // The loader does not find it here, and says so.
+    // The loader does not find the library here, and reports that.
     assert_eq!(run("/nowhere"), format!("{}:libsopin.so\n", installation.library()));
 }
 
@@ -163,7 +164,7 @@ fn the_program_gets_the_signals() {
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line, "ready\n");
     kill_process(Pid::from_child(&child), Signal::USR1).unwrap();
-    // Its stdin stays open, so that nothing but the signal ends it.
+    // Its stdin stays open, so that only the signal can end it.
     let input = child.stdin.take();
     assert_eq!(child.wait().unwrap().code(), Some(33));
     drop(input);
@@ -180,7 +181,8 @@ fn every_exit_status_is_the_programs() {
 #[test]
 fn a_program_killed_by_a_signal_has_that_status() {
     let installation = Installation::new();
-    // Programs inherit the signals that this process ignores, as under nohup(1) or in the background.
+    // Programs inherit the ignored signals of this process, which may run under
+    // nohup(1) or in the background.
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
     let ignored = u64::from_str_radix(ignored.trim(), 16).unwrap();
@@ -192,7 +194,7 @@ fn a_program_killed_by_a_signal_has_that_status() {
 }
 
 /// systemd starts services with SIGPIPE ignored, nohup(1) with SIGHUP, and some
-/// supervisors leave signals blocked. Rust's runtime would change the first.
+/// supervisors leave signals blocked. Rust's runtime would change SIGPIPE.
 #[test]
 fn signal_dispositions_are_handed_on() {
     let installation = Installation::new();
@@ -272,8 +274,8 @@ fn it_finds_its_library_by_its_real_path() {
     assert_eq!(stdout(output.get_output()).trim_end(), installation.library());
 }
 
-/// An upgrade replaces what the link leads to, and the program's later children
-/// are to find the new library.
+/// An upgrade changes where the link leads, and later children of the program should
+/// find the new library.
 #[test]
 fn a_link_to_the_library_is_kept() {
     let installation = Installation::with_library_in("versions");

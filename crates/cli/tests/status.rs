@@ -1,5 +1,5 @@
-//! `sopin status`: what it says of a process in each state, and how. Programs of
-//! other people and other users are in `status_programs`.
+//! `sopin status`: its output for a process in each state. `status_programs` has
+//! programs of other projects and of other users.
 
 #![allow(clippy::needless_raw_string_hashes, reason = "snapbox writes snapshots so")]
 
@@ -73,7 +73,7 @@ fn a_damaged_process() {
     assert!(!running.ends_well(), "the damaged program must not end well");
 }
 
-/// Every word of both tables, with what it holds and should hold.
+/// Every word of both tables is listed, with its value and the right one.
 #[test]
 fn damaged_words_have_names_and_values() {
     let victim = Victim::new();
@@ -90,7 +90,7 @@ fn damaged_words_have_names_and_values() {
     let base = library["base"].as_u64().unwrap();
     for (name, section) in [("table", ".data.rel.ro"), ("changing", ".data")] {
         let of_table: Vec<_> = words.iter().filter(|word| word["symbol"] == name).collect();
-        // The page that holds the end of the file may keep its copy.
+        // The page that contains the end of the file may keep its copy.
         assert!(of_table.len() > 1024, "{name}: {}", of_table.len());
         for word in of_table {
             assert_eq!(word["section"], section);
@@ -105,8 +105,8 @@ fn damaged_words_have_names_and_values() {
     assert_eq!(library["unjudged"], Value::Null);
 }
 
-/// Without RELRO all of it lies on pages that the program may store to, so that a
-/// page can be its own again after the loader's stores to it were lost.
+/// Without RELRO, all of the table lies on pages to which the program may store, so a
+/// page can be private again after the loader's stores to it were lost.
 #[test]
 fn damage_shows_on_pages_that_were_stored_to_since() {
     let installation = Installation::new();
@@ -172,7 +172,8 @@ fn another_build_over_the_old_one() {
 "#]]);
 }
 
-/// `rsync --inplace`: private pages stay, what has not been stored to follows the file.
+/// `rsync --inplace` does this: private pages stay, and pages to which nothing was
+/// stored follow the file.
 #[test]
 fn rewritten_without_truncation() {
     let victim = Victim::new();
@@ -221,7 +222,7 @@ fn replaced_and_deleted() {
     assert_eq!(object(&process, path)["state"], "exposed", "the old file is as it was");
     fs::remove_file(&victim.library).unwrap();
     assert_eq!(object(&victim.json(running.pid()), path)["file"]["state"], "deleted");
-    // Another file has the very name that the kernel shows.
+    // There is another file with exactly the name that the kernel shows.
     let marked = format!("{path} (deleted)");
     fs::write(&marked, "").unwrap();
     assert_eq!(object(&victim.json(running.pid()), path)["file"]["state"], "deleted");
@@ -229,7 +230,7 @@ fn replaced_and_deleted() {
 }
 
 #[test]
-fn names_with_anything_in_them() {
+fn unusual_names_are_reported_on_one_line() {
     let victim = Victim::new();
     let strange = victim.installation.path("a b\n(deleted) \\ü (deleted)");
     fs::rename(victim.installation.path("program"), &strange).unwrap();
@@ -244,7 +245,7 @@ fn names_with_anything_in_them() {
 }
 
 #[test]
-fn under_the_library_every_way() {
+fn every_mode_of_the_library_is_reported() {
     let victim = Victim::new();
     let state = |variables: &[(&str, &str)], code: i32| {
         let running = victim.start_protected(variables);
@@ -279,11 +280,12 @@ fn under_the_library_every_way() {
     assert!(fs::read_dir(store).unwrap().count() >= 2, "copies of libc and the loader");
 }
 
-/// The store's entry tells which version was loaded, so no clock matters.
+/// The store's entry shows which version was loaded, so the result does not depend on a
+/// clock.
 #[test]
-fn rewritten_under_the_library_is_exact() {
+fn a_rewriting_under_the_library_is_reported_as_certain() {
     let victim = Victim::new();
-    // The library copies no file that was changed in the last two seconds.
+    // The library copies no file that has changed in the last two seconds.
     let deadline = Instant::now() + Duration::from_secs(3);
     while Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(100));
@@ -300,7 +302,7 @@ fn rewritten_under_the_library_is_exact() {
     assert!(running.ends_well());
 }
 
-/// The help lists the names.
+/// The help lists these names.
 #[test]
 fn the_names_in_json_are_those_documented() {
     let victim = Victim::new();
@@ -370,7 +372,8 @@ fn without_pid_only_processes_with_the_library_are_shown() {
     assert!(all.is_sorted());
 }
 
-/// A process forked after its library was rewritten has the objects of its parent.
+/// A process that was forked after its library was rewritten has the objects of its
+/// parent.
 #[test]
 fn children_of_a_fork_were_loaded_with_their_parent() {
     let victim = Victim::new();

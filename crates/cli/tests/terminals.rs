@@ -1,4 +1,4 @@
-//! What is different on a terminal: colour, if nobody minds, and lines that fit.
+//! Differences on a terminal: colour, unless it is turned off, and lines that fit.
 
 mod common;
 
@@ -10,12 +10,12 @@ use rustix::termios::{Winsize, tcsetwinsize};
 
 use common::{Installation, clean_process, terminal};
 
-/// What a terminal as stdout and stderr shows of a command.
+/// Returns what a terminal as stdout and stderr shows of a command.
 fn shown(installation: &Installation, arguments: &[&str], environment: &[(&str, &str)]) -> String {
     shown_in(installation, 0, arguments, environment)
 }
 
-/// The same on a terminal of so many columns.
+/// Does the same on a terminal of so many columns.
 fn shown_in(installation: &Installation, columns: u16, arguments: &[&str], environment: &[(&str, &str)]) -> String {
     let (program, mut user) = terminal();
     let size = Winsize { ws_row: 24, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
@@ -25,7 +25,7 @@ fn shown_in(installation: &Installation, columns: u16, arguments: &[&str], envir
     command.stdout(program.try_clone().unwrap()).stderr(program).stdin(Stdio::null());
     command.spawn().unwrap().wait().unwrap();
     drop(command);
-    // The kernel keeps what was written until it is read, and ends with EIO.
+    // The kernel keeps the text until it is read, and ends it with EIO.
     let mut text = Vec::new();
     let _ = user.read_to_end(&mut text);
     String::from_utf8(text).unwrap()
@@ -64,7 +64,7 @@ fn commands_are_cut_where_a_terminal_ends() {
     };
     let cut = line(100, &[]);
     assert!(cut.chars().count() == 100 && cut.ends_with("éé…"), "{cut}");
-    // Not to nothing.
+    // The line is not shortened to nothing.
     assert!(line(20, &[]).ends_with("éé…"));
     for whole in [line(100, &["--verbose"]), line(1000, &[])] {
         assert!(whole.ends_with(&format!("{argument} 60")), "{whole}");

@@ -1,5 +1,5 @@
-//! `--help` and `--version`. (The manual pages are compared where they are written,
-//! in `src/manual.rs`; what shells and formatters make of our texts: `tools.rs`.)
+//! `--help` and `--version`. (`src/manual.rs` compares the manual pages, and `tools.rs`
+//! lets shells and formatters read the texts.)
 
 #![allow(clippy::needless_raw_string_hashes, reason = "snapbox writes snapshots so")]
 

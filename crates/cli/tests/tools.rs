@@ -1,5 +1,5 @@
-//! What other programs make of our texts: shells of the completions, formatters of
-//! the manual pages. A program that is not there makes its test ignored.
+//! Other programs read the texts of the command: shells the completions, formatters the
+//! manual pages. The test of a program that is not installed is ignored.
 
 mod common;
 
@@ -18,7 +18,8 @@ fn main() -> ExitCode {
             assert_eq!(ask("bash", &["--norc"], &script), "relocated\n");
         }),
         trial("zsh_completes", "zsh", || {
-            // The completion system loads the function like this, by its file's name.
+            // The completion system loads the function in this way, by the name of its
+            // file.
             let script = "autoload -Uz compinit && compinit -D -u; fpath=(${$(echo FILE):h} $fpath); \
                           autoload -Uz _sopin; autoload +X _sopin; functions _sopin | grep -c relocated";
             assert_ne!(ask("zsh", &["-f"], script).trim(), "0");
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
             assert_eq!(words, ["full", "off", "relocated"]);
         }),
         trial("mandoc_has_no_complaint", "mandoc", || {
-            // That there is no date is meant.
+            // The pages have no date on purpose.
             format_pages("mandoc", &["-T", "lint", "-W", "warning"], |line| line.contains("missing date"));
         }),
         trial("groff_has_no_complaint", "groff", || {
@@ -49,8 +50,8 @@ fn trial(name: &str, program: &'static str, test: fn()) -> Trial {
     })
 }
 
-/// Runs a shell script in which `FILE` stands for the completions of that shell, and
-/// returns what it prints.
+/// Runs a shell script in which `FILE` stands for the completions of that shell.
+/// Returns what it prints.
 fn ask(shell: &str, options: &[&str], script: &str) -> String {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("_sopin");

@@ -100,6 +100,14 @@ impl<T: Copy> PageVec<T> {
         self.len = 0;
     }
 
+    /// Removes all values, and keeps the pages only if that is a single one.
+    pub fn clear_to_one_page(&mut self) {
+        if self.mapped > sys::page_size() {
+            *self = Self::new();
+        }
+        self.clear();
+    }
+
     /// Removes the values for which `keep` does not hold.
     pub fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
         let Ok(()) = self.try_retain(|value| Ok::<_, core::convert::Infallible>(keep(value)));
@@ -141,6 +149,20 @@ impl PageVec<u8> {
         // Pages of a new anonymous mapping are zero.
         array.len = len;
         Ok(array)
+    }
+
+    /// Appends what `read` writes to a buffer of `len` bytes; returns how many those are. After an
+    /// error nothing is appended.
+    pub fn extend_by(&mut self, len: usize, read: impl FnOnce(&mut [u8]) -> Result<usize>) -> Result<usize> {
+        self.reserve(len)?;
+        let end = (self.address as *mut u8).wrapping_add(self.len);
+        // SAFETY: `reserve` has made room for `len` bytes behind the values. They are initialised:
+        // pages of an anonymous mapping are zero until something is stored there. The exclusive
+        // borrow of `self` makes that of the buffer exclusive.
+        let room = unsafe { core::slice::from_raw_parts_mut(end, len) };
+        let read = read(room)?.min(len);
+        self.len += read;
+        Ok(read)
     }
 }
 
@@ -227,6 +249,31 @@ mod tests {
         assert_eq!(numbers.reserve(usize::MAX / 4), Err(Errno(libc::ENOMEM)));
         assert!(numbers.reserve(1 << 50).is_err());
         assert_eq!(*numbers, [1]);
+    }
+
+    #[test]
+    fn what_a_reader_writes_is_appended() {
+        let mut bytes = PageVec::new();
+        let put = |text: &'static [u8]| {
+            move |buffer: &mut [u8]| {
+                buffer[..text.len()].copy_from_slice(text);
+                Ok(text.len())
+            }
+        };
+        assert_eq!(bytes.extend_by(5, put(b"one ")), Ok(4));
+        assert_eq!(bytes.extend_by(3, put(b"two")), Ok(3));
+        assert_eq!(bytes.extend_by(9, |_| Err(Errno(libc::EIO))), Err(Errno(libc::EIO)));
+        assert_eq!(*bytes, *b"one two");
+    }
+
+    #[test]
+    fn clearing_keeps_one_page_at_most() {
+        let mut bytes = PageVec::zeroed(sys::page_size()).unwrap();
+        bytes.clear_to_one_page();
+        assert!(bytes.is_empty() && bytes.mapped == sys::page_size());
+        let mut bytes = PageVec::zeroed(sys::page_size() + 1).unwrap();
+        bytes.clear_to_one_page();
+        assert!(bytes.is_empty() && bytes.mapped == 0);
     }
 
     #[test]

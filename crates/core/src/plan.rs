@@ -110,21 +110,9 @@ pub fn plan(
                 continue;
             }
             let offset = vma.offset + (span.start - vma.span.start) as u64;
-            let is_executable = vma.protection & libc::PROT_EXEC != 0;
-            let backing = if vma.is_writable() {
-                if inputs.stores_possible {
-                    outlook.writable_left += span.len();
-                    continue;
-                }
-                Backing::Anonymous
-            } else if segment.writable && !is_executable {
-                Backing::Anonymous
-            } else if inputs.has_text_relocations || segment.writable {
-                Backing::RelocatedCopy
-            } else if inputs.mode == Mode::Full {
-                Backing::Copy
-            } else {
-                outlook.read_only_left += span.len();
+            let Some(backing) = backing_of(segment, vma, inputs) else {
+                let left = if vma.is_writable() { &mut outlook.writable_left } else { &mut outlook.read_only_left };
+                *left += span.len();
                 continue;
             };
             if contradicts(object, segment, vma, inputs) || offset != segment.offset_of(span.start) {
@@ -146,6 +134,20 @@ pub fn plan(
         replacements.retain(|range| !copied(range));
     }
     Ok(outlook)
+}
+
+/// Returns what replaces the parts of `segment` in `vma`; `None` if they are left.
+fn backing_of(segment: &Segment, vma: &Vma, inputs: PlanInputs) -> Option<Backing> {
+    let is_executable = vma.protection & libc::PROT_EXEC != 0;
+    if vma.is_writable() {
+        (!inputs.stores_possible).then_some(Backing::Anonymous)
+    } else if segment.writable && !is_executable {
+        Some(Backing::Anonymous)
+    } else if inputs.has_text_relocations || segment.writable {
+        Some(Backing::RelocatedCopy)
+    } else {
+        (inputs.mode == Mode::Full).then_some(Backing::Copy)
+    }
 }
 
 /// Returns whether `vma` shows less access than the loader has given to its part of `segment`.

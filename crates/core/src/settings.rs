@@ -156,66 +156,26 @@ impl Settings {
     ) -> Result<Self> {
         let mut settings = Self::new();
         let value = |variable: &Variable| get(variable.name).filter(|value| !value.is_empty());
-        if let Some(value) = value(LOG) {
-            match level(value) {
-                Some(level) => settings.level = level,
-                None => complain(&Complaint { variable: LOG, value, consequence: "using error" }),
+        let mut parse = Parser { value: &value, complain: &mut complain };
+        parse.set(&mut settings.level, LOG, "using error", level);
+        parse.set(&mut settings.mode, MODE, "using full", mode);
+        parse.set(&mut settings.children, CHILDREN, "using keep", children);
+        settings.store = if value(STORE) == Some(b"off") {
+            None
+        } else {
+            let mut dirs = SearchDirs::read(&get)?;
+            if let Some(path) = parse.absolute(STORE, "using the default") {
+                dirs.set_explicit(path)?;
             }
-        }
-        if let Some(value) = value(MODE) {
-            match value {
-                b"full" => settings.mode = Mode::Full,
-                b"relocated" => settings.mode = Mode::Relocated,
-                b"off" => settings.mode = Mode::Off,
-                _ => complain(&Complaint { variable: MODE, value, consequence: "using full" }),
-            }
-        }
-        if let Some(value) = value(CHILDREN) {
-            match value {
-                b"keep" => settings.children = Children::Keep,
-                b"drop" => settings.children = Children::Drop,
-                _ => complain(&Complaint { variable: CHILDREN, value, consequence: "using keep" }),
-            }
-        }
-        settings.store = match value(STORE) {
-            Some(b"off") => None,
-            directory => {
-                let mut dirs = SearchDirs::read(&get)?;
-                match directory {
-                    Some(value) if value.starts_with(b"/") => dirs.set_explicit(value)?,
-                    Some(value) => complain(&Complaint { variable: STORE, value, consequence: "using the default" }),
-                    None => {}
-                }
-                Some(dirs)
-            }
+            Some(dirs)
         };
-        if let Some(value) = value(PRIVATE_LIMIT) {
-            match bytes(value) {
-                Some(bytes) => settings.private_limit = bytes,
-                None => complain(&Complaint { variable: PRIVATE_LIMIT, value, consequence: "using 256M" }),
-            }
+        parse.set(&mut settings.private_limit, PRIVATE_LIMIT, "using 256M", bytes);
+        if let Some(path) = parse.absolute(LOG_FILE, "using stderr") {
+            settings.log_file.extend(path)?;
+            settings.log_file.push(0)?;
         }
-        if let Some(value) = value(LOG_FILE) {
-            if value.starts_with(b"/") {
-                settings.log_file.extend(value)?;
-                settings.log_file.push(0)?;
-            } else {
-                complain(&Complaint { variable: LOG_FILE, value, consequence: "using stderr" });
-            }
-        }
-        for (variable, list) in [(EXCLUDE, &mut settings.exclude), (ONLY, &mut settings.only)] {
-            let patterns = value(variable).unwrap_or_default().split(|byte| *byte == b':');
-            for pattern in patterns.filter(|pattern| !pattern.is_empty()) {
-                if pattern.first().is_some_and(|first| b"/*?".contains(first)) {
-                    list.extend(pattern)?;
-                    list.push(b':')?;
-                } else {
-                    // The other patterns stay in force: without them the library would pin
-                    // objects that the user has excluded.
-                    complain(&Complaint { variable, value: pattern, consequence: "ignoring it" });
-                }
-            }
-        }
+        parse.globs(EXCLUDE, &mut settings.exclude)?;
+        parse.globs(ONLY, &mut settings.only)?;
         Ok(settings)
     }
 
@@ -235,6 +195,75 @@ impl Default for Settings {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Parses the values of variables, and complains about those that it does not understand.
+struct Parser<'a, Value, Complain> {
+    /// Returns the value of a variable, if it is set and not empty.
+    value: &'a Value,
+    complain: &'a mut Complain,
+}
+
+impl<'v, Value: Fn(&Variable) -> Option<&'v [u8]>, Complain: FnMut(&Complaint<'_>)> Parser<'_, Value, Complain> {
+    /// Returns the value if it is set and `parse` understands it.
+    fn parsed<T>(
+        &mut self,
+        variable: &Variable,
+        consequence: &str,
+        parse: impl Fn(&'v [u8]) -> Option<T>,
+    ) -> Option<T> {
+        let value = (self.value)(variable)?;
+        let parsed = parse(value);
+        if parsed.is_none() {
+            (self.complain)(&Complaint { variable, value, consequence });
+        }
+        parsed
+    }
+
+    /// Sets `setting` to the value if it is set and `parse` understands it.
+    fn set<T>(&mut self, setting: &mut T, variable: &Variable, consequence: &str, parse: fn(&[u8]) -> Option<T>) {
+        if let Some(parsed) = self.parsed(variable, consequence, parse) {
+            *setting = parsed;
+        }
+    }
+
+    /// Returns the value if it is an absolute path.
+    fn absolute(&mut self, variable: &Variable, consequence: &str) -> Option<&'v [u8]> {
+        self.parsed(variable, consequence, |path| path.starts_with(b"/").then_some(path))
+    }
+
+    /// Appends the globs of a list to `globs`, each followed by a colon. A list stays in force
+    /// without those that are not understood: without the whole list the library would pin
+    /// objects that the user has excluded.
+    fn globs(&mut self, variable: &Variable, globs: &mut PageVec<u8>) -> Result<()> {
+        let list = (self.value)(variable).unwrap_or_default();
+        for glob in list.split(|byte| *byte == b':').filter(|glob| !glob.is_empty()) {
+            if glob.first().is_some_and(|first| b"/*?".contains(first)) {
+                globs.extend(glob)?;
+                globs.push(b':')?;
+            } else {
+                (self.complain)(&Complaint { variable, value: glob, consequence: "ignoring it" });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn mode(value: &[u8]) -> Option<Mode> {
+    Some(match value {
+        b"full" => Mode::Full,
+        b"relocated" => Mode::Relocated,
+        b"off" => Mode::Off,
+        _ => return None,
+    })
+}
+
+fn children(value: &[u8]) -> Option<Children> {
+    Some(match value {
+        b"keep" => Children::Keep,
+        b"drop" => Children::Drop,
+        _ => return None,
+    })
 }
 
 fn level(value: &[u8]) -> Option<Level> {

@@ -52,9 +52,35 @@ pub fn contains(bytes: &[u8], part: &[u8]) -> bool {
     (0..=bytes.len()).any(|start| bytes.get(start..).is_some_and(|rest| rest.starts_with(part)))
 }
 
+/// Returns whether both have the same bytes. Where these are many, it does not depend on the C
+/// library how long that takes: musl's `memcmp` looks at one byte after the other.
+pub fn equal(left: &[u8], right: &[u8]) -> bool {
+    // Small enough for the compiler to compare without a call.
+    let (left_blocks, left_rest) = left.as_chunks::<32>();
+    let (right_blocks, right_rest) = right.as_chunks::<32>();
+    left.len() == right.len()
+        && left_blocks.iter().zip(right_blocks).all(|(left, right)| left == right)
+        && left_rest == right_rest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_byte_makes_slices_different() {
+        let bytes: [u8; 100] = core::array::from_fn(|index| index as u8);
+        for len in 0..bytes.len() {
+            let mut other = bytes;
+            assert!(equal(&bytes[..len], &other[..len]));
+            assert!(!equal(&bytes[..len], &other[..=len]));
+            for changed in 0..len {
+                other[changed] ^= 0x80;
+                assert!(!equal(&bytes[..len], &other[..len]), "{changed} of {len}");
+                other[changed] ^= 0x80;
+            }
+        }
+    }
 
     #[test]
     fn moves_what_overlaps() {

@@ -1,13 +1,24 @@
 //! The mappings of this process.
 //!
-//! It uses the first of two interfaces that works: the `PROCMAP_QUERY` ioctl (Linux 6.11,
-//! `include/uapi/linux/fs.h`), which looks one VMA up in a fraction of a microsecond, and the
-//! text of `/proc/PID/maps` (`proc_pid_maps(5)`), parsed once for a sweep. This module and
-//! [`crate::memory`] are the only ones that read memory which this crate did not allocate.
+//! It uses the first of two interfaces that works: the `PROCMAP_QUERY` ioctl (Linux 6.11), which
+//! looks one VMA up in a fraction of a microsecond ([`query`]), and the text of
+//! `/proc/PID/maps`, of which it reads as much as a question needs and keeps that for the next
+//! ones ([`text`]).
+//!
+//! For each object that is pinned, a sweep may ask whether a page that was just mapped, behind
+//! most of the text, is of the same file as the object. The text answers this by its first line:
+//! the file is mapped once more for a moment, below all other mappings.
 
 use crate::object::Span;
-use crate::pages::{PageVec, read_whole};
+use crate::pages::PageVec;
 use crate::sys::{self, Errno, Fd, Result};
+
+mod line;
+mod query;
+mod text;
+
+pub use line::{parse_line, unescape};
+pub(crate) use text::MapsText;
 
 /// `PROT_READ`, `PROT_WRITE` and `PROT_EXEC` of a VMA.
 pub type Protection = i32;
@@ -52,324 +63,179 @@ impl Vma {
     pub fn is_executable(&self) -> bool {
         self.protection & libc::PROT_EXEC != 0
     }
-}
 
-/// The argument of `PROCMAP_QUERY`.
-#[repr(C)]
-#[derive(Default)]
-struct ProcmapQuery {
-    size: u64,
-    query_flags: u64,
-    query_addr: u64,
-    vma_start: u64,
-    vma_end: u64,
-    vma_flags: u64,
-    vma_page_size: u64,
-    vma_offset: u64,
-    inode: u64,
-    dev_major: u32,
-    dev_minor: u32,
-    vma_name_size: u32,
-    build_id_size: u32,
-    vma_name_addr: u64,
-    build_id_addr: u64,
-}
-
-const QUERY_SHARED: u64 = 0x08;
-const QUERY_COVERING_OR_NEXT: u64 = 0x10;
-const QUERY_FILE_BACKED: u64 = 0x20;
-
-/// A line of the text that is about a file.
-#[derive(Clone, Copy)]
-struct TextLine {
-    vma: Vma,
-    /// Start and end of the path in the text, in which the kernel has escaped some characters.
-    path: (u32, u32),
+    /// Returns the part of it that lies in `span`, if there is one.
+    fn cut_to(&self, span: &Span) -> Option<Self> {
+        let cut = self.span.intersection(span);
+        let offset = self.offset.wrapping_add(cut.start.wrapping_sub(self.span.start) as u64);
+        (!cut.is_empty()).then_some(Self { span: cut, offset, ..*self })
+    }
 }
 
 enum Interface {
+    /// The ioctl, as long as it has not failed.
     Query,
-    Text { text: PageVec<u8>, entries: PageVec<TextLine> },
+    /// The text.
+    Text,
+}
+
+/// Memory for a part of the text, which a caller with many sweeps can use again. Where the ioctl
+/// works, none is mapped.
+#[derive(Default)]
+pub struct MapsRoom(MapsText);
+
+impl MapsRoom {
+    /// Makes room that maps no memory yet.
+    pub const fn new() -> Self {
+        Self(MapsText::new())
+    }
 }
 
 /// The mappings of this process. Holds a descriptor: made for one sweep.
+///
+/// The text shows a mapping as it was when its line was read. So a caller must not ask again for
+/// addresses whose mappings it has changed.
 pub struct Maps {
     file: Fd,
     interface: Interface,
+    text: MapsText,
 }
 
 impl Maps {
     /// Opens the mappings of this process.
     pub fn open() -> Result<Self> {
-        let file = sys::open_own_proc_file(c"/proc/self/maps", c"/proc/thread-self/maps")?;
-        Ok(Self { file, interface: Interface::Query })
+        Self::open_with(MapsRoom::new())
     }
 
-    /// Discards what was read before the mappings were changed.
-    pub fn refresh(&mut self) -> Result<()> {
-        match self.interface {
-            Interface::Query => Ok(()),
-            Interface::Text { .. } => self.reread(),
+    /// Opens the mappings of this process, with memory that was used before.
+    pub fn open_with(MapsRoom(text): MapsRoom) -> Result<Self> {
+        Ok(Self { file: open_file()?, interface: Interface::Query, text })
+    }
+
+    /// Closes the mappings; returns the memory.
+    pub fn into_room(mut self) -> MapsRoom {
+        self.text.clear();
+        MapsRoom(self.text)
+    }
+
+    /// Closes the descriptor and keeps the whole text, for answers about what is mapped now. `None`
+    /// if the text is not needed because the ioctl works, or cannot be read.
+    pub fn without_descriptor(mut self) -> Option<Self> {
+        if matches!(self.interface, Interface::Query) {
+            return None;
         }
+        self.text.read_up_to(usize::MAX, &mut |buffer| sys::read(&self.file, buffer)).ok()?;
+        // A whole text is never read again.
+        Some(Self { file: Fd::CWD, ..self })
     }
 
     /// Replaces `found` by the file-backed VMAs that lie in `span`, cut to it.
     pub fn file_backed_in(&mut self, span: Span, found: &mut PageVec<Vma>) -> Result<()> {
         found.clear();
-        let mut address = span.start;
-        while address < span.end {
-            let Some(vma) = self.file_backed_at_or_after(address)? else { break };
-            if vma.span.start >= span.end {
-                break;
+        let mut rest = span;
+        while let Some(vma) = self.next_file_backed(rest)? {
+            if let Some(cut) = vma.cut_to(&rest) {
+                found.push(cut)?;
             }
-            found.push(cut(&vma, &span))?;
-            address = vma.span.end;
+            rest.start = vma.span.end;
         }
         Ok(())
     }
 
     /// Returns the file-backed VMA that contains `address`.
     pub fn file_backed_at(&mut self, address: usize) -> Result<Option<Vma>> {
-        Ok(self.file_backed_at_or_after(address)?.filter(|vma| vma.span.contains(address)))
+        self.next_file_backed(Span { start: address, end: address.saturating_add(1) })
+    }
+
+    /// Returns the lowest file-backed VMA that has an address in `span`.
+    pub fn next_file_backed(&mut self, span: Span) -> Result<Option<Vma>> {
+        if span.is_empty() {
+            return Ok(None);
+        }
+        if matches!(self.interface, Interface::Query) {
+            match query::file_backed_at_or_after(&self.file, span.start) {
+                Ok(vma) => return Ok(Some(vma).filter(|vma| vma.span.start < span.end)),
+                Err(Errno(libc::ENOENT)) => return Ok(None),
+                // ENOTTY of older kernels, EPERM and others of filters.
+                Err(_) => self.interface = Interface::Text,
+            }
+        }
+        self.text.next_file_backed(span, &mut |buffer| sys::read(&self.file, buffer))
     }
 
     /// Returns the path of the file mapped at `address`, as `/proc/PID/maps` shows it:
     /// absolute, with " (deleted)" behind the path of an unlinked file.
     pub fn path_at<'a>(&mut self, address: usize, buffer: &'a mut [u8]) -> Result<&'a [u8]> {
         if matches!(self.interface, Interface::Query) {
-            match self.query(address, 0, Some(&mut *buffer)) {
-                Ok(answer) => {
-                    let len = (answer.vma_name_size as usize).saturating_sub(1);
-                    return Ok(buffer.get(..len).unwrap_or_default());
-                }
+            match query::path_at(&self.file, address, &mut *buffer).map(<[u8]>::len) {
+                Ok(len) => return Ok(buffer.get(..len).unwrap_or_default()),
                 Err(error @ Errno(libc::ENOENT | libc::ENAMETOOLONG)) => return Err(error),
-                Err(_) => self.reread()?,
+                Err(_) => self.interface = Interface::Text,
             }
         }
-        match &self.interface {
-            Interface::Query => Err(Errno(libc::ENOENT)),
-            Interface::Text { text, entries } => {
-                let entry = entries.iter().find(|entry| entry.vma.span.contains(address)).ok_or(Errno(libc::ENOENT))?;
-                let (start, end) = entry.path;
-                unescape(text.get(start as usize..end as usize).unwrap_or_default(), buffer)
-            }
-        }
+        self.text.read_up_to(address, &mut |buffer| sys::read(&self.file, buffer))?;
+        self.text.path_at(address, buffer)
     }
 
-    /// Returns the file-backed VMA that contains `address`, or the next one.
-    pub fn file_backed_at_or_after(&mut self, address: usize) -> Result<Option<Vma>> {
-        if matches!(self.interface, Interface::Query) {
-            match self.query(address, QUERY_COVERING_OR_NEXT | QUERY_FILE_BACKED, None) {
-                Ok(answer) => return Ok(Some(vma_of_answer(&answer))),
-                Err(Errno(libc::ENOENT)) => return Ok(None),
-                // ENOTTY of older kernels, EPERM and others of filters.
-                Err(_) => self.reread()?,
-            }
+    /// Returns the numbers that the kernel shows for mappings of `file`, of which the page at
+    /// `mapped` is one.
+    pub fn file_id_of(&mut self, file: &Fd, mapped: usize) -> Result<Option<FileId>> {
+        if matches!(self.interface, Interface::Query)
+            && let Ok(vma) = query::file_backed_at_or_after(&self.file, mapped)
+        {
+            return Ok(vma.span.contains(mapped).then_some(vma.file));
         }
-        match &self.interface {
-            Interface::Query => Ok(None),
-            Interface::Text { entries, .. } => {
-                let first = entries.partition_point(|entry| entry.vma.span.end <= address);
-                let rest = entries.get(first..).unwrap_or_default();
-                Ok(rest.iter().map(|entry| entry.vma).find(|vma| vma.file.inode != 0))
-            }
+        if let Some(lowest) = self.text.lowest()
+            && let Some(found) = file_id_by_first_line(file, lowest)
+        {
+            return Ok(Some(found));
         }
-    }
-
-    /// Asks the kernel for the VMA at `address`, with its name in `name`.
-    fn query(&self, address: usize, flags: u64, name: Option<&mut [u8]>) -> Result<ProcmapQuery> {
-        let mut argument = ProcmapQuery {
-            size: size_of::<ProcmapQuery>() as u64,
-            query_flags: flags,
-            query_addr: address as u64,
-            ..ProcmapQuery::default()
-        };
-        if let Some(name) = name {
-            argument.vma_name_size = u32::try_from(name.len()).unwrap_or(u32::MAX);
-            argument.vma_name_addr = name.as_mut_ptr().addr() as u64;
-        }
-        // SAFETY: PROCMAP_QUERY reads and writes a `struct procmap_query`, which is what
-        // ProcmapQuery is, and writes at most the stated size to the name buffer, which is live
-        // and has that size.
-        unsafe { sys::ioctl(&self.file, sys::PROCMAP_QUERY, &mut argument) }?;
-        Ok(argument)
-    }
-
-    /// Reads and parses the text.
-    fn reread(&mut self) -> Result<()> {
-        self.interface = parse(read_whole(&self.file)?)?;
-        Ok(())
+        // The lines read so far may be older than the mapping.
+        let mut maps = Self { file: open_file()?, interface: Interface::Text, text: MapsText::new() };
+        Ok(maps.file_backed_at(mapped)?.map(|vma| vma.file))
     }
 }
 
-/// Returns the lines of the text that are of the known form.
-fn parse(text: PageVec<u8>) -> Result<Interface> {
-    let mut entries = PageVec::new();
-    let mut start = 0;
-    for line in text.split_inclusive(|byte| *byte == b'\n') {
-        if let Some((vma, path)) = parse_line(line.strip_suffix(b"\n").unwrap_or(line)) {
-            let path_start = start + path;
-            let path_end = start + line.len() - usize::from(line.ends_with(b"\n"));
-            entries.push(TextLine { vma, path: (path_start as u32, path_end as u32) })?;
-        }
-        start += line.len();
-    }
-    Ok(Interface::Text { text, entries })
+fn open_file() -> Result<Fd> {
+    sys::open_own_proc_file(c"/proc/self/maps", c"/proc/thread-self/maps")
+}
+
+/// Returns the numbers that the kernel shows for mappings of `file`, by mapping a page of it below
+/// `lowest`, the address of the first mapping. `None` if the kernel does not map it there, or
+/// another thread has mapped something below it.
+fn file_id_by_first_line(file: &Fd, lowest: usize) -> Option<FileId> {
+    /// Longer than any line without its path.
+    const LINE: usize = 128;
+    let page = sys::page_size();
+    let wanted = lowest.checked_sub(page).filter(|address| *address != 0)?;
+    // No access to the page is allowed, so the program still faults for an address in it.
+    // SAFETY: without MAP_FIXED the contract of `mmap` demands nothing: the kernel takes `wanted`
+    // only as a hint and never replaces a mapping.
+    let start = unsafe { sys::mmap(wanted, page, libc::PROT_NONE, libc::MAP_PRIVATE, Some((file, 0))) }.ok()?;
+    let mut text = [0; LINE];
+    let read = if start == wanted { open_file().and_then(|maps| sys::read(&maps, &mut text)) } else { Ok(0) };
+    // SAFETY: the page was mapped just now, and nothing refers to it.
+    let _ = unsafe { sys::munmap(start, page) };
+    let (vma, _) = parse_line(text.get(..read.ok()?)?.split(|byte| *byte == b'\n').next()?)?;
+    (vma.span == Span { start, end: start + page } && vma.file.inode != 0).then_some(vma.file)
 }
 
 #[cfg(test)]
 impl Maps {
     /// Mappings as this text has them.
     pub(crate) fn of_text(text: &[u8]) -> Self {
-        let mut copy = PageVec::new();
-        copy.extend(text).unwrap();
-        // Nothing is read from the file again unless the maps are refreshed.
-        Self { file: Fd::CWD, interface: parse(copy).unwrap() }
-    }
-}
-
-fn cut(vma: &Vma, span: &Span) -> Vma {
-    let cut = vma.span.intersection(span);
-    Vma { span: cut, offset: vma.offset + (cut.start - vma.span.start) as u64, ..*vma }
-}
-
-fn vma_of_answer(answer: &ProcmapQuery) -> Vma {
-    Vma {
-        span: Span { start: answer.vma_start as usize, end: answer.vma_end as usize },
-        // PROCMAP_QUERY_VMA_READABLE, _WRITABLE and _EXECUTABLE are PROT_*.
-        protection: (answer.vma_flags & 7) as Protection,
-        is_shared: answer.vma_flags & QUERY_SHARED != 0,
-        offset: answer.vma_offset,
-        file: FileId { device: (answer.dev_major, answer.dev_minor), inode: answer.inode },
-    }
-}
-
-/// Parses `start-end rwxp offset major:minor inode   path`; the VMA and where
-/// in the line the path begins. `None` for anything else.
-pub fn parse_line(line: &[u8]) -> Option<(Vma, usize)> {
-    let (start, rest) = number(line, 16, b'-')?;
-    let (end, rest) = number(rest, 16, b' ')?;
-    let (flags, rest) = rest.split_first_chunk::<5>()?;
-    let (offset, rest) = number(rest, 16, b' ')?;
-    let (major, rest) = number(rest, 16, b':')?;
-    let (minor, rest) = number(rest, 16, b' ')?;
-    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let (inode, path) = rest.split_at_checked(digits)?;
-    let inode = core::str::from_utf8(inode).ok()?.parse().ok()?;
-    let path = path.iter().position(|byte| *byte != b' ').unwrap_or(path.len());
-    let has = |index: usize, letter: u8, bit: i32| if flags.get(index) == Some(&letter) { bit } else { 0 };
-    let vma = Vma {
-        span: Span { start: start as usize, end: end as usize },
-        protection: has(0, b'r', libc::PROT_READ) | has(1, b'w', libc::PROT_WRITE) | has(2, b'x', libc::PROT_EXEC),
-        is_shared: flags.get(3) == Some(&b's'),
-        offset,
-        file: FileId { device: (u32::try_from(major).ok()?, u32::try_from(minor).ok()?), inode },
-    };
-    (start < end).then_some((vma, line.len() - rest.len() + digits + path))
-}
-
-/// Returns a number in `radix` up to `separator`, and what follows the separator.
-fn number(text: &[u8], radix: u32, separator: u8) -> Option<(u64, &[u8])> {
-    let end = text.iter().position(|byte| *byte == separator)?;
-    let digits = core::str::from_utf8(text.get(..end)?).ok()?;
-    if digits.starts_with('+') {
-        return None;
-    }
-    Some((u64::from_str_radix(digits, radix).ok()?, text.get(end + 1..)?))
-}
-
-/// Undoes the octal escapes of the kernel's `seq_path` (it escapes newlines).
-pub fn unescape<'a>(path: &[u8], buffer: &'a mut [u8]) -> Result<&'a [u8]> {
-    let mut rest = path;
-    let mut len = 0;
-    while let Some((first, tail)) = rest.split_first() {
-        let escaped =
-            tail.first_chunk::<3>().filter(|digits| *first == b'\\' && digits.iter().all(|d| matches!(d, b'0'..=b'7')));
-        let byte = if let Some(digits) = escaped {
-            rest = tail.get(3..).unwrap_or_default();
-            digits.iter().fold(0_u8, |value, digit| value.wrapping_mul(8).wrapping_add(digit - b'0'))
-        } else {
-            rest = tail;
-            *first
+        let (mut rest, mut parsed) = (text, MapsText::new());
+        let mut read = |buffer: &mut [u8]| {
+            let (now, later) = rest.split_at(rest.len().min(buffer.len()));
+            buffer[..now.len()].copy_from_slice(now);
+            rest = later;
+            Ok(now.len())
         };
-        *buffer.get_mut(len).ok_or(Errno(libc::ENAMETOOLONG))? = byte;
-        len += 1;
+        parsed.read_up_to(usize::MAX, &mut read).unwrap();
+        // Nothing is read from the file, because the text is whole.
+        Self { file: Fd::CWD, interface: Interface::Text, text: parsed }
     }
-    Ok(buffer.get(..len).unwrap_or_default())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn maps_by_text() -> Maps {
-        let mut maps = Maps::open().unwrap();
-        maps.reread().unwrap();
-        maps
-    }
-
-    #[test]
-    fn the_ioctl_has_the_number_of_the_kernel_header() {
-        assert_eq!(sys::PROCMAP_QUERY, 0xc000_0000 | (size_of::<ProcmapQuery>() as u64) << 16 | 0x66 << 8 | 0x11);
-    }
-
-    #[test]
-    fn parses_a_line_of_proc_maps() {
-        let line = b"7f0c1a000000-7f0c1a002000 r-xp 00001000 08:1f 1234567                    /usr/lib/a b.so";
-        let (vma, path) = parse_line(line).unwrap();
-        assert_eq!(vma.span, Span { start: 0x7f0c_1a00_0000, end: 0x7f0c_1a00_2000 });
-        assert_eq!(vma.protection, libc::PROT_READ | libc::PROT_EXEC);
-        assert!(!vma.is_shared && !vma.is_writable());
-        assert_eq!((vma.offset, vma.file.device, vma.file.inode), (0x1000, (8, 0x1f), 1_234_567));
-        assert_eq!(&line[path..], b"/usr/lib/a b.so");
-    }
-
-    #[test]
-    fn parses_a_line_without_a_path() {
-        let (vma, path) = parse_line(b"1000-2000 rw-s 00000000 00:00 0 ").unwrap();
-        assert!(vma.is_shared && vma.is_writable() && vma.file == FileId::default());
-        assert_eq!(path, 32);
-    }
-
-    #[test]
-    fn refuses_what_is_no_line_of_proc_maps() {
-        for line in ["", "-", "1000-2000", "2000-1000 r--p 0 0:0 0 ", "+10-2000 r--p 0 0:0 0 ", "1-2 r--p 0 0:0 x"] {
-            assert!(parse_line(line.as_bytes()).is_none(), "{line}");
-        }
-    }
-
-    #[test]
-    fn octal_escapes_are_decoded() {
-        let mut buffer = [0; 16];
-        assert_eq!(unescape(b"/a\\012b\\", &mut buffer), Ok(&b"/a\nb\\"[..]));
-        assert_eq!(unescape(&[b'x'; 17], &mut buffer), Err(Errno(libc::ENAMETOOLONG)));
-    }
-
-    #[test]
-    #[cfg_attr(miri, ignore = "reads /proc/self/maps")]
-    fn both_sources_see_the_same() {
-        let here = both_sources_see_the_same as *const () as usize;
-        let everything = Span { start: 0, end: 1 << 47 };
-        let mut answers: [PageVec<Vma>; 2] = [PageVec::new(), PageVec::new()];
-        let mut names = [[0; 4096]; 2];
-        let mut paths: [&[u8]; 2] = [&[], &[]];
-        let sources = [Maps::open().unwrap(), maps_by_text()];
-        for (((mut maps, answer), name), path) in sources.into_iter().zip(&mut answers).zip(&mut names).zip(&mut paths)
-        {
-            let vma = maps.file_backed_at(here).unwrap().unwrap();
-            assert_eq!(vma.protection, libc::PROT_READ | libc::PROT_EXEC);
-            maps.file_backed_in(vma.span, answer).unwrap();
-            assert_eq!(**answer, [vma]);
-            let lower_half = Span { start: vma.span.start, end: here & !0xfff };
-            maps.file_backed_in(lower_half, answer).unwrap();
-            *path = maps.path_at(here, name).unwrap();
-        }
-        assert_eq!(*answers[0], *answers[1]);
-        assert_eq!(paths[0], paths[1]);
-        assert_eq!(std::path::Path::new(std::str::from_utf8(paths[0]).unwrap()), std::env::current_exe().unwrap());
-        let mut maps = maps_by_text();
-        maps.file_backed_in(everything, &mut answers[0]).unwrap();
-        assert!(answers[0].len() > 8);
-        assert_eq!(maps.file_backed_at(8), Ok(None));
-    }
-}
+mod tests;

@@ -194,11 +194,7 @@ impl<M: Bytes> Examiner<'_, M> {
             });
             let raw = file.and_then(|file| file.word(part.offset + offset).ok());
             if is_damaged(word.kind, value, raw, of_file, base) {
-                let expected = match (word.kind, raw) {
-                    (RelocatedValue::Relative(addend), _) => Some(base.wrapping_add(addend)),
-                    (RelocatedValue::Compact, Some(raw)) => Some(base.wrapping_add(raw)),
-                    _ => None,
-                };
+                let expected = relocated_value(word.kind, raw, base);
                 words.push(Word { address, place: word.address, value, expected });
             }
         }
@@ -234,6 +230,16 @@ const fn is_plausible(kind: RelocatedValue, value: u64, base: u64) -> bool {
         RelocatedValue::Compact | RelocatedValue::Symbol | RelocatedValue::Jump | RelocatedValue::Indirect => {
             value >= 1 << 32 || (base == 0 && value != 0)
         }
+    }
+}
+
+/// Returns the value that the loader has given to a word, if the file and the load bias tell it;
+/// `raw` is the word in the file.
+const fn relocated_value(kind: RelocatedValue, raw: Option<u64>, base: u64) -> Option<u64> {
+    match (kind, raw) {
+        (RelocatedValue::Relative(addend), _) => Some(base.wrapping_add(addend)),
+        (RelocatedValue::Compact, Some(raw)) => Some(base.wrapping_add(raw)),
+        _ => None,
     }
 }
 

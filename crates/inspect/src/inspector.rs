@@ -63,7 +63,7 @@ impl Inspector {
         }
         let mut report = self.look(&process, &text)?;
         for _ in 1..LOOKS {
-            if report.as_ref().is_none_or(|report| report.count(ObjectState::Damaged) == 0) {
+            if report.as_ref().is_none_or(|report| report.damaged == 0) {
                 break;
             }
             std::thread::sleep(BETWEEN_LOOKS);
@@ -80,25 +80,12 @@ impl Inspector {
         }
         let mut errors = Vec::new();
         let auxv = Auxv::new(process.require("auxv")?);
-        let memory = match FileBytes::memory_of(process) {
-            Ok(memory) => Some(memory),
-            Err(error) if Trouble::of("", &error) == Trouble::Vanished => return Err(Trouble::Vanished),
-            Err(error) => {
-                errors.push(format!("its memory cannot be read: {error}"));
-                None
-            }
-        };
+        let memory = memory_of(process, &mut errors)?;
         let executable = memory.as_ref().and_then(|memory| Executable::read(memory, &auxv));
         let list = memory.as_ref().and_then(|memory| loader::list(memory, &auxv, executable.as_ref()));
         let view = View::new(process, &self.files);
-        let published = memory.as_ref().zip(list.as_ref()).and_then(|(memory, list)| {
-            let library = list.objects.iter().find(|object| is_library(&object.name))?;
-            Some(Published::read(memory, library))
-        });
-        let published = published.and_then(|read| read.map_err(|error| errors.push(error)).ok());
-        if published.as_ref().is_some_and(|published| published.is_torn) {
-            errors.push("the library's records were being changed all the time".to_owned());
-        }
+        let published =
+            memory.as_ref().zip(list.as_ref()).and_then(|(memory, list)| published(memory, list, &mut errors));
         let scene = Scene {
             maps: &maps,
             memory: memory.as_ref(),
@@ -121,26 +108,8 @@ impl Inspector {
         let about = About { process, view: &view, start, has_shim: shim.is_some(), mode };
         let objects: Vec<_> =
             objects.iter().map(|object| self.object(object, &about, examiner.examine(object))).collect();
-        let mut report = ProcessReport {
-            pid: process.pid,
-            uid: process.user,
-            name: process.facts.name.clone(),
-            command: process.command(),
-            shim,
-            full: 0,
-            relocated: 0,
-            exposed: 0,
-            damaged: 0,
-            pinned_kib: objects.iter().map(|object| object.pinned_kib).sum(),
-            source: if list.is_some() { "loader" } else { "maps" },
-            objects,
-            errors,
-        };
-        report.full = report.count(ObjectState::Full);
-        report.relocated = report.count(ObjectState::Relocated);
-        report.exposed = report.count(ObjectState::Exposed);
-        report.damaged = report.count(ObjectState::Damaged);
-        Ok(Some(report))
+        let source = if list.is_some() { "loader" } else { "maps" };
+        Ok(Some(report(process, shim, source, objects, errors)))
     }
 
     fn object(&self, object: &InspectedObject, about: &About, finding: Finding) -> ObjectReport {
@@ -197,6 +166,53 @@ impl Inspector {
             other_version: damage.is_of_another_version,
             words: listed.iter().map(|listed| word(listed)).collect(),
         }
+    }
+}
+
+/// Opens the memory of a process; `None`, and an error for the report, if it cannot be read.
+fn memory_of(process: &Process, errors: &mut Vec<String>) -> Result<Option<FileBytes>, Trouble> {
+    match FileBytes::memory_of(process) {
+        Ok(memory) => Ok(Some(memory)),
+        Err(error) if Trouble::of("", &error) == Trouble::Vanished => Err(Trouble::Vanished),
+        Err(error) => {
+            errors.push(format!("its memory cannot be read: {error}"));
+            Ok(None)
+        }
+    }
+}
+
+/// Reads what the library publishes, if it is loaded.
+fn published(memory: &FileBytes, list: &List, errors: &mut Vec<String>) -> Option<Published> {
+    let library = list.objects.iter().find(|object| is_library(&object.name))?;
+    let published = Published::read(memory, library).map_err(|error| errors.push(error)).ok()?;
+    if published.is_torn {
+        errors.push("the library's records were being changed all the time".to_owned());
+    }
+    Some(published)
+}
+
+fn report(
+    process: &Process,
+    shim: Option<Shim>,
+    source: &'static str,
+    objects: Vec<ObjectReport>,
+    errors: Vec<String>,
+) -> ProcessReport {
+    let count = |state| objects.iter().filter(|object| object.state == state).count();
+    ProcessReport {
+        pid: process.pid,
+        uid: process.user,
+        name: process.facts.name.clone(),
+        command: process.command(),
+        shim,
+        full: count(ObjectState::Full),
+        relocated: count(ObjectState::Relocated),
+        exposed: count(ObjectState::Exposed),
+        damaged: count(ObjectState::Damaged),
+        pinned_kib: objects.iter().map(|object| object.pinned_kib).sum(),
+        source,
+        objects,
+        errors,
     }
 }
 

@@ -107,10 +107,3 @@ pub struct WordReport {
     /// The value that it should have; null if only the loader knows it.
     pub expected: Option<u64>,
 }
-
-impl ProcessReport {
-    /// Returns whether any object is in this state.
-    pub fn count(&self, state: ObjectState) -> usize {
-        self.objects.iter().filter(|object| object.state == state).count()
-    }
-}

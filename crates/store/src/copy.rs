@@ -1,10 +1,12 @@
 //! Makes copies, and compares a copy with its file.
 
 use core::ffi::CStr;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use sopin_core::cause::{Cause, Operation};
 use sopin_core::line::Line;
 use sopin_core::pages::PageVec;
+use sopin_core::slices;
 use sopin_core::sys::{self, Errno, Fd, FileSystem, KeptFromChildren};
 
 use crate::mark::Mark;
@@ -134,6 +136,12 @@ impl<'a> UnnamedCopy<'a> {
     /// feature. A power loss before the copy has its name leaves an inode for fsck(8) to
     /// remove.
     fn has_become_immutable(&mut self) -> bool {
+        /// The file system without it that was met last: its device, or 0.
+        static WITHOUT: AtomicU64 = AtomicU64::new(0);
+        let Ok(status) = sys::fstat(self.file.raw()) else { return false };
+        if WITHOUT.load(Ordering::Relaxed) == status.st_dev {
+            return false;
+        }
         if !FileSystem::of(&self.file).is_ok_and(|status| status.may_offer_verity()) {
             return false;
         }
@@ -142,7 +150,12 @@ impl<'a> UnnamedCopy<'a> {
             return false;
         };
         self.file = reader;
-        sys::enable_verity(&self.file).is_ok()
+        let result = sys::enable_verity(&self.file);
+        // The kernel, or the file system as it was made, does not have it.
+        if let Err(Errno(libc::ENOTTY | libc::EOPNOTSUPP)) = result {
+            WITHOUT.store(status.st_dev, Ordering::Relaxed);
+        }
+        result.is_ok()
     }
 
     /// Returns the file, open for reading at least.
@@ -212,7 +225,7 @@ pub fn equals_origin(entry: &Fd, origin: &OriginFile<'_>) -> Result<bool, Cause>
     let is_equal = loop {
         let [ours, theirs] = &mut buffers;
         let theirs = sys::pread_all(origin.file, theirs, offset).map_err(call)?;
-        if sys::pread_all(entry, ours, offset) != Ok(theirs) {
+        if !sys::pread_all(entry, ours, offset).is_ok_and(|ours| slices::equal(ours, theirs)) {
             break false;
         }
         if theirs.is_empty() {

@@ -1,5 +1,5 @@
 """Serves this directory to a browser, on a port that is written to a file, and writes
-what the page reports to another."""
+the page's report to another file."""
 
 import http.server
 import os
@@ -9,14 +9,14 @@ RESULT, PORT = sys.argv[1:3]
 
 
 def write(path: str, text: bytes) -> None:
-    """Writes a file that is there as a whole or not at all."""
+    """Writes a file so that it exists either complete or not at all."""
     with open(path + ".new", "wb") as file:
         file.write(text)
     os.rename(path + ".new", path)
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Answers requests without a word."""
+    """Answers requests without logging them."""
 
     def do_POST(self) -> None:
         write(RESULT, self.rfile.read(int(self.headers["content-length"])) + b"\n")

@@ -1,11 +1,12 @@
 /*
- * The library that the victim loads many copies of: 16 functions on pages of
- * their own, a read-only table of 64 KiB, pointers in RELRO and in writable data.
- * What it returns depends on all of them.
+ * The library of which the victim loads many copies: 16 functions on pages of their
+ * own, a read-only table of 64 KiB, pointers in RELRO and in writable data. Its result
+ * depends on all of them.
  */
 #include "lab.h"
 
-/* volatile: the compiler must not compute with what `stamp` replaces. */
+/* The table is volatile, because `stamp` replaces its contents and the compiler must
+ * not compute with them. */
 const volatile uint32_t lab_table[TABLE_WORDS] __attribute__((aligned(PAGE))) = BLANK_TABLE;
 
 typedef uint32_t (*function)(uint32_t);
@@ -38,7 +39,7 @@ static function volatile writable[] = {function_8,  function_9,  function_10, fu
 uint32_t lab_first(void);
 uint32_t lab_compute(void);
 
-/* The word from which the victim computes what the table has to sum up to. */
+/* Returns the word from which the victim computes the expected sum of the table. */
 uint32_t lab_first(void) {
     return lab_table[0];
 }

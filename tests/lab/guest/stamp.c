@@ -1,8 +1,8 @@
 /*
- * stamp TEMPLATE DIRECTORY COUNT FIRST: makes DIRECTORY with COUNT libraries, each
- * with a table of its own that begins with FIRST plus its number, and returns when
- * they are on the disk, so that a reset finds them whole: what is tried is the
- * store, not its sources.
+ * stamp TEMPLATE DIRECTORY COUNT FIRST: makes DIRECTORY with COUNT libraries, each with
+ * a table of its own that begins with FIRST plus its number, and returns when they are
+ * on the disk. They are complete after a reset, because the store is tested and not its
+ * sources.
  */
 #include "lab.h"
 
@@ -45,7 +45,7 @@ int main(int argc, char **argv) {
     unsigned count = (unsigned)strtoul(argv[3], NULL, 10);
     unsigned first = (unsigned)strtoul(argv[4], NULL, 10);
     for (unsigned number = 0; number < count; number++) {
-        /* An odd multiplier keeps different numbers different. */
+        /* An odd multiplier maps different numbers to different words. */
         uint32_t word = (first + number) * 2654435761u;
         for (size_t i = 0; i < TABLE_WORDS; i++, word = next_word(word))
             memcpy(table + i * sizeof word, &word, sizeof word);

@@ -1,13 +1,14 @@
 /*
- * survey STORE: compares the copy in each entry of a store with the file that the
- * entry's link says it was copied from, as they are in the file system now, and
- * prints one line:
+ * survey STORE: compares the copy in each entry of a store with its origin, the file to
+ * which the entry's link leads, as both are in the file system now, and prints one
+ * line:
  *
  *   whole N short N zeros N other N unjudged N
  *
- * short: not of the origin's size. zeros: of the right size, and what differs is
- * 0. other: of the right size, with some other wrong byte. unjudged: no link, or
- * no file where it leads. An entry directory without a copy is no entry yet.
+ * short: the size is not that of the origin. zeros: the size is right, and all bytes
+ * that differ are 0. other: the size is right, and another byte differs. unjudged:
+ * there is no link, or no file to which it leads. A directory without a copy is not
+ * counted.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -61,7 +62,7 @@ static enum kind judge(int entry, const char *name) {
     const char *path = strchr(target, '/');
     unsigned char *origin = path ? contents(AT_FDCWD, path, &origin_size) : NULL;
     unsigned char *copy = contents(entry, name, &size);
-    /* A copy that cannot be read is not what was put there. */
+    /* A copy that cannot be read is not the one that was made. */
     enum kind kind = !origin ? UNJUDGED : !copy ? OTHER : compare(copy, size, origin, origin_size);
     free(origin);
     free(copy);

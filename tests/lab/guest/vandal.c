@@ -1,12 +1,12 @@
 /*
- * vandal STORE: tries to change each copy in a store as whoever owns it may: opens
- * it for writing, truncates it by its name, and asks whether fs-verity protects it.
- * Prints one line:
+ * vandal STORE: tries to change each copy in a store as its owner may: opens it for
+ * writing, truncates it by its name, and asks whether fs-verity protects it. Prints one
+ * line:
  *
  *   entries N verity N write-refused N truncate-refused N truncated N
  *
- * refused: with EPERM, which is what fs-verity says. Any other error is printed on
- * standard error and counts as neither.
+ * refused: with EPERM, the error of fs-verity. Any other error is printed on standard
+ * error and does not count as refused.
  */
 #include <dirent.h>
 #include <errno.h>

@@ -1,9 +1,9 @@
 /*
- * victim check|hold DIRECTORY: loads every library of DIRECTORY, compares what is
- * mapped of every object's read-only segments with the object's file, byte by byte,
- * and computes with each library. `hold` then prints `ready` and computes again and
- * again until its standard input ends. Prints `objects N wrong BYTES` and exits with
- * 42 when every byte and every result was right, with 1 otherwise.
+ * victim check|hold DIRECTORY: loads every library of DIRECTORY, compares the mapped
+ * read-only segments of every object with the object's file, byte by byte, and computes
+ * with each library. `hold` then prints `ready` and repeats the computation until its
+ * standard input ends. Prints `objects N wrong BYTES`, and exits with 42 if every byte
+ * and every result was right, with 1 otherwise.
  */
 #include "lab.h"
 
@@ -79,7 +79,8 @@ static unsigned long differing(const unsigned char *a, const unsigned char *b, s
     return different;
 }
 
-/* The file is read, not mapped: what is compared with must not be pinned itself. */
+/* Compares an object with its file. The file is read, because a mapping could be pinned
+ * itself. */
 static int compare(struct dl_phdr_info *object, size_t size, void *argument) {
     struct comparison *all = argument;
     const char *path = *object->dlpi_name ? object->dlpi_name : "/proc/self/exe";

@@ -1,8 +1,8 @@
 //! Support shared by the tests of the command.
 //!
-//! Human-readable output is compared with snapshots (`snapbox`): `[..]` in one
-//! stands for anything on a line, `...` for any lines, `[ROOT]` for the directory of
-//! an [`Installation`]. `SNAPSHOTS=overwrite cargo test` writes them anew; read the
+//! Human-readable output is compared with snapshots (`snapbox`): in them, `[..]`
+//! matches anything on a line, `...` any lines, and `[ROOT]` the directory of an
+//! [`Installation`]. `SNAPSHOTS=overwrite cargo test` writes them again; read the
 //! difference before committing it.
 
 #![allow(dead_code, reason = "every test binary uses its own part of this module")]
@@ -22,25 +22,26 @@ use snapbox::cmd::Command;
 use snapbox::{Assert, Redactions};
 use tempfile::TempDir;
 
-/// The command as cargo has built it, with an environment that decides nothing
-/// for it: no `SOPIN_*`, no `LD_PRELOAD`, no store.
+/// Returns the command as cargo has built it, with an environment that does not
+/// influence it: no `SOPIN_*`, no `LD_PRELOAD`, no store.
 pub fn sopin() -> Command {
     clean(Command::new(env!("CARGO_BIN_EXE_sopin")))
 }
 
-/// A command without what the tester's environment says to sopin, and with the
-/// store off.
+/// Removes from a command the variables of the tester's environment that concern sopin,
+/// and turns the store off.
 pub fn clean(command: Command) -> Command {
     unset().fold(command, Command::env_remove).env("SOPIN_STORE", "off").env("LC_ALL", "C")
 }
 
-/// The same for a command that is not only run to its end.
+/// Does the same for a command that is not only run to its end.
 pub fn clean_process(command: &mut process::Command) -> &mut process::Command {
     unset().fold(command, process::Command::env_remove).env("SOPIN_STORE", "off").env("LC_ALL", "C")
 }
 
-/// Variables that change what the library or the loader does, or whether there is
-/// colour (`CI`, too: where it is set, every terminal is taken to have it).
+/// Returns the variables that change what the library or the loader does, or whether
+/// output has colour (also `CI`: if it is set, every terminal is assumed to have
+/// colour).
 fn unset() -> impl Iterator<Item = String> {
     let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     let ours = names.filter(|name| name.starts_with("SOPIN_") && name != "SOPIN_TEST_LIBRARY");
@@ -48,36 +49,37 @@ fn unset() -> impl Iterator<Item = String> {
     ours.chain(["LD_PRELOAD", "LD_LIBRARY_PATH"].into_iter().chain(colour).map(str::to_owned))
 }
 
-/// `libsopin.so` as `make` has built it, or the one that `SOPIN_TEST_LIBRARY` names.
+/// Returns `libsopin.so` as `make` has built it, or the one that `SOPIN_TEST_LIBRARY`
+/// names.
 ///
 /// # Panics
-/// When there is none.
+/// If it does not exist.
 pub fn library() -> PathBuf {
     let built = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/release/libsopin.so");
     let path = env::var_os("SOPIN_TEST_LIBRARY").map_or_else(|| built.into(), PathBuf::from);
     path.canonicalize().unwrap_or_else(|error| panic!("{}: {error}; run `make build`", path.display()))
 }
 
-/// An installation of the command and the library of its own, with room for files
-/// of the test, open to every user.
+/// An installation of the command and the library in a directory of its own, with room
+/// for files of the test, which every user may enter.
 pub struct Installation {
     root: TempDir,
 }
 
 impl Installation {
-    /// `bin/sopin` and `lib/libsopin.so`.
+    /// Installs `bin/sopin` and `lib/libsopin.so`.
     pub fn new() -> Self {
         Self::with_library_in("lib")
     }
 
-    /// With the library in another directory below the root.
+    /// Installs the library in another directory below the root.
     pub fn with_library_in(directory: &str) -> Self {
         let installation = Self::without_library();
         installation.copy(&library(), &format!("{directory}/libsopin.so"));
         installation
     }
 
-    /// The command alone.
+    /// Installs the command alone.
     pub fn without_library() -> Self {
         let installation = Self { root: tempfile::tempdir().unwrap() };
         fs::set_permissions(installation.root.path(), Permissions::from_mode(0o755)).unwrap();
@@ -85,12 +87,12 @@ impl Installation {
         installation
     }
 
-    /// A file or directory below the root.
+    /// Returns the path of a file or directory below the root.
     pub fn path(&self, below: &str) -> PathBuf {
         self.root.path().join(below)
     }
 
-    /// The library's path, as text.
+    /// Returns the library's path as text.
     pub fn library(&self) -> String {
         self.path("lib/libsopin.so").into_os_string().into_string().unwrap()
     }
@@ -110,9 +112,9 @@ impl Installation {
         self.install("/dev/stdin".as_ref(), bytes, name, mode)
     }
 
-    /// Another process does the writing. What this one has open for writing, a
-    /// test in another thread that forks right now would have open too, and a file
-    /// that is open for writing cannot be executed (`ETXTBSY`).
+    /// Writes a file in another process. If this process had the file open for writing,
+    /// a child that a test in another thread forks at that moment would have it open
+    /// too, and a file that is open for writing cannot be executed (`ETXTBSY`).
     fn install(&self, from: &OsStr, input: &[u8], to: &str, mode: u32) -> PathBuf {
         let to = self.path(to);
         let mut command = process::Command::new("install");
@@ -123,7 +125,7 @@ impl Installation {
         to
     }
 
-    /// A program that prints `ran` and exits with 42.
+    /// Compiles a program that prints `ran` and exits with 42.
     pub fn program(&self, name: &str, compiler: &str, flags: &[&str]) -> PathBuf {
         self.compile(name, "#include <stdio.h>\nint main(void) { puts(\"ran\"); return 42; }\n", compiler, flags)
     }
@@ -137,24 +139,24 @@ impl Installation {
         to
     }
 
-    /// The command, in the root directory, with the root's path shown as `[ROOT]` in
-    /// snapshots.
+    /// Returns the command, in the root directory, with the root's path shown as
+    /// `[ROOT]` in snapshots.
     pub fn sopin(&self) -> Command {
         self.command(self.path("bin/sopin"))
     }
 
-    /// Another command, in the same way.
+    /// Returns another command in the same way.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut redactions = Redactions::new();
         redactions.insert("[ROOT]", self.root.path().to_path_buf()).unwrap();
         let assert = Assert::new().action_env(snapbox::assert::DEFAULT_ACTION_ENV).redact_with(redactions);
-        // A backslash is an escape here, not a Windows path.
+        // A backslash is an escape here, not part of a Windows path.
         let assert = assert.normalize_paths(false);
         clean(Command::new(program)).current_dir(self.root.path()).with_assert(assert)
     }
 }
 
-/// A pseudo terminal: the side of the program, and the side of the user.
+/// Opens a pseudo terminal: the side of the program, and the side of the user.
 pub fn terminal() -> (File, File) {
     let user = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
     grantpt(&user).unwrap();
@@ -165,7 +167,7 @@ pub fn terminal() -> (File, File) {
     (program, user.into())
 }
 
-/// Why this machine cannot run a test that needs these: `root`, a program, or a
+/// Returns why this machine cannot run a test that needs these: `root`, a program, or a
 /// flag with which the compiler can link a program.
 pub fn missing(needs: &[&str]) -> Option<String> {
     needs.iter().find_map(|need| match *need {
@@ -181,7 +183,8 @@ pub fn missing(needs: &[&str]) -> Option<String> {
 
 fn links_with(flag: &str) -> bool {
     let directory = tempfile::tempdir().unwrap();
-    // A program of the other word size has no C library, nor is it given one.
+    // The machine may have no C library for a program of the other word size, so that
+    // program uses none.
     let (source, flags) = if flag == "-m32" {
         ("void _start(void) {}\n", &["-nostdlib", "-ffreestanding"][..])
     } else {

@@ -1,5 +1,5 @@
-//! A process whose library can be rewritten while it waits, for the tests of
-//! `sopin status`.
+//! A process whose library can be rewritten while it waits, for the tests of `sopin
+//! status`.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -12,13 +12,13 @@ use snapbox::cmd::OutputAssert;
 
 use super::{Installation, clean_process};
 
-/// A table of relocated pointers, at the end of two pages so that truncation takes it
-/// away, and a lazily bound call.
+/// A library with a table of relocated pointers, at the end of two pages so that
+/// truncation removes it, and a lazily bound call.
 pub const LIBRARY: &str = "#include <unistd.h>\n\
     static int answer(void) { return getpid() ? 42 : 1; }\n\
     int (*const table[2048])(void) = { [0 ... 2047] = answer };\n\
     int (*changing[2048])(void) = { [0 ... 2047] = answer };\n";
-/// Says when it is ready, and waits for its input to end.
+/// A program that prints when it is ready, and waits for its input to end.
 pub const PROGRAM: &str = "#include <stdio.h>\n\
     extern int (*const table[2048])(void);\n\
     extern int (*changing[2048])(void);\n\
@@ -30,7 +30,7 @@ pub const PROGRAM: &str = "#include <stdio.h>\n\
     \x20   return table[1024]() && changing[1024] ? 0 : 1;\n\
     }\n";
 
-/// A running process that has said that it is ready; killed when dropped.
+/// A running process that has printed that it is ready. It is killed when dropped.
 pub struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -38,7 +38,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts it and waits for its first line.
+    /// Starts a process and waits for its first line.
     pub fn start(command: &mut Command) -> Self {
         let started = Instant::now();
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -53,8 +53,8 @@ impl Running {
         self.child.id()
     }
 
-    /// Waits until a change of a file comes after the start of the process by more
-    /// than the granularity of clocks.
+    /// Waits until the start of the process is longer ago than the granularity of
+    /// clocks, so that a change of a file from now on is later than the start.
     pub fn settle(&self) {
         while self.started.elapsed() < Duration::from_millis(100) {
             std::thread::sleep(Duration::from_millis(10));
@@ -66,13 +66,13 @@ impl Running {
         self.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
     }
 
-    /// Has it end; whether it did as it should.
+    /// Ends its input. Returns whether it ended successfully.
     pub fn ends_well(mut self) -> bool {
         drop(self.stdin.take());
         self.child.wait().unwrap().success()
     }
 
-    /// The child whose parent this process is: `unshare --fork` and the like.
+    /// Returns its child, if the process itself is `unshare --fork` or similar.
     pub fn child(&self) -> u32 {
         children(self.pid())[0]
     }
@@ -86,7 +86,7 @@ impl Drop for Running {
     }
 }
 
-/// The processes that a process has made.
+/// Returns the children of a process.
 pub fn children(pid: u32) -> Vec<u32> {
     let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
     text.split_ascii_whitespace().map(|pid| pid.parse().unwrap()).collect()
@@ -103,7 +103,7 @@ impl Victim {
         Self::compiled(&[])
     }
 
-    /// With more flags for the library.
+    /// Compiles the library with more flags.
     pub fn compiled(flags: &[&str]) -> Self {
         let installation = Installation::new();
         let flags: Vec<_> = ["-shared", "-fPIC"].iter().chain(flags).copied().collect();
@@ -124,7 +124,7 @@ impl Victim {
         Running::start(command.current_dir(self.installation.path("")).envs(variables.iter().copied()))
     }
 
-    /// Starts it under a command that becomes it or has it as a child.
+    /// Starts it under a command that executes it or has it as a child.
     pub fn start_under(&self, under: &[&str]) -> Running {
         let mut words = under.iter().chain(&["./program"]);
         let mut command = Command::new(words.next().unwrap());
@@ -139,12 +139,12 @@ impl Victim {
         fs::write(&self.library, bytes).unwrap();
     }
 
-    /// `sopin status` of a process, for people.
+    /// Runs `sopin status` on a process, with output for people.
     pub fn status(&self, pid: u32, arguments: &[&str]) -> OutputAssert {
         self.installation.sopin().arg("status").args(arguments).arg(pid.to_string()).assert()
     }
 
-    /// The process in the JSON output.
+    /// Returns the process in the JSON output.
     pub fn json(&self, pid: u32) -> Value {
         let output = self.status(pid, &["--json"]).get_output().clone();
         let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -154,7 +154,7 @@ impl Victim {
     }
 }
 
-/// The object whose path ends so.
+/// Returns the object whose path ends like this.
 pub fn object<'a>(process: &'a Value, ending: &str) -> &'a Value {
     let objects = process["objects"].as_array().unwrap();
     let found = objects.iter().find(|object| object["path"].as_str().unwrap().ends_with(ending));

@@ -63,7 +63,7 @@ sopin: warning: ./program: statically linked, so there is no loader that reads L
             // exit(42): int 0x80 needs no libraries of the other word size.
             let source = "__asm__(\".globl _start\\n_start: mov $1, %eax\\n mov $42, %ebx\\n int $0x80\\n\");\n";
             installation.compile("program", source, "cc", &["-m32", "-nostdlib", "-static", "-ffreestanding"]);
-            // 126 where the kernel has no support for such programs.
+            // The status is 126 if the kernel does not support such programs.
             let output = run(installation, &["./program"]).stdout_eq("").stderr_eq(str![[r#"
 sopin: warning: ./program: made for i386, which libsopin.so is not; it will not be protected
 sopin: warning: ./program: statically linked, so there is no loader that reads LD_PRELOAD; it will not be protected
@@ -99,7 +99,7 @@ sopin: warning: ./program: statically linked, so there is no loader that reads L
         name: "big_endian",
         needs: &[],
         test: |installation| {
-            // The header of a static ppc64 program.
+            // These bytes are the header of a static ppc64 program.
             let mut bytes = vec![0; 64];
             bytes[..7].copy_from_slice(b"\x7fELF\x02\x02\x01");
             bytes[16..24].copy_from_slice(&[0, 2, 0, 21, 0, 0, 0, 1]);

@@ -1,4 +1,5 @@
-//! What only the program's loader knows: another C library, missing libraries.
+//! Properties that only the program's loader knows: another C library, missing
+//! libraries.
 
 use std::fs;
 use std::path::Path;
@@ -43,7 +44,8 @@ pub const CASES: &[Case] = &[
         name: "other_loader",
         needs: &["cc"],
         test: |installation| {
-            // The same C library under another path: nothing to warn of, but to be asked.
+            // This loader has an unusual path but belongs to the same C library, so the
+            // command asks it and prints no warning.
             let loader = loader_of(&installation.program("reference", "cc", &[]));
             let copy = installation.copy(loader.as_ref(), "opt/ld-linux.so.2");
             let flag = format!("-Wl,--dynamic-linker={}", copy.display());
@@ -80,10 +82,11 @@ sopin: warning: ./program: its loader, [ROOT]/opt/ld-linux.so.2, refuses libsopi
         },
     },
     Case {
-        name: "loader_that_is_none",
+        name: "not_a_loader",
         needs: &["cc"],
         test: |installation| {
-            // Starting what a file names as its loader must not run just anything.
+            // The command must not execute an arbitrary file that a program names as
+            // its loader.
             let evil = installation.script("evil", "#!/bin/sh\ntouch \"${0%/*}/evil-ran\"\n");
             installation.program("program", "cc", &[&format!("-Wl,--dynamic-linker={}", evil.display())]);
             check(installation, &["./program"]).code(125).stdout_eq("").stderr_eq(str![[r#"
@@ -110,10 +113,10 @@ sopin: ./program: its loader, [ROOT]/evil, is not called like one, so it was not
         },
     },
     Case {
-        name: "library_that_the_loader_passes_over",
+        name: "library_that_the_loader_ignores",
         needs: &["cc"],
         test: |installation| {
-            // A program is no library, and the loader only says so.
+            // The file is a program and not a library, which only the loader reports.
             installation.program("lib/libsopin.so", "cc", &[]);
             installation.program("program", "cc", &[]);
             check(installation, &["./program"]).code(1).stderr_eq("").stdout_eq(str![[r#"
@@ -146,8 +149,8 @@ fn loader_of(program: &Path) -> String {
     text.split_whitespace().find(|word| word.starts_with('/')).unwrap().to_owned()
 }
 
-/// Makes the library require a version of glibc that nobody has, as a library
-/// built on a newer system does.
+/// Makes the library require a version of glibc that does not exist, as a library built
+/// on a newer system would.
 fn need_a_future_glibc(installation: &Installation) {
     let path = installation.library();
     let mut bytes = fs::read(&path).unwrap();

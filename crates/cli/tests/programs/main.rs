@@ -1,6 +1,6 @@
-//! One program of each kind: what `sopin run` warns of while it runs it all the
-//! same, and what `sopin check` says without running it. A kind that this machine
-//! has no compiler or rights for is reported as ignored.
+//! Programs of each kind: the warnings of `sopin run`, which runs them all the same,
+//! and the output of `sopin check`, which does not run them. A kind for which this
+//! machine has no compiler or rights is reported as ignored.
 
 #![allow(clippy::needless_raw_string_hashes, reason = "snapbox writes snapshots so")]
 

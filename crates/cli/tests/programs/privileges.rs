@@ -1,4 +1,4 @@
-//! Programs that give their caller rights, or do not let him read them.
+//! Programs that give their caller rights, or that the caller may not read.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -10,7 +10,7 @@ use snapbox::str;
 use super::{Case, check, run};
 use crate::common::Installation;
 
-/// The command as a user without rights, whom setuid programs give some.
+/// Runs the command as a user without rights, to whom setuid programs give some.
 fn as_nobody(installation: &Installation, subcommand: &str, program: &str) -> OutputAssert {
     let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups", "--"];
     let command: Command = installation.command("setpriv").args(nobody).arg(installation.path("bin/sopin"));
@@ -34,7 +34,8 @@ sopin: warning: ./program: setuid root, so its loader takes from LD_PRELOAD only
   because  ./program: setuid root, so its loader takes from LD_PRELOAD only names without a slash that it finds in its own directories as setuid files
 
 "#]]);
-            // It raises nobody's rights when root runs it, so the loader is not wary.
+            // If root runs it, it gives no further rights, so the loader does not enter
+            // its secure mode.
             run(installation, &["./program"]).code(42).stderr_eq("");
             check(installation, &["./program"]).code(0);
         },

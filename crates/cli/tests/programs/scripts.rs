@@ -1,4 +1,4 @@
-//! Scripts: what they lead to, and what that is worth.
+//! Scripts: the programs to which they lead, and whether those are protected.
 
 use snapbox::str;
 
@@ -78,11 +78,11 @@ sopin: warning: [ROOT]/bin/static-program: statically linked, so there is no loa
         },
     },
     Case {
-        name: "script_by_env_of_nothing",
+        name: "script_by_env_of_a_missing_program",
         needs: &[],
         test: |installation| {
             installation.script("script", "#!/usr/bin/env no-such-program\n");
-            // It is env(1) that says so, in its own words.
+            // env(1) prints this error itself.
             let output = run(installation, &["./script"]).code(127).stdout_eq("");
             assert!(String::from_utf8_lossy(&output.get_output().stderr).starts_with("/usr/bin/env: "));
             check(installation, &["./script"]).code(127).stdout_eq("").stderr_eq(str![[r#"

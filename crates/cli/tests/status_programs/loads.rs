@@ -1,5 +1,5 @@
-//! How programs are linked and load: statically, with another C library, into
-//! other namespaces.
+//! Programs that are linked and load in different ways: statically, with another C
+//! library, into other namespaces.
 
 use snapbox::str;
 
@@ -65,7 +65,7 @@ fn a_go_program() -> Result<(), String> {
     Ok(())
 }
 
-/// musl's loader keeps the same list, but does not store to dynamic sections.
+/// musl's loader has the same list, but does not store to dynamic sections.
 fn a_musl_program() -> Result<(), String> {
     let installation = Installation::new();
     let source = crate::common::victim::LIBRARY;
@@ -106,12 +106,13 @@ fn other_namespaces() -> Result<(), String> {
     victim.rewrite(&running);
     assert_eq!(count(&victim.json(running.pid()), "damaged"), namespaces);
     let protected = victim.start_protected(&[]);
-    // But for the writable ranges: their constructors have run.
+    // Their writable ranges are exposed, because their constructors have run.
     assert_eq!(count(&victim.json(protected.pid()), "exposed").len(), 2);
     Ok(())
 }
 
-/// Objects loaded before the library came, to which something may be storing.
+/// Objects that were loaded before the library, to which something may be storing, have
+/// reasons.
 fn reasons_are_reported() -> Result<(), String> {
     let victim = Victim::new();
     let main = "#include <dlfcn.h>\n#include <pthread.h>\n#include <stdio.h>\n#include <unistd.h>\n\

@@ -1,8 +1,8 @@
-//! `sopin status` on programs of other people, in other places and as other users.
-//! What this machine has no program or rights for is reported as ignored.
+//! `sopin status` on programs of other projects, in other places and as other users. A
+//! test for which this machine has no program or rights is reported as ignored.
 
 #![allow(clippy::needless_raw_string_hashes, reason = "snapbox writes snapshots so")]
-#![allow(clippy::unnecessary_wraps, reason = "other circumstances turn out not to be given")]
+#![allow(clippy::unnecessary_wraps, reason = "some tests find out only when they run that the machine cannot do it")]
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -17,12 +17,11 @@ use std::process::ExitCode;
 use common::missing;
 use libtest_mimic::{Arguments, Completion, Trial};
 
-/// A circumstance.
 #[derive(Clone)]
 struct Case {
     name: &'static str,
     needs: &'static [&'static str],
-    /// The reason if the machine turns out not to be able to.
+    /// The test. It returns a reason if the machine cannot run it.
     test: fn() -> Result<(), String>,
 }
 

@@ -1,4 +1,4 @@
-//! Programs that see other files than the command: containers.
+//! Programs that see other files than the command does, for instance in containers.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -21,7 +21,7 @@ pub const CASES: &[Case] = &[
     Case { name: "an_image_layer", needs: &["root", "unshare", "mount", "pivot_root"], test: an_image_layer },
 ];
 
-/// Where a file of the C library is, by its name.
+/// Returns the path of a file of the C library from its name.
 fn system_file(name: &str) -> PathBuf {
     let output = Command::new("cc").arg(format!("-print-file-name={name}")).output().unwrap();
     fs::canonicalize(String::from_utf8(output.stdout).unwrap().trim()).unwrap()
@@ -79,7 +79,8 @@ fn another_mount_namespace() -> Result<(), String> {
         (object["state"].clone(), object["file"]["state"].clone())
     };
     let (exposed, file) = state();
-    // The shell has copied the file, in a while or at once, before it became the program.
+    // The shell may have copied the file so shortly before it executed the program that
+    // the times do not show which came first.
     assert!(exposed == "exposed" && (file == "unchanged" || file == "rewritten"), "{exposed} {file}");
     running.settle();
     let bytes = fs::read(seen(&path)).unwrap();
@@ -90,7 +91,7 @@ fn another_mount_namespace() -> Result<(), String> {
     Ok(())
 }
 
-/// It can be made writable again.
+/// The mount can be made writable again.
 fn a_read_only_mount() -> Result<(), String> {
     let victim = Victim::compiled(&["-Wl,-soname,libvictim.so"]);
     let running = in_namespace(&victim, "mount -o remount,ro .");
@@ -101,7 +102,8 @@ fn a_read_only_mount() -> Result<(), String> {
     Ok(())
 }
 
-/// Nobody can write to a squashfs, but to the file that it is in.
+/// No process can write to a squashfs, but a process can write to the file that
+/// contains it.
 fn an_image_in_a_file() -> Result<(), String> {
     let victim = Victim::compiled(&["-Wl,-soname,libvictim.so"]);
     let running = in_namespace(
@@ -115,7 +117,7 @@ fn an_image_in_a_file() -> Result<(), String> {
     Ok(())
 }
 
-/// What lies in the system's store is a copy only if root has put it there.
+/// A file in the system's store is a copy only if root has put it there.
 fn a_false_copy() -> Result<(), String> {
     let victim = Victim::compiled(&["-Wl,-soname,libvictim.so"]);
     let state = |owner: &str| {
@@ -134,8 +136,9 @@ fn a_false_copy() -> Result<(), String> {
     Ok(())
 }
 
-/// Becomes a container whose image is this machine's root, and looks at a program of
-/// the image, at the library, which is new, and at the same without the library.
+/// Makes a container whose image is this machine's root, and runs the command on a
+/// program of the image, on the library, which is new, and on the same program without
+/// the library.
 const CONTAINER: &str = "\
 mount -t tmpfs none layers
 mkdir layers/upper layers/work layers/root
@@ -181,10 +184,11 @@ fn an_image_layer() -> Result<(), String> {
     }
     let answer: Value = serde_json::from_slice(&output.stdout).map_err(|error| panic!("{error}: {errors}")).unwrap();
     let state = |process: usize, path: &str| object(&answer["processes"][process], path)["state"].clone();
-    // Its text maps the file, which no process can write to.
+    // Its text maps the file, to which no process can write.
     assert_eq!(state(0, program.to_str().unwrap()), "full", "{answer:#}");
     assert_eq!(state(0, "/opt/sopin/libsopin.so"), "full", "{answer:#}");
-    // Without the library there is no telling that it is in an image.
+    // Without the library, the command cannot find out that the program belongs to an
+    // image.
     assert_eq!(state(1, program.to_str().unwrap()), "exposed", "{answer:#}");
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Programs that people run: under the library every object is full, without it
-//! every object is exposed, and in neither case is anything taken for damage.
+//! Programs that people use: under the library every object is full, without it every
+//! object is exposed, and in neither case does the command report damage.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -34,14 +34,15 @@ impl Drop for Service {
 }
 
 impl Service {
-    /// It and the processes that it has made.
+    /// Returns its process number and those of its children.
     fn pids(&self) -> Vec<u32> {
         let mut pids = children(self.0.id());
         pids.push(self.0.id());
         pids
     }
 
-    /// Its part of the answer, once it has so many processes and `is_ready` agrees.
+    /// Returns its processes in the JSON output, once there are so many and `is_ready`
+    /// agrees.
     fn status_when(&self, count: usize, is_ready: impl Fn() -> bool) -> Vec<Value> {
         let deadline = Instant::now() + Duration::from_secs(60);
         while self.pids().len() < count || !is_ready() {
@@ -56,7 +57,7 @@ impl Service {
     }
 }
 
-/// Judges a service: `objects` in each process at least.
+/// Judges a service, each of whose processes must have at least `objects` objects.
 fn judge(processes: &[Value], is_protected: bool, objects: u64) {
     assert!(!processes.is_empty());
     for process in processes {
@@ -108,7 +109,7 @@ fn gunicorn() -> Result<(), String> {
         let installation = Installation::new();
         let app = "def app(environ, start):\n    start('200 OK', [])\n    return [b'x']\n";
         installation.file("app.py", app.as_bytes(), 0o644);
-        // The port is free again when gunicorn takes it.
+        // The port is free again before gunicorn uses it.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let words = ["python3", "-m", "gunicorn", "-w", "2", "--preload", "-b", &port, "app:app"];
         let service = start(&installation, is_protected, &words, &[("PYTHONPATH", packages)]);
@@ -129,7 +130,8 @@ fn node() -> Result<(), String> {
     Ok(())
 }
 
-/// The newest `PostgreSQL` of the machine, where Debian and others put it.
+/// Returns the directory of the newest `PostgreSQL`, where Debian and others install
+/// it.
 fn postgres_programs() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").ok()?.filter_map(|entry| Some(entry.ok()?.path().join("bin")));
     versions.chain(["/usr/bin".into()]).filter(|path| path.join("initdb").exists()).max()
@@ -154,7 +156,7 @@ fn postgres() -> Result<(), String> {
         let service = start(&installation, is_protected, &words, &[]);
         let pid_file = format!("{data}/postmaster.pid");
         let is_ready = || fs::read_to_string(&pid_file).is_ok_and(|text| text.contains("ready"));
-        // Its processes come by and by: checkpointer, writers, launchers.
+        // Its processes start one after the other: checkpointer, writers, launchers.
         judge(&service.status_when(6, is_ready), is_protected, 10);
         drop(service);
         fs::remove_file(pid_file).unwrap();

@@ -1,4 +1,4 @@
-//! Sweeps over all processes while these come and go.
+//! Runs over all processes while processes start and end.
 
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,10 +12,10 @@ use crate::common::sopin;
 
 pub const CASES: &[Case] = &[Case { name: "processes_that_vanish", needs: &["sleep"], test: processes_that_vanish }];
 
-/// Processes that live at one time, next to each other in number.
+/// The number of processes that exist at one time, with neighbouring numbers.
 const CROWD: usize = 60;
 
-/// Spawns and kills until it is told to stop.
+/// Spawns and kills processes until `stop` is set.
 fn churn(stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let spawn = || Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
@@ -27,7 +27,7 @@ fn churn(stop: &AtomicBool) {
     }
 }
 
-/// Nothing fails, and processes are seen to vanish.
+/// No run fails, and some processes end while they are examined.
 fn processes_that_vanish() -> Result<(), String> {
     let stop = AtomicBool::new(false);
     let outcome = thread::scope(|scope| {
@@ -49,7 +49,8 @@ fn sweep_until_one_vanishes() {
         assert!(matches!(output.status.code(), Some(0 | 1 | 3 | 4)), "{output:?}");
         let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(answer["passed_over"]["failed"], 0, "{:#}", answer["not_inspected"]);
-        // Those of the crowd are being loaded and ended: they must not seem damaged.
+        // Processes of the crowd are being started and ended, and must not be reported
+        // as damaged.
         for process in answer["processes"].as_array().unwrap() {
             assert!(process["name"] != "sleep" || process["damaged"] == 0, "{process:#}");
         }

@@ -1,4 +1,4 @@
-//! What somebody without root's rights sees.
+//! The output of `sopin status` for a user without root's rights.
 
 use std::process::Command;
 
@@ -38,7 +38,7 @@ Permission denied: run as root or with CAP_SYS_PTRACE[..]
     Ok(())
 }
 
-/// Without the right to open `/proc/PID/map_files`.
+/// The user may not open `/proc/PID/map_files`.
 fn ones_own_process() -> Result<(), String> {
     let victim = Victim::new();
     let mut command = Command::new(NOBODY[0]);

@@ -1,4 +1,4 @@
-//! `sopin store list`, and what all three answers have in common.
+//! `sopin store list`, and what the JSON of all three subcommands has in common.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -74,7 +74,7 @@ fn an_entry_made_anew_is_not_in_use_by_processes_that_map_the_old_one() {
     holder.end();
 }
 
-/// Every name in a JSON answer.
+/// Collects every name in a JSON output.
 pub fn fields(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::Object(object) => object.iter().for_each(|(name, value)| {
@@ -106,7 +106,7 @@ fn every_field_is_documented() {
 #[test]
 fn a_copy_that_one_process_uses_alone_is_listed_as_own() {
     let scene = Scene::with(&["libone.so"]);
-    // It changes just now.
+    // The file changes now.
     fs::write(scene.path("libtwo.so"), fs::read(scene.path("libone.so")).unwrap()).unwrap();
     let holder = scene.hold(&["libtwo.so"]);
     let entry_of = |answer: &Value| {

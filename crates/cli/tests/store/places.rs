@@ -1,4 +1,4 @@
-//! Which directories are stores, and whose.
+//! The directories that count as stores, and their owners.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -12,13 +12,13 @@ use crate::common::{clean_process, missing};
 use crate::scene::{Holder, Scene, set_mode};
 
 #[test]
-fn the_same_places_are_looked_at_as_the_library_uses() {
+fn the_command_examines_the_directories_that_the_library_uses() {
     let scene = Scene::with(&[]);
     let home = scene.path("home");
     fs::create_dir(&home).unwrap();
     let mut program = scene.program(&["libone.so"]);
     assert_eq!(program.env_remove("SOPIN_STORE").env("HOME", &home).status().unwrap().code(), Some(42));
-    // One that was used before HOME was set.
+    // This store was used before HOME was set.
     let cache = scene.path("cache");
     let mut program = scene.program(&["libone.so"]);
     assert_eq!(program.env_remove("SOPIN_STORE").env("CACHE_DIRECTORY", &cache).status().unwrap().code(), Some(42));
@@ -28,7 +28,7 @@ fn the_same_places_are_looked_at_as_the_library_uses() {
     let stores = answer["stores"].as_array().unwrap();
     let paths: Vec<_> = stores.iter().map(|store| store["path"].as_str().unwrap()).take(2).collect();
     assert_eq!(paths, [cache.join("sopin").to_str().unwrap(), home.join(".cache/sopin").to_str().unwrap()]);
-    // Looking makes nothing.
+    // Reading creates nothing.
     let empty = scene.path("empty");
     fs::create_dir(&empty).unwrap();
     scene.sopin(&["list"]).env_remove("SOPIN_STORE").env("HOME", &empty).assert().success();
@@ -85,7 +85,7 @@ For more information, try '--help'.
 }
 
 #[test]
-fn an_empty_store_is_one() {
+fn an_empty_directory_can_be_a_store() {
     let scene = Scene::with(&[]);
     fs::create_dir(scene.path("store")).unwrap();
     set_mode(&scene.path("store"), 0o700);
@@ -97,8 +97,8 @@ fn an_empty_store_is_one() {
 "#]]);
 }
 
-/// A command in a mount namespace of its own, after a script; `None`, and why on
-/// stderr, where that cannot be done.
+/// Returns a command that runs in a mount namespace of its own, after a script. Returns
+/// `None` if that cannot be done, and prints the reason on stderr.
 fn in_namespace(needs: &[&str]) -> Option<Command> {
     if let Some(reason) = missing(&[&["root", "unshare"], needs].concat()) {
         eprintln!("skipped: {reason}");
@@ -113,7 +113,8 @@ fn in_namespace(needs: &[&str]) -> Option<Command> {
 fn a_process_that_sees_the_store_elsewhere_uses_it() {
     let Some(mut command) = in_namespace(&[]) else { return };
     let scene = Scene::with(&["libone.so"]);
-    // Bound to another directory, which the other namespaces do not have there.
+    // The store is bound to another directory, which does not exist in the other
+    // namespaces.
     clean_process(&mut command).current_dir(scene.path("")).arg(
         "mkdir elsewhere && mount --bind store elsewhere\n\
          export LD_PRELOAD=$PWD/lib/libsopin.so SOPIN_STORE=$PWD/elsewhere SOPIN_ONLY='*/libone.so'\n\
@@ -143,6 +144,6 @@ fn shared_blocks_are_reported() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
     let entry = &answer["stores"][0]["entries"][0];
-    // All but the hole at its end.
+    // All blocks are shared; the file has a hole at its end.
     assert!(entry["shared"].as_u64() > Some(0) && entry["shared"] == entry["allocated"], "{entry}");
 }

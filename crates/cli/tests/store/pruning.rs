@@ -68,7 +68,7 @@ fn entries_that_differ_from_their_origins_are_removed_though_mapped() {
     let scene = Scene::with(&["libone.so", "libtwo.so"]);
     let holder = scene.hold(&["libone.so"]);
     let (copy, inode) = (scene.copy("libone.so"), fs::metadata(scene.copy("libone.so")).unwrap().ino());
-    // As after a power loss: of its size, and zeroes at its end.
+    // The copy is as after a power loss: of its size, with zeroes at its end.
     set_mode(&copy, 0o644);
     let file = OpenOptions::new().write(true).open(&copy).unwrap();
     file.write_all_at(b"x", (32 << 10) - 1).unwrap();
@@ -142,6 +142,6 @@ fn programs_start_while_the_store_is_pruned() {
         (removed, listed) = pruner.join().unwrap();
         assert!(started.iter().all(Result::is_ok));
     });
-    // Otherwise they have not met.
+    // Otherwise the starts and the pruning have not coincided.
     assert!(removed > 3 && listed > 0, "{removed} removed, {listed} listed");
 }

@@ -1,4 +1,4 @@
-//! An installation whose store holds what a program has loaded.
+//! An installation whose store contains what a program has loaded.
 
 use std::fs::{self, File, FileTimes, OpenOptions, Permissions};
 use std::io::{BufRead, BufReader};
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::common::{Installation, clean_process};
 
-/// Loads libraries, says so, and ends with its input.
+/// A program that loads libraries, prints that it has, and ends with its input.
 const PROGRAM: &str = "#include <dlfcn.h>\n#include <stdio.h>\n\
     int main(int count, char **names) {\n\
     for (int i = 1; i < count; i++) if (!dlopen(names[i], RTLD_NOW)) return 1;\n\
@@ -26,13 +26,13 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// With these of [`LIBRARIES`] in the store.
+    /// Makes a scene with these of [`LIBRARIES`] in the store.
     pub fn with(stored: &[&str]) -> Self {
         let installation = Installation::new();
         installation.compile("program", PROGRAM, "cc", &["-ldl"]);
         for name in LIBRARIES {
             let library = installation.compile(name, "int one(void) { return 1; }\n", "cc", &["-shared", "-fPIC"]);
-            // So that every compiler's is as large.
+            // This gives the library the same size with every compiler.
             OpenOptions::new().write(true).open(library).unwrap().set_len(32 << 10).unwrap();
         }
         let scene = Self { installation };
@@ -41,7 +41,7 @@ impl Scene {
         scene
     }
 
-    /// Waits until the library would copy everything.
+    /// Waits until the library would copy all files.
     pub fn settle(&self) {
         for name in LIBRARIES {
             let changed = fs::metadata(self.path(name)).map_or(0, |status| status.ctime());
@@ -72,7 +72,7 @@ impl Scene {
         assert_eq!(self.program(libraries).status().unwrap().code(), Some(42));
     }
 
-    /// A process that has loaded libraries and waits.
+    /// Starts a process that loads libraries and waits.
     pub fn hold(&self, libraries: &[&str]) -> Holder {
         let mut child = self.program(libraries).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
@@ -90,7 +90,7 @@ impl Scene {
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
-    /// The directory of the entry of a library.
+    /// Returns the directory of the entry of a library.
     pub fn key(&self, library: &str) -> PathBuf {
         let mut keys = fs::read_dir(self.path("store")).unwrap().map(|key| key.unwrap().path());
         keys.find(|key| key.join(library).symlink_metadata().is_ok()).unwrap()
@@ -115,7 +115,7 @@ impl Holder {
     }
 }
 
-/// The last use of a copy becomes so many seconds ago.
+/// Sets the last use of a copy to so many seconds ago.
 pub fn age(copy: &Path, seconds: u64) {
     let then = SystemTime::now() - Duration::from_secs(seconds);
     File::open(copy).unwrap().set_times(FileTimes::new().set_accessed(then)).unwrap();
@@ -125,7 +125,7 @@ pub fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// As another container's entry: from below another root.
+/// Makes an entry look like that of another container, from below another root.
 pub fn make_foreign(key: &Path) {
     let link = key.join(".source");
     let target = fs::read_link(&link).unwrap().into_os_string().into_string().unwrap();

@@ -1,5 +1,6 @@
 //! `sopin store fill`, and the other subcommands with `--system`. They run in
-//! namespaces of their own, where `/var/lib` is empty and no other process is seen.
+//! namespaces of their own, in which `/var/lib` is empty and no other process is
+//! visible.
 
 use std::process::Command;
 
@@ -10,9 +11,9 @@ use crate::common::missing;
 use crate::listing::fields;
 use crate::scene::Scene;
 
-/// What every script begins with. `nobody COMMAND` runs it as another user;
-/// `hold LIBRARY...` starts a program that maps libraries, with its pid in `$held`,
-/// and `let_go` ends it.
+/// The beginning of every script. `nobody COMMAND` runs it as another user; `hold
+/// LIBRARY...` starts a program that maps libraries and stores its number in `$held`;
+/// `let_go` ends it.
 const PRELUDE: &str = r#"
 mount -t tmpfs -o mode=755 none /var/lib
 chmod a+rx . program bin bin/sopin lib lib/libsopin.so libone.so libtwo.so libthree.so
@@ -36,7 +37,8 @@ let_go() {
 settle() { while [ $(date +%s) -le $(($(stat -c %Z "$1") + 2)) ]; do sleep 0.05; done; }
 "#;
 
-/// A script in such namespaces; `None`, and why on stderr, where that cannot be done.
+/// Returns a command that runs a script in such namespaces. Returns `None` if that
+/// cannot be done, and prints the reason on stderr.
 fn machine(scene: &Scene, script: &str) -> Option<snapbox::cmd::Command> {
     if let Some(reason) = missing(&["root", "unshare", "setpriv"]) {
         eprintln!("skipped: {reason}");
@@ -212,7 +214,7 @@ bin/sopin store fill libone.so libtwo.so libthree.so >/dev/null
 hold "$PWD/libone.so"
 rm libone.so
 echo other >libtwo.so
-# Anybody may hold such a lock.
+# Every user may hold such a lock.
 copy=$(echo /var/lib/sopin/*/libtwo.so)
 exec 4<"$copy"
 flock -s 4
@@ -274,7 +276,7 @@ sopin: /var/lib/sopin: use the store: it belongs to another user or others can w
 #[test]
 fn files_that_processes_map_are_copied() {
     let scene = Scene::with(&[]);
-    // The store of the user has copies already; what counts are the files.
+    // The user's store has copies already, but the command looks at the files only.
     let script = r#"
 settle libtwo.so
 hold "$PWD/libone.so" "$PWD/libtwo.so"
@@ -298,7 +300,7 @@ status 1
     assert!(has("program") && has("libone.so") && has("lib/libsopin.so"), "{answer:#}");
     assert!(!has("libtwo.so") && !added.iter().any(|path| path.contains("/store/")), "{answer:#}");
     assert_eq!((&answer["skipped"]["vanished"], &answer["failed"]), (&1.into(), &serde_json::json!([])));
-    // Every name of the answer is documented.
+    // The help documents every name in the output.
     let help = Command::new(scene.path("bin/sopin")).args(["store", "fill", "--help"]).output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
     let (_, table) = help.split_once("JSON output:").unwrap();

@@ -19,7 +19,7 @@ fn an_intact_store_is_found_intact() {
 [ROOT]/store: intact (3 entries, 3 compared with their origins)
 
 "#]]);
-    // What cannot be compared is still looked at.
+    // A copy that cannot be compared is still examined.
     fs::remove_file(scene.path("libtwo.so")).unwrap();
     scene.sopin(&["verify"]).assert().success().stderr_eq("").stdout_eq(str![[r#"
 [ROOT]/store: intact (3 entries, 2 compared with their origins)
@@ -27,7 +27,7 @@ fn an_intact_store_is_found_intact() {
 "#]]);
 }
 
-/// Something that is done to the entry of a library.
+/// Damages the entry of a library.
 type Damage = fn(&Scene, &Path);
 
 const DAMAGES: [(&str, Damage); 12] = [
@@ -89,7 +89,6 @@ fn every_damage_is_found_and_pruned() {
         scene.run(&["libone.so"]);
         let key = scene.key("libone.so");
         damage(&scene, &key.join("libone.so"));
-        // A user's own unwritable file can be opened by root alone.
         let answer = scene.json(&["verify"]);
         let problems = answer["stores"][0]["problems"].as_array().unwrap().clone();
         assert_eq!(problems.len(), 1, "{reason}: {problems:?}");
@@ -100,7 +99,7 @@ fn every_damage_is_found_and_pruned() {
         assert!(way_out.contains("prune removes it"), "{reason}: {way_out}");
         let removed = scene.json(&["prune"])["stores"][0]["removed"].as_array().unwrap().len();
         match (reason, removed) {
-            // Whoever made a directory there has to look at it.
+            // `prune` leaves a directory in an entry to the user.
             ("libone.so is not a regular file", 0) => fs::remove_dir_all(&key).unwrap(),
             (_, removed) => assert_eq!(removed, 1, "{reason}"),
         }
@@ -123,7 +122,7 @@ fn a_compared_entry_is_known_to_be_on_the_disk() {
     scene.sopin(&["verify"]).assert().success();
     let after = listed();
     assert_eq!(after["on_disk"], true);
-    // Looking at it is no use of it.
+    // Verifying a copy does not count as a use.
     assert_eq!(after["last_use"], before["last_use"]);
     fs::remove_dir_all(scene.key("libone.so")).unwrap();
     scene.run(&["libone.so"]);

@@ -10,7 +10,7 @@ use super::trials;
 use crate::attributes::AttributeMap;
 use crate::object::Span;
 use crate::pages::PageVec;
-use crate::vmas::{FileId, Maps, Vma, parse_line, unescape};
+use crate::vmas::{FileId, Maps, MapsText, Vma, parse_line, unescape};
 
 /// Returns a line as the kernel writes it (`show_vma_header_prefix`, `seq_pad`).
 fn line_of(vma: &Vma, path: &str) -> String {
@@ -93,8 +93,101 @@ fn smaps_of(vmas: &[Vma], flags: &[&str]) -> (String, usize) {
     (entries.collect(), fresh.span.start)
 }
 
+/// What becomes of a mapping between two reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    None,
+    Unmapped,
+    Protected,
+    /// Merged with the next one, if that follows without a gap and may change too.
+    Merged,
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![Just(Change::None), Just(Change::Unmapped), Just(Change::Protected), Just(Change::Merged)]
+}
+
+/// A file with the mappings that change at every read, except those that stay.
+struct ChangingFile<'a> {
+    vmas: &'a [Vma],
+    stays: &'a [bool],
+    changes: std::slice::Iter<'a, Vec<Change>>,
+    /// Whether the kernel skips a mapping of which it has shown the beginning, as it did before
+    /// Linux 5.8 (`m_start` in `fs/proc/task_mmu.c`). Later ones show it as a whole.
+    skips: bool,
+    /// The end of the last mapping of which a line was made.
+    shown: usize,
+    /// What was made and not read yet.
+    pending: Vec<u8>,
+}
+
+impl ChangingFile<'_> {
+    fn now(&mut self) -> Vec<Vma> {
+        let unchanged = Vec::new();
+        let changes = self.changes.next().unwrap_or(&unchanged);
+        let change = |index: usize| {
+            let change = changes.get(index).copied().unwrap_or(Change::None);
+            if self.stays.get(index).is_none_or(|stays| *stays) { Change::None } else { change }
+        };
+        let mut now: Vec<Vma> = Vec::new();
+        for (index, vma) in self.vmas.iter().enumerate() {
+            let before = index.checked_sub(1).filter(|before| change(*before) == Change::Merged);
+            let may_merge = self.stays.get(index) == Some(&false);
+            match (change(index), now.last_mut()) {
+                (_, Some(last)) if may_merge && before.is_some() && last.span.end == vma.span.start => {
+                    last.span.end = vma.span.end;
+                }
+                (Change::Unmapped, _) => {}
+                (Change::Protected, _) => now.push(Vma { protection: vma.protection ^ 7, ..*vma }),
+                (Change::None | Change::Merged, _) => now.push(*vma),
+            }
+        }
+        now
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> usize {
+        for vma in self.now() {
+            if self.pending.len() >= buffer.len() {
+                break;
+            }
+            if vma.span.end > self.shown && !(self.skips && vma.span.start < self.shown) {
+                self.pending.extend((line_of(&vma, "/x") + "\n").bytes());
+                self.shown = vma.span.end;
+            }
+        }
+        let len = self.pending.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&self.pending[..len]);
+        self.pending.drain(..len);
+        len
+    }
+}
+
 proptest! {
     #![proptest_config(trials())]
+
+    #[test]
+    fn what_stays_mapped_is_found_whatever_else_changes(
+        vmas in address_space(),
+        stays in vec(any::<bool>(), 24),
+        changes in vec(vec(change(), 24), 0..20),
+        skips: bool,
+        piece in 1_usize..200,
+        order in vec(any::<Index>(), 0..24),
+    ) {
+        let mut file =
+            ChangingFile { vmas: &vmas, stays: &stays, changes: changes.iter(), skips, shown: 0, pending: Vec::new() };
+        let mut read = |buffer: &mut [u8]| {
+            let len = buffer.len().min(piece);
+            Ok(file.read(&mut buffer[..len]))
+        };
+        let mut text = MapsText::new();
+        for index in order.iter().filter(|_| !vmas.is_empty()).map(|index| index.index(vmas.len())) {
+            let found = text.next_file_backed(vmas[index].span, &mut read).unwrap();
+            if stays[index] {
+                prop_assert_eq!(found, Some(vmas[index]).filter(|vma| vma.file.inode != 0));
+            }
+        }
+    }
 
     #[test]
     fn attributes_are_those_of_every_mapping_in_a_span(

@@ -1,6 +1,7 @@
 //! Descriptors and files.
 
 use core::ffi::{CStr, c_int, c_void};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{Errno, Result, raw};
 
@@ -92,18 +93,26 @@ pub fn open_own_proc_file(of_process: &CStr, of_thread: &CStr) -> Result<Fd> {
     open(of_process, libc::O_RDONLY, 0)
 }
 
-/// Calls `memfd_create(2)`; retries with the flags that kernels before 6.3 know.
+/// Calls `memfd_create(2)` with the flags that the kernel knows: those of Linux before 6.3
+/// once it has refused the newer one.
 pub fn memfd_create(name: &CStr) -> Result<Fd> {
+    static KNOWS_MFD_EXEC: AtomicBool = AtomicBool::new(true);
     let base = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     let create = |flags: u32| {
         // SAFETY: the name is a valid C string for the duration of the call.
         unsafe { raw!(libc::SYS_memfd_create, name.as_ptr(), flags) }
     };
-    // MFD_EXEC keeps working where sysctl vm.memfd_noexec is 1.
-    let fd = match create(base | libc::MFD_EXEC) {
-        Err(Errno(libc::EINVAL)) => create(base),
-        other => other,
-    }?;
+    // MFD_EXEC keeps working where sysctl vm.memfd_noexec is 1. Relaxed: a thread that does not
+    // know yet makes one call more.
+    let newer = if KNOWS_MFD_EXEC.load(Ordering::Relaxed) { libc::MFD_EXEC } else { 0 };
+    let fd = match create(base | newer) {
+        Err(Errno(libc::EINVAL)) if newer != 0 => {
+            let fd = create(base)?;
+            KNOWS_MFD_EXEC.store(false, Ordering::Relaxed);
+            fd
+        }
+        other => other?,
+    };
     Fd(fd as c_int).above_stderr()
 }
 
@@ -323,15 +332,26 @@ pub fn poll_now(fd: c_int, events: i16) -> Result<i16> {
     Ok(entry.revents)
 }
 
-/// Calls `ioctl(2)` with a pointer to `argument`.
+/// Calls `ioctl(2)` with a pointer to `argument`. A request that this kernel does not have for
+/// such files (`ENOTTY`) fails without a call from then on: each request is used for one kind of
+/// file.
 ///
 /// # Safety
 /// `T` must be the type that `request` reads and writes. Where `argument` holds addresses that
 /// the request writes to, they must be those of writable memory that nothing else uses.
 pub unsafe fn ioctl<T>(fd: &Fd, request: u64, argument: &mut T) -> Result<usize> {
+    /// Relaxed: a thread that does not know yet makes one call more.
+    static LACKING: AtomicU64 = AtomicU64::new(0);
+    if LACKING.load(Ordering::Relaxed) == request {
+        return Err(Errno(libc::ENOTTY));
+    }
     // SAFETY: the reference is exclusive and points to the type that the request uses, and
     // addresses in it are writable: this function's contract.
-    unsafe { raw!(libc::SYS_ioctl, fd.raw(), request, &raw mut *argument) }
+    let result = unsafe { raw!(libc::SYS_ioctl, fd.raw(), request, &raw mut *argument) };
+    if result == Err(Errno(libc::ENOTTY)) {
+        LACKING.store(request, Ordering::Relaxed);
+    }
+    result
 }
 
 #[cfg(test)]

@@ -1,0 +1,60 @@
+//! One line of `/proc/PID/maps` (`proc_pid_maps(5)`, `show_map_vma` in `fs/proc/task_mmu.c`),
+//! with which an entry of `/proc/PID/smaps` begins as well.
+
+use super::{FileId, Vma};
+use crate::object::Span;
+use crate::sys::{Errno, Result};
+
+/// Parses `start-end rwxp offset major:minor inode   path`; the VMA and where
+/// in the line the path begins. `None` for anything else.
+pub fn parse_line(line: &[u8]) -> Option<(Vma, usize)> {
+    let (start, rest) = number(line, 16, b'-')?;
+    let (end, rest) = number(rest, 16, b' ')?;
+    let (flags, rest) = rest.split_first_chunk::<5>()?;
+    let (offset, rest) = number(rest, 16, b' ')?;
+    let (major, rest) = number(rest, 16, b':')?;
+    let (minor, rest) = number(rest, 16, b' ')?;
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (inode, path) = rest.split_at_checked(digits)?;
+    let inode = core::str::from_utf8(inode).ok()?.parse().ok()?;
+    let path = path.iter().position(|byte| *byte != b' ').unwrap_or(path.len());
+    let has = |index: usize, letter: u8, bit: i32| if flags.get(index) == Some(&letter) { bit } else { 0 };
+    let vma = Vma {
+        span: Span { start: start as usize, end: end as usize },
+        protection: has(0, b'r', libc::PROT_READ) | has(1, b'w', libc::PROT_WRITE) | has(2, b'x', libc::PROT_EXEC),
+        is_shared: flags.get(3) == Some(&b's'),
+        offset,
+        file: FileId { device: (u32::try_from(major).ok()?, u32::try_from(minor).ok()?), inode },
+    };
+    (start < end).then_some((vma, line.len() - rest.len() + digits + path))
+}
+
+/// Returns a number in `radix` up to `separator`, and what follows the separator.
+fn number(text: &[u8], radix: u32, separator: u8) -> Option<(u64, &[u8])> {
+    let end = text.iter().position(|byte| *byte == separator)?;
+    let digits = core::str::from_utf8(text.get(..end)?).ok()?;
+    if digits.starts_with('+') {
+        return None;
+    }
+    Some((u64::from_str_radix(digits, radix).ok()?, text.get(end + 1..)?))
+}
+
+/// Undoes the octal escapes of the kernel's `seq_path` (it escapes newlines).
+pub fn unescape<'a>(path: &[u8], buffer: &'a mut [u8]) -> Result<&'a [u8]> {
+    let mut rest = path;
+    let mut len = 0;
+    while let Some((first, tail)) = rest.split_first() {
+        let escaped =
+            tail.first_chunk::<3>().filter(|digits| *first == b'\\' && digits.iter().all(|d| matches!(d, b'0'..=b'7')));
+        let byte = if let Some(digits) = escaped {
+            rest = tail.get(3..).unwrap_or_default();
+            digits.iter().fold(0_u8, |value, digit| value.wrapping_mul(8).wrapping_add(digit - b'0'))
+        } else {
+            rest = tail;
+            *first
+        };
+        *buffer.get_mut(len).ok_or(Errno(libc::ENAMETOOLONG))? = byte;
+        len += 1;
+    }
+    Ok(buffer.get(..len).unwrap_or_default())
+}

@@ -1,0 +1,196 @@
+//! Results of suites on a system. They are read from the console of a machine and stored
+//! as one JSON object per line in `target/lab/results/SYSTEM.json`. Other recipes write
+//! such files too.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde::{Deserialize, Serialize};
+
+use crate::common::library;
+
+/// The result of one suite on one system.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SuiteResult {
+    /// The system's name in `scripts/lab`.
+    pub system: String,
+    /// The suite.
+    pub suite: String,
+    /// The number of tests that passed.
+    pub passed: usize,
+    /// The number of tests that failed.
+    pub failed: usize,
+    /// The number of tests that the system could not run.
+    pub ignored: usize,
+    /// The kernel, the names of tests that failed, and what was not run.
+    pub note: String,
+    /// The day, as `2026-11-26`.
+    pub date: String,
+}
+
+/// How a test ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Passed,
+    Failed,
+    Ignored,
+}
+
+/// Everything that a machine reported.
+pub struct Results {
+    /// The tests of each suite, in their order.
+    suites: BTreeMap<String, Vec<(String, Verdict)>>,
+    /// The lines about all tests.
+    lines: String,
+    /// The release of the kernel.
+    kernel: String,
+    /// The suite that was being run when the machine ended, if it ended too early.
+    interrupted: Option<String>,
+}
+
+impl Results {
+    /// Reads the console of `guest/suites`.
+    pub fn read(said: &str) -> Self {
+        let mut found = Self {
+            suites: BTreeMap::new(),
+            lines: String::new(),
+            kernel: String::new(),
+            interrupted: Some(String::new()),
+        };
+        let mut suite = None;
+        for line in said.lines() {
+            if let Some(name) = line.strip_prefix("lab: suite ") {
+                found.suites.entry(name.to_owned()).or_default();
+                suite = Some(name.to_owned());
+                found.interrupted = Some(name.to_owned());
+            } else if let Some(release) = line.strip_prefix("lab: linux ") {
+                release.clone_into(&mut found.kernel);
+            } else if line == "lab: done" {
+                found.interrupted = None;
+            } else if let (Some(suite), Some((name, verdict))) = (&suite, test(line)) {
+                let _ = writeln!(found.lines, "{suite}: {line}");
+                found.suites.entry(suite.clone()).or_default().push((name, verdict));
+            }
+        }
+        found
+    }
+
+    /// Checks that every suite was run to its end, ran a test, and that no test failed.
+    ///
+    /// # Errors
+    /// The names of failed tests, or the suite that was not run.
+    pub fn judge(&self) -> Result<(), String> {
+        let failed: Vec<_> =
+            self.suites.values().flatten().filter(|(_, verdict)| *verdict == Verdict::Failed).collect();
+        if !failed.is_empty() {
+            let names: Vec<_> = failed.iter().map(|(name, _)| name.as_str()).collect();
+            return Err(format!("failed: {}", names.join(", ")));
+        }
+        if let Some((suite, _)) = self.suites.iter().find(|(_, tests)| tests.is_empty()) {
+            return Err(format!("the suite {suite} ran no test"));
+        }
+        match &self.interrupted {
+            None => Ok(()),
+            Some(suite) => Err(format!("the machine ended in the suite {suite:?}")),
+        }
+    }
+
+    fn result(&self, system: &str, suite: &str, date: &str) -> SuiteResult {
+        let tests = self.suites.get(suite).map(Vec::as_slice).unwrap_or_default();
+        let count = |wanted| tests.iter().filter(|(_, verdict)| *verdict == wanted).count();
+        let mut note = format!("Linux {}", self.kernel);
+        if self.interrupted.as_deref() == Some(suite) {
+            note.push_str("; not all of it was run");
+        }
+        let failed: Vec<_> = tests.iter().filter(|(_, verdict)| *verdict == Verdict::Failed).collect();
+        if !failed.is_empty() {
+            let names: Vec<_> = failed.iter().map(|(name, _)| format!("`{name}`")).collect();
+            let _ = write!(note, "; failed: {}", names.join(", "));
+        }
+        SuiteResult {
+            system: system.to_owned(),
+            suite: suite.to_owned(),
+            passed: count(Verdict::Passed),
+            failed: count(Verdict::Failed),
+            ignored: count(Verdict::Ignored),
+            note,
+            date: date.to_owned(),
+        }
+    }
+}
+
+/// Parses a line of the harness: `test NAME ... ok`, with blanks that align the verdicts.
+fn test(line: &str) -> Option<(String, Verdict)> {
+    let (name, rest) = line.strip_prefix("test ")?.split_once(" ... ")?;
+    let verdict = match rest.split([',', ' ']).next()? {
+        "ok" => Verdict::Passed,
+        "FAILED" => Verdict::Failed,
+        "ignored" => Verdict::Ignored,
+        _ => return None,
+    };
+    Some((name.trim().to_owned(), verdict))
+}
+
+/// Stores these results instead of earlier ones of the same suites. `skipped` is a list with
+/// commas of fixtures that were left out.
+///
+/// # Errors
+/// Errors of the files, and lines of an earlier run that cannot be parsed.
+pub fn save(system: &str, found: &Results, skipped: &str) -> Result<(), String> {
+    let directory = directory();
+    fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+    let date = today()?;
+    let mut all = read(&directory.join(format!("{system}.json")))?;
+    for suite in found.suites.keys() {
+        all.retain(|result| result.suite != *suite);
+        let mut result = found.result(system, suite, &date);
+        if suite == "fixtures" && !skipped.is_empty() {
+            result.note.push_str("; not run: ");
+            result.note.push_str(&skipped.replace(',', ", "));
+        }
+        all.push(result);
+    }
+    let mut lines = String::new();
+    for result in &all {
+        let line = serde_json::to_string(result).map_err(|error| error.to_string())?;
+        let _ = writeln!(lines, "{line}");
+    }
+    for (file, contents) in [(format!("{system}.json"), &lines), (format!("{system}.tests"), &found.lines)] {
+        let file = directory.join(file);
+        fs::write(&file, contents).map_err(|error| format!("{}: {error}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// Returns all results of all systems, in the order of their names.
+///
+/// # Errors
+/// Errors of the files, and lines that cannot be parsed.
+pub fn all() -> Result<Vec<SuiteResult>, String> {
+    let directory = directory();
+    let Ok(entries) = fs::read_dir(&directory) else { return Ok(Vec::new()) };
+    let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));
+    files.sort();
+    files.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>().map(|all| all.concat())
+}
+
+fn read(file: &std::path::Path) -> Result<Vec<SuiteResult>, String> {
+    let Ok(lines) = fs::read_to_string(file) else { return Ok(Vec::new()) };
+    lines
+        .lines()
+        .map(|line| serde_json::from_str(line).map_err(|error| format!("{}: {error}\n{line}", file.display())))
+        .collect()
+}
+
+fn directory() -> PathBuf {
+    library::checkout().join("target/lab/results")
+}
+
+fn today() -> Result<String, String> {
+    let output = Command::new("date").args(["-u", "+%F"]).output().map_err(|error| format!("date: {error}"))?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}

@@ -1,0 +1,80 @@
+//! Runs suites beside other C libraries: `guest/suites` runs in a root that `scripts/lab-roots`
+//! has made, on this machine's kernel, with the library and the command that
+//! `scripts/dist-binaries` has built. The harness of the fixtures is a static executable
+//! (`scripts/static-harness`) and uses the root's compiler and headers.
+//!
+//! `SOPIN_LAB`, `SOPIN_LAB_SUITES` and `SOPIN_LAB_SKIP` choose, as for machines ([`crate::systems`]).
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use libtest_mimic::{Completion, Failed, Trial};
+
+use crate::common::{library, process};
+use crate::results::{self, Results};
+use crate::systems;
+
+/// The default: all but the fixtures, which take a quarter of an hour, and `calls`, which needs
+/// strace.
+const SUITES: &str = "python,status,store";
+
+/// The longest time for all suites, on a machine that has other work.
+const TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// The names of `scripts/lab-roots`.
+const SYSTEMS: [&str; 4] = ["glibc-2.31", "glibc-2.36", "glibc-2.41", "glibc-newest"];
+
+/// Returns one trial for each root. If `SOPIN_LAB` names no system, it runs too, provided that
+/// the root and the files for it have been made.
+pub fn trials(run_directory: &Path) -> Vec<Trial> {
+    let trial = |system: &'static str| {
+        let directory = run_directory.join(system);
+        let is_wanted = systems::is_wanted(system) || env::var_os("SOPIN_LAB").is_none();
+        Trial::ignorable_test(format!("roots::{}", system.replace(['-', '.'], "_")), move || {
+            if is_wanted { run(system, &directory) } else { Ok(systems::not_wanted(system)) }
+        })
+    };
+    SYSTEMS.into_iter().map(trial).collect()
+}
+
+fn run(system: &str, directory: &Path) -> Result<Completion, Failed> {
+    let target = library::checkout().join("target");
+    let root = target.join("lab/roots").join(system);
+    let files = ["dist/x86_64/libsopin.so", "dist/x86_64/sopin", "lab/harness/static"].map(|file| target.join(file));
+    let marker = root.join(".made-from");
+    if let Some(missing) = files.iter().chain([&marker]).find(|file| !file.exists()) {
+        let reason = format!("no {} (make lab WHAT={system})", missing.display());
+        return Ok(Completion::ignored_with(reason));
+    }
+    fs::create_dir(directory)?;
+    // Suites rewrite the root's libraries, with the same bytes. If one is killed meanwhile, the
+    // root must be made again: it is complete only while it has this file.
+    let kept = directory.join("made-from");
+    fs::copy(&marker, &kept)?;
+    fs::remove_file(&marker)?;
+    let finished = process::run(&mut command(&root, &files), &directory.join("log"), TIMEOUT)?;
+    if finished.stdout.lines().any(|line| line == "lab: done") {
+        fs::copy(&kept, &marker)?;
+    }
+    let log = target.join(format!("lab/logs/{system}.stdout"));
+    fs::create_dir_all(log.parent().unwrap_or(&target))?;
+    fs::write(&log, format!("{}{}", finished.stdout, finished.stderr))?;
+    let found = Results::read(&finished.stdout);
+    results::save(system, &found, &systems::skipped())?;
+    found.judge().map_err(|wrong| format!("{wrong}\nsee {}", log.display()))?;
+    Ok(Completion::Completed)
+}
+
+fn command(root: &Path, [library, command, harness]: &[PathBuf; 3]) -> Command {
+    let checkout = library::checkout();
+    let mut enter = Command::new(checkout.join("scripts/lab-roots"));
+    enter.arg("enter").arg(root).args(["/bin/busybox", "sh"]).arg(checkout.join("tests/lab/guest/suites"));
+    enter.env("LAB_ROOT", root).env("LAB_CHECKOUT", checkout).env("LAB_FIXTURES", systems::BASIC.join(","));
+    enter.env("LAB_SUITES", env::var("SOPIN_LAB_SUITES").unwrap_or_else(|_| SUITES.to_owned()));
+    enter.env("LAB_SKIP", systems::skipped());
+    enter.env("SOPIN_TEST_LIBRARY", library).env("LAB_COMMAND", command).env("LAB_HARNESS", harness);
+    enter
+}

@@ -1,0 +1,59 @@
+//! The page with all results, docs/lab.md.
+
+use std::fmt::Write;
+use std::fs;
+
+use crate::common::library;
+use crate::results::{self, SuiteResult};
+
+const HEAD: &str = "\
+# Other kernels, C libraries and architectures
+
+`make lab` makes this page from all results that it has stored. `make lab WHAT=kernel-5.10` runs one system.
+CONTRIBUTING.md lists the systems.
+
+| system | suite | passed | failed | ignored | date | note |
+|---|---|--:|--:|--:|---|---|
+";
+
+const LEGEND: &str = "
+- *kernel-...*: a machine in QEMU without KVM, with Debian's kernel of this version (*newest*: that of Debian's unstable
+  release) and the programs of Debian 12. *arm64*: the same for aarch64 with pages of 4 KiB, *arm64-16k* with pages of
+  16 KiB.
+- *glibc-...*: the C library, the compiler and the Python of another release of Debian in a mount namespace, on the kernel of
+  the machine that ran the test, with the library and the command that `make dist-binaries` builds.
+- *qemu-user*: programs for x86-64 and aarch64 in user-mode emulators, which have no kernel of their own (*emulators*).
+- *fixtures*: the tests of `tests/fixtures` in the system, with their negative controls. *basic*: a selection of them.
+- *python*: a busy Python with numpy, while each of its shared objects is rewritten twice. Without the library it must die.
+  It must live with a cold store, with a warm store and without a store.
+- *status*: `sopin status` of that process before and after a rewriting, and of a process that has lost its relocations.
+- *store*: filling, using and verifying a store, and finding a damaged copy.
+- *calls*: the library does not make a system call that the kernel does not know for each object.
+- *kernel*: the kernel has written no warning meanwhile.
+- *ignored*: tests that need a program, a file system or a kernel that the system does not have.
+";
+
+/// Writes `target/lab/lab.md`.
+///
+/// # Errors
+/// Results that cannot be parsed, and errors of the file.
+pub fn write() -> Result<(), String> {
+    let file = library::checkout().join("target/lab/lab.md");
+    let page = render(&results::all()?);
+    fs::create_dir_all(file.parent().unwrap_or(&file)).map_err(|error| format!("{}: {error}", file.display()))?;
+    fs::write(&file, page).map_err(|error| format!("{}: {error}", file.display()))
+}
+
+fn render(results: &[SuiteResult]) -> String {
+    let mut page = HEAD.to_owned();
+    for result in results {
+        // Writing to a string does not fail.
+        let _ = writeln!(
+            page,
+            "| {} | {} | {} | {} | {} | {} | {} |",
+            result.system, result.suite, result.passed, result.failed, result.ignored, result.date, result.note
+        );
+    }
+    page.push_str(LEGEND);
+    page
+}
