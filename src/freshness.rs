@@ -1,18 +1,12 @@
-//! Whether the records are up to date, in a form that threads read without the lock: the
-//! loader's counters at the last complete sweep, and the number of missed sweeps.
+//! Whether the records are up to date, in a form that threads read without the lock: see
+//! [`sopin_core::sweep_counts`].
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use sopin_core::sweep_counts::SweepCounts;
 
 use crate::loader::Counters;
 use crate::registry::Registry;
 
-/// The loader's counters at the last time at which every loaded object was recorded.
-static ADDS: AtomicU64 = AtomicU64::new(0);
-static SUBS: AtomicU64 = AtomicU64::new(0);
-/// How many announcements were not followed by a sweep.
-static MISSED: AtomicU32 = AtomicU32::new(0);
-/// How many of these a later sweep has made up for, by recording every loaded object.
-static MADE_UP_FOR: AtomicU32 = AtomicU32::new(0);
+static COUNTS: SweepCounts = SweepCounts::new();
 
 /// Returns whether no object was loaded or unloaded since the last complete sweep.
 pub fn is_current(counters: Counters) -> bool {
@@ -21,33 +15,34 @@ pub fn is_current(counters: Counters) -> bool {
 
 /// Returns the counters of the last complete sweep.
 pub fn recorded_counters() -> Counters {
-    Counters { adds: ADDS.load(Ordering::Relaxed), subs: SUBS.load(Ordering::Relaxed) }
+    let (adds, subs) = COUNTS.recorded();
+    Counters { adds, subs }
 }
 
 /// Notes that every object that was loaded at `counters` is recorded. The registry proves that
 /// the caller holds the lock.
 pub fn set_counters(_of: &Registry, counters: Counters) {
-    ADDS.store(counters.adds, Ordering::Relaxed);
-    SUBS.store(counters.subs, Ordering::Relaxed);
+    COUNTS.set_recorded(counters.adds, counters.subs);
 }
 
 /// Returns whether an object may have announced itself without being recorded.
 pub fn has_missed_a_sweep() -> bool {
-    missed_sweeps() != MADE_UP_FOR.load(Ordering::Relaxed)
+    COUNTS.has_missed()
 }
 
-/// Returns how many sweeps after an announcement did not happen.
+/// Returns how many sweeps after an announcement did not happen. To be read before the loader's
+/// list.
 pub fn missed_sweeps() -> u32 {
-    MISSED.load(Ordering::Relaxed)
+    COUNTS.missed()
 }
 
 /// Notes that an object has announced itself and was not recorded.
 pub fn note_missed_sweep() {
-    MISSED.fetch_add(1, Ordering::Relaxed);
+    COUNTS.note_missed();
 }
 
 /// Notes that every object is recorded that was loaded when `missed` sweeps had been missed.
 /// The registry proves that the caller holds the lock.
 pub fn make_up_for_missed_sweeps(_of: &Registry, missed: u32) {
-    MADE_UP_FOR.store(missed, Ordering::Relaxed);
+    COUNTS.make_up_for(missed);
 }

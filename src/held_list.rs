@@ -11,14 +11,12 @@
 //! may be waiting until no thread iterates, because it forks. So inside the callback this
 //! thread only tries to take the library's lock, and waits for it outside.
 
-use core::ffi::c_void;
-
 use sopin_core::memory::OwnMemory;
 use sopin_core::pages::PageVec;
 use sopin_core::sys::{self, Errno};
 
 use crate::filters;
-use crate::loader::{self, Counters, LinkMapAddress, Loaded, iterations};
+use crate::loader::{self, Counters, LinkMapAddress, Loaded, OpenHandle, iterations};
 use crate::lock::{self, Attempt, Guard};
 
 /// Whose objects a sweep is about.
@@ -31,8 +29,8 @@ pub enum Namespace {
 }
 
 impl Namespace {
-    /// Returns the namespace of an open `handle`; `None` if the loader does not know it.
-    pub fn of(handle: *mut c_void) -> Option<Self> {
+    /// Returns the namespace of `handle`; `None` if the loader does not know it.
+    pub fn of(handle: OpenHandle) -> Option<Self> {
         if loader::is_in_other_namespace(handle) {
             loader::link_map_address(handle).map(Self::Other)
         } else {

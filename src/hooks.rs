@@ -28,7 +28,7 @@ use core::ffi::{CStr, c_char, c_int, c_long, c_void};
 use core::ptr;
 
 use crate::errno::keeping_errno;
-use crate::loader::{DLCLOSE, DLMOPEN, DLOPEN, RealFunction};
+use crate::loader::{DLCLOSE, DLMOPEN, DLOPEN, OpenHandle, RealFunction};
 use crate::pinner::{self, Event};
 use crate::preparation;
 
@@ -99,15 +99,19 @@ struct Route {
 }
 
 /// A function that the stub calls after a real function. It gets that one's result and returns it.
-type Follow = extern "C" fn(result: *mut c_void) -> *mut c_void;
+///
+/// # Safety
+/// The real function must have just returned the result, which its caller does not have yet.
+type Follow = unsafe extern "C" fn(result: *mut c_void) -> *mut c_void;
 
 /// Returns the route of a `dlopen` of `name`.
 ///
 /// # Safety
 /// `name` must be null or a C string, as the host must pass it to `dlopen(3)`.
 unsafe extern "C" fn route_open(name: *const c_char) -> Route {
-    extern "C" fn opened(handle: *mut c_void) -> *mut c_void {
-        sweep_opened(handle, Event::Opened)
+    unsafe extern "C" fn opened(handle: *mut c_void) -> *mut c_void {
+        // SAFETY: the stub passes what the real function has returned: the contract of `Follow`.
+        unsafe { sweep_opened(handle, Event::Opened) }
     }
     // SAFETY: `name` is null or a C string: this function's contract.
     unsafe { route(&DLOPEN, name, opened) }
@@ -118,8 +122,9 @@ unsafe extern "C" fn route_open(name: *const c_char) -> Route {
 /// # Safety
 /// As for [`route_open`].
 unsafe extern "C" fn route_open_in_namespace(_: c_long, name: *const c_char) -> Route {
-    extern "C" fn opened(handle: *mut c_void) -> *mut c_void {
-        sweep_opened(handle, Event::OpenedInNamespace)
+    unsafe extern "C" fn opened(handle: *mut c_void) -> *mut c_void {
+        // SAFETY: the stub passes what the real function has returned: the contract of `Follow`.
+        unsafe { sweep_opened(handle, Event::OpenedInNamespace) }
     }
     // SAFETY: `name` is null or a C string: this function's contract.
     unsafe { route(&DLMOPEN, name, opened) }
@@ -137,9 +142,15 @@ unsafe fn route(real: &RealFunction, name: *const c_char, opened: Follow) -> Rou
 }
 
 /// Sweeps after a call has returned `handle`, unless the call has failed; returns the handle.
-fn sweep_opened(handle: *mut c_void, event: fn(*mut c_void) -> Event) -> *mut c_void {
+///
+/// # Safety
+/// `dlopen(3)` or `dlmopen(3)` must have just returned `handle`, which its caller does not have
+/// yet.
+unsafe fn sweep_opened(handle: *mut c_void, event: fn(OpenHandle) -> Event) -> *mut c_void {
     if !handle.is_null() {
-        sweep(event(handle));
+        // SAFETY: the handle is not null, so the call has opened it. No code can close it before
+        // its caller has it, and that is after this sweep: this function's contract.
+        sweep(event(unsafe { OpenHandle::new(handle) }));
     }
     handle
 }

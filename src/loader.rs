@@ -221,32 +221,46 @@ pub struct LinkMap {
     previous: usize,
 }
 
-/// Asks `dlinfo(3)` about an open `handle`. The result of `request` must have the type `T`.
-fn dlinfo<T>(handle: *mut c_void, request: c_int, mut answer: T) -> Option<T> {
+/// A handle that stays open while this value or a copy of it is used.
+#[derive(Clone, Copy)]
+pub struct OpenHandle(*mut c_void);
+
+impl OpenHandle {
+    /// Takes a handle.
+    ///
+    /// # Safety
+    /// `handle` must come from `dlopen(3)` or `dlmopen(3)`, and no thread may close it while the
+    /// result or a copy of it is used.
+    pub const unsafe fn new(handle: *mut c_void) -> Self {
+        Self(handle)
+    }
+}
+
+/// Asks `dlinfo(3)` about a `handle`. The result of `request` must have the type `T`.
+fn dlinfo<T>(OpenHandle(handle): OpenHandle, request: c_int, mut answer: T) -> Option<T> {
     let address = DLINFO.address()?;
     // SAFETY: the address is that of a function which an object defines by this name, so it has
     // the type that dlinfo(3) states.
     let function = unsafe { core::mem::transmute::<usize, DlInfo>(address) };
     // SAFETY: `answer` is a local of the type that the request stores: `RTLD_DI_LINKMAP` a
     // pointer, `RTLD_DI_LMID` a `c_long`, the only two requests of this module. The handle is
-    // open: dlopen(3) or dlmopen(3) has just returned it, or the caller of `sopin_pin_handle`
-    // keeps it open.
+    // open, by the contract of `OpenHandle::new`.
     let status = unsafe { function(handle, request, (&raw mut answer).cast()) };
     (status == 0).then_some(answer)
 }
 
-/// The address of the link map of an open handle.
+/// The address of the link map of a handle that was open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkMapAddress(usize);
 
-/// Returns the address of the link map of an open `handle`.
-pub fn link_map_address(handle: *mut c_void) -> Option<LinkMapAddress> {
+/// Returns the address of the link map of `handle`.
+pub fn link_map_address(handle: OpenHandle) -> Option<LinkMapAddress> {
     let map = dlinfo(handle, libc::RTLD_DI_LINKMAP, ptr::null::<LinkMap>())?;
     (!map.is_null()).then_some(LinkMapAddress(map.addr()))
 }
 
-/// Returns the link map of an open `handle`.
-pub fn link_map(handle: *mut c_void) -> Option<LinkMap> {
+/// Returns the link map of `handle`.
+pub fn link_map(handle: OpenHandle) -> Option<LinkMap> {
     let LinkMapAddress(address) = link_map_address(handle)?;
     // SAFETY: dlinfo(3) has returned the address of the `struct link_map` of this handle, which
     // begins with the members of `LinkMap`. The loader frees it only after the last handle was
@@ -254,9 +268,9 @@ pub fn link_map(handle: *mut c_void) -> Option<LinkMap> {
     Some(unsafe { *(address as *const LinkMap) })
 }
 
-/// Returns whether an open `handle` belongs to a namespace other than the program's,
+/// Returns whether `handle` belongs to a namespace other than the program's,
 /// whose objects `dl_iterate_phdr` does not list for a caller in the program's.
-pub fn is_in_other_namespace(handle: *mut c_void) -> bool {
+pub fn is_in_other_namespace(handle: OpenHandle) -> bool {
     const LM_ID_BASE: c_long = 0;
     dlinfo(handle, libc::RTLD_DI_LMID, LM_ID_BASE).is_some_and(|namespace| namespace != LM_ID_BASE)
 }

@@ -4,7 +4,8 @@
 //! allocates and needs thread-local storage. A thread that finds the lock taken sleeps in
 //! short naps. The owner waits for no other thread, so naps are few. Fork handlers take the
 //! lock, so that a child starts with a free lock and a consistent table. A child made
-//! without them (`_Fork`, raw `clone`) may start with a lock whose owner does not exist.
+//! without them (`_Fork`, raw `clone`), or while another thread held the lock for too long,
+//! may start with a lock whose owner does not exist.
 //! The library recognises that, and does nothing in such a child.
 //!
 //! While a thread holds the lock it blocks all signals but the synchronous ones, because a
@@ -32,8 +33,11 @@ pub const MAX_NAPS_FOR_FORK: u32 = 1_000;
 
 static STATE: Mutex<NappingLock, State> = Mutex::from_raw(NappingLock::INIT, State::new());
 /// The process that holds the lock; 0 while the lock is free or its owner has not stored this
-/// yet. It is -1 where a filter keeps the library from asking for the process's id.
+/// yet. It is -1 where a filter keeps the library from asking for the process's id, and
+/// [`NO_PROCESS`] in a child whose fork handler has found the lock taken.
 static OWNER_PROCESS: AtomicI32 = AtomicI32::new(0);
+/// Stands for an owner that does not exist.
+const NO_PROCESS: i32 = i32::MIN;
 /// The id of this process as the library has last read it; 0 in a child that has not read it.
 static LAST_PROCESS: AtomicI32 = AtomicI32::new(0);
 /// The identity of the thread that holds the lock, or 0, as for the process.
@@ -99,14 +103,15 @@ pub fn lock_in_handler(looked: Looked) -> Option<Guard> {
 /// Takes the lock for a fork or an unload, during which the library does not look for filters.
 /// Its only system call is futex(2), by which it naps, and for which no filter kills (see
 /// [`sys::nap`]). It does not block signals: a handler that tries to take the lock finds that
-/// its thread holds it. It gives up after so many `naps`, because it does not recognise an
+/// its thread holds it. It gives up after so many `naps`, because it may not recognise an
 /// owner that does not exist.
 pub fn lock_quietly(naps: u32) -> Option<Guard> {
     for _ in 0..naps {
         if let Some(state) = STATE.try_lock() {
             return Some(Guard::new(state, Err(Errno(libc::EALREADY))));
         }
-        if is_own() || iterations::is_within() {
+        let is_lost = OWNER_PROCESS.load(Ordering::Relaxed) == NO_PROCESS;
+        if is_lost || is_own() || iterations::is_within() {
             return None;
         }
         nap();
@@ -164,6 +169,20 @@ impl Guard {
         OWNER_PROCESS.store(LAST_PROCESS.load(Ordering::Relaxed), Ordering::Relaxed);
         OWNER_THREAD.store(sys::thread_identity(), Ordering::Relaxed);
         Self { state, signals }
+    }
+
+    /// Leaves the lock taken, in the name of this thread.
+    fn leave_taken(self) {
+        core::mem::forget(self);
+    }
+
+    /// Returns a guard for the lock, which [`Guard::leave_taken`] has left taken.
+    ///
+    /// # Safety
+    /// The lock must be taken, and no other guard for it may exist in a thread of this process.
+    unsafe fn of_taken() -> Self {
+        // SAFETY: the lock is taken and no other guard exists: this function's contract.
+        Self { state: unsafe { STATE.make_guard_unchecked() }, signals: Err(Errno(libc::EALREADY)) }
     }
 
     /// Returns an error if signals are not blocked in this thread: why they are not.

@@ -8,6 +8,7 @@
 //! may have been loaded long ago.
 
 use sopin_core::attributes::AttributeMap;
+use sopin_core::branch_protection;
 use sopin_core::cause::{Cause, Operation};
 use sopin_core::once::{OnceCell, get_or_init};
 use sopin_core::pages::PageVec;
@@ -35,6 +36,20 @@ pub struct Left {
 }
 
 impl MarkedRanges {
+    /// Gives those `replacements` that are executable the bit for branch targets where their
+    /// ranges have it, and takes it from the others; from all of them if the attributes cannot
+    /// be read.
+    pub fn correct_branch_targets(&self, replacements: &mut [Replacement]) {
+        let attributes = get_or_init(&self.attributes, AttributeMap::read);
+        for range in replacements {
+            let has = attributes.as_ref().map_or(Some(false), |attributes| attributes.has_branch_targets(range.span));
+            // If no VMA shows the bit, what was planned from the object's note stays.
+            if let Some(has) = has {
+                branch_protection::set(range, has);
+            }
+        }
+    }
+
     /// Removes those of an object's `replacements` that would lose attributes. Removes all of
     /// them if the attributes cannot be read.
     pub fn leave(&self, replacements: &mut PageVec<Replacement>) -> Left {
@@ -42,6 +57,7 @@ impl MarkedRanges {
         if replacements.is_empty() {
             return left;
         }
+        self.correct_branch_targets(replacements);
         let attributes = get_or_init(&self.attributes, AttributeMap::read);
         let lost = |range: &Replacement| match attributes {
             Ok(attributes) => attributes.would_lose(range.span, range.protection).then_some(MARKED),

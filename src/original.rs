@@ -11,6 +11,7 @@
 
 use core::ffi::CStr;
 
+use sopin_core::branch_protection;
 use sopin_core::image_layers::ImageLayers;
 use sopin_core::object::Span;
 use sopin_core::records::Record;
@@ -51,7 +52,10 @@ impl Original {
         let file = sys::open(path, flags, 0)?;
         let status = sys::fstat(file.raw())?;
         let len = sys::page_size();
-        let protection = libc::PROT_READ | if page.is_executable { 0 } else { libc::PROT_EXEC };
+        // No code executes the page, so it can have the strictest protection: a branch to it must
+        // not evade a check that the object's own text has.
+        let shown = libc::PROT_EXEC | branch_protection::strictest_bits();
+        let protection = libc::PROT_READ | if page.is_executable { 0 } else { shown };
         let place = witness::place_for(page.object, sys::stack_top(), len).unwrap_or_default();
         // SAFETY: without MAP_FIXED the contract of `mmap` demands nothing: the kernel takes
         // `place` only as a hint and never replaces a mapping.

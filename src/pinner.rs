@@ -16,8 +16,6 @@
 //! for ever. The list is copied before the library's lock is taken, since the loader's locks
 //! are taken first.
 
-use core::ffi::c_void;
-
 use sopin_core::cause::{Cause, Operation};
 use sopin_core::memory::OwnMemory;
 use sopin_core::sys::Errno;
@@ -26,7 +24,7 @@ use crate::filters;
 use crate::freshness;
 use crate::held_list::{self, Namespace};
 use crate::large_copies::LargeCopies;
-use crate::loader::{self, Counters, Loaded, ObjectList};
+use crate::loader::{self, Counters, Loaded, ObjectList, OpenHandle};
 use crate::lock::{self, Guard};
 use crate::own;
 use crate::preparation::{self, is_off};
@@ -40,9 +38,9 @@ pub enum Event {
     /// This library's constructor runs.
     Constructed,
     /// `dlopen` has returned this handle.
-    Opened(*mut c_void),
+    Opened(OpenHandle),
     /// `dlmopen` has returned this handle.
-    OpenedInNamespace(*mut c_void),
+    OpenedInNamespace(OpenHandle),
 }
 
 /// How many naps [`sweep_unloaded`] waits for the lock. If it gives up, the next sweep forgets
@@ -74,7 +72,7 @@ fn sweep_initialised(inside: usize) {
 
 /// Sweeps after the loader has returned a `handle`. If the sweep is not possible, it does not
 /// count as missed, because only a sweep after an announcement does.
-fn sweep_opened(handle: *mut c_void, namespace_of: fn(*mut c_void) -> Option<Namespace>) {
+fn sweep_opened(handle: OpenHandle, namespace_of: fn(OpenHandle) -> Option<Namespace>) {
     if loader::counters().is_none_or(freshness::is_current) {
         return;
     }

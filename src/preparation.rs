@@ -36,7 +36,7 @@ pub fn is_off() -> bool {
 
 /// Returns whether [`initialise`] has succeeded.
 pub fn is_initialised() -> bool {
-    IS_PREPARED.load(Ordering::Relaxed)
+    IS_PREPARED.load(Ordering::Acquire)
 }
 
 /// Makes the preparations with the library's lock, which `lock` takes, unless they were made
@@ -63,7 +63,8 @@ pub fn initialise(guard: &mut Guard) -> sys::Result<()> {
     IS_OFF.store(mode == Mode::Off, Ordering::Relaxed);
     published::set_mode(mode);
     lock::prepare_for_forks();
-    IS_PREPARED.store(true, Ordering::Relaxed);
+    // A thread that sees this without the lock sees the mode as well.
+    IS_PREPARED.store(true, Ordering::Release);
     Ok(())
 }
 

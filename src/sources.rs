@@ -200,9 +200,16 @@ impl Sources {
         user.is_some() && !system.into_iter().chain(user).any(|store| store.seems_warm(path))
     }
 
-    /// Returns whether no process can write to the file, so that its ranges can stay.
+    /// Finds out which files are in layers of an image, for which the caller needs the library's
+    /// lock.
+    pub fn find_layers(&self) -> Option<ImageLayers> {
+        *get_or_init(&self.layers, ImageLayers::of_this_process)
+    }
+
+    /// Returns whether no process can write to the file, so that its ranges can stay. The caller
+    /// has the library's lock, or has called [`Sources::find_layers`] with it.
     pub fn need_no_copy(&self, original: &Original) -> bool {
-        original.is_immutable(|| *get_or_init(&self.layers, ImageLayers::of_this_process))
+        original.is_immutable(|| self.find_layers())
     }
 
     /// Finds the copy of an object's file in the open stores, or makes it by way of `buffer`.

@@ -16,7 +16,7 @@ use super::types::sopin_error::*;
 use crate::filters;
 use crate::held_list::{self, Namespace};
 use crate::large_copies::LargeCopies;
-use crate::loader::{self, Counters, Loaded, ObjectList};
+use crate::loader::{self, Counters, Loaded, ObjectList, OpenHandle};
 use crate::lock::{self, Guard};
 use crate::preparation;
 use crate::sweep::{Sweep, Verdict, Wanted};
@@ -52,6 +52,9 @@ pub unsafe fn pin_handle(handle: *mut c_void) -> Pinned {
     // An invalid handle must not make the host crash, so its memory is read through the kernel
     // first.
     OwnMemory::new().read::<[u64; 5]>(handle.addr()).map_err(|_| SOPIN_EINVAL)?;
+    // SAFETY: `handle` comes from dlopen(3) or dlmopen(3) and stays open during the call, unless it
+    // is null: this function's contract. Null cannot be read.
+    let handle = unsafe { OpenHandle::new(handle) };
     let map = loader::link_map(handle).ok_or(SOPIN_EINVAL)?;
     let namespace = Namespace::of(handle).ok_or(SOPIN_EINVAL)?;
     pin(Wanted::Dynamic(map.dynamic), namespace)

@@ -12,18 +12,23 @@ const NAP_NS: i64 = 20_000;
 const MAX_NAPS: u32 = 5_000;
 
 /// Waits until no thread is iterating, for at most [`MAX_NAPS`] naps. No thread begins an
-/// iteration before [`resume`].
+/// iteration before [`resume`] was called as often.
 pub fn stop() {
     ITERATIONS.stop(sys::thread_identity(), naps());
 }
 
-/// Permits iterations again.
-pub fn resume(is_child: bool) {
-    ITERATIONS.resume(is_child);
+/// Ends a fork of this thread. If no other thread forks, iterations are permitted again.
+pub fn resume() {
+    ITERATIONS.resume(sys::thread_identity());
+}
+
+/// Forgets the parent's other threads in a forked child.
+pub fn discard_others() {
+    ITERATIONS.discard_others(sys::thread_identity());
 }
 
 /// Begins an iteration of this thread, after waiting until no thread forks. `None` if a fork
-/// takes too long, or if this thread is already iterating or is the one that forks.
+/// takes too long, or if this thread is already iterating or is one that forks.
 pub fn begin() -> Option<Iteration<'static, 16>> {
     ITERATIONS.begin(sys::thread_identity(), naps())
 }

@@ -1,25 +1,30 @@
 //! Forks: the thread that forks holds the library's lock meanwhile, so that a child starts with
 //! a free lock and a consistent table, and no thread iterates over the loader's list.
+//!
+//! A thread that waits too long for the lock forks without it, and its child is a copy of a
+//! process in which another thread holds the lock. There are two cases. If that thread has
+//! taken the lock for a fork of its own, it changes nothing that the lock protects, and the
+//! child frees the lock. Otherwise the table may be inconsistent, and the lock stays taken.
 
-use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use sopin_core::sys;
 
-use super::{Guard, LAST_PROCESS, OWNER_PROCESS, is_own, lock_quietly};
+use super::{Guard, LAST_PROCESS, NO_PROCESS, OWNER_PROCESS, STATE, is_own, lock_quietly};
 use crate::filters;
 use crate::large_copies;
 use crate::loader::{self, iterations};
 
 /// Registers the fork handlers.
 pub fn prepare_for_forks() {
-    // SAFETY: the handlers stay loaded, because this library is linked with `-z nodelete`. They
-    // access `FORKING` only while their thread holds the lock or is the only thread.
+    // SAFETY: the handlers stay loaded, because this library is linked with `-z nodelete`. Each
+    // frees the lock only if it was left taken for a fork.
     unsafe { loader::register_fork_handlers(before_fork, after_fork_in_parent, after_fork_in_child) };
 }
 
-/// The guard of the thread that forks, from `before_fork` to the end of the fork.
-static FORKING: ForkingThread = ForkingThread(UnsafeCell::new(None));
+/// The identity of the thread that has left the lock taken for its fork, until the fork ends;
+/// 0 if there is none.
+static FORKING: AtomicUsize = AtomicUsize::new(0);
 /// How many forks the thread that holds the lock has begun in signal handlers.
 static NESTED: AtomicU32 = AtomicU32::new(0);
 
@@ -27,20 +32,16 @@ static NESTED: AtomicU32 = AtomicU32::new(0);
 /// while it holds the lock.
 const NAPS: u32 = 20_000;
 
-struct ForkingThread(UnsafeCell<Option<Guard>>);
-
-// SAFETY: only the thread that holds the lock accesses the cell, or the only thread of a child.
-unsafe impl Sync for ForkingThread {}
-
 unsafe extern "C" fn before_fork() {
     if is_own() {
         NESTED.fetch_add(1, Ordering::Relaxed);
         return;
     }
-    let guard = lock_quietly(NAPS);
-    if guard.is_some() {
-        // SAFETY: this thread has just taken the lock, and only its owner accesses the cell.
-        unsafe { *FORKING.0.get() = guard };
+    if let Some(guard) = lock_quietly(NAPS) {
+        guard.leave_taken();
+        // A child that sees this sees also what earlier owners of the lock have stored: the
+        // lock's exchange has acquired that.
+        FORKING.store(sys::thread_identity(), Ordering::Release);
     }
     iterations::stop();
 }
@@ -55,21 +56,32 @@ fn end_nested() -> bool {
     is_nested
 }
 
+/// Frees the lock that `before_fork` has left taken.
+///
+/// # Safety
+/// [`FORKING`] must not be 0, and it must name this thread, or one that does not exist.
+unsafe fn free() {
+    FORKING.store(0, Ordering::Relaxed);
+    // SAFETY: `before_fork` has left the lock taken, and the thread for which it did so does not
+    // use that any more: it is this one, at the end of its fork, or does not exist.
+    drop(unsafe { Guard::of_taken() });
+}
+
 unsafe extern "C" fn after_fork_in_parent() {
     if end_nested() {
         return;
     }
-    iterations::resume(false);
-    if is_own() {
-        // SAFETY: this thread still holds the lock, and only its owner accesses the cell.
-        drop(unsafe { (*FORKING.0.get()).take() });
+    iterations::resume();
+    if FORKING.load(Ordering::Relaxed) == sys::thread_identity() {
+        // SAFETY: `FORKING` names this thread.
+        unsafe { free() };
     }
 }
 
 unsafe extern "C" fn after_fork_in_child() {
     filters::note_forked();
     LAST_PROCESS.store(0, Ordering::Relaxed);
-    iterations::resume(true);
+    iterations::discard_others();
     sys::close_kept();
     large_copies::remove_others();
     if end_nested() {
@@ -77,8 +89,14 @@ unsafe extern "C" fn after_fork_in_child() {
         OWNER_PROCESS.store(0, Ordering::Relaxed);
         return;
     }
-    // If `before_fork` has taken the lock, it did so in this thread, and dropping the guard frees
-    // the lock in the child. Otherwise the cell is empty.
-    // SAFETY: this is the only thread of the child, so no other one accesses the cell.
-    drop(unsafe { (*FORKING.0.get()).take() });
+    iterations::resume();
+    if FORKING.load(Ordering::Acquire) != 0 {
+        // Forks that the thread has begun in signal handlers end in the parent.
+        NESTED.store(0, Ordering::Relaxed);
+        // SAFETY: `FORKING` names this thread, or another one of the parent, which does not exist
+        // in the child.
+        unsafe { free() };
+    } else if STATE.is_locked() {
+        OWNER_PROCESS.store(NO_PROCESS, Ordering::Relaxed);
+    }
 }

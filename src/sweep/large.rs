@@ -39,6 +39,8 @@ impl Sweep<'_> {
                 && self.large.ask(loaded);
         }
         if has_asked {
+            // The verdict on the root directory is kept in words that only the lock protects.
+            self.sources.find_layers();
             self.large.begin(core::mem::take(&mut self.sources), subs);
         }
         has_asked

@@ -151,8 +151,15 @@ impl Sweep<'_> {
         let has_text_relocations = candidate.dynamic.has_text_relocations;
         let inputs = PlanInputs { mode: self.reporter.settings().mode, has_text_relocations, stores_possible };
         let outlook = plan::plan(&candidate.object, vmas, inputs, replacements).map_err(Cause::no_memory)?;
-        branch_protection::keep(self.memory, &candidate.object, replacements);
-        let left = if has_begun { self.marked.leave(replacements) } else { Left::default() };
+        branch_protection::keep(self.memory, &candidate.object, has_text_relocations, replacements);
+        let left = if has_begun {
+            self.marked.leave(replacements)
+        } else {
+            if branch_protection::is_in_doubt(&candidate.object, replacements) {
+                self.marked.correct_branch_targets(replacements);
+            }
+            Left::default()
+        };
         let original = sources::find_original(maps, path.as_c_str(), mapped, candidate, replacements);
         let modified = self.sources.leave_modified_pages(self.memory, original.as_ref(), replacements, runs)?;
         let shared = original.as_ref().and_then(|original| self.shared_copy(candidate, original, path));

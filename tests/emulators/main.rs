@@ -1,11 +1,15 @@
 //! Runs programs under user-mode emulators of two versions, for two architectures: they
-//! work with the library, and survive the truncation of their libraries.
+//! work with the library, survive the truncation of their libraries, print nothing, and have
+//! their branch targets checked exactly where they were checked without the library.
 //!
 //! `scripts/emulators` makes the library for aarch64 and fetches everything else. If it
 //! has not been run to its end, trials are ignored.
 
 #[path = "../common/mod.rs"]
 mod common;
+
+mod branch_targets;
+mod pipelines;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,9 +25,17 @@ use common::{library, suite};
 const TIMEOUT: Duration = Duration::from_secs(60);
 const VERSIONS: [&str; 2] = ["7.2", "10.0"];
 const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
+const LIBRARY_FOR_AARCH64: &str = "target/aarch64-unknown-linux-gnu/release/libsopin.so";
 
 fn main() -> ExitCode {
-    suite::run("emulators", |directory| Ok(trials(directory)), || ())
+    suite::run(
+        "emulators",
+        |directory| {
+            let all = [trials(directory), branch_targets::trials(directory), pipelines::trials(directory)];
+            Ok(all.into_iter().flatten().collect())
+        },
+        || (),
+    )
 }
 
 /// The settings of a program, and how it must end.
@@ -73,7 +85,7 @@ impl Architecture {
         }
         Ok(Self {
             compiler: needed(made.join("aarch64-cc"))?,
-            library: needed(library::checkout().join("target/aarch64-unknown-linux-gnu/release/libsopin.so"))?,
+            library: needed(library::checkout().join(LIBRARY_FOR_AARCH64))?,
             root: Some(needed(made.join("root/usr/aarch64-linux-gnu"))?),
         })
     }
@@ -135,12 +147,17 @@ fn made() -> PathBuf {
     library::checkout().join("target/emulators")
 }
 
+/// Returns where the emulator of this version for `architecture` is, if it was made.
+fn emulator(version: &str, architecture: &str) -> PathBuf {
+    made().join(format!("qemu-{version}")).join(architecture)
+}
+
 fn trials(run_directory: &Path) -> Vec<Trial> {
     let mut trials = Vec::new();
     for name in ARCHITECTURES {
         let architecture = Arc::new(Architecture::new(name));
         for version in VERSIONS {
-            let emulator = made().join(format!("qemu-{version}")).join(name);
+            let emulator = emulator(version, name);
             for case in CASES {
                 let (architecture, emulator) = (Arc::clone(&architecture), emulator.clone());
                 let label = format!("qemu_{}::{name}::{}", version.replace('.', "_"), case.name);

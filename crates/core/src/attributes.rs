@@ -43,7 +43,7 @@ const INHERITED: &[([u8; 2], u32)] = &[
     (*b"lf", 1 << 1),
     // MADV_MERGEABLE; PR_SET_MEMORY_MERGE
     (*b"mg", 1 << 2),
-    // PROT_BTI, which `crate::branch_protection` may have planned
+    // PROT_BTI, see `crate::branch_protection`
     (*b"bt", BRANCH_TARGETS),
 ];
 const BRANCH_TARGETS: u32 = 1 << 3;
@@ -165,6 +165,23 @@ impl AttributeMap {
     fn at(&self, address: usize) -> Option<&AttributedVma> {
         let first = self.entries.partition_point(|entry| entry.span.end <= address);
         self.entries.get(first).filter(|entry| entry.span.contains(address))
+    }
+
+    /// Returns whether indirect branches to `span` are checked (`PROT_BTI`). `None` if that is not
+    /// shown for any VMA: the processor does not check them, or an emulator does not show it.
+    pub fn has_branch_targets(&self, span: Span) -> Option<bool> {
+        let has = |entry: &AttributedVma| entry.attributes.flags & BRANCH_TARGETS != 0;
+        if !self.entries.iter().any(has) {
+            return None;
+        }
+        let mut address = span.start;
+        while address < span.end {
+            match self.at(address) {
+                Some(entry) if has(entry) => address = entry.span.end,
+                Some(_) | None => return Some(false),
+            }
+        }
+        Some(true)
     }
 
     /// Returns whether new mappings of this `protection` in place of `span` would lack

@@ -2,21 +2,35 @@
 //! `/proc/PID/maps` show, and that a mapping which takes their place must have too.
 //!
 //! There is one: `PROT_BTI` of aarch64, which makes an indirect branch fault
-//! unless it goes to a landing instruction. The loader sets it for an object that
-//! says in its GNU property note that it was built for it
-//! (`sysdeps/aarch64/dl-bti.c` of glibc), and the kernel for the loader itself
-//! (`arch_elf_adjust_prot`). This module reads the same note and comes to the same
-//! result. `PROT_MTE`, aarch64's other bit, cannot be on these ranges: the kernel
+//! unless it goes to a landing instruction. An object says in its GNU property note that
+//! it was built for that. Whether its ranges have the bit depends on what has mapped them:
+//!
+//! | mapped by | the bit is set |
+//! |---|---|
+//! | the loader of glibc 2.33 or newer | if the note says so (`sysdeps/aarch64/dl-bti.c`), until it removes it when it has relocated text (`_dl_relocate_object`) |
+//! | an older glibc | never; 2.32 sets it for some objects only |
+//! | musl | never |
+//! | the kernel, for the loader itself | if the note says so (`arch_elf_adjust_prot`) |
+//! | the kernel, for the executable | when the loader asks for it afterwards, which a seccomp filter may refuse |
+//!
+//! A replacement must not have the bit if the range does not: code that is marked by mistake
+//! would fault only with this library. `/proc/PID/smaps` shows the bit, but reading that text
+//! takes too long for every object. So this module reads the note and asks which C library
+//! the process has. [`crate::attributes`] corrects it where the text is read.
+//!
+//! `PROT_MTE`, aarch64's other bit, cannot be on these ranges: the kernel
 //! allows tags for anonymous memory and tmpfs only (`arch_validate_flags`,
 //! VM_MTE_ALLOWED), so a private mapping of another file never has it, and one of
 //! a file on tmpfs only after an `mprotect` of the program's own, which
-//! [`crate::attributes`] sees.
+//! [`crate::attributes`] sees. A guarded control stack (GCS) is a state of a thread and has
+//! no bit on code.
 //!
 //! Everything but what the processor can do is compiled and tested everywhere.
 
 use crate::memory::OwnMemory;
 use crate::object::Object;
 use crate::plan::Replacement;
+use crate::sys;
 use crate::vmas::Protection;
 
 #[cfg_attr(target_arch = "aarch64", path = "branch_protection/aarch64.rs")]
@@ -33,29 +47,57 @@ const BTI: u32 = 1;
 /// `fs/binfmt_elf.c`). The linkers write 32.
 const MAX_NOTE: usize = 1024;
 
-/// Returns the bits that the executable ranges of `object` have beside those that
-/// `/proc/PID/maps` shows. None if its note cannot be read: glibc and the kernel
-/// set none either.
-fn hidden_bits(memory: &OwnMemory, object: &Object) -> Protection {
-    let Some(bits) = processor::branch_target_bits() else { return 0 };
+/// Gives those `replacements` of the ranges of `object` that are executable the bits that the
+/// ranges have, as far as the note and the C library tell.
+pub fn keep(memory: &OwnMemory, object: &Object, has_text_relocations: bool, replacements: &mut [Replacement]) {
+    if processor::branch_target_bits().is_none() {
+        return;
+    }
+    let is_interpreter = object.base == sys::interpreter_base();
+    let has = is_set_by_note(sys::glibc_minor_version(), is_interpreter, has_text_relocations)
+        && is_built_for_it(memory, object);
+    for range in replacements {
+        set(range, has);
+    }
+}
+
+/// Gives `range` the bits, or takes them from it, if it is executable.
+pub fn set(range: &mut Replacement, has: bool) {
+    let Some(bits) = processor::branch_target_bits() else { return };
+    if range.protection & libc::PROT_EXEC != 0 {
+        range.protection = range.protection & !bits | if has { bits } else { 0 };
+    }
+}
+
+/// Returns whether `object` may lack the bits that [`keep`] has given its `replacements`:
+/// the kernel has mapped the executable without them, and if a seccomp filter refuses the
+/// loader's `mprotect(2)`, the loader goes on (`_dl_bti_protect`).
+pub fn is_in_doubt(object: &Object, replacements: &[Replacement]) -> bool {
+    let Some(bits) = processor::branch_target_bits() else { return false };
+    sys::gate::is_closed()
+        && object.span.contains(sys::executable_headers())
+        && replacements.iter().any(|range| range.protection & bits != 0)
+}
+
+/// Returns the bits for an executable page that no code executes: all that the processor knows.
+pub fn strictest_bits() -> Protection {
+    processor::branch_target_bits().unwrap_or(0)
+}
+
+/// Returns whether the ranges of an object have the bits if its note says so, in a process
+/// with glibc 2.`glibc`, or with another C library.
+fn is_set_by_note(glibc: Option<u32>, is_interpreter: bool, has_text_relocations: bool) -> bool {
+    is_interpreter || glibc.is_some_and(|minor| minor >= 33) && !has_text_relocations
+}
+
+/// Returns what the note of `object` says. False if it cannot be read: glibc and the kernel set
+/// no bits either.
+fn is_built_for_it(memory: &OwnMemory, object: &Object) -> bool {
     let mut note = [0; MAX_NOTE];
     let len = object.property.len().min(MAX_NOTE);
     // SAFETY: the buffer is a live local with room for `len` bytes.
     let read = unsafe { memory.copy(note.as_mut_ptr(), object.property.start, len) };
-    let is_built_for_it = read.is_ok() && requires_branch_targets(note.get(..len).unwrap_or_default());
-    if is_built_for_it { bits } else { 0 }
-}
-
-/// Gives those `replacements` of the ranges of `object` that are executable the
-/// bits that the ranges have.
-pub fn keep(memory: &OwnMemory, object: &Object, replacements: &mut [Replacement]) {
-    if processor::branch_target_bits().is_none() {
-        return;
-    }
-    let bits = hidden_bits(memory, object);
-    for range in replacements.iter_mut().filter(|range| range.protection & libc::PROT_EXEC != 0) {
-        range.protection |= bits;
-    }
+    read.is_ok() && requires_branch_targets(note.get(..len).unwrap_or_default())
 }
 
 /// Returns whether a PT_GNU_PROPERTY segment with these bytes has the property of
@@ -124,6 +166,17 @@ mod tests {
         // That of x86-64.
         assert!(!requires_branch_targets(&note(&[(0xc000_0002, &bti)])));
         assert!(!requires_branch_targets(&note(&[])));
+    }
+
+    #[test]
+    fn only_what_has_mapped_an_object_sets_the_bits() {
+        let ordinary = |glibc| is_set_by_note(glibc, false, false);
+        assert!(ordinary(Some(33)) && ordinary(Some(41)));
+        assert!(!ordinary(Some(31)) && !ordinary(Some(32)) && !ordinary(None));
+        // The loader sets its own protection again when it has relocated text.
+        assert!(!is_set_by_note(Some(41), false, true));
+        // The kernel maps the loader, of every C library.
+        assert!(is_set_by_note(Some(31), true, false) && is_set_by_note(None, true, false));
     }
 
     #[test]

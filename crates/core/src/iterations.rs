@@ -8,7 +8,8 @@
 //! A signal handler can re-enter the library while its own thread is iterating. Waiting would
 //! deadlock, because the thread that it waits for may be waiting for this iteration to end. So
 //! the nested call fails, and to recognise it the table records which thread iterates. It also
-//! records which thread forks, because that thread's fork handlers can call the library, too.
+//! records which threads fork, because their fork handlers can call the library, too. Several
+//! threads can fork at once: each waits for the library's lock, but not for ever.
 
 use core::sync::atomic::Ordering;
 #[cfg(not(test))]
@@ -16,7 +17,11 @@ use core::sync::atomic::{AtomicU32, AtomicUsize, fence};
 #[cfg(test)]
 use loom::sync::atomic::{AtomicU32, AtomicUsize, fence};
 
-/// The threads that iterate and the thread that forks. Up to `SLOTS` iterating threads are
+/// How many forking threads are recorded individually. The model has two, because each slot
+/// multiplies its interleavings.
+const FORKERS: usize = if cfg!(test) { 2 } else { 4 };
+
+/// The threads that iterate and those that fork. Up to `SLOTS` iterating threads are
 /// recorded individually.
 ///
 /// A method that waits calls its `nap` repeatedly, and gives up when `nap` returns false.
@@ -25,8 +30,11 @@ pub struct Iterations<const SLOTS: usize> {
     threads: [AtomicUsize; SLOTS],
     /// The number of iterating threads for which there was no free slot.
     others: AtomicU32,
-    /// The identity of the thread that forks, or 0.
-    forker: AtomicUsize,
+    /// The identities of threads that fork; 0 marks a free slot. A thread for which there was
+    /// none is not recognised, and waits in vain for its own fork to end.
+    forkers: [AtomicUsize; FORKERS],
+    /// The number of forks under way.
+    forks: AtomicU32,
 }
 
 /// An iteration over the loader's list; it ends when this is dropped.
@@ -41,14 +49,20 @@ impl<const SLOTS: usize> Iterations<SLOTS> {
     #[cfg(not(test))]
     #[allow(clippy::new_without_default, reason = "for a static")]
     pub const fn new() -> Self {
-        Self { threads: [const { AtomicUsize::new(0) }; SLOTS], others: AtomicU32::new(0), forker: AtomicUsize::new(0) }
+        Self {
+            threads: [const { AtomicUsize::new(0) }; SLOTS],
+            others: AtomicU32::new(0),
+            forkers: [const { AtomicUsize::new(0) }; FORKERS],
+            forks: AtomicU32::new(0),
+        }
     }
 
     /// Waits until no thread is iterating, so that `thread` can fork. Returns false if `nap`
     /// gave up first. In either case no thread begins an iteration before
-    /// [`Iterations::resume`].
+    /// [`Iterations::resume`] was called as often as this function.
     pub fn stop(&self, thread: usize, mut nap: impl FnMut() -> bool) -> bool {
-        self.forker.store(thread, Ordering::Relaxed);
+        take_slot(&self.forkers, thread);
+        self.forks.fetch_add(1, Ordering::Relaxed);
         // This fence and the one in `begin` are ordered: either the iterating thread sees the
         // fork, or this thread sees the iteration.
         fence(Ordering::SeqCst);
@@ -63,27 +77,36 @@ impl<const SLOTS: usize> Iterations<SLOTS> {
         }
     }
 
-    /// Permits iterations again. In a forked child the other threads do not exist.
-    pub fn resume(&self, is_child: bool) {
-        if is_child {
-            self.others.store(0, Ordering::Relaxed);
-            for slot in &self.threads {
-                slot.store(0, Ordering::Relaxed);
-            }
+    /// Notes that a fork of `thread` has ended.
+    pub fn resume(&self, thread: usize) {
+        if let Some(slot) = self.forkers.iter().find(|slot| slot.load(Ordering::Relaxed) == thread) {
+            slot.store(0, Ordering::Relaxed);
         }
-        self.forker.store(0, Ordering::Release);
+        subtract_one(&self.forks);
+    }
+
+    /// Forgets all threads but `thread`, which is the only one of a forked child. Its own
+    /// iterations and forks go on there.
+    pub fn discard_others(&self, thread: usize) {
+        let is_own = |slot: &&AtomicUsize| slot.load(Ordering::Relaxed) == thread;
+        for slot in self.threads.iter().chain(&self.forkers).filter(|slot| !is_own(slot)) {
+            slot.store(0, Ordering::Relaxed);
+        }
+        self.others.store(0, Ordering::Relaxed);
+        let own_forks = self.forkers.iter().filter(is_own).count();
+        self.forks.store(own_forks as u32, Ordering::Relaxed);
     }
 
     /// Begins an iteration of `thread`, after waiting until no thread forks. `None` if `nap`
-    /// gave up first, or if `thread` is already iterating or is the one that forks.
+    /// gave up first, or if `thread` is already iterating or is one that forks.
     pub fn begin(&self, thread: usize, mut nap: impl FnMut() -> bool) -> Option<Iteration<'_, SLOTS>> {
-        if self.is_within(thread) || self.forker.load(Ordering::Relaxed) == thread {
+        if self.is_within(thread) || self.forkers.iter().any(|slot| slot.load(Ordering::Relaxed) == thread) {
             return None;
         }
         loop {
             let iteration = self.announce(thread);
             fence(Ordering::SeqCst);
-            if self.forker.load(Ordering::Acquire) == 0 {
+            if self.forks.load(Ordering::Acquire) == 0 {
                 return Some(iteration);
             }
             drop(iteration);
@@ -94,9 +117,7 @@ impl<const SLOTS: usize> Iterations<SLOTS> {
     }
 
     fn announce(&self, thread: usize) -> Iteration<'_, SLOTS> {
-        let is_taken =
-            |slot: &&AtomicUsize| slot.compare_exchange(0, thread, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        let slot = self.threads.iter().find(is_taken);
+        let slot = take_slot(&self.threads, thread);
         if slot.is_none() {
             self.others.fetch_add(1, Ordering::Relaxed);
         }
@@ -105,7 +126,7 @@ impl<const SLOTS: usize> Iterations<SLOTS> {
 
     /// Returns whether a thread is forking, so that an iteration has to wait.
     pub fn is_forking(&self) -> bool {
-        self.forker.load(Ordering::Relaxed) != 0
+        self.forks.load(Ordering::Relaxed) != 0
     }
 
     /// Returns whether `thread` is iterating. Then it must not wait for any other thread.
@@ -114,13 +135,23 @@ impl<const SLOTS: usize> Iterations<SLOTS> {
     }
 }
 
+/// Records `thread` in a free slot, if there is one.
+fn take_slot(slots: &[AtomicUsize], thread: usize) -> Option<&AtomicUsize> {
+    let is_taken = |slot: &&AtomicUsize| slot.compare_exchange(0, thread, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+    slots.iter().find(is_taken)
+}
+
+/// Subtracts 1 from a number of threads, unless it is 0: a forked child has discarded its
+/// parent's threads, and this one may have been among them.
+fn subtract_one(threads: &AtomicU32) {
+    let _ = threads.fetch_update(Ordering::Release, Ordering::Relaxed, |count| count.checked_sub(1));
+}
+
 impl<const SLOTS: usize> Drop for Iteration<'_, SLOTS> {
     fn drop(&mut self) {
         match self.slot {
             Some(slot) => slot.store(0, Ordering::Release),
-            None => {
-                self.iterations.others.fetch_sub(1, Ordering::Release);
-            }
+            None => subtract_one(&self.iterations.others),
         }
     }
 }

@@ -38,6 +38,8 @@
 //! | [`image_layers`] | which files of a container no process can write to |
 //! | [`witness`] | the address of the page that keeps an object's file visible |
 //! | [`iterations`] | forks and iterations over the loader's list exclude each other |
+//! | [`preparations`] | which thread prepares a copy of which large object |
+//! | [`sweep_counts`] | whether the records of loaded objects are up to date |
 //! | [`line`](mod@line) | text of bounded length without allocation |
 //!
 //! # What is forbidden here, and why
@@ -92,6 +94,7 @@ pub mod pagemap;
 pub mod pages;
 pub mod plan;
 pub mod preload_list;
+pub mod preparations;
 #[cfg(test)]
 mod properties;
 pub mod records;
@@ -100,6 +103,7 @@ pub mod search_dirs;
 pub mod settings;
 pub mod slices;
 pub mod steps;
+pub mod sweep_counts;
 pub mod symbols;
 pub mod sys;
 pub mod thread_status;

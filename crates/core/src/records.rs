@@ -14,8 +14,9 @@
 //! ```
 //!
 //! A reader cannot take the library's lock. The sequence number is odd while the library
-//! changes records, and different afterwards. A reader that reads an even number, then the
-//! records, then the same number again has a consistent copy ([`read_consistently`]).
+//! changes records, and different afterwards. A reader that reads a header with an even number,
+//! then the records, then the same header again, in this order ([`read_consistently`]), has a
+//! consistent copy.
 //! Changing a record takes less than a microsecond, but a process can be stopped in the
 //! middle of a change, and a child can be created by `_Fork(3)` in the middle of one.
 //!
@@ -94,13 +95,7 @@ impl Header {
 
     /// Begins a change of the records. There must be one writer at a time.
     pub fn change(&self) -> Change<'_> {
-        let sequence = self.sequence.load(Ordering::Relaxed);
-        // The number is odd already if this process was forked in the middle of a change.
-        let odd = sequence | 1;
-        self.sequence.store(odd, Ordering::Relaxed);
-        // The fence keeps readers from seeing a store of the change before the odd number.
-        fence(Ordering::Release);
-        Change { header: self, next: odd.wrapping_add(1) }
+        Change { header: self, next: begin_change(&self.sequence) }
     }
 }
 
@@ -120,8 +115,43 @@ impl Change<'_> {
 
 impl Drop for Change<'_> {
     fn drop(&mut self) {
-        self.header.sequence.store(self.next, Ordering::Release);
+        end_change(&self.header.sequence, self.next);
     }
+}
+
+/// The sequence number: an atomic, or loom's, which knows the memory model.
+trait SequenceNumber {
+    fn load(&self, ordering: Ordering) -> u64;
+    fn store(&self, number: u64, ordering: Ordering);
+    fn fence(ordering: Ordering);
+}
+
+impl SequenceNumber for AtomicU64 {
+    fn load(&self, ordering: Ordering) -> u64 {
+        self.load(ordering)
+    }
+
+    fn store(&self, number: u64, ordering: Ordering) {
+        self.store(number, ordering);
+    }
+
+    fn fence(ordering: Ordering) {
+        fence(ordering);
+    }
+}
+
+/// Makes the number odd; returns the one with which the change ends.
+fn begin_change<Number: SequenceNumber>(sequence: &Number) -> u64 {
+    // The number is odd already if this process was forked in the middle of a change.
+    let odd = sequence.load(Ordering::Relaxed) | 1;
+    sequence.store(odd, Ordering::Relaxed);
+    // The fence keeps readers from seeing a store of the change before the odd number.
+    Number::fence(Ordering::Release);
+    odd.wrapping_add(1)
+}
+
+fn end_change<Number: SequenceNumber>(sequence: &Number, next: u64) {
+    sequence.store(next, Ordering::Release);
 }
 
 /// The protection level that an object has reached.

@@ -214,6 +214,13 @@ pub fn executable_header_count() -> usize {
     unsafe { libc::getauxval(libc::AT_PHNUM) as usize }
 }
 
+/// Returns the load bias of the interpreter that the kernel has mapped for the executable; 0
+/// without one, as when the interpreter was started as a program.
+pub fn interpreter_base() -> usize {
+    // SAFETY: getauxval only reads the process's auxiliary vector.
+    unsafe { libc::getauxval(libc::AT_BASE) as usize }
+}
+
 /// Returns the address at which the kernel has mapped the vDSO; 0 without one.
 pub fn vdso_address() -> usize {
     // SAFETY: getauxval only reads the process's auxiliary vector.

@@ -84,6 +84,22 @@ fn planned_bits_and_the_key_of_what_may_only_be_executed_are_kept() {
 }
 
 #[test]
+fn checked_branches_are_shown_for_some_vmas_or_for_none() {
+    let plain = entry(0x1000, 0x2000, "r-xp", "VmFlags: rd ex mr mw me sd \n");
+    let fresh = entry(FRESH, 0xa000, "rw-p", "VmFlags: rd wr mr mw me ac sd \n");
+    let checked = entry(0x2000, 0x3000, "r-xp", "VmFlags: rd ex mr mw me bt sd \n");
+    let shown = |text: String, start, end| {
+        AttributeMap::of_text(text.as_bytes(), FRESH).unwrap().has_branch_targets(Span { start, end })
+    };
+    assert_eq!(shown(format!("{plain}{fresh}"), 0x1000, 0x2000), None);
+    let all = format!("{plain}{checked}{fresh}");
+    assert_eq!(shown(all.clone(), 0x2000, 0x3000), Some(true));
+    for (start, end) in [(0x1000, 0x2000), (0x1000, 0x3000), (0x2000, 0x4000), (0x5000, 0x6000)] {
+        assert_eq!(shown(all.clone(), start, end), Some(false), "{start:#x}");
+    }
+}
+
+#[test]
 #[cfg_attr(miri, ignore = "reads /proc/self/smaps")]
 fn sees_what_this_process_asks_for() {
     let page = sys::page_size();

@@ -1,7 +1,6 @@
 //! All interleavings of two threads, and those of three with few interruptions,
 //! as the memory model allows them (loom). The registry's state needs no model: it
-//! is behind a mutex. The tests of [`crate::records`] try how readers see records without
-//! that lock.
+//! is behind a mutex.
 
 use loom::cell::UnsafeCell;
 use loom::model;
@@ -18,7 +17,8 @@ impl<const SLOTS: usize> Iterations<SLOTS> {
         Self {
             threads: core::array::from_fn(|_| AtomicUsize::new(0)),
             others: AtomicU32::new(0),
-            forker: AtomicUsize::new(0),
+            forkers: core::array::from_fn(|_| AtomicUsize::new(0)),
+            forks: AtomicU32::new(0),
         }
     }
 }
@@ -80,7 +80,7 @@ fn forks_among<const SLOTS: usize>(count: usize, work: fn(&Scene<SLOTS>, usize))
         if scene.iterations.stop(FORKER, naps(2)) {
             scene.fork();
         }
-        scene.iterations.resume(false);
+        scene.iterations.resume(FORKER);
         for thread in threads {
             thread.join().unwrap();
         }
@@ -122,7 +122,7 @@ fn checking_before_announcing_is_a_race() {
 fn announcing_without_the_fence_is_a_race() {
     let unfenced = |scene: &Scene<1>, number: usize| {
         let iteration = scene.iterations.announce(number);
-        if scene.iterations.forker.load(Ordering::Acquire) == 0 {
+        if scene.iterations.forks.load(Ordering::Acquire) == 0 {
             scene.iterate();
         }
         drop(iteration);
@@ -149,21 +149,76 @@ fn a_fork_handler_waits_for_no_thread() {
         let iterations = Iterations::<1>::new();
         assert!(iterations.stop(FORKER, impatient));
         assert!(iterations.begin(FORKER, || panic!("waited for itself")).is_none());
-        iterations.resume(false);
+        iterations.resume(FORKER);
         assert!(iterations.begin(FORKER, impatient).is_some());
     });
 }
 
 #[test]
-fn a_child_discards_the_iterations_of_its_parent() {
+fn a_child_discards_the_threads_of_its_parent() {
     model(|| {
         let iterations = Iterations::<1>::new();
         let left_behind = [iterations.announce(1), iterations.announce(2)];
+        assert!(!iterations.stop(FORKER + 1, impatient));
         assert!(!iterations.stop(FORKER, impatient));
         assert!(iterations.begin(3, impatient).is_none());
-        left_behind.into_iter().for_each(core::mem::forget);
-        iterations.resume(true);
+        iterations.discard_others(FORKER);
+        assert!(iterations.is_forking(), "its own fork ends after that");
+        iterations.resume(FORKER);
         assert!(iterations.begin(3, impatient).is_some());
+        // Iterations of the thread that has forked end in the child as well.
+        drop(left_behind);
         assert!(iterations.stop(FORKER, impatient));
     });
+}
+
+#[test]
+fn a_child_keeps_the_iteration_in_which_it_was_forked() {
+    model(|| {
+        let iterations = Iterations::<1>::new();
+        let own = iterations.begin(1, impatient).unwrap();
+        iterations.discard_others(1);
+        assert!(iterations.is_within(1));
+        drop(own);
+        assert!(iterations.stop(1, impatient));
+    });
+}
+
+/// Two threads fork at once, while a third one iterates.
+fn two_forks_at_once(end: fn(&Iterations<1>, usize)) {
+    let mut explored = Builder::new();
+    explored.preemption_bound = Some(2);
+    explored.check(move || {
+        let scene = Scene::<1>::new();
+        let other = {
+            let scene = scene.clone();
+            thread::spawn(move || {
+                // This fork waits for no iteration, and so is no access to the list.
+                scene.iterations.stop(FORKER + 1, impatient);
+                end(&scene.iterations, FORKER + 1);
+            })
+        };
+        let iterating = {
+            let scene = scene.clone();
+            thread::spawn(move || iterates_if_permitted(&scene, 1))
+        };
+        if scene.iterations.stop(FORKER, naps(2)) {
+            scene.fork();
+        }
+        end(&scene.iterations, FORKER);
+        other.join().unwrap();
+        iterating.join().unwrap();
+        assert!(scene.iterations.begin(1, impatient).is_some(), "a fork that has ended still counts");
+    });
+}
+
+#[test]
+fn the_end_of_one_fork_is_not_the_end_of_another() {
+    two_forks_at_once(Iterations::resume);
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn ending_all_forks_at_once_is_a_race() {
+    two_forks_at_once(|iterations, _| iterations.forks.store(0, Ordering::Release));
 }

@@ -103,22 +103,42 @@ pub enum Consistency {
 /// only if the header has not changed, because the array may have moved, or in the last attempt.
 pub fn read_consistently<T, E>(
     attempts: usize,
+    header: impl FnMut() -> Result<Seen, E>,
+    records: impl FnMut(&Seen) -> Result<T, E>,
+) -> Result<(Seen, T, Consistency), E> {
+    read_between(attempts, header, records, || fence(Ordering::Acquire))
+}
+
+/// Does this with `acquire` between any two reads. Processors reorder reads, those of one
+/// header as well:
+/// * The records must not be read before the first header, or they could be older than its
+///   sequence number, nor after the second one.
+/// * Number and address of the records can be older than the sequence number that was read
+///   with them. Those of the second header are at least as new as the first sequence number,
+///   so the two headers differ then.
+fn read_between<T, E>(
+    attempts: usize,
     mut header: impl FnMut() -> Result<Seen, E>,
     mut records: impl FnMut(&Seen) -> Result<T, E>,
+    mut acquire: impl FnMut(),
 ) -> Result<(Seen, T, Consistency), E> {
     let mut before = header()?;
     for _ in 1..attempts {
+        acquire();
         let read = records(&before);
-        // The reads of the records must not be reordered behind the second read of the header.
-        fence(Ordering::Acquire);
+        acquire();
         let after = header()?;
-        if !before.is_changing() && after.sequence == before.sequence {
+        if !before.is_changing() && after == before {
             return Ok((before, read?, Consistency::Consistent));
         }
         before = after;
     }
+    acquire();
     let read = records(&before)?;
-    fence(Ordering::Acquire);
-    let is_same = !before.is_changing() && header()?.sequence == before.sequence;
+    acquire();
+    let is_same = !before.is_changing() && header()? == before;
     Ok((before, read, if is_same { Consistency::Consistent } else { Consistency::Torn }))
 }
+
+#[cfg(test)]
+mod model;

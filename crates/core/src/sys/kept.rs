@@ -34,9 +34,11 @@ impl<'a> KeptFromChildren<'a> {
     /// Keeps `file` from children; `None` if too many are kept already.
     pub fn new(file: &'a Fd) -> Option<Self> {
         let take =
-            |place: &KeptSlot| place.number.compare_exchange(FREE, TAKEN, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+            |place: &KeptSlot| place.number.compare_exchange(FREE, TAKEN, Ordering::Acquire, Ordering::Relaxed).is_ok();
         let index = SLOTS.iter().position(take)?;
         let place = SLOTS.get(index)?;
+        // The exchange has acquired what `stop_keeping` releases: this thread's identity stays
+        // behind that of the thread which had the slot before.
         place.thread.store(thread_identity(), Ordering::Relaxed);
         place.number.store(file.raw(), Ordering::Release);
         Some(Self { place: index, file: PhantomData })
@@ -61,7 +63,7 @@ impl Drop for KeptFromChildren<'_> {
 /// Frees a slot: from now on children inherit its descriptor.
 pub fn stop_keeping(place: usize) {
     if let Some(place) = SLOTS.get(place) {
-        place.number.store(FREE, Ordering::Relaxed);
+        place.number.store(FREE, Ordering::Release);
     }
 }
 

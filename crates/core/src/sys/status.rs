@@ -39,8 +39,9 @@ pub(super) fn fstat_number() -> c_long {
     if is_relative { libc::SYS_newfstatat } else { libc::SYS_fstat }
 }
 
-/// Returns the N of glibc 2.N; `None` with another C library, or under an interpreter.
-fn glibc_minor_version() -> Option<u32> {
+/// Returns the N of glibc 2.N, the C library of this process; `None` with another one, or
+/// under Miri.
+pub fn glibc_minor_version() -> Option<u32> {
     /// `<bits/confname.h>`. The answer is "glibc 2.36", for example; musl knows no such name.
     const CS_GNU_LIBC_VERSION: c_int = 2;
     if cfg!(miri) {
