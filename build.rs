@@ -16,6 +16,12 @@ fn main() {
     linker::pass("-z,nodelete");
     // Nothing of ours is bound lazily while a mapping is being replaced.
     linker::pass("-z,now");
+    // The loader makes only whole pages of RELRO read-only, and that is what proves an object
+    // relocated. lld pads RELRO to this size, by default to 4 KiB; pages of aarch64 have up to
+    // 64.
+    if env::var("CARGO_CFG_TARGET_ARCH").as_deref() == Ok("aarch64") {
+        linker::pass("-z,common-page-size=65536");
+    }
     // The C interface only grows while the major version is the same.
     let major = env::var("CARGO_PKG_VERSION_MAJOR").unwrap_or_default();
     linker::pass(&format!("-soname,libsopin.so.{major}"));

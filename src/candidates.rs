@@ -7,6 +7,7 @@
 //! [`crate::write_safety`] finds out whether stores to its data are possible.
 
 use sopin_core::cause::{Cause, Operation, Stopped};
+use sopin_core::crtbegin;
 use sopin_core::crti;
 use sopin_core::memory::OwnMemory;
 use sopin_core::names::{self, NameHashes};
@@ -16,7 +17,7 @@ use sopin_core::sys::Result;
 use sopin_core::vmas::Vma;
 use sopin_core::write_safety::Progress;
 
-use crate::loader::Loaded;
+use crate::loader::{self, Loaded};
 use crate::own;
 use crate::registry::Registry;
 
@@ -25,6 +26,7 @@ const NAME: usize = 512;
 
 /// An object that is not recorded yet.
 #[derive(Clone, Copy)]
+#[allow(clippy::struct_excessive_bools, reason = "they are independent of each other")]
 pub struct Candidate {
     /// The loader's entry for it.
     pub loaded: Loaded,
@@ -38,6 +40,10 @@ pub struct Candidate {
     pub progress: Progress,
     /// An object that may have run knows an address in its data, see [`crate::reach`].
     pub is_known: bool,
+    /// It certainly depends on the object that has announced itself, see [`mark_dependents`].
+    pub depends_on_root: bool,
+    /// musl has left words of it unbound, and stores to them at a later `dlopen`.
+    pub has_unbound: bool,
 }
 
 impl Candidate {
@@ -63,6 +69,8 @@ impl Candidate {
             names: None,
             progress: Progress::MayHaveRun,
             is_known: false,
+            depends_on_root: false,
+            has_unbound: false,
         })
     }
 
@@ -102,13 +110,39 @@ impl Candidate {
         self.names.unwrap_or_else(|| NameHashes::read(memory, self.loaded.name, self.dynamic.soname_address()))
     }
 
+    /// Calls `each` with the index and the value of every candidate that a DT_NEEDED entry of this
+    /// object refers to. It leaves out an entry that could mean several objects, see
+    /// [`mark_groups`]; `others` are the names of those of the loader's list that are no candidates.
+    fn for_each_needed_candidate(
+        &self,
+        memory: &OwnMemory,
+        candidates: &[Self],
+        others: &[NameHashes],
+        mut each: impl FnMut(usize, &Self) -> core::result::Result<(), Cause>,
+    ) -> core::result::Result<(), Cause> {
+        let followed = self.dynamic.for_each_needed(memory, &self.object, |needed| {
+            let names = candidates.iter().map(|candidate| candidate.names(memory));
+            let found = names::only_object(needed, names, others);
+            if let Some((index, other)) = found.and_then(|index| Some((index, candidates.get(index)?)))
+                && is_named(memory, other, needed)
+            {
+                each(index, other)?;
+            }
+            Ok(())
+        });
+        followed.map_err(|stopped: Stopped| stopped.cause(memory.operation()))
+    }
+
     /// Returns whether it will announce itself to this library before any of its constructors runs.
     pub fn will_announce(&self, memory: &OwnMemory) -> core::result::Result<bool, Cause> {
-        if self.dynamic.init == 0 {
+        let (init, failed) = (self.dynamic.init, |errno| Cause::call(memory.operation(), errno));
+        if init != 0 && crti::init_calls(memory, init, own::gmon_start()).map_err(failed)? {
+            return Ok(true);
+        }
+        if !loader::is_musl() {
             return Ok(false);
         }
-        crti::init_calls(memory, self.dynamic.init, own::gmon_start())
-            .map_err(|errno| Cause::call(memory.operation(), errno))
+        crtbegin::begins_by_calling(memory, &self.dynamic, own::register_frame_info()).map_err(failed)
     }
 }
 
@@ -155,20 +189,53 @@ pub fn mark_groups(
             continue;
         }
         let candidate = *candidate;
-        let followed = candidate.dynamic.for_each_needed(memory, &candidate.object, |needed| {
-            let names = candidates.iter().map(|candidate| candidate.names(memory));
-            let found = names::only_object(needed, names, others);
-            if let Some((index, other)) = found.and_then(|index| Some((index, candidates.get(index)?)))
-                && !other.is_in_initialised_group
-                && is_named(memory, other, needed)
-            {
-                worklist.push(index).map_err(Cause::no_memory)?;
-            }
-            Ok(())
-        });
-        followed.map_err(|stopped: Stopped| stopped.cause(memory.operation()))?;
+        candidate.for_each_needed_candidate(memory, candidates, others, |index, other| {
+            if other.is_in_initialised_group { Ok(()) } else { worklist.push(index).map_err(Cause::no_memory) }
+        })?;
     }
     Ok(())
+}
+
+/// Marks the candidates that certainly depend, directly or indirectly, on the one at `root`, which
+/// does not depend on them. The group of `root` must be marked, see [`mark_groups`], with the same
+/// `work`.
+pub fn mark_dependents(
+    memory: &OwnMemory,
+    candidates: &mut [Candidate],
+    work: &mut GroupWork,
+    root: usize,
+) -> core::result::Result<(), Cause> {
+    for index in 0..candidates.len() {
+        let depends = depends_on(memory, candidates, work, index, root)?;
+        if let Some(candidate) = candidates.get_mut(index) {
+            candidate.depends_on_root = depends;
+        }
+    }
+    Ok(())
+}
+
+fn depends_on(
+    memory: &OwnMemory,
+    candidates: &[Candidate],
+    work: &mut GroupWork,
+    index: usize,
+    root: usize,
+) -> core::result::Result<bool, Cause> {
+    let GroupWork { others, worklist } = work;
+    if candidates.get(index).is_none_or(|candidate| candidate.is_in_initialised_group) {
+        return Ok(false);
+    }
+    worklist.clear();
+    worklist.push(index).map_err(Cause::no_memory)?;
+    let mut next = 0;
+    while let Some(index) = worklist.get(next).copied() {
+        next += 1;
+        let Some(candidate) = candidates.get(index) else { continue };
+        candidate.for_each_needed_candidate(memory, candidates, others, |index, _| {
+            if worklist.contains(&index) { Ok(()) } else { worklist.push(index).map_err(Cause::no_memory) }
+        })?;
+    }
+    Ok(worklist.contains(&root))
 }
 
 /// Replaces `others` by the names of those of `objects` that are no candidates.

@@ -3,12 +3,14 @@
 //!
 //! * `__gmon_start__`: nearly every object linked for glibc calls it, if any object
 //!   defines it, before its own constructors.
+//! * `__register_frame_info`, `__deregister_frame_info`: nearly every object linked for musl calls
+//!   the first before its own constructors, see [`frames`].
 //! * `dlopen`, `dlmopen`, `dlclose`: interposed. glibc uses the return address of the
 //!   first two to choose the search path of a name without a slash and to expand
 //!   `$ORIGIN`. The stub passes such calls on by a jump, so that the real function sees
 //!   the caller's return address. The result for a name with a slash and without `$` does
 //!   not depend on the caller. The stub calls the real function for such a name, and a
-//!   sweep follows.
+//!   sweep follows. musl never looks at the caller, so there a sweep follows for every name.
 //!
 //! The entry stubs are naked functions, with one file for each architecture, and their frames
 //! are the only ones of this library below the real functions. Unwinding may pass through
@@ -18,7 +20,8 @@
 //! Each file has the bodies of two kinds of functions, as macros that take their operands:
 //!
 //! * `hook!`: `route` gets the arguments and returns a [`Route`]. Without a function to follow,
-//!   the stub jumps to the real function, so that this one sees the caller's return address.
+//!   the stub jumps to the real function, so that this one sees the caller's return address. Its
+//!   `own_name` is a hidden symbol, so that no other object can interpose references to it.
 //! * `visit_all!`: a function of (visitor, data) that keeps `room` bytes, a multiple of 16, on
 //!   its stack. It calls `begin` with their address and the visitor, and returns the result of
 //!   that. It calls the visitor with each result of `next` and with data, until `next` returns
@@ -28,13 +31,14 @@ use core::ffi::{CStr, c_char, c_int, c_long, c_void};
 use core::ptr;
 
 use crate::errno::keeping_errno;
-use crate::loader::{DLCLOSE, DLMOPEN, DLOPEN, OpenHandle, RealFunction};
+use crate::loader::{self, DLCLOSE, DLMOPEN, DLOPEN, OpenHandle, RealFunction};
 use crate::pinner::{self, Event};
 use crate::preparation;
 
 #[cfg_attr(target_arch = "x86_64", path = "hooks/entry_x86_64.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "hooks/entry_aarch64.rs")]
 mod entry;
+mod frames;
 
 pub(crate) use entry::visit_all;
 
@@ -48,8 +52,8 @@ extern "C" fn announced(caller: usize) {
     sweep(Event::Announced(caller));
 }
 
-/// Sweeps when the constructors of this library run. On musl no object announces itself, and
-/// the constructors of preloaded objects run before those of others.
+/// Sweeps when the constructors of this library run. On musl that is before those of other
+/// objects, unless others were preloaded before this library.
 #[used]
 #[unsafe(link_section = ".init_array")]
 static CONSTRUCTOR: extern "C" fn() = {
@@ -66,7 +70,7 @@ static CONSTRUCTOR: extern "C" fn() = {
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void {
-    entry::hook!(route = sym route_open)
+    entry::hook!(own_name = "sopin_own_dlopen", route = sym route_open)
 }
 
 /// Calls the real `dlmopen(3)`, and sweeps afterwards if the result does not depend on the caller.
@@ -76,7 +80,7 @@ pub unsafe extern "C-unwind" fn dlopen(name: *const c_char, flags: c_int) -> *mu
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlmopen(namespace: c_long, name: *const c_char, flags: c_int) -> *mut c_void {
-    entry::hook!(route = sym route_open_in_namespace)
+    entry::hook!(own_name = "sopin_own_dlmopen", route = sym route_open_in_namespace)
 }
 
 /// Calls the real `dlclose(3)`, and forgets afterwards what that has unloaded.
@@ -86,7 +90,7 @@ pub unsafe extern "C-unwind" fn dlmopen(namespace: c_long, name: *const c_char, 
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn dlclose(handle: *mut c_void) -> c_int {
-    entry::hook!(route = sym route_close)
+    entry::hook!(own_name = "sopin_own_dlclose", route = sym route_close)
 }
 
 /// Which functions the stub of a hook calls. The ABIs return it in two registers.
@@ -178,6 +182,9 @@ extern "C" fn route_close() -> Route {
 unsafe fn depends_on_caller(name: *const c_char) -> bool {
     if name.is_null() || preparation::is_off() {
         return true;
+    }
+    if loader::is_musl() {
+        return false;
     }
     // SAFETY: `name` is not null here, so it is a C string: this function's contract.
     let name = unsafe { CStr::from_ptr(name) }.to_bytes();

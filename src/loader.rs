@@ -10,8 +10,10 @@ use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use sopin_core::memory::OwnMemory;
 use sopin_core::pages::PageVec;
+use sopin_core::symbols;
 use sopin_core::sys::{Errno, Result};
 
+pub mod frames;
 pub mod iterations;
 mod next;
 
@@ -74,7 +76,31 @@ static DLINFO: RealFunction = RealFunction::new(c"dlinfo");
 static REGISTER_ATFORK: RealFunction =
     RealFunction { other_name: Some(c"pthread_atfork"), ..RealFunction::new(c"__register_atfork") };
 
-const ALL: [&RealFunction; 6] = [&DLOPEN, &DLMOPEN, &DLCLOSE, &DL_ITERATE_PHDR, &DLINFO, &REGISTER_ATFORK];
+/// A function that only musl defines.
+static OF_MUSL: RealFunction = RealFunction::new(symbols::MUSL_FUNCTION);
+
+const ALL: [&RealFunction; 7] = [&DLOPEN, &DLMOPEN, &DLCLOSE, &DL_ITERATE_PHDR, &DLINFO, &REGISTER_ATFORK, &OF_MUSL];
+
+/// Returns whether the C library is musl. It differs from glibc in what the library relies on
+/// (source: musl, `ldso/dynlink.c`):
+///
+/// * `dlclose` unloads nothing, and there are no namespaces.
+/// * `dlopen` looks at neither its return address nor the object in which that lies.
+/// * The loader holds its lock while it maps and relocates objects, and releases it before their
+///   constructors run. The list shows an object only to those who have taken that lock since it
+///   was added, so every listed object is relocated.
+/// * The constructors of preloaded objects run before all others, after the executable's entry
+///   point.
+pub fn is_musl() -> bool {
+    musl_address().is_some()
+}
+
+/// Returns an address in musl's only object, if the C library is musl.
+pub fn musl_address() -> Option<usize> {
+    // The look-up of this function looks up the other one, too.
+    DLOPEN.address()?;
+    OF_MUSL.known()
+}
 
 /// Calls `pthread_atfork(3)` of the C library. It may be called with the library's lock held,
 /// because it looks nothing up: that has happened with [`DLOPEN`]. If it fails, for lack of
@@ -161,11 +187,11 @@ pub fn snapshot(objects: &mut PageVec<Loaded>) -> Result<Counters> {
     collector.failure.map_or(Ok(collector.counters), Err)
 }
 
-/// Runs `work` with the counters while no object of any namespace can be added
-/// or unloaded, and returns its result. glibc holds `dl_load_write_lock` during the
-/// callback, and only with that lock does it extend a list (source:
-/// `_dl_add_to_namespace_list`) or unmap an object (source: `_dl_close_worker`); musl never
-/// unloads. `work` must neither call the loader nor wait for another thread. `None`, without
+/// Runs `work` with the counters while no object of any namespace can be unloaded, and returns
+/// its result. glibc holds `dl_load_write_lock` during the callback, and only with that lock does
+/// it unmap an object (source: `_dl_close_worker`) or extend a list (source:
+/// `_dl_add_to_namespace_list`). musl holds no lock and never unloads; there objects may be added
+/// meanwhile, which changes the counters. `work` must neither call the loader nor wait for another thread. `None`, without
 /// a run of `work`, if the loader lacks the function or while the process is forking.
 pub fn while_held<T, Work: FnMut(Counters) -> T>(work: Work) -> Option<T> {
     struct Held<T, Work> {
@@ -269,10 +295,11 @@ pub fn link_map(handle: OpenHandle) -> Option<LinkMap> {
 }
 
 /// Returns whether `handle` belongs to a namespace other than the program's,
-/// whose objects `dl_iterate_phdr` does not list for a caller in the program's.
+/// whose objects `dl_iterate_phdr` does not list for a caller in the program's. musl has no other
+/// one, and the question would become the error that `dlerror(3)` returns to the host.
 pub fn is_in_other_namespace(handle: OpenHandle) -> bool {
     const LM_ID_BASE: c_long = 0;
-    dlinfo(handle, libc::RTLD_DI_LMID, LM_ID_BASE).is_some_and(|namespace| namespace != LM_ID_BASE)
+    !is_musl() && dlinfo(handle, libc::RTLD_DI_LMID, LM_ID_BASE).is_some_and(|namespace| namespace != LM_ID_BASE)
 }
 
 /// Replaces `objects` by those of the namespace that the link map at `start` is

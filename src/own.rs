@@ -1,10 +1,12 @@
-//! The addresses of this library, and of its function that other objects call.
+//! The addresses of this library, and of its functions that other objects call.
 
 use sopin_core::object::Span;
 
 unsafe extern "C" {
     /// A second, hidden name of the `__gmon_start__` in the entry stubs (`hooks/entry_*.rs`).
     fn sopin_own_gmon_start();
+    /// The same of `__register_frame_info`.
+    fn sopin_own_register_frame_info();
 }
 
 /// Returns the address of this library's `__gmon_start__`, which the loader stores into the
@@ -14,6 +16,11 @@ unsafe extern "C" {
 /// library.
 pub fn gmon_start() -> usize {
     sopin_own_gmon_start as *const () as usize
+}
+
+/// Returns the address of this library's `__register_frame_info`.
+pub fn register_frame_info() -> usize {
+    sopin_own_register_frame_info as *const () as usize
 }
 
 /// Returns whether `span`, the pages of an object, are those of this library.

@@ -12,10 +12,10 @@ use crate::candidates::Candidate;
 use crate::loader::Loaded;
 use crate::own;
 
-/// File names of the objects of the C library, up to the first dot. None of their functions
+/// File names of the objects of the C library, glibc or musl, up to the first dot. None of their functions
 /// stores, or starts a thread that stores, to objects that its caller has not named, except
 /// those that [`starts_writers`] knows. [`reports_addresses`] knows those that report addresses.
-const C_LIBRARY: [&[u8]; 9] = [
+const C_LIBRARY: [&[u8]; 11] = [
     b"libc",
     b"libm",
     b"libpthread",
@@ -24,6 +24,8 @@ const C_LIBRARY: [&[u8]; 9] = [
     b"libgcc_s",
     b"ld-linux-x86-64",
     b"ld-linux-aarch64",
+    b"ld-musl-x86_64",
+    b"ld-musl-aarch64",
     b"linux-vdso",
 ];
 
@@ -74,6 +76,28 @@ impl References<'_> {
             })
             .map_err(|errno: Errno| Cause::call(self.memory.operation(), errno))?;
         Ok(reach)
+    }
+
+    /// Returns whether a word of `candidate` for a symbol that must be defined holds no address in
+    /// an object: musl binds it at a later `dlopen` (source: `redo_lazy_relocs`).
+    pub fn has_unbound(&self, candidate: &Candidate) -> core::result::Result<bool, Cause> {
+        let mut has_unbound = false;
+        candidate
+            .dynamic
+            .for_each_reference(self.memory, &candidate.object, |reference| {
+                // An unbound word holds what the file has: null, or an address without the base. An
+                // executable that is not position-independent may lie there, too.
+                if let Bound::Address(address) = reference.bound
+                    && address < candidate.object.base
+                    && !reference.is_weak()
+                    && self.object_at(address).is_none()
+                {
+                    has_unbound = true;
+                }
+                Ok(())
+            })
+            .map_err(|errno: Errno| Cause::call(self.memory.operation(), errno))?;
+        Ok(has_unbound)
     }
 
     fn of_reference(

@@ -97,7 +97,9 @@ impl Sources {
         runs: &mut PageVec<Replacement>,
     ) -> Result<Modified, Cause> {
         runs.clear();
-        let mut modified = Modified::Bytes(0);
+        let copied = replacements.iter().filter(|range| range.backing == Backing::Copy);
+        let end = copied.map(|range| range.span.end).max().unwrap_or_default();
+        let (mut reader, mut modified) = (None, Modified::Bytes(0));
         for range in replacements.iter() {
             if range.backing != Backing::Copy {
                 runs.push(*range).map_err(Cause::no_memory)?;
@@ -108,7 +110,9 @@ impl Sources {
                 runs.push(Replacement { span, offset, ..*range }).map_err(Cause::no_memory).map_err(Stopped::from)
             };
             let found = match (get_or_init(&self.pagemap, Pagemap::open), original) {
-                (Ok(pagemap), _) => pagemap.for_each_unmodified(range.span, keep),
+                (Ok(pagemap), _) => {
+                    reader.get_or_insert_with(|| pagemap.reader(end)).for_each_unmodified(range.span, keep)
+                }
                 (Err(_), Some(original)) => {
                     comparison::for_each_equal(memory, &original.file, range.span, range.offset, keep)
                 }

@@ -117,6 +117,13 @@ impl<'a> Sweep<'a> {
         candidates::mark_groups(self.memory, self.registry, objects, candidates, groups, roots)
     }
 
+    /// Marks the candidates that depend on the one at `root`, which loaders initialise before them.
+    fn mark_dependents(&mut self, root: usize, objects: &[Loaded]) -> Result<(), Cause> {
+        self.mark(objects, [root])?;
+        let Workspace { candidates, groups, .. } = &mut *self.work;
+        candidates::mark_dependents(self.memory, candidates, groups, root)
+    }
+
     /// Returns the index of the first candidate for which `is_it` returns true.
     fn position(&self, is_it: impl FnMut(&Candidate) -> bool) -> Option<usize> {
         self.work.candidates.iter().position(is_it)

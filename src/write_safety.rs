@@ -3,13 +3,14 @@
 //! those that may have run can reach.
 
 use sopin_core::cause::{Cause, Operation};
+use sopin_core::crt1;
 use sopin_core::memory::OwnMemory;
-use sopin_core::sys::{self, Errno};
+use sopin_core::sys::Errno;
 use sopin_core::write_safety::{Permission, Progress, Reach, WriteSafety};
 
 use crate::candidates::Candidate;
 use crate::environment;
-use crate::loader::Loaded;
+use crate::loader::{self, Loaded};
 use crate::own;
 use crate::reach::References;
 
@@ -21,6 +22,12 @@ const CODE_MAY_HAVE_RUN: Cause =
 pub const OTHER_MAY_HAVE_RUN: Cause = Cause::words(
     Operation::PinWritableRanges,
     "an object loaded together with it may have run, and something may be storing to them",
+);
+
+/// Why writable ranges of an object are left to which musl stores when it binds symbols later.
+const NOT_ALL_BOUND: Cause = Cause::words(
+    Operation::PinWritableRanges,
+    "the object has symbols that are not bound yet, and another thread may be loading what defines them",
 );
 
 /// SONAMEs of the objects of glibc that have constructors and do not announce
@@ -55,6 +62,8 @@ pub struct Assessment {
     safety: WriteSafety,
     /// The process is starting: no code of it has run, except that of candidates that may have.
     is_start: bool,
+    /// The address of the executable's program headers.
+    executable: usize,
     /// Why the progress of a candidate could not be found out, if that is so.
     doubt: Option<Cause>,
 }
@@ -64,8 +73,9 @@ impl Announcement<'_> {
     /// them. The candidates must be in the order of the loader's list.
     pub fn assess(&self, candidates: &mut [Candidate]) -> Assessment {
         let mut doubt = None;
+        let is_before_all_others = self.is_before_all_others(candidates);
         for (index, candidate) in candidates.iter_mut().enumerate() {
-            match self.progress(candidate, index == self.root) {
+            match self.progress(candidate, index == self.root, is_before_all_others) {
                 Ok(progress) => candidate.progress = progress,
                 Err(cause) => doubt = doubt.or(Some(cause)),
             }
@@ -75,29 +85,45 @@ impl Announcement<'_> {
             false
         });
         let at_startup = self.marks_executable(candidates, is_start);
-        let mut safety = WriteSafety::of_announcement(at_startup);
+        let mut safety = match WriteSafety::of_announcement(at_startup) {
+            WriteSafety::AtStartup if loader::is_musl() && !self.is_entry_known(candidates) => WriteSafety::AfterEntry,
+            safety => safety,
+        };
         if self.unreadable.is_some() {
             doubt = doubt.or(self.unreadable);
             safety = safety.beside(Reach::Everywhere);
+        }
+        let references = References { memory: self.memory, objects: self.objects };
+        if !is_start && loader::is_musl() {
+            for candidate in candidates.iter_mut().filter(|candidate| !candidate.dynamic.is_bound_now) {
+                candidate.has_unbound = references.has_unbound(candidate).unwrap_or(true);
+            }
         }
         let can_gain = candidates.iter().any(|candidate| candidate.progress == Progress::NotBegun);
         for index in 0..candidates.len() {
             if !candidates.get(index).is_some_and(Candidate::may_have_run) {
                 continue;
             }
-            let references = References { memory: self.memory, objects: self.objects };
             let reach = if can_gain { references.reach(candidates, index) } else { Ok(Reach::Everywhere) };
             safety = safety.beside(reach.unwrap_or_else(|cause| {
                 doubt = doubt.or(Some(cause));
                 Reach::Everywhere
             }));
         }
-        Assessment { safety, is_start, doubt }
+        let executable = self.objects.first().map_or(0, |first| first.headers);
+        Assessment { safety, is_start, executable, doubt }
     }
 
-    fn progress(&self, candidate: &Candidate, is_root: bool) -> Result<Progress, Cause> {
-        if candidate.dynamic.has_preinit_array {
-            // The functions of that array run before the constructors of all objects.
+    /// Returns whether nothing but code of musl has run at the entry point of the executable, the
+    /// first of the candidates.
+    fn is_entry_known(&self, candidates: &[Candidate]) -> bool {
+        let executable = candidates.first().map(|executable| executable.object);
+        executable.is_some_and(|executable| crt1::is_entry_of(self.memory, &executable).unwrap_or(false))
+    }
+
+    fn progress(&self, candidate: &Candidate, is_root: bool, is_before_all_others: bool) -> Result<Progress, Cause> {
+        if candidate.dynamic.has_preinit_array && !loader::is_musl() {
+            // The functions of that array run before the constructors of all objects. musl ignores it.
             return Ok(Progress::MayHaveRun);
         }
         if !candidate.dynamic.has_constructors() {
@@ -114,10 +140,30 @@ impl Announcement<'_> {
             // No code has called this library before its first sweep.
             return Ok(Progress::NotBegun);
         }
-        Ok(if self.is_c_library(candidate)? { Progress::CLibrary } else { Progress::MayHaveRun })
+        if self.is_c_library(candidate)? {
+            return Ok(Progress::CLibrary);
+        }
+        // Both loaders initialise an object after those on which it depends, but only musl's does so
+        // in an order that depends on nothing else (source: `queue_ctors`).
+        let is_later = (candidate.depends_on_root && !self.has_missed) || is_before_all_others;
+        Ok(if is_later { Progress::NotBegun } else { Progress::MayHaveRun })
+    }
+
+    /// Returns whether this library's constructor is the first one that musl calls in this process.
+    /// It calls those of the object that comes second in its list before all others, but for those
+    /// on which that object depends (source: `queue_ctors`). This library depends on musl only.
+    fn is_before_all_others(&self, candidates: &[Candidate]) -> bool {
+        let (root, second) = (candidates.get(self.root), self.objects.get(1));
+        let is_second = root
+            .zip(second)
+            .is_some_and(|(root, second)| root.loaded.headers == second.headers && own::is_in(root.object.span));
+        is_second && self.is_first && !self.has_missed && loader::is_musl()
     }
 
     fn is_c_library(&self, candidate: &Candidate) -> Result<bool, Cause> {
+        if loader::musl_address().is_some_and(|address| candidate.object.span.contains(address)) {
+            return Ok(true);
+        }
         // The buffer is longer than each of these names, so a name that does not fit is another.
         let mut buffer = [0; 32];
         let Some(address) = candidate.dynamic.soname_address() else { return Ok(false) };
@@ -161,7 +207,8 @@ impl Announcement<'_> {
 
 impl Assessment {
     /// The assessment for candidates whose code may have run, all of them.
-    pub const AFTER_RUNNING: Self = Self { safety: WriteSafety::AfterRunning, is_start: false, doubt: None };
+    pub const AFTER_RUNNING: Self =
+        Self { safety: WriteSafety::AfterRunning, is_start: false, executable: 0, doubt: None };
 
     /// Returns whether no code of `candidate` has run. Then no code can have set attributes of its
     /// ranges yet, such as a lock.
@@ -183,10 +230,13 @@ impl Assessment {
             _ if candidate.is_known => Permission::Refused,
             // The executable may have copies of variables of the C library (`optind`, `tzname`), to
             // which the C library's functions store on behalf of any thread.
-            WriteSafety::BesideRunning(Reach::Itself) if candidate.loaded.headers == sys::executable_headers() => {
+            WriteSafety::BesideRunning(Reach::Itself) if candidate.loaded.headers == self.executable => {
                 WriteSafety::BesideRunning(Reach::ThroughOthers).permission(candidate.progress)
             }
-            safety => safety.permission(candidate.progress),
+            safety => match safety.permission(candidate.progress) {
+                Permission::Granted if candidate.has_unbound => Permission::WithOneThread,
+                permission => permission,
+            },
         }
     }
 
@@ -206,7 +256,11 @@ impl Assessment {
     pub fn reason_to_leave(&self, signals: Result<(), Errno>, candidate: &Candidate) -> Option<Cause> {
         let is_beside =
             self.is_beside_running() && candidate.progress == Progress::NotBegun && !own::is_in(candidate.object.span);
-        let cause = if is_beside { OTHER_MAY_HAVE_RUN } else { CODE_MAY_HAVE_RUN };
+        let cause = match candidate.progress {
+            _ if is_beside => OTHER_MAY_HAVE_RUN,
+            Progress::NotBegun if candidate.has_unbound => NOT_ALL_BOUND,
+            _ => CODE_MAY_HAVE_RUN,
+        };
         let cause = self.doubt.unwrap_or(cause);
         match self.permission(candidate) {
             Permission::Granted => None,

@@ -3,7 +3,7 @@
 //!
 //! The trials of the native library always run. Those of the files in `target/dist` run if
 //! `scripts/dist-binaries` has made them, for each architecture: they only read the files.
-//! tests/symbols.rs and tests/imports.rs check the symbols, `tests/branch_targets.rs` what the
+//! `tests/symbols.rs` and `tests/imports.rs` check the symbols, `tests/branch_targets.rs` what the
 //! marks promise. `make dist-check` runs these with the libraries in `target/dist` too.
 
 mod common;

@@ -17,7 +17,9 @@ use std::time::Duration;
 use libtest_mimic::{Completion, Failed};
 
 use common::directives::{Build, Copy, Directives, Preload, Trial};
-use common::{library, needs::Need, process, scratch, suite};
+use common::needs::Need;
+use common::toolchain::CLibrary;
+use common::{library, process, scratch, suite};
 
 /// The flags of every build. A fixture's own flags follow and override them.
 const FLAGS: [&str; 6] = ["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE"];
@@ -30,6 +32,7 @@ const COMPILE_TIMEOUT: Duration = Duration::from_secs(120);
 /// filter on the command line compiles only what it selects.
 struct Case {
     name: String,
+    c_library: CLibrary,
     sources: PathBuf,
     scratch: PathBuf,
     directives: Directives,
@@ -46,7 +49,11 @@ fn trials(run_directory: &Path) -> Result<Vec<libtest_mimic::Trial>, String> {
     for case in find_cases(&library::checkout().join("tests/fixtures"), run_directory)? {
         let case = Arc::new(case);
         for index in 0..case.directives.trials.len() {
-            let name = format!("{}::{}", case.name, case.directives.trials[index].label);
+            let label = &case.directives.trials[index].label;
+            let name = match case.c_library {
+                CLibrary::Native => format!("{}::{label}", case.name),
+                CLibrary::Musl => format!("{}::musl::{label}", case.name),
+            };
             let case = Arc::clone(&case);
             trials
                 .push(libtest_mimic::Trial::ignorable_test(name, move || case.try_one(&case.directives.trials[index])));
@@ -67,14 +74,25 @@ fn find_cases(root: &Path, run_directory: &Path) -> Result<Vec<Case>, String> {
         }
         let source = fs::read_to_string(&main).map_err(|error| read_error(&main, error))?;
         let name = sources.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        cases.push(Case {
-            scratch: run_directory.join(&name),
-            directives: Directives::parse(&main, &source)?,
-            name,
-            sources,
-            built: OnceLock::new(),
-            unmet_need: OnceLock::new(),
-        });
+        for c_library in [CLibrary::Native, CLibrary::Musl] {
+            let directives = Directives::parse(&main, &source)?;
+            if directives.needs.iter().any(|need| c_library.is_ruled_out_by(need)) {
+                continue;
+            }
+            let scratch = match c_library {
+                CLibrary::Native => run_directory.join(&name),
+                CLibrary::Musl => run_directory.join("musl").join(&name),
+            };
+            cases.push(Case {
+                name: name.clone(),
+                c_library,
+                scratch,
+                directives,
+                sources: sources.clone(),
+                built: OnceLock::new(),
+                unmet_need: OnceLock::new(),
+            });
+        }
     }
     cases.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(cases)
@@ -82,7 +100,9 @@ fn find_cases(root: &Path, run_directory: &Path) -> Result<Vec<Case>, String> {
 
 impl Case {
     fn try_one(&self, trial: &Trial) -> Result<Completion, Failed> {
-        let unmet = self.unmet_need.get_or_init(|| self.directives.needs.iter().find_map(Need::unmet));
+        let unmet = self
+            .unmet_need
+            .get_or_init(|| self.c_library.unmet().or_else(|| self.directives.needs.iter().find_map(Need::unmet)));
         if let Some(reason) = unmet {
             return Ok(Completion::ignored_with(reason));
         }
@@ -143,7 +163,7 @@ impl Case {
         let directory = self.scratch.join(".build");
         fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
         for build in &self.directives.builds {
-            let mut command = self.compiler(build, &directory);
+            let mut command = self.compiler(build, &directory)?;
             let log = self.scratch.join("compiler.log");
             let timeout = COMPILE_TIMEOUT * patience()?;
             let finished = process::run(&mut command, &log, timeout).map_err(|error| format!("cc: {error}"))?;
@@ -154,9 +174,9 @@ impl Case {
         Ok(directory)
     }
 
-    fn compiler(&self, build: &Build, directory: &Path) -> Command {
+    fn compiler(&self, build: &Build, directory: &Path) -> Result<Command, String> {
         let output = directory.join(&build.output);
-        let mut command = Command::new("cc");
+        let mut command = self.c_library.compiler(&self.scratch)?;
         command.args(FLAGS).arg("-I").arg(self.sources.join(".."));
         command.arg("-I").arg(library::checkout().join("include"));
         // Libraries that were built before are beside the output.
@@ -181,7 +201,7 @@ impl Case {
             // that.
             let _ = fs::create_dir_all(parent);
         }
-        command
+        Ok(command)
     }
 
     fn copy(

@@ -127,6 +127,18 @@ fn stack_is_not_executable() {
 }
 
 #[test]
+fn relro_ends_where_a_page_of_any_size_ends() {
+    let bytes = bytes();
+    let file = parse(&bytes);
+    let endian = file.endian();
+    let largest_page = if file.elf_header().e_machine(endian) == elf::EM_AARCH64 { 0x10000 } else { 0x1000 };
+    let headers = Header::program_headers(file.elf_header(), endian, file.data()).expect("no program headers");
+    let relro = headers.iter().find(|header| header.p_type(endian) == elf::PT_GNU_RELRO).expect("no RELRO");
+    let end = relro.p_vaddr(endian) + relro.p_memsz(endian);
+    assert_eq!(end % largest_page, 0, "RELRO ends at {end:#x}: the loader leaves its last page writable");
+}
+
+#[test]
 fn relocations_are_read_only_after_start() {
     let bytes = bytes();
     let file = parse(&bytes);

@@ -29,9 +29,12 @@ pub extern "C" fn __gmon_start__() {
 
 /// The body of a hook, as [`super`] describes it, with its operands.
 macro_rules! hook {
-    ($($operands:tt)*) => {
+    (own_name = $name:literal, $($operands:tt)*) => {
         core::arch::naked_asm!(
             ".cfi_startproc",
+            concat!(".hidden ", $name),
+            concat!(".globl ", $name),
+            concat!($name, ":"),
             "hint #34",
             "stp x29, x30, [sp, #-48]!",
             ".cfi_adjust_cfa_offset 48",

@@ -65,9 +65,12 @@ global_asm!(
 
 /// The body of a hook, as [`super`] describes it, with its operands.
 macro_rules! hook {
-    ($($operands:tt)*) => {
+    (own_name = $name:literal, $($operands:tt)*) => {
         core::arch::naked_asm!(
             ".cfi_startproc",
+            concat!(".hidden ", $name),
+            concat!(".globl ", $name),
+            concat!($name, ":"),
             "endbr64",
             "push rdi",
             ".cfi_adjust_cfa_offset 8",

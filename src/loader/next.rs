@@ -37,6 +37,11 @@ pub fn find(name: &CStr) -> Option<usize> {
     Search::in_list(name).found
 }
 
+/// Returns whether the dynamic section at this address is this library's.
+pub fn is_own(dynamic: usize) -> bool {
+    dynamic == (&raw const _DYNAMIC).addr()
+}
+
 /// Returns whether the loader has loaded this library when it started the program, and not
 /// the program later. Then the loader's list has it before the C library.
 pub fn is_preloaded() -> bool {
@@ -111,7 +116,7 @@ impl<'a> Search<'a> {
     /// A well-formed object must be loaded at `base` and stay loaded during the call.
     /// `dynamic` must be the address of its dynamic section, or 0.
     unsafe fn look_at(&mut self, base: usize, dynamic: usize) {
-        if dynamic == (&raw const _DYNAMIC).addr() {
+        if is_own(dynamic) {
             self.is_behind = true;
             self.found = self.of_c_library;
             return;

@@ -12,7 +12,7 @@ use super::{Sweep, is_vdso};
 use crate::candidates::Candidate;
 use crate::freshness;
 use crate::large_copies;
-use crate::loader::{Counters, Loaded};
+use crate::loader::{self, Counters, Loaded};
 use crate::object_path::ObjectPath;
 use crate::published::Account;
 use crate::registry::Entry;
@@ -28,9 +28,11 @@ pub enum Root {
 }
 
 impl Root {
-    /// Returns whether this thread holds the loader's lock, so that no other thread is loading
-    /// or unloading objects.
-    fn has_loader_lock(self) -> bool {
+    /// Returns whether the loader is initialising the object. Then no object is unloaded meanwhile:
+    /// this thread holds glibc's lock, or the process is starting, and musl never unloads. Other
+    /// threads can be loading objects only on musl, whose list shows none of them before it is
+    /// relocated.
+    fn is_initialised(self) -> bool {
         matches!(self, Self::Containing(_))
     }
 
@@ -111,7 +113,7 @@ impl Sweep<'_> {
         let recorded = self.registry.all_published().len();
         let is_first = recorded == 0 || self.large.recorded_at_first == Some(recorded);
         let has_unloaded = counters.subs != freshness::recorded_counters().subs;
-        let is_up_to_date = !has_unloaded || root.has_loader_lock();
+        let is_up_to_date = !has_unloaded || root.is_initialised();
         self.collect_new(objects, has_unloaded || self.in_other_namespace, maps)?;
         let Some(root_index) = self.position(|candidate| root.is(candidate)) else {
             self.leave_unreadable_root(objects, root)?;
@@ -122,7 +124,7 @@ impl Sweep<'_> {
         };
         self.forget_replaced();
         let mut unreadable = self.large.unreadable;
-        if root.has_loader_lock() {
+        if root.is_initialised() {
             unreadable = self.leave_unreadable()?.or(unreadable);
             if has_unloaded {
                 self.forget_unlisted(objects);
@@ -130,7 +132,10 @@ impl Sweep<'_> {
         }
         let all = self.work.candidates.len();
         self.keep_relocated(root, root_index, objects, maps)?;
-        let assessment = if root.has_loader_lock() {
+        if root.is_initialised() && loader::is_musl() {
+            self.mark_dependents(root_index, objects)?;
+        }
+        let assessment = if root.is_initialised() {
             let root = self.position(|candidate| root.is(candidate)).unwrap_or(usize::MAX);
             let (memory, has_missed) = (self.memory, freshness::has_missed_a_sweep());
             Announcement { memory, objects, root, is_first, has_missed, unreadable }.assess(&mut self.work.candidates)
@@ -183,7 +188,7 @@ impl Sweep<'_> {
         let is_root = |found: &&(Loaded, _)| headers == Some(found.0.headers);
         match self.work.unreadable.iter().find(is_root).copied() {
             None => Ok(()),
-            Some((loaded, cause)) if !root.has_loader_lock() => self.leave(&loaded, cause),
+            Some((loaded, cause)) if !root.is_initialised() => self.leave(&loaded, cause),
             Some(_) if self.work.candidates.is_empty() => self.leave_unreadable().map(drop),
             Some((_, cause)) => Err(cause),
         }
@@ -201,9 +206,8 @@ impl Sweep<'_> {
         Ok(reason)
     }
 
-    /// Drops the candidates that are not proven relocated. Where this thread holds neither the
-    /// loader's lock nor its list, it also drops those that could be unloaded during the sweep.
-    /// Without the lock it drops all candidates if one of the group has yet to announce itself:
+    /// Drops the candidates that are not proven relocated. After a `dlopen` has returned, it also drops those that could be unloaded during the sweep.
+    /// Then it drops all candidates if one of the group has yet to announce itself:
     /// that object can be pinned whole when it does, and the reach of those of the group that
     /// have run must be judged together with it.
     fn keep_relocated(
@@ -213,15 +217,15 @@ impl Sweep<'_> {
         objects: &[Loaded],
         maps: &mut Maps,
     ) -> Result<(), Cause> {
-        let (memory, has_loader_lock) = (self.memory, root.has_loader_lock());
-        if has_loader_lock && self.all_are_relocated(maps)? {
+        let (memory, is_initialised) = (self.memory, root.is_initialised());
+        if is_initialised && (loader::is_musl() || self.all_are_relocated(maps)?) {
             return Ok(());
         }
         // The loader relocates the executable's group before any code runs.
-        let executable = objects.first().filter(|_| has_loader_lock).map(|first| first.headers);
+        let executable = objects.first().filter(|_| is_initialised).map(|first| first.headers);
         let executable = self.position(|candidate| Some(candidate.loaded.headers) == executable);
         self.mark(objects, [Some(root_index), executable].into_iter().flatten())?;
-        if has_loader_lock {
+        if is_initialised {
             return self.keep(maps, |candidate, relro, _| candidate.is_relocated(relro));
         }
         let is_all = self.in_other_namespace;

@@ -133,7 +133,8 @@ impl Directives {
                 trial.stderr_not.push(pattern);
             }
             "needs" => {
-                for word in rest.split_whitespace() {
+                let (needed, _reason) = rest.split_once('(').unwrap_or((rest, ""));
+                for word in needed.split_whitespace() {
                     self.needs.push(word.parse()?);
                 }
             }

@@ -13,4 +13,5 @@ pub mod protection;
 pub mod rewrite;
 pub mod scratch;
 pub mod suite;
+pub mod toolchain;
 pub mod tree;

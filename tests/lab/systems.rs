@@ -27,7 +27,7 @@ const SUITES: &str = "basic,python,status,store,calls";
 
 /// The fixtures of the suite `basic`, which cover each way into a process, each protection
 /// level and each kind of backing.
-pub const BASIC: [&str; 14] = [
+pub const BASIC: [&str; 15] = [
     "startup_objects",
     "idle_relocated_pointer",
     "busy",
@@ -37,7 +37,8 @@ pub const BASIC: [&str; 14] = [
     "published_records",
     "gap_behind_dynamic",
     "shared_file_page",
-    "older_kernel",
+    "linux_4_18",
+    "older_kernels",
     "locked_limit",
     "store_fresh",
     "store_rewritten",

@@ -84,6 +84,8 @@ impl Trial {
         let mut trial = Self { is_success: output.status.success(), ..Self::default() };
         for line in output.stdout.split(|byte| *byte == b'\n') {
             match object(line) {
+                // musl names itself twice: as the loader and as the C library.
+                Some(LoadedObject::File(path)) if trial.objects.contains(&path) => {}
                 Some(LoadedObject::File(path)) => trial.objects.push(path),
                 Some(LoadedObject::Missing(name)) => {
                     trial.is_success = false;
@@ -133,8 +135,8 @@ fn object(line: &[u8]) -> Option<LoadedObject> {
 
 /// Returns the first thing that the loader says when it refuses to start a program with
 /// the library, and would start it without. That happens where the library was
-/// linked for another C library: musl, or an older glibc. Their loaders treat a
-/// library with missing symbols as fatal, unlike one that cannot be opened.
+/// linked for another C library, such as a newer glibc. Loaders treat a library with
+/// missing symbols as fatal, unlike one that cannot be opened.
 pub fn refusal(program: &Path, loader: &Path, with_library: &OsStr, without: Option<&OsStr>) -> Option<String> {
     let start = |preload| Trial::start(program, Some(loader), &[], preload).ok();
     let refused = start(Some(with_library)).filter(|trial| !trial.is_success)?;

@@ -61,7 +61,7 @@ fn aarch64_helper(code: &[u8], address: usize) -> Option<usize> {
 
 /// Returns the address of the slot in a `call_weak_fn` of aarch64: `[bti]; adrp x0,slot; ldr
 /// x0,[x0,#slot]; cbz x0; b`.
-fn aarch64_slot(code: &[u8], address: usize) -> Option<usize> {
+pub(crate) fn aarch64_slot(code: &[u8], address: usize) -> Option<usize> {
     let (index, adrp) = words(code).enumerate().take(2).find(|(_, word)| word & 0x9f00_001f == 0x9000_0000)?;
     let load = words(code).nth(index + 1)?;
     // ldr x0, [x0, #imm12 * 8]
@@ -73,7 +73,7 @@ fn aarch64_slot(code: &[u8], address: usize) -> Option<usize> {
     page.checked_add(((load >> 10) & 0xfff) as usize * 8)
 }
 
-fn words(code: &[u8]) -> impl Iterator<Item = u32> + '_ {
+pub(crate) fn words(code: &[u8]) -> impl Iterator<Item = u32> + '_ {
     code.chunks_exact(4).map(|word| word.try_into().map_or(0, u32::from_le_bytes))
 }
 

@@ -29,6 +29,11 @@ impl Pagemap {
         Ok(Self { file, page: sys::page_divisor() })
     }
 
+    /// Returns a reader for ranges below `end`. It reads the entries of several of them at once.
+    pub const fn reader(&self, end: usize) -> PagemapReader<'_> {
+        PagemapReader { pagemap: self, end, start: 0, count: 0, entries: [[0; 8]; 256] }
+    }
+
     /// Calls `each` with the longest runs of pages of `span`, a private file mapping, that were
     /// not modified in memory, and returns the number of bytes that were.
     pub fn for_each_unmodified<E: From<Errno>>(
@@ -36,21 +41,60 @@ impl Pagemap {
         span: Span,
         each: impl FnMut(Span) -> core::result::Result<(), E>,
     ) -> core::result::Result<usize, E> {
-        let mut entries = [[0_u8; 8]; 256];
+        self.reader(span.end).for_each_unmodified(span, each)
+    }
+}
+
+/// The last entries that were read. For one entry, kernels such as Linux 6.1 look at all pages
+/// up to the next multiple of 2 MiB (`pagemap_read` in `fs/proc/task_mmu.c`), which takes longer
+/// than all the rest of pinning a small object. So the reader also reads the entries behind those
+/// that it was asked for. It is for ranges of one object, before any of them is replaced.
+pub struct PagemapReader<'a> {
+    pagemap: &'a Pagemap,
+    /// The end of the highest range.
+    end: usize,
+    /// The address of the first page whose entry was read.
+    start: usize,
+    /// How many entries were read.
+    count: usize,
+    entries: [[u8; 8]; 256],
+}
+
+impl PagemapReader<'_> {
+    /// Does the same as [`Pagemap::for_each_unmodified`].
+    pub fn for_each_unmodified<E: From<Errno>>(
+        &mut self,
+        span: Span,
+        each: impl FnMut(Span) -> core::result::Result<(), E>,
+    ) -> core::result::Result<usize, E> {
         let mut runs = Runs::new(span.start, each);
         while runs.position() < span.end {
-            let pages = entries.len().min((span.end - runs.position()) / self.page);
-            let offset = (runs.position() / self.page * 8) as u64;
-            let bytes = entries.as_flattened_mut().get_mut(..pages * 8).unwrap_or_default();
-            // A short read would mean that the kernel does not know these pages.
-            if sys::pread(&self.file, bytes, offset)? != pages * 8 || pages == 0 {
-                return Err(Errno(libc::EIO).into());
-            }
-            for entry in entries.iter().take(pages).map(|bytes| u64::from_ne_bytes(*bytes)) {
+            let pages = (span.end - runs.position()) / self.pagemap.page;
+            for entry in self.entries_from(runs.position(), span.end)?.iter().take(pages) {
+                let entry = u64::from_ne_bytes(*entry);
                 runs.judge(entry & (PRESENT | SWAPPED) == 0 || entry & FILE_OR_SHARED != 0)?;
             }
         }
         runs.finish()
+    }
+
+    /// Returns the entries of the page at `address` and of those behind it, reading them if
+    /// necessary at least up to `end`, if there is room for so many.
+    fn entries_from(&mut self, address: usize, end: usize) -> Result<&[[u8; 8]]> {
+        let page = self.pagemap.page;
+        let index = address.wrapping_sub(self.start) / page;
+        if index < self.count {
+            return Ok(self.entries.get(index..self.count).unwrap_or_default());
+        }
+        self.count = 0;
+        let pages = self.entries.len().min((end.max(self.end) - address) / page);
+        let bytes = self.entries.as_flattened_mut().get_mut(..pages * 8).unwrap_or_default();
+        // A short read would mean that the kernel does not know these pages.
+        if sys::pread(&self.pagemap.file, bytes, (address / page * 8) as u64)? != pages * 8 || pages == 0 {
+            return Err(Errno(libc::EIO));
+        }
+        (self.start, self.count) = (address, pages);
+        Ok(self.entries.get(..pages).unwrap_or_default())
     }
 }
 
@@ -85,6 +129,18 @@ mod tests {
         });
         assert_eq!(modified, Ok(3 * page));
         assert_eq!(runs, [(0, 1), (2, 300), (301, 599)]);
+        // A reader finds the same in ranges with a gap between them, which it reads at once.
+        let pagemap = Pagemap::open().unwrap();
+        let mut reader = pagemap.reader(start + 250 * page);
+        let mut count = |pages: core::ops::Range<usize>| {
+            let span = Span { start: start + pages.start * page, end: start + pages.end * page };
+            let modified = reader.for_each_unmodified(span, |_| Ok::<_, Errno>(())).unwrap() / page;
+            (modified, (reader.start - start) / page, reader.count)
+        };
+        assert_eq!(count(1..3), (1, 1, 249));
+        assert_eq!(count(100..250), (0, 1, 249));
+        assert_eq!(count(240..310), (1, 250, 60));
+        assert_eq!(count(0..600), (3, 512, 88));
         // SAFETY: the test uses no address in the mapping any more.
         unsafe { sys::munmap(start, bytes.len()) }.unwrap();
     }

@@ -24,6 +24,10 @@ const C_LIBRARY: [&[u8]; 3] = [b"libc.so.6", b"libdl.so.2", b"libc.so"];
 /// How the SONAME of musl begins where a distribution has given it another.
 const MUSL: [&[u8]; 2] = [b"libc.musl-", b"ld-musl-"];
 
+/// The third stage of musl's loader, which the second one looks up by this name (source:
+/// `ldso/dynlink.c`). No other C library has it.
+pub const MUSL_FUNCTION: &CStr = c"__dls3";
+
 /// Returns the entries of a dynamic section up to DT_NULL.
 ///
 /// # Safety
@@ -87,7 +91,8 @@ impl Tables {
         (tables.symbols != 0 && tables.strings != 0).then_some(tables)
     }
 
-    /// Returns whether the object is the C library, by its SONAME.
+    /// Returns whether the object is the C library: by its SONAME, or if it is musl, to which many
+    /// distributions give none, by a function that only musl exports.
     ///
     /// # Safety
     /// The object must still be loaded.
@@ -95,7 +100,10 @@ impl Tables {
         // SAFETY: the object is loaded, this function's contract; DT_SONAME is an offset into its
         // string table (`elf(5)`).
         let soname = self.soname.map(|offset| unsafe { self.string(offset) }.to_bytes());
-        soname.is_some_and(|soname| C_LIBRARY.contains(&soname) || MUSL.iter().any(|start| soname.starts_with(start)))
+        let is_named = soname
+            .is_some_and(|soname| C_LIBRARY.contains(&soname) || MUSL.iter().any(|start| soname.starts_with(start)));
+        // SAFETY: the object is loaded: this function's contract.
+        is_named || unsafe { self.function(MUSL_FUNCTION) }.is_some()
     }
 
     /// Returns the string at an offset into the string table.

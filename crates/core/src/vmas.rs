@@ -18,7 +18,7 @@ mod query;
 mod text;
 
 pub use line::{parse_line, unescape};
-pub(crate) use text::Text;
+pub(crate) use text::MapsText;
 
 /// `PROT_READ`, `PROT_WRITE` and `PROT_EXEC` of a VMA.
 pub type Protection = i32;
@@ -82,12 +82,12 @@ enum Interface {
 /// Memory for a part of the text, which a caller with many sweeps can use again. Where the ioctl
 /// works, none is mapped.
 #[derive(Default)]
-pub struct MapsRoom(Text);
+pub struct MapsRoom(MapsText);
 
 impl MapsRoom {
     /// Makes room that maps no memory yet.
     pub const fn new() -> Self {
-        Self(Text::new())
+        Self(MapsText::new())
     }
 }
 
@@ -98,7 +98,7 @@ impl MapsRoom {
 pub struct Maps {
     file: Fd,
     interface: Interface,
-    text: Text,
+    text: MapsText,
 }
 
 impl Maps {
@@ -191,7 +191,7 @@ impl Maps {
             return Ok(Some(found));
         }
         // The lines read so far may be older than the mapping.
-        let mut maps = Self { file: open_file()?, interface: Interface::Text, text: Text::new() };
+        let mut maps = Self { file: open_file()?, interface: Interface::Text, text: MapsText::new() };
         Ok(maps.file_backed_at(mapped)?.map(|vma| vma.file))
     }
 }
@@ -224,7 +224,7 @@ fn file_id_by_first_line(file: &Fd, lowest: usize) -> Option<FileId> {
 impl Maps {
     /// Mappings as this text has them.
     pub(crate) fn of_text(text: &[u8]) -> Self {
-        let (mut rest, mut parsed) = (text, Text::new());
+        let (mut rest, mut parsed) = (text, MapsText::new());
         let mut read = |buffer: &mut [u8]| {
             let (now, later) = rest.split_at(rest.len().min(buffer.len()));
             buffer[..now.len()].copy_from_slice(now);

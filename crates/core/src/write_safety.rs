@@ -10,9 +10,28 @@
 //! | sweep | objects that have not begun | objects without constructors, the C library | objects that may have run |
 //! |---|---|---|---|
 //! | at startup | copied | copied | |
+//! | at startup, behind an entry point of the program's own | copied if there is one thread | copied if there is one thread | |
 //! | an object of a `dlopen` announces itself | copied | left | |
 //! | either, together with an object that may have run | as that one's [`Reach`] is | left | left |
 //! | after a `dlopen`, or when the host asks | left | left | left |
+//!
+//! # musl
+//!
+//! glibc's loader calls the constructors of the program's objects before the executable's entry
+//! point, musl's C library after it. The code of the entry point is that of `crt1.o`, which starts
+//! nothing ([`crate::crt1`]). If a program has its own ([`WriteSafety::AfterEntry`]), the count of
+//! threads decides. It proves little: what such an entry point has started may be a task that is
+//! no thread.
+//!
+//! musl stores to objects that it has relocated before, if they were opened with RTLD_LAZY and
+//! refer to functions that no object defined then: at every later `dlopen` it binds what has
+//! become possible. Another thread may call `dlopen` at any time, since musl releases its lock
+//! before constructors run. So an object with such references is copied only if there is one thread.
+//!
+//! musl gives the unused ends of the program's writable pages to `malloc`, for the objects that
+//! are loaded at startup, before any thread exists. It does not for objects that are opened later
+//! (source: `reclaim_gaps` in `ldso/dynlink.c`). So no thread can have memory there that another
+//! one has allocated in an object that has just been opened.
 //!
 //! # Beside an object that may have run
 //!
@@ -79,6 +98,9 @@ pub enum Reach {
 pub enum WriteSafety {
     /// The process has run nothing but the loader and the C library's initialisation.
     AtStartup,
+    /// The process has run nothing but the loader, the C library's initialisation and an unknown
+    /// entry point of the executable.
+    AfterEntry,
     /// None of the candidates has run that could have started something.
     BeforeAnnouncement,
     /// A candidate may have run and started something that stores to what it can reach.
@@ -111,7 +133,7 @@ impl WriteSafety {
     #[must_use]
     pub fn beside(self, reach: Reach) -> Self {
         match self {
-            Self::AtStartup | Self::BeforeAnnouncement => Self::BesideRunning(reach),
+            Self::AtStartup | Self::AfterEntry | Self::BeforeAnnouncement => Self::BesideRunning(reach),
             Self::BesideRunning(other) => Self::BesideRunning(reach.max(other)),
             Self::AfterRunning => self,
         }
@@ -122,6 +144,7 @@ impl WriteSafety {
         match (self, progress) {
             (Self::AfterRunning, _) | (_, Progress::MayHaveRun) => Permission::Refused,
             (Self::AtStartup, _) | (Self::BeforeAnnouncement, Progress::NotBegun) => Permission::Granted,
+            (Self::AfterEntry, _) => Permission::WithOneThread,
             (Self::BesideRunning(reach), Progress::NotBegun) => match reach {
                 Reach::Itself => Permission::Granted,
                 Reach::ThroughOthers => Permission::WithOneThread,
@@ -145,6 +168,15 @@ mod tests {
         for progress in [NotBegun, CLibrary, NoConstructors] {
             assert_eq!(safety.permission(progress), Permission::Granted);
         }
+    }
+
+    #[test]
+    fn everything_is_copied_after_the_entry_point_with_one_thread() {
+        for progress in [NotBegun, CLibrary, NoConstructors] {
+            assert_eq!(WriteSafety::AfterEntry.permission(progress), Permission::WithOneThread);
+        }
+        assert_eq!(WriteSafety::AfterEntry.permission(MayHaveRun), Permission::Refused);
+        assert_eq!(WriteSafety::AfterEntry.beside(Reach::Itself), WriteSafety::BesideRunning(Reach::Itself));
     }
 
     #[test]

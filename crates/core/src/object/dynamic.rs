@@ -17,11 +17,16 @@ const DT_SONAME: u64 = 14;
 const DT_REL: u64 = 17;
 const DT_TEXTREL: u64 = 22;
 const DT_JMPREL: u64 = 23;
+const DT_BIND_NOW: u64 = 24;
+const DT_INIT_ARRAY: u64 = 25;
 const DT_INIT_ARRAYSZ: u64 = 27;
 const DT_FLAGS: u64 = 30;
 const DT_PREINIT_ARRAYSZ: u64 = 33;
 const DT_RELR: u64 = 36;
+const DT_FLAGS_1: u64 = 0x6fff_fffb;
 const DF_TEXTREL: u64 = 4;
+const DF_BIND_NOW: u64 = 8;
+const DF_1_NOW: u64 = 1;
 
 /// Entries of a dynamic section that are read at most; the linkers make 20 to 60 besides one
 /// DT_NEEDED per library.
@@ -39,11 +44,16 @@ pub struct Dynamic {
     pub has_relocations: bool,
     /// Address of the DT_INIT function, 0 without one.
     pub init: usize,
+    /// Address of DT_INIT_ARRAY, 0 without one.
+    pub init_array: usize,
     /// DT_INIT_ARRAY is not empty.
     pub has_init_array: bool,
     /// DT_PREINIT_ARRAY is not empty. The loader runs the executable's before
     /// anything else.
     pub has_preinit_array: bool,
+    /// DT_BIND_NOW, DF_BIND_NOW or DF_1_NOW: the loader binds every symbol when it loads the
+    /// object.
+    pub is_bound_now: bool,
     /// DT_RELA and DT_JMPREL, empty without one.
     pub(super) relocations: [Span; 2],
     /// Address of the symbol table, 0 without one.
@@ -68,6 +78,9 @@ impl Dynamic {
                 DT_JMPREL => *procedure_table = object.absolute(value),
                 DT_PLTRELSZ => *procedure_size = value as usize,
                 DT_SYMTAB => dynamic.symbols = object.absolute(value),
+                DT_BIND_NOW => dynamic.is_bound_now = true,
+                DT_FLAGS => dynamic.is_bound_now |= value & DF_BIND_NOW != 0,
+                DT_FLAGS_1 => dynamic.is_bound_now |= value & DF_1_NOW != 0,
                 _ => {}
             }
             match tag {
@@ -75,6 +88,7 @@ impl Dynamic {
                 DT_FLAGS => dynamic.has_text_relocations |= value & DF_TEXTREL != 0,
                 DT_REL | DT_RELA | DT_RELR | DT_JMPREL => dynamic.has_relocations = true,
                 DT_INIT => dynamic.init = object.absolute(value),
+                DT_INIT_ARRAY => dynamic.init_array = object.absolute(value),
                 DT_INIT_ARRAYSZ => dynamic.has_init_array = value != 0,
                 DT_PREINIT_ARRAYSZ => dynamic.has_preinit_array = value != 0,
                 DT_STRTAB => dynamic.strings = object.absolute(value),

@@ -42,6 +42,12 @@ impl Reference {
         self.symbol.st_shndx == 0
     }
 
+    /// Returns whether the symbol is weak, so that the word is null if no object defines it.
+    pub const fn is_weak(&self) -> bool {
+        const STB_WEAK: u8 = 2;
+        self.symbol.st_info >> 4 == STB_WEAK
+    }
+
     /// Returns the name of the symbol; empty if it is longer than [`NAME`].
     pub fn name<'a>(&self, memory: &OwnMemory, buffer: &'a mut [u8; NAME]) -> Result<&'a [u8]> {
         match memory.read_string(self.name, buffer) {

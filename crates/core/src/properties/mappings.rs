@@ -10,7 +10,7 @@ use super::trials;
 use crate::attributes::AttributeMap;
 use crate::object::Span;
 use crate::pages::PageVec;
-use crate::vmas::{FileId, Maps, Text, Vma, parse_line, unescape};
+use crate::vmas::{FileId, Maps, MapsText, Vma, parse_line, unescape};
 
 /// Returns a line as the kernel writes it (`show_vma_header_prefix`, `seq_pad`).
 fn line_of(vma: &Vma, path: &str) -> String {
@@ -180,7 +180,7 @@ proptest! {
             let len = buffer.len().min(piece);
             Ok(file.read(&mut buffer[..len]))
         };
-        let mut text = Text::new();
+        let mut text = MapsText::new();
         for index in order.iter().filter(|_| !vmas.is_empty()).map(|index| index.index(vmas.len())) {
             let found = text.next_file_backed(vmas[index].span, &mut read).unwrap();
             if stays[index] {

@@ -100,7 +100,7 @@ impl<'a> Pieces<'a> {
         now.len()
     }
 
-    fn next_file_backed(&mut self, text: &mut Text, start: usize, end: usize) -> Option<Vma> {
+    fn next_file_backed(&mut self, text: &mut MapsText, start: usize, end: usize) -> Option<Vma> {
         text.next_file_backed(Span { start, end }, &mut |buffer| Ok(self.read(buffer))).unwrap()
     }
 }
@@ -108,7 +108,7 @@ impl<'a> Pieces<'a> {
 #[test]
 fn a_text_in_pieces_is_that_text() {
     for len in 1..TEXT.len() {
-        let (mut text, mut pieces) = (Text::new(), Pieces::of(TEXT, len));
+        let (mut text, mut pieces) = (MapsText::new(), Pieces::of(TEXT, len));
         let second = pieces.next_file_backed(&mut text, 0x4000, 0xc000).unwrap();
         assert_eq!((second.span, second.file.inode), (Span { start: 0x8000, end: 0x9000 }, 22), "{len}");
         let rest = pieces.next_file_backed(&mut text, 0x9000, 0xc000).unwrap();
@@ -122,7 +122,7 @@ fn a_text_in_pieces_is_that_text() {
 
 #[test]
 fn no_more_is_read_than_the_answer_takes() {
-    let (mut text, mut pieces) = (Text::new(), Pieces::of(TEXT, 90));
+    let (mut text, mut pieces) = (MapsText::new(), Pieces::of(TEXT, 90));
     assert_eq!(pieces.next_file_backed(&mut text, 0x1000, 0x2000).unwrap().span.end, 0x2000);
     assert_eq!(pieces.reads, 1);
     // What was read answers other questions, among them that nothing is mapped.
@@ -136,7 +136,7 @@ fn no_more_is_read_than_the_answer_takes() {
 
 #[test]
 fn a_mapping_that_was_merged_meanwhile_is_cut() {
-    let mut text = Text::new();
+    let mut text = MapsText::new();
     let first = b"1000-2000 r--p 00004000 08:01 11 /x\n";
     let mut pieces = Pieces::of(first, 200);
     assert_eq!(pieces.next_file_backed(&mut text, 0x1000, 0x2000).unwrap().span.len(), 0x1000);
@@ -149,7 +149,7 @@ fn a_mapping_that_was_merged_meanwhile_is_cut() {
 
 #[test]
 fn a_read_that_fails_can_be_repeated() {
-    let mut text = Text::new();
+    let mut text = MapsText::new();
     let span = Span { start: 0x8000, end: 0x9000 };
     let mut pieces = Pieces::of(TEXT, 100);
     let mut calls = 0;

@@ -38,7 +38,7 @@ struct TextLine {
 
 /// The lines that were read so far.
 #[derive(Default)]
-pub struct Text {
+pub struct MapsText {
     bytes: PageVec<u8>,
     /// Those of the known form, in ascending order, without an address in two of them.
     lines: PageVec<TextLine>,
@@ -48,7 +48,7 @@ pub struct Text {
     is_whole: bool,
 }
 
-impl Text {
+impl MapsText {
     /// Makes a text of which nothing was read, and maps no memory yet.
     pub const fn new() -> Self {
         Self { bytes: PageVec::new(), lines: PageVec::new(), parsed: 0, is_whole: false }
