@@ -4,7 +4,7 @@
 //! * `__gmon_start__`: nearly every object linked for glibc calls it, if any object
 //!   defines it, before its own constructors.
 //! * `__register_frame_info`, `__deregister_frame_info`: nearly every object linked for musl calls
-//!   the first before its own constructors, see [`frames`].
+//!   the first before its own constructors, see [`frame_registrations`].
 //! * `dlopen`, `dlmopen`, `dlclose`: interposed. glibc uses the return address of the
 //!   first two to choose the search path of a name without a slash and to expand
 //!   `$ORIGIN`. The stub passes such calls on by a jump, so that the real function sees
@@ -38,7 +38,7 @@ use crate::preparation;
 #[cfg_attr(target_arch = "x86_64", path = "hooks/entry_x86_64.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "hooks/entry_aarch64.rs")]
 mod entry;
-mod frames;
+mod frame_registrations;
 
 pub(crate) use entry::visit_all;
 

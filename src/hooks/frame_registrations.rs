@@ -19,7 +19,8 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Route, entry, sweep};
 use crate::errno::keeping_errno;
-use crate::loader::{self, frames};
+use crate::loader;
+use crate::loader::unwinding::{self, EhFrameCoverage};
 use crate::pinner::Event;
 
 /// Registers unwinding information that begins at `begin`, and on musl announces the object that
@@ -51,12 +52,12 @@ static NOT_REGISTERED: [AtomicUsize; 32] = [const { AtomicUsize::new(0) }; 32];
 extern "C" fn route_registration(begin: *const c_void) -> Route {
     keeping_errno(|| {
         let coverage = coverage_of(begin);
-        if matches!(coverage, frames::Coverage::Header | frames::Coverage::NoHeader) {
+        if matches!(coverage, EhFrameCoverage::Header | EhFrameCoverage::NoHeader) {
             sweep(Event::Announced(begin.addr()));
         }
         let real = match coverage {
-            frames::Coverage::Header => None,
-            _ => frames::find_function(c"__register_frame_info").or_else(|| {
+            EhFrameCoverage::Header => None,
+            _ => unwinding::find_function(c"__register_frame_info").or_else(|| {
                 replace(0, begin.addr());
                 None
             }),
@@ -68,9 +69,9 @@ extern "C" fn route_registration(begin: *const c_void) -> Route {
 extern "C" fn route_deregistration(begin: *const c_void) -> Route {
     keeping_errno(|| {
         let real = match coverage_of(begin) {
-            frames::Coverage::Header | frames::Coverage::Unknown => None,
+            EhFrameCoverage::Header | EhFrameCoverage::Unknown => None,
             _ if replace(begin.addr(), 0) => None,
-            _ => frames::find_function(c"__deregister_frame_info"),
+            _ => unwinding::find_function(c"__deregister_frame_info"),
         };
         route(real)
     })
@@ -78,8 +79,8 @@ extern "C" fn route_deregistration(begin: *const c_void) -> Route {
 
 /// Returns whether an object describes the information at `begin`. On glibc it is taken to be of
 /// no object, because there these calls announce nothing.
-fn coverage_of(begin: *const c_void) -> frames::Coverage {
-    if loader::is_musl() { frames::coverage(begin.addr()) } else { frames::Coverage::NoObject }
+fn coverage_of(begin: *const c_void) -> EhFrameCoverage {
+    if loader::is_musl() { unwinding::coverage(begin.addr()) } else { EhFrameCoverage::NoObject }
 }
 
 /// Returns a route to the `real` function or, without one, to a function that returns null.

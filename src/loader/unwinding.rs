@@ -6,17 +6,14 @@
 
 use core::ffi::{CStr, c_int, c_void};
 
-use libc::{Elf64_Phdr, PT_DYNAMIC, PT_LOAD};
+use libc::{Elf64_Phdr, PT_DYNAMIC, PT_GNU_EH_FRAME, PT_LOAD};
 use sopin_core::symbols::Tables;
 
 use super::{iterate, next};
 
-/// Linux's `elf.h`; libc has no constant of that name.
-const PT_GNU_EH_FRAME: u32 = 0x6474_e550;
-
 /// Whether the unwinder finds some information by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Coverage {
+pub enum EhFrameCoverage {
     /// It lies in an object that has PT_GNU_EH_FRAME.
     Header,
     /// It lies in an object without PT_GNU_EH_FRAME.
@@ -28,8 +25,8 @@ pub enum Coverage {
 }
 
 /// Returns whether the unwinder finds the information at `address` by itself.
-pub fn coverage(address: usize) -> Coverage {
-    let mut found = Coverage::NoObject;
+pub fn coverage(address: usize) -> EhFrameCoverage {
+    let mut found = EhFrameCoverage::NoObject;
     let listed = for_each_object(&mut |base, headers| {
         let contains = |header: &Elf64_Phdr| {
             let start = base.wrapping_add(header.p_vaddr as usize);
@@ -37,11 +34,11 @@ pub fn coverage(address: usize) -> Coverage {
         };
         if headers.iter().any(contains) {
             let has_header = headers.iter().any(|header| header.p_type == PT_GNU_EH_FRAME);
-            found = if has_header { Coverage::Header } else { Coverage::NoHeader };
+            found = if has_header { EhFrameCoverage::Header } else { EhFrameCoverage::NoHeader };
         }
-        found != Coverage::NoObject
+        found != EhFrameCoverage::NoObject
     });
-    if listed { found } else { Coverage::Unknown }
+    if listed { found } else { EhFrameCoverage::Unknown }
 }
 
 /// Returns the address of the function `name` in the first object behind this library that
