@@ -10,7 +10,7 @@
 //! any of its constructors runs. It is the twin of what [`crate::crti`] finds in objects for
 //! glibc, and like that module this one only decodes instructions.
 
-use crate::crti;
+use crate::crti::{self, ENDBR64};
 use crate::memory::OwnMemory;
 use crate::object::Dynamic;
 use crate::sys::Result;
@@ -18,7 +18,6 @@ use crate::sys::Result;
 /// Bytes of a function that are decoded.
 const CODE_LEN: usize = 32;
 
-const ENDBR64: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa];
 /// `push %rax`, with which musl's `crti.o` begins `_init`.
 const PUSH_RAX: &[u8] = &[0x50];
 /// `pop %rax; ret`, with which musl's `crtn.o` ends it.
@@ -55,10 +54,7 @@ pub fn begins_by_calling(memory: &OwnMemory, dynamic: &Dynamic, callee: usize) -
     } else {
         None
     };
-    match slot {
-        Some(slot) => Ok(memory.read::<u64>(slot)? == callee as u64),
-        None => Ok(false),
-    }
+    crti::holds(memory, slot, callee)
 }
 
 fn decode_init(code: &[u8; CODE_LEN], address: usize) -> Init {

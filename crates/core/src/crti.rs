@@ -15,6 +15,8 @@ use crate::sys::Result;
 
 /// Bytes of `_init` that are decoded.
 const INIT_LEN: usize = 32;
+/// With which a function of x86-64 may begin.
+pub(crate) const ENDBR64: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa];
 
 /// Returns whether the `_init` function at `init` provably calls the function at
 /// `callee` through its `__gmon_start__` slot.
@@ -30,6 +32,11 @@ pub fn init_calls(memory: &OwnMemory, init: usize, callee: usize) -> Result<bool
     } else {
         None
     };
+    holds(memory, slot, callee)
+}
+
+/// Returns whether a slot was found and holds the address `callee`.
+pub(crate) fn holds(memory: &OwnMemory, slot: Option<usize>, callee: usize) -> Result<bool> {
     match slot {
         Some(slot) => Ok(memory.read::<u64>(slot)? == callee as u64),
         None => Ok(false),
@@ -39,7 +46,6 @@ pub fn init_calls(memory: &OwnMemory, init: usize, callee: usize) -> Result<bool
 /// Returns the address of the slot in an `_init` of x86-64: `[endbr64]; sub $8,%rsp; mov
 /// slot(%rip),%rax; test; je; call`.
 fn x86_64_slot(code: &[u8], address: usize) -> Option<usize> {
-    const ENDBR64: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa];
     const SUB_8_RSP: &[u8] = &[0x48, 0x83, 0xec, 0x08];
     const MOV_RIP_RAX: &[u8] = &[0x48, 0x8b, 0x05];
     const TEST_RAX: &[u8] = &[0x48, 0x85, 0xc0];
