@@ -122,7 +122,8 @@ impl Candidate {
 
     /// Calls `each` with the index and the value of every candidate that a DT_NEEDED entry of this
     /// object refers to. It leaves out an entry that could mean several objects, see
-    /// [`mark_groups`]; `others` are the names of those of the loader's list that are no candidates.
+    /// [`mark_groups`]; `others` are the names of those of the loader's list that are no
+    /// candidates.
     fn for_each_needed_candidate(
         &self,
         memory: &OwnMemory,

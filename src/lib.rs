@@ -47,7 +47,7 @@
 //! | [`report`] | which line about an object is written, at which level |
 //! | [`log`] | lines on stderr or in `SOPIN_LOG_FILE` |
 //! | [`api`] | the functions of `include/sopin.h`, which the host calls |
-//! | [`own`] | the addresses of this library, and of its function that other objects call |
+//! | [`own`] | the addresses of this library, and of its functions that other objects call |
 //! | [`errno`] | keeping the host's `errno` |
 //!
 //! # What is forbidden here, and why
@@ -110,6 +110,5 @@ mod report;
 mod sources;
 mod state;
 mod sweep;
-
 mod workspace;
 mod write_safety;

@@ -5,7 +5,7 @@ use sopin_core::object::Span;
 unsafe extern "C" {
     /// A second, hidden name of the `__gmon_start__` in the entry stubs (`hooks/entry_*.rs`).
     fn sopin_own_gmon_start();
-    /// The same of `__register_frame_info`.
+    /// A second, hidden name of `__register_frame_info` (`hooks/frame_registrations.rs`).
     fn sopin_own_register_frame_info();
 }
 

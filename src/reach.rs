@@ -12,9 +12,9 @@ use crate::candidates::Candidate;
 use crate::loader::Loaded;
 use crate::own;
 
-/// File names of the objects of the C library, glibc or musl, up to the first dot. None of their functions
-/// stores, or starts a thread that stores, to objects that its caller has not named, except
-/// those that [`starts_writers`] knows. [`reports_addresses`] knows those that report addresses.
+/// File names of the objects of the C library, glibc or musl, up to the first dot. None of their
+/// functions stores, or starts a thread that stores, to objects that its caller has not named,
+/// except those that [`starts_writers`] knows. [`reports_addresses`] knows those that report addresses.
 const C_LIBRARY: [&[u8]; 11] = [
     b"libc",
     b"libm",

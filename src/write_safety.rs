@@ -123,7 +123,8 @@ impl Announcement<'_> {
 
     fn progress(&self, candidate: &Candidate, is_root: bool, is_before_all_others: bool) -> Result<Progress, Cause> {
         if candidate.dynamic.has_preinit_array && !loader::is_musl() {
-            // The functions of that array run before the constructors of all objects. musl ignores it.
+            // The functions of that array run before the constructors of all objects. musl ignores
+            // the array.
             return Ok(Progress::MayHaveRun);
         }
         if !candidate.dynamic.has_constructors() {
@@ -143,8 +144,8 @@ impl Announcement<'_> {
         if self.is_c_library(candidate)? {
             return Ok(Progress::CLibrary);
         }
-        // Both loaders initialise an object after those on which it depends, but only musl's does so
-        // in an order that depends on nothing else (source: `queue_ctors`).
+        // Both loaders initialise an object after those on which it depends, but only musl's does
+        // so in an order that depends on nothing else (source: `queue_ctors`).
         let is_later = (candidate.depends_on_root && !self.has_missed)
             || is_before_all_others
             || self.is_cxx_library(candidate)?;

@@ -206,10 +206,10 @@ impl Sweep<'_> {
         Ok(reason)
     }
 
-    /// Drops the candidates that are not proven relocated. After a `dlopen` has returned, it also drops those that could be unloaded during the sweep.
-    /// Then it drops all candidates if one of the group has yet to announce itself:
-    /// that object can be pinned whole when it does, and the reach of those of the group that
-    /// have run must be judged together with it.
+    /// Drops the candidates that are not proven relocated. After a `dlopen` has returned, it also
+    /// drops those that could be unloaded during the sweep. Then it drops all candidates if one of
+    /// the group has yet to announce itself: that object can be pinned whole when it does, and the
+    /// reach of those of the group that have run must be judged together with it.
     fn keep_relocated(
         &mut self,
         root: Root,

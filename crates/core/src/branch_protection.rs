@@ -16,7 +16,8 @@
 //! A replacement must not have the bit if the range does not: code that is marked by mistake
 //! would fault only with this library. `/proc/PID/smaps` shows the bit, but reading that text
 //! takes too long for every object. So this module reads the note and asks which C library
-//! the process has. [`crate::attributes`] corrects it where the text is read.
+//! the process has. Where the library reads that text ([`crate::attributes`]), it corrects the
+//! bit ([`set`]).
 //!
 //! `PROT_MTE`, aarch64's other bit, cannot be on these ranges: the kernel
 //! allows tags for anonymous memory and tmpfs only (`arch_validate_flags`,
@@ -48,7 +49,7 @@ const BTI: u32 = 1;
 const MAX_NOTE: usize = 1024;
 
 /// Gives those `replacements` of the ranges of `object` that are executable the bits that the
-/// ranges have, as far as the note and the C library tell.
+/// ranges have, as far as the note and the C library show.
 pub fn keep(memory: &OwnMemory, object: &Object, has_text_relocations: bool, replacements: &mut [Replacement]) {
     if processor::branch_target_bits().is_none() {
         return;

@@ -16,8 +16,8 @@
 //! | [`symbols`] | a function of a loaded object, without the loader |
 //! | [`build_id`] | the build-id of an object, in memory and in a copy of its file |
 //! | [`crti`] | whether an object's `_init` calls `__gmon_start__`, and of which object |
-//! | [`crt1`] | whether the entry point of an executable is musl's |
 //! | [`crtbegin`] | the same for `__register_frame_info`, which objects for musl call |
+//! | [`crt1`] | whether the entry point of an executable is musl's |
 //! | [`vmas`] | what is mapped where: `PROCMAP_QUERY` and `/proc/PID/maps` |
 //! | [`pagemap`] | which pages of a file mapping were modified in memory |
 //! | [`slices`] | sorting, moving and searching without code that can panic |

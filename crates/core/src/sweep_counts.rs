@@ -16,8 +16,8 @@ use loom::sync::atomic::{AtomicU32, AtomicU64};
 
 /// How far the records of loaded objects are up to date.
 pub struct SweepCounts {
-    /// The loader's counters at the last time at which every loaded object was recorded. The
-    /// first value of `adds` is that of no loader: musl begins at 0.
+    /// The loader's counters at the last time at which every loaded object was recorded. Until
+    /// then `adds` has a value that no loader reports; musl begins at 0.
     adds: AtomicU64,
     subs: AtomicU64,
     /// How many announcements were not followed by a sweep.

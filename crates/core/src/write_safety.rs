@@ -26,7 +26,8 @@
 //! musl stores to objects that it has relocated before, if they were opened with RTLD_LAZY and
 //! refer to functions that no object defined then: at every later `dlopen` it binds what has
 //! become possible. Another thread may call `dlopen` at any time, since musl releases its lock
-//! before constructors run. So an object with such references is copied only if there is one thread.
+//! before constructors run. So an object with such references is copied only if there is one
+//! thread.
 //!
 //! musl gives the unused ends of the program's writable pages to `malloc`, for the objects that
 //! are loaded at startup, before any thread exists. It does not for objects that are opened later

@@ -233,8 +233,8 @@ const fn is_plausible(kind: RelocatedValue, value: u64, base: u64) -> bool {
     }
 }
 
-/// Returns the value that the loader has given to a word, if the file and the load bias tell it;
-/// `raw` is the word in the file.
+/// Returns the value that the loader has given to a word, if it follows from the file and the
+/// load bias; `raw` is the word in the file.
 const fn relocated_value(kind: RelocatedValue, raw: Option<u64>, base: u64) -> Option<u64> {
     match (kind, raw) {
         (RelocatedValue::Relative(addend), _) => Some(base.wrapping_add(addend)),

@@ -109,8 +109,9 @@ pub fn read_consistently<T, E>(
     read_between(attempts, header, records, || fence(Ordering::Acquire))
 }
 
-/// Does this with `acquire` between any two reads. Processors reorder reads, those of one
-/// header as well:
+/// Reads as [`read_consistently`] does, and calls `acquire` between any two reads. Processors
+/// reorder reads, those of one header as well:
+///
 /// * The records must not be read before the first header, or they could be older than its
 ///   sequence number, nor after the second one.
 /// * Number and address of the records can be older than the sequence number that was read

@@ -55,8 +55,8 @@ impl Published {
     }
 }
 
-/// Reads while another thread changes everything. `is_left_out` tells for each of the reader's
-/// fences whether it is missing.
+/// Reads while another thread changes everything. `is_left_out` returns for each of the
+/// reader's fences whether it is missing.
 fn reads_during_a_change(attempts: usize, begin: fn(&AtomicU64) -> u64, is_left_out: fn(usize) -> bool) {
     model(move || {
         let published = Arc::new(Published {
