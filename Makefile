@@ -62,14 +62,14 @@ resets: build ## machines in QEMU are reset RESETS (50) times while stores are f
 	SOPIN_RESETS=$(RESETS) $(CARGO) test --test lab resets
 	cp target/lab/resets.md docs/power-loss.md
 
-lab: build ## suites on other kernels, aarch64, other glibcs; WHAT=kernel-5.10, arm64, glibc-2.31...; makes docs/lab.md again
+lab: build ## suites on other kernels, aarch64, other glibcs; WHAT=kernel-5.10, arm64, glibc-2.31...; makes docs/lab.md anew
 	scripts/lab $(WHAT); status=$$?; cp target/lab/lab.md docs/lab.md && exit $$status
 
-dist-binaries: ## target/dist: library and command as they are given to others, for x86-64 and aarch64
+dist-binaries: ## target/dist: the library and the command that are published, for x86-64 and aarch64
 	scripts/dist-binaries
 
-# tests/symbols.rs and the others read the file, so they look at that of any architecture.
-dist-check: build ## build them twice and compare, and test what they promise
+# These tests only read the file, so it may be of any architecture.
+dist-check: build ## build target/dist twice and compare the bytes, and test what the files promise
 	scripts/dist-binaries --check
 	$(CARGO) test --test dist
 	SOPIN_TEST_LIBRARY=target/dist/x86_64/libsopin.so $(CARGO) test --test symbols --test imports --test branch_targets

@@ -3,7 +3,8 @@
 //! `scripts/dist-binaries` has built. The harness of the fixtures is a static executable
 //! (`scripts/static-harness`) and uses the root's compiler and headers.
 //!
-//! `SOPIN_LAB`, `SOPIN_LAB_SUITES` and `SOPIN_LAB_SKIP` choose, as for machines ([`crate::systems`]).
+//! `SOPIN_LAB`, `SOPIN_LAB_SUITES` and `SOPIN_LAB_SKIP` choose, as for machines
+//! ([`crate::systems`]).
 
 use std::env;
 use std::fs;
