@@ -3,8 +3,8 @@
 //! A page of a mapped file that has been truncated raises SIGBUS when it is
 //! touched. So headers, dynamic sections and segments of loaded objects are
 //! never dereferenced: the kernel copies them and reports what it cannot read.
-//! This is one of the two readers of foreign memory; the other is
-//! [`crate::vmas`].
+//! The exception is [`crate::symbols`], which reads the tables of an object in
+//! place.
 
 use core::mem::MaybeUninit;
 
