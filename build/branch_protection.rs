@@ -72,8 +72,8 @@ fn is_optimised_whole() -> bool {
     is_release && !overridden
 }
 
-/// The marks of crtbeginS.o, whose functions stand in `.init_array` and `.fini_array`; all
-/// where there is none.
+/// Returns the marks of crtbeginS.o, whose functions stand in `.init_array` and `.fini_array`;
+/// all marks where the linker adds no such file.
 fn features_of_start_files() -> u32 {
     if linker::is_lld() {
         return IBT | SHSTK;
@@ -84,7 +84,7 @@ fn features_of_start_files() -> u32 {
     fs::read(path).map_or(0, |bytes| features(&bytes))
 }
 
-/// The marks of a library that rustc, with the linker and the flags that are
+/// Returns the marks of a library that rustc, with the linker and the flags that are
 /// in force, links with `arguments`. A linker that does not know them refuses,
 /// or warns and leaves them out.
 fn linked_with(arguments: &str) -> Option<u32> {
@@ -107,7 +107,7 @@ fn linked_with(arguments: &str) -> Option<u32> {
     linked.status.success().then(|| fs::read(&output).map_or(0, |bytes| features(&bytes)))
 }
 
-/// The marks in the property note of an ELF file; none without a note.
+/// Returns the marks in the property note of an ELF file; none without a note.
 fn features(file: &[u8]) -> u32 {
     let word = |at: usize| file.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes);
     // Elf64_Nhdr: sizes of name and descriptor, NT_GNU_PROPERTY_TYPE_0; the name.

@@ -1,9 +1,11 @@
-//! The candidates of a sweep, and what proves that each of them is relocated.
+//! The candidates of a sweep, what proves that each of them is relocated, and which of them
+//! depend on one another.
 //!
-//! The loader lists an object before it has relocated it. There are three proofs that
+//! glibc's loader lists an object before it has relocated it. There are three proofs that
 //! it has finished: the object's RELRO is read-only, which is the loader's last step;
 //! an initialised object depends on it, since the loader relocates all objects of a
-//! group before it initialises one of them; or it has no relocations.
+//! group before it initialises one of them; or it has no relocations. musl's loader lists
+//! only relocated objects ([`loader::is_musl`]).
 //! [`crate::write_safety`] finds out whether stores to its data are possible.
 
 use sopin_core::cause::{Cause, Operation, Stopped};

@@ -30,8 +30,8 @@ pub fn has_missed_a_sweep() -> bool {
     COUNTS.has_missed()
 }
 
-/// Returns how many sweeps after an announcement did not happen. To be read before the loader's
-/// list.
+/// Returns how many sweeps after an announcement did not happen. The caller must read this before
+/// the loader's list.
 pub fn missed_sweeps() -> u32 {
     COUNTS.missed()
 }

@@ -21,14 +21,14 @@
 //! | [`pinner`] | from "something was loaded" to a sweep |
 //! | [`preparation`] | settings, fork handlers and `LD_PRELOAD`, before the first sweep |
 //! | [`sweep`] | one sweep under the lock |
-//! | [`loader`] | asking the dynamic loader: its functions, its list of objects |
+//! | [`loader`] | asking the dynamic loader: its functions, its list of objects, its C library |
 //! | [`held_list`] | sweeps during which the loader can unload nothing |
-//! | [`candidates`] | the objects that are new, and that they are relocated |
+//! | [`candidates`] | the objects that are new, that they are relocated, and which depend on which |
 //! | [`write_safety`] | whether their code may have run, and so whether stores to their data are possible |
 //! | [`reach`] | which other objects' addresses an object that may have run can know |
 //! | [`sources`] | where the bytes of read-only ranges come from |
 //! | [`large_copies`] | copying large files while no lock is held |
-//! | [`marked_ranges`] | leaving ranges with locks, advice or keys that a replacement would lose |
+//! | [`marked_ranges`] | leaving ranges with locks, advice or keys that a replacement would lose; correcting `PROT_BTI` |
 //! | [`memory_functions`] | `memcpy` and similar functions, which no other library can interpose |
 //! | [`original`] | the file that an object was loaded from, and the witness page |
 //! | [`object_path`] | the path of an object, as a value |

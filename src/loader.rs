@@ -1,7 +1,9 @@
-//! Asking the dynamic loader: its real functions and its list of objects.
+//! Asking the dynamic loader: its real functions and its list of objects, and which C library it
+//! belongs to.
 //!
-//! No function of this module may be called while the library's lock is held. The loader's
-//! locks are taken before it: the loader holds them when it calls this library.
+//! A function that calls the loader must not be called while the library's lock is held. The
+//! loader's locks are taken before it: the loader holds them when it calls this library.
+//! [`is_musl`], [`musl_address`] and [`register_fork_handlers`] do not call the loader.
 
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_int, c_void};

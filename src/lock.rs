@@ -5,8 +5,8 @@
 //! short naps. The owner waits for no other thread, so naps are few. Fork handlers take the
 //! lock, so that a child starts with a free lock and a consistent table. A child made
 //! without them (`_Fork`, raw `clone`), or while another thread held the lock for too long,
-//! may start with a lock whose owner does not exist.
-//! The library recognises that, and does nothing in such a child.
+//! may start with a lock whose owner does not exist. The library recognises that, and does
+//! nothing in such a child.
 //!
 //! While a thread holds the lock it blocks all signals but the synchronous ones, because a
 //! handler may fork. Under a seccomp filter that may kill for blocking them, it blocks none.
@@ -36,7 +36,7 @@ static STATE: Mutex<NappingLock, State> = Mutex::from_raw(NappingLock::INIT, Sta
 /// yet. It is -1 where a filter keeps the library from asking for the process's id, and
 /// [`NO_PROCESS`] in a child whose fork handler has found the lock taken.
 static OWNER_PROCESS: AtomicI32 = AtomicI32::new(0);
-/// Stands for an owner that does not exist.
+/// The id of an owner that does not exist.
 const NO_PROCESS: i32 = i32::MIN;
 /// The id of this process as the library has last read it; 0 in a child that has not read it.
 static LAST_PROCESS: AtomicI32 = AtomicI32::new(0);

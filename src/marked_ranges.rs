@@ -6,6 +6,10 @@
 //! such attributes. So the attributes are not read for objects that are proven not to have
 //! begun: those at the start of the process, and one that is announcing itself. All others
 //! may have been loaded long ago.
+//!
+//! Where the attributes are read, they also show which executable ranges have `PROT_BTI`. So the
+//! replacements are corrected here, also those of an object that has not begun but may lack the
+//! bit ([`branch_protection::is_in_doubt`]).
 
 use sopin_core::attributes::AttributeMap;
 use sopin_core::branch_protection;

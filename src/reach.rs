@@ -1,6 +1,6 @@
 //! Finding out the [`Reach`] of an object that may have run, from the objects to which its
-//! relocated words point. It takes a read of memory for every word, so it must be done only for
-//! objects that need it.
+//! relocated words point, and whether musl has left some of these words unbound. It takes a read
+//! of memory for every word, so it must be done only for objects that need it.
 
 use sopin_core::cause::Cause;
 use sopin_core::memory::OwnMemory;

@@ -114,8 +114,8 @@ impl Announcement<'_> {
         Assessment { safety, is_start, executable, doubt }
     }
 
-    /// Returns whether nothing but code of musl has run at the entry point of the executable, the
-    /// first of the candidates.
+    /// Returns whether only musl's code has run at the entry point of the executable, the first of
+    /// the candidates.
     fn is_entry_known(&self, candidates: &[Candidate]) -> bool {
         let executable = candidates.first().map(|executable| executable.object);
         executable.is_some_and(|executable| crt1::is_entry_of(self.memory, &executable).unwrap_or(false))

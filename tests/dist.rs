@@ -208,7 +208,7 @@ fn memory_is_not_both_writable_and_executable(_: &Subject, file: &File<'_>) -> R
     ensure(!segments(file, elf::PT_LOAD).any(is_both), || "a segment is writable and executable".to_owned())
 }
 
-/// On x86-64: for IBT and shadow stacks. On aarch64 the precompiled `core` has no landing
+/// Checks the marks, on x86-64 those for IBT and shadow stacks. On aarch64 the precompiled `core` has no landing
 /// instructions, and a library that claimed them would be killed.
 fn is_marked_like_the_native_one(subject: &Subject, file: &File<'_>) -> Result<(), String> {
     let expected = match subject.architecture {
@@ -245,7 +245,7 @@ fn is_for_its_architecture(subject: &Subject, file: &File<'_>) -> Result<(), Str
     ensure(machine == expected, || format!("machine {machine}"))
 }
 
-/// A build in another directory would have other bytes.
+/// Checks that no path is in the bytes: a build in another directory would have others.
 fn names_no_directory_of_this_machine(subject: &Subject, _: &File<'_>) -> Result<(), String> {
     let cargo = env::var_os("CARGO_HOME").map(PathBuf::from);
     let cargo = cargo.or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")));

@@ -32,7 +32,7 @@ const OLDER_KERNEL: &str = "older-kernel";
 const ABOUT: &str = "In all variants a seccomp filter answers `PROCMAP_QUERY` with ENOTTY, as older kernels do, and a \
     forked child does what is measured.";
 
-/// Importing the packages of a data-serving Python process.
+/// Measures importing the packages of a data-serving Python process.
 ///
 /// # Errors
 /// When a program fails.
@@ -63,7 +63,7 @@ pub fn imports(site: &Site) -> Result<Section, String> {
     })
 }
 
-/// Loading one more tiny library.
+/// Measures loading one more tiny library.
 ///
 /// # Errors
 /// When a program fails.
@@ -126,7 +126,7 @@ fn filter_out_query() -> io::Result<()> {
     if filtered { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// An instruction that, if it is a comparison, skips so many others unless it holds.
+/// Returns an instruction that, if it is a comparison, skips so many others unless it holds.
 fn instruction(code: u32, skipped: u8, k: u32) -> libc::sock_filter {
     #[expect(clippy::cast_possible_truncation, reason = "codes have 16 bits")]
     let code = code as u16;

@@ -107,7 +107,7 @@ pub fn took_around<const N: usize>(command: &mut Command, counts: [usize; N]) ->
     }))
 }
 
-/// The column of what one library took with so many loaded.
+/// Returns the column of what one library took with so many loaded.
 pub fn library_column(loaded: &str, took: &Rounds) -> Column {
     Column::new(&format!("{loaded} loaded"), "µs", &[Compared::Ratio], took.cells())
 }

@@ -206,19 +206,19 @@ impl Machine {
     }
 }
 
-/// This part of `scripts/lab-machine`.
+/// Returns the command that runs this part of `scripts/lab-machine`.
 pub fn script(part: &str) -> Command {
     let mut command = Command::new(library::checkout().join("scripts/lab-machine"));
     command.arg(part);
     command
 }
 
-/// The line that says what is missing.
+/// Returns the line that says what is missing.
 pub fn last_line(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or("no message").to_owned()
 }
 
-/// What the script said when it failed although nothing is missing.
+/// Returns the error of the script when it failed although nothing is missing.
 pub fn complaint(output: &Output) -> String {
     format!("scripts/lab-machine ended with {}\n{}", output.status, String::from_utf8_lossy(&output.stderr))
 }

@@ -179,7 +179,7 @@ pub fn run(laboratory: &Laboratory, resets: usize) -> Result<(), String> {
     judge(&done)
 }
 
-/// Boots, and resets the machine while it fills the store.
+/// Boots the machine, and resets it while it fills the store.
 fn boot(laboratory: &Laboratory, disks: &Disks, number: usize, kind: Kind, is_last: bool) -> Result<String, String> {
     let task = match kind.moment {
         Moment::Staged => "staged",

@@ -4,7 +4,8 @@
 //!
 //! The source is the text of `/proc/PID/smaps` (`proc_pid_smaps(5)`), for which the kernel
 //! walks all page tables: so it is read only for objects whose code has run, because only then
-//! can the program have requested something for their ranges.
+//! can the program have requested something for their ranges, and where
+//! [`crate::branch_protection`] cannot find out otherwise whether a range has `PROT_BTI`.
 
 use crate::cause::{Cause, Operation};
 use crate::object::Span;

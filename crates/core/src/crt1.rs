@@ -32,7 +32,8 @@ pub fn is_entry_of(memory: &OwnMemory, object: &Object) -> Result<bool> {
     })
 }
 
-/// `xor %rbp,%rbp; mov %rsp,%rdi; lea _DYNAMIC(%rip),%rsi; and $-16,%rsp; call _start_c`
+/// Recognises `xor %rbp,%rbp; mov %rsp,%rdi; lea _DYNAMIC(%rip),%rsi; and $-16,%rsp; call
+/// _start_c`
 fn is_x86_64(code: &[u8]) -> bool {
     const BEFORE: &[u8] = &[0x48, 0x31, 0xed, 0x48, 0x89, 0xe7, 0x48, 0x8d, 0x35];
     const BEHIND: &[u8] = &[0x48, 0x83, 0xe4, 0xf0, 0xe8];
@@ -40,8 +41,8 @@ fn is_x86_64(code: &[u8]) -> bool {
     rest.is_some_and(|(_, rest)| rest.starts_with(BEHIND))
 }
 
-/// `mov x29,#0; mov x30,#0; mov x0,sp; adrp x1,_DYNAMIC; add x1,x1,#_DYNAMIC; and sp,x0,#-16;
-/// b _start_c`
+/// Recognises `mov x29,#0; mov x30,#0; mov x0,sp; adrp x1,_DYNAMIC; add x1,x1,#_DYNAMIC; and
+/// sp,x0,#-16; b _start_c`
 fn is_aarch64(code: &[u8]) -> bool {
     // Each instruction without the bits of an address, and the mask that clears these.
     const START: [(u32, u32); 7] = [

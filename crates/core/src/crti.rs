@@ -15,7 +15,7 @@ use crate::sys::Result;
 
 /// Bytes of `_init` that are decoded.
 const INIT_LEN: usize = 32;
-/// With which a function of x86-64 may begin.
+/// The landing instruction with which a function of x86-64 may begin.
 pub(crate) const ENDBR64: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa];
 
 /// Returns whether the `_init` function at `init` provably calls the function at

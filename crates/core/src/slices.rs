@@ -1,5 +1,5 @@
 //! Functions that `core` has for slices too, but without code that can panic, which the
-//! preloaded library must not contain.
+//! preloaded library must not contain, or without a call of the C library.
 
 use core::cell::Cell;
 use core::ops::Range;
@@ -52,8 +52,8 @@ pub fn contains(bytes: &[u8], part: &[u8]) -> bool {
     (0..=bytes.len()).any(|start| bytes.get(start..).is_some_and(|rest| rest.starts_with(part)))
 }
 
-/// Returns whether both have the same bytes. Where these are many, it does not depend on the C
-/// library how long that takes: musl's `memcmp` looks at one byte after the other.
+/// Returns whether both have the same bytes. It does not call `memcmp`, because musl's compares
+/// one byte after the other, which takes long where they are many.
 pub fn equal(left: &[u8], right: &[u8]) -> bool {
     // Small enough for the compiler to compare without a call.
     let (left_blocks, left_rest) = left.as_chunks::<32>();

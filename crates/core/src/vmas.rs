@@ -1,9 +1,9 @@
 //! The mappings of this process.
 //!
 //! It uses the first of two interfaces that works: the `PROCMAP_QUERY` ioctl (Linux 6.11), which
-//! looks one VMA up in a fraction of a microsecond ([`query`]), and the text of
+//! looks one VMA up in a fraction of a microsecond (`vmas/query.rs`), and the text of
 //! `/proc/PID/maps`, of which it reads as much as a question needs and keeps that for the next
-//! ones ([`text`]).
+//! ones (`vmas/text.rs`).
 //!
 //! For each object that is pinned, a sweep may ask whether a page that was just mapped, behind
 //! most of the text, is of the same file as the object. The text answers this by its first line:
