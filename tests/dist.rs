@@ -208,8 +208,8 @@ fn memory_is_not_both_writable_and_executable(_: &Subject, file: &File<'_>) -> R
     ensure(!segments(file, elf::PT_LOAD).any(is_both), || "a segment is writable and executable".to_owned())
 }
 
-/// Checks the marks, on x86-64 those for IBT and shadow stacks. On aarch64 the precompiled `core` has no landing
-/// instructions, and a library that claimed them would be killed.
+/// Checks the marks, on x86-64 those for IBT and shadow stacks. On aarch64 the precompiled
+/// `core` has no landing instructions, and a library that claimed them would be killed.
 fn is_marked_like_the_native_one(subject: &Subject, file: &File<'_>) -> Result<(), String> {
     let expected = match subject.architecture {
         "x86_64" => elf::GNU_PROPERTY_X86_FEATURE_1_IBT | elf::GNU_PROPERTY_X86_FEATURE_1_SHSTK,

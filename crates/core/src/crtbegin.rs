@@ -7,8 +7,8 @@
 //! calls it first. clang's `crtbeginS.o` has a function of the same purpose (source: LLVM,
 //! `compiler-rt/lib/builtins/crtbegin.c`). If the slot in the GOT that this function tests holds
 //! the address of *this library's* `__register_frame_info`, the object announces itself before
-//! any of its constructors runs. It is the twin of what [`crate::crti`] finds in objects for
-//! glibc, and like that module this one only decodes instructions.
+//! any of its constructors runs. [`crate::crti`] finds out the same of objects for glibc. Like
+//! that module, this one only decodes instructions.
 
 use crate::crti::{self, ENDBR64};
 use crate::memory::OwnMemory;
