@@ -1,8 +1,8 @@
 //! `__register_frame_info` and `__deregister_frame_info`, which libgcc defines for code whose
 //! unwinding information no program header describes (source: `libgcc/unwind-dw2-fde.c`).
 //!
-//! On musl they take the part of `__gmon_start__`. `crtbeginS.o` of a GCC for musl refers to both
-//! weakly. If any object defines them, an object calls the first before its constructors run,
+//! On musl they serve as `__gmon_start__` does on glibc. `crtbeginS.o` of a GCC for musl refers to
+//! both weakly. If any object defines them, an object calls the first before its constructors run,
 //! with the address of its `.eh_frame`, and the second when the process ends. So the first call
 //! announces the object. An object that has PT_GNU_EH_FRAME needs no registration: the unwinder
 //! finds it by `dl_iterate_phdr(3)`. Neither of its calls goes on to the real function. The same

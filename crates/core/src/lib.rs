@@ -51,7 +51,8 @@
 //! and no `std`: memory comes from fixed buffers or from [`pages::PageVec`],
 //! and a lack of it is an error that is returned. This crate does not block or
 //! panic, and it reads memory that it has not allocated only through a system
-//! call that reports a bad address instead of raising a signal.
+//! call that reports a bad address instead of raising a signal. The exception is
+//! [`symbols`], which reads the tables of an object in place.
 
 #![no_std]
 #![deny(missing_docs)]
