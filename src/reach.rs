@@ -15,7 +15,7 @@ use crate::own;
 /// File names of the objects of the C library, glibc or musl, up to the first dot. None of their
 /// functions stores, or starts a thread that stores, to objects that its caller has not named,
 /// except those that [`starts_writers`] knows. [`reports_addresses`] knows those that report addresses.
-const C_LIBRARY: [&[u8]; 11] = [
+const C_LIBRARY_FILES: [&[u8]; 11] = [
     b"libc",
     b"libm",
     b"libpthread",
@@ -167,6 +167,6 @@ impl References<'_> {
         let mut buffer = [0; 512];
         let path = self.memory.read_string(loaded.name, &mut buffer).unwrap_or_default();
         let stem = file_name(path).split(|byte| *byte == b'.').next().unwrap_or_default();
-        C_LIBRARY.contains(&stem)
+        C_LIBRARY_FILES.contains(&stem)
     }
 }

@@ -37,7 +37,7 @@ const NOT_ALL_BOUND: Cause = Cause::words(
 /// that it calls are in the program itself. The loader of aarch64 has a constructor where
 /// GCC's outline atomics are linked in (Debian 12); it notes whether the processor has such
 /// instructions.
-const C_LIBRARY: [&[u8]; 3] = [b"libc.so.6", b"libpthread.so.0", b"ld-linux-aarch64.so.1"];
+const UNANNOUNCED_SONAMES: [&[u8]; 3] = [b"libc.so.6", b"libpthread.so.0", b"ld-linux-aarch64.so.1"];
 
 /// The facts from which a sweep after an announcement starts.
 pub struct Announcement<'a> {
@@ -167,7 +167,7 @@ impl Announcement<'_> {
         if loader::musl_address().is_some_and(|address| candidate.object.span.contains(address)) {
             return Ok(true);
         }
-        self.has_soname(candidate, |soname| C_LIBRARY.contains(&soname))
+        self.has_soname(candidate, |soname| UNANNOUNCED_SONAMES.contains(&soname))
     }
 
     /// Returns whether the candidate is the C++ library of a GCC for musl and has yet to announce

@@ -20,9 +20,9 @@ const VERSYM_HIDDEN: u16 = 0x8000;
 
 /// SONAMEs of the objects that hold the C library's functions: glibc's, which before 2.34 were
 /// in two objects, and musl's.
-const C_LIBRARY: [&[u8]; 3] = [b"libc.so.6", b"libdl.so.2", b"libc.so"];
+const C_LIBRARY_SONAMES: [&[u8]; 3] = [b"libc.so.6", b"libdl.so.2", b"libc.so"];
 /// How the SONAME of musl begins where a distribution has given it another.
-const MUSL: [&[u8]; 2] = [b"libc.musl-", b"ld-musl-"];
+const MUSL_SONAME_STARTS: [&[u8]; 2] = [b"libc.musl-", b"ld-musl-"];
 
 /// The third stage of musl's loader, which the second one looks up by this name (source:
 /// `ldso/dynlink.c`). No other C library has it.
@@ -100,8 +100,9 @@ impl Tables {
         // SAFETY: the object is loaded, this function's contract; DT_SONAME is an offset into its
         // string table (`elf(5)`).
         let soname = self.soname.map(|offset| unsafe { self.string(offset) }.to_bytes());
-        let is_named = soname
-            .is_some_and(|soname| C_LIBRARY.contains(&soname) || MUSL.iter().any(|start| soname.starts_with(start)));
+        let is_named = soname.is_some_and(|soname| {
+            C_LIBRARY_SONAMES.contains(&soname) || MUSL_SONAME_STARTS.iter().any(|start| soname.starts_with(start))
+        });
         // SAFETY: the object is loaded: this function's contract.
         is_named || unsafe { self.function(MUSL_FUNCTION) }.is_some()
     }
