@@ -22,7 +22,8 @@ zshdir := $(DESTDIR)$(PREFIX)/share/zsh/site-functions
 fishdir := $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
 docdir := $(DESTDIR)$(PREFIX)/share/doc/sopin
 DOCUMENTS := LICENSE README.md CHANGELOG.md SECURITY.md
-GUIDES := $(notdir $(filter-out docs/releasing.md,$(wildcard docs/*.md docs/*.svg)))
+# Without what only contributors read.
+GUIDES := $(notdir $(filter-out docs/releasing.md docs/memory-order.md,$(wildcard docs/*.md docs/*.svg)))
 PAGES1 := $(notdir $(wildcard man/*.1))
 PAGES7 := $(notdir $(wildcard man/*.7))
 
