@@ -1,7 +1,7 @@
 //! Descriptors and files.
 
 use core::ffi::{CStr, c_int, c_void};
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Errno, Result, raw};
 
@@ -332,26 +332,15 @@ pub fn poll_now(fd: c_int, events: i16) -> Result<i16> {
     Ok(entry.revents)
 }
 
-/// Calls `ioctl(2)` with a pointer to `argument`. A request that this kernel does not have for
-/// such files (`ENOTTY`) fails without a call from then on: each request is used for one kind of
-/// file.
+/// Calls `ioctl(2)` with a pointer to `argument`.
 ///
 /// # Safety
 /// `T` must be the type that `request` reads and writes. Where `argument` holds addresses that
 /// the request writes to, they must be those of writable memory that nothing else uses.
 pub unsafe fn ioctl<T>(fd: &Fd, request: u64, argument: &mut T) -> Result<usize> {
-    /// Relaxed: a thread that does not know yet makes one call more.
-    static LACKING: AtomicU64 = AtomicU64::new(0);
-    if LACKING.load(Ordering::Relaxed) == request {
-        return Err(Errno(libc::ENOTTY));
-    }
     // SAFETY: the reference is exclusive and points to the type that the request uses, and
     // addresses in it are writable: this function's contract.
-    let result = unsafe { raw!(libc::SYS_ioctl, fd.raw(), request, &raw mut *argument) };
-    if result == Err(Errno(libc::ENOTTY)) {
-        LACKING.store(request, Ordering::Relaxed);
-    }
-    result
+    unsafe { raw!(libc::SYS_ioctl, fd.raw(), request, &raw mut *argument) }
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
-//! The `PROCMAP_QUERY` ioctl of `/proc/PID/maps` (Linux 6.11, `include/uapi/linux/fs.h`).
+//! The `PROCMAP_QUERY` ioctl of `/proc/PID/maps` (Linux 6.11, `include/uapi/linux/fs.h`). Once a
+//! kernel has refused it as unknown, it is not made any more.
+
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::{FileId, Protection, Vma};
 use crate::object::Span;
-use crate::sys::{self, Fd, Result};
+use crate::sys::{self, Errno, Fd, Result};
 
 /// The argument of `PROCMAP_QUERY`.
 #[repr(C)]
@@ -52,6 +55,11 @@ pub fn path_at<'a>(maps: &Fd, address: usize, buffer: &'a mut [u8]) -> Result<&'
 
 /// Asks for the VMA at `address`, with its name in `name`.
 fn ask(maps: &Fd, address: usize, flags: u64, name: Option<&mut [u8]>) -> Result<ProcmapQuery> {
+    /// Relaxed: a thread that does not know yet makes one call more.
+    static KERNEL_LACKS_IT: AtomicBool = AtomicBool::new(false);
+    if KERNEL_LACKS_IT.load(Ordering::Relaxed) {
+        return Err(Errno(libc::ENOTTY));
+    }
     let mut argument = ProcmapQuery {
         size: size_of::<ProcmapQuery>() as u64,
         query_flags: flags,
@@ -65,6 +73,9 @@ fn ask(maps: &Fd, address: usize, flags: u64, name: Option<&mut [u8]>) -> Result
     // SAFETY: PROCMAP_QUERY reads and writes a `struct procmap_query`, which is what
     // ProcmapQuery is, and writes at most the stated size to the name buffer, which is live
     // and has that size.
-    unsafe { sys::ioctl(maps, sys::PROCMAP_QUERY, &mut argument) }?;
-    Ok(argument)
+    let asked = unsafe { sys::ioctl(maps, sys::PROCMAP_QUERY, &mut argument) };
+    if asked == Err(Errno(libc::ENOTTY)) {
+        KERNEL_LACKS_IT.store(true, Ordering::Relaxed);
+    }
+    asked.map(|_| argument)
 }
