@@ -59,6 +59,7 @@ extern "C" fn announced(caller: usize) {
 static CONSTRUCTOR: extern "C" fn() = {
     extern "C" fn constructed() {
         sweep(Event::Constructed);
+        frame_registrations::publish_on_musl();
     }
     constructed
 };

@@ -19,7 +19,7 @@ mod next;
 pub mod unwinding;
 
 pub use link_maps::{LinkMapAddress, OpenHandle, is_in_other_namespace, link_map, link_map_address, namespace_of};
-pub use next::is_preloaded;
+pub use next::{drop_prefix, is_behind_executable, is_preloaded};
 
 /// A function of the next object in the search order, which is looked up once.
 pub struct RealFunction {

@@ -75,10 +75,11 @@ fn find_cases(root: &Path, run_directory: &Path) -> Result<Vec<Case>, String> {
         let source = fs::read_to_string(&main).map_err(|error| read_error(&main, error))?;
         let name = sources.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         for c_library in [CLibrary::Native, CLibrary::Musl] {
-            let directives = Directives::parse(&main, &source)?;
+            let mut directives = Directives::parse(&main, &source)?;
             if directives.needs.iter().any(|need| c_library.is_ruled_out_by(need)) {
                 continue;
             }
+            directives.trials.retain(|trial| !trial.needs.iter().any(|need| c_library.is_ruled_out_by(need)));
             let scratch = match c_library {
                 CLibrary::Native => run_directory.join(&name),
                 CLibrary::Musl => run_directory.join("musl").join(&name),

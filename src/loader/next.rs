@@ -17,8 +17,9 @@
 use core::ffi::{CStr, c_int, c_void};
 
 use libc::{Elf64_Phdr, PT_DYNAMIC, PT_LOAD, PT_PHDR};
+use sopin_core::symbol_names;
 use sopin_core::symbols::{self, Tables};
-use sopin_core::sys;
+use sopin_core::sys::{self, Errno, Result};
 
 use super::iterations;
 
@@ -27,6 +28,21 @@ const DT_DEBUG: u64 = 21;
 unsafe extern "C" {
     /// The dynamic section of this library; the linker defines this symbol.
     static _DYNAMIC: [u64; 2];
+    /// The first byte of this library, which is linked for the address 0; the linker defines this
+    /// symbol.
+    static __ehdr_start: u8;
+}
+
+/// Takes `prefix` away from the names of this library's functions that have it before two
+/// underscores. `has_one_thread` is whether no other thread can be looking symbols up.
+pub fn drop_prefix(prefix: &CStr, has_one_thread: bool) -> Result<()> {
+    let (base, dynamic) = ((&raw const __ehdr_start).addr(), (&raw const _DYNAMIC).addr());
+    // SAFETY: this library is loaded at `base`, and `dynamic` is its dynamic section.
+    let tables = unsafe { Tables::read(base, dynamic) }.and_then(|tables| tables.name_tables());
+    // SAFETY: the tables are those of this library, which is never unloaded. They are in its first
+    // segment, which is read only and has no statics: no reference points there, but those of this
+    // module during a look-up of a symbol that keeps its name and its place.
+    unsafe { symbol_names::drop_prefix(tables.ok_or(Errno(libc::ENOEXEC))?, prefix, has_one_thread) }
 }
 
 /// Returns the address of the function `name` in the first object behind this library that
@@ -47,6 +63,21 @@ pub fn is_own(dynamic: usize) -> bool {
 pub fn is_preloaded() -> bool {
     let search = Search::in_list(c"dl_iterate_phdr");
     search.is_behind && search.of_c_library.is_none()
+}
+
+/// Returns whether this library comes directly behind the executable in the loader's list. musl
+/// calls the constructors of such an object before all others, when the program has one thread.
+pub fn is_behind_executable() -> bool {
+    let second = first_link_map().map(|first| {
+        // SAFETY: the list begins with the executable, which is never unloaded. `l_next` is the
+        // fourth word of its element.
+        unsafe { (*(first as *const [usize; 4]))[3] }
+    });
+    second.filter(|second| *second != 0).is_some_and(|second| {
+        // SAFETY: `second` is the address of an element of the list, which is that of a library that
+        // is loaded at startup and never unloaded. `l_ld` is its third word.
+        is_own(unsafe { (*(second as *const [usize; 4]))[2] })
+    })
 }
 
 /// A search through a list of objects.

@@ -54,7 +54,8 @@ pub fn keep(memory: &OwnMemory, object: &Object, has_text_relocations: bool, rep
     if processor::branch_target_bits().is_none() {
         return;
     }
-    let is_interpreter = object.base == sys::interpreter_base();
+    // There is no interpreter if the program was started by the loader's name.
+    let is_interpreter = object.base != 0 && object.base == sys::interpreter_base();
     let has = is_set_by_note(sys::glibc_minor_version(), is_interpreter, has_text_relocations)
         && is_built_for_it(memory, object);
     for range in replacements {

@@ -57,8 +57,9 @@ impl<const SLOTS: usize> Iterations<SLOTS> {
         }
     }
 
-    /// Waits until no thread is iterating, so that `thread` can fork. Returns false if `nap`
-    /// gave up first. In either case no thread begins an iteration before
+    /// Waits until no other thread is iterating, so that `thread` can fork. `thread` itself iterates
+    /// if it forks in a signal handler; parent and child both continue that iteration. Returns
+    /// false if `nap` gave up first. In either case no thread begins an iteration before
     /// [`Iterations::resume`] was called as often as this function.
     pub fn stop(&self, thread: usize, mut nap: impl FnMut() -> bool) -> bool {
         take_slot(&self.forkers, thread);
@@ -67,7 +68,7 @@ impl<const SLOTS: usize> Iterations<SLOTS> {
         // fork, or this thread sees the iteration.
         fence(Ordering::SeqCst);
         loop {
-            let is_free = |slot: &AtomicUsize| slot.load(Ordering::Acquire) == 0;
+            let is_free = |slot: &AtomicUsize| [0, thread].contains(&slot.load(Ordering::Acquire));
             if self.others.load(Ordering::Acquire) == 0 && self.threads.iter().all(is_free) {
                 return true;
             }

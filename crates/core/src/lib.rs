@@ -14,6 +14,7 @@
 //! | [`object`] | an ELF object as the loader left it |
 //! | [`available_memory`] | the memory that the process's cgroups and the machine have left |
 //! | [`symbols`] | a function of a loaded object, without the loader |
+//! | [`symbol_names`] | other names for exported functions of this library |
 //! | [`build_id`] | the build-id of an object, in memory and in a copy of its file |
 //! | [`crti`] | whether an object's `_init` calls `__gmon_start__`, and of which object |
 //! | [`crtbegin`] | the same for `__register_frame_info`, which objects for musl call |
@@ -109,6 +110,7 @@ pub mod settings;
 pub mod slices;
 pub mod steps;
 pub mod sweep_counts;
+pub mod symbol_names;
 pub mod symbols;
 pub mod sys;
 pub mod thread_status;

@@ -5,6 +5,8 @@ use core::ffi::{CStr, c_char};
 
 use libc::Elf64_Sym;
 
+use crate::symbol_names::NameTables;
+
 const DT_NULL: u64 = 0;
 const DT_HASH: u64 = 4;
 const DT_STRTAB: u64 = 5;
@@ -91,6 +93,12 @@ impl Tables {
         (tables.symbols != 0 && tables.strings != 0).then_some(tables)
     }
 
+    /// Returns the tables that [`crate::symbol_names`] replaces; `None` without DT_GNU_HASH.
+    pub fn name_tables(&self) -> Option<NameTables> {
+        let Self { symbols, strings, gnu_hash, .. } = *self;
+        (gnu_hash != 0).then_some(NameTables { symbols, strings, gnu_hash })
+    }
+
     /// Returns whether the object is the C library: by its SONAME, or if it is musl, to which many
     /// distributions give none, by a function that only musl exports.
     ///
@@ -142,8 +150,7 @@ impl Tables {
     /// # Safety
     /// The object must still be loaded, and `table` must be its DT_GNU_HASH.
     unsafe fn in_gnu_table(&self, table: *const u32, name: &CStr) -> Option<usize> {
-        let hash =
-            name.to_bytes().iter().fold(5381_u32, |hash, byte| hash.wrapping_mul(33).wrapping_add((*byte).into()));
+        let hash = gnu_hash(name);
         // SAFETY: the table begins with its header of four words: this function's contract.
         let [buckets, first, filter, _] = unsafe { *table.cast::<[u32; 4]>() };
         if buckets == 0 {
@@ -218,4 +225,9 @@ impl Tables {
         let is_it = !is_hidden && is_function && is_defined && unsafe { self.string(symbol.st_name as usize) } == name;
         is_it.then(|| self.base.wrapping_add(symbol.st_value as usize))
     }
+}
+
+/// Returns the hash of a name in DT_GNU_HASH.
+pub fn gnu_hash(name: &CStr) -> u32 {
+    name.to_bytes().iter().fold(5381, |hash: u32, byte| hash.wrapping_mul(33).wrapping_add((*byte).into()))
 }

@@ -203,11 +203,15 @@ fn open_file() -> Result<Fd> {
 /// Returns the numbers that the kernel shows for mappings of `file`, by mapping a page of it below
 /// `lowest`, the address of the first mapping. `None` if the kernel does not map it there, or
 /// another thread has mapped something below it.
+///
+/// Programs that are not position-independent, and some emulators, map at fixed addresses below
+/// 4 GiB. They may replace the page with a mapping of their own, which must not be unmapped.
 fn file_id_by_first_line(file: &Fd, lowest: usize) -> Option<FileId> {
     /// Longer than any line without its path.
     const LINE: usize = 128;
+    const FIXED: usize = 1 << 32;
     let page = sys::page_size();
-    let wanted = lowest.checked_sub(page).filter(|address| *address != 0)?;
+    let wanted = lowest.checked_sub(page).filter(|address| *address >= FIXED)?;
     // No access to the page is allowed, so the program still faults for an address in it.
     // SAFETY: without MAP_FIXED the contract of `mmap` demands nothing: the kernel takes `wanted`
     // only as a hint and never replaces a mapping.

@@ -154,7 +154,7 @@ fn loader_of(program: &Path) -> String {
 fn need_a_future_glibc(installation: &Installation) {
     let path = installation.library();
     let mut bytes = fs::read(&path).unwrap();
-    let needed = bytes.windows(11).position(|window| window == b"GLIBC_2.34\0").expect("built for glibc 2.34");
+    let needed = bytes.windows(11).position(|window| window == b"GLIBC_2.17\0").expect("needs glibc 2.17");
     bytes[needed..needed + 10].copy_from_slice(b"GLIBC_9.99");
     installation.file("lib/libsopin.so", &bytes, 0o755);
 }
