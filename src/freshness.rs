@@ -1,4 +1,4 @@
-//! Whether the records are up to date, in a form that threads read without the lock: see
+//! Finds out without the lock whether the records are up to date, by the counts of
 //! [`sopin_core::sweep_counts`].
 
 use sopin_core::sweep_counts::SweepCounts;

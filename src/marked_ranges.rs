@@ -7,9 +7,9 @@
 //! begun: those at the start of the process, and one that is announcing itself. All others
 //! may have been loaded long ago.
 //!
-//! Where the attributes are read, they also show which executable ranges have `PROT_BTI`. So the
-//! replacements are corrected here, also those of an object that has not begun but may lack the
-//! bit ([`branch_protection::is_in_doubt`]).
+//! The attributes also show which executable ranges have `PROT_BTI`. So this module gives the
+//! replacements the bit that their ranges have. For that it also reads the attributes of an object
+//! that has not begun, if the bit is in doubt ([`branch_protection::is_in_doubt`]).
 
 use sopin_core::attributes::AttributeMap;
 use sopin_core::branch_protection;

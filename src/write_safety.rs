@@ -24,7 +24,8 @@ pub const OTHER_MAY_HAVE_RUN: Cause = Cause::words(
     "an object loaded together with it may have run, and something may be storing to them",
 );
 
-/// Why writable ranges of an object are left to which musl stores when it binds symbols later.
+/// The cause for leaving the writable ranges of an object whose symbols musl has not all bound: it
+/// stores to them when it binds the others.
 const NOT_ALL_BOUND: Cause = Cause::words(
     Operation::PinWritableRanges,
     "the object has symbols that are not bound yet, and another thread may be loading what defines them",

@@ -1,5 +1,5 @@
-//! What protection costs on kernels before Linux 6.11, which have no `PROCMAP_QUERY`: there
-//! the library reads the text of `/proc/self/maps`.
+//! Measures the cost of protection on kernels before Linux 6.11. They have no
+//! `PROCMAP_QUERY`, so the library reads the text of `/proc/self/maps`.
 //!
 //! In every variant, the native one too, a seccomp filter answers that ioctl with ENOTTY, as
 //! those kernels do, and permits everything else. Under a filter that it does not know, the

@@ -28,7 +28,7 @@ use crate::loader::unwinding::{self, EhFrameCoverage};
 use crate::pinner::Event;
 use crate::preparation;
 
-/// What the names of the functions begin with in the file.
+/// The prefix that the names of the functions have in the file.
 const PREFIX: &CStr = c"sopin";
 
 /// Lets objects that musl loads from now on bind to these functions.
@@ -65,8 +65,8 @@ pub unsafe extern "C-unwind" fn sopin__deregister_frame_info(begin: *const c_voi
 /// Registrations for which no object defined the real function. The real function must not be
 /// called to take them back, should an object define it by then.
 static NOT_REGISTERED: [AtomicUsize; 32] = [const { AtomicUsize::new(0) }; 32];
-/// Whether there were more of them. Then no deregistration goes on to the real function: libgcc
-/// aborts at one that it does not know.
+/// Set once such a registration found no free word. From then on no deregistration goes on to the
+/// real function, because libgcc aborts at one that it does not know.
 static HAS_FORGOTTEN: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn route_registration(begin: *const c_void) -> Route {

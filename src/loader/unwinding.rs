@@ -11,7 +11,8 @@ use sopin_core::symbols::Tables;
 
 use super::{iterate, next};
 
-/// Whether the unwinder finds some information by itself.
+/// The object that contains some unwinding information, which shows whether the unwinder finds it
+/// without a registration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EhFrameCoverage {
     /// It lies in an object that has PT_GNU_EH_FRAME.

@@ -40,7 +40,7 @@ pub struct Trial {
     pub stderr: Vec<Regex>,
     /// Patterns that standard error must not match.
     pub stderr_not: Vec<Regex>,
-    /// What this trial needs beyond what all of the fixture need.
+    /// Properties that the machine must have for this trial, beside those for the whole fixture.
     pub needs: Vec<Need>,
 }
 

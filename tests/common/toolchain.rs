@@ -16,7 +16,7 @@ use super::needs::Need;
 /// A C library for which programs are built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CLibrary {
-    /// That of this machine.
+    /// The C library of this machine.
     Native,
     /// musl.
     Musl,

@@ -55,7 +55,7 @@ enum Layer {
 pub struct Place {
     /// Its name in the trials.
     pub name: &'static str,
-    /// Whether a file that is rewritten there keeps its inode, so that this affects
+    /// A file that is rewritten there keeps its inode, so that the rewriting affects
     /// processes that have mapped it.
     pub keeps_inodes: bool,
     source: Source,

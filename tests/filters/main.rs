@@ -31,7 +31,7 @@ const PASSED: Outcome = Outcome::Exit(common::directives::PASSED);
 struct Case {
     /// The host's words for what it loads, and how.
     words: &'static [&'static str],
-    /// Whether the host survives a truncation with the library.
+    /// With the library, the host survives a truncation.
     is_protected: bool,
     /// The end of the host after a truncation without the library.
     control: Outcome,

@@ -14,7 +14,7 @@ pub struct Rewriter {
     /// build of it, `$DIRECTORY` the trial's own directory, `$TOOLS` that of the
     /// scripts beside this file, `$SOURCE` what the object is compiled from.
     pub script: &'static str,
-    /// Whether it changes the file that processes have mapped, instead of replacing it
+    /// The script changes the file that processes have mapped, instead of replacing it
     /// by another one.
     pub changes_mapped_file: bool,
 }

@@ -21,7 +21,7 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// alive; it may have begun the first one before.
 const RESULTS: usize = 4;
 
-/// What happened to the process and to the file's inode.
+/// The fate of the process and of the file's inode.
 #[derive(Clone, Copy, Debug)]
 pub struct Fate {
     outcome: Outcome,

@@ -1,4 +1,4 @@
-//! Whether the entry point of an executable is that of musl's `crt1.o`.
+//! Recognises the entry point of an executable that is linked with musl's `crt1.o`.
 //!
 //! glibc's loader initialises the program's objects before it jumps to the executable's entry
 //! point. musl's C library initialises them when the code at the entry point has called

@@ -1,5 +1,5 @@
-//! Whether the first code of an object that the loader runs calls `__register_frame_info`, and
-//! in which object that function is.
+//! Decides whether an object announces itself on musl: whether the first of its functions that the
+//! loader calls does nothing before it calls `__register_frame_info`, and in which object that is.
 //!
 //! `crtbeginS.o` of a GCC that is built for musl gives nearly every object a function that calls
 //! `__register_frame_info` if any object defines it (source: `libgcc/crtstuff.c`, `frame_dummy`).
@@ -23,7 +23,7 @@ const PUSH_RAX: &[u8] = &[0x50];
 /// `pop %rax; ret`, with which musl's `crtn.o` ends it.
 const POP_RAX_RET: &[u8] = &[0x58, 0xc3];
 
-/// What is known of a function that is called before the entries of DT_INIT_ARRAY.
+/// The first instructions of DT_INIT, which the loader calls before the entries of DT_INIT_ARRAY.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Init {
     /// It does nothing.

@@ -1,5 +1,5 @@
-//! What threads read without the library's lock to find out whether a sweep has anything to
-//! do: the loader's counters at the last complete sweep, and the number of missed sweeps.
+//! The loader's counters at the last complete sweep, and the number of missed sweeps. Threads
+//! read them without the library's lock, to find out whether a sweep has anything to do.
 //!
 //! All loads and stores are relaxed, because the loader's lock orders what matters. An object
 //! is in the loader's list before its announcement can be missed, and the list is read with

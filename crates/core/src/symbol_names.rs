@@ -52,8 +52,8 @@ pub unsafe fn drop_prefix(tables: NameTables, prefix: &CStr, has_one_thread: boo
     if replaced.is_ok() || !has_one_thread {
         return replaced;
     }
-    // SAFETY: the pages need not be more than readable before and after: this function's contract.
-    // In between they are the object's tables, which no other thread reads.
+    // SAFETY: nothing writes to these pages but this function, so they may become read-only again:
+    // this function's contract. While it writes, no other thread reads the tables.
     unsafe {
         sys::mprotect(start, len, libc::PROT_READ | libc::PROT_WRITE)?;
         rewrite(tables, 0, prefix);

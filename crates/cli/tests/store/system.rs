@@ -11,7 +11,7 @@ use crate::common::missing;
 use crate::listing::fields;
 use crate::scene::Scene;
 
-/// The beginning of every script. `nobody COMMAND` runs it as another user; `hold
+/// The beginning of every script. `nobody COMMAND` runs the command as the user nobody; `hold
 /// LIBRARY...` starts a program that maps libraries and stores its number in `$held`;
 /// `let_go` ends it.
 const PRELUDE: &str = r#"

@@ -93,7 +93,7 @@ fn smaps_of(vmas: &[Vma], flags: &[&str]) -> (String, usize) {
     (entries.collect(), fresh.span.start)
 }
 
-/// What becomes of a mapping between two reads.
+/// A change of a mapping between two reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
     None,
@@ -112,12 +112,12 @@ struct ChangingFile<'a> {
     vmas: &'a [Vma],
     stays: &'a [bool],
     changes: std::slice::Iter<'a, Vec<Change>>,
-    /// Whether the kernel skips a mapping of which it has shown the beginning, as it did before
-    /// Linux 5.8 (`m_start` in `fs/proc/task_mmu.c`). Later ones show it as a whole.
+    /// The kernel skips the rest of a mapping whose beginning it has shown, as it did before Linux
+    /// 5.8 (`m_start` in `fs/proc/task_mmu.c`). Later kernels show such a mapping as a whole.
     skips: bool,
     /// The end of the last mapping of which a line was made.
     shown: usize,
-    /// What was made and not read yet.
+    /// The lines that were made but not read yet.
     pending: Vec<u8>,
 }
 

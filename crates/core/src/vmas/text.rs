@@ -44,7 +44,7 @@ pub struct MapsText {
     lines: PageVec<TextLine>,
     /// The number of bytes that belong to lines which were read to their ends.
     parsed: usize,
-    /// Whether the last line was read.
+    /// The text was read to its end.
     is_whole: bool,
 }
 
