@@ -29,7 +29,7 @@ const TIMEOUT: Duration = Duration::from_secs(3600);
 const SYSTEMS: [&str; 4] = ["glibc-2.31", "glibc-2.36", "glibc-2.41", "glibc-newest"];
 
 /// Returns one trial for each root. If `SOPIN_LAB` names no system, it runs too, provided that
-/// the root and the files for it have been made.
+/// the root and the files for it have been made; its results are not stored.
 pub fn trials(run_directory: &Path) -> Vec<Trial> {
     let trial = |system: &'static str| {
         let directory = run_directory.join(system);
@@ -50,6 +50,7 @@ fn run(system: &str, directory: &Path) -> Result<Completion, Failed> {
         let reason = format!("no {} (make lab WHAT={system})", missing.display());
         return Ok(Completion::ignored_with(reason));
     }
+    let commit = systems::is_wanted(system).then(results::commit).transpose()?;
     fs::create_dir(directory)?;
     // Suites rewrite the root's libraries, with the same bytes. If one is killed meanwhile, the
     // root must be made again: it is complete only while it has this file.
@@ -64,7 +65,10 @@ fn run(system: &str, directory: &Path) -> Result<Completion, Failed> {
     fs::create_dir_all(log.parent().unwrap_or(&target))?;
     fs::write(&log, format!("{}{}", finished.stdout, finished.stderr))?;
     let found = Results::read(&finished.stdout);
-    results::save(system, &found, &systems::skipped())?;
+    results::keep_lines(system, &found)?;
+    if let Some(commit) = commit {
+        results::save(system, &found, &commit, &systems::skipped())?;
+    }
     found.judge().map_err(|wrong| format!("{wrong}\nsee {}", log.display()))?;
     Ok(Completion::Completed)
 }

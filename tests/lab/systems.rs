@@ -103,6 +103,7 @@ pub fn skipped() -> String {
 
 impl System {
     fn run(self, directory: &Path) -> Result<Completion, Failed> {
+        let commit = results::commit()?;
         if let Some(missing) = self.prepare(directory)? {
             return Ok(Completion::ignored_with(missing));
         }
@@ -113,7 +114,8 @@ impl System {
             .map_err(|error| format!("{}: {error}", self.architecture.emulator()))?;
         let finished = machine.finish()?;
         let found = Results::read(&finished.stdout);
-        results::save(self.name, &found, &skipped())?;
+        results::keep_lines(self.name, &found)?;
+        results::save(self.name, &found, &commit, &skipped())?;
         found.judge().map_err(|wrong| format!("{wrong}\nsee {}", log.with_extension("stdout").display()))?;
         Ok(Completion::Completed)
     }
