@@ -3,8 +3,8 @@
 //! `scripts/dist-binaries` has built. The harness of the fixtures is a static executable
 //! (`scripts/static-harness`) and uses the root's compiler and headers.
 //!
-//! `SOPIN_LAB`, `SOPIN_LAB_SUITES` and `SOPIN_LAB_SKIP` choose, as for machines
-//! ([`crate::systems`]).
+//! `SOPIN_LAB`, `SOPIN_LAB_SUITES`, `SOPIN_LAB_FIXTURES` and `SOPIN_LAB_SKIP` choose, as for
+//! machines ([`crate::systems`]).
 
 use std::env;
 use std::fs;
@@ -50,7 +50,7 @@ fn run(system: &str, directory: &Path) -> Result<Completion, Failed> {
         let reason = format!("no {} (make lab WHAT={system})", missing.display());
         return Ok(Completion::ignored_with(reason));
     }
-    let commit = systems::is_wanted(system).then(results::commit).transpose()?;
+    let commit = (systems::is_wanted(system) && !systems::are_others_selected()).then(results::commit).transpose()?;
     fs::create_dir(directory)?;
     // Suites rewrite the root's libraries, with the same bytes. If one is killed meanwhile, the
     // root must be made again: it is complete only while it has this file.
@@ -77,7 +77,7 @@ fn command(root: &Path, [library, command, harness]: &[PathBuf; 3]) -> Command {
     let checkout = library::checkout();
     let mut enter = Command::new(checkout.join("scripts/lab-roots"));
     enter.arg("enter").arg(root).args(["/bin/busybox", "sh"]).arg(checkout.join("tests/lab/guest/suites"));
-    enter.env("LAB_ROOT", root).env("LAB_CHECKOUT", checkout).env("LAB_FIXTURES", systems::BASIC.join(","));
+    enter.env("LAB_ROOT", root).env("LAB_CHECKOUT", checkout).env("LAB_FIXTURES", systems::selected());
     enter.env("LAB_SUITES", env::var("SOPIN_LAB_SUITES").unwrap_or_else(|_| SUITES.to_owned()));
     enter.env("LAB_SKIP", systems::skipped());
     enter.env("SOPIN_TEST_LIBRARY", library).env("LAB_COMMAND", command).env("LAB_HARNESS", harness);

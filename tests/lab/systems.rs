@@ -7,6 +7,7 @@
 //! of them but those whose names contain a word of `SOPIN_LAB_SKIP`. Each of these is a
 //! list with commas. Each test in a machine is a line of
 //! `target/lab/results/SYSTEM.tests`; `target/lab/logs/SYSTEM.stdout` is the console.
+//! `SOPIN_LAB_FIXTURES` names other fixtures for `basic`; no result is stored then.
 
 use std::env;
 use std::fs;
@@ -96,6 +97,16 @@ pub fn not_wanted(system: &str) -> Completion {
     Completion::ignored_with(format!("make lab WHAT={system} runs it"))
 }
 
+/// Returns whether fixtures were selected that are not those of the suite `basic`.
+pub fn are_others_selected() -> bool {
+    env::var_os("SOPIN_LAB_FIXTURES").is_some()
+}
+
+/// Returns the fixtures to run in the suite `basic`, separated by commas.
+pub fn selected() -> String {
+    env::var("SOPIN_LAB_FIXTURES").unwrap_or_else(|_| BASIC.join(","))
+}
+
 /// Returns the value of `SOPIN_LAB_SKIP`.
 pub fn skipped() -> String {
     env::var("SOPIN_LAB_SKIP").unwrap_or_default()
@@ -115,7 +126,9 @@ impl System {
         let finished = machine.finish()?;
         let found = Results::read(&finished.stdout);
         results::keep_lines(self.name, &found)?;
-        results::save(self.name, &found, &commit, &skipped())?;
+        if !are_others_selected() {
+            results::save(self.name, &found, &commit, &skipped())?;
+        }
         found.judge().map_err(|wrong| format!("{wrong}\nsee {}", log.with_extension("stdout").display()))?;
         Ok(Completion::Completed)
     }
@@ -155,7 +168,7 @@ impl System {
         let words = format!(
             "LAB_LAST_DISK=vdb LAB_SYSTEM=rw LAB_CHECKOUT={checkout} LAB_PROGRAM={checkout}/tests/lab/guest/suites \
              LAB_SUITES={suites} LAB_FIXTURES={} LAB_SKIP={}",
-            BASIC.join(","),
+            selected(),
             skipped()
         );
         let initramfs = directory.join("initramfs");
