@@ -152,13 +152,14 @@ impl System {
         }
     }
 
-    /// Returns the path of a file of this checkout, built for the architecture.
+    /// Returns the path of a file of this checkout, built for the architecture. What is built for
+    /// publication needs no certain version of the C library.
     fn built(self, file: &str) -> Result<PathBuf, String> {
         let target = library::checkout().join("target");
         Ok(match self.architecture {
             Architecture::Amd64 if file == "libsopin.so" => library::path()?,
             Architecture::Amd64 => target.join("release").join(file),
-            Architecture::Arm64 => target.join("aarch64-unknown-linux-gnu/release").join(file),
+            Architecture::Arm64 => target.join("dist/aarch64").join(file),
         })
     }
 

@@ -20,7 +20,7 @@ CONTRIBUTING.md lists the systems.
 const LEGEND: &str = "
 - *kernel-...*: a machine in QEMU without KVM, with Debian's kernel of this version (*newest*: that of Debian's unstable
   release) and the programs of Debian 12. *arm64*: the same for aarch64 with pages of 4 KiB, *arm64-16k* with pages of
-  16 KiB.
+  16 KiB, with the library and the command that `make dist-binaries` builds.
 - *glibc-...*: the C library, the compiler and the Python of another release of Debian in a mount namespace, on the kernel of
   the machine that ran the test, with the library and the command that `make dist-binaries` builds.
 - *qemu-user*: programs for x86-64 and aarch64 in user-mode emulators, which have no kernel of their own (*emulators*).
