@@ -69,6 +69,7 @@ fn trials(run_directory: &Path) -> Result<Vec<libtest_mimic::Trial>, String> {
 
 fn find_cases(root: &Path, run_directory: &Path) -> Result<Vec<Case>, String> {
     let read_error = |path: &Path, error| format!("{}: {error}", path.display());
+    let selected = env::var("SOPIN_TEST_FIXTURES").ok();
     let mut cases = Vec::new();
     for entry in fs::read_dir(root).map_err(|error| read_error(root, error))? {
         let sources = entry.map_err(|error| read_error(root, error))?.path();
@@ -77,8 +78,11 @@ fn find_cases(root: &Path, run_directory: &Path) -> Result<Vec<Case>, String> {
         if !main.is_file() {
             continue;
         }
-        let source = fs::read_to_string(&main).map_err(|error| read_error(&main, error))?;
         let name = sources.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if selected.as_ref().is_some_and(|selected| selected.split(',').all(|one| one != name)) {
+            continue;
+        }
+        let source = fs::read_to_string(&main).map_err(|error| read_error(&main, error))?;
         for c_library in [CLibrary::Native, CLibrary::Musl] {
             let mut directives = Directives::parse(&main, &source)?;
             if directives.needs.iter().any(|need| c_library.is_ruled_out_by(need)) {

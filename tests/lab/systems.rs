@@ -138,7 +138,7 @@ impl System {
     fn prepare(self, directory: &Path) -> Result<Option<String>, String> {
         // A name that no fixture has would run nothing.
         let fixtures = library::checkout().join("tests/fixtures");
-        if let Some(name) = BASIC.iter().find(|name| !fixtures.join(name).join("main.c").exists()) {
+        if let Some(name) = selected().split(',').find(|name| !fixtures.join(name).join("main.c").exists()) {
             return Err(format!("no fixture {name}"));
         }
         let mut script = script("suites");
