@@ -5,6 +5,7 @@
 //! built for musl. So the start-up code of such a GCC is linked in its place
 //! (`tests/musl/crtbeginS.S`), and the header is asked for.
 
+use std::env::consts::ARCH;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -37,6 +38,20 @@ impl CLibrary {
         (self == Self::Musl && !works()).then(|| "no program musl-gcc".to_owned())
     }
 
+    /// Returns the file that is the dynamic loader.
+    ///
+    /// # Errors
+    /// There is no compiler, or no such loader.
+    pub fn loader(self) -> Result<PathBuf, String> {
+        match self {
+            Self::Native => {
+                let version = if cfg!(target_arch = "x86_64") { 2 } else { 1 };
+                found_by_compiler(&format!("ld-linux-{}.so.{version}", ARCH.replace('_', "-")))
+            }
+            Self::Musl => Ok(PathBuf::from(format!("/lib/ld-musl-{ARCH}.so.1"))),
+        }
+    }
+
     /// Returns the compiler. `scratch` is a directory of this run.
     ///
     /// # Errors
@@ -51,6 +66,18 @@ impl CLibrary {
         command.args(["-idirafter", "/usr/include", "-idirafter"]).arg(kernel_headers());
         Ok(command)
     }
+}
+
+/// Returns the file with which the machine's compiler would link for `-l:name`.
+///
+/// # Errors
+/// There is no compiler, or it finds no such file.
+pub fn found_by_compiler(name: &str) -> Result<PathBuf, String> {
+    let output =
+        Command::new("cc").arg(format!("-print-file-name={name}")).output().map_err(|error| format!("cc: {error}"))?;
+    let path = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    // cc prints only the name if it finds nothing.
+    if path.is_absolute() { Ok(path) } else { Err(format!("cc finds no {name}")) }
 }
 
 /// Assembles the start-up code once, and returns the directory in which it is.
