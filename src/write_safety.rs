@@ -40,15 +40,6 @@ const NOT_ALL_BOUND: Cause = Cause::words(
 /// instructions.
 const UNANNOUNCED_SONAMES: [&[u8]; 3] = [b"libc.so.6", b"libpthread.so.0", b"ld-linux-aarch64.so.1"];
 
-/// Libraries for musl of which code runs before their announcement and starts nothing that stores to
-/// memory. They are recognised by their SONAME up to `.so.`, or up to `-`, the beginning of the suffix
-/// that wheels give it.
-///
-/// * libstdc++ has constructors with a priority. They set up locales, streams and a pool of memory.
-/// * OpenSSL's libcrypto for x86-64 calls `OPENSSL_cpuid_setup` in `_init`. That asks the processor
-///   what it can do, and reads an environment variable (source: `crypto/cpuid.c`).
-const KNOWN_LIBRARIES: [&[u8]; 2] = [b"libstdc++", b"libcrypto"];
-
 /// The facts from which a sweep after an announcement starts.
 pub struct Announcement<'a> {
     pub memory: &'a OwnMemory,
@@ -158,7 +149,7 @@ impl Announcement<'_> {
         // so in an order that depends on nothing else (source: `queue_ctors`).
         let is_later = (candidate.depends_on_root && !self.has_missed)
             || is_before_all_others
-            || self.is_known_library(candidate)?;
+            || self.is_cxx_library(candidate)?;
         Ok(if is_later { Progress::NotBegun } else { Progress::MayHaveRun })
     }
 
@@ -180,14 +171,16 @@ impl Announcement<'_> {
         self.has_soname(candidate, |soname| UNANNOUNCED_SONAMES.contains(&soname))
     }
 
-    /// Returns whether the candidate is one of [`KNOWN_LIBRARIES`] for musl and has yet to announce
-    /// itself.
-    fn is_known_library(&self, candidate: &Candidate) -> Result<bool, Cause> {
-        let is_known = |soname: &[u8]| {
-            let suffix = KNOWN_LIBRARIES.iter().find_map(|name| soname.strip_prefix(*name));
-            suffix.is_some_and(|suffix| suffix.starts_with(b".so.") || suffix.starts_with(b"-"))
-        };
-        let is_it = loader::is_musl() && !self.has_missed && self.has_soname(candidate, is_known)?;
+    /// Returns whether the candidate is the C++ library of a GCC for musl and has yet to announce
+    /// itself. Its constructors that have a priority run before its announcement. They set up
+    /// locales, streams and a pool of memory, and start nothing that stores to memory. It is
+    /// recognised by its SONAME, with the suffix that wheels give it.
+    fn is_cxx_library(&self, candidate: &Candidate) -> Result<bool, Cause> {
+        let is_it = loader::is_musl()
+            && !self.has_missed
+            && self.has_soname(candidate, |soname| {
+                soname.starts_with(b"libstdc++.so.") || soname.starts_with(b"libstdc++-")
+            })?;
         Ok(is_it && candidate.refers_to_registration(self.memory)?)
     }
 
