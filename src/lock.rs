@@ -11,7 +11,7 @@
 //! While a thread holds the lock it blocks all signals but the synchronous ones, because a
 //! handler may fork. Under a seccomp filter that may kill for blocking them, it blocks none.
 
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use lock_api::{GuardNoSend, Mutex, MutexGuard, RawMutex};
 
 use sopin_core::sys::{self, Errno, Result};
@@ -40,8 +40,6 @@ static OWNER_PROCESS: AtomicI32 = AtomicI32::new(0);
 const NO_PROCESS: i32 = i32::MIN;
 /// The id of this process as the library has last read it; 0 in a child that has not read it.
 static LAST_PROCESS: AtomicI32 = AtomicI32::new(0);
-/// The identity of the thread that holds the lock, or 0, as for the process.
-static OWNER_THREAD: AtomicUsize = AtomicUsize::new(0);
 /// Counts how often the lock was released. While it is unchanged, no sweep has ended.
 static RELEASES: AtomicU64 = AtomicU64::new(0);
 
@@ -50,15 +48,23 @@ pub fn generation() -> u64 {
     RELEASES.load(Ordering::Acquire)
 }
 
-/// A lock whose waiters sleep.
-struct NappingLock(AtomicBool);
+/// A lock whose waiters sleep: the identity of the thread that holds it, or 0. It is taken and
+/// attributed to its owner in one step, because a signal handler may interrupt that step's thread,
+/// and must then find that its thread holds the lock.
+struct NappingLock(AtomicUsize);
 
-// SAFETY: `try_lock` succeeds only for the thread that changes the flag from false to true, so
-// there is one owner until `unlock` stores false. The exchange acquires what that store releases,
-// so each owner sees the writes of the one before it.
+impl NappingLock {
+    fn is_own(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == sys::thread_identity()
+    }
+}
+
+// SAFETY: `try_lock` succeeds only for the thread that changes the word from 0 to its identity,
+// which is not 0, so there is one owner until `unlock` stores 0. The exchange acquires what that
+// store releases, so each owner sees the writes of the one before it.
 unsafe impl RawMutex for NappingLock {
     #[allow(clippy::declare_interior_mutable_const, reason = "initial value of a static")]
-    const INIT: Self = Self(AtomicBool::new(false));
+    const INIT: Self = Self(AtomicUsize::new(0));
 
     type GuardMarker = GuardNoSend;
 
@@ -71,17 +77,17 @@ unsafe impl RawMutex for NappingLock {
     }
 
     fn try_lock(&self) -> bool {
-        self.0.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        self.0.compare_exchange(0, sys::thread_identity(), Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     unsafe fn unlock(&self) {
-        self.0.store(false, Ordering::Release);
+        self.0.store(0, Ordering::Release);
     }
 }
 
 /// Proves that this thread holds the lock. Signals stay blocked until it is dropped.
 pub struct Guard {
-    // `drop` below clears the owner. Then the fields drop in this order: the lock is free before
+    // `drop` below clears the owning process. Then the fields drop in this order: the lock is free before
     // signals are delivered again.
     state: MutexGuard<'static, NappingLock, State>,
     signals: Result<sys::SignalsBlocked>,
@@ -121,7 +127,8 @@ pub fn lock_quietly(naps: u32) -> Option<Guard> {
 
 /// Returns whether this thread holds the lock.
 fn is_own() -> bool {
-    OWNER_THREAD.load(Ordering::Relaxed) == sys::thread_identity()
+    // SAFETY: the reference is used to read the lock's word only.
+    unsafe { STATE.raw() }.is_own()
 }
 
 fn lock_with(looked: Looked, mut naps_for_fork: u32) -> Option<Guard> {
@@ -164,10 +171,9 @@ pub fn nap() {
 }
 
 impl Guard {
-    /// Notes that this thread owns the lock, which it has just taken.
+    /// Notes which process owns the lock, which this thread has just taken.
     fn new(state: MutexGuard<'static, NappingLock, State>, signals: Result<sys::SignalsBlocked>) -> Self {
         OWNER_PROCESS.store(LAST_PROCESS.load(Ordering::Relaxed), Ordering::Relaxed);
-        OWNER_THREAD.store(sys::thread_identity(), Ordering::Relaxed);
         Self { state, signals }
     }
 
@@ -207,7 +213,6 @@ impl core::ops::DerefMut for Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        OWNER_THREAD.store(0, Ordering::Relaxed);
         OWNER_PROCESS.store(0, Ordering::Relaxed);
         RELEASES.fetch_add(1, Ordering::Release);
     }

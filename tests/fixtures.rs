@@ -19,7 +19,7 @@ use libtest_mimic::{Completion, Failed};
 use common::directives::{Build, Copy, Directives, Preload, Trial};
 use common::needs::Need;
 use common::toolchain::{self, CLibrary};
-use common::{library, process, scratch, suite};
+use common::{builds, library, process, scratch, suite};
 
 /// The flags of every build. A fixture's own flags follow and override them.
 const FLAGS: [&str; 6] = ["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE"];
@@ -43,8 +43,13 @@ fn main() -> ExitCode {
 
 fn trials(run_directory: &Path) -> Result<Vec<libtest_mimic::Trial>, String> {
     let mut trials = Vec::new();
+    let builds = builds::to_make();
     for case in find_cases(&library::checkout().join("tests/fixtures"), run_directory)? {
         let case = Arc::new(case);
+        if let Some(builds) = &builds {
+            trials.extend(case.build_to_keep(builds));
+            continue;
+        }
         for index in 0..case.directives.trials.len() {
             let label = &case.directives.trials[index].label;
             let name = match case.c_library {
@@ -61,6 +66,7 @@ fn trials(run_directory: &Path) -> Result<Vec<libtest_mimic::Trial>, String> {
 
 fn find_cases(root: &Path, run_directory: &Path) -> Result<Vec<Case>, String> {
     let read_error = |path: &Path, error| format!("{}: {error}", path.display());
+    let selected = env::var("SOPIN_TEST_FIXTURES").ok();
     let mut cases = Vec::new();
     for entry in fs::read_dir(root).map_err(|error| read_error(root, error))? {
         let sources = entry.map_err(|error| read_error(root, error))?.path();
@@ -69,8 +75,11 @@ fn find_cases(root: &Path, run_directory: &Path) -> Result<Vec<Case>, String> {
         if !main.is_file() {
             continue;
         }
-        let source = fs::read_to_string(&main).map_err(|error| read_error(&main, error))?;
         let name = sources.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if selected.as_ref().is_some_and(|selected| selected.split(',').all(|one| one != name)) {
+            continue;
+        }
+        let source = fs::read_to_string(&main).map_err(|error| read_error(&main, error))?;
         for c_library in [CLibrary::Native, CLibrary::Musl] {
             let mut directives = Directives::parse(&main, &source)?;
             if directives.needs.iter().any(|need| c_library.is_ruled_out_by(need)) {
@@ -155,13 +164,39 @@ impl Case {
         Ok(Completion::Completed)
     }
 
-    /// Compiles the fixture into a directory in which no trial runs, and returns it.
+    /// Returns a trial that compiles the fixture into a directory of `builds`. It is ignored if
+    /// that fails, because the machine that uses the builds may have what is missing here.
+    fn build_to_keep(self: &Arc<Self>, builds: &Path) -> Option<libtest_mimic::Trial> {
+        let (case, builds) = (Arc::clone(self), builds.to_owned());
+        let make = move || {
+            fs::create_dir_all(&case.scratch)?;
+            Ok(match builds::make(&builds, &case.name, |directory| case.compile(directory)) {
+                Ok(()) => Completion::Completed,
+                Err(error) => Completion::ignored_with(error),
+            })
+        };
+        let name = format!("{}::build", self.name);
+        (self.c_library == CLibrary::Native).then(|| libtest_mimic::Trial::ignorable_test(name, make))
+    }
+
+    /// Returns a directory with what is compiled of the fixture, in which no trial runs.
     fn build(&self) -> Result<PathBuf, String> {
         // No label begins with a dot, so this is not the directory of a trial.
         let directory = self.scratch.join(".build");
+        fs::create_dir_all(&self.scratch).map_err(|error| error.to_string())?;
+        if self.c_library == CLibrary::Native
+            && let Some(finished) = builds::finished(&self.name)
+        {
+            return Ok(finished);
+        }
         fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
+        self.compile(&directory)?;
+        Ok(directory)
+    }
+
+    fn compile(&self, directory: &Path) -> Result<(), String> {
         for build in &self.directives.builds {
-            let mut command = self.compiler(build, &directory)?;
+            let mut command = self.compiler(build, directory)?;
             let log = self.scratch.join("compiler.log");
             let timeout = COMPILE_TIMEOUT * patience()?;
             let finished = process::run(&mut command, &log, timeout).map_err(|error| format!("cc: {error}"))?;
@@ -169,7 +204,7 @@ impl Case {
                 return Err(format!("{command:?}\n{finished}"));
             }
         }
-        Ok(directory)
+        Ok(())
     }
 
     fn compiler(&self, build: &Build, directory: &Path) -> Result<Command, String> {

@@ -4,6 +4,7 @@
 
 #![allow(dead_code, reason = "every test binary uses its own part of this module")]
 
+pub mod builds;
 pub mod dialogue;
 pub mod directives;
 pub mod library;

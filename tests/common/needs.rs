@@ -26,6 +26,8 @@ pub enum Need {
     IoUring,
     /// This process may make cgroups that limit memory.
     MemoryCgroups,
+    /// The processor and the kernel check the targets of indirect branches (BTI of aarch64).
+    BranchTargets,
     /// This architecture, by its name in `uname -m`.
     Arch(String),
     /// A program of this name on the PATH.
@@ -50,6 +52,7 @@ impl FromStr for Need {
             "musl" => return Ok(Self::Musl),
             "io_uring" => return Ok(Self::IoUring),
             "memory-cgroups" => return Ok(Self::MemoryCgroups),
+            "branch-targets" => return Ok(Self::BranchTargets),
             _ => {}
         }
         if let Some(version) = word.strip_prefix("kernel>=") {
@@ -94,6 +97,7 @@ impl Need {
             }
             Self::IoUring => (makes_rings(), "no io_uring".to_owned()),
             Self::MemoryCgroups => (makes_memory_cgroups(), "no cgroups that limit memory".to_owned()),
+            Self::BranchTargets => (checks_branch_targets(), "no check of branch targets".to_owned()),
             Self::Arch(name) => (env::consts::ARCH == name, format!("not {name}")),
             Self::Program(name) => (on_path(name), format!("no program {name}")),
             Self::FileSystem(name) => (knows_file_system(name), format!("no file system {name}")),
@@ -153,6 +157,11 @@ fn makes_memory_cgroups() -> bool {
         let _ = fs::remove_dir(directory);
         is_limited
     })
+}
+
+/// Returns whether the kernel says `HWCAP2_BTI`.
+fn checks_branch_targets() -> bool {
+    cfg!(target_arch = "aarch64") && rustix::param::linux_hwcap().1 & (1 << 17) != 0
 }
 
 fn links_with(flag: &str) -> bool {

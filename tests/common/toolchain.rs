@@ -4,8 +4,11 @@
 //! not register unwinding information, and has no `PT_GNU_EH_FRAME`, unlike objects of a GCC that is
 //! built for musl. So the start-up code of such a GCC is linked in its place
 //! (`tests/musl/crtbeginS.S`), and the header is asked for.
+//!
+//! `SOPIN_TEST_CC` names the compiler to use instead of `cc`, for builds that are made for another
+//! architecture ([`super::builds`]).
 
-use std::env::consts::ARCH;
+use std::env::{self, consts::ARCH};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -58,7 +61,7 @@ impl CLibrary {
     /// The start-up code cannot be assembled.
     pub fn compiler(self, scratch: &Path) -> Result<Command, String> {
         if self == Self::Native {
-            return Ok(Command::new("cc"));
+            return Ok(Command::new(env::var_os("SOPIN_TEST_CC").unwrap_or_else(|| "cc".into())));
         }
         let mut command = Command::new("musl-gcc");
         command.arg("-B").arg(start_files(scratch)?).arg("-Wl,--eh-frame-hdr");

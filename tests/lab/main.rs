@@ -4,13 +4,14 @@
 //! `resets` fills stores and resets the machine meanwhile; what runs after that must
 //! run correctly. `verity` checks that the copies in a store are sealed if the file
 //! system can do that. `systems` runs suites on other kernels and on aarch64, `results`
-//! stores their results, and `table` makes docs/lab.md from all results. `roots` runs the
+//! stores their results in tests/lab/results, and `table` makes docs/lab.md from all of them. `roots` runs the
 //! same suites beside other C libraries, on this machine's kernel. The machines run one
 //! after the other, because each takes a whole CPU.
 //!
 //! `SOPIN_RESETS` is the number of resets (3). `make resets` does 50 and makes
 //! docs/power-loss.md anew from `target/lab/resets.md`, which this test writes.
-//! `SOPIN_LAB` names the systems of `systems` and `roots` in which suites run (none).
+//! `SOPIN_LAB` names the systems of `systems` and `roots` in which suites run (none), and
+//! whose results are stored. `SOPIN_WRITE_TABLE` writes docs/lab.md.
 //! `SOPIN_TEST_LIBRARY` names another library to try. Nothing here needs root.
 
 #[path = "../common/mod.rs"]
@@ -57,7 +58,7 @@ fn trials(run_directory: &Path) -> Result<Vec<Trial>, String> {
     let laboratory = Arc::new(Mutex::new(Laboratory::new(run_directory)));
     let mut trials = systems::trials(run_directory, &laboratory);
     trials.extend(roots::trials(run_directory));
-    trials.push(Trial::test("table::all_results_are_understood", || table::write().map_err(Failed::from)));
+    trials.push(Trial::test("table::the_page_is_that_of_the_results", || table::compare().map_err(Failed::from)));
     let trial = |name: &str, run: Run| {
         let laboratory = Arc::clone(&laboratory);
         Trial::ignorable_test(name, move || {

@@ -1,11 +1,11 @@
 //! Results of suites on a system. They are read from the console of a machine and stored
-//! as one JSON object per line in `target/lab/results/SYSTEM.json`. Other recipes write
-//! such files too.
+//! as one JSON object per line in `tests/lab/results/SYSTEM.json`, which is committed.
+//! Other recipes write such files too.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,10 @@ pub struct SuiteResult {
     pub note: String,
     /// The day, as `2026-11-26`.
     pub date: String,
+    /// What was tested: a commit, with `+` after it if the checkout contained changes. Empty if
+    /// it is not known.
+    #[serde(default)]
+    pub commit: String,
 }
 
 /// How a test ended.
@@ -98,7 +102,7 @@ impl Results {
         }
     }
 
-    fn result(&self, system: &str, suite: &str, date: &str) -> SuiteResult {
+    fn result(&self, system: &str, suite: &str, date: &str, commit: &str) -> SuiteResult {
         let tests = self.suites.get(suite).map(Vec::as_slice).unwrap_or_default();
         let count = |wanted| tests.iter().filter(|(_, verdict)| *verdict == wanted).count();
         let mut note = format!("Linux {}", self.kernel);
@@ -118,6 +122,7 @@ impl Results {
             ignored: count(Verdict::Ignored),
             note,
             date: date.to_owned(),
+            commit: commit.to_owned(),
         }
     }
 }
@@ -134,35 +139,68 @@ fn test(line: &str) -> Option<(String, Verdict)> {
     Some((name.trim().to_owned(), verdict))
 }
 
-/// Stores these results instead of earlier ones of the same suites. `skipped` is a list with
-/// commas of fixtures that were left out.
+/// Stores these results instead of earlier ones of the same suites, and every line about a test
+/// in `target/lab/results/SYSTEM.tests`. `commit` is what was tested, `skipped` a list with commas
+/// of fixtures that were left out.
 ///
 /// # Errors
 /// Errors of the files, and lines of an earlier run that cannot be parsed.
-pub fn save(system: &str, found: &Results, skipped: &str) -> Result<(), String> {
-    let directory = directory();
-    fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+pub fn save(system: &str, found: &Results, commit: &str, skipped: &str) -> Result<(), String> {
     let date = today()?;
-    let mut all = read(&directory.join(format!("{system}.json")))?;
+    let file = directory().join(format!("{system}.json"));
+    let mut all = read(&file)?;
     for suite in found.suites.keys() {
         all.retain(|result| result.suite != *suite);
-        let mut result = found.result(system, suite, &date);
+        let mut result = found.result(system, suite, &date, commit);
         if suite == "fixtures" && !skipped.is_empty() {
             result.note.push_str("; not run: ");
             result.note.push_str(&skipped.replace(',', ", "));
         }
         all.push(result);
     }
+    // `basic` is a part of `fixtures`.
+    let is_whole = found.interrupted.as_deref() != Some("fixtures") && skipped.is_empty();
+    if is_whole && found.suites.contains_key("fixtures") {
+        all.retain(|result| result.suite != "basic");
+    }
+    all.sort_by(|one, other| one.suite.cmp(&other.suite));
     let mut lines = String::new();
     for result in &all {
         let line = serde_json::to_string(result).map_err(|error| error.to_string())?;
         let _ = writeln!(lines, "{line}");
     }
-    for (file, contents) in [(format!("{system}.json"), &lines), (format!("{system}.tests"), &found.lines)] {
-        let file = directory.join(file);
-        fs::write(&file, contents).map_err(|error| format!("{}: {error}", file.display()))?;
+    write(&file, &lines)
+}
+
+/// Writes the lines about all tests to `target/lab/results/SYSTEM.tests`.
+///
+/// # Errors
+/// Those of the file.
+pub fn keep_lines(system: &str, found: &Results) -> Result<(), String> {
+    let directory = library::checkout().join("target/lab/results");
+    fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+    write(&directory.join(format!("{system}.tests")), &found.lines)
+}
+
+/// Returns the commit of this checkout, with `+` after it if anything was changed since, except
+/// for results and the page that is made from them.
+///
+/// # Errors
+/// The checkout is no repository of git, or git is missing.
+pub fn commit() -> Result<String, String> {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").current_dir(library::checkout()).args(arguments).output();
+        let output = output.map_err(|error| format!("git: {error}"))?;
+        if !output.status.success() {
+            return Err(format!("git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr)));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let mut commit = git(&["rev-parse", "--short", "HEAD"])?;
+    if !git(&["status", "--porcelain", "--", ".", ":!tests/lab/results", ":!docs/lab.md"])?.is_empty() {
+        commit.push('+');
     }
-    Ok(())
+    Ok(commit)
 }
 
 /// Returns all results of all systems, in the order of their names.
@@ -171,14 +209,14 @@ pub fn save(system: &str, found: &Results, skipped: &str) -> Result<(), String> 
 /// Errors of the files, and lines that cannot be parsed.
 pub fn all() -> Result<Vec<SuiteResult>, String> {
     let directory = directory();
-    let Ok(entries) = fs::read_dir(&directory) else { return Ok(Vec::new()) };
+    let entries = fs::read_dir(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
     let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "json"));
     files.sort();
     files.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>().map(|all| all.concat())
 }
 
-fn read(file: &std::path::Path) -> Result<Vec<SuiteResult>, String> {
+fn read(file: &Path) -> Result<Vec<SuiteResult>, String> {
     let Ok(lines) = fs::read_to_string(file) else { return Ok(Vec::new()) };
     lines
         .lines()
@@ -186,8 +224,12 @@ fn read(file: &std::path::Path) -> Result<Vec<SuiteResult>, String> {
         .collect()
 }
 
+fn write(file: &Path, contents: &str) -> Result<(), String> {
+    fs::write(file, contents).map_err(|error| format!("{}: {error}", file.display()))
+}
+
 fn directory() -> PathBuf {
-    library::checkout().join("target/lab/results")
+    library::checkout().join("tests/lab/results")
 }
 
 fn today() -> Result<String, String> {

@@ -3,8 +3,8 @@
 //! `scripts/dist-binaries` has built. One root has a Python for musl. The harness of the fixtures
 //! is a static executable (`scripts/static-harness`) and uses the root's compiler and headers.
 //!
-//! `SOPIN_LAB`, `SOPIN_LAB_SUITES` and `SOPIN_LAB_SKIP` choose, as for machines
-//! ([`crate::systems`]).
+//! `SOPIN_LAB`, `SOPIN_LAB_SUITES`, `SOPIN_LAB_FIXTURES` and `SOPIN_LAB_SKIP` choose, as for
+//! machines ([`crate::systems`]).
 
 use std::env;
 use std::fs;
@@ -32,7 +32,7 @@ const SYSTEMS: [&str; 5] = ["glibc-2.31", "glibc-2.36", "glibc-2.41", "glibc-new
 const MUSL: &str = "musl";
 
 /// Returns one trial for each root. If `SOPIN_LAB` names no system, it runs too, provided that
-/// the root and the files for it have been made.
+/// the root and the files for it have been made; its results are not stored.
 pub fn trials(run_directory: &Path) -> Vec<Trial> {
     let trial = |system: &'static str| {
         let directory = run_directory.join(system);
@@ -49,17 +49,22 @@ fn run(system: &str, directory: &Path) -> Result<Completion, Failed> {
     let root = target.join("lab/roots").join(system);
     let files = ["dist/x86_64/libsopin.so", "dist/x86_64/sopin", "lab/harness/static"].map(|file| target.join(file));
     let marker = root.join(".made-from");
-    if let Some(missing) = files.iter().chain([&marker]).find(|file| !file.exists()) {
+    let suites = env::var("SOPIN_LAB_SUITES").unwrap_or_else(|_| SUITES.to_owned());
+    // Only these two use the harness.
+    let needed = if suites.split(',').any(|suite| matches!(suite, "basic" | "fixtures")) { 3 } else { 2 };
+    if let Some(missing) = files.iter().take(needed).chain([&marker]).find(|file| !file.exists()) {
         let reason = format!("no {} (make lab WHAT={system})", missing.display());
         return Ok(Completion::ignored_with(reason));
     }
+    let commit = (systems::is_wanted(system) && !systems::are_others_selected()).then(results::commit).transpose()?;
     fs::create_dir(directory)?;
     // Suites rewrite the root's libraries, with the same bytes. If one is killed meanwhile, the
     // root must be made again: it is complete only while it has this file.
     let kept = directory.join("made-from");
     fs::copy(&marker, &kept)?;
     fs::remove_file(&marker)?;
-    let finished = process::run(&mut command(system, &root, &files), &directory.join("log"), TIMEOUT)?;
+    let mut command = command(system, &root, &files, &suites);
+    let finished = process::run(&mut command, &directory.join("log"), TIMEOUT)?;
     if finished.stdout.lines().any(|line| line == "lab: done") {
         fs::copy(&kept, &marker)?;
     }
@@ -67,19 +72,21 @@ fn run(system: &str, directory: &Path) -> Result<Completion, Failed> {
     fs::create_dir_all(log.parent().unwrap_or(&target))?;
     fs::write(&log, format!("{}{}", finished.stdout, finished.stderr))?;
     let found = Results::read(&finished.stdout);
-    results::save(system, &found, &systems::skipped())?;
+    results::keep_lines(system, &found)?;
+    if let Some(commit) = commit {
+        results::save(system, &found, &commit, &systems::skipped())?;
+    }
     found.judge().map_err(|wrong| format!("{wrong}\nsee {}", log.display()))?;
     Ok(Completion::Completed)
 }
 
-fn command(system: &str, root: &Path, [library, command, harness]: &[PathBuf; 3]) -> Command {
+fn command(system: &str, root: &Path, [library, command, harness]: &[PathBuf; 3], suites: &str) -> Command {
     let checkout = library::checkout();
     let mut enter = Command::new(checkout.join("scripts/lab-roots"));
     enter.arg("enter").arg(root).args(["/bin/busybox", "sh"]).arg(checkout.join("tests/lab/guest/suites"));
     enter.env("LAB_C_LIBRARY", if system == MUSL { "musl" } else { "glibc" });
-    enter.env("LAB_ROOT", root).env("LAB_CHECKOUT", checkout).env("LAB_FIXTURES", systems::BASIC.join(","));
-    enter.env("LAB_SUITES", env::var("SOPIN_LAB_SUITES").unwrap_or_else(|_| SUITES.to_owned()));
-    enter.env("LAB_SKIP", systems::skipped());
+    enter.env("LAB_ROOT", root).env("LAB_CHECKOUT", checkout).env("LAB_FIXTURES", systems::selected());
+    enter.env("LAB_SUITES", suites).env("LAB_SKIP", systems::skipped());
     enter.env("SOPIN_TEST_LIBRARY", library).env("LAB_COMMAND", command).env("LAB_HARNESS", harness);
     enter
 }

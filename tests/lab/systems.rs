@@ -7,6 +7,7 @@
 //! of them but those whose names contain a word of `SOPIN_LAB_SKIP`. Each of these is a
 //! list with commas. Each test in a machine is a line of
 //! `target/lab/results/SYSTEM.tests`; `target/lab/logs/SYSTEM.stdout` is the console.
+//! `SOPIN_LAB_FIXTURES` names other fixtures for `basic`; no result is stored then.
 
 use std::env;
 use std::fs;
@@ -96,6 +97,16 @@ pub fn not_wanted(system: &str) -> Completion {
     Completion::ignored_with(format!("make lab WHAT={system} runs it"))
 }
 
+/// Returns whether fixtures were selected that are not those of the suite `basic`.
+pub fn are_others_selected() -> bool {
+    env::var_os("SOPIN_LAB_FIXTURES").is_some()
+}
+
+/// Returns the fixtures to run in the suite `basic`, separated by commas.
+pub fn selected() -> String {
+    env::var("SOPIN_LAB_FIXTURES").unwrap_or_else(|_| BASIC.join(","))
+}
+
 /// Returns the value of `SOPIN_LAB_SKIP`.
 pub fn skipped() -> String {
     env::var("SOPIN_LAB_SKIP").unwrap_or_default()
@@ -103,6 +114,7 @@ pub fn skipped() -> String {
 
 impl System {
     fn run(self, directory: &Path) -> Result<Completion, Failed> {
+        let commit = results::commit()?;
         if let Some(missing) = self.prepare(directory)? {
             return Ok(Completion::ignored_with(missing));
         }
@@ -113,7 +125,10 @@ impl System {
             .map_err(|error| format!("{}: {error}", self.architecture.emulator()))?;
         let finished = machine.finish()?;
         let found = Results::read(&finished.stdout);
-        results::save(self.name, &found, &skipped())?;
+        results::keep_lines(self.name, &found)?;
+        if !are_others_selected() {
+            results::save(self.name, &found, &commit, &skipped())?;
+        }
         found.judge().map_err(|wrong| format!("{wrong}\nsee {}", log.with_extension("stdout").display()))?;
         Ok(Completion::Completed)
     }
@@ -123,7 +138,7 @@ impl System {
     fn prepare(self, directory: &Path) -> Result<Option<String>, String> {
         // A name that no fixture has would run nothing.
         let fixtures = library::checkout().join("tests/fixtures");
-        if let Some(name) = BASIC.iter().find(|name| !fixtures.join(name).join("main.c").exists()) {
+        if let Some(name) = selected().split(',').find(|name| !fixtures.join(name).join("main.c").exists()) {
             return Err(format!("no fixture {name}"));
         }
         let mut script = script("suites");
@@ -137,13 +152,14 @@ impl System {
         }
     }
 
-    /// Returns the path of a file of this checkout, built for the architecture.
+    /// Returns the path of a file of this checkout, built for the architecture. What is built for
+    /// publication needs no certain version of the C library.
     fn built(self, file: &str) -> Result<PathBuf, String> {
         let target = library::checkout().join("target");
         Ok(match self.architecture {
             Architecture::Amd64 if file == "libsopin.so" => library::path()?,
             Architecture::Amd64 => target.join("release").join(file),
-            Architecture::Arm64 => target.join("aarch64-unknown-linux-gnu/release").join(file),
+            Architecture::Arm64 => target.join("dist/aarch64").join(file),
         })
     }
 
@@ -153,7 +169,7 @@ impl System {
         let words = format!(
             "LAB_LAST_DISK=vdb LAB_SYSTEM=rw LAB_CHECKOUT={checkout} LAB_PROGRAM={checkout}/tests/lab/guest/suites \
              LAB_SUITES={suites} LAB_FIXTURES={} LAB_SKIP={}",
-            BASIC.join(","),
+            selected(),
             skipped()
         );
         let initramfs = directory.join("initramfs");

@@ -1,5 +1,6 @@
 //! The page with all results, docs/lab.md.
 
+use std::env;
 use std::fmt::Write;
 use std::fs;
 
@@ -9,17 +10,17 @@ use crate::results::{self, SuiteResult};
 const HEAD: &str = "\
 # Other kernels, C libraries and architectures
 
-`make lab` makes this page from all results that it has stored. `make lab WHAT=kernel-5.10` runs one system.
+`make lab` makes this page from the results in `tests/lab/results`. `make lab WHAT=kernel-5.10` runs one system.
 CONTRIBUTING.md lists the systems.
 
-| system | suite | passed | failed | ignored | date | note |
-|---|---|--:|--:|--:|---|---|
+| system | suite | passed | failed | ignored | date | commit | note |
+|---|---|--:|--:|--:|---|---|---|
 ";
 
 const LEGEND: &str = "
 - *kernel-...*: a machine in QEMU without KVM, with Debian's kernel of this version (*newest*: that of Debian's unstable
   release) and the programs of Debian 12. *arm64*: the same for aarch64 with pages of 4 KiB, *arm64-16k* with pages of
-  16 KiB.
+  16 KiB, with the library and the command that `make dist-binaries` builds.
 - *glibc-...*: the C library, the compiler and the Python of another release of Debian in a mount namespace, on the kernel of
   the machine that ran the test, with the library and the command that `make dist-binaries` builds.
 - *musl*: the same with the musl of Debian 13, and a CPython for it that is built from Debian's sources, with start-up code
@@ -34,18 +35,28 @@ const LEGEND: &str = "
 - *calls*: the library does not make a system call that the kernel does not know for each object.
 - *demo*: gunicorn while its objects are rewritten in four ways, with the promises that `make demo` checks.
 - *kernel*: the kernel has written no warning meanwhile.
+- *commit*: what was tested, with `+` after it if the checkout contained changes that were not committed; empty in results
+  that are older than this column.
 - *ignored*: tests that need a program, a file system or a kernel that the system does not have.
 ";
 
-/// Writes `target/lab/lab.md`.
+/// Compares docs/lab.md with the results, after writing it if `SOPIN_WRITE_TABLE` is set.
 ///
 /// # Errors
-/// Results that cannot be parsed, and errors of the file.
-pub fn write() -> Result<(), String> {
-    let file = library::checkout().join("target/lab/lab.md");
+/// Results that cannot be parsed, errors of the file, or the first line that differs.
+pub fn compare() -> Result<(), String> {
+    let file = library::checkout().join("docs/lab.md");
+    let error = |error| format!("{}: {error}", file.display());
     let page = render(&results::all()?);
-    fs::create_dir_all(file.parent().unwrap_or(&file)).map_err(|error| format!("{}: {error}", file.display()))?;
-    fs::write(&file, page).map_err(|error| format!("{}: {error}", file.display()))
+    if env::var_os("SOPIN_WRITE_TABLE").is_some() {
+        fs::write(&file, &page).map_err(error)?;
+    }
+    let checked_in = fs::read_to_string(&file).map_err(error)?;
+    if checked_in == page {
+        return Ok(());
+    }
+    let differs = page.lines().zip(checked_in.lines()).find(|(ours, theirs)| ours != theirs);
+    Err(format!("docs/lab.md is out of date: run `make lab WHAT=table`; first difference: {differs:?}"))
 }
 
 fn render(results: &[SuiteResult]) -> String {
@@ -54,8 +65,15 @@ fn render(results: &[SuiteResult]) -> String {
         // Writing to a string does not fail.
         let _ = writeln!(
             page,
-            "| {} | {} | {} | {} | {} | {} | {} |",
-            result.system, result.suite, result.passed, result.failed, result.ignored, result.date, result.note
+            "| {} | {} | {} | {} | {} | {} | {} | {} |",
+            result.system,
+            result.suite,
+            result.passed,
+            result.failed,
+            result.ignored,
+            result.date,
+            result.commit,
+            result.note
         );
     }
     page.push_str(LEGEND);
