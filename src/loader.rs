@@ -234,9 +234,9 @@ unsafe fn iterate(callback: IterateCallback, data: *mut c_void) -> Option<c_int>
     Some(unsafe { function(Some(callback), data) })
 }
 
-/// Does the same. On musl it iterates also if a fork takes too long, because there the child cannot
-/// find the lock of the list taken: `fork` takes that itself, and the child resets it (source:
-/// `__ldso_atfork`, since musl 1.2.2).
+/// Calls the C library's `dl_iterate_phdr(3)` like [`iterate`], on musl also if a fork takes too
+/// long. No child of musl's `fork` finds the lock of the list taken: `fork` takes it before it
+/// makes the child, and frees it in both processes (source: `__ldso_atfork`, since musl 1.2.2).
 ///
 /// # Safety
 /// As for [`iterate`].

@@ -31,7 +31,6 @@ pub struct SuiteResult {
     pub date: String,
     /// What was tested: a commit, with `+` after it if the checkout contained changes. Empty if
     /// it is not known.
-    #[serde(default)]
     pub commit: String,
 }
 
@@ -139,9 +138,8 @@ fn test(line: &str) -> Option<(String, Verdict)> {
     Some((name.trim().to_owned(), verdict))
 }
 
-/// Stores these results instead of earlier ones of the same suites, and every line about a test
-/// in `target/lab/results/SYSTEM.tests`. `commit` is what was tested, `skipped` a list with commas
-/// of fixtures that were left out.
+/// Stores these results instead of earlier ones of the same suites. `commit` is what was tested,
+/// `skipped` a list with commas of fixtures that were left out.
 ///
 /// # Errors
 /// Errors of the files, and lines of an earlier run that cannot be parsed.
