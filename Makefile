@@ -63,7 +63,7 @@ resets: build ## machines in QEMU are reset RESETS (50) times while stores are f
 	SOPIN_RESETS=$(RESETS) $(CARGO) test --test lab resets
 	cp target/lab/resets.md docs/power-loss.md
 
-lab: build ## suites on other kernels, aarch64, other glibcs; WHAT=kernel-5.10, arm64, glibc-2.31...; makes docs/lab.md anew
+lab: build ## suites on other kernels, aarch64, other glibcs, musl; WHAT=kernel-5.10, arm64, glibc-2.31...; makes docs/lab.md anew
 	scripts/lab $(WHAT)
 
 dist-binaries: ## target/dist: the library and the command that are published, for x86-64 and aarch64

@@ -227,14 +227,36 @@ fn counters_of(info: &libc::dl_phdr_info) -> Counters {
 /// # Safety
 /// `callback` must be sound to call with `data` and any info that the loader passes.
 unsafe fn iterate(callback: IterateCallback, data: *mut c_void) -> Option<c_int> {
-    let address = DL_ITERATE_PHDR.address()?;
-    // SAFETY: the address is that of a function which an object defines by this name, so it has
-    // the type that dl_iterate_phdr(3) states.
-    let function = unsafe { core::mem::transmute::<usize, Iterate>(address) };
+    let function = dl_iterate_phdr()?;
     let _iteration = iterations::begin()?;
     // SAFETY: dl_iterate_phdr(3) only calls `callback` with `data` and infos of its own, which is
     // sound: this function's contract.
     Some(unsafe { function(Some(callback), data) })
+}
+
+/// Calls the C library's `dl_iterate_phdr(3)` like [`iterate`], on musl also if a fork takes too
+/// long. No child of musl's `fork` finds the lock of the list taken: `fork` takes it before it
+/// makes the child, and frees it in both processes (source: `__ldso_atfork`, since musl 1.2.2,
+/// which is the first version with `_Fork`).
+///
+/// # Safety
+/// As for [`iterate`].
+unsafe fn iterate_despite_fork(callback: IterateCallback, data: *mut c_void) -> Option<c_int> {
+    let function = dl_iterate_phdr()?;
+    let iteration = iterations::begin();
+    if iteration.is_none() && (!is_musl() || iterations::is_within() || next::find(c"_Fork").is_none()) {
+        return None;
+    }
+    // SAFETY: as in `iterate`, by this function's contract.
+    Some(unsafe { function(Some(callback), data) })
+}
+
+/// Returns the C library's function, if an object defines it.
+fn dl_iterate_phdr() -> Option<Iterate> {
+    let address = DL_ITERATE_PHDR.address()?;
+    // SAFETY: the address is that of a function which an object defines by this name, so it has
+    // the type that dl_iterate_phdr(3) states.
+    Some(unsafe { core::mem::transmute::<usize, Iterate>(address) })
 }
 
 /// Memory for one copy of the loader's list, kept between sweeps.

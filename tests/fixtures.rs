@@ -18,14 +18,11 @@ use libtest_mimic::{Completion, Failed};
 
 use common::directives::{Build, Copy, Directives, Preload, Trial};
 use common::needs::Need;
-use common::toolchain::CLibrary;
+use common::toolchain::{self, CLibrary};
 use common::{builds, library, process, scratch, suite};
 
 /// The flags of every build. A fixture's own flags follow and override them.
 const FLAGS: [&str; 6] = ["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE"];
-/// The version in glibc's name for its loader: `ld-linux-x86-64.so.2`,
-/// `ld-linux-aarch64.so.1`.
-const LOADER_VERSION: u32 = if cfg!(target_arch = "x86_64") { 2 } else { 1 };
 const COMPILE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// One folder. It is compiled when the first of its trials runs, so that a run with a
@@ -257,11 +254,11 @@ impl Case {
                 library => library.clone()?,
             }
         } else if copy.source == "{ldso}" {
-            found_by_compiler(&format!("ld-linux-{}.so.{}", env::consts::ARCH.replace('_', "-"), LOADER_VERSION))?
+            self.c_library.loader()?
         } else if copy.source.starts_with('/') {
             PathBuf::from(&copy.source)
         } else {
-            found_by_compiler(&copy.source)?
+            toolchain::found_by_compiler(&copy.source)?
         };
         let target = directory.join(&copy.name);
         if let Some(parent) = target.parent() {
@@ -285,15 +282,6 @@ fn patience() -> Result<u32, String> {
 fn number_of_rounds(argument: &str) -> Result<Option<String>, String> {
     let number = argument.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')?.parse::<u32>().ok());
     number.map(|number| Ok((number / patience()?).max(1).to_string())).transpose()
-}
-
-/// Returns the file with which `-l:name` would link.
-fn found_by_compiler(name: &str) -> Result<PathBuf, String> {
-    let output =
-        Command::new("cc").arg(format!("-print-file-name={name}")).output().map_err(|error| format!("cc: {error}"))?;
-    let path = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
-    // cc prints only the name if it finds nothing.
-    if path.is_absolute() { Ok(path) } else { Err(format!("cc finds no {name}")) }
 }
 
 /// Replaces `{lib}` by the library under test and `{dir}` by the trial's directory. The

@@ -22,6 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import environment
+from environment import Packages
 from experiment import CASES, MODES, WORKERS, Experiment, Result
 
 
@@ -75,12 +76,11 @@ def broken_promises(results: list[Result]) -> list[str]:
     return wrong
 
 
-def compare(root: Path, library: Path, modes: list[str], cases: list[str]) -> list[Result]:
+def compare(root: Path, packages: Packages, library: Path, modes: list[str], cases: list[str]) -> list[Result]:
     """Runs every mode, one after the other."""
     runs = root / "runs"
     # A run that was killed may have left them.
     shutil.rmtree(runs, ignore_errors=True)
-    packages = environment.prepare(root)
     # All copies are made first, because the store does not accept files that have just
     # been made.
     experiments = [Experiment(mode, packages, runs / mode.replace(", ", "-"), library) for mode in modes]
@@ -92,6 +92,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--library", type=Path, required=True, help="the libsopin.so to show")
     parser.add_argument("--root", type=Path, required=True, help="directory for packages and copies, made if missing")
+    parser.add_argument("--packages", type=Path, help="directory with installed packages and other-builds of them")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES), help="only these")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="only these")
@@ -103,9 +104,10 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     root: Path = arguments.root.resolve()
     with environment.alone(root):
-        environment.prepare(root)
+        installed = arguments.packages
+        packages = Packages.below(installed) if installed else environment.prepare(root)
         begin = time.monotonic()
-        results = compare(root, arguments.library.resolve(), arguments.modes, arguments.cases)
+        results = compare(root, packages, arguments.library.resolve(), arguments.modes, arguments.cases)
         seconds = time.monotonic() - begin
     most = max(results, key=lambda result: result.objects_in_use)
     print(

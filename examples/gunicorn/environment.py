@@ -40,10 +40,15 @@ class Packages:
     site: Path
     other_builds: Path
 
+    @classmethod
+    def below(cls, root: Path) -> Packages:
+        """Returns the packages that are installed below a directory."""
+        return cls(root / "packages", root / "other-builds")
+
 
 def prepare(root: Path) -> Packages:
     """Installs both sets of packages below `root` unless they are installed already."""
-    packages = Packages(root / "packages", root / "other-builds")
+    packages = Packages.below(root)
     stamp = root / "made-from"
     wanted = "\n".join(
         [sys.version, str(root), *(file.read_text() for file in (HERE / "requirements.txt", HERE / "other-builds.txt"))]

@@ -9,7 +9,7 @@ use core::ffi::{CStr, c_int, c_void};
 use libc::{Elf64_Phdr, PT_DYNAMIC, PT_GNU_EH_FRAME, PT_LOAD};
 use sopin_core::symbols::Tables;
 
-use super::{iterate, next};
+use super::{iterate_despite_fork, next};
 
 /// The object that contains some unwinding information, which shows whether the unwinder finds it
 /// without a registration.
@@ -69,7 +69,8 @@ pub fn find_function(name: &CStr) -> Option<usize> {
 }
 
 /// Calls `is_last` with the base and the program headers of each object of the loader's list,
-/// until it returns true. Returns false if the list could not be read.
+/// until it returns true. Returns false if the list could not be read. On musl a fork of another
+/// thread does not prevent reading it, because a registration that is not passed on is lost.
 fn for_each_object(is_last: &mut dyn FnMut(usize, &[Elf64_Phdr]) -> bool) -> bool {
     unsafe extern "C" fn look_at(info: *mut libc::dl_phdr_info, _: usize, data: *mut c_void) -> c_int {
         // SAFETY: the loader passes an info that lives during the callback. `data` is the address
@@ -85,5 +86,5 @@ fn for_each_object(is_last: &mut dyn FnMut(usize, &[Elf64_Phdr]) -> bool) -> boo
     }
     let mut is_last = is_last;
     // SAFETY: `look_at` accepts the address of such a reference, which `data` is.
-    unsafe { iterate(look_at, (&raw mut is_last).cast()) }.is_some()
+    unsafe { iterate_despite_fork(look_at, (&raw mut is_last).cast()) }.is_some()
 }

@@ -121,6 +121,7 @@ impl Directives {
             "control" => self.add_trial(Preload::Nothing, rest)?,
             "needs-for" => {
                 let (label, needs) = first_word(rest)?;
+                let (needs, _reason) = needs.split_once('(').unwrap_or((needs, ""));
                 let needs = needs.split_whitespace().map(str::parse).collect::<Result<Vec<Need>, _>>()?;
                 self.trial(&label)?.needs.extend(needs);
             }

@@ -8,7 +8,7 @@
 //! `SOPIN_TEST_CC` names the compiler to use instead of `cc`, for builds that are made for another
 //! architecture ([`super::builds`]).
 
-use std::env;
+use std::env::{self, consts::ARCH};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -41,6 +41,20 @@ impl CLibrary {
         (self == Self::Musl && !works()).then(|| "no program musl-gcc".to_owned())
     }
 
+    /// Returns the file that is the dynamic loader.
+    ///
+    /// # Errors
+    /// There is no compiler, or no such loader.
+    pub fn loader(self) -> Result<PathBuf, String> {
+        match self {
+            Self::Native => {
+                let version = if cfg!(target_arch = "x86_64") { 2 } else { 1 };
+                found_by_compiler(&format!("ld-linux-{}.so.{version}", ARCH.replace('_', "-")))
+            }
+            Self::Musl => Ok(PathBuf::from(format!("/lib/ld-musl-{ARCH}.so.1"))),
+        }
+    }
+
     /// Returns the compiler. `scratch` is a directory of this run.
     ///
     /// # Errors
@@ -55,6 +69,18 @@ impl CLibrary {
         command.args(["-idirafter", "/usr/include", "-idirafter"]).arg(kernel_headers());
         Ok(command)
     }
+}
+
+/// Returns the file with which the machine's compiler would link for `-l:name`.
+///
+/// # Errors
+/// There is no compiler, or it finds no such file.
+pub fn found_by_compiler(name: &str) -> Result<PathBuf, String> {
+    let output =
+        Command::new("cc").arg(format!("-print-file-name={name}")).output().map_err(|error| format!("cc: {error}"))?;
+    let path = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    // cc prints only the name if it finds nothing.
+    if path.is_absolute() { Ok(path) } else { Err(format!("cc finds no {name}")) }
 }
 
 /// Assembles the start-up code once, and returns the directory in which it is.

@@ -1,32 +1,36 @@
 //! Runs suites beside other C libraries: `guest/suites` runs in a root that `scripts/lab-roots`
 //! has made, on this machine's kernel, with the library and the command that
-//! `scripts/dist-binaries` has built. The harness of the fixtures is a static executable
-//! (`scripts/static-harness`) and uses the root's compiler and headers.
+//! `scripts/dist-binaries` has built. One root has a Python for musl. The harness of the fixtures
+//! is a static executable (`scripts/static-harness`) and uses the root's compiler and headers.
 //!
 //! `SOPIN_LAB`, `SOPIN_LAB_SUITES`, `SOPIN_LAB_FIXTURES` and `SOPIN_LAB_SKIP` choose, as for
 //! machines ([`crate::systems`]).
 
 use std::env;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use libtest_mimic::{Completion, Failed, Trial};
+use rustix::fs::FlockOperation;
 
 use crate::common::{library, process};
 use crate::results::{self, Results};
 use crate::systems;
 
-/// The default: all but the fixtures, which take a quarter of an hour, and `calls`, which needs
-/// strace.
+/// The default: all but the fixtures, which take a quarter of an hour, `calls`, which needs
+/// strace, and `demo`, which takes minutes.
 const SUITES: &str = "python,status,store";
 
 /// The longest time for all suites, on a machine that has other work.
 const TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// The names of `scripts/lab-roots`.
-const SYSTEMS: [&str; 4] = ["glibc-2.31", "glibc-2.36", "glibc-2.41", "glibc-newest"];
+const SYSTEMS: [&str; 5] = ["glibc-2.31", "glibc-2.36", "glibc-2.41", "glibc-newest", MUSL];
+
+/// The root whose Python is built for musl. Of the fixtures, only those for musl run there.
+const MUSL: &str = "musl";
 
 /// Returns one trial for each root. If `SOPIN_LAB` names no system, it runs too, provided that
 /// the root and the files for it have been made; its results are not stored.
@@ -46,6 +50,7 @@ fn run(system: &str, directory: &Path) -> Result<Completion, Failed> {
     let root = target.join("lab/roots").join(system);
     let files = ["dist/x86_64/libsopin.so", "dist/x86_64/sopin", "lab/harness/static"].map(|file| target.join(file));
     let marker = root.join(".made-from");
+    let _alone = lock(&root)?;
     let suites = env::var("SOPIN_LAB_SUITES").unwrap_or_else(|_| SUITES.to_owned());
     // Only these two use the harness.
     let needed = if suites.split(',').any(|suite| matches!(suite, "basic" | "fixtures")) { 3 } else { 2 };
@@ -60,7 +65,8 @@ fn run(system: &str, directory: &Path) -> Result<Completion, Failed> {
     let kept = directory.join("made-from");
     fs::copy(&marker, &kept)?;
     fs::remove_file(&marker)?;
-    let finished = process::run(&mut command(&root, &files, &suites), &directory.join("log"), TIMEOUT)?;
+    let mut command = command(system, &root, &files, &suites);
+    let finished = process::run(&mut command, &directory.join("log"), TIMEOUT)?;
     if finished.stdout.lines().any(|line| line == "lab: done") {
         fs::copy(&kept, &marker)?;
     }
@@ -76,10 +82,22 @@ fn run(system: &str, directory: &Path) -> Result<Completion, Failed> {
     Ok(Completion::Completed)
 }
 
-fn command(root: &Path, [library, command, harness]: &[PathBuf; 3], suites: &str) -> Command {
+/// Takes the lock of a root, which is held until the file is closed. Without it another run could
+/// rewrite the same libraries at the same time, or `scripts/lab-roots` make the root anew meanwhile.
+fn lock(root: &Path) -> Result<File, Failed> {
+    let mut name = root.as_os_str().to_owned();
+    name.push(".lock");
+    fs::create_dir_all(root.parent().unwrap_or(root))?;
+    let file = File::create(name)?;
+    rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
+    Ok(file)
+}
+
+fn command(system: &str, root: &Path, [library, command, harness]: &[PathBuf; 3], suites: &str) -> Command {
     let checkout = library::checkout();
     let mut enter = Command::new(checkout.join("scripts/lab-roots"));
     enter.arg("enter").arg(root).args(["/bin/busybox", "sh"]).arg(checkout.join("tests/lab/guest/suites"));
+    enter.env("LAB_C_LIBRARY", if system == MUSL { "musl" } else { "glibc" });
     enter.env("LAB_ROOT", root).env("LAB_CHECKOUT", checkout).env("LAB_FIXTURES", systems::selected());
     enter.env("LAB_SUITES", suites).env("LAB_SKIP", systems::skipped());
     enter.env("SOPIN_TEST_LIBRARY", library).env("LAB_COMMAND", command).env("LAB_HARNESS", harness);

@@ -23,13 +23,17 @@ const LEGEND: &str = "
   16 KiB, with the library and the command that `make dist-binaries` builds.
 - *glibc-...*: the C library, the compiler and the Python of another release of Debian in a mount namespace, on the kernel of
   the machine that ran the test, with the library and the command that `make dist-binaries` builds.
+- *musl*: the same with the musl of Debian 13, and a CPython for it that is built from Debian's sources, with start-up code
+  as GCCs for musl have it. numpy, pandas, lxml, cryptography and greenlet are those of the Python Package Index. Of the
+  fixtures, those for musl run.
 - *qemu-user*: programs for x86-64 and aarch64 in user-mode emulators, which have no kernel of their own (*emulators*).
 - *fixtures*: the tests of `tests/fixtures` in the system, with their negative controls. *basic*: a selection of them.
-- *python*: a busy Python with numpy, while each of its shared objects is rewritten twice. Without the library it must die.
-  It must live with a cold store, with a warm store and without a store.
+- *python*: a busy Python with numpy (on musl with all five packages), while each of its shared objects is rewritten twice.
+  Without the library it must die. It must live with a cold store, with a warm store and without a store.
 - *status*: `sopin status` of that process before and after a rewriting, and of a process that has lost its relocations.
 - *store*: filling, using and verifying a store, and finding a damaged copy.
 - *calls*: the library does not make a system call that the kernel does not know for each object.
+- *demo*: gunicorn while its objects are rewritten in four ways, with the promises that `make demo` checks.
 - *kernel*: the kernel has written no warning meanwhile.
 - *commit*: what was tested, with `+` after it if the checkout contained changes that were not committed; empty in results
   that are older than this column.

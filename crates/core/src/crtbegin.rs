@@ -4,15 +4,18 @@
 //! `crtbeginS.o` of a GCC that is built for musl gives nearly every object a function that calls
 //! `__register_frame_info` if any object defines it (source: `libgcc/crtstuff.c`, `frame_dummy`).
 //! It is the first entry of DT_INIT_ARRAY and `_init` does nothing, or, before GCC 10, `_init`
-//! calls it first. clang's `crtbeginS.o` has a function of the same purpose (source: LLVM,
-//! `compiler-rt/lib/builtins/crtbegin.c`). If the slot in the GOT that this function tests holds
-//! the address of *this library's* `__register_frame_info`, the object announces itself before
-//! any of its constructors runs. [`crate::crti`] finds out the same of objects for glibc. Like
-//! that module, this one only decodes instructions.
+//! calls it first. The `_init` of an object with OpenSSL calls a function that [`crate::openssl`]
+//! recognises, and such an `_init` counts as one that does nothing. clang's `crtbeginS.o` has a
+//! function of the same purpose (source: LLVM, `compiler-rt/lib/builtins/crtbegin.c`). If the slot
+//! in the GOT that this function tests holds the address of *this library's*
+//! `__register_frame_info`, the object announces itself before any of its constructors runs.
+//! [`crate::crti`] finds out the same of objects for glibc. Like that module, this one only
+//! decodes instructions.
 
 use crate::crti::{self, ENDBR64};
 use crate::memory::OwnMemory;
 use crate::object::Dynamic;
+use crate::openssl;
 use crate::sys::Result;
 
 /// Bytes of a function that are decoded.
@@ -28,8 +31,10 @@ const POP_RAX_RET: &[u8] = &[0x58, 0xc3];
 enum Init {
     /// It does nothing.
     Empty,
-    /// It begins by calling the function at this address.
+    /// It begins by calling the function at this address, and does more.
     Calls(usize),
+    /// It calls the function at this address, and does nothing else.
+    CallsOnly(usize),
     /// It does something else.
     Other,
 }
@@ -41,8 +46,12 @@ pub fn begins_by_calling(memory: &OwnMemory, dynamic: &Dynamic, callee: usize) -
         0 => Init::Empty,
         address => decode_init(&memory.read(address)?, address),
     };
+    let init = match init {
+        Init::CallsOnly(function) if openssl::is_cpuid_setup(memory, function) => Init::Empty,
+        init => init,
+    };
     let first = match init {
-        Init::Calls(function) => function,
+        Init::Calls(function) | Init::CallsOnly(function) => function,
         Init::Empty if dynamic.has_init_array => memory.read::<u64>(dynamic.init_array)? as usize,
         Init::Empty | Init::Other => return Ok(false),
     };
@@ -77,7 +86,8 @@ fn x86_64_init(code: &[u8], address: usize) -> Init {
         }
         let (displacement, rest) = rest.strip_prefix(CALL)?.split_first_chunk::<4>()?;
         let next = address.checked_add(code.len() - rest.len())?;
-        next.checked_add_signed(i32::from_le_bytes(*displacement) as isize).map(Init::Calls)
+        let function = next.checked_add_signed(i32::from_le_bytes(*displacement) as isize)?;
+        Some(if rest.starts_with(POP_RAX_RET) { Init::CallsOnly(function) } else { Init::Calls(function) })
     };
     decoded().unwrap_or(Init::Other)
 }
@@ -126,6 +136,13 @@ mod tests {
         // 2000: push %rax; call 2380; call 5bff; pop %rax; ret
         let code = [0x50, 0xe8, 0x7a, 0x03, 0, 0, 0xe8, 0xf4, 0x3b, 0, 0, 0x58, 0xc3];
         assert_eq!(x86_64_init(&code, 0x2000), Init::Calls(0x2380));
+    }
+
+    #[test]
+    fn an_init_with_openssl_calls_one_function() {
+        // d6000: push %rax; call 6f5920; pop %rax; ret
+        let code = [0x50, 0xe8, 0x1a, 0xf9, 0x61, 0, 0x58, 0xc3];
+        assert_eq!(x86_64_init(&code, 0xd_6000), Init::CallsOnly(0x6f_5920));
     }
 
     #[test]

@@ -18,6 +18,7 @@
 //! | [`build_id`] | the build-id of an object, in memory and in a copy of its file |
 //! | [`crti`] | whether an object's `_init` calls `__gmon_start__`, and of which object |
 //! | [`crtbegin`] | the same for `__register_frame_info`, which objects for musl call |
+//! | [`openssl`] | recognises the function that objects with OpenSSL call before that |
 //! | [`crt1`] | whether the entry point of an executable is musl's |
 //! | [`vmas`] | what is mapped where: `PROCMAP_QUERY` and `/proc/PID/maps` |
 //! | [`pagemap`] | which pages of a file mapping were modified in memory |
@@ -96,6 +97,7 @@ pub mod mode;
 pub mod names;
 pub mod object;
 pub mod once;
+pub mod openssl;
 pub mod pagemap;
 pub mod pages;
 pub mod plan;

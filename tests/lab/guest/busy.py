@@ -1,5 +1,6 @@
 """A busy Python for machines of the laboratory: numpy and every shared object of the
-standard library at work, with nothing that the machine's Debian does not have.
+standard library at work, and cryptography, pandas, lxml and greenlet where they are
+installed (for musl, by scripts/lab-roots).
 
 `busy.py DIRECTORY` computes again and again, and writes the number of rounds to the file
 `rounds` in the directory, until there is a file `stop`. Every result must equal the
@@ -24,6 +25,18 @@ import xml.etree.ElementTree
 import zlib
 
 import numpy as np
+
+try:
+    # greenlet loads the libgcc_s that cryptography needs too, which then announces nothing.
+    import greenlet
+    import lxml.etree
+    import pandas
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+except ModuleNotFoundError as error:
+    # Where greenlet is installed, all of them are, and each must load.
+    if error.name != "greenlet":
+        raise
+    pandas = None
 
 
 def load_everything():
@@ -64,9 +77,28 @@ def numerical():
     yield decimal.Decimal(2).sqrt()
 
 
+def encrypted(data):
+    cipher = AESGCM(bytes(range(32)))
+    sealed = cipher.encrypt(bytes(12), data, b"sopin")
+    assert cipher.decrypt(bytes(12), sealed, b"sopin") == data
+    yield sealed[-16:].hex()
+
+
+def tabular():
+    frame = pandas.DataFrame({"key": [n % 7 for n in range(500)], "value": range(500)})
+    yield int(frame.groupby("key").value.sum().max())
+    yield len(frame.merge(frame, on="key"))
+    tree = lxml.etree.fromstring("<a>" + "".join(f"<b n='{n}'>{n}</b>" for n in range(50)) + "</a>")
+    yield tree.xpath("sum(//b[@n > 20])")
+    switched = greenlet.greenlet(lambda first: greenlet.getcurrent().parent.switch(first + 1) * 2)
+    yield switched.switch(4), switched.switch(8)
+
+
 def compute(database):
     data = bytes(range(256)) * 16
     results = [*compressed(data), *encoded(data), *numerical()]
+    if pandas:
+        results += [*tabular(), *encrypted(data)]
     results.append(database.execute("select sum(n * n) from numbers where n % 3 = 0").fetchone()[0])
     return " ".join(map(str, results))
 
