@@ -234,16 +234,17 @@ unsafe fn iterate(callback: IterateCallback, data: *mut c_void) -> Option<c_int>
     Some(unsafe { function(Some(callback), data) })
 }
 
-/// Does the same. On musl it iterates also if a fork takes too long, because there the child cannot
-/// find the lock of the list taken: `fork` takes that itself, and the child resets it (source:
-/// `__ldso_atfork`, since musl 1.2.2).
+/// Calls the C library's `dl_iterate_phdr(3)` like [`iterate`], on musl also if a fork takes too
+/// long. No child of musl's `fork` finds the lock of the list taken: `fork` takes it before it
+/// makes the child, and frees it in both processes (source: `__ldso_atfork`, since musl 1.2.2,
+/// which is the first version with `_Fork`).
 ///
 /// # Safety
 /// As for [`iterate`].
 unsafe fn iterate_despite_fork(callback: IterateCallback, data: *mut c_void) -> Option<c_int> {
     let function = dl_iterate_phdr()?;
     let iteration = iterations::begin();
-    if iteration.is_none() && (!is_musl() || iterations::is_within()) {
+    if iteration.is_none() && (!is_musl() || iterations::is_within() || next::find(c"_Fork").is_none()) {
         return None;
     }
     // SAFETY: as in `iterate`, by this function's contract.

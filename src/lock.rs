@@ -48,9 +48,9 @@ pub fn generation() -> u64 {
     RELEASES.load(Ordering::Acquire)
 }
 
-/// A lock whose waiters sleep: the identity of the thread that holds it, or 0. It is taken and
-/// attributed to its owner in one step, because a signal handler may interrupt that step's thread,
-/// and must then find that its thread holds the lock.
+/// A lock whose waiters sleep: the identity of the thread that holds it, or 0. One exchange takes
+/// the lock and names its owner. So a signal handler, which interrupts its thread before or after
+/// that, finds out whether the thread holds the lock.
 struct NappingLock(AtomicUsize);
 
 impl NappingLock {
@@ -60,8 +60,9 @@ impl NappingLock {
 }
 
 // SAFETY: `try_lock` succeeds only for the thread that changes the word from 0 to its identity,
-// which is not 0, so there is one owner until `unlock` stores 0. The exchange acquires what that
-// store releases, so each owner sees the writes of the one before it.
+// which is not 0 because it is the address of the thread's errno. So there is one owner until
+// `unlock` stores 0. The exchange acquires what that store releases, so each owner sees the writes
+// of the one before it.
 unsafe impl RawMutex for NappingLock {
     #[allow(clippy::declare_interior_mutable_const, reason = "initial value of a static")]
     const INIT: Self = Self(AtomicUsize::new(0));
@@ -87,8 +88,8 @@ unsafe impl RawMutex for NappingLock {
 
 /// Proves that this thread holds the lock. Signals stay blocked until it is dropped.
 pub struct Guard {
-    // `drop` below clears the owning process. Then the fields drop in this order: the lock is free before
-    // signals are delivered again.
+    // `drop` below clears the owning process. Then the fields drop in this order: the lock is free
+    // before signals are delivered again.
     state: MutexGuard<'static, NappingLock, State>,
     signals: Result<sys::SignalsBlocked>,
 }

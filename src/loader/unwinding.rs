@@ -69,8 +69,8 @@ pub fn find_function(name: &CStr) -> Option<usize> {
 }
 
 /// Calls `is_last` with the base and the program headers of each object of the loader's list,
-/// until it returns true. Returns false if the list could not be read. A fork of another thread does
-/// not prevent that, because a registration that is not passed on is lost.
+/// until it returns true. Returns false if the list could not be read. On musl a fork of another
+/// thread does not prevent reading it, because a registration that is not passed on is lost.
 fn for_each_object(is_last: &mut dyn FnMut(usize, &[Elf64_Phdr]) -> bool) -> bool {
     unsafe extern "C" fn look_at(info: *mut libc::dl_phdr_info, _: usize, data: *mut c_void) -> c_int {
         // SAFETY: the loader passes an info that lives during the callback. `data` is the address

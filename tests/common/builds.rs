@@ -19,10 +19,11 @@ use super::toolchain::CLibrary;
 use super::tree;
 
 /// The code that compiles fixtures.
-const RECIPES: [&str; 2] = [include_str!("../fixtures.rs"), include_str!("toolchain.rs")];
+const RECIPES: [&str; 3] =
+    [include_str!("../fixtures.rs"), include_str!("directives.rs"), include_str!("toolchain.rs")];
 
-/// A source for the preprocessor that becomes the compiler's version, the C library's version
-/// and the architecture.
+/// A source from which the preprocessor makes the compiler's version, the C library's version and
+/// the architecture.
 const TOOLCHAIN: &[u8] = b"#include <features.h>\n__VERSION__ __GLIBC__ __GLIBC_MINOR__ __x86_64__ __aarch64__\n";
 
 /// Returns the directory in which builds are made, if that is what this process is to do.
@@ -48,6 +49,11 @@ pub fn make(all: &Path, name: &str, build: impl FnOnce(&Path) -> Result<(), Stri
     }
     let directory = all.join(name);
     let error = |error| format!("{}: {error}", directory.display());
+    // The old stamp goes first, so that a run that is killed leaves no build that looks finished.
+    let stamp_file = stamp_of(all, name);
+    if stamp_file.exists() {
+        fs::remove_file(&stamp_file).map_err(error)?;
+    }
     if directory.exists() {
         fs::remove_dir_all(&directory).map_err(error)?;
     }
@@ -56,7 +62,7 @@ pub fn make(all: &Path, name: &str, build: impl FnOnce(&Path) -> Result<(), Stri
         fs::remove_dir_all(&directory).map_err(error)?;
         return Err(reason);
     }
-    fs::write(stamp_of(all, name), stamp()?).map_err(error)
+    fs::write(stamp_file, stamp()?).map_err(error)
 }
 
 fn is_current(all: &Path, name: &str) -> bool {

@@ -4,14 +4,15 @@
 //! `resets` fills stores and resets the machine meanwhile; what runs after that must
 //! run correctly. `verity` checks that the copies in a store are sealed if the file
 //! system can do that. `systems` runs suites on other kernels and on aarch64, `results`
-//! stores their results in tests/lab/results, and `table` makes docs/lab.md from all of them. `roots` runs the
-//! same suites beside other C libraries, on this machine's kernel. The machines run one
-//! after the other, because each takes a whole CPU.
+//! stores their results in tests/lab/results, and `table` makes docs/lab.md from all of
+//! them. `roots` runs the same suites beside other C libraries, on this machine's kernel.
+//! The machines run one after the other, because each takes a whole CPU.
 //!
 //! `SOPIN_RESETS` is the number of resets (3). `make resets` does 50 and makes
 //! docs/power-loss.md anew from `target/lab/resets.md`, which this test writes.
-//! `SOPIN_LAB` names the systems of `systems` and `roots` in which suites run (none), and
-//! whose results are stored. `SOPIN_WRITE_TABLE` writes docs/lab.md.
+//! `SOPIN_LAB` names the systems of `systems` and `roots` in which suites run, and whose
+//! results are stored. Without it, suites run in the roots that exist, and no result is
+//! stored. `SOPIN_WRITE_TABLE` writes docs/lab.md.
 //! `SOPIN_TEST_LIBRARY` names another library to try. Nothing here needs root.
 
 #[path = "../common/mod.rs"]

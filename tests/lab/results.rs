@@ -3,6 +3,7 @@
 //! Other recipes write such files too.
 
 use std::collections::BTreeMap;
+use std::env;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,7 +32,6 @@ pub struct SuiteResult {
     pub date: String,
     /// What was tested: a commit, with `+` after it if the checkout contained changes. Empty if
     /// it is not known.
-    #[serde(default)]
     pub commit: String,
 }
 
@@ -139,9 +139,8 @@ fn test(line: &str) -> Option<(String, Verdict)> {
     Some((name.trim().to_owned(), verdict))
 }
 
-/// Stores these results instead of earlier ones of the same suites, and every line about a test
-/// in `target/lab/results/SYSTEM.tests`. `commit` is what was tested, `skipped` a list with commas
-/// of fixtures that were left out.
+/// Stores these results instead of earlier ones of the same suites. `commit` is what was tested,
+/// `skipped` a list with commas of fixtures that were left out.
 ///
 /// # Errors
 /// Errors of the files, and lines of an earlier run that cannot be parsed.
@@ -182,25 +181,12 @@ pub fn keep_lines(system: &str, found: &Results) -> Result<(), String> {
     write(&directory.join(format!("{system}.tests")), &found.lines)
 }
 
-/// Returns the commit of this checkout, with `+` after it if anything was changed since, except
-/// for results and the page that is made from them.
+/// Returns what is tested: `SOPIN_LAB_COMMIT`, which `scripts/lab` sets before it builds anything.
 ///
 /// # Errors
-/// The checkout is no repository of git, or git is missing.
+/// The variable is not set.
 pub fn commit() -> Result<String, String> {
-    let git = |arguments: &[&str]| {
-        let output = Command::new("git").current_dir(library::checkout()).args(arguments).output();
-        let output = output.map_err(|error| format!("git: {error}"))?;
-        if !output.status.success() {
-            return Err(format!("git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr)));
-        }
-        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
-    };
-    let mut commit = git(&["rev-parse", "--short", "HEAD"])?;
-    if !git(&["status", "--porcelain", "--", ".", ":!tests/lab/results", ":!docs/lab.md"])?.is_empty() {
-        commit.push('+');
-    }
-    Ok(commit)
+    env::var("SOPIN_LAB_COMMIT").map_err(|error| format!("SOPIN_LAB_COMMIT: {error} (run scripts/lab)"))
 }
 
 /// Returns all results of all systems, in the order of their names.

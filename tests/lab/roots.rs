@@ -7,12 +7,13 @@
 //! machines ([`crate::systems`]).
 
 use std::env;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use libtest_mimic::{Completion, Failed, Trial};
+use rustix::fs::FlockOperation;
 
 use crate::common::{library, process};
 use crate::results::{self, Results};
@@ -49,6 +50,7 @@ fn run(system: &str, directory: &Path) -> Result<Completion, Failed> {
     let root = target.join("lab/roots").join(system);
     let files = ["dist/x86_64/libsopin.so", "dist/x86_64/sopin", "lab/harness/static"].map(|file| target.join(file));
     let marker = root.join(".made-from");
+    let _alone = lock(&root)?;
     let suites = env::var("SOPIN_LAB_SUITES").unwrap_or_else(|_| SUITES.to_owned());
     // Only these two use the harness.
     let needed = if suites.split(',').any(|suite| matches!(suite, "basic" | "fixtures")) { 3 } else { 2 };
@@ -78,6 +80,17 @@ fn run(system: &str, directory: &Path) -> Result<Completion, Failed> {
     }
     found.judge().map_err(|wrong| format!("{wrong}\nsee {}", log.display()))?;
     Ok(Completion::Completed)
+}
+
+/// Takes the lock of a root, which is held until the file is closed. Without it another run could
+/// rewrite the same libraries at the same time, or `scripts/lab-roots` make the root anew meanwhile.
+fn lock(root: &Path) -> Result<File, Failed> {
+    let mut name = root.as_os_str().to_owned();
+    name.push(".lock");
+    fs::create_dir_all(root.parent().unwrap_or(root))?;
+    let file = File::create(name)?;
+    rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
+    Ok(file)
 }
 
 fn command(system: &str, root: &Path, [library, command, harness]: &[PathBuf; 3], suites: &str) -> Command {

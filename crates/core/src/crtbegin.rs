@@ -5,11 +5,12 @@
 //! `__register_frame_info` if any object defines it (source: `libgcc/crtstuff.c`, `frame_dummy`).
 //! It is the first entry of DT_INIT_ARRAY and `_init` does nothing, or, before GCC 10, `_init`
 //! calls it first. The `_init` of an object with OpenSSL calls a function that [`crate::openssl`]
-//! recognises, and which stores to the object's data ([`Before`]). clang's `crtbeginS.o` has a function of the same purpose (source: LLVM,
-//! `compiler-rt/lib/builtins/crtbegin.c`). If the slot in the GOT that this function tests holds
-//! the address of *this library's* `__register_frame_info`, the object announces itself before
-//! any of its constructors runs. [`crate::crti`] finds out the same of objects for glibc. Like
-//! that module, this one only decodes instructions.
+//! recognises ([`Before`]). clang's `crtbeginS.o` has a
+//! function of the same purpose (source: LLVM, `compiler-rt/lib/builtins/crtbegin.c`). If the slot
+//! in the GOT that this function tests holds the address of *this library's*
+//! `__register_frame_info`, the object announces itself before any of its constructors runs.
+//! [`crate::crti`] finds out the same of objects for glibc. Like that module, this one only
+//! decodes instructions.
 
 use crate::crti::{self, ENDBR64};
 use crate::memory::OwnMemory;

@@ -1,7 +1,8 @@
 //! Recognises `OPENSSL_cpuid_setup`, which objects with OpenSSL for x86-64 call in `_init`, before
 //! they announce themselves on musl (source: OpenSSL, `crypto/x86_64cpuid.pl`, `crypto/cpuid.c`).
-//! The function asks the processor what it can do, and reads an environment variable. It starts
-//! nothing that stores to memory.
+//! The function asks the processor what it can do, reads an environment variable, and stores the
+//! result in a variable of the object. It starts no thread, and nothing else that stores to memory
+//! after it has returned.
 //!
 //! It is recognised by the name of that variable, whose address it loads as its first argument for
 //! `getenv(3)` at its beginning. Its own name is not among an object's dynamic symbols.
