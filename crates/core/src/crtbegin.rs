@@ -5,7 +5,7 @@
 //! `__register_frame_info` if any object defines it (source: `libgcc/crtstuff.c`, `frame_dummy`).
 //! It is the first entry of DT_INIT_ARRAY and `_init` does nothing, or, before GCC 10, `_init`
 //! calls it first. The `_init` of an object with OpenSSL calls a function that [`crate::openssl`]
-//! recognises, and such an `_init` counts as one that does nothing. clang's `crtbeginS.o` has a
+//! recognises ([`Before`]). clang's `crtbeginS.o` has a
 //! function of the same purpose (source: LLVM, `compiler-rt/lib/builtins/crtbegin.c`). If the slot
 //! in the GOT that this function tests holds the address of *this library's*
 //! `__register_frame_info`, the object announces itself before any of its constructors runs.
@@ -39,21 +39,31 @@ enum Init {
     Other,
 }
 
-/// Returns whether the first code of an object with that dynamic section provably calls the
-/// function at `callee` through its slot of `__register_frame_info`.
-pub fn begins_by_calling(memory: &OwnMemory, dynamic: &Dynamic, callee: usize) -> Result<bool> {
+/// What an object does before it announces itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// Nothing.
+    Nothing,
+    /// It runs a known function, which stores to the object's data and starts nothing.
+    KnownCode,
+}
+
+/// Returns what the code of an object with that dynamic section does before it provably calls the
+/// function at `callee` through its slot of `__register_frame_info`. `None` if it does something
+/// else, or does not call it.
+pub fn begins_by_calling(memory: &OwnMemory, dynamic: &Dynamic, callee: usize) -> Result<Option<Before>> {
     let init = match dynamic.init {
         0 => Init::Empty,
         address => decode_init(&memory.read(address)?, address),
     };
-    let init = match init {
-        Init::CallsOnly(function) if openssl::is_cpuid_setup(memory, function) => Init::Empty,
-        init => init,
+    let (init, before) = match init {
+        Init::CallsOnly(function) if openssl::is_cpuid_setup(memory, function) => (Init::Empty, Before::KnownCode),
+        init => (init, Before::Nothing),
     };
     let first = match init {
         Init::Calls(function) | Init::CallsOnly(function) => function,
         Init::Empty if dynamic.has_init_array => memory.read::<u64>(dynamic.init_array)? as usize,
-        Init::Empty | Init::Other => return Ok(false),
+        Init::Empty | Init::Other => return Ok(None),
     };
     let code = memory.read::<[u8; CODE_LEN]>(first)?;
     let slot = if cfg!(target_arch = "x86_64") {
@@ -63,7 +73,7 @@ pub fn begins_by_calling(memory: &OwnMemory, dynamic: &Dynamic, callee: usize) -
     } else {
         None
     };
-    crti::holds(memory, slot, callee)
+    Ok(crti::holds(memory, slot, callee)?.then_some(before))
 }
 
 fn decode_init(code: &[u8; CODE_LEN], address: usize) -> Init {
