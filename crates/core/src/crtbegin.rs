@@ -5,7 +5,8 @@
 //! `__register_frame_info` if any object defines it (source: `libgcc/crtstuff.c`, `frame_dummy`).
 //! It is the first entry of DT_INIT_ARRAY and `_init` does nothing, or, before GCC 10, `_init`
 //! calls it first. The `_init` of an object with OpenSSL calls a function that [`crate::openssl`]
-//! recognises, and such an `_init` counts as one that does nothing. clang's `crtbeginS.o` has a
+//! recognises, and such an `_init` counts as one that does nothing. So do the functions before the
+//! first entry that [`crate::lse_atomics`] recognises. clang's `crtbeginS.o` has a
 //! function of the same purpose (source: LLVM, `compiler-rt/lib/builtins/crtbegin.c`). If the slot
 //! in the GOT that this function tests holds the address of *this library's*
 //! `__register_frame_info`, the object announces itself before any of its constructors runs.
@@ -13,6 +14,7 @@
 //! decodes instructions.
 
 use crate::crti::{self, ENDBR64};
+use crate::lse_atomics;
 use crate::memory::OwnMemory;
 use crate::object::Dynamic;
 use crate::openssl;
@@ -20,6 +22,10 @@ use crate::sys::Result;
 
 /// Bytes of a function that are decoded.
 const CODE_LEN: usize = 32;
+
+/// Functions that find out what the processor can do that are skipped at most: an object that is
+/// linked from parts of different origin has two.
+const MAX_SETUPS: usize = 2;
 
 /// `push %rax`, with which musl's `crti.o` begins `_init`.
 const PUSH_RAX: &[u8] = &[0x50];
@@ -52,8 +58,11 @@ pub fn begins_by_calling(memory: &OwnMemory, dynamic: &Dynamic, callee: usize) -
     };
     let first = match init {
         Init::Calls(function) | Init::CallsOnly(function) => function,
-        Init::Empty if dynamic.has_init_array => memory.read::<u64>(dynamic.init_array)? as usize,
-        Init::Empty | Init::Other => return Ok(false),
+        Init::Empty => match first_of_array(memory, dynamic)? {
+            Some(function) => function,
+            None => return Ok(false),
+        },
+        Init::Other => return Ok(false),
     };
     let code = memory.read::<[u8; CODE_LEN]>(first)?;
     let slot = if cfg!(target_arch = "x86_64") {
@@ -64,6 +73,18 @@ pub fn begins_by_calling(memory: &OwnMemory, dynamic: &Dynamic, callee: usize) -
         None
     };
     crti::holds(memory, slot, callee)
+}
+
+/// Returns the first function in DT_INIT_ARRAY that does more than find out what the processor can
+/// do, if there is one among the first few.
+fn first_of_array(memory: &OwnMemory, dynamic: &Dynamic) -> Result<Option<usize>> {
+    for index in 0..(dynamic.init_array_size / size_of::<u64>()).min(MAX_SETUPS + 1) {
+        let function = memory.read::<u64>(dynamic.init_array + index * size_of::<u64>())? as usize;
+        if !(cfg!(target_arch = "aarch64") && lse_atomics::is_setup(memory, function)) {
+            return Ok(Some(function));
+        }
+    }
+    Ok(None)
 }
 
 fn decode_init(code: &[u8; CODE_LEN], address: usize) -> Init {
