@@ -9,7 +9,7 @@
 //! [`crate::write_safety`] finds out whether stores to its data are possible.
 
 use sopin_core::cause::{Cause, Operation, Stopped};
-use sopin_core::crtbegin;
+use sopin_core::crtbegin::{self, Before};
 use sopin_core::crti;
 use sopin_core::memory::OwnMemory;
 use sopin_core::names::{self, NameHashes};
@@ -46,6 +46,8 @@ pub struct Candidate {
     pub depends_on_root: bool,
     /// musl has left words of it unbound, and stores to them at a later `dlopen`.
     pub has_unbound: bool,
+    /// Another thread may be running the code that it has before its announcement.
+    pub may_be_beginning: bool,
 }
 
 impl Candidate {
@@ -73,6 +75,7 @@ impl Candidate {
             is_known: false,
             depends_on_root: false,
             has_unbound: false,
+            may_be_beginning: false,
         })
     }
 
@@ -148,12 +151,18 @@ impl Candidate {
 
     /// Returns whether it will announce itself to this library before any of its constructors runs.
     pub fn will_announce(&self, memory: &OwnMemory) -> core::result::Result<bool, Cause> {
+        self.before_announcement(memory).map(|before| before.is_some())
+    }
+
+    /// Returns what it does before it announces itself; `None` if it does not announce itself, or runs
+    /// a constructor before that.
+    pub fn before_announcement(&self, memory: &OwnMemory) -> core::result::Result<Option<Before>, Cause> {
         let (init, failed) = (self.dynamic.init, |errno| Cause::call(memory.operation(), errno));
         if init != 0 && crti::init_calls(memory, init, own::gmon_start()).map_err(failed)? {
-            return Ok(true);
+            return Ok(Some(Before::Nothing));
         }
         if !loader::is_musl() {
-            return Ok(false);
+            return Ok(None);
         }
         crtbegin::begins_by_calling(memory, &self.dynamic, own::register_frame_info()).map_err(failed)
     }

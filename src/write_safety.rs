@@ -4,6 +4,7 @@
 
 use sopin_core::cause::{Cause, Operation};
 use sopin_core::crt1;
+use sopin_core::crtbegin::Before;
 use sopin_core::memory::OwnMemory;
 use sopin_core::sys::Errno;
 use sopin_core::write_safety::{Permission, Progress, Reach, WriteSafety};
@@ -80,6 +81,10 @@ impl Announcement<'_> {
                 Ok(progress) => candidate.progress = progress,
                 Err(cause) => doubt = doubt.or(Some(cause)),
             }
+            candidate.may_be_beginning = index != self.root
+                && !is_before_all_others
+                && candidate.progress == Progress::NotBegun
+                && self.has_code_before_announcement(candidate);
         }
         let is_start = self.is_start(candidates).unwrap_or_else(|cause| {
             doubt = doubt.or(Some(cause));
@@ -151,6 +156,15 @@ impl Announcement<'_> {
             || is_before_all_others
             || self.is_cxx_library(candidate)?;
         Ok(if is_later { Progress::NotBegun } else { Progress::MayHaveRun })
+    }
+
+    /// Returns whether a candidate that has not announced itself may be running code of its own in
+    /// another thread. musl releases its lock before it calls constructors; glibc does not.
+    fn has_code_before_announcement(&self, candidate: &Candidate) -> bool {
+        loader::is_musl()
+            && !candidate.depends_on_root
+            && !own::is_in(candidate.object.span)
+            && candidate.before_announcement(self.memory) != Ok(Some(Before::Nothing))
     }
 
     /// Returns whether this library's constructor is the first one that musl calls in this process.

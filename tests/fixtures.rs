@@ -132,7 +132,10 @@ impl Case {
         }
 
         let mut command = Command::new("./main");
-        command.current_dir(&directory).args(&trial.arguments);
+        command.current_dir(&directory);
+        for argument in &trial.arguments {
+            command.arg(number_of_rounds(argument)?.unwrap_or_else(|| argument.clone()));
+        }
         for (name, _) in env::vars_os() {
             if name.to_string_lossy().starts_with("SOPIN_") {
                 command.env_remove(name);
@@ -272,6 +275,13 @@ impl Case {
 fn patience() -> Result<u32, String> {
     env::var("SOPIN_TEST_PATIENCE")
         .map_or(Ok(1), |text| text.parse().map_err(|error| format!("SOPIN_TEST_PATIENCE={text}: {error}")))
+}
+
+/// Returns for the argument `{N}` the number that is as many times less as everything may take
+/// longer, but at least 1. `None` for other arguments.
+fn number_of_rounds(argument: &str) -> Result<Option<String>, String> {
+    let number = argument.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')?.parse::<u32>().ok());
+    number.map(|number| Ok((number / patience()?).max(1).to_string())).transpose()
 }
 
 /// Replaces `{lib}` by the library under test and `{dir}` by the trial's directory. The

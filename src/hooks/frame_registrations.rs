@@ -72,7 +72,9 @@ static HAS_FORGOTTEN: AtomicBool = AtomicBool::new(false);
 extern "C" fn route_registration(begin: *const c_void) -> Route {
     keeping_errno(|| {
         let coverage = unwinding::coverage(begin.addr());
-        if matches!(coverage, EhFrameCoverage::Header | EhFrameCoverage::NoHeader) {
+        // Where the list cannot be read, no sweep is possible either, which is noted: an object may
+        // have announced itself.
+        if coverage != EhFrameCoverage::NoObject {
             sweep(Event::Announced(begin.addr()));
         }
         let real = match coverage {

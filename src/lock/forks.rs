@@ -35,9 +35,7 @@ const NAPS: u32 = 20_000;
 unsafe extern "C" fn before_fork() {
     if is_own() {
         NESTED.fetch_add(1, Ordering::Relaxed);
-        return;
-    }
-    if let Some(guard) = lock_quietly(NAPS) {
+    } else if let Some(guard) = lock_quietly(NAPS) {
         guard.leave_taken();
         // A child that sees this sees also what earlier owners of the lock have stored: the
         // lock's exchange has acquired that.
@@ -68,11 +66,9 @@ unsafe fn free() {
 }
 
 unsafe extern "C" fn after_fork_in_parent() {
-    if end_nested() {
-        return;
-    }
+    let is_nested = end_nested();
     iterations::resume();
-    if FORKING.load(Ordering::Relaxed) == sys::thread_identity() {
+    if !is_nested && FORKING.load(Ordering::Relaxed) == sys::thread_identity() {
         // SAFETY: `FORKING` names this thread.
         unsafe { free() };
     }
@@ -84,12 +80,13 @@ unsafe extern "C" fn after_fork_in_child() {
     iterations::discard_others();
     sys::close_kept();
     large_copies::remove_others();
-    if end_nested() {
+    let is_nested = end_nested();
+    iterations::resume();
+    if is_nested {
         // The sweep that holds the lock continues in the child, too, whose id is another one.
         OWNER_PROCESS.store(0, Ordering::Relaxed);
         return;
     }
-    iterations::resume();
     if FORKING.load(Ordering::Acquire) != 0 {
         // Forks that the thread has begun in signal handlers end in the parent.
         NESTED.store(0, Ordering::Relaxed);

@@ -10,6 +10,7 @@ use sopin_core::vmas::{Maps, Vma};
 use super::forgetting::is_replaced;
 use super::{Sweep, is_vdso};
 use crate::candidates::Candidate;
+use crate::environment;
 use crate::freshness;
 use crate::large_copies;
 use crate::loader::{self, Counters, Loaded};
@@ -142,6 +143,12 @@ impl Sweep<'_> {
         } else {
             Assessment::AFTER_RUNNING
         };
+        let is_any_beginning = self.position(|candidate| candidate.may_be_beginning).is_some();
+        if is_any_beginning && environment::has_one_thread() != Ok(true) {
+            // Another thread may be storing to these objects. It will pin them when they announce
+            // themselves, which comes next.
+            self.work.candidates.retain(|candidate| !candidate.may_be_beginning);
+        }
         if self.may_use_store() {
             // Another thread is preparing copies for these objects and will pin them.
             self.work.candidates.retain(|candidate| !large_copies::is_anothers(candidate.loaded.headers));

@@ -35,6 +35,48 @@ pub struct SuiteResult {
     pub commit: String,
 }
 
+/// The suite that runs again what has failed in `fixtures`, and corrects the result of that.
+pub const FAILED: &str = "failed";
+
+/// What is in a note before the names of tests that failed.
+const NAMES_OF_FAILED: &str = "failed: ";
+
+impl SuiteResult {
+    fn failed_tests(&self) -> impl Iterator<Item = &str> {
+        let names = self.note.split("; ").find_map(|part| part.strip_prefix(NAMES_OF_FAILED));
+        names.into_iter().flat_map(|names| names.split(", ")).map(|name| name.trim_matches('`'))
+    }
+
+    fn note_failed(&mut self, names: &[&str]) {
+        if !names.is_empty() {
+            let _ = write!(self.note, "; {NAMES_OF_FAILED}`{}`", names.join("`, `"));
+        }
+    }
+
+    /// Corrects the result of `fixtures` by a later run of the tests that had failed.
+    fn correct(&mut self, later: &[(String, Verdict)], commit: &str) {
+        let had_failed = self.clone();
+        let mut failed: Vec<&str> = had_failed.failed_tests().collect();
+        for (name, verdict) in later {
+            let Some(index) = failed.iter().position(|failed| failed == name) else { continue };
+            match verdict {
+                Verdict::Passed => self.passed += 1,
+                Verdict::Ignored => self.ignored += 1,
+                Verdict::Failed => continue,
+            }
+            self.failed -= 1;
+            failed.remove(index);
+        }
+        let number = had_failed.failed - self.failed;
+        let parts: Vec<_> = had_failed.note.split("; ").filter(|part| !part.starts_with(NAMES_OF_FAILED)).collect();
+        self.note = parts.join("; ");
+        if number != 0 {
+            let _ = write!(self.note, "; {number} had failed, and were run again with {commit}");
+        }
+        self.note_failed(&failed);
+    }
+}
+
 /// How a test ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
@@ -109,12 +151,7 @@ impl Results {
         if self.interrupted.as_deref() == Some(suite) {
             note.push_str("; not all of it was run");
         }
-        let failed: Vec<_> = tests.iter().filter(|(_, verdict)| *verdict == Verdict::Failed).collect();
-        if !failed.is_empty() {
-            let names: Vec<_> = failed.iter().map(|(name, _)| format!("`{name}`")).collect();
-            let _ = write!(note, "; failed: {}", names.join(", "));
-        }
-        SuiteResult {
+        let mut result = SuiteResult {
             system: system.to_owned(),
             suite: suite.to_owned(),
             passed: count(Verdict::Passed),
@@ -123,7 +160,10 @@ impl Results {
             note,
             date: date.to_owned(),
             commit: commit.to_owned(),
-        }
+        };
+        let failed = tests.iter().filter(|(_, verdict)| *verdict == Verdict::Failed);
+        result.note_failed(&failed.map(|(name, _)| name.as_str()).collect::<Vec<_>>());
+        result
     }
 }
 
@@ -148,7 +188,11 @@ pub fn save(system: &str, found: &Results, commit: &str, skipped: &str) -> Resul
     let date = today()?;
     let file = directory().join(format!("{system}.json"));
     let mut all = read(&file)?;
-    for suite in found.suites.keys() {
+    for (suite, tests) in &found.suites {
+        if suite == FAILED {
+            all.iter_mut().filter(|result| result.suite == "fixtures").for_each(|result| result.correct(tests, commit));
+            continue;
+        }
         all.retain(|result| result.suite != *suite);
         let mut result = found.result(system, suite, &date, commit);
         if suite == "fixtures" && !skipped.is_empty() {
@@ -169,6 +213,19 @@ pub fn save(system: &str, found: &Results, commit: &str, skipped: &str) -> Resul
         let _ = writeln!(lines, "{line}");
     }
     write(&file, &lines)
+}
+
+/// Returns the fixtures of the tests that have failed, from the stored results of the system; separated
+/// by commas.
+///
+/// # Errors
+/// Errors of the file, and lines that cannot be parsed.
+pub fn failed_fixtures(system: &str) -> Result<String, String> {
+    let all = read(&directory().join(format!("{system}.json")))?;
+    let tests = all.iter().filter(|result| result.suite == "fixtures").flat_map(SuiteResult::failed_tests);
+    let mut fixtures: Vec<_> = tests.filter_map(|test| test.split("::").next()).collect();
+    fixtures.dedup();
+    Ok(fixtures.join(","))
 }
 
 /// Writes the lines about all tests to `target/lab/results/SYSTEM.tests`.

@@ -52,8 +52,9 @@ fn run(system: &str, directory: &Path) -> Result<Completion, Failed> {
     let marker = root.join(".made-from");
     let _alone = lock(&root)?;
     let suites = env::var("SOPIN_LAB_SUITES").unwrap_or_else(|_| SUITES.to_owned());
-    // Only these two use the harness.
-    let needed = if suites.split(',').any(|suite| matches!(suite, "basic" | "fixtures")) { 3 } else { 2 };
+    // Only these use the harness.
+    let needed =
+        if suites.split(',').any(|suite| matches!(suite, "basic" | "fixtures" | results::FAILED)) { 3 } else { 2 };
     if let Some(missing) = files.iter().take(needed).chain([&marker]).find(|file| !file.exists()) {
         let reason = format!("no {} (make lab WHAT={system})", missing.display());
         return Ok(Completion::ignored_with(reason));
@@ -65,7 +66,7 @@ fn run(system: &str, directory: &Path) -> Result<Completion, Failed> {
     let kept = directory.join("made-from");
     fs::copy(&marker, &kept)?;
     fs::remove_file(&marker)?;
-    let mut command = command(system, &root, &files, &suites);
+    let mut command = command(system, &root, &files, &suites)?;
     let finished = process::run(&mut command, &directory.join("log"), TIMEOUT)?;
     if finished.stdout.lines().any(|line| line == "lab: done") {
         fs::copy(&kept, &marker)?;
@@ -93,13 +94,19 @@ fn lock(root: &Path) -> Result<File, Failed> {
     Ok(file)
 }
 
-fn command(system: &str, root: &Path, [library, command, harness]: &[PathBuf; 3], suites: &str) -> Command {
+fn command(
+    system: &str,
+    root: &Path,
+    [library, command, harness]: &[PathBuf; 3],
+    suites: &str,
+) -> Result<Command, String> {
     let checkout = library::checkout();
     let mut enter = Command::new(checkout.join("scripts/lab-roots"));
     enter.arg("enter").arg(root).args(["/bin/busybox", "sh"]).arg(checkout.join("tests/lab/guest/suites"));
     enter.env("LAB_C_LIBRARY", if system == MUSL { "musl" } else { "glibc" });
     enter.env("LAB_ROOT", root).env("LAB_CHECKOUT", checkout).env("LAB_FIXTURES", systems::selected());
     enter.env("LAB_SUITES", suites).env("LAB_SKIP", systems::skipped());
+    enter.env("LAB_FAILED", results::failed_fixtures(system)?);
     enter.env("SOPIN_TEST_LIBRARY", library).env("LAB_COMMAND", command).env("LAB_HARNESS", harness);
-    enter
+    Ok(enter)
 }

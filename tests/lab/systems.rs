@@ -120,7 +120,7 @@ impl System {
         }
         let log = library::checkout().join(format!("target/lab/logs/{}.console", self.name));
         fs::create_dir_all(log.parent().unwrap_or(&log))?;
-        let mut qemu = self.command(directory);
+        let mut qemu = self.command(directory)?;
         let machine = Dialogue::start(&mut qemu, &log, TIMEOUT)
             .map_err(|error| format!("{}: {error}", self.architecture.emulator()))?;
         let finished = machine.finish()?;
@@ -163,13 +163,14 @@ impl System {
         })
     }
 
-    fn command(self, directory: &Path) -> std::process::Command {
+    fn command(self, directory: &Path) -> Result<std::process::Command, String> {
         let suites = env::var("SOPIN_LAB_SUITES").unwrap_or_else(|_| SUITES.to_owned());
         let checkout = library::checkout().display();
         let words = format!(
             "LAB_LAST_DISK=vdb LAB_SYSTEM=rw LAB_CHECKOUT={checkout} LAB_PROGRAM={checkout}/tests/lab/guest/suites \
-             LAB_SUITES={suites} LAB_FIXTURES={} LAB_SKIP={}",
+             LAB_SUITES={suites} LAB_FIXTURES={} LAB_FAILED={} LAB_SKIP={}",
             selected(),
+            results::failed_fixtures(self.name)?,
             skipped()
         );
         let initramfs = directory.join("initramfs");
@@ -186,6 +187,6 @@ impl System {
         // QEMU forgets changes to this disk.
         add_drive(&mut qemu, &systems.join(format!("{}.img", self.architecture.name())), "snapshot=on");
         add_drive(&mut qemu, &directory.join("checkout.img"), "cache=unsafe");
-        qemu
+        Ok(qemu)
     }
 }

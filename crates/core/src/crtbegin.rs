@@ -5,13 +5,12 @@
 //! `__register_frame_info` if any object defines it (source: `libgcc/crtstuff.c`, `frame_dummy`).
 //! It is the first entry of DT_INIT_ARRAY and `_init` does nothing, or, before GCC 10, `_init`
 //! calls it first. The `_init` of an object with OpenSSL calls a function that [`crate::openssl`]
-//! recognises, and such an `_init` counts as one that does nothing. So do the functions before the
-//! first entry that [`crate::lse_atomics`] recognises. clang's `crtbeginS.o` has a
-//! function of the same purpose (source: LLVM, `compiler-rt/lib/builtins/crtbegin.c`). If the slot
-//! in the GOT that this function tests holds the address of *this library's*
-//! `__register_frame_info`, the object announces itself before any of its constructors runs.
-//! [`crate::crti`] finds out the same of objects for glibc. Like that module, this one only
-//! decodes instructions.
+//! recognises, and functions that [`crate::lse_atomics`] recognises may come before the first entry
+//! ([`Before`]). clang's `crtbeginS.o` has a function of the same purpose (source: LLVM,
+//! `compiler-rt/lib/builtins/crtbegin.c`). If the slot in the GOT that this function tests holds
+//! the address of *this library's* `__register_frame_info`, the object announces itself before
+//! any of its constructors runs. [`crate::crti`] finds out the same of objects for glibc. Like
+//! that module, this one only decodes instructions.
 
 use crate::crti::{self, ENDBR64};
 use crate::lse_atomics;
@@ -45,24 +44,39 @@ enum Init {
     Other,
 }
 
-/// Returns whether the first code of an object with that dynamic section provably calls the
-/// function at `callee` through its slot of `__register_frame_info`.
-pub fn begins_by_calling(memory: &OwnMemory, dynamic: &Dynamic, callee: usize) -> Result<bool> {
+/// What an object does before it announces itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// Nothing.
+    Nothing,
+    /// It runs a known function, which stores to the object's data and starts nothing.
+    KnownCode,
+}
+
+/// Returns what the code of an object with that dynamic section does before it provably calls the
+/// function at `callee` through its slot of `__register_frame_info`. `None` if it does something
+/// else, or does not call it.
+pub fn begins_by_calling(memory: &OwnMemory, dynamic: &Dynamic, callee: usize) -> Result<Option<Before>> {
     let init = match dynamic.init {
         0 => Init::Empty,
         address => decode_init(&memory.read(address)?, address),
     };
-    let init = match init {
-        Init::CallsOnly(function) if openssl::is_cpuid_setup(memory, function) => Init::Empty,
-        init => init,
+    let (init, mut before) = match init {
+        Init::CallsOnly(function) if openssl::is_cpuid_setup(memory, function) => (Init::Empty, Before::KnownCode),
+        init => (init, Before::Nothing),
     };
     let first = match init {
         Init::Calls(function) | Init::CallsOnly(function) => function,
         Init::Empty => match first_of_array(memory, dynamic)? {
-            Some(function) => function,
-            None => return Ok(false),
+            Some((index, function)) => {
+                if index != 0 {
+                    before = Before::KnownCode;
+                }
+                function
+            }
+            None => return Ok(None),
         },
-        Init::Other => return Ok(false),
+        Init::Other => return Ok(None),
     };
     let code = memory.read::<[u8; CODE_LEN]>(first)?;
     let slot = if cfg!(target_arch = "x86_64") {
@@ -72,16 +86,16 @@ pub fn begins_by_calling(memory: &OwnMemory, dynamic: &Dynamic, callee: usize) -
     } else {
         None
     };
-    crti::holds(memory, slot, callee)
+    Ok(crti::holds(memory, slot, callee)?.then_some(before))
 }
 
 /// Returns the first function in DT_INIT_ARRAY that does more than find out what the processor can
-/// do, if there is one among the first few.
-fn first_of_array(memory: &OwnMemory, dynamic: &Dynamic) -> Result<Option<usize>> {
+/// do, with its index, if there is one among the first few.
+fn first_of_array(memory: &OwnMemory, dynamic: &Dynamic) -> Result<Option<(usize, usize)>> {
     for index in 0..(dynamic.init_array_size / size_of::<u64>()).min(MAX_SETUPS + 1) {
         let function = memory.read::<u64>(dynamic.init_array + index * size_of::<u64>())? as usize;
         if !(cfg!(target_arch = "aarch64") && lse_atomics::is_setup(memory, function)) {
-            return Ok(Some(function));
+            return Ok(Some((index, function)));
         }
     }
     Ok(None)

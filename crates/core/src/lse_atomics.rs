@@ -7,11 +7,8 @@
 //! * `init_lse` of newer versions of Rust (source: `library/std/src/sys/configure_builtins.rs`)
 //!   asks `std_detect`, which keeps what it finds out.
 //!
-//! Both store a flag, which is all that they are for: without it, the object uses instructions
-//! that every processor has, with the same results. The second one also fills the words that
-//! `std_detect` keeps, which it fills again if it finds them empty. They start no thread, and
-//! nothing stores to memory after they have returned. So no store of theirs is needed, should it
-//! be lost.
+//! Both store a flag to the object's data, the second one also the words that `std_detect` keeps.
+//! They start no thread, and nothing stores to memory after they have returned.
 //!
 //! This module decodes instructions, on all architectures.
 
