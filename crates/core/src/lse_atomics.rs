@@ -1,8 +1,8 @@
 //! Recognises the functions with which objects for aarch64 find out whether the processor has
 //! atomic instructions (LSE). They have a priority, so on musl they run before the object announces
-//! itself. Rust's standard library brings one into every object that is written in Rust.
+//! itself. Objects that are written in Rust have one or the other.
 //!
-//! * `init_have_lse_atomics` of GCC (source: `libgcc/config/aarch64/lse-init.c`) and of LLVM asks
+//! * `init_have_lse_atomics` of GCC (source: `libgcc/config/aarch64/lse-init.c`) asks
 //!   `getauxval(3)`.
 //! * `init_lse` of newer versions of Rust (source: `library/std/src/sys/configure_builtins.rs`)
 //!   asks `std_detect`, which keeps what it finds out.
