@@ -9,6 +9,7 @@
 mod common;
 
 mod branch_targets;
+mod musl;
 mod pipelines;
 
 use std::fs;
@@ -25,13 +26,20 @@ use common::{library, suite};
 const TIMEOUT: Duration = Duration::from_secs(60);
 const VERSIONS: [&str; 2] = ["7.2", "10.0"];
 const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
+/// aarch64 with musl, where everything else is for glibc.
+const MUSL: &str = "aarch64_musl";
 const LIBRARY_FOR_AARCH64: &str = "target/aarch64-unknown-linux-gnu/release/libsopin.so";
 
 fn main() -> ExitCode {
     suite::run(
         "emulators",
         |directory| {
-            let all = [trials(directory), branch_targets::trials(directory), pipelines::trials(directory)];
+            let all = [
+                trials(directory),
+                branch_targets::trials(directory),
+                pipelines::trials(directory),
+                musl::trials(directory)?,
+            ];
             Ok(all.into_iter().flatten().collect())
         },
         || (),
@@ -83,10 +91,12 @@ impl Architecture {
                 other => Err(format!("not on {other}")),
             };
         }
+        let (compiler, root) =
+            if name == MUSL { ("aarch64-musl-cc", "root-musl") } else { ("aarch64-cc", "root/usr/aarch64-linux-gnu") };
         Ok(Self {
-            compiler: needed(made.join("aarch64-cc"))?,
+            compiler: needed(made.join(compiler))?,
             library: needed(library::checkout().join(LIBRARY_FOR_AARCH64))?,
-            root: Some(needed(made.join("root/usr/aarch64-linux-gnu"))?),
+            root: Some(needed(made.join(root))?),
         })
     }
 
@@ -147,6 +157,11 @@ fn made() -> PathBuf {
     library::checkout().join("target/emulators")
 }
 
+/// Returns the processor that is emulated for one of the architectures.
+fn processor(architecture: &'static str) -> &'static str {
+    if architecture == MUSL { "aarch64" } else { architecture }
+}
+
 /// Returns where the emulator of this version for `architecture` is, if it was made.
 fn emulator(version: &str, architecture: &str) -> PathBuf {
     made().join(format!("qemu-{version}")).join(architecture)
@@ -154,10 +169,10 @@ fn emulator(version: &str, architecture: &str) -> PathBuf {
 
 fn trials(run_directory: &Path) -> Vec<Trial> {
     let mut trials = Vec::new();
-    for name in ARCHITECTURES {
+    for name in ARCHITECTURES.into_iter().chain([MUSL]) {
         let architecture = Arc::new(Architecture::new(name));
         for version in VERSIONS {
-            let emulator = emulator(version, name);
+            let emulator = emulator(version, processor(name));
             for case in CASES {
                 let (architecture, emulator) = (Arc::clone(&architecture), emulator.clone());
                 let label = format!("qemu_{}::{name}::{}", version.replace('.', "_"), case.name);

@@ -1,6 +1,6 @@
 //! Trials with a shell that starts several programs, each in an emulator of its own, as in
 //! a container of another architecture: the library, with its default settings, must not
-//! write a line for every program.
+//! write a line for every program. With musl, for which Debian has no shell, a program does so.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use libtest_mimic::{Completion, Failed, Trial};
 
 use super::common::library;
 use super::common::process::{self, Outcome};
-use super::{ARCHITECTURES, LIBRARY_FOR_AARCH64, TIMEOUT, VERSIONS, emulator, made};
+use super::{ARCHITECTURES, LIBRARY_FOR_AARCH64, MUSL, TIMEOUT, VERSIONS, emulator, made, processor};
 
 /// Runs programs one after the other, at the same time, and in a child without exec.
 const SCRIPT: &str = "ls programs | cat; for word in one two; do echo $word; done | cat | cat; (cat main) | cat";
@@ -20,12 +20,12 @@ const CASES: [(&str, Option<&str>); 2] = [("stored", None), ("private", Some("of
 pub fn trials(run_directory: &Path) -> Vec<Trial> {
     let mut trials = Vec::new();
     for version in VERSIONS {
-        for architecture in ARCHITECTURES {
+        for architecture in ARCHITECTURES.into_iter().chain([MUSL]) {
             for (case, store) in CASES {
                 let label = format!("qemu_{}::{architecture}::pipeline::{case}", version.replace('.', "_"));
                 let directory = run_directory.join(label.replace("::", "-"));
                 trials.push(Trial::ignorable_test(label, move || {
-                    try_one(&emulator(version, architecture), architecture, store, &directory)
+                    try_one(&emulator(version, processor(architecture)), architecture, store, &directory)
                 }));
             }
         }
@@ -34,35 +34,48 @@ pub fn trials(run_directory: &Path) -> Vec<Trial> {
 }
 
 fn try_one(emulator: &Path, architecture: &str, store: Option<&str>, directory: &Path) -> Result<Completion, Failed> {
-    let (root, busybox) = (made().join("root/usr/aarch64-linux-gnu"), made().join("programs/usr/bin/busybox"));
+    let busybox = made().join("programs/usr/bin/busybox");
+    let root = made().join(if architecture == MUSL { "root-musl" } else { "root/usr/aarch64-linux-gnu" });
+    let compiler = made().join("aarch64-musl-cc");
     let preloaded = match architecture {
-        "aarch64" => library::checkout().join(LIBRARY_FOR_AARCH64),
+        "aarch64" | MUSL => library::checkout().join(LIBRARY_FOR_AARCH64),
         native if native == std::env::consts::ARCH => library::path()?,
         other => return Ok(Completion::ignored_with(format!("not on {other}"))),
     };
-    for path in [emulator, &root, &busybox, &preloaded] {
+    for path in [emulator, &root, &busybox, &compiler, &preloaded] {
         if !path.exists() {
             return Ok(Completion::ignored_with(format!("no {} (scripts/emulators)", path.display())));
         }
     }
     let programs = directory.join("programs");
     fs::create_dir_all(&programs)?;
-    for name in ["sh", "ls", "cat"] {
+    let (names, arguments, output): (&[&str], &[&str], _) = match architecture {
+        MUSL => (&["relay"], &[], "one\ntwo\nthree\n"),
+        _ => (&["sh", "ls", "cat"], &["-c", SCRIPT], "cat\nls\nsh\none\ntwo\nthree\n"),
+    };
+    for name in names {
         let start: Vec<PathBuf> = match architecture {
-            "aarch64" => vec![emulator.into(), "-L".into(), root.clone(), busybox.clone(), name.into()],
+            MUSL => {
+                let relay = directory.join("relay");
+                let mut build = Command::new(&compiler);
+                build.args(["-O1", "-o"]).arg(&relay).arg(library::checkout().join("tests/emulators/relay.c"));
+                compile(&mut build, directory)?;
+                vec![emulator.into(), "-L".into(), root.clone(), relay]
+            }
+            "aarch64" => vec![emulator.into(), "-L".into(), root.clone(), busybox.clone(), PathBuf::from(name)],
             _ => vec![emulator.into(), PathBuf::from("/bin").join(name)],
         };
         build_starter(&programs.join(name), &start, directory)?;
     }
     fs::write(directory.join("main"), "three\n")?;
-    let mut command = Command::new(programs.join("sh"));
-    command.current_dir(directory).args(["-c", SCRIPT]).env_clear();
+    let mut command = Command::new(programs.join(names.first().unwrap_or(&"sh")));
+    command.current_dir(directory).args(arguments).env_clear();
     command.env("PATH", &programs).env("HOME", directory).env("LD_PRELOAD", &preloaded);
     command.envs(store.map(|store| ("SOPIN_STORE", store)));
     let finished = process::run(&mut command, &directory.join("log"), TIMEOUT)?;
     // The programs had the library, as the store shows, which it has filled.
     let had_library = store.is_some() || directory.join(".cache/sopin").exists();
-    let is_right = had_library && finished.stdout == "cat\nls\nsh\none\ntwo\nthree\n";
+    let is_right = had_library && finished.stdout == output;
     if finished.outcome != Outcome::Exit(0) || !is_right || !finished.stderr.is_empty() {
         return Err(format!("{command:?}\n{finished}").into());
     }
@@ -75,6 +88,10 @@ fn build_starter(output: &Path, start: &[PathBuf], directory: &Path) -> Result<(
     let mut command = Command::new("cc");
     command.args(["-O1", "-static", "-o"]).arg(output).arg(format!("-DSTART={}", words.join(",")));
     command.arg(library::checkout().join("tests/emulators/emulated.c"));
-    let finished = process::run(&mut command, &directory.join("compiler.log"), TIMEOUT)?;
+    compile(&mut command, directory)
+}
+
+fn compile(command: &mut Command, directory: &Path) -> Result<(), Failed> {
+    let finished = process::run(command, &directory.join("compiler.log"), TIMEOUT)?;
     (finished.outcome == Outcome::Exit(0)).then_some(()).ok_or_else(|| format!("{command:?}\n{finished}").into())
 }

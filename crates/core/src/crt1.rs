@@ -6,6 +6,7 @@
 //! `crt/crt1.c`). This module only decodes instructions; what it does not recognise, such as the
 //! entry point of a program that has its own, proves nothing.
 
+use crate::crti;
 use crate::memory::OwnMemory;
 use crate::object::Object;
 use crate::sys::Result;
@@ -42,20 +43,20 @@ fn is_x86_64(code: &[u8]) -> bool {
 }
 
 /// Recognises `mov x29,#0; mov x30,#0; mov x0,sp; adrp x1,_DYNAMIC; add x1,x1,#_DYNAMIC; and
-/// sp,x0,#-16; b _start_c`
+/// sp,x0,#-16; b _start_c`. lld puts `nop; adr x1,_DYNAMIC` in place of the two instructions with
+/// the address if that is near.
 fn is_aarch64(code: &[u8]) -> bool {
     // Each instruction without the bits of an address, and the mask that clears these.
-    const START: [(u32, u32); 7] = [
-        (0xd280_001d, !0),
-        (0xd280_001e, !0),
-        (0x9100_03e0, !0),
-        (0x9000_0001, 0x9f00_001f),
-        (0x9100_0021, 0xffc0_03ff),
-        (0x927c_ec1f, !0),
-        (0x1400_0000, 0xfc00_0000),
-    ];
-    let words = code.chunks_exact(4).map(|word| word.try_into().map_or(0, u32::from_le_bytes));
-    words.zip(START).filter(|(word, (wanted, mask))| word & mask == *wanted).count() == START.len()
+    const BEFORE: [(u32, u32); 3] = [(0xd280_001d, !0), (0xd280_001e, !0), (0x9100_03e0, !0)];
+    const FAR: [(u32, u32); 2] = [(0x9000_0001, 0x9f00_001f), (0x9100_0021, 0xffc0_03ff)];
+    const NEAR: [(u32, u32); 2] = [(0xd503_201f, !0), (0x1000_0001, 0x9f00_001f)];
+    const BEHIND: [(u32, u32); 2] = [(0x927c_ec1f, !0), (0x1400_0000, 0xfc00_0000)];
+    let is_start = |address: &[(u32, u32); 2]| {
+        let mut words = crti::words(code);
+        let mut start = BEFORE.iter().chain(address).chain(&BEHIND);
+        start.all(|(wanted, mask)| words.next().is_some_and(|word| word & mask == *wanted))
+    };
+    is_start(&FAR) || is_start(&NEAR)
 }
 
 #[cfg(test)]
@@ -74,6 +75,13 @@ mod tests {
             0x1f, 0xec, 0x7c, 0x92, 0x01, 0, 0, 0x14,
         ];
         assert!(is_aarch64(&code));
+        // lld: nop; adr x1,_DYNAMIC
+        let code = [
+            0x1d, 0, 0x80, 0xd2, 0x1e, 0, 0x80, 0xd2, 0xe0, 0x03, 0, 0x91, 0x1f, 0x20, 0x03, 0xd5, 0x81, 0x41, 0x08,
+            0x10, 0x1f, 0xec, 0x7c, 0x92, 0x02, 0, 0, 0x14,
+        ];
+        assert!(is_aarch64(&code));
+        assert!(!is_aarch64(&code[..24]));
     }
 
     #[test]

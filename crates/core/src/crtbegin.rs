@@ -5,14 +5,15 @@
 //! `__register_frame_info` if any object defines it (source: `libgcc/crtstuff.c`, `frame_dummy`).
 //! It is the first entry of DT_INIT_ARRAY and `_init` does nothing, or, before GCC 10, `_init`
 //! calls it first. The `_init` of an object with OpenSSL calls a function that [`crate::openssl`]
-//! recognises ([`Before`]). clang's `crtbeginS.o` has a
-//! function of the same purpose (source: LLVM, `compiler-rt/lib/builtins/crtbegin.c`). If the slot
-//! in the GOT that this function tests holds the address of *this library's*
-//! `__register_frame_info`, the object announces itself before any of its constructors runs.
-//! [`crate::crti`] finds out the same of objects for glibc. Like that module, this one only
-//! decodes instructions.
+//! recognises, and functions that [`crate::lse_atomics`] recognises may come before the first entry
+//! ([`Before`]). clang's `crtbeginS.o` has a function of the same purpose (source: LLVM,
+//! `compiler-rt/lib/builtins/crtbegin.c`). If the slot in the GOT that this function tests holds
+//! the address of *this library's* `__register_frame_info`, the object announces itself before
+//! any of its constructors runs. [`crate::crti`] finds out the same of objects for glibc. Like
+//! that module, this one only decodes instructions.
 
 use crate::crti::{self, ENDBR64};
+use crate::lse_atomics;
 use crate::memory::OwnMemory;
 use crate::object::Dynamic;
 use crate::openssl;
@@ -20,6 +21,10 @@ use crate::sys::Result;
 
 /// Bytes of a function that are decoded.
 const CODE_LEN: usize = 32;
+
+/// Functions that find out what the processor can do that are skipped at most: an object that is
+/// linked from parts of different origin has two.
+const MAX_SETUPS: usize = 2;
 
 /// `push %rax`, with which musl's `crti.o` begins `_init`.
 const PUSH_RAX: &[u8] = &[0x50];
@@ -56,14 +61,22 @@ pub fn begins_by_calling(memory: &OwnMemory, dynamic: &Dynamic, callee: usize) -
         0 => Init::Empty,
         address => decode_init(&memory.read(address)?, address),
     };
-    let (init, before) = match init {
+    let (init, mut before) = match init {
         Init::CallsOnly(function) if openssl::is_cpuid_setup(memory, function) => (Init::Empty, Before::KnownCode),
         init => (init, Before::Nothing),
     };
     let first = match init {
         Init::Calls(function) | Init::CallsOnly(function) => function,
-        Init::Empty if dynamic.has_init_array => memory.read::<u64>(dynamic.init_array)? as usize,
-        Init::Empty | Init::Other => return Ok(None),
+        Init::Empty => match first_of_array(memory, dynamic)? {
+            Some((index, function)) => {
+                if index != 0 {
+                    before = Before::KnownCode;
+                }
+                function
+            }
+            None => return Ok(None),
+        },
+        Init::Other => return Ok(None),
     };
     let code = memory.read::<[u8; CODE_LEN]>(first)?;
     let slot = if cfg!(target_arch = "x86_64") {
@@ -74,6 +87,18 @@ pub fn begins_by_calling(memory: &OwnMemory, dynamic: &Dynamic, callee: usize) -
         None
     };
     Ok(crti::holds(memory, slot, callee)?.then_some(before))
+}
+
+/// Returns the first function in DT_INIT_ARRAY that does more than find out what the processor can
+/// do, with its index, if there is one among the first few.
+fn first_of_array(memory: &OwnMemory, dynamic: &Dynamic) -> Result<Option<(usize, usize)>> {
+    for index in 0..(dynamic.init_array_size / size_of::<u64>()).min(MAX_SETUPS + 1) {
+        let function = memory.read::<u64>(dynamic.init_array + index * size_of::<u64>())? as usize;
+        if !(cfg!(target_arch = "aarch64") && lse_atomics::is_setup(memory, function)) {
+            return Ok(Some((index, function)));
+        }
+    }
+    Ok(None)
 }
 
 fn decode_init(code: &[u8; CODE_LEN], address: usize) -> Init {

@@ -61,8 +61,12 @@ fn x86_64_slot(code: &[u8], address: usize) -> Option<usize> {
 /// x29,x30,[sp,#-16]!; mov x29,sp; bl call_weak_fn`.
 fn aarch64_helper(code: &[u8], address: usize) -> Option<usize> {
     let (index, branch) = words(code).enumerate().take(5).find(|(_, word)| word >> 26 == 0b10_0101)?;
-    let words_away = sign_extend(branch & 0x03ff_ffff, 26);
-    (address + 4 * index).checked_add_signed(words_away * 4)
+    (address + 4 * index).checked_add_signed(branch_offset(branch))
+}
+
+/// Returns how many bytes away the target of a `b` or `bl` of aarch64 is.
+pub(crate) fn branch_offset(branch: u32) -> isize {
+    sign_extend(branch & 0x03ff_ffff, 26) * 4
 }
 
 /// Returns the address of the slot in a `call_weak_fn` of aarch64: `[bti]; adrp x0,slot; ldr

@@ -19,6 +19,7 @@
 //! | [`crti`] | whether an object's `_init` calls `__gmon_start__`, and of which object |
 //! | [`crtbegin`] | the same for `__register_frame_info`, which objects for musl call |
 //! | [`openssl`] | recognises the function that objects with OpenSSL call before that |
+//! | [`lse_atomics`] | recognises the functions of objects for aarch64 that run before that |
 //! | [`crt1`] | whether the entry point of an executable is musl's |
 //! | [`vmas`] | what is mapped where: `PROCMAP_QUERY` and `/proc/PID/maps` |
 //! | [`pagemap`] | which pages of a file mapping were modified in memory |
@@ -92,6 +93,7 @@ pub mod glob;
 pub mod image_layers;
 pub mod iterations;
 pub mod line;
+pub mod lse_atomics;
 pub mod memory;
 pub mod mode;
 pub mod names;

@@ -46,8 +46,8 @@ pub struct Dynamic {
     pub init: usize,
     /// Address of DT_INIT_ARRAY, 0 without one.
     pub init_array: usize,
-    /// DT_INIT_ARRAY is not empty.
-    pub has_init_array: bool,
+    /// Bytes of DT_INIT_ARRAY, 0 without one.
+    pub init_array_size: usize,
     /// DT_PREINIT_ARRAY is not empty. The loader runs the executable's before
     /// anything else.
     pub has_preinit_array: bool,
@@ -89,7 +89,7 @@ impl Dynamic {
                 DT_REL | DT_RELA | DT_RELR | DT_JMPREL => dynamic.has_relocations = true,
                 DT_INIT => dynamic.init = object.absolute(value),
                 DT_INIT_ARRAY => dynamic.init_array = object.absolute(value),
-                DT_INIT_ARRAYSZ => dynamic.has_init_array = value != 0,
+                DT_INIT_ARRAYSZ => dynamic.init_array_size = value as usize,
                 DT_PREINIT_ARRAYSZ => dynamic.has_preinit_array = value != 0,
                 DT_STRTAB => dynamic.strings = object.absolute(value),
                 DT_SONAME => dynamic.soname = Some(value),
@@ -107,7 +107,7 @@ impl Dynamic {
 
     /// Returns whether the object has code that the loader runs when it is loaded.
     pub const fn has_constructors(&self) -> bool {
-        self.init != 0 || self.has_init_array || self.has_preinit_array
+        self.init != 0 || self.init_array_size != 0 || self.has_preinit_array
     }
 
     /// Returns the address of the DT_SONAME.
