@@ -21,8 +21,6 @@ use common::needs::Need;
 use common::toolchain::{self, CLibrary};
 use common::{builds, library, process, scratch, suite};
 
-/// The flags of every build. A fixture's own flags follow and override them.
-const FLAGS: [&str; 6] = ["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE"];
 const COMPILE_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// One folder. It is compiled when the first of its trials runs, so that a run with a
@@ -159,7 +157,8 @@ impl Case {
         let log = self.scratch.join(format!("{}.log", trial.label));
         let timeout = self.directives.timeout * patience()?;
         let finished = process::run(&mut command, &log, timeout).map_err(|error| format!("./main: {error}"))?;
-        judge(trial, &finished)
+        trial
+            .judge(&finished)
             .map_err(|wrong| format!("{wrong}\n{command:?}\nin {}\n{finished}", directory.display()))?;
         // The directory is kept if the trial failed; keeping all of them would fill the
         // disk in large runs.
@@ -213,7 +212,7 @@ impl Case {
     fn compiler(&self, build: &Build, directory: &Path) -> Result<Command, String> {
         let output = directory.join(&build.output);
         let mut command = self.c_library.compiler(&self.scratch)?;
-        command.args(FLAGS).arg("-I").arg(self.sources.join(".."));
+        command.args(toolchain::FLAGS).arg("-I").arg(self.sources.join(".."));
         command.arg("-I").arg(library::checkout().join("include"));
         // Libraries that were built before are beside the output.
         command.arg("-L").arg(directory);
@@ -292,25 +291,4 @@ fn expand(value: &str, library: &Result<PathBuf, String>, directory: &Path) -> R
         return Ok(value.replace("{lib}", &library.clone()?.to_string_lossy()));
     }
     Ok(value)
-}
-
-fn judge(trial: &Trial, finished: &process::Finished) -> Result<(), String> {
-    if !trial.expected.contains(&finished.outcome) {
-        let expected: Vec<String> = trial.expected.iter().map(ToString::to_string).collect();
-        return Err(format!("expected {}, got {}", expected.join(" or "), finished.outcome));
-    }
-    for pattern in &trial.stderr {
-        if !pattern.is_match(&finished.stderr) {
-            return Err(format!("stderr does not match {pattern}"));
-        }
-    }
-    for pattern in &trial.stderr_not {
-        if pattern.is_match(&finished.stderr) {
-            return Err(format!("stderr matches {pattern}"));
-        }
-    }
-    if trial.stderr.is_empty() && finished.stderr.contains("libsopin:") {
-        return Err("the library printed something that no directive expects".to_owned());
-    }
-    Ok(())
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use regex::Regex;
 
 use super::needs::Need;
-use super::process::Outcome;
+use super::process::{Finished, Outcome};
 
 /// The exit status of a fixture that passes. It is not a default, so that a program
 /// that did not run does not pass.
@@ -74,6 +74,33 @@ pub struct Directives {
     pub needs: Vec<Need>,
     /// The longest time that one trial may take.
     pub timeout: Duration,
+}
+
+impl Trial {
+    /// Compares how the trial ended with what the directives say.
+    ///
+    /// # Errors
+    /// What differs.
+    pub fn judge(&self, finished: &Finished) -> Result<(), String> {
+        if !self.expected.contains(&finished.outcome) {
+            let expected: Vec<String> = self.expected.iter().map(ToString::to_string).collect();
+            return Err(format!("expected {}, got {}", expected.join(" or "), finished.outcome));
+        }
+        for pattern in &self.stderr {
+            if !pattern.is_match(&finished.stderr) {
+                return Err(format!("stderr does not match {pattern}"));
+            }
+        }
+        for pattern in &self.stderr_not {
+            if pattern.is_match(&finished.stderr) {
+                return Err(format!("stderr matches {pattern}"));
+            }
+        }
+        if self.stderr.is_empty() && finished.stderr.contains("libsopin:") {
+            return Err("the library printed something that no directive expects".to_owned());
+        }
+        Ok(())
+    }
 }
 
 impl Directives {

@@ -17,6 +17,9 @@ use std::sync::OnceLock;
 use super::library;
 use super::needs::Need;
 
+/// The flags of every build of a fixture. A fixture's own flags follow and override them.
+pub const FLAGS: [&str; 6] = ["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE"];
+
 /// A C library for which programs are built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CLibrary {

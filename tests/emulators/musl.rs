@@ -16,7 +16,7 @@ use libtest_mimic::{Completion, Failed};
 use super::common::directives::{Directives, Preload, Trial};
 use super::common::needs::Need;
 use super::common::process::{self, Outcome};
-use super::common::toolchain::CLibrary;
+use super::common::toolchain::{self, CLibrary};
 use super::common::{library, scratch};
 use super::{LIBRARY_FOR_AARCH64, TIMEOUT, emulator, made};
 
@@ -32,7 +32,6 @@ const FIXTURES: [&str; 8] = [
     "symbol_order",
     "thread_local_data",
 ];
-const FLAGS: [&str; 6] = ["-O1", "-g", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE"];
 
 struct Case {
     sources: PathBuf,
@@ -96,13 +95,7 @@ impl Case {
         }
         command.arg("./main").args(&trial.arguments);
         let finished = process::run(&mut command, &self.directory.join(format!("{}.log", trial.label)), TIMEOUT)?;
-        let is_right = trial.expected.contains(&finished.outcome)
-            && trial.stderr.iter().all(|pattern| pattern.is_match(&finished.stderr))
-            && !trial.stderr_not.iter().any(|pattern| pattern.is_match(&finished.stderr))
-            && !(trial.stderr.is_empty() && finished.stderr.contains("libsopin:"));
-        if !is_right {
-            return Err(format!("{command:?}\n{finished}").into());
-        }
+        trial.judge(&finished).map_err(|wrong| format!("{wrong}\n{command:?}\n{finished}"))?;
         fs::remove_dir_all(&directory)?;
         Ok(Completion::Completed)
     }
@@ -111,7 +104,7 @@ impl Case {
         fs::create_dir_all(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
         for build in &self.directives.builds {
             let mut command = Command::new(compiler);
-            command.current_dir(directory).args(FLAGS).arg("-I").arg(self.sources.join(".."));
+            command.current_dir(directory).args(toolchain::FLAGS).arg("-I").arg(self.sources.join(".."));
             command.arg("-I").arg(library::checkout().join("include")).arg("-L.");
             if Path::new(&build.output).extension().is_some_and(|extension| extension == "so") {
                 command.args(["-shared", "-fPIC"]);

@@ -30,7 +30,7 @@ pub struct SuiteResult {
     pub note: String,
     /// The day, as `2026-11-26`.
     pub date: String,
-    /// What was tested: a commit, with `+` after it if the checkout contained changes. Empty if
+    /// The commit that was tested, with `+` after it if the checkout contained changes. Empty if
     /// it is not known.
     pub commit: String,
 }
@@ -38,7 +38,7 @@ pub struct SuiteResult {
 /// The suite that runs again what has failed in `fixtures`, and corrects the result of that.
 pub const FAILED: &str = "failed";
 
-/// What is in a note before the names of tests that failed.
+/// The words of a note that precede the names of tests that failed.
 const NAMES_OF_FAILED: &str = "failed: ";
 
 impl SuiteResult {

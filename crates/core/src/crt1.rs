@@ -6,7 +6,7 @@
 //! `crt/crt1.c`). This module only decodes instructions; what it does not recognise, such as the
 //! entry point of a program that has its own, proves nothing.
 
-use crate::crti;
+use crate::crti::{self, Instruction};
 use crate::memory::OwnMemory;
 use crate::object::Object;
 use crate::sys::Result;
@@ -47,15 +47,12 @@ fn is_x86_64(code: &[u8]) -> bool {
 /// the address if that is near.
 fn is_aarch64(code: &[u8]) -> bool {
     // Each instruction without the bits of an address, and the mask that clears these.
-    const BEFORE: [(u32, u32); 3] = [(0xd280_001d, !0), (0xd280_001e, !0), (0x9100_03e0, !0)];
-    const FAR: [(u32, u32); 2] = [(0x9000_0001, 0x9f00_001f), (0x9100_0021, 0xffc0_03ff)];
-    const NEAR: [(u32, u32); 2] = [(0xd503_201f, !0), (0x1000_0001, 0x9f00_001f)];
-    const BEHIND: [(u32, u32); 2] = [(0x927c_ec1f, !0), (0x1400_0000, 0xfc00_0000)];
-    let is_start = |address: &[(u32, u32); 2]| {
-        let mut words = crti::words(code);
-        let mut start = BEFORE.iter().chain(address).chain(&BEHIND);
-        start.all(|(wanted, mask)| words.next().is_some_and(|word| word & mask == *wanted))
-    };
+    const BEFORE: [Instruction; 3] = [(0xd280_001d, !0), (0xd280_001e, !0), (0x9100_03e0, !0)];
+    const FAR: [Instruction; 2] = [(0x9000_0001, 0x9f00_001f), (0x9100_0021, 0xffc0_03ff)];
+    const NEAR: [Instruction; 2] = [(0xd503_201f, !0), (0x1000_0001, 0x9f00_001f)];
+    const BEHIND: [Instruction; 2] = [(0x927c_ec1f, !0), (0x1400_0000, 0xfc00_0000)];
+    let is_start =
+        |address: &[Instruction; 2]| crti::begin_with(crti::words(code), BEFORE.iter().chain(address).chain(&BEHIND));
     is_start(&FAR) || is_start(&NEAR)
 }
 

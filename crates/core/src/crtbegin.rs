@@ -44,10 +44,10 @@ enum Init {
     Other,
 }
 
-/// What an object does before it announces itself.
+/// The code of an object that runs before it announces itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Before {
-    /// Nothing.
+    /// There is none.
     Nothing,
     /// It runs a known function, which stores to the object's data and starts nothing.
     KnownCode,

@@ -83,6 +83,17 @@ pub(crate) fn aarch64_slot(code: &[u8], address: usize) -> Option<usize> {
     page.checked_add(((load >> 10) & 0xfff) as usize * 8)
 }
 
+/// An instruction of aarch64 without the bits of addresses, and the mask that clears these.
+pub(crate) type Instruction = (u32, u32);
+
+/// Returns whether the words begin with these instructions.
+pub(crate) fn begin_with<'a>(
+    mut words: impl Iterator<Item = u32>,
+    instructions: impl IntoIterator<Item = &'a Instruction>,
+) -> bool {
+    instructions.into_iter().all(|(wanted, mask)| words.next().is_some_and(|word| word & mask == *wanted))
+}
+
 pub(crate) fn words(code: &[u8]) -> impl Iterator<Item = u32> + '_ {
     code.chunks_exact(4).map(|word| word.try_into().map_or(0, u32::from_le_bytes))
 }

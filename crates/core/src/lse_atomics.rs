@@ -12,14 +12,11 @@
 //!
 //! This module decodes instructions, on all architectures.
 
-use crate::crti;
+use crate::crti::{self, Instruction};
 use crate::memory::OwnMemory;
 
 /// Bytes of a function that are decoded.
 const CODE_LEN: usize = 44;
-
-/// An instruction without the bits of addresses, and the mask that clears these.
-type Instruction = (u32, u32);
 
 const RETURN: Instruction = (0xd65f_03c0, !0);
 
@@ -55,7 +52,7 @@ fn is_of_compiler(code: &[u8]) -> bool {
     const WIDE: Instruction = (0xd348_2000, !0);
     let function = |bit| [(0xd280_0200, !0), (0x9400_0000, 0xfc00_0000), bit, (0x3900_0020, 0xffc0_03ff), RETURN];
     let is_essential = |word: &u32| !BETWEEN.iter().any(|(wanted, mask)| word & mask == *wanted);
-    [NARROW, WIDE].iter().any(|bit| is(crti::words(code).filter(is_essential), &function(*bit)))
+    [NARROW, WIDE].iter().any(|bit| crti::begin_with(crti::words(code).filter(is_essential), &function(*bit)))
 }
 
 /// Recognises `init_lse`, and returns the address of the function that stores the flag:
@@ -77,18 +74,16 @@ fn of_rust(code: &[u8], address: usize) -> Option<usize> {
     ];
     let last = crti::words(code).nth(FUNCTION.len() - 1)?;
     let from = address.checked_add(4 * (FUNCTION.len() - 1))?;
-    is(crti::words(code), &FUNCTION).then_some(())?;
+    crti::begin_with(crti::words(code), &FUNCTION).then_some(())?;
     from.checked_add_signed(crti::branch_offset(last))
 }
 
 /// Recognises `adrp x8,flag; mov w9,#1; strb w9,[x8,flag]; ret`.
 fn stores_flag(code: &[u8]) -> bool {
-    is(crti::words(code), &[(0x9000_0008, 0x9f00_001f), (0x5280_0029, !0), (0x3900_0109, 0xffc0_03ff), RETURN])
-}
-
-/// Returns whether the words begin with these instructions.
-fn is(mut words: impl Iterator<Item = u32>, instructions: &[Instruction]) -> bool {
-    instructions.iter().all(|(wanted, mask)| words.next().is_some_and(|word| word & mask == *wanted))
+    crti::begin_with(
+        crti::words(code),
+        &[(0x9000_0008, 0x9f00_001f), (0x5280_0029, !0), (0x3900_0109, 0xffc0_03ff), RETURN],
+    )
 }
 
 #[cfg(test)]
