@@ -15,8 +15,10 @@ use crate::site::Site;
 
 const VARIANTS: [Variant; 6] =
     [Variant::Native, Variant::Empty, Variant::Warm, Variant::Memfd, Variant::Anonymous, Variant::Replaced];
-const WORKERS: usize = 2;
-const CLIENTS_PER_WORKER: usize = 2;
+/// The number of workers of the service.
+pub const WORKERS: usize = 2;
+/// The number of connections to each.
+pub const CLIENTS_PER_WORKER: usize = 2;
 const ROUNDS: usize = 8;
 const WINDOW: Duration = Duration::from_millis(1500);
 const CONNECTION_ATTEMPTS: usize = 1000;
@@ -107,7 +109,10 @@ fn load(gunicorn: &Gunicorn) -> Result<Load, String> {
 
 /// Makes the same number of connections to each worker. A worker keeps the connections
 /// that it accepts, and a worker without any would leave a core idle.
-fn connect_evenly(gunicorn: &Gunicorn) -> io::Result<Vec<Client>> {
+///
+/// # Errors
+/// Those of the connections.
+pub fn connect_evenly(gunicorn: &Gunicorn) -> io::Result<Vec<Client>> {
     let mut clients: BTreeMap<u32, Vec<Client>> = BTreeMap::new();
     for _ in 0..CONNECTION_ATTEMPTS {
         let mut client = Client::connect(gunicorn.address)?;

@@ -15,10 +15,12 @@ mod gunicorn;
 mod http;
 mod imports;
 mod inodes;
+mod late;
 mod load;
 mod memory;
 mod older_kernels;
 mod page;
+mod pinning;
 mod rounds;
 mod run;
 mod serving;
@@ -39,7 +41,7 @@ use site::Site;
 type Measure = fn(&Site) -> Result<Section, String>;
 
 /// Every kind of work, by the name that selects it.
-const ALL: [(&str, Measure); 11] = [
+const ALL: [(&str, Measure); 13] = [
     ("imports", imports::scientific),
     ("small-imports", imports::small),
     ("memory", serving::small),
@@ -51,6 +53,8 @@ const ALL: [(&str, Measure); 11] = [
     ("older-imports", older_kernels::imports),
     ("older-libraries", older_kernels::libraries),
     ("status", status::status),
+    ("pin", pinning::pin),
+    ("late", late::late),
 ];
 
 fn main() -> ExitCode {

@@ -61,6 +61,7 @@ impl Site {
         }
         site.compile("tiny.c", "libtiny.so", &["-shared", "-fPIC"])?;
         site.compile("empty.c", "libempty.so", &["-shared", "-fPIC"])?;
+        site.compile("gaps.c", "libgaps.so", &["-shared", "-fPIC", "-pthread"])?;
         site.compile("rivals.c", "librivals.so", &["-shared", "-fPIC", "-Wl,-z,now", "-ldl"])?;
         site.compile("libraries.c", "libraries", &["-ldl"])?;
         site.compile("calls.c", "calls", &["-L.", "-ltiny", "-Wl,-rpath,$ORIGIN"])?;
@@ -89,6 +90,17 @@ impl Site {
         self.keep_inodes()?;
         self.age();
         Ok(())
+    }
+
+    /// Copies the shell, so that its processes can be told from others. Returns the path.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn copy_shell(&self) -> Result<PathBuf, String> {
+        let copy = self.built("shell");
+        fs::copy("/bin/sh", &copy).map_err(|error| format!("{}: {error}", copy.display()))?;
+        self.age();
+        Ok(copy)
     }
 
     /// Copies the Python packages, so that they can be replaced.
