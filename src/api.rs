@@ -55,9 +55,10 @@ pub unsafe extern "C" fn sopin_version(version: *mut sopin_version_info) -> c_in
 
 /// Pins every loaded object as far as that is possible now. It tries objects again
 /// that were loaded before the library or that the library could not pin whole. Code
-/// of such an object may have run, and something may be storing to its data, so it
-/// pins only the object's read-only and RELRO ranges. A thread that is just loading an
-/// object pins that object itself.
+/// of such an object may have run, and something may be storing to its data. So it
+/// replaces the object's writable ranges while all other threads have stopped, in
+/// stops of about 10 ms, and leaves these ranges where it cannot stop the threads. A
+/// thread that is just loading an object pins that object itself.
 ///
 /// Returns 0 if every object that is not excluded is pinned as the mode says,
 /// SOPIN_EEXPOSED or SOPIN_EPARTIAL if one is not, SOPIN_EOFF, SOPIN_EBUSY or

@@ -11,7 +11,7 @@
 use sopin_core::cause::{Cause, Operation, Stopped};
 use sopin_core::crtbegin::{self, Before};
 use sopin_core::crti;
-use sopin_core::memory::OwnMemory;
+use sopin_core::memory::ProcessMemory;
 use sopin_core::names::{self, NameHashes};
 use sopin_core::object::{Bound, Dynamic, Object, ObjectError, file_name};
 use sopin_core::pages::PageVec;
@@ -52,7 +52,7 @@ pub struct Candidate {
 
 impl Candidate {
     /// Reads the headers of `loaded`.
-    pub fn read(memory: &OwnMemory, loaded: Loaded) -> core::result::Result<Self, Cause> {
+    pub fn read(memory: &ProcessMemory, loaded: Loaded) -> core::result::Result<Self, Cause> {
         let read_error = |errno| Cause::call(memory.operation(), errno);
         let object =
             Object::read(memory, loaded.base, loaded.headers, loaded.header_count).map_err(|error| match error {
@@ -93,7 +93,7 @@ impl Candidate {
     /// (from an interposed `malloc`, for example) returns a handle of an object that the
     /// other one has not relocated yet. An object that announces itself is pinned when it
     /// does so.
-    pub fn is_relocated_after_opening(&self, relro_vmas: &[Vma], memory: &OwnMemory) -> bool {
+    pub fn is_relocated_after_opening(&self, relro_vmas: &[Vma], memory: &ProcessMemory) -> bool {
         if self.object.relro.is_empty() {
             self.is_in_initialised_group && self.will_announce(memory) == Ok(false)
         } else {
@@ -111,12 +111,12 @@ impl Candidate {
     }
 
     /// Returns the names by which a DT_NEEDED entry may refer to it.
-    pub fn names(&self, memory: &OwnMemory) -> NameHashes {
+    pub fn names(&self, memory: &ProcessMemory) -> NameHashes {
         self.names.unwrap_or_else(|| NameHashes::read(memory, self.loaded.name, self.dynamic.soname_address()))
     }
 
     /// Returns whether a word of it is bound to this library's `__register_frame_info`.
-    pub fn refers_to_registration(&self, memory: &OwnMemory) -> core::result::Result<bool, Cause> {
+    pub fn refers_to_registration(&self, memory: &ProcessMemory) -> core::result::Result<bool, Cause> {
         let mut refers = false;
         let read = self.dynamic.for_each_reference(memory, &self.object, |reference| {
             refers |= reference.bound == Bound::Address(own::register_frame_info());
@@ -131,7 +131,7 @@ impl Candidate {
     /// candidates.
     fn for_each_needed_candidate(
         &self,
-        memory: &OwnMemory,
+        memory: &ProcessMemory,
         candidates: &[Self],
         others: &[NameHashes],
         mut each: impl FnMut(usize, &Self) -> core::result::Result<(), Cause>,
@@ -150,13 +150,13 @@ impl Candidate {
     }
 
     /// Returns whether it will announce itself to this library before any of its constructors runs.
-    pub fn will_announce(&self, memory: &OwnMemory) -> core::result::Result<bool, Cause> {
+    pub fn will_announce(&self, memory: &ProcessMemory) -> core::result::Result<bool, Cause> {
         self.before_announcement(memory).map(|before| before.is_some())
     }
 
     /// Returns what it does before it announces itself; `None` if it does not announce itself, or runs
     /// a constructor before that.
-    pub fn before_announcement(&self, memory: &OwnMemory) -> core::result::Result<Option<Before>, Cause> {
+    pub fn before_announcement(&self, memory: &ProcessMemory) -> core::result::Result<Option<Before>, Cause> {
         let (init, failed) = (self.dynamic.init, |errno| Cause::call(memory.operation(), errno));
         if init != 0 && crti::init_calls(memory, init, own::gmon_start()).map_err(failed)? {
             return Ok(Some(Before::Nothing));
@@ -187,7 +187,7 @@ impl GroupWork {
 /// be one that another thread is just loading. The candidates must be in the order of
 /// `objects`, the loader's list.
 pub fn mark_groups(
-    memory: &OwnMemory,
+    memory: &ProcessMemory,
     registry: &mut Registry,
     objects: &[Loaded],
     candidates: &mut [Candidate],
@@ -222,7 +222,7 @@ pub fn mark_groups(
 /// does not depend on them. The group of `root` must be marked, see [`mark_groups`], with the same
 /// `work`.
 pub fn mark_dependents(
-    memory: &OwnMemory,
+    memory: &ProcessMemory,
     candidates: &mut [Candidate],
     work: &mut GroupWork,
     root: usize,
@@ -237,7 +237,7 @@ pub fn mark_dependents(
 }
 
 fn depends_on(
-    memory: &OwnMemory,
+    memory: &ProcessMemory,
     candidates: &[Candidate],
     work: &mut GroupWork,
     index: usize,
@@ -281,7 +281,7 @@ fn collect_other_names(
 
 /// Returns whether the DT_NEEDED entry `needed` refers to `candidate`: by its path if the
 /// entry has a slash, else by its SONAME or file name.
-fn is_named(memory: &OwnMemory, candidate: &Candidate, needed: &[u8]) -> bool {
+fn is_named(memory: &ProcessMemory, candidate: &Candidate, needed: &[u8]) -> bool {
     let mut buffer = [0; NAME];
     if let Ok(path) = memory.read_string(candidate.loaded.name, &mut buffer) {
         let path = if needed.contains(&b'/') { path } else { file_name(path) };

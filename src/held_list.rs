@@ -11,7 +11,7 @@
 //! may be waiting until no thread iterates, because it forks. So inside the callback this
 //! thread only tries to take the library's lock, and waits for it outside.
 
-use sopin_core::memory::OwnMemory;
+use sopin_core::memory::ProcessMemory;
 use sopin_core::pages::PageVec;
 use sopin_core::sys::{self, Errno};
 
@@ -71,7 +71,7 @@ enum Attempted<T> {
 /// `naps_for_fork` naps.
 pub fn sweep<T>(
     namespace: Namespace,
-    memory: &OwnMemory,
+    memory: &ProcessMemory,
     objects: &mut PageVec<Loaded>,
     mut naps_for_fork: u32,
     sweep: &mut dyn FnMut(Guard, &[Loaded], Counters) -> T,
@@ -113,7 +113,7 @@ pub fn sweep<T>(
 
 /// Lists the objects of another namespace, which is possible only while the list is held. For
 /// the program's namespace `objects` has them already.
-fn list_other(namespace: Namespace, memory: &OwnMemory, objects: &mut PageVec<Loaded>) -> Result<(), Refusal> {
+fn list_other(namespace: Namespace, memory: &ProcessMemory, objects: &mut PageVec<Loaded>) -> Result<(), Refusal> {
     match namespace {
         Namespace::Program => Ok(()),
         Namespace::Other(start) => loader::namespace_of(start, memory, objects).map_err(Refusal::NoList),

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! Objects can be unloaded in between. So this module reads their memory only through
-//! [`OwnMemory`], and a sweep uses a copy only for an object at the same address with the
+//! [`ProcessMemory`], and a sweep uses a copy only for an object at the same address with the
 //! same file, if no object was unloaded meanwhile and the process still has the rights of the
 //! same user.
 
@@ -17,7 +17,7 @@ use core::ffi::CStr;
 
 use sopin_core::cause::{Cause, Operation, Reason};
 use sopin_core::credentials::User;
-use sopin_core::memory::OwnMemory;
+use sopin_core::memory::ProcessMemory;
 use sopin_core::mode::Mode;
 use sopin_core::object::Span;
 use sopin_core::pages::PageVec;
@@ -117,7 +117,7 @@ impl LargeCopies {
     }
 
     /// Makes the copies. The caller may hold the loader's locks, but not the library's.
-    pub fn make(&mut self, memory: &OwnMemory) {
+    pub fn make(&mut self, memory: &ProcessMemory) {
         let sources = core::mem::take(&mut self.sources);
         let stores = sources.directories();
         let kept = stores.map(|store| store.and_then(KeptFromChildren::new));
@@ -184,7 +184,7 @@ impl Drop for LargeCopies {
 /// found without the lock; then the sweep decides.
 fn prepare(
     loaded: &Loaded,
-    memory: &OwnMemory,
+    memory: &ProcessMemory,
     sources: &Sources,
     buffer: &mut PageVec<u8>,
 ) -> Option<(Identity, CopySearch)> {

@@ -28,6 +28,7 @@
 //! | [`reach`] | which other objects' addresses an object that may have run can know |
 //! | [`sources`] | where the bytes of read-only ranges come from |
 //! | [`large_copies`] | copying large files while no lock is held |
+//! | [`stopped`] | doing something while all other threads have stopped |
 //! | [`marked_ranges`] | leaving ranges with locks, advice or keys that a replacement would lose; correcting `PROT_BTI` |
 //! | [`memory_functions`] | `memcpy` and similar functions, which no other library can interpose |
 //! | [`original`] | the file that an object was loaded from, and the witness page |
@@ -109,6 +110,7 @@ mod remap;
 mod report;
 mod sources;
 mod state;
+mod stopped;
 mod sweep;
 mod workspace;
 mod write_safety;

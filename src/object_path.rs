@@ -4,7 +4,7 @@
 use core::ffi::CStr;
 
 use sopin_core::line::Text;
-use sopin_core::memory::OwnMemory;
+use sopin_core::memory::ProcessMemory;
 use sopin_core::object::file_name;
 use sopin_core::vmas::Maps;
 
@@ -27,7 +27,7 @@ impl<'a> ObjectPath<'a> {
     pub fn mapped_at(
         address: usize,
         maps: &mut Maps,
-        memory: &OwnMemory,
+        memory: &ProcessMemory,
         loaded: &Loaded,
         buffer: &'a mut [u8],
     ) -> Self {
@@ -41,14 +41,14 @@ impl<'a> ObjectPath<'a> {
     }
 
     /// Reads the loader's name of an object into `buffer`.
-    pub fn named_by_loader(memory: &OwnMemory, loaded: &Loaded, buffer: &'a mut [u8]) -> Self {
+    pub fn named_by_loader(memory: &ProcessMemory, loaded: &Loaded, buffer: &'a mut [u8]) -> Self {
         let len = read_loader_name(memory, loaded, buffer);
         Self::terminate(buffer, len)
     }
 
     /// Writes words for the objects that were loaded together with `root` into `buffer`. There is
     /// no `root` if the loader's list could not be read.
-    pub fn of_group(memory: &OwnMemory, root: Option<&Loaded>, buffer: &'a mut [u8]) -> Self {
+    pub fn of_group(memory: &ProcessMemory, root: Option<&Loaded>, buffer: &'a mut [u8]) -> Self {
         let len = root.map(|loaded| read_loader_name(memory, loaded, buffer));
         let all = if len.is_some() { &b" and the objects just loaded with it"[..] } else { b"the objects just loaded" };
         let rest = buffer.get_mut(len.unwrap_or(0)..).unwrap_or_default();
@@ -63,6 +63,16 @@ impl<'a> ObjectPath<'a> {
             *end = 0;
         }
         Self { terminated: buffer.get(..=len).unwrap_or_default() }
+    }
+
+    /// Returns a path that was kept, by [`ObjectPath::terminated`].
+    pub const fn kept(terminated: &'a [u8]) -> Self {
+        Self { terminated }
+    }
+
+    /// Returns the bytes of the path and the NUL behind them.
+    pub const fn terminated(self) -> &'a [u8] {
+        self.terminated
     }
 
     /// Returns the bytes of the path.
@@ -98,7 +108,7 @@ pub fn without_deleted(path: &[u8]) -> &[u8] {
 
 /// Reads the loader's name of an object into `buffer`; returns its length. Words stand for the
 /// executable, whose name is empty in the loader's list, and for a name that cannot be read.
-fn read_loader_name(memory: &OwnMemory, loaded: &Loaded, buffer: &mut [u8]) -> usize {
+fn read_loader_name(memory: &ProcessMemory, loaded: &Loaded, buffer: &mut [u8]) -> usize {
     match memory.read_string(loaded.name, buffer) {
         Ok(name) if !name.is_empty() => name.len(),
         Ok(_) => copy_name(b"the executable", buffer),

@@ -17,7 +17,7 @@
 //! are taken first.
 
 use sopin_core::cause::{Cause, Operation};
-use sopin_core::memory::OwnMemory;
+use sopin_core::memory::ProcessMemory;
 use sopin_core::sys::Errno;
 
 use crate::filters;
@@ -88,7 +88,7 @@ fn sweep_opened(handle: OpenHandle, namespace_of: fn(OpenHandle) -> Option<Names
 
 /// Sweeps the objects of the program's namespace. Returns whether that was possible.
 fn sweep_program(root: Root) -> bool {
-    let memory = OwnMemory::new();
+    let memory = ProcessMemory::own();
     let mut large = LargeCopies::default();
     loop {
         match sweep_program_once(root, &memory, &mut large) {
@@ -100,7 +100,7 @@ fn sweep_program(root: Root) -> bool {
 }
 
 /// Sweeps the objects of the program's namespace once. `None` if that was not possible.
-fn sweep_program_once(root: Root, memory: &OwnMemory, large: &mut LargeCopies) -> Option<Swept> {
+fn sweep_program_once(root: Root, memory: &ProcessMemory, large: &mut LargeCopies) -> Option<Swept> {
     // The count is read before the list is copied, because sweeps that are missed later may be
     // about objects that are not in the list.
     let missed = freshness::missed_sweeps();
@@ -130,7 +130,7 @@ fn sweep_namespace(namespace: Namespace, root: Root) {
     if !matches!(preparation::prepare(lock::lock), Some(Ok(()))) || is_off() {
         return;
     }
-    let memory = OwnMemory::new();
+    let memory = ProcessMemory::own();
     let mut large = LargeCopies::default();
     loop {
         let mut objects = ObjectList::take();

@@ -5,7 +5,7 @@
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use sopin_core::cause::{Cause, Operation};
-use sopin_core::memory::OwnMemory;
+use sopin_core::memory::ProcessMemory;
 use sopin_core::mode::Mode;
 use sopin_core::object::{Object, file_name};
 use sopin_core::settings::{Children, Complaint, Level, Settings};
@@ -80,7 +80,7 @@ fn read_settings(settings: &mut Settings, log: &mut Log) -> sys::Result<()> {
 
 /// Removes this library from `LD_PRELOAD` under `SOPIN_CHILDREN=drop`, once the C library knows
 /// the environment.
-pub fn drop_preload_when_ready(guard: &mut Guard, memory: &OwnMemory, objects: &[Loaded]) {
+pub fn drop_preload_when_ready(guard: &mut Guard, memory: &ProcessMemory, objects: &[Loaded]) {
     let Parts { reporter, path_room, .. } = guard.parts();
     if reporter.settings().children == Children::Drop
         && !IS_PRELOAD_DROPPED.load(Ordering::Relaxed)
@@ -91,7 +91,7 @@ pub fn drop_preload_when_ready(guard: &mut Guard, memory: &OwnMemory, objects: &
     }
 }
 
-fn drop_own_preload(memory: &OwnMemory, objects: &[Loaded], room: &mut [u8]) {
+fn drop_own_preload(memory: &ProcessMemory, objects: &[Loaded], room: &mut [u8]) {
     let own = objects.iter().find(|loaded| {
         let object = Object::read(memory, loaded.base, loaded.headers, loaded.header_count);
         object.is_ok_and(|object| own::is_in(object.span))

@@ -3,7 +3,7 @@
 //! of memory for every word, so it must be done only for objects that need it.
 
 use sopin_core::cause::Cause;
-use sopin_core::memory::OwnMemory;
+use sopin_core::memory::ProcessMemory;
 use sopin_core::object::{Bound, Object, Reference, SYMBOL_NAME, file_name};
 use sopin_core::sys::{Errno, Result};
 use sopin_core::write_safety::{Progress, Reach};
@@ -54,7 +54,7 @@ fn starts_writers(name: &[u8]) -> bool {
 
 /// Finds out the reach of objects of the loader's list.
 pub struct References<'a> {
-    pub memory: &'a OwnMemory,
+    pub memory: &'a ProcessMemory,
     /// The loader's list.
     pub objects: &'a [Loaded],
 }

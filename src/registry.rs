@@ -51,6 +51,11 @@ impl Entry {
         self.file
     }
 
+    /// Sets the file that is mapped at its dynamic section.
+    pub const fn set_file(&mut self, file: Option<FileId>) {
+        self.file = file;
+    }
+
     /// Returns whether an object with this dynamic section, at which `file` is mapped, is another
     /// one than the recorded object.
     pub fn is_replaced_by(&self, dynamic: usize, file: FileId) -> bool {

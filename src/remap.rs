@@ -7,13 +7,13 @@
 //! range is unchanged, because all resources are obtained first.
 
 use sopin_core::cause::{Cause, Operation};
-use sopin_core::memory::OwnMemory;
+use sopin_core::memory::ProcessMemory;
 use sopin_core::object::Span;
 use sopin_core::once::{OnceCell, get_or_init};
 use sopin_core::plan::{Backing, Replacement};
 use sopin_core::steps::{self, File, PIECE, Place, Step};
 use sopin_core::sys::{self, Errno, Fd};
-use sopin_core::vmas::Protection;
+use sopin_core::vmas::{FileId, Protection};
 
 use crate::object_path::ObjectPath;
 use crate::private_copies;
@@ -34,6 +34,12 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Returns the file that is mapped where ranges were to become anonymous memory, which has inode
+    /// 0. `None` if that may be another one, because a part was left or maps a copy.
+    pub fn file_of_anonymous(&self) -> Option<FileId> {
+        (self.relocated_failure.is_none() && !self.is_unnamed).then(FileId::default)
+    }
+
     /// Adds the result of replacing one range, or several neighbouring ones.
     fn note(&mut self, backing: Backing, result: Result<usize, Cause>) {
         let failure = match backing {
@@ -60,7 +66,7 @@ impl Outcome {
 ///   that `shared` has at the range's offset, and `shared` must never change.
 /// * No thread may store to the ranges during the call.
 pub unsafe fn replace(
-    memory: &OwnMemory,
+    memory: &ProcessMemory,
     path: ObjectPath<'_>,
     ranges: &[Replacement],
     shared: Option<&Fd>,
@@ -98,7 +104,7 @@ pub unsafe fn replace(
 /// # Safety
 /// As for [`replace`].
 unsafe fn replace_unnamed(
-    memory: &OwnMemory,
+    memory: &ProcessMemory,
     ranges: &[Replacement],
     shared: Option<&Fd>,
     room: impl Fn(usize) -> Result<(), Cause>,
@@ -147,7 +153,7 @@ const NO_FILE: Cause = Cause::call(Operation::Mmap, Errno(libc::EBADF));
 ///   program names, and never change.
 unsafe fn run<'a>(
     program: &mut dyn Iterator<Item = Step>,
-    memory: &OwnMemory,
+    memory: &ProcessMemory,
     file: &dyn Fn(File) -> Result<&'a Fd, Cause>,
 ) -> Outcome {
     let mut outcome = Outcome::default();
@@ -230,10 +236,10 @@ impl Scratch {
     }
 
     /// Fills the memory with the bytes at `span`, which has the same length.
-    fn fill(&mut self, span: Span, memory: &OwnMemory) -> Result<(), Cause> {
+    fn fill(&mut self, span: Span, memory: &ProcessMemory) -> Result<(), Cause> {
         // SAFETY: `rest` is writable memory that `new` has mapped and no other value owns: `take`
         // splits it, and `move_to` empties it. Its protection changes only after the filling.
-        let copied = unsafe { memory.copy(self.rest.start as *mut u8, span.start, self.rest.len()) };
+        let copied = unsafe { memory.copy_inaccessible(self.rest.start as *mut u8, span.start, self.rest.len()) };
         copied.map_err(|errno| Cause::call(memory.operation(), errno))
     }
 

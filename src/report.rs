@@ -28,7 +28,11 @@ use crate::write_safety::OTHER_MAY_HAVE_RUN;
 const CONTRADICTED: Cause =
     Cause::words(Operation::ReadMaps, "it contradicts the program headers, as it does under an emulator");
 
+/// The cause for leaving read-only ranges that cannot be read.
+const INACCESSIBLE: Cause = Cause::words(Operation::PinRanges, "the program has made some of them inaccessible");
+
 /// The result of pinning one object.
+#[derive(Clone, Copy)]
 pub struct Report {
     /// Which ranges the plan has left.
     pub outlook: Outlook,
@@ -42,6 +46,15 @@ pub struct Report {
 }
 
 impl Report {
+    /// Adds the result for the writable ranges, which were left at first.
+    pub fn add(&mut self, outlook: &Outlook, outcome: &Outcome) {
+        self.stores = None;
+        self.outlook.writable_left = 0;
+        self.outlook.relocated_contradicted += outlook.relocated_contradicted;
+        self.outcome.bytes += outcome.bytes;
+        self.outcome.relocated_failure = self.outcome.relocated_failure.or(outcome.relocated_failure);
+    }
+
     /// Returns why a writable or relocated range still maps the file.
     fn exposed_cause(&self) -> Option<Cause> {
         let contradicted = (self.outlook.relocated_contradicted != 0).then_some(CONTRADICTED);
@@ -54,10 +67,12 @@ impl Report {
         let modified =
             Cause::words(Operation::PinText, "some pages are modified in memory (breakpoint, probe or patch)");
         let contradicted = (self.outlook.read_only_contradicted != 0).then_some(CONTRADICTED);
+        let inaccessible = (self.outlook.inaccessible_left != 0).then_some(INACCESSIBLE);
         match self.modified {
             Modified::Unknown(cause) => Some(cause),
             Modified::Bytes(bytes) => {
-                self.outcome.read_only_failure.or(contradicted).or((bytes != 0).then_some(modified))
+                let modified = (bytes != 0).then_some(modified);
+                self.outcome.read_only_failure.or(contradicted).or(inaccessible).or(modified)
             }
         }
     }

@@ -10,12 +10,11 @@
 
 use core::ffi::CStr;
 
-use sopin_core::build_id::{self, BuildId};
 use sopin_core::cause::{Cause, Operation, Stopped};
 use sopin_core::comparison;
 use sopin_core::credentials::User;
 use sopin_core::image_layers::ImageLayers;
-use sopin_core::memory::OwnMemory;
+use sopin_core::memory::ProcessMemory;
 use sopin_core::object::{Object, Span};
 use sopin_core::once::{OnceCell, get_or_init};
 use sopin_core::pagemap::Pagemap;
@@ -24,7 +23,7 @@ use sopin_core::plan::{Backing, Replacement};
 use sopin_core::settings::Settings;
 use sopin_core::sys::{self, Errno, Fd};
 use sopin_core::vmas::{FileId, Maps};
-use sopin_store::{CacheEntry, Known, MappedRanges, OriginFile, Store};
+use sopin_store::{CacheEntry, InMemory, Known, OriginFile, Store};
 
 use crate::candidates::Candidate;
 use crate::original::{self, Original};
@@ -64,34 +63,12 @@ pub enum Modified {
     Unknown(Cause),
 }
 
-/// The ranges of an object in memory, with which a store compares copies of its file.
-struct InMemory<'a> {
-    memory: &'a OwnMemory,
-    object: &'a Object,
-    replacements: &'a [Replacement],
-}
-
-impl MappedRanges for InMemory<'_> {
-    fn build_id_of(&self, copy: &Fd) -> sys::Result<BuildId> {
-        build_id::compare(copy, self.object, self.memory)
-    }
-
-    fn equals(&self, copy: &Fd) -> sys::Result<bool> {
-        for range in self.replacements.iter().filter(|range| range.backing == Backing::Copy) {
-            if comparison::for_each_equal(self.memory, copy, range.span, range.offset, |_| Ok::<_, Errno>(()))? != 0 {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-}
-
 impl Sources {
     /// Removes the pages that were modified in memory from the ranges that are to get the
     /// file's bytes. If those pages cannot be found out, removes all such ranges.
     pub fn leave_modified_pages(
         &self,
-        memory: &OwnMemory,
+        memory: &ProcessMemory,
         original: Option<&Original>,
         replacements: &mut PageVec<Replacement>,
         runs: &mut PageVec<Replacement>,
@@ -222,7 +199,7 @@ impl Sources {
         &self,
         path: &CStr,
         original: &Original,
-        memory: &OwnMemory,
+        memory: &ProcessMemory,
         object: &Object,
         replacements: &[Replacement],
         buffer: &mut PageVec<u8>,

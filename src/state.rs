@@ -1,7 +1,8 @@
 //! Everything that the library's lock protects, in parts that can be borrowed separately.
 
+use sopin_core::private_memory::PrivateMemory;
+
 use crate::object_path::PathRoom;
-use crate::private_memory::PrivateMemory;
 use crate::registry::Registry;
 use crate::report::Reporter;
 use crate::sources::KnownStores;

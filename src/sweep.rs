@@ -4,8 +4,9 @@
 //! kinds share are in this module.
 
 use sopin_core::cause::{Cause, Operation};
-use sopin_core::memory::OwnMemory;
+use sopin_core::memory::ProcessMemory;
 use sopin_core::pages::PageVec;
+use sopin_core::private_memory::PrivateMemory;
 use sopin_core::slices;
 use sopin_core::sys;
 use sopin_core::vmas::{FileId, Maps, Vma};
@@ -15,7 +16,6 @@ use crate::large_copies::LargeCopies;
 use crate::loader::Loaded;
 use crate::lock::Guard;
 use crate::marked_ranges::MarkedRanges;
-use crate::private_memory::PrivateMemory;
 use crate::published::Account;
 use crate::registry::{Entry, Registry};
 use crate::report::Reporter;
@@ -30,10 +30,12 @@ mod large;
 mod loading;
 mod pin;
 mod request;
+mod unfinished;
 
 pub use forgetting::forget_unloaded;
 pub use loading::{Root, Swept};
 pub use request::{Verdict, Wanted};
+pub use unfinished::Unfinished;
 
 /// A sweep under way.
 pub struct Sweep<'a> {
@@ -46,7 +48,7 @@ pub struct Sweep<'a> {
     work: &'a mut Workspace,
     /// Why signals are not blocked in this thread, if they are not.
     signals: sys::Result<()>,
-    memory: &'a OwnMemory,
+    memory: &'a ProcessMemory,
     in_other_namespace: bool,
     sources: Sources,
     large: &'a mut LargeCopies,
@@ -58,7 +60,7 @@ impl<'a> Sweep<'a> {
     /// event have asked for.
     pub fn new(
         guard: &'a mut Guard,
-        memory: &'a OwnMemory,
+        memory: &'a ProcessMemory,
         large: &'a mut LargeCopies,
         in_other_namespace: bool,
     ) -> Self {
@@ -155,7 +157,7 @@ impl<'a> Sweep<'a> {
             candidate.map_or(Ok(()), |candidate| self.pin(&candidate, assessment, maps, path_room))
         });
         self.path_room = path_room;
-        pinned
+        pinned.and_then(|()| self.finish())
     }
 
     fn record(&mut self, loaded: &Loaded, mut entry: Entry, account: &Account) -> Result<(), Cause> {
@@ -180,6 +182,8 @@ impl Drop for Sweep<'_> {
         self.work.candidates.clear();
         self.work.unreadable.clear();
         self.work.beside.clear();
+        self.work.unfinished.clear();
+        self.work.paths.clear();
         // This memory is rarely used and large, and stays resident in a host that has locked its
         // memory. So it is unmapped after each sweep.
         self.work.copied = PageVec::new();

@@ -7,6 +7,7 @@ use sopin_core::vmas::{MapsRoom, Vma};
 
 use crate::candidates::{Candidate, GroupWork};
 use crate::loader::Loaded;
+use crate::sweep::Unfinished;
 
 /// The memory of the sweep under way.
 #[derive(Default)]
@@ -17,6 +18,10 @@ pub struct Workspace {
     /// File names of the candidates that are left because another one may have run, separated by
     /// commas.
     pub beside: PageVec<u8>,
+    /// Objects of which writable ranges are left until everything else has stopped.
+    pub unfinished: PageVec<Unfinished>,
+    /// Their paths, each with a NUL behind it.
+    pub paths: PageVec<u8>,
     /// Memory for finding the candidates of a group.
     pub groups: GroupWork,
     /// Memory for the text of the mappings.
@@ -39,6 +44,8 @@ impl Workspace {
             candidates: PageVec::new(),
             unreadable: PageVec::new(),
             beside: PageVec::new(),
+            unfinished: PageVec::new(),
+            paths: PageVec::new(),
             groups: GroupWork::new(),
             maps_room: MapsRoom::new(),
             vmas: PageVec::new(),

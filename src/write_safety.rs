@@ -5,7 +5,7 @@
 use sopin_core::cause::{Cause, Operation};
 use sopin_core::crt1;
 use sopin_core::crtbegin::Before;
-use sopin_core::memory::OwnMemory;
+use sopin_core::memory::ProcessMemory;
 use sopin_core::sys::Errno;
 use sopin_core::write_safety::{Permission, Progress, Reach, WriteSafety};
 
@@ -43,7 +43,7 @@ const UNANNOUNCED_SONAMES: [&[u8]; 3] = [b"libc.so.6", b"libpthread.so.0", b"ld-
 
 /// The facts from which a sweep after an announcement starts.
 pub struct Announcement<'a> {
-    pub memory: &'a OwnMemory,
+    pub memory: &'a ProcessMemory,
     /// The loader's list.
     pub objects: &'a [Loaded],
     /// The index among the candidates of the object that has announced itself, or

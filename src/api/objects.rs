@@ -5,7 +5,7 @@ use core::fmt::Write as _;
 use core::ptr;
 
 use sopin_core::line::Line;
-use sopin_core::memory::OwnMemory;
+use sopin_core::memory::ProcessMemory;
 use sopin_core::mode::Mode;
 use sopin_core::pages::PageVec;
 use sopin_core::records::{MAX_TEXT, Reached, ReasonAt, Record, TextAt};
@@ -121,7 +121,7 @@ const REASON: usize = 2 * MAX_TEXT + 3;
 /// stack may be small.
 pub struct ObjectVisit {
     objects: PageVec<Described>,
-    memory: OwnMemory,
+    memory: ProcessMemory,
     path_room: PageVec<u8>,
     /// The text of the mappings, if the kernel does not answer single questions about them.
     maps: Option<Maps>,
@@ -136,7 +136,7 @@ impl ObjectVisit {
     pub fn begin() -> Result<Self, sopin_error> {
         let (_, objects) = describe_all()?;
         let path_room = PageVec::filled(0, libc::PATH_MAX as usize).map_err(|_| SOPIN_ESYSTEM)?;
-        let (memory, reason) = (OwnMemory::new(), Line::new());
+        let (memory, reason) = (ProcessMemory::own(), Line::new());
         Ok(Self { objects, memory, path_room, maps: None, reason, shown: 0, object: None })
     }
 
@@ -167,7 +167,7 @@ fn read_path<'a>(
     record: &Record,
     original: Option<FileId>,
     kept: &mut Option<Maps>,
-    memory: &OwnMemory,
+    memory: &ProcessMemory,
     room: &'a mut [u8],
 ) -> ObjectPath<'a> {
     let (base, headers, name) = (record.base as usize, record.headers as usize, record.name as usize);

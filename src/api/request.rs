@@ -6,7 +6,7 @@
 use core::ffi::{CStr, c_void};
 
 use sopin_core::line::Line;
-use sopin_core::memory::OwnMemory;
+use sopin_core::memory::ProcessMemory;
 use sopin_core::pages::PageVec;
 use sopin_core::settings::Level;
 use sopin_core::sys::{self, Fd};
@@ -51,7 +51,7 @@ pub unsafe fn pin_handle(handle: *mut c_void) -> Pinned {
     filters::look().ok_or(SOPIN_EBUSY)?;
     // An invalid handle must not make the host crash, so its memory is read through the kernel
     // first.
-    OwnMemory::new().read::<[u64; 5]>(handle.addr()).map_err(|_| SOPIN_EINVAL)?;
+    ProcessMemory::own().read::<[u64; 5]>(handle.addr()).map_err(|_| SOPIN_EINVAL)?;
     // SAFETY: `handle` comes from dlopen(3) or dlmopen(3) and stays open during the call, unless it
     // is null: this function's contract. Null cannot be read.
     let handle = unsafe { OpenHandle::new(handle) };
@@ -61,7 +61,7 @@ pub unsafe fn pin_handle(handle: *mut c_void) -> Pinned {
 }
 
 fn pin(wanted: Wanted<'_>, namespace: Namespace) -> Pinned {
-    let memory = OwnMemory::new();
+    let memory = ProcessMemory::own();
     preparation::prepare(lock::lock_in_handler).ok_or(SOPIN_EBUSY)?.map_err(|_| SOPIN_ESYSTEM)?;
     if preparation::is_off() {
         return Err(SOPIN_EOFF);

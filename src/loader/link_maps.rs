@@ -4,7 +4,7 @@
 use core::ffi::{c_int, c_long, c_void};
 use core::ptr;
 
-use sopin_core::memory::OwnMemory;
+use sopin_core::memory::ProcessMemory;
 use sopin_core::object::Object;
 use sopin_core::pages::PageVec;
 use sopin_core::sys::{Errno, Result};
@@ -85,7 +85,7 @@ pub fn is_in_other_namespace(handle: OpenHandle) -> bool {
 /// The list is nevertheless read through `memory`, which reports what it cannot read. An
 /// object whose headers do not lead to the dynamic section that its link map names is left
 /// out.
-pub fn namespace_of(start: LinkMapAddress, memory: &OwnMemory, objects: &mut PageVec<Loaded>) -> Result<()> {
+pub fn namespace_of(start: LinkMapAddress, memory: &ProcessMemory, objects: &mut PageVec<Loaded>) -> Result<()> {
     /// More objects than any process loads. It bounds the loop if the list has a cycle.
     const LIMIT: usize = 1 << 16;
     objects.clear();
@@ -110,14 +110,14 @@ pub fn namespace_of(start: LinkMapAddress, memory: &OwnMemory, objects: &mut Pag
     Err(Errno(libc::ELOOP))
 }
 
-fn read_link_map(memory: &OwnMemory, address: usize) -> Result<LinkMap> {
+fn read_link_map(memory: &ProcessMemory, address: usize) -> Result<LinkMap> {
     let [base, name, dynamic, next, previous] = memory.read::<[u64; 5]>(address)?.map(|word| word as usize);
     Ok(LinkMap { base, name, dynamic, next, previous })
 }
 
 /// Finds the program headers of an object through its ELF header, which linkers place at the
 /// load bias.
-fn describe(memory: &OwnMemory, map: &LinkMap) -> Option<Loaded> {
+fn describe(memory: &ProcessMemory, map: &LinkMap) -> Option<Loaded> {
     const MAGIC: u64 = u32::from_le_bytes(*b"\x7fELF") as u64;
     // These are the words of an Elf64_Ehdr: e_phoff is the fifth, e_phnum a part of the eighth.
     let header = memory.read::<[u64; 8]>(map.base).ok()?;

@@ -1,6 +1,7 @@
 //! The step of a sweep that forgets objects: those that are no longer loaded, and those at
 //! whose address another object lies now.
 
+use sopin_core::private_memory::PrivateMemory;
 use sopin_core::sys;
 use sopin_core::vmas::Maps;
 
@@ -8,7 +9,6 @@ use super::{Sweep, file_at};
 use crate::candidates::Candidate;
 use crate::loader::Loaded;
 use crate::original;
-use crate::private_memory::PrivateMemory;
 use crate::registry::{Entry, Registry};
 use crate::state::Parts;
 

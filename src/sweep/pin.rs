@@ -16,6 +16,7 @@ use crate::candidates::Candidate;
 use crate::marked_ranges::Left;
 use crate::object_path::ObjectPath;
 use crate::original::{self, Original};
+use crate::private_memory;
 use crate::published::Account;
 use crate::registry::Entry;
 use crate::remap::{self, Outcome};
@@ -104,7 +105,10 @@ impl Sweep<'_> {
         let outcome = self.apply(path, &supply);
         let micros = (sys::monotonic_ns() - begin) / 1000;
         let report = Report { outlook: supply.outlook, stores, outcome, modified: supply.modified, micros };
-        if self.record_pinned(candidate, &earlier, lowest.file, supply.original, &report)? {
+        let is_changed = self.record_pinned(candidate, &earlier, lowest.file, supply.original, &report)?;
+        if report.stores.is_some() && report.outlook.writable_left != 0 {
+            self.note_unfinished(candidate, earlier.original().unwrap_or(lowest.file), path, report, is_changed)?;
+        } else if is_changed {
             let beside = if candidate.may_have_run() { &self.work.beside[..] } else { &[] };
             self.reporter.pinned(path, &report, beside);
         }
@@ -191,7 +195,7 @@ impl Sweep<'_> {
 
     fn apply(&mut self, path: ObjectPath<'_>, supply: &Supply) -> Outcome {
         let shared = supply.shared.as_ref().map(|entry| &entry.file);
-        let (held, settings) = (&self.private_memory, self.reporter.settings());
+        let (held, settings) = (*self.private_memory, self.reporter.settings());
         // SAFETY: the contract of `replace` holds.
         // * The plan made the ranges from the object's mappings, with their protection. The object
         //   cannot be unloaded during the sweep: see the table in `pinner`, and `held_list`.
@@ -201,7 +205,9 @@ impl Sweep<'_> {
         //   ranges. The plan has writable ranges only if `write_safety` has ruled out stores to
         //   them, also those of lazy binding.
         let outcome = unsafe {
-            remap::replace(self.memory, path, &self.work.replacements, shared, |bytes| held.check(bytes, settings))
+            remap::replace(self.memory, path, &self.work.replacements, shared, |bytes| {
+                private_memory::check(held, bytes, settings)
+            })
         };
         self.private_memory.add(outcome.private);
         supply.left.note_in(outcome)
@@ -256,10 +262,8 @@ fn file_since(address: usize, vmas: &[Vma], replaced: &[Replacement], outcome: &
     let before = vmas.iter().find(|vma| vma.span.contains(address)).map(|vma| vma.file).unwrap_or_default();
     match replaced.iter().find(|range| range.span.contains(address)).map(|range| range.backing) {
         None => Some(before),
-        Some(Backing::Anonymous) if outcome.relocated_failure.is_none() && !outcome.is_unnamed => {
-            Some(FileId::default())
-        }
-        // The range may be replaced in part only, or maps a copy whose identity was not read.
+        Some(Backing::Anonymous) => outcome.file_of_anonymous(),
+        // The range maps a copy whose identity was not read, if it was replaced.
         Some(_) => None,
     }
 }

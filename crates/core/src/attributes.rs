@@ -11,7 +11,7 @@ use crate::cause::{Cause, Operation};
 use crate::object::Span;
 use crate::pages::PageVec;
 use crate::slices;
-use crate::sys::{self, Errno};
+use crate::sys::{self, Errno, Fd};
 use crate::vmas;
 
 /// Flags that a replacement has by itself, or that do not show a request of the program
@@ -91,7 +91,7 @@ struct AttributedVma {
     protection: vmas::Protection,
 }
 
-/// The attributes of all VMAs of this process at one time.
+/// The attributes of all VMAs of a process at one time.
 pub struct AttributeMap {
     entries: PageVec<AttributedVma>,
     /// The attributes of a new mapping, for which the program has requested none.
@@ -101,23 +101,37 @@ pub struct AttributeMap {
 impl AttributeMap {
     /// Reads the attributes of all VMAs of this process.
     pub fn read() -> Result<Self, Cause> {
-        const READ: Operation = Operation::ReadSmaps;
         let file = sys::open_own_proc_file(c"/proc/self/smaps", c"/proc/thread-self/smaps")
             .map_err(Operation::OpenSmaps.failed())?;
+        // The array lies in a new mapping, so its attributes are those of every new mapping.
+        Self::read_file(&file, |block| Some(block.as_ptr().addr()))
+    }
+
+    /// Reads the attributes of all VMAs from `file`, the `/proc/PID/smaps` of some process. At
+    /// the address `fresh` that process has a new mapping, for which it has requested no
+    /// attributes. Without such an address no attribute counts as that of every new mapping.
+    pub fn of(file: &Fd, fresh: Option<usize>) -> Result<Self, Cause> {
+        Self::read_file(file, |_| fresh)
+    }
+
+    /// Reads a file through a block, whose address `fresh` may be given.
+    fn read_file(file: &Fd, fresh: impl FnOnce(&[u8]) -> Option<usize>) -> Result<Self, Cause> {
+        const READ: Operation = Operation::ReadSmaps;
         let mut map = Self::with_room()?;
         let mut block = PageVec::zeroed(BLOCK).map_err(Cause::no_memory)?;
         let (mut offset, mut held) = (0, 0);
         loop {
             let free = block.get_mut(held..).unwrap_or_default();
-            let len = sys::pread(&file, free, offset).map_err(READ.failed())?;
+            let len = sys::pread(file, free, offset).map_err(READ.failed())?;
             let filled = held + len;
             let text = block.get(..filled).unwrap_or_default();
             let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
             map.add(text.get(..whole).unwrap_or_default())?;
             if len == 0 {
-                // The array lies in a new mapping, so its attributes are those of every new
-                // mapping.
-                return map.with_fresh(block.as_ptr().addr()).ok_or(Cause::call(READ, Errno(libc::EIO)));
+                return match fresh(&block) {
+                    Some(address) => map.with_fresh(address).ok_or(Cause::call(READ, Errno(libc::EIO))),
+                    None => Ok(map),
+                };
             }
             slices::move_down(&mut block, whole..filled, 0);
             (offset, held) = (offset + len as u64, filled - whole);

@@ -28,7 +28,7 @@
 //!
 //! Everything but what the processor can do is compiled and tested everywhere.
 
-use crate::memory::OwnMemory;
+use crate::memory::ProcessMemory;
 use crate::object::Object;
 use crate::plan::Replacement;
 use crate::sys;
@@ -50,7 +50,7 @@ const MAX_NOTE: usize = 1024;
 
 /// Gives those `replacements` of the ranges of `object` that are executable the bits that the
 /// ranges have, as far as the note and the C library show.
-pub fn keep(memory: &OwnMemory, object: &Object, has_text_relocations: bool, replacements: &mut [Replacement]) {
+pub fn keep(memory: &ProcessMemory, object: &Object, has_text_relocations: bool, replacements: &mut [Replacement]) {
     if processor::branch_target_bits().is_none() {
         return;
     }
@@ -94,7 +94,7 @@ fn is_set_by_note(glibc: Option<u32>, is_interpreter: bool, has_text_relocations
 
 /// Returns what the note of `object` says. False if it cannot be read: glibc and the kernel set
 /// no bits either.
-fn is_built_for_it(memory: &OwnMemory, object: &Object) -> bool {
+fn is_built_for_it(memory: &ProcessMemory, object: &Object) -> bool {
     let mut note = [0; MAX_NOTE];
     let len = object.property.len().min(MAX_NOTE);
     // SAFETY: the buffer is a live local with room for `len` bytes.

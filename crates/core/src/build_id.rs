@@ -4,7 +4,7 @@
 //! Image builders give all files the same times. Then a copy of another version of a file can
 //! have the same inode number, size and times as the right one, but it has another build-id.
 
-use crate::memory::OwnMemory;
+use crate::memory::ProcessMemory;
 use crate::object::{Notes, Object};
 use crate::sys::{self, Errno, Fd, Result};
 
@@ -27,7 +27,7 @@ pub enum BuildId {
 
 /// Compares the build-id of `copy`, an open copy of an object's file, with that of `object` in
 /// memory.
-pub fn compare(copy: &Fd, object: &Object, memory: &OwnMemory) -> Result<BuildId> {
+pub fn compare(copy: &Fd, object: &Object, memory: &ProcessMemory) -> Result<BuildId> {
     for notes in object.notes() {
         let mut mapped = [0; ROOM];
         let len = notes.span.len().min(ROOM);

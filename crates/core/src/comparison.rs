@@ -2,7 +2,7 @@
 //! comparing them: for processes that may not read their [`crate::pagemap`],
 //! such as one that has changed its user since it was started.
 
-use crate::memory::OwnMemory;
+use crate::memory::ProcessMemory;
 use crate::object::Span;
 use crate::pages::PageVec;
 use crate::runs::Runs;
@@ -16,7 +16,7 @@ const STEP: usize = if cfg!(target_arch = "aarch64") { 1 << 16 } else { 1 << 14 
 /// from `offset` on, and returns the number of bytes in other pages. Memory beyond the end of
 /// the file must be zero to be equal.
 pub fn for_each_equal<E: From<Errno>>(
-    memory: &OwnMemory,
+    memory: &ProcessMemory,
     file: &Fd,
     span: Span,
     offset: u64,
@@ -62,7 +62,7 @@ mod tests {
         }
         let mut runs = Vec::new();
         let span = Span { start, end: start + len };
-        let differing = for_each_equal(&OwnMemory::new(), &fd, span, page as u64, |run| {
+        let differing = for_each_equal(&ProcessMemory::own(), &fd, span, page as u64, |run| {
             runs.push(((run.start - start) / page, (run.end - start) / page));
             Ok::<_, Errno>(())
         });

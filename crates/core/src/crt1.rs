@@ -7,7 +7,7 @@
 //! entry point of a program that has its own, proves nothing.
 
 use crate::crti::{self, Instruction};
-use crate::memory::OwnMemory;
+use crate::memory::ProcessMemory;
 use crate::object::Object;
 use crate::sys::Result;
 
@@ -16,7 +16,7 @@ const CODE_LEN: usize = 32;
 
 /// Returns whether the code at the entry point of the executable `object` is that of `crt1.o`.
 /// False if the object does not begin with its ELF header.
-pub fn is_entry_of(memory: &OwnMemory, object: &Object) -> Result<bool> {
+pub fn is_entry_of(memory: &ProcessMemory, object: &Object) -> Result<bool> {
     const MAGIC: u64 = u32::from_le_bytes(*b"\x7fELF") as u64;
     // These are the words of an Elf64_Ehdr: e_entry is the fourth.
     let [identification, _, _, entry] = memory.read::<[u64; 4]>(object.span.start)?;

@@ -14,7 +14,7 @@
 
 use crate::crti::{self, ENDBR64};
 use crate::lse_atomics;
-use crate::memory::OwnMemory;
+use crate::memory::ProcessMemory;
 use crate::object::Dynamic;
 use crate::openssl;
 use crate::sys::Result;
@@ -56,7 +56,7 @@ pub enum Before {
 /// Returns what the code of an object with that dynamic section does before it provably calls the
 /// function at `callee` through its slot of `__register_frame_info`. `None` if it does something
 /// else, or does not call it.
-pub fn begins_by_calling(memory: &OwnMemory, dynamic: &Dynamic, callee: usize) -> Result<Option<Before>> {
+pub fn begins_by_calling(memory: &ProcessMemory, dynamic: &Dynamic, callee: usize) -> Result<Option<Before>> {
     let init = match dynamic.init {
         0 => Init::Empty,
         address => decode_init(&memory.read(address)?, address),
@@ -91,7 +91,7 @@ pub fn begins_by_calling(memory: &OwnMemory, dynamic: &Dynamic, callee: usize) -
 
 /// Returns the first function in DT_INIT_ARRAY that does more than find out what the processor can
 /// do, with its index, if there is one among the first few.
-fn first_of_array(memory: &OwnMemory, dynamic: &Dynamic) -> Result<Option<(usize, usize)>> {
+fn first_of_array(memory: &ProcessMemory, dynamic: &Dynamic) -> Result<Option<(usize, usize)>> {
     for index in 0..(dynamic.init_array_size / size_of::<u64>()).min(MAX_SETUPS + 1) {
         let function = memory.read::<u64>(dynamic.init_array + index * size_of::<u64>())? as usize;
         if !(cfg!(target_arch = "aarch64") && lse_atomics::is_setup(memory, function)) {

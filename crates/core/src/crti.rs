@@ -10,7 +10,7 @@
 //! This module only decodes instructions. The decoders of all architectures are compiled on all
 //! architectures, so that they are tested everywhere.
 
-use crate::memory::OwnMemory;
+use crate::memory::ProcessMemory;
 use crate::sys::Result;
 
 /// Bytes of `_init` that are decoded.
@@ -20,7 +20,7 @@ pub(crate) const ENDBR64: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa];
 
 /// Returns whether the `_init` function at `init` provably calls the function at
 /// `callee` through its `__gmon_start__` slot.
-pub fn init_calls(memory: &OwnMemory, init: usize, callee: usize) -> Result<bool> {
+pub fn init_calls(memory: &ProcessMemory, init: usize, callee: usize) -> Result<bool> {
     let code = memory.read::<[u8; INIT_LEN]>(init)?;
     let slot = if cfg!(target_arch = "x86_64") {
         x86_64_slot(&code, init)
@@ -36,7 +36,7 @@ pub fn init_calls(memory: &OwnMemory, init: usize, callee: usize) -> Result<bool
 }
 
 /// Returns whether a slot was found and holds the address `callee`.
-pub(crate) fn holds(memory: &OwnMemory, slot: Option<usize>, callee: usize) -> Result<bool> {
+pub(crate) fn holds(memory: &ProcessMemory, slot: Option<usize>, callee: usize) -> Result<bool> {
     match slot {
         Some(slot) => Ok(memory.read::<u64>(slot)? == callee as u64),
         None => Ok(false),
@@ -145,6 +145,6 @@ mod tests {
 
     #[test]
     fn an_init_that_cannot_be_read_is_an_error() {
-        assert_eq!(init_calls(&OwnMemory::new(), 8, 8), Err(Errno(libc::EFAULT)));
+        assert_eq!(init_calls(&ProcessMemory::own(), 8, 8), Err(Errno(libc::EFAULT)));
     }
 }

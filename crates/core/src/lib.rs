@@ -12,6 +12,7 @@
 //! | [`cause`] | why something was not done |
 //! | [`memory`] | reading this process's address space without faulting |
 //! | [`object`] | an ELF object as the loader left it |
+//! | [`private_memory`] | how much memory copies may take where no store can be used |
 //! | [`available_memory`] | the memory that the process's cgroups and the machine have left |
 //! | [`symbols`] | a function of a loaded object, without the loader |
 //! | [`symbol_names`] | other names for exported functions of this library |
@@ -41,10 +42,15 @@
 //! | [`thread_status`] | rights of a thread and the seccomp filters in force for it |
 //! | [`unnamed`] | private copies in files without names |
 //! | [`image_layers`] | which files of a container no process can write to |
+//! | [`registers`] | the registers of a task that has stopped, by architecture |
+//! | [`kernel_stores`] | what shows that the kernel may store to memory meanwhile |
+//! | [`current_call`] | the system call that a task is in |
+//! | [`interrupted`] | system calls that a stop has interrupted |
 //! | [`witness`] | the address of the page that keeps an object's file visible |
 //! | [`iterations`] | forks and iterations over the loader's list exclude each other |
 //! | [`preparations`] | which thread prepares a copy of which large object |
 //! | [`sweep_counts`] | whether the records of loaded objects are up to date |
+//! | [`listing`] | how directories are opened, and the names in them |
 //! | [`line`](mod@line) | text of bounded length without allocation |
 //!
 //! # What is forbidden here, and why
@@ -89,10 +95,14 @@ pub mod credentials;
 pub mod crt1;
 pub mod crtbegin;
 pub mod crti;
+pub mod current_call;
 pub mod glob;
 pub mod image_layers;
+pub mod interrupted;
 pub mod iterations;
+pub mod kernel_stores;
 pub mod line;
+pub mod listing;
 pub mod lse_atomics;
 pub mod memory;
 pub mod mode;
@@ -105,9 +115,11 @@ pub mod pages;
 pub mod plan;
 pub mod preload_list;
 pub mod preparations;
+pub mod private_memory;
 #[cfg(test)]
 mod properties;
 pub mod records;
+pub mod registers;
 pub mod runs;
 pub mod search_dirs;
 pub mod settings;

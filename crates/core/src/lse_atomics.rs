@@ -13,7 +13,7 @@
 //! This module decodes instructions, on all architectures.
 
 use crate::crti::{self, Instruction};
-use crate::memory::OwnMemory;
+use crate::memory::ProcessMemory;
 
 /// Bytes of a function that are decoded.
 const CODE_LEN: usize = 44;
@@ -21,7 +21,7 @@ const CODE_LEN: usize = 44;
 const RETURN: Instruction = (0xd65f_03c0, !0);
 
 /// Returns whether the function at this address is one of them.
-pub fn is_setup(memory: &OwnMemory, function: usize) -> bool {
+pub fn is_setup(memory: &ProcessMemory, function: usize) -> bool {
     let Ok(code) = memory.read::<[u8; CODE_LEN]>(function) else { return false };
     if is_of_compiler(&code) {
         return true;
@@ -165,6 +165,6 @@ mod tests {
         assert!(stores_flag(&bytes(store)));
         assert!(!stores_flag(&bytes([0xf000_0108, 0x5280_0029, 0xf906_e109, 0xd65f_03c0])));
         assert!(!is_of_compiler(&bytes(code)));
-        assert!(!is_setup(&OwnMemory::new(), 8));
+        assert!(!is_setup(&ProcessMemory::own(), 8));
     }
 }

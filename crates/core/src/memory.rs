@@ -1,4 +1,4 @@
-//! Reading this process's address space without faulting.
+//! Reading an address space, of this process or of another one, without faulting.
 //!
 //! A page of a mapped file that has been truncated raises SIGBUS when it is
 //! touched. So headers, dynamic sections and segments of loaded objects are
@@ -29,10 +29,10 @@ unsafe impl Plain for libc::Elf64_Sym {}
 // SAFETY: an array of plain values is plain.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 
-/// Reader of this process's memory: by `process_vm_readv(2)` or, where that is refused (kernels
+/// Reader of a process's memory: by `process_vm_readv(2)` or, where that is refused (kernels
 /// before 4.8 under a container's seccomp profile), `/proc/self/mem`. Holds a descriptor in the
 /// second case, so it is made for one sweep and dropped after it.
-pub struct OwnMemory {
+pub struct ProcessMemory {
     /// This process's id, determined when it is first needed: most readers read nothing.
     pid: OnceCell<i32>,
     /// Opened when `process_vm_readv` has failed with something other than
@@ -40,10 +40,19 @@ pub struct OwnMemory {
     file: OnceCell<Result<Fd>>,
 }
 
-impl OwnMemory {
-    /// Returns a reader that has opened nothing yet.
-    pub fn new() -> Self {
+impl ProcessMemory {
+    /// Returns a reader of this process's memory that has opened nothing yet.
+    pub fn own() -> Self {
         Self { pid: OnceCell::new(), file: OnceCell::new() }
+    }
+
+    /// Returns a reader of the memory of another process, by `file`, its `/proc/PID/mem`. That is
+    /// the memory of one program image, while the process may execute another program at any
+    /// time.
+    pub fn of(file: Fd) -> Self {
+        let reader = Self::own();
+        let _ = get_or_init(&reader.file, || Ok(file));
+        reader
     }
 
     /// Copies exactly `len` bytes from `from` to `to`. On error some bytes of
@@ -63,14 +72,24 @@ impl OwnMemory {
         }
         let file = get_or_init(&self.file, open_memory);
         let file = file.as_ref().map_err(|error| *error)?;
-        // SAFETY: `[to, to + len)` is writable and unused, this function's contract, so an
-        // exclusive slice of it is sound for the rest of the call; any bytes are valid `u8`s.
-        let target = unsafe { core::slice::from_raw_parts_mut(to, len) };
-        match sys::pread(file, target, from as u64) {
-            Ok(copied) if copied == len => Ok(()),
-            // The kernel calls a bad address EIO here.
-            Ok(_) | Err(Errno(libc::EIO)) => Err(Errno(libc::EFAULT)),
-            Err(error) => Err(error),
+        // SAFETY: `[to, to + len)` is writable and unused: this function's contract.
+        unsafe { copy_from(file, to, from, len) }
+    }
+
+    /// Copies like [`ProcessMemory::copy`], also from pages of this process that it has made
+    /// inaccessible: the kernel lets a debugger read those, and a process its own.
+    ///
+    /// # Safety
+    /// As for [`ProcessMemory::copy`].
+    pub unsafe fn copy_inaccessible(&self, to: *mut u8, from: usize, len: usize) -> Result<()> {
+        // SAFETY: this function's contract is that of `copy`.
+        match unsafe { self.copy(to, from, len) } {
+            Err(Errno(libc::EFAULT)) if self.file.get().is_none() => {
+                let file = open_memory()?;
+                // SAFETY: `[to, to + len)` is writable and unused: this function's contract.
+                unsafe { copy_from(&file, to, from, len) }
+            }
+            copied => copied,
         }
     }
 
@@ -117,6 +136,22 @@ impl OwnMemory {
     }
 }
 
+/// Copies exactly `len` bytes at `from` of the memory behind `file` to `to`.
+///
+/// # Safety
+/// `[to, to + len)` must be writable memory that nothing else uses during the call.
+unsafe fn copy_from(file: &Fd, to: *mut u8, from: usize, len: usize) -> Result<()> {
+    // SAFETY: `[to, to + len)` is writable and unused, this function's contract, so an exclusive
+    // slice of it is sound for the rest of the call; any bytes are valid `u8`s.
+    let target = unsafe { core::slice::from_raw_parts_mut(to, len) };
+    match sys::pread(file, target, from as u64) {
+        Ok(copied) if copied == len => Ok(()),
+        // The kernel calls a bad address EIO here.
+        Ok(_) | Err(Errno(libc::EIO)) => Err(Errno(libc::EFAULT)),
+        Err(error) => Err(error),
+    }
+}
+
 /// Opens `/proc/self/mem`; `ENXIO` if it is not this process's memory at these
 /// addresses but that of an emulator, which keeps the program's memory elsewhere.
 fn open_memory() -> Result<Fd> {
@@ -131,9 +166,9 @@ fn open_memory() -> Result<Fd> {
     }
 }
 
-impl Default for OwnMemory {
+impl Default for ProcessMemory {
     fn default() -> Self {
-        Self::new()
+        Self::own()
     }
 }
 
@@ -144,13 +179,13 @@ mod tests {
     use std::vec::Vec;
 
     /// Returns a reader whose first choice has been refused.
-    fn reader_of_the_file() -> OwnMemory {
-        let memory = OwnMemory::new();
+    fn reader_of_the_file() -> ProcessMemory {
+        let memory = ProcessMemory::own();
         memory.file.set(open_memory()).unwrap();
         memory
     }
 
-    fn reads_values(memory: &OwnMemory) {
+    fn reads_values(memory: &ProcessMemory) {
         let values = [0x89_u8, 0xef, 0xcd, 0xab, 0x89, 0x67, 0x45, 0x23, 0x01];
         // One byte further, so that the value is not aligned somewhere or other.
         let address = (&raw const values).expose_provenance() + 1;
@@ -160,7 +195,7 @@ mod tests {
 
     #[test]
     fn reads_values_by_the_system_call() {
-        reads_values(&OwnMemory::new());
+        reads_values(&ProcessMemory::own());
     }
 
     #[test]
@@ -180,9 +215,9 @@ mod tests {
             page.fill(0);
             page[offset..offset + len].copy_from_slice(&text[..len]);
             let mut buffer = [0xff; 151];
-            assert_eq!(OwnMemory::new().read_string(start + offset, &mut buffer), Ok(&text[..len]));
+            assert_eq!(ProcessMemory::own().read_string(start + offset, &mut buffer), Ok(&text[..len]));
             let room = &mut buffer[..len];
-            assert_eq!(OwnMemory::new().read_string(start + offset, room), Err(Errno(libc::ENAMETOOLONG)));
+            assert_eq!(ProcessMemory::own().read_string(start + offset, room), Err(Errno(libc::ENAMETOOLONG)));
         }
     }
 
@@ -199,7 +234,7 @@ mod tests {
         let address = start + page - text.len();
         // SAFETY: the test has made this mapping, and its first page is writable.
         unsafe { core::ptr::copy_nonoverlapping(text.as_ptr(), address as *mut u8, text.len()) };
-        let memory = OwnMemory::new();
+        let memory = ProcessMemory::own();
         let mut buffer = [0; 200];
         assert_eq!(memory.read_string(address, &mut buffer), Ok(&b"libfoo.so"[..]));
         assert_eq!(memory.read_string(address, &mut buffer[..4]), Err(Errno(libc::ENAMETOOLONG)));

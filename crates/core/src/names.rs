@@ -11,7 +11,7 @@
 //! the same hash only make the answer stricter, provided that the caller compares the name of
 //! the object that is found.
 
-use crate::memory::OwnMemory;
+use crate::memory::ProcessMemory;
 use crate::object::file_name;
 use crate::sys::Errno;
 
@@ -44,7 +44,7 @@ impl NameHashes {
     }
 
     /// Reads the names: `path` and `soname` are the addresses of C strings.
-    pub fn read(memory: &OwnMemory, path: usize, soname: Option<usize>) -> Self {
+    pub fn read(memory: &ProcessMemory, path: usize, soname: Option<usize>) -> Self {
         Self {
             file_name: hash_at(memory, path, Some(b'/')),
             soname: soname.map_or(ABSENT, |address| hash_at(memory, address, None)),
@@ -106,7 +106,7 @@ fn hash(name: &[u8]) -> u32 {
 
 /// Returns the hash of the C string at `address`, of the part behind the last
 /// `separator` if one is given.
-fn hash_at(memory: &OwnMemory, address: usize, separator: Option<u8>) -> u32 {
+fn hash_at(memory: &ProcessMemory, address: usize, separator: Option<u8>) -> u32 {
     let mut hash = Hash::START;
     let mut buffer = [0; STEP];
     let mut at = address;
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     #[cfg_attr(miri, ignore = "reads pieces that end behind the array")]
     fn names_are_read_piece_by_piece() {
-        let memory = OwnMemory::new();
+        let memory = ProcessMemory::own();
         let file = [b'f'; 200];
         let path: Vec<u8> = [&[b'/', b'd'].repeat(70), &b"/"[..], &file, &[0]].concat();
         let address = path.as_ptr().expose_provenance();

@@ -1,13 +1,13 @@
 //! An ELF object as the loader left it: its segments and the parts of its
 //! dynamic section that decide how it may be pinned.
 //!
-//! Everything is copied out of the object through [`OwnMemory`] and checked;
+//! Everything is copied out of the object through [`ProcessMemory`] and checked;
 //! nothing here trusts that the object is intact. Field names are those of
 //! `elf(5)`.
 
 use libc::{Elf64_Phdr, PF_W, PF_X, PT_DYNAMIC, PT_GNU_RELRO, PT_LOAD, PT_NOTE};
 
-use crate::memory::OwnMemory;
+use crate::memory::ProcessMemory;
 use crate::sys;
 
 mod dynamic;
@@ -128,7 +128,7 @@ impl Object {
     /// Reads the `count` program headers at `headers`, as `dl_iterate_phdr(3)`
     /// gives them, of the object loaded at `base`.
     pub fn read(
-        memory: &OwnMemory,
+        memory: &ProcessMemory,
         base: usize,
         headers: usize,
         count: usize,
@@ -276,7 +276,7 @@ mod tests {
     #[test]
     #[cfg_attr(miri, ignore = "asks the dynamic loader")]
     fn describes_every_object_of_this_process() {
-        let memory = OwnMemory::new();
+        let memory = ProcessMemory::own();
         let here = describes_every_object_of_this_process as *const () as usize;
         let mut containing = 0;
         for (base, headers, count) in own_objects() {
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn unreadable_headers_are_an_error() {
-        let object = Object::read(&OwnMemory::new(), 0, 8, 4);
+        let object = Object::read(&ProcessMemory::own(), 0, 8, 4);
         assert!(matches!(object, Err(ObjectError::Read(sys::Errno(libc::EFAULT)))));
     }
 
@@ -311,7 +311,7 @@ mod tests {
     fn too_many_segments_are_an_error() {
         let load = Elf64_Phdr { p_type: PT_LOAD, p_memsz: 1, ..EMPTY_HEADER };
         let headers = [load; MAX_SEGMENTS + 1];
-        let object = Object::read(&OwnMemory::new(), 0, headers.as_ptr().expose_provenance(), headers.len());
+        let object = Object::read(&ProcessMemory::own(), 0, headers.as_ptr().expose_provenance(), headers.len());
         assert!(matches!(object, Err(ObjectError::TooManySegments)));
     }
 
@@ -319,7 +319,7 @@ mod tests {
     fn a_page_of_two_segments_belongs_to_the_later_one() {
         let load = |start, size| Elf64_Phdr { p_type: PT_LOAD, p_vaddr: start, p_memsz: size, ..EMPTY_HEADER };
         let read = |headers: &[Elf64_Phdr]| {
-            Object::read(&OwnMemory::new(), 0x10_0000, headers.as_ptr().expose_provenance(), headers.len())
+            Object::read(&ProcessMemory::own(), 0x10_0000, headers.as_ptr().expose_provenance(), headers.len())
         };
         let object = read(&[load(0, 0x1800), load(0x1900, 0x100), load(0x1a00, 0x1000)]).unwrap();
         let spans: Vec<_> = object.segments().iter().map(|segment| (segment.span.start, segment.span.end)).collect();

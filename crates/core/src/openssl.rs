@@ -7,7 +7,7 @@
 //! It is recognised by the name of that variable, whose address it loads as its first argument for
 //! `getenv(3)` at its beginning. Its own name is not among an object's dynamic symbols.
 
-use crate::memory::OwnMemory;
+use crate::memory::ProcessMemory;
 
 /// Bytes of the function among which is the load of the address.
 const CODE_LEN: usize = 64;
@@ -16,7 +16,7 @@ const CODE_LEN: usize = 64;
 const VARIABLE: &[u8; 16] = b"OPENSSL_ia32cap\0";
 
 /// Returns whether the function at this address is `OPENSSL_cpuid_setup`.
-pub fn is_cpuid_setup(memory: &OwnMemory, function: usize) -> bool {
+pub fn is_cpuid_setup(memory: &ProcessMemory, function: usize) -> bool {
     let Ok(code) = memory.read::<[u8; CODE_LEN]>(function) else { return false };
     first_arguments(&code, function).any(|argument| memory.read(argument) == Ok(*VARIABLE))
 }
@@ -53,11 +53,11 @@ mod tests {
             let mut object = [0x90; 96];
             object[10..17].copy_from_slice(&[0x48, 0x8d, 0x3d, 47, 0, 0, 0]);
             object[64..64 + variable.len()].copy_from_slice(variable);
-            is_cpuid_setup(&OwnMemory::new(), (&raw const object).expose_provenance())
+            is_cpuid_setup(&ProcessMemory::own(), (&raw const object).expose_provenance())
         };
         assert!(function(b"OPENSSL_ia32cap\0"));
         assert!(!function(b"OPENSSL_ia32capable\0"));
         assert!(!function(b"LD_LIBRARY_PATH\0"));
-        assert!(!is_cpuid_setup(&OwnMemory::new(), 8));
+        assert!(!is_cpuid_setup(&ProcessMemory::own(), 8));
     }
 }

@@ -16,7 +16,7 @@ const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
 const FILE_OR_SHARED: u64 = 1 << 61;
 
-/// The open page map of this process. Holds a descriptor: made for one sweep.
+/// The open page map of a process. Holds a descriptor: made for one sweep.
 pub struct Pagemap {
     file: Fd,
     page: NonZero<usize>,
@@ -25,8 +25,12 @@ pub struct Pagemap {
 impl Pagemap {
     /// Opens the page map of this process.
     pub fn open() -> Result<Self> {
-        let file = sys::open_own_proc_file(c"/proc/self/pagemap", c"/proc/thread-self/pagemap")?;
-        Ok(Self { file, page: sys::page_divisor() })
+        sys::open_own_proc_file(c"/proc/self/pagemap", c"/proc/thread-self/pagemap").map(Self::of)
+    }
+
+    /// Returns the page map in `file`, the `/proc/PID/pagemap` of some process.
+    pub fn of(file: Fd) -> Self {
+        Self { file, page: sys::page_divisor() }
     }
 
     /// Returns a reader for ranges below `end`. It reads the entries of several of them at once.

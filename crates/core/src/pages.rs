@@ -70,15 +70,20 @@ impl<T: Copy> PageVec<T> {
         // before the library knows whether a seccomp filter is in force.
         // SAFETY: without MAP_FIXED the kernel maps a free range, so no reference is affected.
         let address = unsafe { sys::mmap(0, bytes, protection, flags, None) }?;
-        if self.mapped != 0 {
+        let (old_address, old_bytes) = (self.address, self.mapped);
+        if old_bytes != 0 {
             // SAFETY: the old mapping holds `len` values, the new one is larger, both belong to
             // this array, and they do not overlap because the kernel has mapped a free range.
-            unsafe { core::ptr::copy_nonoverlapping(self.address as *const T, address as *mut T, self.len) };
+            unsafe { core::ptr::copy_nonoverlapping(old_address as *const T, address as *mut T, self.len) };
+        }
+        // At every instant the array has memory: the task that changes it may be killed while others
+        // go on that share the memory.
+        (self.address, self.mapped) = (address, bytes);
+        if old_bytes != 0 {
             // SAFETY: all references to values borrow from `self`, and `&mut self` proves that
             // there are none.
-            let _ = unsafe { sys::munmap(self.address, self.mapped) };
+            let _ = unsafe { sys::munmap(old_address, old_bytes) };
         }
-        (self.address, self.mapped) = (address, bytes);
         Ok(())
     }
 

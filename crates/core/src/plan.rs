@@ -79,6 +79,9 @@ pub struct Outlook {
     pub writable_left: usize,
     /// Bytes of read-only ranges that are left because of the mode.
     pub read_only_left: usize,
+    /// Bytes of read-only ranges that are left because the program has made them inaccessible, so
+    /// that they cannot be compared with a copy.
+    pub inaccessible_left: usize,
     /// Bytes of writable or relocated ranges that are left because their mappings contradict
     /// the program headers.
     pub relocated_contradicted: usize,
@@ -104,14 +107,18 @@ pub fn plan(
     let mut outlook = Outlook::default();
     let Some(file) = file_of(vmas) else { return Ok(outlook) };
     for segment in object.segments() {
-        for vma in vmas.iter().filter(|vma| vma.file == file && !vma.is_shared && vma.protection != libc::PROT_NONE) {
+        for vma in vmas.iter().filter(|vma| vma.file == file && !vma.is_shared) {
             let span = segment.span.intersection(&vma.span);
             if span.is_empty() {
                 continue;
             }
             let offset = vma.offset + (span.start - vma.span.start) as u64;
             let Some(backing) = backing_of(segment, vma, inputs) else {
-                let left = if vma.is_writable() { &mut outlook.writable_left } else { &mut outlook.read_only_left };
+                let left = match vma.protection {
+                    _ if may_be_stored_to(segment, vma) => &mut outlook.writable_left,
+                    libc::PROT_NONE => &mut outlook.inaccessible_left,
+                    _ => &mut outlook.read_only_left,
+                };
                 *left += span.len();
                 continue;
             };
@@ -139,8 +146,10 @@ pub fn plan(
 /// Returns what replaces the parts of `segment` in `vma`; `None` if they are left.
 fn backing_of(segment: &Segment, vma: &Vma, inputs: PlanInputs) -> Option<Backing> {
     let is_executable = vma.protection & libc::PROT_EXEC != 0;
-    if vma.is_writable() {
+    if may_be_stored_to(segment, vma) {
         (!inputs.stores_possible).then_some(Backing::Anonymous)
+    } else if vma.protection == libc::PROT_NONE {
+        None
     } else if segment.writable && !is_executable {
         Some(Backing::Anonymous)
     } else if inputs.has_text_relocations || segment.writable {
@@ -150,6 +159,12 @@ fn backing_of(segment: &Segment, vma: &Vma, inputs: PlanInputs) -> Option<Backin
     }
 }
 
+/// Returns whether stores to `vma`'s part of `segment` are possible now, or as soon as the program
+/// makes it accessible again.
+fn may_be_stored_to(segment: &Segment, vma: &Vma) -> bool {
+    vma.is_writable() || segment.writable && vma.protection == libc::PROT_NONE
+}
+
 /// Returns whether `vma` shows less access than the loader has given to its part of `segment`.
 /// Once code of the program has run (`stores_possible`), it may have taken the right to write
 /// away itself, so that a lack of it is no contradiction. A lack of execution always counts,
@@ -157,7 +172,7 @@ fn backing_of(segment: &Segment, vma: &Vma, inputs: PlanInputs) -> Option<Backin
 fn contradicts(object: &Object, segment: &Segment, vma: &Vma, inputs: PlanInputs) -> bool {
     let span = segment.span.intersection(&vma.span);
     let is_relro = span.intersection(&object.relro) == span;
-    let lacks_write = segment.writable && !vma.is_writable() && !is_relro && !inputs.stores_possible;
+    let lacks_write = segment.writable && !may_be_stored_to(segment, vma) && !is_relro && !inputs.stores_possible;
     let lacks_execution = segment.executable && vma.protection & libc::PROT_EXEC == 0;
     lacks_write || lacks_execution
 }

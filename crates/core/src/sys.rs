@@ -15,6 +15,7 @@ mod directories;
 mod file_systems;
 mod files;
 pub mod gate;
+mod helper;
 mod identity;
 #[cfg(miri)]
 mod interpreted;
@@ -24,6 +25,7 @@ mod kernel_entry;
 mod mapping;
 mod signals;
 mod status;
+pub mod tracing;
 
 #[cfg(miri)]
 pub use interpreted::call_ungated;
@@ -34,6 +36,7 @@ pub use clock::*;
 pub use directories::*;
 pub use file_systems::*;
 pub use files::*;
+pub use helper::*;
 pub use identity::*;
 pub use kept::*;
 pub use mapping::*;

@@ -4,8 +4,9 @@
 //! It is read by system calls that the loader makes too, so it can be read under any filter
 //! that permits loading objects.
 
-use core::ffi::CStr;
+use core::ffi::{CStr, c_int};
 
+use crate::line::Line;
 use crate::sys::{self, Errno, Fd, Result};
 
 /// A part of the text, as it was when it was read.
@@ -23,6 +24,17 @@ pub struct ThreadStatus {
     pub groups: [u32; 4],
     /// How many threads the process has.
     pub threads: u32,
+    /// Its state, as a letter: `R`, `S`, `T`, `Z`...
+    pub state: u8,
+    /// Its signals.
+    pub signals: Signals,
+    /// The process that traces this thread; 0 if there is none.
+    pub tracer: i32,
+    /// In how many namespaces the thread has an id, from that of this /proc to its own; 0 from Linux
+    /// before 4.1. With 1 the ids here are those that system calls use.
+    pub id_namespaces: usize,
+    /// Memory whose pages drivers hold, in KiB: their devices may store to it.
+    pub held: u64,
     /// Capabilities in force, a bit for each (`capabilities(7)`).
     pub effective: u64,
     /// Capabilities that may be made effective.
@@ -33,6 +45,35 @@ pub struct ThreadStatus {
     pub is_filtered: bool,
     /// How many filters are in force; `None` from Linux before 5.9.
     pub filters: Option<u32>,
+    /// How often the thread has gone to sleep. Only [`ThreadStatus::of_thread`] reads it, since it
+    /// stands at the end.
+    pub sleeps: Option<u64>,
+}
+
+/// Sets of signals of a thread, a bit for each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Signals {
+    /// Those that wait for the thread.
+    pub of_thread: u64,
+    /// Those that wait for its process.
+    pub of_process: u64,
+    /// Those that the thread blocks.
+    pub blocked: u64,
+    /// Those that the process ignores.
+    pub ignored: u64,
+    /// Those for which it has handlers.
+    pub caught: u64,
+}
+
+impl Signals {
+    /// Returns whether one waits that will do something. A task that is traced gets those, too, that
+    /// are ignored.
+    fn has_effective(self) -> bool {
+        let bit = |signal: c_int| 1_u64 << (signal - 1);
+        let by_default = bit(libc::SIGCHLD) | bit(libc::SIGCONT) | bit(libc::SIGURG) | bit(libc::SIGWINCH);
+        let ignored = self.ignored | by_default & !self.caught;
+        (self.of_thread | self.of_process) & !self.blocked & !ignored != 0
+    }
 }
 
 /// Longest line that is parsed, in bytes.
@@ -68,13 +109,24 @@ impl ThreadStatus {
         Ok((status, sys::fstat(file.raw())?.st_uid))
     }
 
+    /// Reads the status of a thread of any process, as far as this process may read it.
+    pub fn of_thread(process: i32, thread: i32) -> Result<Self> {
+        let path = Line::<64>::format_raw(format_args!("/proc/{process}/task/{thread}/status\0"));
+        Self::parse_with(&sys::open(path.as_c_str(), libc::O_RDONLY, 0)?, |status| status.sleeps.is_some())
+    }
+
     /// Reads the status of the first process, as far as this process may read it.
     pub fn of_first_process() -> Result<Self> {
         Self::parse(&sys::open(c"/proc/1/status", libc::O_RDONLY, 0)?)
     }
 
-    /// Parses the file; `EIO` if it is not a status.
+    /// Parses the file up to the number of filters; `EIO` if it is not a status.
     fn parse(file: &Fd) -> Result<Self> {
+        Self::parse_with(file, |status| status.filters.is_some())
+    }
+
+    /// Parses the file until it `is_done`.
+    fn parse_with(file: &Fd, is_done: impl Fn(&Self) -> bool) -> Result<Self> {
         let (mut status, mut seen) = (Self::default(), 0);
         let (mut block, mut line, mut len) = ([0; BLOCK], [0; LINE], 0);
         loop {
@@ -88,7 +140,7 @@ impl ThreadStatus {
                     len += 1;
                 }
             }
-            if read == 0 || status.filters.is_some() {
+            if read == 0 || is_done(&status) {
                 break;
             }
         }
@@ -121,6 +173,33 @@ impl ThreadStatus {
                 self.parent = small().map_or(0, u32::cast_signed);
                 return false;
             }
+            b"State" => {
+                self.state = value.iter().copied().find(u8::is_ascii_uppercase).unwrap_or_default();
+                return false;
+            }
+            b"SigPnd" | b"ShdPnd" | b"SigBlk" | b"SigIgn" | b"SigCgt" => {
+                let set = match name {
+                    b"SigPnd" => &mut self.signals.of_thread,
+                    b"ShdPnd" => &mut self.signals.of_process,
+                    b"SigBlk" => &mut self.signals.blocked,
+                    b"SigIgn" => &mut self.signals.ignored,
+                    _ => &mut self.signals.caught,
+                };
+                *set = first(16).unwrap_or_default();
+                return false;
+            }
+            b"TracerPid" => {
+                self.tracer = small().map_or(0, u32::cast_signed);
+                return false;
+            }
+            b"NSpid" => {
+                self.id_namespaces = words().count();
+                return false;
+            }
+            b"VmPin" => {
+                self.held = first(10).unwrap_or(u64::MAX);
+                return false;
+            }
             b"Pid" => self.thread = small().map_or(0, u32::cast_signed),
             b"Uid" => self.users = four(),
             b"Gid" => self.groups = four(),
@@ -133,6 +212,10 @@ impl ThreadStatus {
                 self.has_no_new_privileges = first(10) != Some(0);
                 return false;
             }
+            b"voluntary_ctxt_switches" => {
+                self.sleeps = first(10);
+                return false;
+            }
             b"Seccomp_filters" => {
                 self.filters = small();
                 return false;
@@ -140,6 +223,16 @@ impl ThreadStatus {
             _ => return false,
         }
         true
+    }
+
+    /// Returns whether a signal waits for the thread that it neither blocks nor ignores.
+    pub fn has_signal(&self) -> bool {
+        self.signals.has_effective()
+    }
+
+    /// Returns whether the thread has ended, as the first one of a process may while others go on.
+    pub const fn has_ended(&self) -> bool {
+        matches!(self.state, b'Z' | b'X')
     }
 
     /// Returns whether the process could have installed a filter since it had these rights:
@@ -156,16 +249,22 @@ mod tests {
     use std::borrow::ToOwned;
 
     const TEXT: &str = "Name:\tprobe: Uid:\nUmask:\t0022\nState:\tR (running)\nTgid:\t812\nNgid:\t0\nPid:\t813\nPPid:\t1\n\
-                        TracerPid:\t0\nUid:\t1000\t1000\t1000\t7\nGid:\t100\t100\t100\t100\nFDSize:\t64\n";
-    const REST: &str = "Threads:\t2\nSigQ:\t0/95915\nCapPrm:\t00000000a80425fb\nCapEff:\t0000000000000001\n\
+                        TracerPid:\t17\nUid:\t1000\t1000\t1000\t7\nGid:\t100\t100\t100\t100\nFDSize:\t64\n";
+    const REST: &str = "NSpid:\t813\t7\nVmPin:\t\t 64 kB\nThreads:\t2\nSigQ:\t0/95915\nSigPnd:\t0000000000000001\n\
+                        ShdPnd:\t0000000000000202\nSigBlk:\t0000000000000203\nSigIgn:\t0000000000001000\n\
+                        SigCgt:\t0000000000000400\nCapPrm:\t00000000a80425fb\nCapEff:\t0000000000000001\n\
                         NoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t3\nCpus_allowed:\tf\n";
 
     fn parse(text: &str) -> Result<ThreadStatus> {
+        parse_with(text, |status| status.filters.is_some())
+    }
+
+    fn parse_with(text: &str, is_done: impl Fn(&ThreadStatus) -> bool) -> Result<ThreadStatus> {
         let file = sys::memfd_create(c"status").unwrap();
         for (index, block) in text.as_bytes().chunks(1 << 10).enumerate() {
             sys::pwrite_from(&file, block.as_ptr().addr(), block.len(), (index << 10) as u64).unwrap();
         }
-        ThreadStatus::parse(&file)
+        ThreadStatus::parse_with(&file, is_done)
     }
 
     #[test]
@@ -178,6 +277,38 @@ mod tests {
         assert_eq!((status.users, status.groups), ([1000, 1000, 1000, 7], [100; 4]));
         assert_eq!((status.permitted, status.effective), (0xa804_25fb, 1));
         assert!(status.is_filtered && status.has_no_new_privileges && status.can_install_filters());
+        assert_eq!((status.tracer, status.id_namespaces, status.held), (17, 2, 64));
+        let signals = Signals { of_thread: 1, of_process: 0x202, blocked: 0x203, ignored: 0x1000, caught: 0x400 };
+        assert_eq!((status.state, status.signals), (b'R', signals));
+        assert!(!status.has_ended() && !status.has_signal());
+        assert!(ThreadStatus { signals: Signals { blocked: 2, ..signals }, ..status }.has_signal());
+        assert!(ThreadStatus { state: b'Z', ..status }.has_ended());
+        assert_eq!(status.sleeps, None);
+    }
+
+    #[test]
+    fn ignored_signals_do_nothing() {
+        let waiting = |signal: c_int| Signals { of_process: 1 << (signal - 1), ..Signals::default() };
+        let (child, urgent, user) = (waiting(libc::SIGCHLD), waiting(libc::SIGURG), waiting(libc::SIGUSR1));
+        assert!(!child.has_effective() && !urgent.has_effective() && user.has_effective());
+        assert!(Signals { caught: child.of_process, ..child }.has_effective());
+        assert!(!Signals { ignored: user.of_process, ..user }.has_effective());
+        assert!(waiting(libc::SIGKILL).has_effective() && waiting(64).has_effective());
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "makes a file")]
+    fn the_whole_status_of_a_thread_is_read() {
+        let text = "Name:\ta: b\nState:\tS (sleeping)\nPid:\t8\nTracerPid:\t7\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\n\
+                    Threads:\t1\nSigPnd:\t0000000000000001\nShdPnd:\t0000000000000202\nSigBlk:\t0000000000000003\n\
+                    CapPrm:\t0\nCapEff:\t0\nSeccomp:\t2\nSeccomp_filters:\t1\n\
+                    voluntary_ctxt_switches:\t150\nnonvoluntary_ctxt_switches:\t545\n";
+        let status = parse_with(text, |status| status.sleeps.is_some()).unwrap();
+        assert_eq!((status.state, status.tracer, status.is_filtered, status.sleeps), (b'S', 7, true, Some(150)));
+        assert!(status.has_signal(), "of those that wait, 0x200 is not blocked");
+        assert_eq!(parse_with("Name:\tx\nState:\n", |_| false), Err(Errno(libc::EIO)));
+        let own = ThreadStatus::of_thread(sys::getpid(), sys::gettid()).unwrap();
+        assert!(!own.has_signal());
     }
 
     #[test]
@@ -196,6 +327,11 @@ mod tests {
     fn the_status_of_this_thread_is_read() {
         let status = ThreadStatus::read_if(|_| true).unwrap();
         assert_eq!((status.process, status.thread), (sys::getpid(), sys::gettid()));
+        assert_eq!((status.id_namespaces, status.state), (1, b'R'));
+        assert!(
+            ThreadStatus::of_thread(status.process, status.thread)
+                .is_ok_and(|same| same.users == status.users && same.sleeps.is_some())
+        );
         assert_eq!(ThreadStatus::read_if(|other| other.process == status.process), Ok(status));
         assert_eq!(ThreadStatus::read_if(|_| false), Err(Errno(libc::ESRCH)));
         assert_eq!(status.users[1], sys::user_ids().unwrap().effective);

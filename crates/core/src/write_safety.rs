@@ -15,6 +15,9 @@
 //! | either, together with an object that may have run | as that one's [`Reach`] is | left | left |
 //! | after a `dlopen`, or when the host asks | left | left | left |
 //!
+//! The library replaces ranges that are left while everything has stopped that could store to
+//! them, where it can stop that. The stop is another proof, and costs the program a pause.
+//!
 //! # musl
 //!
 //! glibc's loader calls the constructors of the program's objects before the executable's entry

@@ -107,9 +107,9 @@ impl<M: Bytes> Examiner<'_, M> {
             Ok(image) => image,
             Err(flaw) => return unjudged(finding, &flaw),
         };
-        let relocated = match &image.words {
+        let relocated = match image.words(|| self.view.open(source)) {
             Ok(relocated) => relocated,
-            Err(flaw) => return unjudged(finding, flaw),
+            Err(flaw) => return unjudged(finding, &flaw),
         };
         if let Some(lost) = self.other_version(object, base, &image, &exposed) {
             finding.damage.is_of_another_version = lost;

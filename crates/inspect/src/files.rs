@@ -8,17 +8,17 @@
 use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 
-use rustix::fs::{self, Mode, OFlags, ResolveFlags};
+use rustix::fs::{self, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use sopin_core::sys::{self, FileSystem};
 use sopin_core::vmas::FileId;
 use sopin_store::{Identity, SYSTEM};
 
 use crate::descriptors;
-use crate::image::{self, DynamicEntries, Flaw, Headers};
+use crate::image::{self, DynamicEntries, Flaw, Headers, RelocationTypes};
 use crate::maps::Mapping;
 use crate::memory::FileBytes;
 use crate::process::Process;
@@ -27,31 +27,44 @@ use crate::relocated_words::{self, RelocatedWord};
 /// Flags for a root directory.
 const ROOT_FLAGS: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
+/// The most files that are remembered. A process can map very many, and have each of them parsed.
+const MOST_FILES: usize = 4096;
+
 /// The parsed contents of an object's file.
 pub struct Image {
     /// Its program headers.
     pub headers: Headers,
     /// Its dynamic section; empty without one.
     pub dynamic: DynamicEntries,
-    /// The words to which the loader stores, or why they are not known.
-    pub words: Result<Vec<RelocatedWord>, Flaw>,
+    machine: RelocationTypes,
+    words: OnceCell<Result<Vec<RelocatedWord>, Flaw>>,
+}
+
+impl Image {
+    /// Returns the words to which the loader stores. They are read from the file when they are needed
+    /// first: the tables can be large.
+    ///
+    /// # Errors
+    /// The flaw of the file because of which they are not known.
+    pub fn words(&self, open: impl FnOnce() -> Result<OwnedFd, Errno>) -> Result<&[RelocatedWord], Flaw> {
+        let read = || relocated_words::read(&FileBytes::from(open()?), self.machine, &self.headers, &self.dynamic);
+        self.words.get_or_init(read).as_ref().map(Vec::as_slice).map_err(Clone::clone)
+    }
 }
 
 /// The mapped files, by what the kernel shows in `/proc/PID/maps`.
 #[derive(Default)]
 #[allow(clippy::type_complexity, reason = "each type is used once")]
 pub struct Files {
-    mapped: RefCell<HashMap<Number, Rc<MappedFile>>>,
+    mapped: RefCell<HashMap<FileKey, Rc<MappedFile>>>,
     paths: RefCell<HashMap<(PathRoot, Vec<u8>), Result<Identity, Errno>>>,
     own_namespace: OnceCell<Vec<u8>>,
 }
 
-/// Major and minor device number, and inode number.
-type Number = (u32, u32, u64);
-
-fn number(file: FileId) -> Number {
-    (file.device.0, file.device.1, file.inode)
-}
+/// Which file a mapping maps: major and minor device number, inode number, path, and where the path
+/// begins. On btrfs the mappings show one device number for all subvolumes, each of which numbers
+/// its files anew, so that the numbers do not identify a file.
+type FileKey = (u32, u32, u64, Vec<u8>, Option<PathRoot>);
 
 /// A mapped file.
 pub struct MappedFile {
@@ -119,17 +132,35 @@ impl<'a> View<'a> {
     ///
     /// # Errors
     /// Those of `open(2)`; `ESTALE` if the file could be opened only by its path, and that now
-    /// leads to another file.
+    /// leads to another file; `ENODEV` for a device, which is not opened, because that may have an
+    /// effect.
     pub fn open(&self, mapping: &Mapping) -> Result<OwnedFd, Errno> {
+        self.open_and_judge(mapping).map(|(file, _)| file)
+    }
+
+    /// Opens the file that a mapping maps. Returns as well whether it is proven to be that file,
+    /// because it was not opened by its path.
+    ///
+    /// # Errors
+    /// As [`View::open`].
+    pub fn open_and_judge(&self, mapping: &Mapping) -> Result<(OwnedFd, bool), Errno> {
         let link = format!("map_files/{:x}-{:x}", mapping.start, mapping.end);
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let flags_for_reading = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         // EPERM without CAP_CHECKPOINT_RESTORE; ENOENT without CONFIG_CHECKPOINT_RESTORE.
-        if let Ok(file) = fs::openat(self.process.directory(), link, flags, Mode::empty()) {
-            return Ok(file);
+        let by_link = fs::openat(self.process.directory(), link, flags, Mode::empty());
+        let is_proven = by_link.is_ok();
+        let file = by_link.or_else(|_| self.open_path(&mapping.path, flags))?;
+        let status = fs::fstat(&file)?;
+        if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
+            return Err(Errno::NODEV);
         }
-        let file = self.open_path(&mapping.path, flags)?;
         // Device numbers of overlayfs and btrfs are not those in the maps.
-        if fs::fstat(&file)?.st_ino == mapping.file.inode { Ok(file) } else { Err(Errno::STALE) }
+        if !is_proven && status.st_ino != mapping.file.inode {
+            return Err(Errno::STALE);
+        }
+        let file = fs::open(descriptors::path_of(file.as_raw_fd()), flags_for_reading, Mode::empty())?;
+        Ok((file, is_proven))
     }
 
     /// Returns the identity of the file to which a path in `/proc/PID/maps` leads.
@@ -159,7 +190,10 @@ impl<'a> View<'a> {
 
     /// Returns the file that a mapping maps.
     pub fn mapped(&self, mapping: &Mapping) -> Rc<MappedFile> {
-        if let Some(known) = self.files.mapped.borrow().get(&number(mapping.file)) {
+        let FileId { device: (major, minor), inode } = mapping.file;
+        let root = self.root().ok().map(|(_, root)| root.clone());
+        let key = (major, minor, inode, mapping.path.clone(), root);
+        if let Some(known) = self.files.mapped.borrow().get(&key) {
             return Rc::clone(known);
         }
         let file = self.open(mapping);
@@ -169,7 +203,11 @@ impl<'a> View<'a> {
         let mapped = Rc::new(MappedFile { identity, writability, owner, image: OnceCell::new() });
         // For another process that maps the file it may be permitted.
         if identity.is_ok() {
-            self.files.mapped.borrow_mut().insert(number(mapping.file), Rc::clone(&mapped));
+            let mut known = self.files.mapped.borrow_mut();
+            if known.len() >= MOST_FILES {
+                known.clear();
+            }
+            known.insert(key, Rc::clone(&mapped));
         }
         mapped
     }
@@ -230,8 +268,7 @@ fn read(file: &FileBytes) -> Result<Image, Flaw> {
         Some((address, size)) => DynamicEntries::read(file, headers.offset_of(address).ok_or(Flaw::Malformed)?, size)?,
         None => DynamicEntries::default(),
     };
-    let words = relocated_words::read(file, machine, &headers, &dynamic);
-    Ok(Image { headers, dynamic, words })
+    Ok(Image { headers, dynamic, machine, words: OnceCell::new() })
 }
 
 #[cfg(test)]

@@ -16,8 +16,8 @@ pub const PROGRAM_HEADER: usize = 56;
 const DYNAMIC_ENTRY: usize = 16;
 /// More program headers than any linker makes.
 const MAX_HEADERS: usize = 256;
-/// Longest dynamic section that is read, in bytes.
-const MAX_DYNAMIC: u64 = 1 << 20;
+/// Longest dynamic section that is read, in bytes: one with some thousands of DT_NEEDED.
+const MAX_DYNAMIC: u64 = 1 << 16;
 /// `\x7fELF`, 64 bits, this machine's byte order.
 const IDENTITY: [u8; 6] = [0x7f, b'E', b'L', b'F', 2, if cfg!(target_endian = "little") { 1 } else { 2 }];
 

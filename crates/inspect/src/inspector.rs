@@ -72,6 +72,38 @@ impl Inspector {
         Ok(report.filter(|report| !only_with_library || report.shim.is_some()))
     }
 
+    /// Finds the objects of a process, and passes them to `work`.
+    ///
+    /// # Errors
+    /// Why the process cannot be inspected, which includes that its memory cannot be read.
+    pub fn with_objects<R>(
+        &self,
+        process: &Process,
+        work: impl FnOnce(&ProcessObjects<'_>) -> R,
+    ) -> Result<R, Trouble> {
+        let maps = maps::parse(&process.require("maps")?);
+        if maps.is_empty() {
+            return Err(Trouble::Vanished);
+        }
+        let auxv = Auxv::new(process.require("auxv")?);
+        let memory = FileBytes::memory_of(process).map_err(|error| Trouble::of("open /proc/PID/mem", &error))?;
+        let executable = Executable::read(&memory, &auxv);
+        let list = loader::list(&memory, &auxv, executable.as_ref());
+        let view = View::new(process, &self.files);
+        let published = list.as_ref().and_then(|list| published(&memory, list, &mut Vec::new()));
+        let scene = Scene {
+            maps: &maps,
+            memory: Some(&memory),
+            view: &view,
+            executable: executable.as_ref(),
+            published: published.as_ref(),
+            page: self.page,
+        };
+        let objects = scene.objects(list.as_ref());
+        let has_library = shim(&objects, list.as_ref(), &maps, published.as_ref()).is_some();
+        Ok(work(&ProcessObjects { objects: &objects, maps: &maps, memory: &memory, view: &view, has_library }))
+    }
+
     /// Inspects a process once. `None` if it has no memory because it is just ending.
     fn look(&self, process: &Process, text: &[u8]) -> Result<Option<ProcessReport>, Trouble> {
         let maps = maps::parse(text);
@@ -128,7 +160,7 @@ impl Inspector {
             start: object.span.0,
             end: object.span.1,
             namespace: object.namespace,
-            pinned_kib: if about.has_shim { object.pinned() >> 10 } else { 0 },
+            pinned_kib: if is_pinned(object, about) { object.pinned() >> 10 } else { 0 },
             reason: reason(object, about, state, &file),
             file,
             damage,
@@ -167,6 +199,20 @@ impl Inspector {
             words: listed.iter().map(|listed| word(listed)).collect(),
         }
     }
+}
+
+/// The objects of a process, and what they were found in.
+pub struct ProcessObjects<'a> {
+    /// The objects.
+    pub objects: &'a [InspectedObject<'a>],
+    /// All mappings.
+    pub maps: &'a [Mapping],
+    /// The memory.
+    pub memory: &'a FileBytes,
+    /// The files.
+    pub view: &'a View<'a>,
+    /// Whether the library is loaded.
+    pub has_library: bool,
 }
 
 /// Opens the memory of a process; `None`, and an error for the report, if it cannot be read.
@@ -232,6 +278,12 @@ fn path(object: &InspectedObject, about: &About) -> Vec<u8> {
         None if object.name.is_empty() => about.process.link("exe").unwrap_or_default(),
         None => object.name.clone(),
     }
+}
+
+/// Returns whether an object was pinned, by the library or from outside. Only then is anonymous
+/// memory in place of its file's sopin's.
+fn is_pinned(object: &InspectedObject, about: &About) -> bool {
+    about.has_shim || object.copy().is_some()
 }
 
 /// Returns why an object is not in a better state.

@@ -41,4 +41,4 @@ mod published;
 mod relocated_words;
 pub mod report;
 
-pub use inspector::Inspector;
+pub use inspector::{Inspector, ProcessObjects};

@@ -12,8 +12,9 @@ use crate::memory::{Bytes, word_at};
 const AT_PHDR: u64 = 3;
 const AT_PHNUM: u64 = 5;
 const AT_BASE: u64 = 7;
-/// More objects than any process loads.
-const MAX_OBJECTS: usize = 100_000;
+/// More objects than any process loads: each has about four mappings, of which a process has at most
+/// 65,530 by default (`vm.max_map_count`).
+const MAX_OBJECTS: usize = 20_000;
 const MAX_NAMESPACES: usize = 64;
 
 /// The auxiliary vector, which the kernel passes to a program at its start (`/proc/PID/auxv`).

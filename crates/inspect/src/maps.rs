@@ -67,9 +67,6 @@ pub fn parse(text: &[u8]) -> Vec<Mapping> {
 fn parse_line(line: &[u8]) -> Option<Mapping> {
     let (vma, path) = vmas::parse_line(line)?;
     let path = line.get(path..)?;
-    let mut unescaped = vec![0; path.len()];
-    let len = vmas::unescape(path, &mut unescaped).ok()?.len();
-    unescaped.truncate(len);
     Some(Mapping {
         start: vma.span.start as u64,
         end: vma.span.end as u64,
@@ -79,8 +76,17 @@ fn parse_line(line: &[u8]) -> Option<Mapping> {
         is_shared: vma.is_shared,
         offset: vma.offset,
         file: vma.file,
-        path: unescaped,
+        path: unescaped(path),
     })
+}
+
+/// Returns a path of which the kernel has written some bytes as a backslash and three octal digits.
+pub fn unescaped(path: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; path.len()];
+    // The result is not longer than the path.
+    let len = vmas::unescape(path, &mut bytes).map_or(0, <[u8]>::len);
+    bytes.truncate(len);
+    bytes
 }
 
 /// Returns the VMAs that have a byte in `[start, end)`.

@@ -21,6 +21,9 @@ use crate::maps::{self, Mapping, PinnedCopy};
 use crate::memory::Bytes;
 use crate::published::{Published, Said};
 
+/// More segments than the objects of a process have on average; the linkers make 2 to 10.
+const SEGMENTS: usize = 16;
+
 /// What a part of an object maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PartBacking {
@@ -155,13 +158,21 @@ impl<'a, M: Bytes> Scene<'a, M> {
 
     fn listed(&self, list: &List) -> Vec<InspectedObject<'a>> {
         let mut objects: Vec<InspectedObject> = Vec::new();
+        // Objects do not overlap. In a list that the process has made up all could be everywhere.
+        let most = 4 * self.maps.len() + SEGMENTS * list.objects.len();
+        let mut parts = 0;
         for (index, listed) in list.objects.iter().enumerate() {
             // The loader itself is in every namespace.
             if objects.iter().any(|object| object.dynamic == Some(listed.dynamic)) {
                 continue;
             }
             let executable = self.executable.filter(|_| index == 0);
-            objects.extend(self.object(listed, executable.map(|executable| &executable.headers)));
+            let Some(object) = self.object(listed, executable.map(|executable| &executable.headers)) else { continue };
+            parts += object.parts.len();
+            if parts > most {
+                break;
+            }
+            objects.extend(self.complete(object));
         }
         objects
     }
@@ -187,7 +198,7 @@ impl<'a, M: Bytes> Scene<'a, M> {
             Some(headers) => self.by_headers(base, headers),
             None => self.by_neighbours(listed.dynamic)?,
         };
-        let object = InspectedObject {
+        Some(InspectedObject {
             name: listed.name.clone(),
             base: Some(base),
             span,
@@ -196,8 +207,7 @@ impl<'a, M: Bytes> Scene<'a, M> {
             original: None,
             said: said.cloned(),
             parts,
-        };
-        self.complete(object)
+        })
     }
 
     /// Adds the objects that the mappings alone show: executable mappings of ELF files.
@@ -295,7 +305,9 @@ impl<'a, M: Bytes> Scene<'a, M> {
         let span = (all.first()?.start, all.last()?.end);
         // RELRO lies in front of the writable data.
         let data = all.iter().position(|mapping| mapping.is_writable);
-        let parts = all.iter().enumerate().filter_map(|(index, mapping)| {
+        // Gaps between segments are inaccessible.
+        let accessible = all.iter().enumerate().filter(|(_, mapping)| mapping.is_accessible());
+        let parts = accessible.filter_map(|(index, mapping)| {
             let is_relro = data == Some(index + 1) && !mapping.is_executable && index != 0;
             self.part(mapping, span, is_relro, mapping.end)
         });
@@ -304,9 +316,6 @@ impl<'a, M: Bytes> Scene<'a, M> {
 
     fn part(&self, mapping: &'a Mapping, bounds: (u64, u64), is_relocated: bool, file_end: u64) -> Option<Part<'a>> {
         let (start, end, offset) = mapping.part(bounds.0, bounds.1)?;
-        if !mapping.is_accessible() {
-            return None;
-        }
         let backing = if !mapping.has_file() {
             PartBacking::Anonymous
         } else if let Some(copy) = maps::copy_at(mapping).filter(|_| self.view.may_be_copy(mapping)) {

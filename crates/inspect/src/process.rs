@@ -68,6 +68,9 @@ pub struct Process {
     pub user: u32,
     /// `/proc/PID/stat`
     pub facts: Facts,
+    /// The thread whose directory is open: another one if the first one has ended, because then
+    /// the process's own directory shows neither memory nor descriptors.
+    pub thread: u32,
     directory: OwnedFd,
 }
 
@@ -119,9 +122,28 @@ impl Process {
             return Err(Trouble::KernelThread);
         }
         if matches!(facts.state, b'Z' | b'X') {
-            return Err(Trouble::Zombie);
+            return Self::open_by_thread(pid, facts).ok_or(Trouble::Zombie);
         }
-        Ok(Self { pid, user, facts, directory })
+        Ok(Self { pid, user, facts, thread: pid, directory })
+    }
+
+    /// Opens the directory of a thread of a process whose first thread has ended.
+    fn open_by_thread(pid: u32, facts: Facts) -> Option<Self> {
+        let threads = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
+        let numbers = threads.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        let open = |thread: u32| {
+            // Unlike /proc/PID/task/TID, it has everything that /proc/PID has.
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let directory = fs::open(format!("/proc/{thread}"), flags, Mode::empty()).ok()?;
+            let user = fs::fstat(&directory).ok()?.st_uid;
+            let is_alive = !matches!(Facts::parse(&read(&directory, "stat").ok()?)?.state, b'Z' | b'X');
+            // By now the number may be that of a thread of another process.
+            let status = read(&directory, "status").ok()?;
+            let group = status.split(|byte| *byte == b'\n').find_map(|line| line.strip_prefix(b"Tgid:\t"))?;
+            (is_alive && group == pid.to_string().as_bytes()).then_some((thread, user, directory))
+        };
+        let (thread, user, directory) = numbers.filter(|thread| *thread != pid).find_map(open)?;
+        Some(Self { pid, user, facts, thread, directory })
     }
 
     /// Returns its directory, relative to which its files are opened.

@@ -22,13 +22,13 @@ use sopin_core::pages::PageVec;
 use sopin_core::sys::{self, Errno, Fd};
 
 use crate::copy::TEMPORARY;
-use crate::listing::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS, for_each_name};
 use crate::mark;
 use crate::name::{Key, Version};
 use crate::names::NameFilter;
 use crate::origin::{self, Freshness, Origin};
 use crate::own;
 use crate::removal::{ABANDONED_SECONDS, remove_entry, remove_unless_in_use};
+use sopin_core::listing::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS, for_each_name};
 
 /// The name of the file whose access time records when a process last looked for unneeded
 /// entries.

@@ -21,8 +21,8 @@ use sopin_core::cause::{Cause, Operation};
 use sopin_core::line::Line;
 use sopin_core::sys::{self, Errno, Fd};
 
-use crate::listing::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS, for_each_name};
 use crate::removal::{ABANDONED_SECONDS, remove_entry};
+use sopin_core::listing::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS, for_each_name};
 
 /// The beginning of the names of such entries, with which no key begins.
 const PREFIX: &[u8] = b"own-";

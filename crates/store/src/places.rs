@@ -8,8 +8,8 @@ use sopin_core::credentials::User;
 use sopin_core::search_dirs::{SearchDirs, StorePath};
 use sopin_core::sys::{self, Errno, Fd, FileSystem};
 
-use crate::listing::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS};
 use crate::proven_path;
+use sopin_core::listing::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS};
 
 /// The system's store. Only root writes to it, with `sopin store fill`; every user can read it.
 pub const SYSTEM: &CStr = c"/var/lib/sopin";

@@ -1,8 +1,12 @@
 //! Whether an entry may be mapped in place of what the loader has mapped.
 
-use sopin_core::build_id::BuildId;
+use sopin_core::build_id::{self, BuildId};
 use sopin_core::cause::{Cause, Operation};
-use sopin_core::sys::{self, Fd};
+use sopin_core::comparison;
+use sopin_core::memory::ProcessMemory;
+use sopin_core::object::Object;
+use sopin_core::plan::{Backing, Replacement};
+use sopin_core::sys::{self, Errno, Fd};
 
 use crate::origin_file::OriginFile;
 use crate::{copy, mark};
@@ -14,6 +18,31 @@ pub trait MappedRanges {
     /// Returns whether `copy` has the bytes that are mapped now, in all ranges that are
     /// to be mapped from a copy.
     fn equals(&self, copy: &Fd) -> sys::Result<bool>;
+}
+
+/// The ranges of an object in the memory of its process.
+pub struct InMemory<'a> {
+    /// The memory of the process.
+    pub memory: &'a ProcessMemory,
+    /// The object.
+    pub object: &'a Object,
+    /// The ranges of the object that are to be replaced.
+    pub replacements: &'a [Replacement],
+}
+
+impl MappedRanges for InMemory<'_> {
+    fn build_id_of(&self, copy: &Fd) -> sys::Result<BuildId> {
+        build_id::compare(copy, self.object, self.memory)
+    }
+
+    fn equals(&self, copy: &Fd) -> sys::Result<bool> {
+        for range in self.replacements.iter().filter(|range| range.backing == Backing::Copy) {
+            if comparison::for_each_equal(self.memory, copy, range.span, range.offset, |_| Ok::<_, Errno>(()))? != 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
 }
 
 /// A copy that may be mapped in place of what the loader has mapped.

@@ -4,7 +4,7 @@ use core::ffi::CStr;
 
 use sopin_core::sys::{self, Errno, Fd};
 
-use crate::listing::{DIRECTORY_TO_LIST, for_each_name};
+use sopin_core::listing::{DIRECTORY_TO_LIST, for_each_name};
 
 /// Seconds after which an unfinished copy or an empty entry counts as abandoned.
 pub const ABANDONED_SECONDS: i64 = 60 * 60;

@@ -12,7 +12,6 @@ use sopin_core::search_dirs::SearchDirs;
 use sopin_core::sys::{self, Errno, Fd};
 
 use crate::copy::{self, UnnamedCopy};
-use crate::listing::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS};
 use crate::mark::note_on_disk;
 use crate::name::{Identity, Key};
 use crate::origin_file::OriginFile;
@@ -20,6 +19,7 @@ use crate::places::{Known, Missing, SYSTEM};
 use crate::proof::{CacheEntry, Examined, MappedRanges, Proof};
 use crate::removal::remove_entry;
 use crate::{clean, debug_link, mark, origin, own, places, proof, settled};
+use sopin_core::listing::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS};
 
 /// Seconds after which the last use of an entry is recorded anew.
 const TOUCH_SECONDS: i64 = 30 * 60;

@@ -2,7 +2,7 @@
 //! copied out and read up to DT_NULL; a section that does not end is cut.
 
 use super::{Object, Span};
-use crate::memory::OwnMemory;
+use crate::memory::ProcessMemory;
 use crate::sys::{Errno, Result};
 
 const DT_NULL: u64 = 0;
@@ -66,7 +66,7 @@ pub struct Dynamic {
 
 impl Dynamic {
     /// Reads the dynamic section of `object`; all defaults if it has none.
-    pub fn read(memory: &OwnMemory, object: &Object) -> Result<Self> {
+    pub fn read(memory: &ProcessMemory, object: &Object) -> Result<Self> {
         let mut dynamic = Self::default();
         let (mut tables, mut sizes) = ([0; 2], [0; 2]);
         for_each_entry(memory, object, |tag, value| {
@@ -116,14 +116,14 @@ impl Dynamic {
     }
 
     /// Returns the DT_SONAME, read into `buffer`.
-    pub fn soname<'a>(&self, memory: &OwnMemory, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+    pub fn soname<'a>(&self, memory: &ProcessMemory, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
         memory.read_string(self.soname_address()?, buffer).ok()
     }
 
     /// Calls `each` with every DT_NEEDED name of `object`.
     pub fn for_each_needed<E: From<Errno>>(
         &self,
-        memory: &OwnMemory,
+        memory: &ProcessMemory,
         object: &Object,
         mut each: impl FnMut(&[u8]) -> core::result::Result<(), E>,
     ) -> core::result::Result<(), E> {
@@ -139,7 +139,7 @@ impl Dynamic {
 
 /// Calls `each` with tag and value of every entry up to DT_NULL.
 fn for_each_entry<E: From<Errno>>(
-    memory: &OwnMemory,
+    memory: &ProcessMemory,
     object: &Object,
     mut each: impl FnMut(u64, u64) -> core::result::Result<(), E>,
 ) -> core::result::Result<(), E> {

@@ -4,7 +4,7 @@
 use libc::{Elf64_Rela, Elf64_Sym};
 
 use super::{Dynamic, Object};
-use crate::memory::OwnMemory;
+use crate::memory::ProcessMemory;
 use crate::sys::{Errno, Result};
 
 /// Relocations read at a time.
@@ -49,7 +49,7 @@ impl Reference {
     }
 
     /// Returns the name of the symbol; empty if it is longer than [`NAME`].
-    pub fn name<'a>(&self, memory: &OwnMemory, buffer: &'a mut [u8; NAME]) -> Result<&'a [u8]> {
+    pub fn name<'a>(&self, memory: &ProcessMemory, buffer: &'a mut [u8; NAME]) -> Result<&'a [u8]> {
         match memory.read_string(self.name, buffer) {
             Err(Errno(libc::ENAMETOOLONG)) => Ok(&[]),
             name => name,
@@ -100,7 +100,7 @@ impl Dynamic {
     /// contradict themselves.
     pub fn for_each_reference<E: From<Errno>>(
         &self,
-        memory: &OwnMemory,
+        memory: &ProcessMemory,
         object: &Object,
         mut each: impl FnMut(&Reference) -> core::result::Result<(), E>,
     ) -> core::result::Result<(), E> {
@@ -130,7 +130,7 @@ impl Dynamic {
         Ok(())
     }
 
-    fn reference(&self, memory: &OwnMemory, object: &Object, relocation: &Elf64_Rela) -> Result<Option<Reference>> {
+    fn reference(&self, memory: &ProcessMemory, object: &Object, relocation: &Elf64_Rela) -> Result<Option<Reference>> {
         let (index, kind) = ((relocation.r_info >> 32) as usize, RelocationKind::of(relocation.r_info as u32));
         if index == 0 || kind == RelocationKind::ThreadLocal {
             return Ok(None);
@@ -164,7 +164,7 @@ mod tests {
             found.push((info.dlpi_addr as usize, info.dlpi_phdr.addr(), info.dlpi_phnum.into()));
             0
         }
-        let (memory, mut listed) = (OwnMemory::new(), Vec::new());
+        let (memory, mut listed) = (ProcessMemory::own(), Vec::new());
         // SAFETY: the callback gets the vector it expects.
         unsafe { libc::dl_iterate_phdr(Some(collect), (&raw mut listed).cast()) };
         let mut objects =

@@ -1,5 +1,5 @@
 use super::*;
-use crate::memory::OwnMemory;
+use crate::memory::ProcessMemory;
 use libc::{Elf64_Phdr, PF_R, PF_W, PF_X, PROT_EXEC, PROT_NONE, PROT_READ, PROT_WRITE, PT_LOAD};
 use std::vec::Vec;
 
@@ -20,7 +20,7 @@ fn object(segments: &[(u32, u64, u64)]) -> Object {
             p_align: 0x1000,
         })
         .collect();
-    Object::read(&OwnMemory::new(), BASE, headers.as_ptr().expose_provenance(), headers.len()).unwrap()
+    Object::read(&ProcessMemory::own(), BASE, headers.as_ptr().expose_provenance(), headers.len()).unwrap()
 }
 
 fn vma(start: usize, end: usize, protection: Protection) -> Vma {
@@ -92,9 +92,21 @@ fn what_is_not_the_objects_file_is_left_alone() {
     let (object, mut vmas) = ordinary();
     vmas[1].file.inode = 7;
     vmas[2].is_shared = true;
-    vmas[3].protection = PROT_NONE;
+    vmas.truncate(3);
     assert_eq!(sources(&object, &vmas, TERMS), (std::vec![(0, Backing::Copy)], Outlook::default()));
     assert_eq!(sources(&object, &[], TERMS), (std::vec![], Outlook::default()));
+}
+
+#[test]
+fn inaccessible_pages_are_not_forgotten() {
+    let (object, mut vmas) = ordinary();
+    (vmas[1].protection, vmas[3].protection) = (PROT_NONE, PROT_NONE);
+    let (found, outlook) = sources(&object, &vmas, TERMS);
+    assert_eq!(found, [(0, Backing::Copy), (0x3000, Backing::Anonymous), (0x4000, Backing::Anonymous)]);
+    assert_eq!(outlook, Outlook { inaccessible_left: 0x2000, ..Outlook::default() });
+    let (found, outlook) = sources(&object, &vmas, PlanInputs { stores_possible: true, ..TERMS });
+    assert_eq!(found, [(0, Backing::Copy), (0x3000, Backing::Anonymous)]);
+    assert_eq!(outlook, Outlook { inaccessible_left: 0x2000, writable_left: 0x1000, ..Outlook::default() });
 }
 
 #[test]

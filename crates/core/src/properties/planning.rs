@@ -5,7 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::trials;
-use crate::memory::OwnMemory;
+use crate::memory::ProcessMemory;
 use crate::mode::Mode;
 use crate::object::{Dynamic, Object, ObjectError, Span};
 use crate::pages::PageVec;
@@ -53,7 +53,7 @@ fn ascending_segments() -> impl Strategy<Value = Vec<Elf64_Phdr>> {
 }
 
 fn read(headers: &[Elf64_Phdr]) -> Result<Object, ObjectError> {
-    Object::read(&OwnMemory::new(), BASE, headers.as_ptr().expose_provenance(), headers.len())
+    Object::read(&ProcessMemory::own(), BASE, headers.as_ptr().expose_provenance(), headers.len())
 }
 
 /// Returns what may be mapped where such an object is: in order and apart, whatever
@@ -98,7 +98,7 @@ fn planned(headers: &[Elf64_Phdr], vmas: &[Vma], inputs: PlanInputs) -> Option<(
 /// Returns the bytes of the object's file that are mapped in its segments and accessible.
 fn bytes_concerned(object: &Object, vmas: &[Vma]) -> usize {
     let file = vmas.first().map(|vma| vma.file);
-    let concerned = |vma: &&Vma| Some(vma.file) == file && !vma.is_shared && vma.protection != libc::PROT_NONE;
+    let concerned = |vma: &&Vma| Some(vma.file) == file && !vma.is_shared;
     let of_segment = |segment: &Span| -> usize {
         vmas.iter().filter(concerned).map(|vma| vma.span.intersection(segment).len()).sum()
     };
@@ -123,7 +123,7 @@ proptest! {
             // Nothing is mapped there: an error or nothing, never a fault. The
             // interpreter would stop.
             if !cfg!(miri) {
-                let _ = Dynamic::read(&OwnMemory::new(), &object);
+                let _ = Dynamic::read(&ProcessMemory::own(), &object);
             }
         }
     }
@@ -138,7 +138,8 @@ proptest! {
             prop_assert!(object.segments().iter().any(|segment| within(&segment.span)), "outside: {:?}", range);
             let Some(vma) = vmas.iter().find(|vma| within(&vma.span)) else { panic!("over two mappings: {range:?}") };
             prop_assert_eq!(vma.file, vmas[0].file);
-            prop_assert!(!vma.is_shared && vma.protection != libc::PROT_NONE);
+            prop_assert!(!vma.is_shared);
+            prop_assert!(vma.protection != libc::PROT_NONE || range.backing != Backing::Copy);
             prop_assert_eq!(range.protection, vma.protection, "a protection was changed");
             prop_assert_eq!(range.offset, vma.offset + (range.span.start - vma.span.start) as u64);
         }
@@ -152,6 +153,7 @@ proptest! {
             replaced
                 + outlook.writable_left
                 + outlook.read_only_left
+                + outlook.inaccessible_left
                 + outlook.relocated_contradicted
                 + outlook.read_only_contradicted,
             bytes_concerned(&object, &vmas)
@@ -168,7 +170,8 @@ proptest! {
                 start & !0xfff <= range.span.start && range.span.start < start + header.p_memsz as usize
             });
             let is_relocated = owner.is_some_and(|index| headers[index].p_flags & libc::PF_W != 0);
-            let is_writable = range.protection & libc::PROT_WRITE != 0;
+            let may_be_writable = is_relocated && range.protection == libc::PROT_NONE;
+            let is_writable = range.protection & libc::PROT_WRITE != 0 || may_be_writable;
             let is_text = owner.is_some_and(|index| headers[index].p_flags & libc::PF_X != 0);
             prop_assert!(!is_text || range.protection & libc::PROT_EXEC != 0, "text would not run: {:?}", range);
             prop_assert!(!(is_writable && inputs.stores_possible), "a store could be lost: {:?}", range);

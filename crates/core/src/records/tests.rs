@@ -1,6 +1,6 @@
 use super::*;
 use crate::cause::Operation;
-use crate::memory::OwnMemory;
+use crate::memory::ProcessMemory;
 use std::string::String;
 use std::vec;
 use std::vec::Vec;
@@ -11,7 +11,7 @@ static HEADER: Header = Header::new("1.2.3");
 fn bytes_at(address: u64, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     // SAFETY: the vector has room for `len` bytes.
-    unsafe { OwnMemory::new().copy(bytes.as_mut_ptr(), address as usize, len) }.unwrap();
+    unsafe { ProcessMemory::own().copy(bytes.as_mut_ptr(), address as usize, len) }.unwrap();
     bytes
 }
 

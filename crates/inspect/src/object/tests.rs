@@ -52,7 +52,9 @@ fn the_state_follows_from_what_the_ranges_map() {
     let memfd = ("r-xp", "/memfd:sopin:x.so (deleted)");
     assert_eq!(state_of([memfd, ("r--p", ""), bss, bss]), Some((ObjectState::Full, 0x3000)));
     assert_eq!(state_of([memfd, file("r--p"), bss, bss]).unwrap().0, ObjectState::Exposed);
-    assert_eq!(state_of([memfd, file("---p"), bss, bss]).unwrap().0, ObjectState::Full, "nothing can be read there");
+    // The program may make them accessible again.
+    assert_eq!(state_of([memfd, file("---p"), bss, bss]).unwrap().0, ObjectState::Exposed);
+    assert_eq!(state_of([file("---p"), ("r--p", ""), bss, bss]).unwrap().0, ObjectState::Relocated);
     let mixed = [("r-xp", entry.as_str()), ("r--p", ""), file("rw-p"), bss];
     assert_eq!(state_of(mixed).unwrap().0, ObjectState::Exposed, "a program may map files into its bss");
 }
@@ -60,4 +62,40 @@ fn the_state_follows_from_what_the_ranges_map() {
 #[test]
 fn mappings_without_files_are_not_objects() {
     assert_eq!(state_of([("r-xp", "[vdso]"), ("r--p", ""), ("rw-p", ""), ("rw-p", "")]), None);
+}
+
+/// The same bytes at every address.
+struct Everywhere(Vec<u8>);
+
+impl Bytes for Everywhere {
+    fn read_some(&self, _: u64, buffer: &mut [u8]) -> Result<usize, rustix::io::Errno> {
+        Array(0, self.0.clone()).read_some(0, buffer)
+    }
+}
+
+#[test]
+fn a_list_of_objects_that_are_all_everywhere_is_cut() {
+    const PAGES: u64 = 2000;
+    let line = |page: u64| {
+        let (start, flags) = (BASE + page * 0x1000, if page.is_multiple_of(2) { "r--p" } else { "rw-p" });
+        format!("{start:x}-{:x} {flags} 00000000 fd:7f 6 /x.so\n", start + 0x1000)
+    };
+    let maps = maps::parse((0..PAGES).map(line).collect::<String>().as_bytes());
+    let (process, files) = (Process::open(std::process::id()).unwrap(), Files::default());
+    let view = View::new(&process, &files);
+    let mut bytes = file();
+    // The size in memory of the second segment.
+    let size = image::ELF_HEADER + image::PROGRAM_HEADER + 40;
+    bytes[size..size + 8].copy_from_slice(&(PAGES * 0x1000 - 0x2800).to_ne_bytes());
+    let memory = Everywhere(bytes);
+    let scene =
+        Scene { maps: &maps, memory: Some(&memory), view: &view, executable: None, published: None, page: 0x1000 };
+    let listed = |index: u64| {
+        let base = BASE + 8 * index;
+        Listed { base, name: b"/x.so".to_vec(), dynamic: base + 0x2900, namespace: 0 }
+    };
+    let found = |count: u64| scene.objects(Some(&List { objects: (0..count).map(listed).collect(), is_cut: false }));
+    assert_eq!(found(2).len(), 2);
+    let parts: usize = found(1000).iter().map(|object| object.parts.len()).sum();
+    assert!((4000..40_000).contains(&parts), "{parts}");
 }

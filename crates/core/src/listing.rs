@@ -2,8 +2,8 @@
 
 use core::ffi::{CStr, c_int};
 
-use sopin_core::pages::PageVec;
-use sopin_core::sys::{self, Fd, Result};
+use crate::pages::PageVec;
+use crate::sys::{self, Fd, Result};
 
 /// Flags for a directory whose names are listed.
 pub const DIRECTORY_TO_LIST: c_int = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
