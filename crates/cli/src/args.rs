@@ -10,6 +10,7 @@ use clap::{CommandFactory, Parser};
 use crate::check::CheckArgs;
 use crate::completions::CompletionsArgs;
 use crate::exit::Exit;
+use crate::pin::PinArgs;
 use crate::run::RunArgs;
 use crate::status::StatusArgs;
 use crate::store::StoreArgs;
@@ -53,17 +54,19 @@ pub enum Command {
     Run(RunArgs),
     Check(CheckArgs),
     Status(StatusArgs),
+    Pin(PinArgs),
     Store(StoreArgs),
     Completions(CompletionsArgs),
 }
 
 impl Command {
-    /// Returns the exit status of a usage error of the subcommand of this name. `run`
-    /// keeps everything below 125 for the program that it runs, and `check` has
-    /// the same statuses.
-    fn usage_exit(name: Option<&OsString>) -> Exit {
-        match name.and_then(|name| name.to_str()) {
+    /// Returns the exit status of a usage error in these arguments. `run` keeps everything
+    /// below 125 for the program that it runs, `pin` does so if there is a command behind `--`,
+    /// and `check` has the statuses of `run`.
+    fn usage_exit(arguments: &[OsString]) -> Exit {
+        match arguments.get(1).and_then(|name| name.to_str()) {
             Some("run" | "check") => Exit::Failed,
+            Some("pin") if arguments.iter().any(|argument| argument == "--") => Exit::Failed,
             _ => Exit::Usage,
         }
     }
@@ -83,7 +86,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, E
         let _ = error.print();
         match error.kind() {
             ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Exit::Success,
-            _ => Command::usage_exit(arguments.get(1)),
+            _ => Command::usage_exit(&arguments),
         }
     })
 }

@@ -8,17 +8,22 @@
 //! | [`settings`] | values of `SOPIN_*` variables given as options |
 //! | [`library`] | where `libsopin.so` is |
 //! | [`preload`] | the value of `LD_PRELOAD` |
+//! | [`invocation`] | executing a command |
+//! | [`permission`] | what to do where the kernel denies access to a process |
+//! | [`process_table`] | the table with a line for each process |
 //! | [`program`] | which files a command executes, and the obstacles for the library |
 //! | [`trial`] | starts a program's loader to learn whether it loads the library |
 //! | [`run`] | `sopin run` |
 //! | [`check`] | `sopin check` |
 //! | [`status`](mod@status) | `sopin status` |
+//! | [`pin`](mod@pin) | `sopin pin` |
 //! | [`store`] | `sopin store` |
 //! | [`completions`] | `sopin completions` |
 //! | `manual` | the pages in `man/`; only the tests have it |
 //!
-//! The command reads and execs, writes the system's store, and removes copies from
-//! stores; it changes nothing in another process and contains no unsafe code.
+//! The command reads and execs, writes the system's store, and removes copies from stores. It
+//! contains no unsafe code. Only `sopin pin` changes anything in another process: it stops the
+//! process and replaces mappings, and leaves both to sopin-reach.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::doc_markdown)]
@@ -27,11 +32,15 @@ mod args;
 mod check;
 mod completions;
 mod exit;
+mod invocation;
 mod library;
 #[cfg(test)]
 mod manual;
 mod output;
+mod permission;
+mod pin;
 mod preload;
+mod process_table;
 mod program;
 mod run;
 mod settings;
@@ -46,20 +55,23 @@ use args::Command;
 
 fn main() -> ExitCode {
     let command = args::parse(env::args_os());
-    // `run` does so itself, as soon as it writes nothing more that could raise SIGPIPE.
-    if !matches!(command, Ok(Command::Run(_))) {
+    // These two do so themselves, as soon as they write nothing more that could raise SIGPIPE.
+    if !matches!(command, Ok(Command::Run(_) | Command::Pin(_))) {
         sopin_startup::restore();
     }
     let outcome = match command {
-        Ok(Command::Run(arguments)) => run::run(&arguments),
-        Ok(Command::Check(arguments)) => check::check(&arguments),
-        Ok(Command::Status(arguments)) => status::status(&arguments),
-        Ok(Command::Store(arguments)) => store::store(&arguments),
-        Ok(Command::Completions(arguments)) => completions::completions(&arguments, args::command()),
-        Err(exit) => Ok(exit),
+        Ok(Command::Run(arguments)) => run::run(&arguments).map(ExitCode::from),
+        Ok(Command::Check(arguments)) => check::check(&arguments).map(ExitCode::from),
+        Ok(Command::Status(arguments)) => status::status(&arguments).map(ExitCode::from),
+        Ok(Command::Pin(arguments)) => pin::pin(&arguments),
+        Ok(Command::Store(arguments)) => store::store(&arguments).map(ExitCode::from),
+        Ok(Command::Completions(arguments)) => {
+            completions::completions(&arguments, args::command()).map(ExitCode::from)
+        }
+        Err(exit) => Ok(exit.into()),
     };
     match outcome {
-        Ok(exit) => exit.into(),
+        Ok(status) => status,
         Err(failure) => {
             output::error(&failure);
             failure.exit.into()

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
+use indicatif::{ProgressBar, ProgressStyle};
 
 /// The style of what is wrong.
 pub const BAD: Style = AnsiColor::Red.on_default().bold();
@@ -26,9 +27,24 @@ pub fn print(text: impl Display) -> io::Result<()> {
     stdout.flush()
 }
 
+/// Writes text, which may contain styles, to stderr.
+pub fn print_error(text: impl Display) {
+    // If stderr cannot be written to, there is no other way to report that.
+    let _ = write!(anstream::stderr(), "{text}");
+}
+
 /// Returns the number of columns of stdout, if it is a terminal.
 pub fn columns() -> Option<usize> {
     console::Term::stdout().size_checked().map(|(_, columns)| columns.into())
+}
+
+/// Makes a progress bar, which is drawn only where stderr is a terminal, and not without steps.
+pub fn progress(steps: usize) -> ProgressBar {
+    if steps == 0 {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg}").unwrap_or(ProgressStyle::default_bar());
+    ProgressBar::new(steps as u64).with_style(style)
 }
 
 /// Prints `sopin: <thing>: <reason>; <way out>`.

@@ -2,19 +2,12 @@
 //! process. The program has the process id, gets the signals and determines the exit status.
 
 use std::env;
-use std::ffi::{CString, OsStr, OsString};
-use std::fs::File;
-use std::io::Read;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-
-use nix::errno::Errno;
-use nix::unistd::execve;
+use std::ffi::{OsStr, OsString};
 
 use crate::exit::{Exit, Failure};
+use crate::invocation::Invocation;
 use crate::library::{self, Library};
-use crate::program::chain::{Chain, SHELL};
-use crate::program::{elf, search};
+use crate::program::chain::Chain;
 use crate::settings::value_of;
 use crate::{output, preload, trial};
 
@@ -96,13 +89,11 @@ pub fn run(arguments: &RunArgs) -> Result<Exit, Failure> {
         changes.push(("LD_PRELOAD", &list));
     }
 
-    let words: Vec<CString> = arguments.command.iter().map(|word| c_string(word)).collect::<Result<_, _>>()?;
-    let environment = environment(&changes)?;
+    let invocation = Invocation::new(&arguments.command, &changes)?;
     // SIGPIPE is restored only now: if no process reads the warnings, they must not keep the
     // program from running.
     sopin_startup::restore();
-    let errno = execute(command, &words, &environment)?;
-    Err(why_not_executed(command, errno))
+    Err(invocation.execute())
 }
 
 fn warn_of_obstacles(chain: &Chain, library: &Library) -> Result<(), Failure> {
@@ -130,77 +121,4 @@ fn is_welcome(chain: &Chain, list: &OsStr, inherited: Option<&OsStr>) -> Result<
         );
     }
     Ok(refusal.is_none())
-}
-
-/// Executes the command as `execvp(3)` of glibc does (posix/execvpe.c), except that it passes
-/// no ELF file that the kernel refuses to the shell. Returns the error if it could not.
-fn execute(command: &OsStr, words: &[CString], environment: &[CString]) -> Result<Errno, Failure> {
-    let mut outcome = Errno::ENOENT;
-    for path in search::candidates(command) {
-        let file = c_string(path.as_os_str())?;
-        let Err(errno) = execve(&file, words, environment);
-        match errno {
-            // Another directory may have the command; if none has, this error is reported.
-            Errno::EACCES => outcome = errno,
-            Errno::ENOENT | Errno::ENOTDIR | Errno::ESTALE | Errno::ENODEV | Errno::ETIMEDOUT => {}
-            Errno::ENOEXEC if !is_elf(&path) => {
-                let shell = c_string(OsStr::new(SHELL))?;
-                let mut script = vec![shell.clone(), file];
-                script.extend_from_slice(words.get(1..).unwrap_or_default());
-                let Err(errno) = execve(&shell, &script, environment);
-                return Ok(errno);
-            }
-            _ => return Ok(errno),
-        }
-    }
-    Ok(outcome)
-}
-
-fn is_elf(path: &Path) -> bool {
-    let mut magic = [0; 4];
-    File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && elf::is_elf(&magic)
-}
-
-/// Returns the failure for the kernel's error, with the reason that the files show.
-fn why_not_executed(command: &OsStr, errno: Errno) -> Failure {
-    let exit = if errno == Errno::ENOENT { Exit::NotFound } else { Exit::CannotExecute };
-    let plain = || Failure::new(exit, Path::new(command).display(), errno.desc());
-    match Chain::follow(command) {
-        Err(failure) if failure.exit == exit => failure,
-        // glibc and env(1) report this too: the command might be in a directory that may not be
-        // searched.
-        Err(_) if errno == Errno::EACCES && search::find(command).is_none() => Failure::new(
-            exit,
-            Path::new(command).display(),
-            "no such program in PATH, of which not every directory may be searched",
-        ),
-        Err(_) => plain(),
-        Ok(chain) => match (errno, chain.missing_loader(), chain.program()) {
-            (Errno::ENOENT, Some(failure), _) => failure,
-            (Errno::ENOEXEC, _, Some((path, elf))) => Failure::new(
-                exit,
-                path.display(),
-                format!("made for {}, which this machine does not execute", elf.machine),
-            ),
-            _ => plain(),
-        },
-    }
-}
-
-/// Returns this process's environment with changes, in the same order. Entries without `=`,
-/// which the standard library does not show, are lost.
-fn environment(changes: &[(&str, &OsString)]) -> Result<Vec<CString>, Failure> {
-    let kept = env::vars_os().filter(|(name, _)| changes.iter().all(|(changed, _)| name != changed));
-    let new = changes.iter().map(|(name, value)| (OsString::from(name), (*value).clone()));
-    kept.chain(new)
-        .map(|(mut entry, value)| {
-            entry.push("=");
-            entry.push(value);
-            c_string(&entry)
-        })
-        .collect()
-}
-
-fn c_string(word: &OsStr) -> Result<CString, Failure> {
-    CString::new(word.as_bytes()).map_err(|error| Failure::new(Exit::Failed, word.display(), error))
 }

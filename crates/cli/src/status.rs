@@ -9,7 +9,7 @@
 //! | [`answer`](mod@answer) | the answer, as in JSON |
 //! | [`human`] | the answer, for people |
 
-mod answer;
+pub mod answer;
 mod human;
 
 use sopin_inspect::Inspector;
@@ -17,7 +17,7 @@ use sopin_inspect::process::{self, Trouble};
 use sopin_inspect::report::ProcessReport;
 
 use crate::exit::{Exit, Failure};
-use crate::output;
+use crate::{output, permission};
 use answer::{NotInspected, PassedOver, SCHEMA, StatusAnswer};
 
 const MORE: &str = "\
@@ -144,7 +144,7 @@ fn answer(arguments: &StatusArgs) -> Result<StatusAnswer, Failure> {
     }
     let denied = Trouble::Denied.code();
     if answer.passed_over.denied != 0 || answer.not_inspected.iter().any(|process| process.error == denied) {
-        answer.remedy = Some(remedy());
+        answer.remedy = Some(permission::remedy());
     }
     Ok(answer)
 }
@@ -165,20 +165,6 @@ fn count(answer: &mut StatusAnswer, pid: u32, trouble: &Trouble) {
             answer.not_inspected.push(not_inspected(pid, trouble));
         }
     }
-}
-
-/// Returns what the user can do where permission is denied.
-fn remedy() -> String {
-    let scope = std::fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
-    let more = match scope.trim() {
-        "" | "0" => String::new(),
-        scope => format!(" (kernel.yama.ptrace_scope={scope})"),
-    };
-    if rustix::process::geteuid().is_root() {
-        // The user is root of a container, or the process is in another user namespace.
-        return "even root needs CAP_SYS_PTRACE in its user namespace, and no security module against it".to_owned();
-    }
-    format!("run as root or with CAP_SYS_PTRACE{more}")
 }
 
 /// Returns the exit status. Damage that is certain takes precedence over processes that could

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::victim::{Victim, object};
-use common::{Installation, clean_process, sopin};
+use common::{Installation, clean_process, sopin, zombie};
 use serde_json::Value;
 use snapbox::str;
 
@@ -326,13 +326,8 @@ fn the_names_in_json_are_those_documented() {
 
 #[test]
 fn processes_that_cannot_be_inspected_are_reported() {
-    let mut child = Command::new("true").spawn().unwrap();
+    let mut child = zombie();
     let pid = child.id();
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !fs::read_to_string(format!("/proc/{pid}/stat")).unwrap().contains(") Z ") {
-        assert!(Instant::now() < deadline);
-        std::thread::sleep(Duration::from_millis(5));
-    }
     sopin().args(["status", &pid.to_string()]).assert().code(3).stderr_eq("").stdout_eq(str![[r#"
 [..]: could not be inspected: it has ended and waits for its parent
 

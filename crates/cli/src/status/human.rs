@@ -4,14 +4,14 @@
 use std::fmt;
 
 use anstyle::Style;
-use console::truncate_str;
 
 use sopin_inspect::disk::{Disk, DiskState};
 use sopin_inspect::object::ObjectState;
 use sopin_inspect::report::{DamageReport, ObjectReport, ProcessReport, WordReport};
 
 use super::answer::{PassedOver, StatusAnswer};
-use crate::output::{BAD, DOUBTFUL, GOOD, HEADING, shown};
+use crate::output::{DOUBTFUL, shown};
+use crate::process_table::{Cell, ProcessTable, command, style_of};
 
 /// The answer as text.
 pub struct StatusPage<'a> {
@@ -29,33 +29,16 @@ pub struct StatusPage<'a> {
 /// the right.
 const COLUMNS: [&str; 7] = ["PID", "SHIM", "FULL", "RELOCATED", "EXPOSED", "DAMAGED", "PINNED-KIB"];
 
-/// Least width of the column with the command.
-const MIN_COMMAND: usize = 16;
-
 impl fmt::Display for StatusPage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rows: Vec<_> = self.answer.processes.iter().map(cells).collect();
-        let width = |column: usize| {
-            let cells = rows.iter().filter_map(|row| row.get(column)).map(|(text, _)| text.len());
-            cells.chain(COLUMNS.get(column).map(|name| name.len())).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..COLUMNS.len()).map(width).collect();
         // With --verbose commands are not cut, as with `ps -ww`.
-        let before: usize = widths.iter().map(|width| width + 1).sum();
-        let room =
-            self.columns.filter(|_| !self.is_verbose).map(|columns| columns.saturating_sub(before).max(MIN_COMMAND));
+        let table = ProcessTable::new(COLUMNS, &rows, self.columns.filter(|_| !self.is_verbose));
         if !rows.is_empty() {
-            for (name, width) in COLUMNS.iter().zip(&widths) {
-                write!(f, "{HEADING}{name:>width$}{HEADING:#} ")?;
-            }
-            writeln!(f, "{HEADING}COMMAND{HEADING:#}")?;
+            table.heading(f)?;
         }
         for (process, row) in self.answer.processes.iter().zip(&rows) {
-            for ((text, style), width) in row.iter().zip(&widths) {
-                write!(f, "{style}{text:>width$}{style:#} ")?;
-            }
-            let command = command(process);
-            writeln!(f, "{}", room.map_or(command.as_str().into(), |room| truncate_str(&command, room, "…")))?;
+            table.row(f, row, &command(&process.name, &process.command))?;
             self.objects(f, process)?;
         }
         self.remarks(f)
@@ -142,7 +125,7 @@ impl StatusPage<'_> {
 }
 
 /// Returns a row: each cell with its style.
-fn cells(process: &ProcessReport) -> [(String, Style); COLUMNS.len()] {
+fn cells(process: &ProcessReport) -> [Cell; COLUMNS.len()] {
     let plain = Style::new();
     let count = |state: ObjectState, count: usize| {
         let style = if count == 0 { plain } else { style_of(state) };
@@ -157,22 +140,6 @@ fn cells(process: &ProcessReport) -> [(String, Style); COLUMNS.len()] {
         count(ObjectState::Damaged, process.damaged),
         (process.pinned_kib.to_string(), plain),
     ]
-}
-
-fn style_of(state: ObjectState) -> Style {
-    match state {
-        ObjectState::Damaged => BAD,
-        ObjectState::Exposed => DOUBTFUL,
-        ObjectState::Relocated => Style::new(),
-        ObjectState::Full => GOOD,
-    }
-}
-
-fn command(process: &ProcessReport) -> String {
-    if process.command.iter().all(String::is_empty) {
-        return format!("[{}]", shown(&process.name));
-    }
-    shown(process.command.join(" ").trim_end())
 }
 
 /// Returns the remarks about an object that follow its path.

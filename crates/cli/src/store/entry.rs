@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use sopin_core::sys;
 use sopin_inspect::descriptors;
-use sopin_store::{Freshness, LINK, Origin, Version, is_own_entry, says_on_disk};
+use sopin_store::{DEBUG, Freshness, LINK, Origin, Version, is_own_entry, says_on_disk};
 
 use super::open_store::{OpenStore, names};
 
@@ -25,6 +25,8 @@ pub struct EntryDirectory {
     pub version: Option<Version>,
     /// The directory.
     pub directory: OwnedFd,
+    /// The names in the directory, each with what `fstatat(2)` says of it.
+    contents: Vec<(OsString, Stat)>,
     /// The copy: its name and its `stat`. `None` if there is no regular file, or several.
     pub copy: Option<(OsString, Stat)>,
     /// The path of its origin, if that is recorded.
@@ -55,21 +57,22 @@ impl EntryDirectory {
             return Ok(None);
         }
         let directory = rustix::fs::openat(&store.directory, key, DIRECTORY, Mode::empty())?;
-        let mut copies = Vec::new();
+        let mut contents = Vec::new();
         for name in names(&directory)? {
             match rustix::fs::statat(&directory, &name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(status) if is_regular(&status) => copies.push((name, status)),
-                Ok(_) | Err(Errno::NOENT) => {}
+                Ok(status) => contents.push((name, status)),
+                Err(Errno::NOENT) => {}
                 Err(error) => return Err(error),
             }
         }
-        let copy = if copies.len() == 1 { copies.pop() } else { None };
+        let mut copies = contents.iter().filter(|(_, status)| is_regular(status));
+        let copy = copies.next().filter(|_| copies.next().is_none()).cloned();
         let link = rustix::fs::readlinkat(&directory, LINK, Vec::new()).unwrap_or_default();
         let origin = Origin::parse(&link);
         let freshness =
             origin.zip(version).map_or(Freshness::Unknown, |(origin, version)| origin.freshness(&version.identity));
         let origin = origin.map(|origin| PathBuf::from(OsStr::from_bytes(origin.path.to_bytes())));
-        Ok(Some(Self { key: key.to_owned(), version, directory, copy, origin, freshness }))
+        Ok(Some(Self { key: key.to_owned(), version, directory, contents, copy, origin, freshness }))
     }
 
     /// Returns the word for its state, in tables and JSON.
@@ -90,6 +93,16 @@ impl EntryDirectory {
     /// Returns the number of bytes that the copy takes on disk, including those that it shares.
     pub fn allocated(&self) -> u64 {
         self.copy.as_ref().map_or(0, |(_, status)| status.st_blocks.cast_unsigned() * 512)
+    }
+
+    /// Returns whether it contains something that an earlier reading found in it too, other
+    /// than the links that a program makes with a copy.
+    pub fn still_contains_some_of(&self, earlier: &Self) -> bool {
+        let version = |status: &Stat| (status.st_ino, status.st_ctime, status.st_ctime_nsec);
+        let is_link = |name: &OsStr| [LINK, DEBUG].iter().any(|link| name.as_bytes() == link.to_bytes());
+        self.contents.iter().filter(|(name, _)| !is_link(name)).any(|(name, status)| {
+            earlier.contents.iter().any(|(other, before)| other == name && version(before) == version(status))
+        })
     }
 
     /// Opens the copy and returns the details.

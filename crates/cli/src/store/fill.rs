@@ -21,10 +21,10 @@ use sopin_core::cause::{Cause, Reason};
 use sopin_core::pages::PageVec;
 use sopin_store::{Filled, NOT_SETTLED, OriginFile, SYSTEM, Store};
 
+use super::place;
 use super::printing::print;
-use super::{human, place};
 use crate::exit::{Exit, Failure};
-use crate::output::shown;
+use crate::output::{self, shown};
 use answer::{Failed, FillAnswer};
 use candidate::{FillCandidate, FillRefusal};
 use jobs::Job;
@@ -92,7 +92,7 @@ impl Filler {
     /// Copies all files. Those that have changed recently come last, because the first of them
     /// are old enough by then.
     fn fill_all(&mut self, jobs: Vec<Job>) -> Result<(), Cause> {
-        let progress = human::progress(if jobs.len() > MANY { jobs.len() } else { 0 });
+        let progress = output::progress(if jobs.len() > MANY { jobs.len() } else { 0 });
         let mut unsettled = Vec::new();
         for job in jobs {
             progress.set_message(shown(&job.title()));

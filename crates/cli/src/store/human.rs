@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanDuration};
 
 use crate::output::HEADING;
 
@@ -23,15 +23,6 @@ pub fn age(seconds: i64) -> String {
 /// Formats a number with its noun: "1 entry", "2 entries".
 pub fn count(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
-}
-
-/// Makes a progress bar, which is drawn only where stderr is a terminal, and not without steps.
-pub fn progress(steps: usize) -> ProgressBar {
-    if steps == 0 {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg}").unwrap_or(ProgressStyle::default_bar());
-    ProgressBar::new(steps as u64).with_style(style)
 }
 
 /// A table with a heading. The columns before the last are as wide as their contents; numbers

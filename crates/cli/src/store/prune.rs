@@ -16,7 +16,7 @@ use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use serde::Serialize;
 use sopin_core::sys;
-use sopin_store::{Allowance, DEBUG, Freshness, LINK, TEMPORARY, remove_entry, remove_unless_in_use};
+use sopin_store::{Allowance, Freshness, TEMPORARY, remove_entry, remove_unless_in_use};
 
 use super::bytes::{self, Compared};
 use super::entry::{self, EntryDirectory, is_entry, word};
@@ -25,7 +25,7 @@ use super::printing::{SCHEMA, print};
 use super::users::Users;
 use super::{human, verify};
 use crate::exit::{Exit, Failure};
-use crate::output::{BAD, DOUBTFUL, shown};
+use crate::output::{self, BAD, DOUBTFUL, shown};
 
 /// The answer. Its names are those of the JSON output; sizes are in bytes.
 #[derive(Serialize)]
@@ -106,7 +106,7 @@ pub fn prune(stores: &[OpenStore], older_than: Option<Duration>, dry_run: bool, 
 impl Pruned {
     fn prune(&mut self, store: &OpenStore, rules: &Rules) -> rustix::io::Result<()> {
         let all = names(&store.directory)?;
-        let progress = human::progress(all.len());
+        let progress = output::progress(all.len());
         for name in all {
             progress.inc(1);
             let c_name = CString::new(name.as_bytes()).unwrap_or_default();
@@ -208,19 +208,9 @@ impl Pruned {
     /// Checks that an entry is gone. It can remain if it contains a directory, or if the store
     /// is on a read-only mount.
     fn check_removed(&mut self, store: &OpenStore, entry: &EntryDirectory, removed: Removed) {
-        let version = |entry: &EntryDirectory| {
-            entry.copy.as_ref().map(|(_, status)| (status.st_ino, status.st_ctime, status.st_ctime_nsec))
-        };
         // A program may have made it anew since, or may be about to.
-        let is_still_there = EntryDirectory::read(store, &entry.key).is_ok_and(|now| {
-            now.is_some_and(|now| {
-                let is_link = |name: &OsStr| [LINK, DEBUG].iter().any(|link| name.as_bytes() == link.to_bytes());
-                match &now.copy {
-                    Some(_) => version(&now) == version(entry),
-                    None => names(&now.directory).is_ok_and(|names| names.iter().any(|name| !is_link(name))),
-                }
-            })
-        });
+        let is_still_there = EntryDirectory::read(store, &entry.key)
+            .is_ok_and(|now| now.is_some_and(|now| now.still_contains_some_of(entry)));
         if is_still_there { self.failed.push(removed.name) } else { self.note(removed) }
     }
 

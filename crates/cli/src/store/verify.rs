@@ -18,7 +18,7 @@ use super::human;
 use super::open_store::{OpenStore, names};
 use super::printing::{SCHEMA, print};
 use crate::exit::{Exit, Failure};
-use crate::output::{BAD, GOOD, shown};
+use crate::output::{self, BAD, GOOD, shown};
 
 /// What the user can do about a problem in a user's store, and in the system's.
 const WAYS_OUT: [WayOut; 2] = [
@@ -85,7 +85,7 @@ impl Verified {
         let path = store.path.to_string_lossy().into_owned();
         let mut verified = Self { path, entries: 0, compared: 0, problems: Vec::new() };
         let all = names(&store.directory)?;
-        let progress = human::progress(all.len());
+        let progress = output::progress(all.len());
         for name in all {
             if is_entry(&name) {
                 verified.check_key(store, &name, &progress);

@@ -15,7 +15,8 @@ use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::{env, process};
+use std::time::{Duration, Instant};
+use std::{env, process, thread};
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use snapbox::cmd::Command;
@@ -167,11 +168,14 @@ pub fn terminal() -> (File, File) {
     (program, user.into())
 }
 
-/// Returns why this machine cannot run a test that needs these: `root`, a program, or a
-/// flag with which the compiler can link a program.
+/// Returns why this machine cannot run a test that needs these: `root`; `stops`, a process that can
+/// stop its own threads; a program; or a flag with which the compiler can link a program.
 pub fn missing(needs: &[&str]) -> Option<String> {
     needs.iter().find_map(|need| match *need {
         "root" => (!rustix::process::geteuid().is_root()).then(|| "not root".to_owned()),
+        "stops" => {
+            (!stops_threads()).then(|| "its own threads cannot be stopped (Yama, or a seccomp filter)".to_owned())
+        }
         flag if flag.starts_with('-') => (!links_with(flag)).then(|| format!("no linking with {flag}")),
         program => {
             let path = env::var_os("PATH").unwrap_or_default();
@@ -179,6 +183,14 @@ pub fn missing(needs: &[&str]) -> Option<String> {
             (!is_there).then(|| format!("no program {program}"))
         }
     })
+}
+
+/// Returns whether neither Yama nor a seccomp filter keeps a process from tracing its own threads.
+fn stops_threads() -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    (is_root || matches!(scope.trim(), "" | "0")) && !status.lines().any(|line| line == "Seccomp:\t2")
 }
 
 fn links_with(flag: &str) -> bool {
@@ -195,4 +207,15 @@ fn links_with(flag: &str) -> bool {
     let mut command = process::Command::new("cc");
     command.arg(flag).args(flags).arg("-o").arg(directory.path().join("main")).arg(file);
     command.stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+/// Starts a process that has ended when this returns, and that waits for its parent.
+pub fn zombie() -> process::Child {
+    let child = process::Command::new("true").spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap().contains(") Z ") {
+        assert!(Instant::now() < deadline);
+        thread::sleep(Duration::from_millis(5));
+    }
+    child
 }

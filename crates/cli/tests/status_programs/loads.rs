@@ -13,11 +13,17 @@ pub const CASES: &[Case] = &[
     Case { name: "a_go_program", needs: &["go"], test: a_go_program },
     Case { name: "a_musl_program", needs: &["musl-gcc"], test: a_musl_program },
     Case { name: "other_namespaces", needs: &["cc"], test: other_namespaces },
+    Case { name: "other_namespaces_pinned", needs: &["cc", "stops"], test: other_namespaces_pinned },
     Case { name: "a_library_without_permission_to_be_pinned", needs: &["cc"], test: reasons_are_reported },
 ];
 
 const WAITING: &str = "#include <stdio.h>\n\
     int main(void) { puts(\"ready\"); fflush(stdout); while (getchar() != EOF) {} return 0; }\n";
+
+/// A function that begins to use asynchronous I/O. While a process does, its other threads are not
+/// stopped, because the kernel could store to its memory all the same.
+const REQUESTS: &str = "#include <sys/syscall.h>\n#include <unistd.h>\n\
+    static long use_requests(void) { static long context; return syscall(SYS_io_setup, 1, &context); }\n";
 
 fn start(installation: &Installation, program: &str) -> Running {
     let mut command = std::process::Command::new(installation.path(program));
@@ -82,47 +88,72 @@ fn a_musl_program() -> Result<(), String> {
     Ok(())
 }
 
-fn other_namespaces() -> Result<(), String> {
+/// A program that loads a library into two namespaces.
+fn with_namespaces() -> Victim {
     let victim = Victim::new();
-    let main = "#define _GNU_SOURCE\n#include <dlfcn.h>\n#include <stdio.h>\nint main(void) {\n\
+    let main = format!(
+        "#define _GNU_SOURCE\n#include <dlfcn.h>\n#include <stdio.h>\n#include <stdlib.h>\n{REQUESTS}int main(void) {{\n\
+        if (getenv(\"REQUESTS\") && use_requests()) return 1;\n\
         for (int i = 0; i < 2; i++) if (!dlmopen(LM_ID_NEWLM, \"./libvictim.so\", RTLD_NOW)) return 1;\n\
-        puts(\"ready\"); fflush(stdout); while (getchar() != EOF) {} return 0; }\n";
-    victim.installation.compile("program", main, "cc", &["-ldl"]);
+        puts(\"ready\"); fflush(stdout); while (getchar() != EOF) {{}} return 0; }}\n"
+    );
+    victim.installation.compile("program", &main, "cc", &["-ldl"]);
+    victim
+}
+
+/// Returns the namespaces of the library, which must have this state in each.
+fn namespaces_with(process: &serde_json::Value, state: &str) -> Vec<u64> {
+    let objects = process["objects"].as_array().unwrap();
+    let found = objects.iter().filter(|object| object["path"].as_str().unwrap().ends_with("/libvictim.so"));
+    let found: Vec<_> = found.inspect(|object| assert_eq!(object["state"], state, "{object:#}")).collect();
+    let loaders = objects.iter().filter(|object| object["path"].as_str().unwrap().contains("/ld-")).count();
+    assert_eq!(loaders, 1, "all namespaces share one loader");
+    found.iter().map(|object| object["namespace"].as_u64().unwrap()).collect()
+}
+
+fn other_namespaces() -> Result<(), String> {
+    let victim = with_namespaces();
     let running = victim.start();
     let process = victim.json(running.pid());
-    let count = |process: &serde_json::Value, state: &str| {
-        let objects = process["objects"].as_array().unwrap();
-        let found = objects.iter().filter(|object| object["path"].as_str().unwrap().ends_with("/libvictim.so"));
-        let found: Vec<_> = found.inspect(|object| assert_eq!(object["state"], state, "{object:#}")).collect();
-        let loaders = objects.iter().filter(|object| object["path"].as_str().unwrap().contains("/ld-")).count();
-        assert_eq!(loaders, 1, "all namespaces share one loader");
-        found.iter().map(|object| object["namespace"].as_u64().unwrap()).collect::<Vec<_>>()
-    };
-    let namespaces = count(&process, "exposed");
+    let namespaces = namespaces_with(&process, "exposed");
     if namespaces.is_empty() {
         return Err("this C library shows no namespaces".to_owned());
     }
     assert!(namespaces.len() == 2 && !namespaces.contains(&0) && namespaces[0] != namespaces[1], "{process:#}");
     victim.rewrite(&running);
-    assert_eq!(count(&victim.json(running.pid()), "damaged"), namespaces);
-    let protected = victim.start_protected(&[]);
-    // Their writable ranges are exposed, because their constructors have run.
-    assert_eq!(count(&victim.json(protected.pid()), "exposed").len(), 2);
+    assert_eq!(namespaces_with(&victim.json(running.pid()), "damaged"), namespaces);
+    let protected = victim.start_protected(&[("REQUESTS", "1")]);
+    // Their writable ranges are exposed, because their constructors have run, and the kernel may
+    // be storing to them.
+    assert_eq!(namespaces_with(&victim.json(protected.pid()), "exposed").len(), 2);
     Ok(())
 }
 
-/// Objects that were loaded before the library, to which something may be storing, have
-/// reasons.
+fn other_namespaces_pinned() -> Result<(), String> {
+    let victim = with_namespaces();
+    let protected = victim.start_protected(&[]);
+    match namespaces_with(&victim.json(protected.pid()), "full").len() {
+        0 => return Err("this C library shows no namespaces".to_owned()),
+        namespaces => assert_eq!(namespaces, 2),
+    }
+    victim.rewrite(&protected);
+    assert_eq!(namespaces_with(&victim.json(protected.pid()), "full").len(), 2);
+    Ok(())
+}
+
+/// Objects that were loaded before the library, to which something may be storing that cannot be
+/// stopped, have reasons.
 fn reasons_are_reported() -> Result<(), String> {
     let victim = Victim::new();
-    let main = "#include <dlfcn.h>\n#include <pthread.h>\n#include <stdio.h>\n#include <unistd.h>\n\
+    let main = format!(
+        "#define _GNU_SOURCE\n#include <dlfcn.h>\n#include <stdio.h>\n{REQUESTS}\
         extern int (*const table[2048])(void);\n\
-        static void *wait(void *x) { for (;;) pause(); return x; }\n\
-        int main(void) { pthread_t t; pthread_create(&t, 0, wait, (void *)&table);\n\
+        int main(void) {{ if (use_requests() || !table[1024]) return 1;\n\
         if (!dlopen(\"./lib/libsopin.so\", RTLD_NOW | RTLD_GLOBAL)) return 1;\n\
-        puts(\"ready\"); fflush(stdout); while (getchar() != EOF) {} return 0; }\n";
+        puts(\"ready\"); fflush(stdout); while (getchar() != EOF) {{}} return 0; }}\n"
+    );
     let library = victim.library.to_str().unwrap();
-    victim.installation.compile("program", main, "cc", &[library, "-ldl", "-pthread"]);
+    victim.installation.compile("program", &main, "cc", &[library, "-ldl"]);
     let running = victim.start();
     let process = victim.json(running.pid());
     let object = object(&process, "libvictim.so");

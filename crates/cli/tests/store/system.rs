@@ -24,6 +24,8 @@ become_program() {
 }
 hold() {
     mkfifo input
+    # The shell opens `output` after `input`, for which it waits, and so perhaps after the first grep.
+    : >output
     become_program "$@" <input >output &
     held=$!
     exec 3>input
