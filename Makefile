@@ -3,6 +3,7 @@
 CARGO ?= cargo
 MINUTES ?= 10
 RESETS ?= 50
+PINS ?= 1000
 WHAT ?= all
 PREFIX ?= /usr/local
 LIBDIR ?= $(PREFIX)/lib
@@ -27,13 +28,13 @@ GUIDES := $(notdir $(filter-out docs/releasing.md docs/memory-order.md,$(wildcar
 PAGES1 := $(notdir $(wildcard man/*.1))
 PAGES7 := $(notdir $(wildcard man/*.7))
 
-.PHONY: build demo test bench soak faults foreign rewriters resets lab dist-binaries dist-check miri lint man header release-check clean help environments
+.PHONY: build demo test bench soak faults foreign rewriters pin-torture resets lab dist-binaries dist-check miri lint man header release-check clean help environments
 .PHONY: install install-library install-command uninstall uninstall-library uninstall-command
 
 build: ## build target/release/libsopin.so and target/release/sopin (the default)
 	$(CARGO) build --release --workspace
 
-demo: build ## a busy gunicorn while its shared objects are rewritten, without and with sopin
+demo: build ## a busy gunicorn while its shared objects are rewritten, without and with sopin, and pinned
 	examples/gunicorn/demo
 
 # The tests use py-spy from the environment, but the machine's own python3.
@@ -57,6 +58,9 @@ foreign: build ## programs of other projects, without and with the library; inst
 rewriters: build environments ## try everything that rewrites shared objects; makes docs/rewriters.md anew
 	SOPIN_NEW_TABLE=1 $(CARGO) test --test rewriters
 	cp target/rewriters.md docs/rewriters.md
+
+pin-torture: build environments ## running programs are pinned PINS (1000) times in each trial
+	SOPIN_PINS=$(PINS) $(CARGO) test --test pin
 
 resets: build ## machines in QEMU are reset RESETS (50) times while stores are filled; makes docs/power-loss.md anew
 	scripts/lab-kernel 6.1

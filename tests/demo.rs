@@ -1,12 +1,16 @@
 //! Does what `make demo` does, and asserts its results: a busy gunicorn whose shared
 //! objects are rewritten in place dies without the library, and with it answers every
-//! request.
+//! request. So it does if it was started without the library, and `sopin pin` has pinned
+//! it while it was busy. A user who may not trace processes is not shown that; the command
+//! says why.
 //!
 //! It needs Python 3 with venv (`PYTHON` names another program than python3), and in
 //! the first run the Python Package Index.
 
 mod common;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -16,44 +20,111 @@ use serde_json::{Value, json};
 /// rewritten in one way; even a busy machine reaches hundreds.
 const BUSY: u64 = 50;
 const CASES: [&str; 4] = ["same bytes", "other build", "emptied", "idle"];
+/// The mode without the library in which the command pins the service.
+const PINNED: &str = "full, sopin pin";
 
 #[test]
 fn gunicorn_survives_the_rewriting_of_all_its_objects() {
     let library = common::library::path().expect("the library under test");
     let (succeeded, results, said) = demonstrate(&library, &[]);
     assert!(succeeded, "{said}");
-    let find = |case: &str, mode: &str| {
-        results
-            .iter()
-            .find(|result| result["case"] == case && result["mode"] == mode)
-            .unwrap_or_else(|| panic!("no result for {case}, {mode}: {said}"))
-    };
-
+    let mut modes = vec!["full", "full, memfd"];
+    if may_pin(&said) {
+        modes.push(PINNED);
+        is_pinned_once(find(&results, CASES[0], PINNED), &said);
+    }
+    let all = |mode| CASES.iter().map(move |case| (case, mode));
     let mut promised: Vec<&Value> =
-        CASES.iter().flat_map(|case| [find(case, "full"), find(case, "full, memfd")]).collect();
+        modes.into_iter().flat_map(all).map(|(case, mode)| find(&results, case, mode)).collect();
     assert!(promised.iter().all(|result| copies(result) != 0), "read-only ranges followed their files: {said}");
-    assert!(promised.iter().all(|result| result["mode"] == "full" || result["copies_in_use"]["store"] == 0), "{said}");
-    promised.push(find("idle", "relocated"));
+    let without_store = promised.iter().filter(|result| result["mode"] == "full, memfd");
+    assert!(without_store.into_iter().all(|result| result["copies_in_use"]["store"] == 0), "{said}");
+    promised.push(find(&results, "idle", "relocated"));
     for result in promised {
-        let row = format!("{result}\n{said}");
-        assert_eq!(result["failed"], 0, "{row}");
-        assert_eq!(result["killed"], json!({}), "{row}");
-        assert_eq!(result["master_killed"], Value::Null, "{row}");
-        assert_eq!(result["unharmed"], true, "a process is not the one from before: {row}");
-        assert_eq!(result["all_answered"], true, "a worker serves no more: {row}");
-        assert_eq!(result["library_said"], json!([]), "objects were left exposed: {row}");
-        assert!(result["served"].as_u64() >= Some(if result["case"] == "idle" { 20 } else { BUSY }), "{row}");
+        is_unharmed(result, &said);
     }
     for case in CASES {
-        let result = find(case, "without");
-        let workers = result["killed"].as_object().map_or(0, serde_json::Map::len);
-        assert!(workers != 0 || result["master_killed"].is_string(), "survived {case} without the library: {said}");
-        assert_eq!(result["unharmed"], false, "{said}");
-        assert!(result["failed"].as_u64() > Some(0), "{said}");
+        is_harmed(find(&results, case, "without"), &said);
     }
     // These are SQLAlchemy's extensions, the interpreter's library and the modules that
     // it needs.
     assert!(results.iter().all(|result| result["objects_in_use"].as_u64() >= Some(10)), "{said}");
+}
+
+#[test]
+fn gunicorn_with_threads_survives_if_it_is_pinned_while_it_is_busy() {
+    let library = common::library::path().expect("the library under test");
+    let (succeeded, results, said) =
+        demonstrate(&library, &["--threads", "3", "--modes", "without", PINNED, "--cases", "emptied"]);
+    assert!(succeeded, "{said}");
+    if may_pin(&said) {
+        let result = find(&results, "emptied", PINNED);
+        is_pinned_once(result, &said);
+        is_unharmed(result, &said);
+    }
+    is_harmed(find(&results, "emptied", "without"), &said);
+}
+
+/// Returns whether this user was permitted to pin the service. Root is.
+fn may_pin(said: &str) -> bool {
+    rustix::process::geteuid().is_root() || !said.contains(&format!("{PINNED}: not shown: "))
+}
+
+fn find<'a>(results: &'a [Value], case: &str, mode: &str) -> &'a Value {
+    results
+        .iter()
+        .find(|result| result["case"] == case && result["mode"] == mode)
+        .unwrap_or_else(|| panic!("no result for {case}, {mode}: {results:#?}"))
+}
+
+/// Checks that the master and four workers were pinned whole, and that no client noticed.
+fn is_pinned_once(result: &Value, said: &str) {
+    let pin = &result["pin"];
+    let row = format!("{result}\n{said}");
+    assert_eq!(pin["pids"].as_array().map(Vec::len), Some(5), "{row}");
+    assert_eq!(pin["complaints"], json!([]), "{row}");
+    assert_eq!(pin["failed"], 0, "{row}");
+    assert!(pin["served"].as_u64() >= Some(8), "the service was not busy during the pin: {row}");
+    assert!(pin["objects"].as_u64() >= Some(5 * 10), "{row}");
+}
+
+/// Checks that all processes are the same as before the rewriting, and have answered all requests.
+fn is_unharmed(result: &Value, said: &str) {
+    let row = format!("{result}\n{said}");
+    assert_eq!(result["failed"], 0, "{row}");
+    assert_eq!(result["killed"], json!({}), "{row}");
+    assert_eq!(result["master_killed"], Value::Null, "{row}");
+    assert_eq!(result["unharmed"], true, "a process is not the one from before: {row}");
+    assert_eq!(result["all_answered"], true, "a worker serves no more: {row}");
+    assert_eq!(result["library_said"], json!([]), "objects were left exposed: {row}");
+    assert!(result["served"].as_u64() >= Some(if result["case"] == "idle" { 20 } else { BUSY }), "{row}");
+}
+
+/// Checks that a process was killed and requests failed.
+fn is_harmed(result: &Value, said: &str) {
+    let workers = result["killed"].as_object().map_or(0, serde_json::Map::len);
+    let row = format!("{result}\n{said}");
+    assert!(workers != 0 || result["master_killed"].is_string(), "survived without the library: {row}");
+    assert_eq!(result["unharmed"], false, "{row}");
+    assert!(result["failed"].as_u64() > Some(0), "{row}");
+}
+
+#[test]
+fn the_demonstration_notices_a_command_that_does_nothing() {
+    let scratch = tempfile::tempdir().expect("a temporary directory");
+    let command = scratch.path().join("sopin");
+    let script = "#!/bin/sh\necho '{\"processes\": [], \"not_pinned\": []}'\n";
+    std::fs::write(&command, script).expect("a script");
+    std::fs::set_permissions(&command, Permissions::from_mode(0o755)).expect("an executable script");
+    let library = common::library::path().expect("the library under test");
+    let arguments = ["--command", &command.to_string_lossy(), "--modes", PINNED, "--cases", "emptied"];
+    let (succeeded, results, said) = demonstrate(&library, &arguments);
+    assert!(!succeeded, "{said}");
+    is_harmed(find(&results, "emptied", PINNED), &said);
+    for broken in ["pinned [] instead of [", "processes were lost", "requests failed", "nothing was mapped from copies"]
+    {
+        assert!(said.contains(&format!("BROKEN: emptied, {PINNED}: {broken}")), "no {broken:?} in {said}");
+    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ use libtest_mimic::{Completion, Failed};
 use common::directives::{Build, Copy, Directives, Preload, Trial};
 use common::needs::Need;
 use common::toolchain::{self, CLibrary};
-use common::{builds, library, process, scratch, suite};
+use common::{builds, library, process, ring, scratch, suite};
 
 const COMPILE_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -154,8 +154,16 @@ impl Case {
             command.env(name, expand(value, &library, &directory)?);
         }
 
+        // It is open until the process has been started.
+        let _ring = if trial.has_ring {
+            command.env("SOPIN_TEST_UNSTOPPABLE", "1");
+            Some(ring::inherited_by(&mut command)?)
+        } else {
+            None
+        };
+
         let log = self.scratch.join(format!("{}.log", trial.label));
-        let timeout = self.directives.timeout * patience()?;
+        let timeout = self.directives.timeout * process::patience()?;
         let finished = process::run(&mut command, &log, timeout).map_err(|error| format!("./main: {error}"))?;
         trial
             .judge(&finished)
@@ -172,7 +180,7 @@ impl Case {
         let (case, builds) = (Arc::clone(self), builds.to_owned());
         let make = move || {
             fs::create_dir_all(&case.scratch)?;
-            Ok(match builds::make(&builds, &case.name, |directory| case.compile(directory)) {
+            Ok(match builds::make(&builds::FIXTURES, &builds, &case.name, |directory| case.compile(directory)) {
                 Ok(()) => Completion::Completed,
                 Err(error) => Completion::ignored_with(error),
             })
@@ -187,7 +195,7 @@ impl Case {
         let directory = self.scratch.join(".build");
         fs::create_dir_all(&self.scratch).map_err(|error| error.to_string())?;
         if self.c_library == CLibrary::Native
-            && let Some(finished) = builds::finished(&self.name)
+            && let Some(finished) = builds::finished(&builds::FIXTURES, &self.name)
         {
             return Ok(finished);
         }
@@ -200,7 +208,7 @@ impl Case {
         for build in &self.directives.builds {
             let mut command = self.compiler(build, directory)?;
             let log = self.scratch.join("compiler.log");
-            let timeout = COMPILE_TIMEOUT * patience()?;
+            let timeout = COMPILE_TIMEOUT * process::patience()?;
             let finished = process::run(&mut command, &log, timeout).map_err(|error| format!("cc: {error}"))?;
             if finished.outcome != process::Outcome::Exit(0) {
                 return Err(format!("{command:?}\n{finished}"));
@@ -269,18 +277,11 @@ impl Case {
     }
 }
 
-/// Returns how many times longer than on real processors everything may take:
-/// `SOPIN_TEST_PATIENCE`, or 1.
-fn patience() -> Result<u32, String> {
-    env::var("SOPIN_TEST_PATIENCE")
-        .map_or(Ok(1), |text| text.parse().map_err(|error| format!("SOPIN_TEST_PATIENCE={text}: {error}")))
-}
-
 /// Returns for the argument `{N}` the number that is as many times less as everything may take
 /// longer, but at least 1. `None` for other arguments.
 fn number_of_rounds(argument: &str) -> Result<Option<String>, String> {
     let number = argument.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')?.parse::<u32>().ok());
-    number.map(|number| Ok((number / patience()?).max(1).to_string())).transpose()
+    number.map(|number| Ok((number / process::patience()?).max(1).to_string())).transpose()
 }
 
 /// Replaces `{lib}` by the library under test and `{dir}` by the trial's directory. The

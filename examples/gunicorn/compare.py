@@ -1,4 +1,5 @@
-"""Runs the same service under the same rewriting without and with sopin.
+"""Runs the same service under the same rewriting without and with sopin, and pinned by
+`sopin pin` while it runs.
 
 While all workers serve, every shared object that they use is rewritten in place:
 with the same bytes, with another build of the same packages, and with zero length
@@ -23,7 +24,8 @@ from pathlib import Path
 
 import environment
 from environment import Packages
-from experiment import CASES, MODES, WORKERS, Experiment, Result
+from experiment import CASES, MODES, WORKERS, Experiment, Result, Tested
+from pin import NotPermittedError
 
 
 def table(results: list[Result]) -> str:
@@ -68,6 +70,10 @@ def broken_promises(results: list[Result]) -> list[str]:
             if not result.all_answered:
                 complaints.append("not every worker answered afterwards")
             complaints += result.library_said
+        if result.pin is not None:
+            complaints += result.pin.complaints
+            if result.pin.failed:
+                complaints.append(f"requests failed during the pin: {result.pin.failures}")
         if result.mode.startswith("full") and not any(result.copies_in_use.values()):
             complaints.append("nothing was mapped from copies")
         if result.mode == "without" and not result.killed and not result.master_killed:
@@ -76,29 +82,44 @@ def broken_promises(results: list[Result]) -> list[str]:
     return wrong
 
 
-def compare(root: Path, packages: Packages, library: Path, modes: list[str], cases: list[str]) -> list[Result]:
+def compare(root: Path, packages: Packages, tested: Tested, modes: list[str], cases: list[str]) -> list[Result]:
     """Runs every mode, one after the other."""
     runs = root / "runs"
     # A run that was killed may have left them.
     shutil.rmtree(runs, ignore_errors=True)
     # All copies are made first, because the store does not accept files that have just
     # been made.
-    experiments = [Experiment(mode, packages, runs / mode.replace(", ", "-"), library) for mode in modes]
-    return [result for experiment in experiments for result in experiment.run(cases)]
+    experiments = [
+        Experiment(mode, packages, runs / mode.replace(", ", "-").replace(" ", "-"), tested) for mode in modes
+    ]
+    results: list[Result] = []
+    for experiment in experiments:
+        try:
+            results += experiment.run(cases)
+        except NotPermittedError as reason:
+            print(f"{experiment.name}: not shown: {reason}", file=sys.stderr)
+    return results
 
 
 def main() -> int:
     """Sets up, runs everything, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--library", type=Path, required=True, help="the libsopin.so to show")
+    parser.add_argument("--command", type=Path, help="the sopin that pins the service in a mode")
     parser.add_argument("--root", type=Path, required=True, help="directory for packages and copies, made if missing")
     parser.add_argument("--packages", type=Path, help="directory with installed packages and other-builds of them")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES), help="only these")
+    parser.add_argument("--threads", type=int, default=1, help="threads of a worker (default: 1)")
+    parser.add_argument("--modes", nargs="+", choices=MODES, help="only these")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), help="only these")
     arguments = parser.parse_args()
     if not arguments.library.is_file():
         parser.error(f"{arguments.library} does not exist; run make first")
+    command: Path | None = arguments.command and arguments.command.resolve()
+    modes = arguments.modes or [name for name, mode in MODES.items() if command or not mode.is_pinned]
+    if any(MODES[name].is_pinned for name in modes) and not (command and command.is_file()):
+        parser.error("a mode needs --command, and the file must exist")
+    tested = Tested(arguments.library.resolve(), command, arguments.threads)
     # SIGTERM has the same effect as an interrupt from the keyboard: the server is ended
     # too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
@@ -107,11 +128,14 @@ def main() -> int:
         installed = arguments.packages
         packages = Packages.below(installed) if installed else environment.prepare(root)
         begin = time.monotonic()
-        results = compare(root, packages, arguments.library.resolve(), arguments.modes, arguments.cases)
+        results = compare(root, packages, tested, modes, arguments.cases)
         seconds = time.monotonic() - begin
+    if not results:
+        return 1
     most = max(results, key=lambda result: result.objects_in_use)
+    kind_of_worker = "sync workers" if tested.threads == 1 else f"gthread workers of {tested.threads} threads"
     print(
-        f"gunicorn, {WORKERS} sync workers, Flask + SQLAlchemy + SQLite; {most.objects_rewritten} shared objects "
+        f"gunicorn, {WORKERS} {kind_of_worker}, Flask + SQLAlchemy + SQLite; {most.objects_rewritten} shared objects "
         f"rewritten in place,\n{most.objects_in_use} of them in use\n"
     )
     print(table(results))

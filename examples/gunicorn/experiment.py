@@ -15,6 +15,7 @@ from pathlib import Path
 
 from environment import Packages, Site, copy_site
 from load import Load
+from pin import Pin, pin_from_outside
 from rewriter import Rewriter
 from server import Server
 
@@ -26,12 +27,26 @@ ROUNDS = 3
 ANSWER_SECONDS = 10
 
 CASES = ("same bytes", "other build", "emptied", "idle")
-# The settings with which the library is preloaded; None means without the library.
-MODES: dict[str, dict[str, str] | None] = {
-    "without": None,
-    "relocated": {"SOPIN_MODE": "relocated"},
-    "full, memfd": {"SOPIN_MODE": "full", "SOPIN_STORE": "off"},
-    "full": {"SOPIN_MODE": "full"},
+
+
+@dataclass(frozen=True)
+class Mode:
+    """What protects the service."""
+
+    settings: dict[str, str] = field(default_factory=dict)
+    """The variables of the library."""
+    is_preloaded: bool = True
+    """Whether the service is started with the library."""
+    is_pinned: bool = False
+    """Whether `sopin pin` pins the service while it is busy."""
+
+
+MODES = {
+    "without": Mode(is_preloaded=False),
+    "relocated": Mode({"SOPIN_MODE": "relocated"}),
+    "full, memfd": Mode({"SOPIN_MODE": "full", "SOPIN_STORE": "off"}),
+    "full": Mode({"SOPIN_MODE": "full"}),
+    "full, sopin pin": Mode(is_preloaded=False, is_pinned=True),
 }
 
 
@@ -57,22 +72,39 @@ class Result:
     """The number of those objects that a worker had mapped."""
     copies_in_use: dict[str, int] = field(default_factory=dict)
     """The number of mappings of copies in a worker: files of the store, and memfds."""
+    pin: Pin | None = None
+    """What `sopin pin` has done before the rewriting. A service that goes on from one case
+    to the next is pinned before the first one only."""
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What the runs of all modes try."""
+
+    library: Path
+    command: Path | None
+    threads: int = 1
+    """How many threads a worker has."""
 
 
 class Experiment:
     """The runs of one mode, which use copies of their own below `root`."""
 
-    def __init__(self, mode: str, packages: Packages, root: Path, library: Path) -> None:
-        settings = MODES[mode]
-        self.mode = mode
+    def __init__(self, mode: str, packages: Packages, root: Path, tested: Tested) -> None:
+        self.name = mode
+        self.mode = MODES[mode]
         self.root = root
+        self.command = tested.command
+        self.threads = tested.threads
         self.store = root / "store"
-        self.settings = {"SOPIN_STORE": str(self.store)} | settings if settings is not None else {}
-        self.site: Site = copy_site(packages, root / "site", None if settings is None else library)
+        self.settings = {"SOPIN_STORE": str(self.store)} | self.mode.settings if self.mode.is_preloaded else {}
+        self.site: Site = copy_site(packages, root / "site", tested.library if self.mode.is_preloaded else None)
         self.rewriter = Rewriter(self.site, packages)
 
     def run(self, cases: list[str]) -> list[Result]:
-        """Runs every case, one after the other."""
+        """Runs every case, one after the other.
+
+        Raises NotPermittedError if the service has to be pinned, and this user may not do that."""
         results: list[Result] = []
         with ExitStack() as running:
             server: Server | None = None
@@ -81,21 +113,48 @@ class Experiment:
                     running.close()
                     self.rewriter.same_bytes()
                     server = None
+                pin = None
                 if server is None:
-                    server = running.enter_context(Server(self.site, WORKERS, self.settings, self.root / "run"))
-                results.append(self.run_case(case, server))
-                print(f"{self.mode}: {case}: done", file=sys.stderr)
+                    server = Server(self.site, WORKERS, self.settings, self.root / "run", self.threads)
+                    running.enter_context(server)
+                    pin = self.pin(server)
+                results.append(self.run_case(case, server, pin))
+                print(f"{self.name}: {case}: done", file=sys.stderr)
         shutil.rmtree(self.root)
         return results
 
-    def run_case(self, case: str, server: Server) -> Result:
+    def pin(self, server: Server) -> Pin | None:
+        """Pins a busy service from outside, if the mode says so."""
+        if not self.mode.is_pinned or self.command is None:
+            return None
+        load = self.busy(server)
+        pin = pin_from_outside(self.command, self.site.root, self.store)
+        everyone = {server.process.pid, *server.workers}
+        if pin.pids != sorted(everyone):
+            pin.complaints.append(f"pinned {pin.pids} instead of {sorted(everyone)}")
+        if not load.wait_for_each(server.workers, ANSWER_SECONDS, server.is_unharmed):
+            pin.complaints.append("not every worker answered after the pin")
+        load.stop()
+        pin.served, pin.failed, pin.failures = load.served, load.failed, dict(load.failures)
+        return pin
+
+    def busy(self, server: Server) -> Load:
+        """Starts to send requests, and returns when all workers serve some."""
+        load = Load(server.port, self.threads)
+        load.start(CLIENTS * self.threads)
+        if not load.wait_for_each(server.workers, ANSWER_SECONDS, server.is_unharmed):
+            raise SystemExit(f"{self.name}: not all workers were busy before: {dict(load.failures)}")
+        return load
+
+    def run_case(self, case: str, server: Server, pin: Pin | None) -> Result:
         """Rewrites the objects in one way and sends requests."""
-        result = Result(case, self.mode, objects_rewritten=len(self.site.shared_objects))
+        result = Result(case, self.name, objects_rewritten=len(self.site.shared_objects), pin=pin)
         self.look_at_mappings(server, result)
-        load = Load(server.port)
         if case == "idle":
+            load = Load(server.port)
             result.all_answered = self.rewrite_while_idle(server, load)
         else:
+            load = self.busy(server)
             result.all_answered = self.rewrite_under_load(case, server, load)
         server.settle()
         result.killed = server.killed_workers()
@@ -124,9 +183,6 @@ class Experiment:
 
     def rewrite_under_load(self, case: str, server: Server, load: Load) -> bool:
         """Rewrites while all workers serve. Returns whether all of them still do."""
-        load.start(CLIENTS)
-        if not load.wait_for_each(server.workers, ANSWER_SECONDS, server.is_unharmed):
-            raise SystemExit(f"{self.mode}: not all workers were busy before: {dict(load.failures)}")
         if case == "same bytes":
             for _ in range(ROUNDS):
                 self.rewriter.same_bytes()

@@ -15,7 +15,8 @@ import os
 
 bind = os.environ.get("DEMO_BIND", "127.0.0.1:8000")
 workers = int(os.environ.get("DEMO_WORKERS", "4"))
-worker_class = "sync"
+threads = int(os.environ.get("DEMO_THREADS", "1"))
+worker_class = "gthread" if threads > 1 else "sync"
 # The master kills a worker that hangs, and the comparison counts it as killed.
 timeout = 30
 graceful_timeout = 2

@@ -13,16 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from shop import CUSTOMERS, expected_answer
 
 REQUEST_SECONDS = 5
-# A worker serves one request at a time, so it began the request of its second response
-# after an event when the event was over.
-ANSWERS_THAT_PROVE = 2
 
 
 class Load:
     """Threads that send requests until they are stopped, and the counts of responses."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, served_at_once: int = 1) -> None:
         self.port = port
+        # A worker that serves one request at a time began the request of its second
+        # response after an event when the event was over.
+        self.answers_that_prove = served_at_once + 1
         self.answered_by: Counter[int] = Counter()
         self.failures: Counter[str] = Counter()
         self.lock = threading.Lock()
@@ -83,7 +83,7 @@ class Load:
         while time.monotonic() < deadline:
             with self.lock:
                 new = self.answered_by - before
-            if all(new[worker] >= ANSWERS_THAT_PROVE for worker in workers):
+            if all(new[worker] >= self.answers_that_prove for worker in workers):
                 return True
             if not is_hopeful():
                 return False

@@ -32,7 +32,7 @@ SETTLE_SECONDS = 5
 class Server:
     """One gunicorn with its workers, from readiness to the end of the `with`."""
 
-    def __init__(self, site: Site, workers: int, settings: dict[str, str], directory: Path) -> None:
+    def __init__(self, site: Site, workers: int, settings: dict[str, str], directory: Path, threads: int = 1) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
         self.log = directory / "gunicorn.log"
@@ -46,6 +46,7 @@ class Server:
         environment |= {
             "DEMO_BIND": f"127.0.0.1:{self.port}",
             "DEMO_WORKERS": str(workers),
+            "DEMO_THREADS": str(threads),
             "DEMO_DATABASE": str(database),
         }
         # The service only reads it, so a service that was killed has not changed it.

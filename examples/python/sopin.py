@@ -13,9 +13,10 @@ in two ways:
 * In a process that was started with LD_PRELOAD=libsopin.so (or by `sopin run`) it
   uses the library that is loaded. Everything is pinned already.
 * Otherwise importing it loads the library with RTLD_GLOBAL: whatever is
-  imported later is pinned before its constructors run. Of objects that are already
-  loaded, the writable data stays in the file, because something may be storing to it;
-  the rest is pinned. So import it first, or better use LD_PRELOAD.
+  imported later is pinned before its constructors run. The writable data of objects
+  that are already loaded is copied while all threads have stopped. Where they cannot
+  be stopped, it stays in the file, and the rest is pinned. So import it first, or
+  better use LD_PRELOAD.
 
 It searches for the library in the process; then at $SOPIN_LIBRARY, if that is set,
 and nowhere else; then for libsopin.so.0 as the dynamic loader does; then in
@@ -208,9 +209,9 @@ def pin(filename) -> bool:
 def pin_all() -> bool:
     """Pins every object that is loaded. Returns True if all are pinned as SOPIN_MODE says.
 
-    Otherwise returns False, with a warning for each that is not. Writable data of an
-    object whose code may have run stays in the file, because something may be storing
-    to it.
+    Otherwise returns False, with a warning for each that is not. All other threads are
+    stopped while the writable data of objects is copied whose code may have run. Where
+    they cannot be stopped, that data stays in the file.
     """
     return _conclude(_library.sopin_pin_all(), 2)
 

@@ -1,10 +1,10 @@
-//! Finished builds of fixtures, which one machine makes and another one uses. Where the
+//! Finished builds of fixtures and other programs of the tests, which one machine makes and another one uses. Where the
 //! processor is emulated, compiling takes longer than all that is tested.
 //!
 //! `SOPIN_MAKE_BUILDS` names the directory in which they are made, `SOPIN_TEST_BUILDS` the one
 //! from which they are used. A build has a stamp beside it, which says from what it was
-//! made. A build with another stamp is never used, and the fixture is compiled as if there were
-//! no finished build.
+//! made ([`Sources`]). A build with another stamp is never used, and its programs are compiled as
+//! if there were no finished build.
 
 use std::env;
 use std::fs;
@@ -18,9 +18,19 @@ use super::library;
 use super::toolchain::CLibrary;
 use super::tree;
 
-/// The code that compiles fixtures.
-const RECIPES: [&str; 3] =
-    [include_str!("../fixtures.rs"), include_str!("directives.rs"), include_str!("toolchain.rs")];
+/// What builds are made of. Programs include and compile files of each other, so all builds of the
+/// same sources are made anew when one file changes.
+pub struct Sources {
+    recipes: &'static [&'static str],
+    directories: &'static [&'static str],
+    hash: OnceLock<Result<u64, String>>,
+}
+
+/// The sources of the fixtures.
+pub static FIXTURES: Sources = Sources::new(
+    &[include_str!("../fixtures.rs"), include_str!("directives.rs"), include_str!("toolchain.rs")],
+    &["tests/fixtures", "include"],
+);
 
 /// A source from which the preprocessor makes the compiler's version, the C library's version and
 /// the architecture.
@@ -33,18 +43,23 @@ pub fn to_make() -> Option<PathBuf> {
 
 /// Returns the directory of the finished build of this name, if there is one of the sources and
 /// for the compiler of this machine.
-pub fn finished(name: &str) -> Option<PathBuf> {
+pub fn finished(sources: &Sources, name: &str) -> Option<PathBuf> {
     let all = PathBuf::from(env::var_os("SOPIN_TEST_BUILDS")?);
-    is_current(&all, name).then(|| all.join(name))
+    is_current(sources, &all, name).then(|| all.join(name))
 }
 
 /// Makes the build of this name in `all` by calling `build` with its directory, unless it is
-/// there and of these sources.
+/// there and of the present sources.
 ///
 /// # Errors
 /// Those of `build`, which then leaves nothing, and those of the file system.
-pub fn make(all: &Path, name: &str, build: impl FnOnce(&Path) -> Result<(), String>) -> Result<(), String> {
-    if is_current(all, name) {
+pub fn make(
+    sources: &Sources,
+    all: &Path,
+    name: &str,
+    build: impl FnOnce(&Path) -> Result<(), String>,
+) -> Result<(), String> {
+    if is_current(sources, all, name) {
         return Ok(());
     }
     let directory = all.join(name);
@@ -62,26 +77,52 @@ pub fn make(all: &Path, name: &str, build: impl FnOnce(&Path) -> Result<(), Stri
         fs::remove_dir_all(&directory).map_err(error)?;
         return Err(reason);
     }
-    fs::write(stamp_file, stamp()?).map_err(error)
+    fs::write(stamp_file, sources.stamp()?).map_err(error)
 }
 
-fn is_current(all: &Path, name: &str) -> bool {
+fn is_current(sources: &Sources, all: &Path, name: &str) -> bool {
     let stamped = fs::read_to_string(stamp_of(all, name)).ok();
-    stamped.is_some_and(|stamped| stamp().is_ok_and(|stamp| stamp == stamped)) && all.join(name).is_dir()
+    stamped.is_some_and(|stamped| sources.stamp().is_ok_and(|stamp| stamp == stamped)) && all.join(name).is_dir()
 }
 
 fn stamp_of(all: &Path, name: &str) -> PathBuf {
     all.join(format!("{name}.stamp"))
 }
 
-/// Returns what identifies all that a build is made of. Fixtures include and compile files of
-/// each other, so it is the same for all of them.
-fn stamp() -> Result<String, String> {
-    static STAMP: OnceLock<Result<String, String>> = OnceLock::new();
-    STAMP.get_or_init(|| Ok(format!("{} {:016x}\n", toolchain()?, sources()?))).clone()
+impl Sources {
+    /// `recipes` is the text of the code that compiles what is in these `directories` of the checkout.
+    pub const fn new(recipes: &'static [&'static str], directories: &'static [&'static str]) -> Self {
+        Self { recipes, directories, hash: OnceLock::new() }
+    }
+
+    /// Returns what identifies all that a build is made of.
+    fn stamp(&self) -> Result<String, String> {
+        let hash = self.hash.get_or_init(|| self.make_hash()).clone()?;
+        Ok(format!("{} {hash:016x}\n", toolchain()?))
+    }
+
+    /// Returns a hash of the recipes and of the names and contents of all sources.
+    fn make_hash(&self) -> Result<u64, String> {
+        let mut hasher = DefaultHasher::new();
+        self.recipes.hash(&mut hasher);
+        for part in self.directories {
+            let root = library::checkout().join(part);
+            for file in tree::files(&root, |_| true).map_err(|error| format!("{}: {error}", root.display()))? {
+                file.hash(&mut hasher);
+                fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))?.hash(&mut hasher);
+            }
+        }
+        Ok(hasher.finish())
+    }
 }
 
+/// Returns the versions of the compiler and of the C library, and the architecture.
 fn toolchain() -> Result<String, String> {
+    static VERSIONS: OnceLock<Result<String, String>> = OnceLock::new();
+    VERSIONS.get_or_init(ask_compiler).clone()
+}
+
+fn ask_compiler() -> Result<String, String> {
     let mut command = CLibrary::Native.compiler(Path::new(""))?;
     let error = |error| format!("the compiler: {error}");
     command.args(["-E", "-P", "-x", "c", "-"]);
@@ -93,18 +134,4 @@ fn toolchain() -> Result<String, String> {
         return Err(format!("{command:?}: {}", output.status));
     }
     Ok(String::from_utf8_lossy(&output.stdout).split_whitespace().collect::<Vec<_>>().join(" "))
-}
-
-/// Returns a hash of the recipes and of the names and contents of all sources.
-fn sources() -> Result<u64, String> {
-    let mut hasher = DefaultHasher::new();
-    RECIPES.hash(&mut hasher);
-    for part in ["tests/fixtures", "include"] {
-        let root = library::checkout().join(part);
-        for file in tree::files(&root, |_| true).map_err(|error| format!("{}: {error}", root.display()))? {
-            file.hash(&mut hasher);
-            fs::read(&file).map_err(|error| format!("{}: {error}", file.display()))?.hash(&mut hasher);
-        }
-    }
-    Ok(hasher.finish())
 }

@@ -42,6 +42,9 @@ pub struct Trial {
     pub stderr_not: Vec<Regex>,
     /// Properties that the machine must have for this trial, beside those for the whole fixture.
     pub needs: Vec<Need>,
+    /// Whether the process inherits a ring of `io_uring(7)`. While it has one, the library does not
+    /// stop other threads, because the kernel might store to memory meanwhile.
+    pub has_ring: bool,
 }
 
 /// One `build` line: the arguments of the compiler, in order.
@@ -160,6 +163,13 @@ impl Directives {
                 let (trial, pattern) = self.stderr_pattern(rest)?;
                 trial.stderr_not.push(pattern);
             }
+            "unstoppable" => {
+                for label in rest.split_whitespace() {
+                    let trial = self.trial(label)?;
+                    trial.has_ring = true;
+                    trial.needs.push(Need::IoUring);
+                }
+            }
             "needs" => {
                 let (needed, _reason) = rest.split_once('(').unwrap_or((rest, ""));
                 for word in needed.split_whitespace() {
@@ -213,6 +223,7 @@ impl Directives {
             stderr: Vec::new(),
             stderr_not: Vec::new(),
             needs: Vec::new(),
+            has_ring: false,
         });
         Ok(())
     }

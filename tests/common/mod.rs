@@ -12,6 +12,7 @@ pub mod needs;
 pub mod process;
 pub mod protection;
 pub mod rewrite;
+pub mod ring;
 pub mod scratch;
 pub mod suite;
 pub mod toolchain;

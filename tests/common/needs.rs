@@ -3,9 +3,10 @@
 use std::env;
 use std::fs;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 /// One word of a `needs:` directive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,10 +23,14 @@ pub enum Need {
     Musl,
     /// The fixture is built for a glibc of at least this version.
     GlibcVersion(u32, u32),
+    /// A process can stop its own threads by `ptrace(2)`.
+    Stops,
     /// The kernel makes rings of `io_uring(7)` for this process.
     IoUring,
     /// This process may make cgroups that limit memory.
     MemoryCgroups,
+    /// This process may make cgroups of version 2 that can be frozen.
+    Freezer,
     /// The processor and the kernel check the targets of indirect branches (BTI of aarch64).
     BranchTargets,
     /// This architecture, by its name in `uname -m`.
@@ -38,6 +43,9 @@ pub enum Need {
     Header(String),
     /// A flag with which the compiler can link a shared object.
     LinkFlag(String),
+    /// A sanitizer of the compiler whose runtime works here: some know only certain sizes of the
+    /// address space.
+    Sanitizer(String),
 }
 
 impl FromStr for Need {
@@ -51,7 +59,9 @@ impl FromStr for Need {
             "glibc" => return Ok(Self::Glibc),
             "musl" => return Ok(Self::Musl),
             "io_uring" => return Ok(Self::IoUring),
+            "stops" => return Ok(Self::Stops),
             "memory-cgroups" => return Ok(Self::MemoryCgroups),
+            "freezer" => return Ok(Self::Freezer),
             "branch-targets" => return Ok(Self::BranchTargets),
             _ => {}
         }
@@ -68,6 +78,7 @@ impl FromStr for Need {
             Some(("filesystem", name)) => Ok(Self::FileSystem(name.to_owned())),
             Some(("header", name)) => Ok(Self::Header(name.to_owned())),
             Some(("links", flag)) => Ok(Self::LinkFlag(flag.to_owned())),
+            Some(("sanitizer", name)) => Ok(Self::Sanitizer(name.to_owned())),
             Some(("arch", name)) => Ok(Self::Arch(name.to_owned())),
             _ => Err(not_understood()),
         }
@@ -95,14 +106,19 @@ impl Need {
             Self::GlibcVersion(major, minor) => {
                 (preprocesses(&of_glibc(*major, *minor)), format!("no glibc {major}.{minor} or newer"))
             }
+            Self::Stops => {
+                (stops_threads(), "its own threads cannot be stopped (Yama, or a seccomp filter)".to_owned())
+            }
             Self::IoUring => (makes_rings(), "no io_uring".to_owned()),
             Self::MemoryCgroups => (makes_memory_cgroups(), "no cgroups that limit memory".to_owned()),
+            Self::Freezer => (freezer().is_some(), "no cgroups that can be frozen".to_owned()),
             Self::BranchTargets => (checks_branch_targets(), "no check of branch targets".to_owned()),
             Self::Arch(name) => (env::consts::ARCH == name, format!("not {name}")),
-            Self::Program(name) => (on_path(name), format!("no program {name}")),
+            Self::Program(name) => (found_program(name).is_some(), format!("no program {name}")),
             Self::FileSystem(name) => (knows_file_system(name), format!("no file system {name}")),
             Self::Header(name) => (preprocesses(&format!("#include <{name}>")), format!("no header {name}")),
             Self::LinkFlag(flag) => (links_with(flag), format!("no linking with {flag}")),
+            Self::Sanitizer(name) => (sanitizes(name).unwrap_or(false), format!("no sanitizer {name} that works")),
         };
         (!met).then_some(otherwise)
     }
@@ -123,8 +139,9 @@ fn succeeds(command: &mut Command) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-fn on_path(program: &str) -> bool {
-    env::var_os("PATH").is_some_and(|path| env::split_paths(&path).any(|directory| directory.join(program).is_file()))
+/// Returns the file of a program on the PATH.
+pub fn found_program(name: &str) -> Option<PathBuf> {
+    env::split_paths(&env::var_os("PATH")?).map(|directory| directory.join(name)).find(|path| path.is_file())
 }
 
 fn knows_file_system(name: &str) -> bool {
@@ -134,6 +151,14 @@ fn knows_file_system(name: &str) -> bool {
     };
     // The kernel may not have loaded the module yet.
     is_known() || succeeds(Command::new("modprobe").arg(name)) && is_known()
+}
+
+/// Returns whether neither Yama nor a seccomp filter keeps a process from tracing its own threads.
+fn stops_threads() -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    (is_root || matches!(scope.trim(), "" | "0")) && !status.lines().any(|line| line == "Seccomp:\t2")
 }
 
 /// Returns whether `io_uring_setup(2)` reads its argument. Kernels without it, filters
@@ -159,6 +184,23 @@ fn makes_memory_cgroups() -> bool {
     })
 }
 
+/// Returns the mount of cgroups of version 2, if this process may make one that can be frozen.
+pub fn freezer() -> Option<PathBuf> {
+    // Trials that run at the same time must not try with the same cgroup.
+    static MOUNT: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let can_freeze = |mount: &PathBuf| {
+        let directory = mount.join(format!("sopin-freezer-{}", std::process::id()));
+        if !mount.join("cgroup.controllers").exists() || fs::create_dir(&directory).is_err() {
+            return false;
+        }
+        let has_switch = directory.join("cgroup.freeze").exists();
+        let _ = fs::remove_dir(directory);
+        has_switch
+    };
+    let places = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(PathBuf::from);
+    MOUNT.get_or_init(|| places.into_iter().find(can_freeze)).clone()
+}
+
 /// Returns whether the kernel says `HWCAP2_BTI`.
 fn checks_branch_targets() -> bool {
     cfg!(target_arch = "aarch64") && rustix::param::linux_hwcap().1 & (1 << 17) != 0
@@ -166,6 +208,16 @@ fn checks_branch_targets() -> bool {
 
 fn links_with(flag: &str) -> bool {
     succeeds(Command::new("cc").args(["-shared", "-fPIC", "-o", "/dev/null", "-x", "c", "/dev/null", flag]))
+}
+
+/// Returns whether a program with this sanitizer runs.
+fn sanitizes(name: &str) -> std::io::Result<bool> {
+    let directory = tempfile::tempdir()?;
+    let (source, program) = (directory.path().join("main.c"), directory.path().join("main"));
+    fs::write(&source, "int main(void) { return 0; }\n")?;
+    let flag = format!("-fsanitize={name}");
+    let compiles = succeeds(Command::new("cc").arg(flag).arg("-o").arg(&program).arg(source));
+    Ok(compiles && succeeds(&mut Command::new(program)))
 }
 
 /// Returns a source that is accepted only with the headers of this glibc or a newer one. How

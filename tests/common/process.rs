@@ -1,5 +1,6 @@
 //! Runs a program to its end, or to its deadline, and reports how it ended.
 
+use std::env;
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
@@ -180,4 +181,14 @@ pub fn ends_within(process: Pid, timeout: Duration) -> io::Result<bool> {
             Err(error) => return Err(error.into()),
         }
     }
+}
+
+/// Returns how many times longer than on real processors everything may take:
+/// `SOPIN_TEST_PATIENCE`, or 1.
+///
+/// # Errors
+/// It is not a number.
+pub fn patience() -> Result<u32, String> {
+    env::var("SOPIN_TEST_PATIENCE")
+        .map_or(Ok(1), |text| text.parse().map_err(|error| format!("SOPIN_TEST_PATIENCE={text}: {error}")))
 }

@@ -51,7 +51,8 @@ pub fn trials(run_directory: &Path) -> Result<Vec<libtest_mimic::Trial>, String>
         let main = sources.join("main.c");
         let text = fs::read_to_string(&main).map_err(|error| format!("{}: {error}", main.display()))?;
         let mut directives = Directives::parse(&main, &text)?;
-        let is_ruled_out = |need: &Need| CLibrary::Musl.is_ruled_out_by(need);
+        // No emulator has a ptrace(2) by which a process could stop its threads.
+        let is_ruled_out = |need: &Need| CLibrary::Musl.is_ruled_out_by(need) || *need == Need::Stops;
         directives.trials.retain(|trial| !trial.needs.iter().any(is_ruled_out));
         let directory = run_directory.join("musl").join(fixture);
         let case = Arc::new(Case { sources, directory, directives, built: OnceLock::new() });

@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod deploying;
 mod deployments;
 mod dockerfile;
 mod programs;
@@ -30,7 +31,8 @@ fn main() -> ExitCode {
 
 fn trials(run_directory: &Path) -> Vec<Trial> {
     let stage = Arc::new(Stage::new(run_directory.join("stage")));
-    let all: [&[(&str, Try)]; 4] = [stage::TRIALS, programs::TRIALS, python::TRIALS, deployments::TRIALS];
+    let all: [&[(&str, Try)]; 5] =
+        [stage::TRIALS, programs::TRIALS, python::TRIALS, deployments::TRIALS, deploying::TRIALS];
     let trial = |(name, try_one): &(&'static str, Try)| {
         let (stage, try_one) = (Arc::clone(&stage), *try_one);
         let directory = run_directory.join(name.replace("::", "."));

@@ -60,7 +60,7 @@ impl Hardware<'_> {
                 "console=ttyS0 mitigations=off no_timer_check"
             }
             Architecture::Arm64 => {
-                // `max` has pages of 16 KiB and branch targets. The architected algorithm of
+                // `max` has pages of 16 and 64 KiB and branch targets. The architected algorithm of
                 // pointer authentication would take most of the time.
                 qemu.args(["-machine", "virt", "-cpu", "max,pauth-impdef=on"]);
                 "console=ttyAMA0 mitigations=off"
@@ -83,7 +83,7 @@ pub fn add_drive(qemu: &mut Command, image: &Path, options: &str) {
     qemu.args(["-drive", &format!("file={},if=virtio,format=raw,{options}", image.display())]);
 }
 
-/// Returns the path of a file of a kernel that `scripts/lab-kernel` has fetched.
+/// Returns the path of a file of a kernel that `scripts/lab-kernel` has fetched or built.
 pub fn kernel(name: &str, file: &str) -> PathBuf {
     library::checkout().join("target/lab/kernels").join(name).join(file)
 }

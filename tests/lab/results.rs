@@ -38,6 +38,9 @@ pub struct SuiteResult {
 /// The suite that runs again what has failed in `fixtures`, and corrects the result of that.
 pub const FAILED: &str = "failed";
 
+/// The suites of this kind, each with the one that it corrects.
+const CORRECTIONS: [(&str, &str); 2] = [(FAILED, "fixtures"), ("failed_pins", "pin")];
+
 /// The words of a note that precede the names of tests that failed.
 const NAMES_OF_FAILED: &str = "failed: ";
 
@@ -53,7 +56,7 @@ impl SuiteResult {
         }
     }
 
-    /// Corrects the result of `fixtures` by a later run of the tests that had failed.
+    /// Corrects a result by a later run of the tests that had failed.
     fn correct(&mut self, later: &[(String, Verdict)], commit: &str) {
         let had_failed = self.clone();
         let mut failed: Vec<&str> = had_failed.failed_tests().collect();
@@ -189,8 +192,8 @@ pub fn save(system: &str, found: &Results, commit: &str, skipped: &str) -> Resul
     let file = directory().join(format!("{system}.json"));
     let mut all = read(&file)?;
     for (suite, tests) in &found.suites {
-        if suite == FAILED {
-            all.iter_mut().filter(|result| result.suite == "fixtures").for_each(|result| result.correct(tests, commit));
+        if let Some((_, corrected)) = CORRECTIONS.iter().find(|(name, _)| name == suite) {
+            all.iter_mut().filter(|result| result.suite == *corrected).for_each(|result| result.correct(tests, commit));
             continue;
         }
         all.retain(|result| result.suite != *suite);
@@ -221,11 +224,27 @@ pub fn save(system: &str, found: &Results, commit: &str, skipped: &str) -> Resul
 /// # Errors
 /// Errors of the file, and lines that cannot be parsed.
 pub fn failed_fixtures(system: &str) -> Result<String, String> {
-    let all = read(&directory().join(format!("{system}.json")))?;
-    let tests = all.iter().filter(|result| result.suite == "fixtures").flat_map(SuiteResult::failed_tests);
-    let mut fixtures: Vec<_> = tests.filter_map(|test| test.split("::").next()).collect();
+    let mut fixtures = failed_tests(system, "fixtures")?;
+    for test in &mut fixtures {
+        test.truncate(test.find("::").unwrap_or(test.len()));
+    }
     fixtures.dedup();
     Ok(fixtures.join(","))
+}
+
+/// Returns the trials of `sopin pin` that have failed, from the stored results of the system; separated by
+/// commas.
+///
+/// # Errors
+/// Errors of the file, and lines that cannot be parsed.
+pub fn failed_pins(system: &str) -> Result<String, String> {
+    Ok(failed_tests(system, "pin")?.join(","))
+}
+
+fn failed_tests(system: &str, suite: &str) -> Result<Vec<String>, String> {
+    let all = read(&directory().join(format!("{system}.json")))?;
+    let tests = all.iter().filter(|result| result.suite == suite).flat_map(SuiteResult::failed_tests);
+    Ok(tests.map(str::to_owned).collect())
 }
 
 /// Writes the lines about all tests to `target/lab/results/SYSTEM.tests`.

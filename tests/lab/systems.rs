@@ -7,7 +7,9 @@
 //! of them but those whose names contain a word of `SOPIN_LAB_SKIP`. Each of these is a
 //! list with commas. Each test in a machine is a line of
 //! `target/lab/results/SYSTEM.tests`; `target/lab/logs/SYSTEM.stdout` is the console.
-//! `SOPIN_LAB_FIXTURES` names other fixtures for `basic`; no result is stored then.
+//! `SOPIN_LAB_FIXTURES` names other fixtures for `basic`, and `SOPIN_LAB_PINS` has words of the names of
+//! the trials that `pin` runs; no result is stored then.
+//! `SOPIN_LAB_PROCESSORS` is the number of the machine's processors.
 
 use std::env;
 use std::fs;
@@ -24,7 +26,7 @@ use crate::machine::{Laboratory, MISSING, complaint, last_line, script};
 use crate::results::{self, Results};
 
 /// The default: all but the fixtures that take hours under emulation.
-const SUITES: &str = "basic,python,status,store,calls";
+const SUITES: &str = "basic,python,status,store,calls,pin";
 
 /// The fixtures of the suite `basic`, which cover each way into a process, each protection
 /// level and each kind of backing.
@@ -58,13 +60,14 @@ struct System {
     architecture: Architecture,
 }
 
-const SYSTEMS: [System; 6] = [
+const SYSTEMS: [System; 7] = [
     System { name: "kernel-5.10", kernel: "5.10", architecture: Architecture::Amd64 },
     System { name: "kernel-6.1", kernel: "6.1", architecture: Architecture::Amd64 },
     System { name: "kernel-6.12", kernel: "6.12", architecture: Architecture::Amd64 },
     System { name: "kernel-newest", kernel: "newest", architecture: Architecture::Amd64 },
     System { name: "arm64", kernel: "arm64", architecture: Architecture::Arm64 },
     System { name: "arm64-16k", kernel: "arm64-16k", architecture: Architecture::Arm64 },
+    System { name: "arm64-64k", kernel: "arm64-64k", architecture: Architecture::Arm64 },
 ];
 
 /// Returns one trial for each system. Each holds the laboratory, so that only one machine runs.
@@ -97,9 +100,9 @@ pub fn not_wanted(system: &str) -> Completion {
     Completion::ignored_with(format!("make lab WHAT={system} runs it"))
 }
 
-/// Returns whether fixtures were selected that are not those of the suite `basic`.
+/// Returns whether tests were selected that are not those of the suites.
 pub fn are_others_selected() -> bool {
-    env::var_os("SOPIN_LAB_FIXTURES").is_some()
+    env::var_os("SOPIN_LAB_FIXTURES").is_some() || env::var_os("SOPIN_LAB_PINS").is_some()
 }
 
 /// Returns the fixtures to run in the suite `basic`, separated by commas.
@@ -110,6 +113,14 @@ pub fn selected() -> String {
 /// Returns the value of `SOPIN_LAB_SKIP`.
 pub fn skipped() -> String {
     env::var("SOPIN_LAB_SKIP").unwrap_or_default()
+}
+
+/// Returns the number of processors of a machine. With two, threads of the fixtures run at the same
+/// time. One is for a host that has other work: each of two often waits for the other one, also while the
+/// host does not run that.
+fn processors() -> Result<u8, String> {
+    env::var("SOPIN_LAB_PROCESSORS")
+        .map_or(Ok(2), |text| text.parse().map_err(|error| format!("SOPIN_LAB_PROCESSORS={text}: {error}")))
 }
 
 impl System {
@@ -168,9 +179,11 @@ impl System {
         let checkout = library::checkout().display();
         let words = format!(
             "LAB_LAST_DISK=vdb LAB_SYSTEM=rw LAB_CHECKOUT={checkout} LAB_PROGRAM={checkout}/tests/lab/guest/suites \
-             LAB_SUITES={suites} LAB_FIXTURES={} LAB_FAILED={} LAB_SKIP={}",
+             LAB_SUITES={suites} LAB_FIXTURES={} LAB_PINS={} LAB_FAILED={} LAB_FAILED_PINS={} LAB_SKIP={}",
             selected(),
+            env::var("SOPIN_LAB_PINS").unwrap_or_default(),
             results::failed_fixtures(self.name)?,
+            results::failed_pins(self.name)?,
             skipped()
         );
         let initramfs = directory.join("initramfs");
@@ -178,7 +191,7 @@ impl System {
             architecture: self.architecture,
             kernel: self.kernel,
             initramfs: &initramfs,
-            processors: 2,
+            processors: processors()?,
             memory: 2048,
             words: &words,
         };

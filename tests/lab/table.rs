@@ -20,7 +20,9 @@ CONTRIBUTING.md lists the systems.
 const LEGEND: &str = "
 - *kernel-...*: a machine in QEMU without KVM, with Debian's kernel of this version (*newest*: that of Debian's unstable
   release) and the programs of Debian 12. *arm64*: the same for aarch64 with pages of 4 KiB, *arm64-16k* with pages of
-  16 KiB, with the library and the command that `make dist-binaries` builds.
+  16 KiB, with the library and the command that `make dist-binaries` builds. *arm64-64k*: the same with pages of 64 KiB.
+  Debian has no such kernel; `scripts/lab-kernel` builds a small one from Debian's sources. A machine has two processors
+  unless the note contains another number.
 - *glibc-...*: the C library, the compiler and the Python of another release of Debian in a mount namespace, on the kernel of
   the machine that ran the test, with the library and the command that `make dist-binaries` builds.
 - *musl*: the same with the musl of Debian 13, and a CPython for it that is built from Debian's sources, with start-up code
@@ -33,7 +35,11 @@ const LEGEND: &str = "
 - *status*: `sopin status` of that process before and after a rewriting, and of a process that has lost its relocations.
 - *store*: filling, using and verifying a store, and finding a damaged copy.
 - *calls*: the library does not make a system call that the kernel does not know for each object.
+- *pin*: the trials of `tests/pin`, which pin running programs by `sopin pin`, and the unit tests of `crates/reach`. The
+  trials with programs of other projects are ignored.
 - *demo*: gunicorn while its objects are rewritten in four ways, with the promises that `make demo` checks.
+- *yama*: `sopin pin` and late pins in the process, for root and for another user, with each value of
+  `kernel.yama.ptrace_scope`.
 - *kernel*: the kernel has written no warning meanwhile.
 - *commit*: what was tested, with `+` after it if the checkout contained changes that were not committed; empty in results
   that are older than this column.
