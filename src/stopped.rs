@@ -17,7 +17,7 @@
 //! ```
 //!
 //! It is not done
-//! - under a seccomp filter, which may kill for these calls;
+//! - under a seccomp filter that refuses these calls, or may kill for them ([`crate::filters`]);
 //! - if a debugger or strace traces the process, which then cannot be traced a second time;
 //! - where the kernel or a security module refuses ptrace(2): to programs that are not dumpable
 //!   (`PR_SET_DUMPABLE`), with `kernel.yama.ptrace_scope` above 0, both unless the process has
@@ -31,12 +31,13 @@
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use sopin_core::sys::{self, Errno, Fd, Result, gate};
+use sopin_core::sys::{self, Errno, Fd, Result};
 use sopin_core::thread_status::ThreadStatus;
 
 use tasks::StoppedTasks;
 
 mod kernel;
+mod sharing;
 mod tasks;
 
 /// The reason why the work was not done.
@@ -149,7 +150,7 @@ struct Job<'a> {
 /// # Errors
 /// Why `work` was not called.
 pub fn run(work: &mut dyn FnMut()) -> core::result::Result<Stop, NotStopped> {
-    if gate::is_closed() {
+    if !sys::may_have_helper() {
         return Err(NotStopped::Filtered);
     }
     let status = ThreadStatus::read_if(|_| true).map_err(failed("read /proc/thread-self/status"))?;
@@ -214,4 +215,9 @@ impl Job<'_> {
         drop(stopped);
         Ok(Stop { tasks, ns: sys::monotonic_ns() - begin })
     }
+}
+
+/// Reads the number of a process or a thread.
+fn number(name: &[u8]) -> Option<i32> {
+    core::str::from_utf8(name).ok()?.parse().ok()
 }

@@ -11,7 +11,8 @@ use sopin_core::sys::tracing::{self, TracedReport};
 use sopin_core::sys::{self, Errno, Fd};
 use sopin_core::thread_status::ThreadStatus;
 
-use super::{NotStopped, failed};
+use super::sharing::Comparison;
+use super::{NotStopped, failed, number};
 
 /// How long it may take until all tasks have stopped, in nanoseconds.
 const PATIENCE: u64 = 50_000_000;
@@ -53,11 +54,8 @@ impl StoppedTasks {
     /// kernel/signal.c), and the calls of threads that have not stopped are not repaired.
     pub fn stop(process: i32, waiting: i32) -> Result<Self, NotStopped> {
         let mut stopped = Self { tasks: PageVec::new() };
-        let helper = sys::getpid();
-        // An emulator may have made a fork of the helper.
-        if !tracing::share_memory(helper, process).map_err(failed("kcmp"))? {
-            return Err(NotStopped::Died);
-        }
+        let comparison = Comparison::new(process, waiting)?;
+        comparison.rehearse()?;
         let begin = sys::monotonic_ns();
         // A task that has not stopped yet may make others. So all have stopped when a look finds no
         // new one.
@@ -66,7 +64,7 @@ impl StoppedTasks {
             stopped.seize_threads(process, &[waiting, process])?;
             stopped.wait(begin)?;
             if stopped.tasks.len() == known {
-                stopped.seize_sharers(process, helper)?;
+                comparison.for_each_sharer(|id| stopped.seize_threads(id, &[]))?;
                 stopped.wait(begin)?;
             }
             if stopped.tasks.len() == known {
@@ -130,27 +128,6 @@ impl StoppedTasks {
                 if has_ended { Ok(()) } else { Err(NotStopped::Call("ptrace", errno)) }
             }
         }
-    }
-
-    /// Seizes the tasks of other processes that share the memory. The kernel compares that without
-    /// waiting for a lock, which a process could hold for long. It does not tell about processes of
-    /// other users. They do not share the memory: when a task changes its user, the kernel makes its
-    /// memory one that is not dumpable, of which no task could have been seized.
-    fn seize_sharers(&mut self, process: i32, helper: i32) -> Result<(), NotStopped> {
-        let all = sys::openat(&Fd::CWD, c"/proc", DIRECTORY_TO_LIST, 0).map_err(failed("open /proc"))?;
-        let mut seized = Ok(());
-        let listed = for_each_name(&all, |name| {
-            if let Some(id) = number(name.to_bytes())
-                && id != process
-                && id != helper
-                && seized.is_ok()
-                && tracing::share_memory(process, id) == Ok(true)
-            {
-                seized = self.seize_threads(id, &[]);
-            }
-        });
-        listed.map_err(failed("read /proc"))?;
-        seized
     }
 
     /// Waits until all tasks have stopped or ended.
@@ -255,9 +232,4 @@ impl Task {
     fn status(&self) -> Option<ThreadStatus> {
         ThreadStatus::of_thread(self.process, self.id).ok()
     }
-}
-
-/// Reads the number of a process or a thread.
-fn number(name: &[u8]) -> Option<i32> {
-    core::str::from_utf8(name).ok()?.parse().ok()
 }

@@ -45,6 +45,11 @@ impl Case {
 const AT_STARTUP: Case = Case { words: &["load", "./libone.so"], ..Case::PROTECTED };
 const IN_A_THREAD: Case = Case { words: &["load", "./libone.so", "thread", "./libtwo.so"], ..Case::PROTECTED };
 const IN_A_CHILD: Case = Case { words: &["load", "./libone.so", "fork", "load", "./libtwo.so"], ..Case::PROTECTED };
+/// The library pins this object's writable data only while the other thread has stopped.
+const UNANNOUNCED: Case =
+    Case { words: &["load", "./libone.so", "fork", "thread", "./libplain.so"], ..Case::PROTECTED };
+/// The filters for which that is tried: they permit ptrace(2).
+const UNANNOUNCED_UNDER: [&str; 3] = ["nothing", "docker", "podman"];
 /// The library leaves objects that are loaded under a filter that the program has
 /// installed itself.
 const CONFINED: Case = Case { words: &["load", "./libone.so", "confine", "load", "./libtwo.so"], ..Case::LEFT };
@@ -112,6 +117,10 @@ fn trials(run_directory: &Path) -> Result<Vec<Trial>, String> {
         ("docker", || profiles::of_engine("docker.json")),
         ("podman", || profiles::of_engine("podman.json")),
     ];
+    for (name, rules) in named.into_iter().filter(|(name, _)| UNANNOUNCED_UNDER.contains(name)) {
+        let checked = move || "stops".parse::<Need>()?.unmet().map_or_else(rules, Err);
+        add(format!("{name}::unannounced"), UNANNOUNCED, Box::new(checked));
+    }
     for (name, rules) in named {
         for (kind, case) in [("startup", AT_STARTUP), ("thread", IN_A_THREAD), ("child", IN_A_CHILD)] {
             add(format!("{name}::{kind}"), case, Box::new(rules));
@@ -140,6 +149,7 @@ fn build(directory: &Path) -> Result<(), String> {
         plug("libstartup.so", "-DNAME=startup"),
         plug("libone.so", "-DNAME=plugged"),
         plug("libtwo.so", "-DNAME=plugged"),
+        ("libplain.so", vec!["libplug.c", "-shared", "-fPIC", "-DNAME=plugged", "-nostartfiles"]),
         ("host", vec!["host.c", "-L.", "-lstartup", "-Wl,-rpath,.", "-ldl", "-pthread"]),
         ("jail", vec!["jail.c", "-lseccomp"]),
     ];
@@ -208,7 +218,7 @@ impl Jail {
     /// be filled, as without a filter, because a child has found out which calls they
     /// allow.
     fn fills_the_store_in_a_container(&self) -> Result<Completion, Failed> {
-        let needs = ["root", "filesystem:overlay", "header:seccomp.h", "links:-lseccomp"];
+        let needs = ["root", "stops", "filesystem:overlay", "header:seccomp.h", "links:-lseccomp"];
         if let Some(reason) = needs.iter().find_map(|need| need.parse::<Need>().ok()?.unmet()) {
             return Ok(Completion::ignored_with(reason));
         }
@@ -227,7 +237,7 @@ impl Jail {
                 ("JAIL_ROOT", directory.display().to_string()),
                 ("SOPIN_STORE", store.display().to_string()),
             ];
-            let words = ["load", "./libone.so", "truncate", "call"];
+            let words = ["load", "./libone.so", "load", "./libplain.so", "truncate", "call"];
             expect(&self.run(&directory, name, &words, &settings)?, PASSED, name)?;
             let upper = directory.join("upper").join(store.strip_prefix("/").map_err(|error| error.to_string())?);
             let files = |directory: &Path| fs::read_dir(directory).into_iter().flatten().flatten();

@@ -42,7 +42,7 @@ const LOADER: [&str; 25] = [
 
 /// Calls that the library makes without a filter, and those with which it would make a
 /// child. For each there is a trial whose filter kills for it.
-pub const OURS: [&str; 37] = [
+pub const OURS: [&str; 45] = [
     "process_vm_readv",
     "mremap",
     "rt_sigprocmask",
@@ -74,6 +74,14 @@ pub const OURS: [&str; 37] = [
     "prctl",
     "getpid",
     "gettid",
+    "ptrace",
+    "kcmp",
+    "rt_sigaction",
+    "setitimer",
+    "getpriority",
+    "setpriority",
+    "sched_getscheduler",
+    "sched_setscheduler",
     "clone",
     "clone3",
     "fork",

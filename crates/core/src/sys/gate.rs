@@ -78,7 +78,7 @@ const NOBODY: usize = 1 << 31;
 /// Every kind of call of this crate that the loader does not make for every object. The
 /// harmless arguments are bad descriptors and addresses, so that a call has no effect on any
 /// kernel.
-const KINDS: [CallKind; 45] = [
+const KINDS: [CallKind; 54] = [
     kind(libc::SYS_rt_sigprocmask, [libc::SIG_BLOCK as usize, 0, 0, 8, 0, 0]),
     kind(libc::SYS_pread64, [BAD, 0, 0, 0, 0, 0]),
     kind(libc::SYS_write, [BAD, 0, 0, 0, 0, 0]),
@@ -124,6 +124,16 @@ const KINDS: [CallKind; 45] = [
     request(libc::SYS_ioctl, super::FICLONE as usize),
     request(libc::SYS_ioctl, super::FS_IOC_GETFLAGS as usize),
     request(libc::SYS_ioctl, super::FS_IOC_ENABLE_VERITY as usize),
+    // The kernel makes no thread that does not share the signal handlers.
+    kind(libc::SYS_clone, [libc::CLONE_THREAD as usize, 0, 0, 0, 0, 0]),
+    kind(libc::SYS_ptrace, [super::tracing::SEIZE as usize, NOBODY, 0, 0, 0, 0]),
+    kind(libc::SYS_kcmp, [NOBODY, NOBODY, super::tracing::KCMP_VM as usize, 0, 0, 0]),
+    kind(libc::SYS_rt_sigaction, [BAD, 0, 0, 8, 0, 0]),
+    kind(libc::SYS_setitimer, [BAD, BAD, 0, 0, 0, 0]),
+    kind(libc::SYS_getpriority, [BAD, 0, 0, 0, 0, 0]),
+    kind(libc::SYS_setpriority, [BAD, 0, 0, 0, 0, 0]),
+    kind(libc::SYS_sched_getscheduler, [BAD, 0, 0, 0, 0, 0]),
+    kind(libc::SYS_sched_setscheduler, [BAD, 0, BAD, 0, 0, 0]),
 ];
 
 static IS_CLOSED: AtomicBool = AtomicBool::new(false);

@@ -2,7 +2,7 @@
 
 use core::ffi::c_int;
 
-use super::{Errno, Result, raw};
+use super::{Errno, Result, gate, raw};
 
 /// The flags of `clone(2)`: those of vfork(2), so that the calling thread waits until the helper has
 /// ended, and one by which a debugger of the program does not trace the helper. Without a signal for
@@ -10,6 +10,24 @@ use super::{Errno, Result, raw};
 /// of its own. Emulators make a fork of such a call: Valgrind would abort the program for any other
 /// combination of flags that shares the memory.
 const FLAGS: c_int = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_UNTRACED;
+
+/// Returns whether the filters in force permit helpers, and what they need to trace tasks
+/// ([`super::tracing`]).
+pub fn may_have_helper() -> bool {
+    let calls = [
+        libc::SYS_clone,
+        libc::SYS_ptrace,
+        libc::SYS_wait4,
+        libc::SYS_rt_sigaction,
+        libc::SYS_rt_sigprocmask,
+        libc::SYS_setitimer,
+        libc::SYS_getpriority,
+        libc::SYS_setpriority,
+        libc::SYS_sched_getscheduler,
+        libc::SYS_sched_setscheduler,
+    ];
+    calls.into_iter().all(gate::passes_number)
+}
 
 /// Calls `function` in a helper with this argument, and waits until the helper has ended; only
 /// SIGKILL ends the waiting earlier. Returns the id of the helper, which stays a zombie. Under an
@@ -155,10 +173,12 @@ pub fn hurry_helper() -> bool {
     }
 }
 
-/// Ends a helper.
+/// Ends a helper, by the call by which every program ends: under a filter it passes. Before Linux 5.16
+/// a filter that kills the helper kills all processes that share its memory.
 pub fn end_helper() -> ! {
     loop {
-        // SAFETY: exit(2) has no arguments that refer to memory, and ends the calling task.
-        let _ = unsafe { super::call_ungated(libc::SYS_exit, [0; 6]) };
+        // SAFETY: exit_group(2) has no arguments that refer to memory, and ends this process, which
+        // is the helper alone.
+        let _ = unsafe { super::call_ungated(libc::SYS_exit_group, [0; 6]) };
     }
 }

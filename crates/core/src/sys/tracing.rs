@@ -15,8 +15,10 @@ const CONT: c_int = 7;
 const DETACH: c_int = 17;
 const GETREGSET: c_int = 0x4204;
 const SETREGSET: c_int = 0x4205;
-const SEIZE: c_int = 0x4206;
+pub(super) const SEIZE: c_int = 0x4206;
 const INTERRUPT: c_int = 0x4207;
+/// `KCMP_VM` of `linux/kcmp.h`
+pub(super) const KCMP_VM: c_int = 1;
 
 /// The report of a traced task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,10 +89,8 @@ pub fn poll(task: c_int) -> Result<Option<TracedReport>> {
 /// Returns whether two processes share their memory. `EPERM` if this process may not read that of
 /// both, as by ptrace(2); `ENOSYS` where the kernel was built without `kcmp(2)`.
 pub fn share_memory(first: c_int, second: c_int) -> Result<bool> {
-    /// `KCMP_VM` of `linux/kcmp.h`
-    const MEMORY: c_int = 1;
     // SAFETY: this request compares what the two numbers name.
-    unsafe { raw!(libc::SYS_kcmp, first, second, MEMORY, 0, 0) }.map(|order| order == 0)
+    unsafe { raw!(libc::SYS_kcmp, first, second, KCMP_VM, 0, 0) }.map(|order| order == 0)
 }
 
 /// Waits until a child has ended. It ignores interruptions by signals.
