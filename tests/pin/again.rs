@@ -97,13 +97,13 @@ fn unloaded(run: &Run, directory: &Path) -> Result<(), String> {
     subject.truncate_and_stop()
 }
 
-/// The library was told to leave an object. Only that is pinned.
+/// The library was told to leave an object. Only that is pinned, and its record says so.
 fn has_library(run: &Run, directory: &Path) -> Result<(), String> {
     let mut host = Command::new(run.built("host"));
     protection::forget_settings(&mut host);
     host.env("LD_PRELOAD", library::path()?).env("SOPIN_STORE", directory.join("store")).env("SOPIN_MODE", "full");
     host.env("SOPIN_EXCLUDE", "*/lib0.so");
-    let subject = Subject::start_by(host, run, directory, &["threads", "2"])?;
+    let mut subject = Subject::start_by(host, run, directory, &["threads", "2"])?;
     let (status, outcome) = command::status(subject.id(), directory)?;
     if outcome != Outcome::Exit(1) || status["exposed"] != 1 {
         return Err(format!("one object has to be exposed: {outcome}\n{status:#}"));
@@ -114,5 +114,12 @@ fn has_library(run: &Run, directory: &Path) -> Result<(), String> {
         return Err(pin.describe("pinned another object"));
     }
     is_all_full(&subject)?;
+    let recorded = |subject: &mut Subject| {
+        let line = format!("recorded {}", subject.newest().display());
+        subject.say(&line, "checked")
+    };
+    recorded(&mut subject)?;
+    subject.load()?;
+    recorded(&mut subject)?;
     subject.truncate_and_stop()
 }

@@ -20,6 +20,9 @@
 //! Changing a record takes less than a microsecond, but a process can be stopped in the
 //! middle of a change, and a child can be created by `_Fork(3)` in the middle of one.
 //!
+//! While all threads have stopped and none is in the middle of a change, `sopin pin` is the writer:
+//! it records what it has pinned from outside ([`Record::set_pinned`]).
+//!
 //! The writer and the readers share this layout; readers decode it from bytes. Fields may be
 //! added after the last one without a new version, because a reader uses the two sizes in the
 //! header. Any other change needs a new version. The texts are in read-only data. Core dumps
@@ -32,6 +35,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 mod reading;
 #[cfg(test)]
 mod tests;
+mod writing;
 
 pub use reading::*;
 

@@ -101,7 +101,14 @@ impl Inspector {
         };
         let objects = scene.objects(list.as_ref());
         let has_library = shim(&objects, list.as_ref(), &maps, published.as_ref()).is_some();
-        Ok(work(&ProcessObjects { objects: &objects, maps: &maps, memory: &memory, view: &view, has_library }))
+        Ok(work(&ProcessObjects {
+            objects: &objects,
+            maps: &maps,
+            memory: &memory,
+            view: &view,
+            has_library,
+            published: published.as_ref(),
+        }))
     }
 
     /// Inspects a process once. `None` if it has no memory because it is just ending.
@@ -213,6 +220,8 @@ pub struct ProcessObjects<'a> {
     pub view: &'a View<'a>,
     /// Whether the library is loaded.
     pub has_library: bool,
+    /// What it publishes.
+    pub published: Option<&'a Published>,
 }
 
 /// Opens the memory of a process; `None`, and an error for the report, if it cannot be read.

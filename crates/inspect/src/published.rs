@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use rustix::io::Errno;
 use sopin_core::mode::Mode;
 use sopin_core::records::{
-    Consistency, HEADER_SIZE, MAX_TEXT, NotAHeader, Reached, ReasonAt, Record, SYMBOL, Seen, TextAt, read_consistently,
+    Consistency, HEADER_SIZE, MAX_TEXT, NotAHeader, Reached, ReasonAt, Record, SEQUENCE, SYMBOL, Seen, TextAt,
+    read_consistently,
 };
 
 use crate::image;
@@ -20,6 +21,10 @@ const MAX_DYNAMIC: u64 = 4096;
 /// The record of one object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
+    /// Its address.
+    pub address: u64,
+    /// The record itself.
+    pub record: Record,
     /// The protection level that was reached; `None` for one that only a later version knows.
     pub reached: Option<Reached>,
     /// All its pages.
@@ -41,6 +46,10 @@ pub struct Published {
     objects: HashMap<u64, Said>,
     /// Whether the records were being changed each time they were read.
     pub is_torn: bool,
+    /// Address of their sequence number.
+    pub sequence_at: u64,
+    /// That number.
+    pub sequence: u64,
 }
 
 impl Published {
@@ -73,17 +82,21 @@ impl Published {
             count => memory.read_exact(seen.records, count * seen.record_size).map_err(unreadable),
         };
         let (seen, bytes, consistency) = read_consistently(ATTEMPTS, read_header, read_records)?;
-        let objects = seen.decode_records(&bytes).map(|record| (record.base, said(memory, &record))).collect();
+        let addresses = (seen.records..).step_by(seen.record_size);
+        let records = seen.decode_records(&bytes).zip(addresses);
+        let objects = records.map(|(record, address)| (record.base, said(memory, record, address))).collect();
         Ok(Self {
             version: seen.library_version().to_owned(),
             mode: seen.mode,
             objects,
             is_torn: consistency == Consistency::Torn,
+            sequence_at: header + SEQUENCE as u64,
+            sequence: seen.sequence,
         })
     }
 }
 
-fn said(memory: &impl Bytes, record: &Record) -> Said {
+fn said(memory: &impl Bytes, record: Record, address: u64) -> Said {
     let text = |at: TextAt| {
         let bytes = memory.read_exact(at.address, at.len.min(MAX_TEXT)).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
@@ -92,7 +105,8 @@ fn said(memory: &impl Bytes, record: &Record) -> Said {
         ReasonAt::Errno(errno) => format!("{}: {errno}", text(cause.operation)),
         ReasonAt::Words(words) => format!("{}: {}", text(cause.operation), text(words)),
     });
-    Said { reached: record.reached(), span: (record.start, record.end), witness: record.witness, cause }
+    let (reached, span, witness) = (record.reached(), (record.start, record.end), record.witness);
+    Said { address, record, reached, span, witness, cause }
 }
 
 fn unreadable(errno: Errno) -> String {

@@ -35,6 +35,8 @@ pub struct ObjectOutcome {
     pub relocated_failure: Option<String>,
     /// Why read-only ranges were left, if some were.
     pub read_only_failure: Option<String>,
+    /// Address of the page that maps its original file, if one was mapped.
+    pub witness: Option<u64>,
 }
 
 impl ObjectOutcome {
@@ -215,22 +217,24 @@ impl Interpreter<'_, '_> {
         protection: Protection,
         offset: u64,
         page: u64,
-    ) -> Result<(), CallError> {
-        let Ok(passage) = self.passage else { return Ok(()) };
+    ) -> Result<Option<u64>, CallError> {
+        let Ok(passage) = self.passage else { return Ok(None) };
+        let mut mapped = None;
         let numbers = match passage.pass(self.caller, self.readable, self.writable, &[original]) {
             Ok(numbers) => numbers,
             Err(error) if error.is_final() => return Err(error),
             // The page is for people and tools: without it the object is pinned as well.
-            Err(_) => return Ok(()),
+            Err(_) => return Ok(None),
         };
         for number in numbers {
             let protection = u64::from(protection.cast_unsigned());
             let arguments = [place as u64, page, protection, libc::MAP_PRIVATE as u64, number, offset];
             match self.caller.call(libc::SYS_mmap, arguments) {
                 Err(error) if error.is_final() => return Err(error),
-                _ => passing::close(self.caller, number)?,
+                result => mapped = result.ok(),
             }
+            passing::close(self.caller, number)?;
         }
-        Ok(())
+        Ok(mapped)
     }
 }

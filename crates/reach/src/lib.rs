@@ -23,6 +23,7 @@
 //! | `calls` | system calls that a stopped task is made to make |
 //! | `passing` | passing descriptors into the process |
 //! | `interpreter` | the interpreter of steps |
+//! | `records` | the records of the library in the process |
 //! | `memory` | writing to its memory, and reading words of it |
 //! | `kernel_stores` | stores of the kernel that a stop does not hinder |
 //! | `copies` | copies of files, each made once for all processes |
@@ -56,6 +57,7 @@ mod passing;
 pub mod pinner;
 mod prepared;
 mod ptrace;
+mod records;
 pub mod report;
 mod restartable;
 mod sharers;

@@ -31,6 +31,7 @@ use crate::object::{self, ObjectPlan, Surroundings};
 use crate::passing::Passage;
 use crate::prepared::PreparedFiles;
 use crate::ptrace;
+use crate::records;
 use crate::report::PinRefusal;
 use crate::restartable;
 use crate::slowness::Slowness;
@@ -80,6 +81,7 @@ impl Work<'_> {
         let mut caller = Caller::prepare(task, self.instructions, found, self.writable).map_err(not_prepared)?;
         let mut round = Round::default();
         let worked = self.with(&mut caller, done, &mut round);
+        records::note(found, &round.outcomes, self.around.mode, self.writable);
         let is_restored = caller.restore();
         match worked {
             Ok(()) if is_restored => Ok(round),
@@ -172,7 +174,7 @@ impl Work<'_> {
         let mut outcome = interpreter.run(steps::moving(&plan.ranges, shared.is_some()), file)?;
         let is_text = |range: &&Replacement| range.backing == Backing::Copy && range.protection & libc::PROT_EXEC != 0;
         if let Some(text) = plan.ranges.iter().find(is_text).filter(|_| outcome.read_only_failure.is_none()) {
-            self.keep_visible(object, &plan, text.offset, interpreter)?;
+            outcome.witness = self.keep_visible(object, &plan, text.offset, interpreter)?;
         }
         outcome.relocated_failure = outcome.relocated_failure.or(plan.left.relocated_failure);
         outcome.read_only_failure = outcome.read_only_failure.or(plan.left.read_only_failure);
@@ -200,13 +202,13 @@ impl Work<'_> {
         plan: &ObjectPlan,
         offset: u64,
         interpreter: &mut Interpreter<'_, '_>,
-    ) -> Result<(), CallError> {
+    ) -> Result<Option<u64>, CallError> {
         let found = self.around.found;
         let is_elsewhere = |mapping: &Mapping| {
             mapping.file == plan.file && mapping.path == plan.mapping.path && mapping.start >= object.span.1
         };
         let original = self.files.get(&plan.mapping).and_then(|prepared| prepared.original.as_ref());
-        let Some(original) = original.filter(|_| !found.maps.iter().any(is_elsewhere)) else { return Ok(()) };
+        let Some(original) = original.filter(|_| !found.maps.iter().any(is_elsewhere)) else { return Ok(None) };
         let stack = found.maps.iter().find(|mapping| mapping.path == b"[stack]").map_or(0, |stack| stack.end as usize);
         let place = witness::place_for(plan.object.span, stack, calls::page() as usize).unwrap_or_default();
         // py-spy would take an executable page for the program's text.

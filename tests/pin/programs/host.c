@@ -18,11 +18,13 @@
  *     call           calls the functions of all libraries
  *     fork           lets a child do so
  *     resolve        lets the thread of `fault` go on
+ *     recorded PATH  checks that libsopin.so has recorded every object as pinned, and this one
  *     replace        replaces pages of the newest library carelessly, as a control
  *     stop           compares the counters, calls all functions and ends with 42
  *
  * It prints by write(2) alone, and allocates nothing after `ready` unless it loads something.
  */
+#include "../../../include/sopin.h"
 #include "in_kernel.h"
 #include "plug.h"
 #include "sleepers.h"
@@ -92,6 +94,29 @@ static void load(const char *path) {
     if (!handle)
         die(4, dlerror());
     add(handle, dlsym(handle, "plug"));
+}
+
+struct sought {
+    const char *path;
+    bool is_listed;
+};
+
+static int check_record(const struct sopin_object *object, void *sought) {
+    struct sought *one = sought;
+    if (object->reached == SOPIN_NO_FILE)
+        return 0;
+    if (object->reached != SOPIN_FULL || object->bytes == 0 || object->error || object->reason)
+        die(10, object->path);
+    one->is_listed = one->is_listed || strcmp(object->path, one->path) == 0;
+    return 0;
+}
+
+static void check_records(const char *path) {
+    __typeof__(sopin_for_each) *for_each;
+    struct sought sought = {path, false};
+    *(void **)&for_each = dlsym(RTLD_DEFAULT, "sopin_for_each");
+    if (!for_each || for_each(check_record, &sought) || !sought.is_listed)
+        die(10, path);
 }
 #endif
 
@@ -252,6 +277,9 @@ static void obey(char *line) {
         if (dlclose(libraries[--loaded].handle))
             die(4, "dlclose");
         say("unloaded\n");
+    } else if (strncmp(line, "recorded ", 9) == 0) {
+        check_records(line + 9);
+        say("checked\n");
 #endif
     } else if (strcmp(line, "call") == 0) {
         if (call_all())

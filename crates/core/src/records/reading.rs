@@ -35,6 +35,8 @@ pub enum NotAHeader {
 
 /// Bytes of a header that [`Seen::decode`] needs.
 pub const HEADER_SIZE: usize = size_of::<Header>();
+/// Where in a header the sequence number is.
+pub const SEQUENCE: usize = offset_of!(Header, sequence);
 /// Bytes of a record that [`Record::decode`] needs.
 pub const RECORD_SIZE: usize = size_of::<Record>();
 /// More objects than any process loads; a header with a larger count is malformed.

@@ -55,6 +55,21 @@ fn a_record_comes_back_from_its_bytes() {
     let text = |at: TextAt| String::from_utf8(bytes_at(at.address, at.len)).unwrap();
     assert_eq!((text(operation).as_str(), text(words).as_str()), ("pin text", "some pages are modified"));
     assert_eq!(Record::decode(&bytes[..RECORD_SIZE - 1]), None);
+    assert_eq!(written.encode()[..], bytes);
+}
+
+#[test]
+fn what_was_pinned_from_outside_is_added() {
+    let mut left = record(7, Some(Cause::words(Operation::PinText, "some pages are modified")));
+    left.set_reached(Reached::Exposed);
+    let mut pinned = left;
+    pinned.set_pinned(Reached::Full, 0x3000, Some(0x9000));
+    let expected = Record { bytes: 7 + 0x3000, witness: 0x9000, ..record(7, None) };
+    assert_eq!((pinned.reached(), pinned.cause()), (Some(Reached::Full), None));
+    assert_eq!(pinned, Record { reached: Reached::Full.code(), ..expected });
+    // The library keeps the page that it has mapped itself.
+    pinned.set_pinned(Reached::Full, 0, Some(0xa000));
+    assert_eq!(pinned.witness, 0x9000);
 }
 
 #[test]
