@@ -3,6 +3,7 @@
 //! so a store would go to memory that the process has no longer, if its range was replaced.
 
 use crate::pages::PageVec;
+use crate::slices;
 use crate::sys::Result;
 
 /// How the kernel names the file of an io_uring, as a descriptor and as a mapping.
@@ -35,12 +36,7 @@ pub fn find_in_maps(mut read: impl FnMut(&mut [u8]) -> Result<usize>) -> Result<
         }
         // A name may be cut by the end of the block.
         kept = end.min(RING.len());
-        for index in 0..kept {
-            let byte = buffer.get(end - kept + index).copied().unwrap_or_default();
-            if let Some(slot) = buffer.get_mut(index) {
-                *slot = byte;
-            }
-        }
+        slices::move_down(&mut buffer, end - kept..end, 0);
     }
 }
 

@@ -7,6 +7,7 @@
 use core::ffi::{CStr, c_int};
 
 use crate::line::Line;
+use crate::slices;
 use crate::sys::{self, Errno, Fd, Result};
 
 /// A part of the text, as it was when it was read.
@@ -76,9 +77,7 @@ impl Signals {
     }
 }
 
-/// Longest line that is parsed, in bytes.
-const LINE: usize = 128;
-/// Bytes that are read at once.
+/// Bytes that are read at once, at most. Longer lines are skipped.
 const BLOCK: usize = 1024;
 
 const OF_MAIN_THREAD: &CStr = c"/proc/self/status";
@@ -87,6 +86,11 @@ fn open() -> Result<Fd> {
     sys::open(c"/proc/thread-self/status", libc::O_RDONLY, 0)
         // Linux before 3.17, and qemu-user, which does not emulate the former.
         .or_else(|_| sys::open(OF_MAIN_THREAD, libc::O_RDONLY, 0))
+}
+
+/// Returns the first line of a text without its newline, if that is there.
+fn until_newline(text: &[u8]) -> Option<&[u8]> {
+    text.get(..text.iter().position(|byte| *byte == b'\n')?)
 }
 
 impl ThreadStatus {
@@ -128,21 +132,23 @@ impl ThreadStatus {
     /// Parses the file until it `is_done`.
     fn parse_with(file: &Fd, is_done: impl Fn(&Self) -> bool) -> Result<Self> {
         let (mut status, mut seen) = (Self::default(), 0);
-        let (mut block, mut line, mut len) = ([0; BLOCK], [0; LINE], 0);
+        // The block begins with the part of a line that was read before.
+        let (mut block, mut kept, mut is_skipped) = ([0; BLOCK], 0, false);
         loop {
-            let read = sys::read(file, &mut block)?;
-            for byte in block.get(..read).unwrap_or_default() {
-                if *byte == b'\n' {
-                    seen += u32::from(status.take(line.get(..len).unwrap_or_default()));
-                    len = 0;
-                } else if let Some(slot) = line.get_mut(len) {
-                    *slot = *byte;
-                    len += 1;
-                }
+            let read = sys::read(file, block.get_mut(kept..).unwrap_or_default())?;
+            let text = block.get(..kept + read).unwrap_or_default();
+            let mut start = 0;
+            while let Some(line) = text.get(start..).and_then(until_newline) {
+                seen += u32::from(!is_skipped && status.take(line));
+                (start, is_skipped) = (start + line.len() + 1, false);
             }
             if read == 0 || is_done(&status) {
                 break;
             }
+            let end = text.len();
+            is_skipped |= end - start == BLOCK;
+            kept = if is_skipped { 0 } else { end - start };
+            slices::move_down(&mut block, end - kept..end, 0);
         }
         // `Pid`, `Uid`, `Gid`, `Threads`, the two sets of capabilities, `Seccomp`. The
         // last is missing where the kernel has no filters.

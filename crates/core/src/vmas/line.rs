@@ -29,14 +29,17 @@ pub fn parse_line(line: &[u8]) -> Option<(Vma, usize)> {
     (start < end).then_some((vma, line.len() - rest.len() + digits + path))
 }
 
-/// Returns a number in `radix` up to `separator`, and what follows the separator.
+/// Returns a number up to `separator`, and what follows the separator.
 fn number(text: &[u8], radix: u32, separator: u8) -> Option<(u64, &[u8])> {
-    let end = text.iter().position(|byte| *byte == separator)?;
-    let digits = core::str::from_utf8(text.get(..end)?).ok()?;
-    if digits.starts_with('+') {
-        return None;
+    let mut value = 0_u64;
+    for (index, byte) in text.iter().enumerate() {
+        if *byte == separator && index != 0 {
+            return Some((value, text.get(index + 1..)?));
+        }
+        let digit = char::from(*byte).to_digit(radix)?;
+        value = value.checked_mul(radix.into())?.checked_add(digit.into())?;
     }
-    Some((u64::from_str_radix(digits, radix).ok()?, text.get(end + 1..)?))
+    None
 }
 
 /// Undoes the octal escapes of the kernel's `seq_path` (it escapes newlines).
