@@ -16,6 +16,7 @@
 //! | [`subvolumes`] | two files that have the same numbers in the mappings |
 //! | [`frozen`] | processes that the freezer of cgroups has frozen |
 //! | [`in_kernel`] | threads that the kernel has made, and such as do not stop |
+//! | [`servers`] | a file whose server does not answer |
 //! | [`bounds`] | there is an end to what a process can make the command read and copy |
 //! | [`priority`] | which thread makes the system calls |
 //! | [`stores`] | which processes map copies of the store |
@@ -48,6 +49,7 @@ mod moments;
 mod priority;
 mod processor;
 mod programs;
+mod servers;
 mod services;
 mod signals;
 mod states;
@@ -171,6 +173,7 @@ fn trials(run_directory: &Path) -> Result<Vec<Trial>, String> {
         subvolumes::cases(),
         frozen::cases(),
         in_kernel::cases(),
+        servers::cases(),
         processor::cases(),
         programs::cases(),
         services::cases(),

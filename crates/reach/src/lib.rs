@@ -12,6 +12,7 @@
 //! | `ptrace` | the requests of `ptrace(2)`, and waiting for tasks |
 //! | `task` | one task: a thread, or a process that shares the memory |
 //! | `stop` | stopping all tasks of a process, and resuming them |
+//! | `held` | the tasks that could not be released yet |
 //! | `sharers` | the processes that share the memory of another one |
 //! | `slowness` | how little time the scheduler gives to a task |
 //! | `moment` | choosing the moment of a stop |
@@ -31,7 +32,7 @@
 //! | `frozen` | whether its cgroup is frozen |
 //! | `object` | planning one object |
 //! | `prepared` | the files that its objects map, and their copies |
-//! | `watchdog` | the end of a stop that takes very long |
+//! | `watchdog` | the end of a stop, or of an interrupted pin, that takes very long |
 //! | `urgency` | the priority of this process meanwhile |
 //! | `work` | what is done while the process has stopped |
 //! | `pinner` | pinning one process: `Pinner` |
@@ -47,6 +48,7 @@ mod copies;
 mod descriptor;
 mod frame;
 mod frozen;
+mod held;
 mod instructions;
 mod interpreter;
 mod kernel_stores;

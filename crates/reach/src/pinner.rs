@@ -14,6 +14,7 @@ use sopin_inspect::object::{InspectedObject, ObjectState};
 use sopin_inspect::process::Process;
 
 use crate::copies::{self, Copies};
+use crate::held::HeldTasks;
 use crate::instructions::Instructions;
 use crate::interpreter::ObjectOutcome;
 use crate::kernel_stores::KernelStores;
@@ -27,9 +28,7 @@ use crate::report::{PinRefusal, PinReport, PinnedObject};
 use crate::sharers::Sharers;
 use crate::stop::StoppedProcess;
 use crate::target::{UsableStores, attributes_of, check, failed, memory_of, pagemap_of};
-use crate::task::Task;
 use crate::urgency::Urgency;
-use crate::watchdog::Watchdog;
 use crate::work::{MAY_BE_IN_SEQUENCE, Round, Work, left_whole, plan};
 
 const NO_INSTRUCTIONS: PinRefusal =
@@ -41,9 +40,6 @@ const MAX_ATTEMPTS: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(5);
 /// How often it is attempted to stop a process of which a thread does not stop.
 const MAX_STOPS: u32 = 4;
-/// The longest time between two of these stops, and how often the threads are looked at meanwhile.
-const RESPITE: Duration = Duration::from_millis(500);
-const INTERVAL: Duration = Duration::from_millis(2);
 
 /// The state that one round of a pin passes to the next.
 struct Progress {
@@ -60,12 +56,9 @@ pub struct Pinner {
     settings: Settings,
     inspector: Inspector,
     copies: Copies,
-    /// Tasks that could not be released yet.
-    held: Vec<Task>,
+    held: HeldTasks,
     /// Which attempt to stop the process this is, beginning with 1.
     attempt: u32,
-    /// `None` if there is no memory for a thread.
-    watchdog: Option<Watchdog>,
     urgency: Option<Urgency>,
     _watch: Watch,
 }
@@ -80,9 +73,8 @@ impl Pinner {
             settings,
             inspector: Inspector::new(false),
             copies,
-            held: Vec::new(),
+            held: HeldTasks::new(),
             attempt: 1,
-            watchdog: Watchdog::start().ok(),
             urgency: None,
             _watch: Watch::start(),
         }
@@ -96,18 +88,7 @@ impl Pinner {
 
     /// Releases tasks that could not be released before: parents that wait for a child of vfork(2).
     pub fn release_held(&mut self) {
-        self.held.retain(|task| !task.release());
-    }
-
-    /// Waits for a while until the tasks come back that could not be stopped. Then the next attempt
-    /// does not meet them where they were. The process runs meanwhile.
-    fn wait_for_held(&mut self) {
-        let end = Instant::now() + RESPITE;
-        self.release_held();
-        while !self.held.iter().all(Task::waits_for_child) && Instant::now() < end && !ptrace::is_interrupted() {
-            thread::sleep(INTERVAL);
-            self.release_held();
-        }
+        self.held.release();
     }
 
     /// Gives this process the priority that it had before, until the next pin. The programs that it
@@ -128,6 +109,13 @@ impl Pinner {
     /// Why the process was not pinned.
     pub fn pin(&mut self, pid: u32) -> Result<PinReport, PinRefusal> {
         self.release_held();
+        self.held.note_pinning(true);
+        let pinned = self.pin_in_rounds(pid);
+        self.held.note_pinning(false);
+        pinned
+    }
+
+    fn pin_in_rounds(&mut self, pid: u32) -> Result<PinReport, PinRefusal> {
         let process = Process::open(pid)?;
         let (mut report, mut files) = self.begin(pid, &process)?;
         if report.objects.is_empty() {
@@ -150,7 +138,7 @@ impl Pinner {
                 }
                 Err(PinRefusal::DoesNotStop) if self.attempt < MAX_STOPS && !ptrace::is_interrupted() => {
                     self.attempt += 1;
-                    self.wait_for_held();
+                    self.held.wait();
                     continue;
                 }
                 round => round?,
@@ -177,6 +165,13 @@ impl Pinner {
     /// # Errors
     /// Why the process could not be pinned.
     pub fn preview(&mut self, pid: u32) -> Result<PinReport, PinRefusal> {
+        self.held.note_pinning(true);
+        let previewed = self.preview_one(pid);
+        self.held.note_pinning(false);
+        previewed
+    }
+
+    fn preview_one(&mut self, pid: u32) -> Result<PinReport, PinRefusal> {
         let process = Process::open(pid)?;
         let (mut report, files) = self.begin(pid, &process)?;
         let memory = memory_of(&process)?;
@@ -263,7 +258,7 @@ impl Pinner {
                 // What is wrong with an object is reported when it is to be pinned.
                 let Ok(Some(plan)) = object::plan(object, &around) else { continue };
                 files.add(&around, &plan, copies, stores);
-                self.held.retain(|task| !task.release());
+                self.held.release();
             }
         })?;
         Ok(files)
@@ -290,16 +285,12 @@ impl Pinner {
         let sharers = Sharers::search(report.pid, process.thread.cast_signed());
         self.urgency.get_or_insert_with(Urgency::raise);
         let processes: Vec<u32> = std::iter::once(report.pid).chain(sharers.found().iter().copied()).collect();
-        let moment = Moment::wait(&processes, &mut progress.patience, || self.held.retain(|task| !task.release()));
+        let moment = Moment::wait(&processes, &mut progress.patience, || self.held.release());
         let begin = Instant::now();
-        self.release_held();
-        let (own, others) = self.held.drain(..).partition(|task| task.process == report.pid);
-        self.held = others;
-        self.watchdog.iter().for_each(Watchdog::stop_begins);
+        let own = self.held.begin_stop(report.pid);
         let stopped = StoppedProcess::stop(report.pid, own, sharers, self.attempt);
-        let mut stopped = stopped.map_err(|(refusal, held)| {
-            self.watchdog.iter().for_each(Watchdog::stop_ends);
-            self.held.extend(held);
+        let mut stopped = stopped.map_err(|(refusal, left)| {
+            self.held.end_stop(left);
             refusal
         })?;
         stopped.repair_calls(&moment);
@@ -311,8 +302,7 @@ impl Pinner {
         report.calls_repaired += stopped.repaired;
         report.timeouts_restarted += stopped.restarted;
         report.transfers_cut_short += stopped.cut_short;
-        self.held.extend(stopped.resume());
-        self.watchdog.iter().for_each(Watchdog::stop_ends);
+        self.held.end_stop(stopped.resume());
         let micros = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
         report.longest_stop_us = report.longest_stop_us.max(micros);
         result

@@ -179,6 +179,9 @@ pub fn poll(task: pid_t) -> Result<Option<TracedReport>, NoReport> {
     tracing::poll(task).map_err(|_| NoReport::Gone)
 }
 
+/// Signals by which users end a command.
+const INTERRUPTING: [c_int; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
+
 /// Makes waits end in time, and signals that end the command wait until processes are restored.
 /// Dropping it stops the timer; the signals' handlers stay.
 pub struct Watch;
@@ -187,7 +190,7 @@ impl Watch {
     /// Starts the timer, and handles SIGINT, SIGTERM and SIGHUP unless they are ignored.
     pub fn start() -> Self {
         handle(libc::SIGALRM, on_tick);
-        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        for signal in INTERRUPTING {
             if !is_ignored(signal) {
                 handle(signal, on_interrupt);
             }
@@ -206,6 +209,15 @@ impl Drop for Watch {
 /// Returns whether the user has requested the end of the command.
 pub fn is_interrupted() -> bool {
     IS_INTERRUPTED.load(Ordering::Relaxed)
+}
+
+/// Returns whether the user has requested the end of the command, for a thread that blocks all signals.
+/// While the other thread waits in the kernel and no handler runs, the signal waits too.
+pub fn is_interruption_waiting() -> bool {
+    let mut waiting = 0_u64;
+    // SAFETY: the kernel writes a set of 8 bytes into the variable.
+    unsafe { libc::syscall(libc::SYS_rt_sigpending, &raw mut waiting, size_of::<u64>()) };
+    INTERRUPTING.iter().any(|signal| waiting & 1 << (signal - 1) != 0)
 }
 
 /// Notices the ends of these tasks while it does something: the kernel lets no task be seized while

@@ -1,9 +1,11 @@
-//! Ends this process if a stop takes very long. Reading the memory of a process can take for ever, if
-//! that maps a file whose server does not answer, or whose server is one of the stopped threads. No
-//! signal handler runs meanwhile. When this process ends, the kernel resumes what it traces.
+//! Ends this process if a stop takes very long, or if the user has interrupted it and the pin at hand
+//! does not end. Reading a file or the memory of a process can take for ever, if the server of a file
+//! does not answer, or is one of the stopped threads. No signal handler runs meanwhile. When this
+//! process ends, the kernel resumes what it traces.
 
+use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,17 +13,31 @@ use rustix::io::Errno;
 
 use crate::ptrace;
 
-/// The longest time for one stop. Each wait for a task ends long before.
+/// The longest time for one stop, and between two looks at tasks that could not be released. Each wait
+/// for a task ends long before.
 const LONGEST: Duration = Duration::from_secs(60);
+/// The longest time for the end of a pin that was interrupted.
+const LONGEST_END: Duration = Duration::from_secs(5);
 const PERIOD: Duration = Duration::from_secs(1);
-/// Milliseconds that stand for "no process is stopped".
-const NONE: u64 = 0;
 
 /// The watchdog. It sleeps most of the time, until this process ends.
 pub struct Watchdog {
+    times: Arc<Times>,
+}
+
+/// What the watchdog looks at.
+struct Times {
     begin: Instant,
-    /// When the present stop has begun, in milliseconds since `begin`.
-    since: Arc<AtomicU64>,
+    /// Since when tasks have been held, in milliseconds since `begin`; 0 if none are.
+    held: AtomicU64,
+    /// Whether a process is being pinned.
+    is_pinning: AtomicBool,
+}
+
+impl Times {
+    fn now(&self) -> u64 {
+        u64::try_from(self.begin.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
+    }
 }
 
 impl Watchdog {
@@ -30,48 +46,54 @@ impl Watchdog {
     /// # Errors
     /// Those of making a thread.
     pub fn start() -> Result<Self, Errno> {
-        let (begin, since) = (Instant::now(), Arc::new(AtomicU64::new(NONE)));
-        let watched = Arc::clone(&since);
+        let (held, is_pinning) = (AtomicU64::new(0), AtomicBool::new(false));
+        let times = Arc::new(Times { begin: Instant::now(), held, is_pinning });
+        let watched = Arc::clone(&times);
         let mask = set_mask(u64::MAX)?;
-        let spawned = thread::Builder::new().name("watchdog".to_owned()).spawn(move || watch(begin, &watched));
+        let spawned = thread::Builder::new().name("watchdog".to_owned()).spawn(move || watch(&watched));
         set_mask(mask)?;
         spawned.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::AGAIN))?;
-        Ok(Self { begin, since })
+        Ok(Self { times })
     }
 
-    /// Notes that a process is being stopped.
-    pub fn stop_begins(&self) {
-        self.since.store(milliseconds(self.begin).max(1), Ordering::Relaxed);
+    /// Notes whether tasks are held now. If they were held before, their time begins anew.
+    pub fn note_held(&self, are_held: bool) {
+        self.times.held.store(if are_held { self.times.now() } else { 0 }, Ordering::Relaxed);
     }
 
-    /// Notes that it has been resumed.
-    pub fn stop_ends(&self) {
-        self.since.store(NONE, Ordering::Relaxed);
+    /// Notes whether a process is being pinned from now on.
+    pub fn note_pinning(&self, is_pinning: bool) {
+        self.times.is_pinning.store(is_pinning, Ordering::Relaxed);
     }
 }
 
-fn watch(begin: Instant, since: &AtomicU64) {
+fn watch(times: &Times) {
+    let mut interrupted: Option<Instant> = None;
     loop {
         thread::sleep(PERIOD);
-        let stopped = since.load(Ordering::Relaxed);
-        let limit = u64::try_from(LONGEST.as_millis()).unwrap_or(u64::MAX);
-        if stopped != NONE && milliseconds(begin).saturating_sub(stopped) > limit {
-            eprintln!(
-                "sopin: a process was stopped for {} s, because its memory does not answer; gave up",
+        let held = times.held.load(Ordering::Relaxed);
+        if held != 0 && Duration::from_millis(times.now().saturating_sub(held)) > LONGEST {
+            give_up(format_args!(
+                "a process was stopped for {} s, because its memory does not answer",
                 LONGEST.as_secs()
-            );
-            // No destructors: the other thread may hold locks.
-            // SAFETY: _exit has no precondition.
-            unsafe { libc::_exit(EXIT) };
+            ));
+        }
+        let is_interrupted = ptrace::is_interrupted() || ptrace::is_interruption_waiting();
+        let is_ending = is_interrupted && times.is_pinning.load(Ordering::Relaxed);
+        interrupted = interrupted.or_else(|| Some(Instant::now())).filter(|_| is_ending);
+        if interrupted.is_some_and(|since| since.elapsed() > LONGEST_END) {
+            give_up(format_args!("interrupted, and a file or the memory of a process does not answer"));
         }
     }
 }
 
-/// The exit status of the command for a process that could not be pinned.
-const EXIT: i32 = 3;
-
-fn milliseconds(begin: Instant) -> u64 {
-    u64::try_from(begin.elapsed().as_millis()).unwrap_or(u64::MAX)
+fn give_up(reason: fmt::Arguments<'_>) -> ! {
+    /// The exit status of the command for a process that could not be pinned.
+    const EXIT: i32 = 3;
+    eprintln!("sopin: {reason}; gave up");
+    // No destructors: the other thread may hold locks.
+    // SAFETY: _exit has no precondition.
+    unsafe { libc::_exit(EXIT) }
 }
 
 /// Sets the signals that this thread blocks, a bit for each; returns those before.
