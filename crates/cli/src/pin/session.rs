@@ -131,13 +131,11 @@ mod tests {
         Session::new(FakePins(pin, usize::MAX))
     }
 
-    /// Starts a process. The kernel wakes the parent of a `vfork` before it maps the new program,
-    /// so this waits until the process maps it.
+    /// Starts a process, and waits until it has loaded everything and sleeps.
     fn sleeper() -> Child {
         let child = Command::new("sleep").arg("60").spawn().unwrap();
-        let program = std::fs::read_link(format!("/proc/{}/exe", child.id())).unwrap();
-        let maps = format!("/proc/{}/maps", child.id());
-        while !std::fs::read_to_string(&maps).unwrap().contains(program.to_str().unwrap()) {
+        let stat = format!("/proc/{}/stat", child.id());
+        while !std::fs::read_to_string(&stat).unwrap().contains("(sleep) S ") {
             std::thread::yield_now();
         }
         child
