@@ -10,7 +10,8 @@
 //!
 //! ```text
 //! running   this thread starts the helper and waits
-//! stopping  the helper stops every task that it finds, until it finds no other  (stopped::tasks)
+//!           the helper looks which processes share the memory                   (stopped::sharing)
+//! stopping  it stops every task that it finds, until it finds no other          (stopped::tasks)
 //! stopped   it looks for stores that the kernel makes meanwhile                 (stopped::kernel)
 //!           it does the work
 //! running   it resumes all tasks and ends
@@ -34,6 +35,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use sopin_core::sys::{self, Errno, Fd, Result};
 use sopin_core::thread_status::ThreadStatus;
 
+use sharing::Comparison;
 use tasks::StoppedTasks;
 
 mod kernel;
@@ -206,8 +208,10 @@ impl Job<'_> {
         if !sys::hurry_helper() {
             return Err(NotStopped::Idle);
         }
+        let mut comparison = Comparison::new(self.process, self.waiting)?;
+        comparison.look_ahead()?;
         let begin = sys::monotonic_ns();
-        let stopped = StoppedTasks::stop(self.process, self.waiting)?;
+        let stopped = StoppedTasks::stop(self.process, self.waiting, &comparison)?;
         kernel::rule_out_stores(self.process)?;
         (self.work)();
         let tasks = stopped.len();

@@ -52,10 +52,8 @@ impl StoppedTasks {
     /// thread of the process is the last one, and is the first to be resumed: while it is traced, the
     /// kernel interrupts other threads even for signals that the process ignores (`sig_ignored` in
     /// kernel/signal.c), and the calls of threads that have not stopped are not repaired.
-    pub fn stop(process: i32, waiting: i32) -> Result<Self, NotStopped> {
+    pub fn stop(process: i32, waiting: i32, comparison: &Comparison) -> Result<Self, NotStopped> {
         let mut stopped = Self { tasks: PageVec::new() };
-        let comparison = Comparison::new(process, waiting)?;
-        comparison.rehearse()?;
         let begin = sys::monotonic_ns();
         // A task that has not stopped yet may make others. So all have stopped when a look finds no
         // new one.

@@ -48,6 +48,8 @@ const IN_A_CHILD: Case = Case { words: &["load", "./libone.so", "fork", "load", 
 /// The library pins this object's writable data only while the other thread has stopped.
 const UNANNOUNCED: Case =
     Case { words: &["load", "./libone.so", "fork", "thread", "./libplain.so"], ..Case::PROTECTED };
+/// A filter permits clone(2) for this fork, and kills for that of the task that would stop the threads.
+const LEFT_UNANNOUNCED: Case = Case { words: &["load", "./libone.so", "fork", "load", "./libplain.so"], ..Case::LEFT };
 /// The filters for which that is tried: they permit ptrace(2).
 const UNANNOUNCED_UNDER: [&str; 3] = ["nothing", "docker", "podman"];
 /// The library leaves objects that are loaded under a filter that the program has
@@ -121,6 +123,8 @@ fn trials(run_directory: &Path) -> Result<Vec<Trial>, String> {
         let checked = move || "stops".parse::<Need>()?.unmet().map_or_else(rules, Err);
         add(format!("{name}::unannounced"), UNANNOUNCED, Box::new(checked));
     }
+    let no_helper = || Ok(format!("default allow\nkill clone 0 SCMP_CMP_MASKED_EQ {0} {0}\n", libc::CLONE_VM));
+    add("no_helper::unannounced".to_owned(), LEFT_UNANNOUNCED, Box::new(no_helper));
     for (name, rules) in named {
         for (kind, case) in [("startup", AT_STARTUP), ("thread", IN_A_THREAD), ("child", IN_A_CHILD)] {
             add(format!("{name}::{kind}"), case, Box::new(rules));

@@ -8,6 +8,7 @@ use crate::command;
 use crate::common::library;
 use crate::common::process::Outcome;
 use crate::common::protection;
+use crate::common::ring;
 use crate::memory::Scene;
 use crate::subject::Subject;
 use crate::{Case, Run};
@@ -19,6 +20,7 @@ pub fn cases() -> Vec<Case> {
         Case::new("again::children_have_the_pins", children),
         Case::new("again::pinned_object_is_unloaded", unloaded),
         Case::new("again::process_has_the_library", has_library),
+        Case::new("again::process_has_loaded_the_library_late", has_loaded_late).with_needs(&["io_uring"]),
     ]
 }
 
@@ -114,12 +116,33 @@ fn has_library(run: &Run, directory: &Path) -> Result<(), String> {
         return Err(pin.describe("pinned another object"));
     }
     is_all_full(&subject)?;
-    let recorded = |subject: &mut Subject| {
-        let line = format!("recorded {}", subject.newest().display());
-        subject.say(&line, "checked")
-    };
-    recorded(&mut subject)?;
+    is_recorded(&mut subject)?;
     subject.load()?;
-    recorded(&mut subject)?;
+    is_recorded(&mut subject)?;
+    subject.truncate_and_stop()
+}
+
+/// Checks that the library has recorded every object as pinned.
+fn is_recorded(subject: &mut Subject) -> Result<(), String> {
+    let line = format!("recorded {}", subject.newest().display());
+    subject.say(&line, "checked")
+}
+
+/// Because of the ring the library has left the data of all objects, also its own, in which it has its
+/// records.
+fn has_loaded_late(run: &Run, directory: &Path) -> Result<(), String> {
+    let mut host = Command::new(run.built("host"));
+    let _ring = ring::inherited_by(&mut host).map_err(|error| error.to_string())?;
+    protection::forget_settings(&mut host);
+    host.env("LD_PRELOAD", "").env("SOPIN_STORE", directory.join("store"));
+    let mut subject = Subject::start_by(host, run, directory, &["threads", "2"])?;
+    subject.say(&format!("late {}", library::path()?.display()), "loaded")?;
+    let (status, _) = command::status(subject.id(), directory)?;
+    if status["exposed"].as_u64().is_none_or(|exposed| exposed < 4) {
+        return Err(format!("the library has to leave every object: {status:#}"));
+    }
+    subject.pin_whole()?;
+    is_all_full(&subject)?;
+    is_recorded(&mut subject)?;
     subject.truncate_and_stop()
 }

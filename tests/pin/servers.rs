@@ -34,8 +34,8 @@ struct Served {
 impl Served {
     fn start(directory: &Path, shown: &Path) -> Result<Self, String> {
         fs::create_dir_all(shown).map_err(|error| error.to_string())?;
-        let server = Command::new("bindfs").arg("-f").args([directory, shown]).stdin(Stdio::null()).spawn();
-        let served = Self { server: server.map_err(|error| format!("bindfs: {error}"))?, shown: shown.to_owned() };
+        let started = Command::new("bindfs").arg("-f").args([directory, shown]).stdin(Stdio::null()).spawn();
+        let served = Self { server: started.map_err(|error| format!("bindfs: {error}"))?, shown: shown.to_owned() };
         wait_until("bindfs is ready", || {
             let mounts = fs::read_to_string("/proc/self/mounts")?;
             Ok(mounts.lines().any(|line| line.split(' ').nth(1).is_some_and(|path| Path::new(path) == shown)))

@@ -25,7 +25,8 @@
 //!
 //! The writer and the readers share this layout; readers decode it from bytes. Fields may be
 //! added after the last one without a new version, because a reader uses the two sizes in the
-//! header. Any other change needs a new version. The texts are in read-only data. Core dumps
+//! header; `sopin pin` keeps them, so they must not depend on those that it changes. Any other change
+//! needs a new version. The texts are in read-only data. Core dumps
 //! leave that out by default (`core(5)`, coredump_filter), and debuggers find it in the
 //! library's file.
 

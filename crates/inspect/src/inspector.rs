@@ -311,7 +311,7 @@ fn reason(object: &InspectedObject, about: &About, state: ObjectState, file: &Di
         let is_unwritable = object.parts.iter().any(|part| part.backing == PartBacking::Unwritable);
         return (is_unwritable && !about.has_shim).then(|| "its file cannot be written to".to_owned());
     }
-    let said = object.said.as_ref().and_then(|said| match (&said.cause, said.reached) {
+    let said = object.said.as_ref().and_then(|said| match (&said.cause, said.record.reached()) {
         (Some(cause), _) => Some(cause.clone()),
         (None, Some(Reached::Excluded)) => Some("left alone, as SOPIN_EXCLUDE or SOPIN_ONLY says".to_owned()),
         (None, Some(Reached::Pending)) => Some("libsopin.so is at work on it".to_owned()),

@@ -12,7 +12,7 @@
 
 use std::rc::Rc;
 
-use sopin_core::records::Reached;
+use sopin_core::records::{Reached, Record};
 
 use crate::files::{Image, View, Writability};
 use crate::image::{self, Flaw, Headers, LoadHeader};
@@ -190,10 +190,10 @@ impl<'a, M: Bytes> Scene<'a, M> {
             let mapping = maps::at(self.maps, listed.dynamic).filter(|mapping| mapping.has_file())?;
             self.view.image(mapping).ok().map(|image| image.headers.clone()).filter(is_it)
         });
-        let said = self
-            .published
-            .and_then(|published| published.of(base))
-            .filter(|said| said.span.0 <= listed.dynamic && listed.dynamic < said.span.1 || said.span == (0, 0));
+        let said = self.published.and_then(|published| published.of(base)).filter(|said| {
+            let Record { start, end, .. } = said.record;
+            (start, end) == (0, 0) || (start..end).contains(&listed.dynamic)
+        });
         let (span, parts) = match &headers {
             Some(headers) => self.by_headers(base, headers),
             None => self.by_neighbours(listed.dynamic)?,
@@ -333,12 +333,12 @@ impl<'a, M: Bytes> Scene<'a, M> {
     /// Adds what depends on the parts; `None` for the vDSO.
     fn complete(&self, mut object: InspectedObject<'a>) -> Option<InspectedObject<'a>> {
         let is_of_a_file = object.parts.iter().any(|part| part.mapping.has_file());
-        if !is_of_a_file && object.said.as_ref().is_none_or(|said| said.witness == 0) {
+        if !is_of_a_file && object.said.as_ref().is_none_or(|said| said.record.witness == 0) {
             return None;
         }
         self.believe_in_layers(&mut object);
         let own = object.parts.iter().find(|part| matches!(part.backing, PartBacking::File | PartBacking::Unwritable));
-        let witness = object.said.as_ref().and_then(|said| maps::at(self.maps, said.witness));
+        let witness = object.said.as_ref().and_then(|said| maps::at(self.maps, said.record.witness));
         object.original = own.map(|part| part.mapping).or(witness).or_else(|| self.witness_of(&object));
         let text_relocations = || {
             let image = self.view.image(object.copy().map(|part| part.mapping).or(object.original)?).ok()?;
@@ -354,7 +354,7 @@ impl<'a, M: Bytes> Scene<'a, M> {
     /// the container and can determine which files are in the image. If it records `full` for
     /// an object and has not replaced the read-only ranges, the file is in the image.
     fn believe_in_layers(&self, object: &mut InspectedObject<'a>) {
-        if object.said.as_ref().and_then(|said| said.reached) != Some(Reached::Full) {
+        if object.said.as_ref().and_then(|said| said.record.reached()) != Some(Reached::Full) {
             return;
         }
         for part in object.parts.iter_mut().filter(|part| part.backing == PartBacking::File && !part.is_relocated) {

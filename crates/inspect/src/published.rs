@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use rustix::io::Errno;
 use sopin_core::mode::Mode;
 use sopin_core::records::{
-    Consistency, HEADER_SIZE, MAX_TEXT, NotAHeader, Reached, ReasonAt, Record, SEQUENCE, SYMBOL, Seen, TextAt,
-    read_consistently,
+    Consistency, HEADER_SIZE, MAX_TEXT, NotAHeader, ReasonAt, Record, SEQUENCE, SYMBOL, Seen, TextAt, read_consistently,
 };
 
 use crate::image;
@@ -25,12 +24,6 @@ pub struct Said {
     pub address: u64,
     /// The record itself.
     pub record: Record,
-    /// The protection level that was reached; `None` for one that only a later version knows.
-    pub reached: Option<Reached>,
-    /// All its pages.
-    pub span: (u64, u64),
-    /// Address of the witness; 0 without one.
-    pub witness: u64,
     /// Why it did not reach more, in words.
     pub cause: Option<String>,
 }
@@ -105,8 +98,7 @@ fn said(memory: &impl Bytes, record: Record, address: u64) -> Said {
         ReasonAt::Errno(errno) => format!("{}: {errno}", text(cause.operation)),
         ReasonAt::Words(words) => format!("{}: {}", text(cause.operation), text(words)),
     });
-    let (reached, span, witness) = (record.reached(), (record.start, record.end), record.witness);
-    Said { address, record, reached, span, witness, cause }
+    Said { address, record, cause }
 }
 
 fn unreadable(errno: Errno) -> String {

@@ -8,8 +8,8 @@ use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 use sopin_inspect::process::Process;
 
-/// The memory of a process. Only mappings that sopin has made are written to, and the unused part of
-/// a stack.
+/// The memory of a process. Only mappings that sopin has made are written to, the unused part of a
+/// stack, and the library's records.
 pub struct WritableMemory(File);
 
 impl WritableMemory {

@@ -19,8 +19,10 @@ use std::fs;
 use std::io::Read;
 
 use sopin_core::sys::Errno;
-use sopin_core::sys::tracing::share_memory;
+use sopin_core::sys::tracing::{self, share_memory};
 use sopin_inspect::process;
+
+use crate::stop::tasks_of;
 
 /// The processes that share the memory of a process.
 pub struct Sharers {
@@ -73,9 +75,18 @@ fn tasks_made() -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix("processes ")?.parse().ok())
 }
 
-/// Returns whether two processes share their memory. Where the kernel does not compare them, they
-/// do if they have the same mappings, which the kernel places at random.
+/// Returns whether a task shares the memory of another process.
 fn shares_memory(task: i32, other: u32) -> bool {
+    if tracing::has_memory(other.cast_signed()) {
+        return compare(task, other);
+    }
+    // Its first thread may have ended, and has no memory any more. The others go on.
+    tasks_of(other).into_iter().any(|id| id.cast_unsigned() != other && compare(task, id.cast_unsigned()))
+}
+
+/// Returns whether two tasks share their memory. Where the kernel does not compare them, they do if
+/// they have the same mappings, which the kernel places at random.
+fn compare(task: i32, other: u32) -> bool {
     match share_memory(task, other.cast_signed()) {
         Ok(is_same) => is_same,
         // A seccomp filter may refuse all comparisons.
@@ -85,7 +96,8 @@ fn shares_memory(task: i32, other: u32) -> bool {
             let executable = |pid| fs::read_link(format!("/proc/{pid}/exe")).ok();
             executable(task) == executable(other) && maps(task).is_some_and(|text| maps(other) == Some(text))
         }
-        // Another user's: the kernel does not tell, and they share no memory.
+        // It is gone, or the kernel does not tell, because this process may not trace it: it is another
+        // user's, or has other rights. Seldom do such processes share their memory.
         Err(_) => false,
     }
 }

@@ -81,7 +81,8 @@ impl Work<'_> {
         let mut caller = Caller::prepare(task, self.instructions, found, self.writable).map_err(not_prepared)?;
         let mut round = Round::default();
         let worked = self.with(&mut caller, done, &mut round);
-        records::note(found, &round.outcomes, self.around.mode, self.writable);
+        let outcome_of = |start| round.outcomes.get(&start).or_else(|| done.get(&start));
+        records::note(self.process, found, outcome_of, self.around.mode, self.writable);
         let is_restored = caller.restore();
         match worked {
             Ok(()) if is_restored => Ok(round),

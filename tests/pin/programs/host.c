@@ -13,6 +13,7 @@
  * the past tense when that is done.
  *
  *     load PATH      as above
+ *     late PATH      loads libsopin.so
  *     begin PATH     loads in another thread a library that waits in its constructor; `open` ends it
  *     unload         unloads the newest library
  *     call           calls the functions of all libraries
@@ -277,6 +278,10 @@ static void obey(char *line) {
         if (dlclose(libraries[--loaded].handle))
             die(4, "dlclose");
         say("unloaded\n");
+    } else if (strncmp(line, "late ", 5) == 0) {
+        if (!dlopen(line + 5, RTLD_NOW | RTLD_GLOBAL))
+            die(4, dlerror());
+        say("loaded\n");
     } else if (strncmp(line, "recorded ", 9) == 0) {
         check_records(line + 9);
         say("checked\n");

@@ -39,8 +39,9 @@ pub const HEADER_SIZE: usize = size_of::<Header>();
 pub const SEQUENCE: usize = offset_of!(Header, sequence);
 /// Bytes of a record that [`Record::decode`] needs.
 pub const RECORD_SIZE: usize = size_of::<Record>();
-/// More objects than any process loads; a header with a larger count is malformed.
-const MAX_COUNT: u64 = 1 << 24;
+/// More bytes than the records of any process have: they are those of 100,000 objects. A header with
+/// more records is malformed. The process, which may be hostile, determines what readers read.
+const MAX_BYTES: u64 = 8 << 20;
 
 impl Seen {
     /// Decodes a header from its first [`HEADER_SIZE`] bytes.
@@ -58,7 +59,7 @@ impl Seen {
         let count = word(offset_of!(Header, count))?;
         let is_sane = half(offset_of!(Header, size))? as usize >= HEADER_SIZE
             && (RECORD_SIZE..1 << 16).contains(&record_size)
-            && count <= MAX_COUNT;
+            && count.checked_mul(record_size as u64).is_some_and(|bytes| bytes <= MAX_BYTES);
         if !is_sane {
             return Err(NotAHeader::Malformed);
         }

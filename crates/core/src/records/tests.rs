@@ -105,6 +105,9 @@ fn bytes_that_are_not_a_header_are_refused() {
     assert_eq!(changed(offset_of!(Header, version), 9), Err(NotAHeader::Version(9)));
     assert_eq!(changed(offset_of!(Header, record_size), 8), Err(NotAHeader::Malformed));
     assert_eq!(changed(offset_of!(Header, count) + 7, 1), Err(NotAHeader::Malformed));
+    // As many records as no process has, but for which a reader could have the memory.
+    assert!(changed(offset_of!(Header, count) + 2, 1).is_ok());
+    assert_eq!(changed(offset_of!(Header, count) + 2, 2), Err(NotAHeader::Malformed));
 }
 
 #[test]

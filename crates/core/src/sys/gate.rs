@@ -73,7 +73,7 @@ const fn request(number: c_long, request: usize) -> CallKind {
 
 /// A number that is neither a descriptor nor an address.
 const BAD: usize = usize::MAX;
-/// A process id that no process has (`i32::MIN`, for which `wait4(2)` fails with ESRCH).
+/// A process id that no process has: `i32::MIN`. Calls that look for the process fail with ESRCH.
 const NOBODY: usize = 1 << 31;
 /// Every kind of call of this crate that the loader does not make for every object. The
 /// harmless arguments are bad descriptors and addresses, so that a call has no effect on any
@@ -124,8 +124,8 @@ const KINDS: [CallKind; 54] = [
     request(libc::SYS_ioctl, super::FICLONE as usize),
     request(libc::SYS_ioctl, super::FS_IOC_GETFLAGS as usize),
     request(libc::SYS_ioctl, super::FS_IOC_ENABLE_VERITY as usize),
-    // The kernel makes no thread that does not share the signal handlers.
-    kind(libc::SYS_clone, [libc::CLONE_THREAD as usize, 0, 0, 0, 0, 0]),
+    // What may be permitted depends on the flags, so this is tried by a helper that only ends.
+    kind(libc::SYS_clone, [0; 6]),
     kind(libc::SYS_ptrace, [super::tracing::SEIZE as usize, NOBODY, 0, 0, 0, 0]),
     kind(libc::SYS_kcmp, [NOBODY, NOBODY, super::tracing::KCMP_VM as usize, 0, 0, 0]),
     kind(libc::SYS_rt_sigaction, [BAD, 0, 0, 8, 0, 0]),
@@ -190,6 +190,9 @@ pub fn passes_number(number: c_long) -> bool {
 /// accepts it: a filter may refuse it, and so may an old kernel.
 pub fn try_kind(index: usize) -> bool {
     let Some(CallKind { number, harmless, .. }) = KINDS.get(index) else { return false };
+    if *number == libc::SYS_clone {
+        return super::try_helper();
+    }
     // SAFETY: the descriptors and addresses are invalid and the lengths are 0, so the kernel
     // writes to no memory.
     let result = unsafe { super::call_ungated(*number, *harmless) };

@@ -25,6 +25,9 @@ pub fn may_have_helper() -> bool {
         libc::SYS_setpriority,
         libc::SYS_sched_getscheduler,
         libc::SYS_sched_setscheduler,
+        libc::SYS_clock_gettime,
+        libc::SYS_readlinkat,
+        libc::SYS_getdents64,
     ];
     calls.into_iter().all(gate::passes_number)
 }
@@ -50,6 +53,26 @@ pub unsafe fn run_in_helper(
         error @ -4095..=-1 => Err(Errno(-error as i32)),
         id => Ok(id as c_int),
     }
+}
+
+/// Returns whether a helper can be made, and ends as it should: a filter may kill it. Without a gate,
+/// for a process that tries calls.
+pub fn try_helper() -> bool {
+    unsafe extern "C" fn end(_: usize) -> ! {
+        end_helper()
+    }
+    let mut stack = [0_u128; 128];
+    let stack_end = stack.as_mut_ptr_range().end.expose_provenance();
+    // SAFETY: nothing else uses the array, whose end is aligned to 16 bytes. `end` makes one system call,
+    // for which it is large enough, and this function returns only when the helper has ended.
+    let Ok(helper) = (unsafe { run_in_helper(stack_end, end, 0) }) else { return false };
+    let mut status: c_int = 1;
+    let address = (&raw mut status).expose_provenance();
+    let arguments = [helper.cast_unsigned() as usize, address, libc::__WALL as usize, 0, 0, 0];
+    // SAFETY: the kernel writes the status into the local variable, and no resource usage, since that
+    // pointer is null.
+    while unsafe { super::call_ungated(libc::SYS_wait4, arguments) } == Err(Errno(libc::EINTR)) {}
+    status == 0
 }
 
 /// Under Miri there are no helpers.

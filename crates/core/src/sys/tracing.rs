@@ -2,7 +2,8 @@
 
 use core::ffi::{c_int, c_uint};
 
-use super::{Result, raw};
+use super::{Errno, Fd, Result, raw};
+use crate::line::Line;
 
 /// `NT_PRSTATUS` of `elf.h`: the general registers.
 pub const GENERAL_REGISTERS: usize = 1;
@@ -93,12 +94,20 @@ pub fn share_memory(first: c_int, second: c_int) -> Result<bool> {
     unsafe { raw!(libc::SYS_kcmp, first, second, KCMP_VM, 0, 0) }.map(|order| order == 0)
 }
 
+/// Returns whether the first thread of a process has a memory, which is where its executable is mapped.
+/// One that has ended has none, and neither has a task of the kernel.
+pub fn has_memory(process: c_int) -> bool {
+    let path = Line::<64>::format_raw(format_args!("/proc/{process}/exe\0"));
+    let mut start_of_target = [0; 2];
+    super::readlinkat(&Fd::CWD, path.as_c_str(), &mut start_of_target) != Err(Errno(libc::ENOENT))
+}
+
 /// Waits until a child has ended. It ignores interruptions by signals.
 pub fn wait_for_end(child: c_int) {
     let none = core::ptr::null::<u8>();
     // SAFETY: the pointers for the status and the resource usage are null, so the kernel writes
     // to no memory.
-    while unsafe { raw!(libc::SYS_wait4, child, none, libc::__WALL, none) } == Err(super::Errno(libc::EINTR)) {}
+    while unsafe { raw!(libc::SYS_wait4, child, none, libc::__WALL, none) } == Err(Errno(libc::EINTR)) {}
 }
 
 /// Returns the report that a status of `wait4(2)` contains.
@@ -117,7 +126,6 @@ pub fn report(status: c_int) -> TracedReport {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::Errno;
 
     #[test]
     #[cfg_attr(miri, ignore = "makes the calls")]
@@ -132,6 +140,7 @@ mod tests {
     fn processes_that_share_their_memory_are_recognised() {
         let own = crate::sys::getpid();
         assert_eq!(share_memory(own, own), Ok(true));
+        assert!(has_memory(own) && !has_memory(c_int::MAX));
         // Other users' processes cannot be compared.
         assert!(matches!(share_memory(own, 1), Ok(false) | Err(Errno(libc::EPERM))));
     }
