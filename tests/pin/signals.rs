@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 
 use crate::command;
 use crate::common::dialogue::Dialogue;
@@ -19,7 +19,7 @@ use crate::states::{await_state, send};
 use crate::subject::{Subject, passed};
 use crate::{Case, Random, Run, limit, patience, pins, tasks};
 
-/// The time for one pin.
+/// The longest time for one pin, and until a call is interrupted.
 const LONGEST: Duration = Duration::from_secs(30);
 
 /// How `sleepers` ends when a call was interrupted.
@@ -81,11 +81,12 @@ fn ignored_while_pinned(run: &Run, directory: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// The program notices signals that interrupt its threads.
+/// The program notices signals that interrupt its threads. Most of them reach the first one, which does
+/// not mind.
 fn handled(run: &Run, directory: &Path) -> Result<(), String> {
-    let wait = |_| {
-        thread::sleep(Duration::from_millis(100));
-        Ok(())
+    let wait = |id| {
+        let process = Pid::from_raw(i32::try_from(id).unwrap_or_default()).ok_or("no process")?;
+        process::ends_within(process, limit(LONGEST)).map(drop).map_err(|error| error.to_string())
     };
     let finished = sleep_among_signals(run, directory, &["handles"], wait)?;
     if finished.outcome == INTERRUPTED { Ok(()) } else { Err(format!("no call was interrupted: {finished}")) }
