@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use libc::{c_int, c_long, c_void, pid_t};
 use rustix::io::Errno;
 use sopin_core::sys::tracing::{self, TracedReport};
+use sopin_core::thread_status::ThreadStatus;
 
 /// The type of requests, which is not the same in all C libraries.
 #[cfg(target_env = "musl")]
@@ -211,12 +212,12 @@ pub fn is_interrupted() -> bool {
     IS_INTERRUPTED.load(Ordering::Relaxed)
 }
 
-/// Returns whether the user has requested the end of the command, for a thread that blocks all signals.
-/// While the other thread waits in the kernel and no handler runs, the signal waits too.
+/// Returns whether the user has requested the end of the command, and the first thread has yet to handle
+/// that, because it waits in the kernel. If it blocks the signals, they are not for it.
 pub fn is_interruption_waiting() -> bool {
-    let mut waiting = 0_u64;
-    // SAFETY: the kernel writes a set of 8 bytes into the variable.
-    unsafe { libc::syscall(libc::SYS_rt_sigpending, &raw mut waiting, size_of::<u64>()) };
+    let id = std::process::id().cast_signed();
+    let Ok(ThreadStatus { signals, .. }) = ThreadStatus::of_thread(id, id) else { return false };
+    let waiting = (signals.of_thread | signals.of_process) & !signals.blocked;
     INTERRUPTING.iter().any(|signal| waiting & 1 << (signal - 1) != 0)
 }
 

@@ -26,6 +26,8 @@ const PERIOD: Duration = Duration::from_millis(250);
 /// The part of the time in which this process only waits, so that looking at hundreds of
 /// processes does not slow down the command.
 const REST: u32 = 4;
+/// The longest such time: until then, threads that could not be released before are held.
+const LONGEST_REST: Duration = Duration::from_secs(30);
 
 /// The signals that are passed on. Signals of job control stop both processes, because both
 /// belong to the same process group.
@@ -62,7 +64,7 @@ pub fn watch<P: Pins>(
             }
         }
         session.pins.rest();
-        next_look = Instant::now() + PERIOD.max(begun.elapsed() * REST);
+        next_look = Instant::now() + (begun.elapsed() * REST).clamp(PERIOD, LONGEST_REST);
     }
 }
 
