@@ -120,6 +120,9 @@ Pinning takes the permission to trace a process (ptrace(2)): that of root or CAP
 same user where kernel.yama.ptrace_scope is 0. Processes under a seccomp filter need CAP_SYS_ADMIN,
 too.
 
+After SIGINT, SIGTERM or SIGHUP the command completes the object at hand and ends. If a file's
+server does not answer, it ends after 5 seconds.
+
 While "schema" in the JSON is 1, names keep their meaning, and new ones may be added.
 
 Usage: sopin pin [OPTIONS] [PID]... [-- COMMAND [ARGUMENT]...]
