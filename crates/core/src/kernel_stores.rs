@@ -36,7 +36,7 @@ pub fn find_in_maps(mut read: impl FnMut(&mut [u8]) -> Result<usize>) -> Result<
         }
         // A name may be cut by the end of the block.
         kept = end.min(RING.len());
-        slices::move_down(&mut buffer, end - kept..end, 0);
+        slices::move_down(buffer.get_mut(..end).unwrap_or_default(), end - kept..end, 0);
     }
 }
 
