@@ -272,7 +272,7 @@ impl Case {
             fs::create_dir_all(parent).map_err(|error| error.to_string())?;
         }
         fs::copy(&source, &target)
-            .map(drop)
+            .and_then(|_| process::wait_for_writers(&target))
             .map_err(|error| format!("{}: copy {}: {error}", self.name, source.display()))
     }
 }

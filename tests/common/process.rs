@@ -4,6 +4,7 @@ use std::env;
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -162,6 +163,26 @@ pub fn spawn(command: &mut Command) -> io::Result<Child> {
             result => return result,
         }
     }
+}
+
+/// Waits until no process has a file open for writing that was just written, for a program that
+/// executes it: see [`spawn`]. The kernel gives no lease for reading before.
+///
+/// # Errors
+/// The file cannot be opened.
+pub fn wait_for_writers(file: &Path) -> io::Result<()> {
+    let file = fs::File::open(file)?;
+    let deadline = Instant::now() + Duration::from_secs(5);
+    // SAFETY: fcntl with F_SETLEASE uses the numbers only.
+    let lease = |kind: libc::c_int| unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, kind) };
+    while lease(libc::F_RDLCK) == -1
+        && io::Error::last_os_error().kind() == io::ErrorKind::WouldBlock
+        && Instant::now() < deadline
+    {
+        thread::sleep(Duration::from_millis(1));
+    }
+    lease(libc::F_UNLCK);
+    Ok(())
 }
 
 /// Returns whether the process ends within `timeout`. It stays unreaped.
