@@ -109,10 +109,15 @@ impl Pinner {
     /// Why the process was not pinned.
     pub fn pin(&mut self, pid: u32) -> Result<PinReport, PinRefusal> {
         self.release_held();
+        self.watched(|pinner| pinner.pin_in_rounds(pid))
+    }
+
+    /// Does work that the watchdog ends if it was interrupted and does not end.
+    fn watched<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
         self.held.note_pinning(true);
-        let pinned = self.pin_in_rounds(pid);
+        let result = work(self);
         self.held.note_pinning(false);
-        pinned
+        result
     }
 
     fn pin_in_rounds(&mut self, pid: u32) -> Result<PinReport, PinRefusal> {
@@ -165,10 +170,7 @@ impl Pinner {
     /// # Errors
     /// Why the process could not be pinned.
     pub fn preview(&mut self, pid: u32) -> Result<PinReport, PinRefusal> {
-        self.held.note_pinning(true);
-        let previewed = self.preview_one(pid);
-        self.held.note_pinning(false);
-        previewed
+        self.watched(|pinner| pinner.preview_one(pid))
     }
 
     fn preview_one(&mut self, pid: u32) -> Result<PinReport, PinRefusal> {
