@@ -14,6 +14,7 @@ pub mod protection;
 pub mod rewrite;
 pub mod ring;
 pub mod scratch;
+pub mod stops;
 pub mod suite;
 pub mod toolchain;
 pub mod tree;

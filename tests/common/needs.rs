@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 use std::str::FromStr;
 use std::sync::OnceLock;
 
+use super::stops::stops_threads;
+
 /// One word of a `needs:` directive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Need {
@@ -151,14 +153,6 @@ fn knows_file_system(name: &str) -> bool {
     };
     // The kernel may not have loaded the module yet.
     is_known() || succeeds(Command::new("modprobe").arg(name)) && is_known()
-}
-
-/// Returns whether neither Yama nor a seccomp filter keeps a process from tracing its own threads.
-fn stops_threads() -> bool {
-    let is_root = rustix::process::geteuid().is_root();
-    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    (is_root || matches!(scope.trim(), "" | "0")) && !status.lines().any(|line| line == "Seccomp:\t2")
 }
 
 /// Returns whether `io_uring_setup(2)` reads its argument. Kernels without it, filters

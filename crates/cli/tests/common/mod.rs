@@ -7,6 +7,8 @@
 
 #![allow(dead_code, reason = "every test binary uses its own part of this module")]
 
+#[path = "../../../../tests/common/stops.rs"]
+mod stops;
 pub mod victim;
 
 use std::ffi::OsStr;
@@ -21,6 +23,7 @@ use std::{env, process, thread};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use snapbox::cmd::Command;
 use snapbox::{Assert, Redactions};
+use stops::stops_threads;
 use tempfile::TempDir;
 
 /// Returns the command as cargo has built it, with an environment that does not
@@ -183,14 +186,6 @@ pub fn missing(needs: &[&str]) -> Option<String> {
             (!is_there).then(|| format!("no program {program}"))
         }
     })
-}
-
-/// Returns whether neither Yama nor a seccomp filter keeps a process from tracing its own threads.
-fn stops_threads() -> bool {
-    let is_root = rustix::process::geteuid().is_root();
-    let scope = fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").unwrap_or_default();
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    (is_root || matches!(scope.trim(), "" | "0")) && !status.lines().any(|line| line == "Seccomp:\t2")
 }
 
 fn links_with(flag: &str) -> bool {
