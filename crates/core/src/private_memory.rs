@@ -73,6 +73,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "reads /proc")]
     fn more_than_the_memory_of_the_machine_is_never_taken() {
         assert_eq!(PrivateMemory::new().check(1 << 60, u64::MAX), Err(NoRoom::Short));
     }
