@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn one_byte_makes_slices_different() {
         let bytes: [u8; 100] = core::array::from_fn(|index| index as u8);
-        for len in 0..bytes.len() {
+        for len in (0..bytes.len()).step_by(if cfg!(miri) { 7 } else { 1 }) {
             let mut other = bytes;
             assert!(equal(&bytes[..len], &other[..len]));
             assert!(!equal(&bytes[..len], &other[..=len]));
