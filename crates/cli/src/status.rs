@@ -8,8 +8,10 @@
 //! |---|---|
 //! | [`answer`](mod@answer) | the answer, as in JSON |
 //! | [`human`] | the answer, for people |
+//! | [`files`] | mapped files that are no objects, for people |
 
 pub mod answer;
+mod files;
 mod human;
 
 use sopin_inspect::Inspector;
@@ -34,6 +36,9 @@ JSON:
   objects[]    path, state, base, start, end, namespace, pinned_kib, reason, file, damage, unjudged
   file         state (unchanged, rewritten, replaced, deleted, unknown), certain, changed (seconds since 1970)
   damage       reverted_words, bytes_beyond_end, other_version, words[]; null if there is none
+  files[]      with --files: path, mapped_kib, mappings, shared, writable, deleted, owner, group,
+               mode, others (others than the process's user own it or may write to it),
+               consequence
   words[]      address, section, symbol, offset, value, expected; 16 from all sections, or all with --verbose
   unjudged     why relocated words were not compared with the file, or null
   not_inspected[]  pid, error (vanished, denied, kernel-thread, zombie, failed), reason
@@ -51,6 +56,7 @@ Exit status:
 Examples:
   sopin status
   sopin status --verbose $(pgrep -f gunicorn)
+  sopin status --files $(pidof java)
   sopin status --all --json | jq '.processes[] | select(.damaged > 0) | .pid'
 ";
 
@@ -70,7 +76,12 @@ Examples:
 /// version that was loaded, or pages are lost. Without such a proof the command says
 /// "changed on disk after its process was started", which is true after a chmod, too.
 ///
+/// The library does not protect files that a program maps itself: a JVM's lib/modules, fonts,
+/// caches, databases. With --files the command lists them, if some user or tool could truncate
+/// or rewrite them. They do not change the exit status.
+///
 /// While "schema" in the JSON is 1, names keep their meaning, and new ones may be added.
+#[allow(clippy::struct_excessive_bools, reason = "they are flags of the command line")]
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = MORE)]
 pub struct StatusArgs {
@@ -81,6 +92,10 @@ pub struct StatusArgs {
     /// Inspect every process
     #[arg(long, conflicts_with = "pids")]
     all: bool,
+
+    /// List mapped files that are no shared objects, which the library does not protect
+    #[arg(long)]
+    files: bool,
 
     /// Print JSON, with the objects of every process
     #[arg(long)]
@@ -114,7 +129,7 @@ fn unwritten(error: &dyn std::error::Error) -> Failure {
 }
 
 fn answer(arguments: &StatusArgs) -> Result<StatusAnswer, Failure> {
-    let inspector = Inspector::new(arguments.verbose);
+    let inspector = Inspector::new(arguments.verbose).with_files(arguments.files);
     let mut answer = StatusAnswer {
         schema: SCHEMA,
         processes: Vec::new(),

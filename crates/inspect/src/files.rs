@@ -13,7 +13,7 @@ use std::rc::Rc;
 
 use rustix::fs::{self, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
-use sopin_core::sys::{self, FileSystem};
+use sopin_core::sys::{self, FileSystem, Status};
 use sopin_core::vmas::FileId;
 use sopin_store::{Identity, SYSTEM};
 
@@ -72,9 +72,31 @@ pub struct MappedFile {
     pub identity: Result<Identity, Errno>,
     /// Whether it can be written to.
     pub writability: Writability,
-    /// Its owner, if that can be determined.
-    owner: Option<u32>,
+    /// Who may write to it, if that can be determined.
+    pub ownership: Option<Ownership>,
     image: OnceCell<Result<Rc<Image>, Flaw>>,
+}
+
+/// Who may write to a file, as far as its mode shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ownership {
+    /// The user id of its owner.
+    pub user: u32,
+    /// Its group id.
+    pub group: u32,
+    /// `st_mode`
+    pub mode: u32,
+    /// How many names it has.
+    pub links: u64,
+}
+
+impl Ownership {
+    fn of(status: &Status) -> Self {
+        // The kernel's type is narrower on aarch64.
+        #[allow(clippy::useless_conversion, reason = "not on every architecture")]
+        let links = status.st_nlink.into();
+        Self { user: status.st_uid, group: status.st_gid, mode: status.st_mode, links }
+    }
 }
 
 /// Whether a file that is mapped can be written to. That a mount or a superblock is read-only
@@ -199,8 +221,9 @@ impl<'a> View<'a> {
         let file = self.open(mapping);
         let writability = file.as_ref().map(Writability::of).unwrap_or_default();
         let status = file.and_then(|file| descriptors::status_of(&file));
-        let (identity, owner) = (status.map(|status| Identity::of(&status)), status.ok().map(|status| status.st_uid));
-        let mapped = Rc::new(MappedFile { identity, writability, owner, image: OnceCell::new() });
+        let identity = status.map(|status| Identity::of(&status));
+        let ownership = status.ok().map(|status| Ownership::of(&status));
+        let mapped = Rc::new(MappedFile { identity, writability, ownership, image: OnceCell::new() });
         // For another process that maps the file it may be permitted.
         if identity.is_ok() {
             let mut known = self.files.mapped.borrow_mut();
@@ -226,7 +249,7 @@ impl<'a> View<'a> {
     /// believed.
     pub fn may_be_copy(&self, mapping: &Mapping) -> bool {
         let in_system = mapping.path.strip_prefix(SYSTEM.to_bytes()).is_some_and(|rest| rest.starts_with(b"/"));
-        let owner = if in_system { self.mapped(mapping).owner } else { None };
+        let owner = if in_system { self.mapped(mapping).ownership.map(|ownership| ownership.user) } else { None };
         let root = self.root().ok().and_then(|(root, _)| fs::fstat(root).ok());
         owner.zip(root).is_none_or(|(owner, root)| owner == root.st_uid)
     }

@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use sopin_core::LIBRARY;
 use sopin_core::mode::Mode;
 use sopin_core::records::Reached;
 
 use crate::damage::{Damage, Examiner, Finding, Word};
+use crate::data_files;
 use crate::disk::{self, Disk, DiskState};
 use crate::files::{Files, View};
 use crate::loader::{self, Auxv, Executable, List};
@@ -18,6 +18,7 @@ use crate::object::{InspectedObject, ObjectState, PartBacking, Scene};
 use crate::process::{Process, Trouble};
 use crate::published::Published;
 use crate::report::{DamageReport, ObjectReport, ProcessReport, Shim, WordReport};
+use crate::shim::{is_library, mentions_library, shim};
 
 /// How often damage must be found, and the time between the looks: an object that is just being
 /// loaded is not relocated yet.
@@ -34,6 +35,7 @@ pub struct Inspector {
     boot: i128,
     tick: i128,
     lists_all_words: bool,
+    lists_files: bool,
 }
 
 impl Inspector {
@@ -47,7 +49,14 @@ impl Inspector {
             boot: nanoseconds(clock_gettime(ClockId::Realtime)) - nanoseconds(clock_gettime(ClockId::Boottime)),
             tick: 1_000_000_000 / i128::from(rustix::param::clock_ticks_per_second().max(1)),
             lists_all_words,
+            lists_files: false,
         }
+    }
+
+    /// Has it list mapped files that are no objects, too.
+    #[must_use]
+    pub fn with_files(self, lists_files: bool) -> Self {
+        Self { lists_files, ..self }
     }
 
     /// Inspects a process; `None` if `only_with_library` is true and the process does not have
@@ -145,10 +154,11 @@ impl Inspector {
         let start = self.boot + i128::from(process.image_start(auxv.bytes())) * self.tick;
         let mode = published.as_ref().and_then(|published| published.mode);
         let about = About { process, view: &view, start, has_shim: shim.is_some(), mode };
+        let files = self.lists_files.then(|| data_files::find(&maps, &objects, &view, process.user));
         let objects: Vec<_> =
             objects.iter().map(|object| self.object(object, &about, examiner.examine(object))).collect();
         let source = if list.is_some() { "loader" } else { "maps" };
-        Ok(Some(report(process, shim, source, objects, errors)))
+        Ok(Some(ProcessReport { files, ..report(process, shim, source, objects, errors) }))
     }
 
     fn object(&self, object: &InspectedObject, about: &About, finding: Finding) -> ObjectReport {
@@ -267,6 +277,7 @@ fn report(
         pinned_kib: objects.iter().map(|object| object.pinned_kib).sum(),
         source,
         objects,
+        files: None,
         errors,
     }
 }
@@ -320,51 +331,6 @@ fn reason(object: &InspectedObject, about: &About, state: ObjectState, file: &Di
     said.or_else(|| inferred().map(str::to_owned))
 }
 
-/// Returns the library, if it is loaded.
-fn shim(
-    objects: &[InspectedObject],
-    list: Option<&List>,
-    maps: &[Mapping],
-    published: Option<&Published>,
-) -> Option<Shim> {
-    let known = |path: &[u8]| Shim {
-        path: String::from_utf8_lossy(path).into_owned(),
-        version: published.map(|published| published.version.clone()).filter(|version| !version.is_empty()),
-        mode: published.and_then(|published| published.mode).map(mode_word),
-    };
-    if list.is_some() {
-        return objects.iter().find(|object| is_library(&object.name)).map(|object| known(&object.name));
-    }
-    let of_library = |mapping: &&Mapping| {
-        let (path, _) = mapping.names();
-        is_library(path) || path.strip_prefix(b"/memfd:sopin:").is_some_and(is_library)
-    };
-    let mut found = maps.iter().filter(of_library);
-    let original = found.clone().find(|mapping| maps::copy_at(mapping).is_none());
-    original.or_else(|| found.next()).map(|mapping| known(mapping.names().0))
-}
-
-fn mode_word(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Full => "full",
-        Mode::Relocated => "relocated",
-        Mode::Off => "off",
-    }
-}
-
-/// Returns whether a path is that of the library, `libsopin.so` or `libsopin.so.0.1.0`.
-fn is_library(path: &[u8]) -> bool {
-    let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-    let rest = name.strip_prefix(LIBRARY.as_bytes());
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"."))
-}
-
-/// Returns whether the text of `/proc/PID/maps` may have the library in it.
-fn mentions_library(text: &[u8]) -> bool {
-    let name = LIBRARY.as_bytes();
-    text.windows(name.len()).any(|window| window == name)
-}
-
 fn has_glibc(list: &List) -> bool {
     list.objects.iter().any(|object| {
         let name = object.name.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
@@ -375,16 +341,6 @@ fn has_glibc(list: &List) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_library_is_known_by_its_name() {
-        for path in ["/usr/local/lib/libsopin.so", "libsopin.so.0", "/x/libsopin.so.0.1.0"] {
-            assert!(is_library(path.as_bytes()), "{path}");
-        }
-        for path in ["", "/x/libsopin.sox", "/x/mylibsopin.so", "/libsopin.so/x"] {
-            assert!(!is_library(path.as_bytes()), "{path}");
-        }
-    }
 
     #[test]
     fn this_process_is_exposed() {

@@ -15,7 +15,9 @@
 //! | `damage` | words that have reverted |
 //! | `names` | the section and symbol of a word |
 //! | [`disk`] | what has become of an object's file |
+//! | `data_files` | mapped files that are no objects |
 //! | `inspector` | the inspection of one process: [`Inspector`] |
+//! | `shim` | the library in a process |
 //! | [`report`] | the result |
 //! | [`descriptors`] | opens files again that are open already |
 //!
@@ -26,6 +28,7 @@
 #![allow(clippy::doc_markdown, clippy::must_use_candidate)]
 
 mod damage;
+mod data_files;
 pub mod descriptors;
 pub mod disk;
 pub mod files;
@@ -40,5 +43,6 @@ pub mod process;
 mod published;
 mod relocated_words;
 pub mod report;
+mod shim;
 
 pub use inspector::{Inspector, ProcessObjects};

@@ -35,8 +35,40 @@ pub struct ProcessReport {
     pub source: &'static str,
     /// The objects.
     pub objects: Vec<ObjectReport>,
+    /// Mapped files that are no objects; left out unless they are requested.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<Vec<DataFileReport>>,
     /// What could not be determined.
     pub errors: Vec<String>,
+}
+
+/// A file that the process maps, that is no object, and that could be rewritten: all its mappings
+/// of one kind.
+#[derive(Debug, Serialize)]
+pub struct DataFileReport {
+    /// Its path, without the mark of a deleted file.
+    pub path: String,
+    /// KiB of address space.
+    pub mapped_kib: u64,
+    /// Number of mappings.
+    pub mappings: usize,
+    /// `MAP_SHARED`
+    pub shared: bool,
+    /// Whether the process may store to the pages.
+    pub writable: bool,
+    /// Whether no path leads to it any more: only what has it open can change it.
+    pub deleted: bool,
+    /// The user id of its owner; null if that could not be determined.
+    pub owner: Option<u32>,
+    /// Its group id; null likewise.
+    pub group: Option<u32>,
+    /// Its permissions, four octal digits; null likewise.
+    pub mode: Option<String>,
+    /// Whether others than the process's user and root may write to it, or it belongs to another
+    /// user, which may be root; null likewise.
+    pub others: Option<bool>,
+    /// What the process suffers when the file is truncated or written to.
+    pub consequence: &'static str,
 }
 
 /// The library in a process.

@@ -10,6 +10,7 @@ use sopin_inspect::object::ObjectState;
 use sopin_inspect::report::{DamageReport, ObjectReport, ProcessReport, WordReport};
 
 use super::answer::{PassedOver, StatusAnswer};
+use super::files;
 use crate::output::{DOUBTFUL, shown};
 use crate::process_table::{Cell, ProcessTable, command, style_of};
 
@@ -40,7 +41,9 @@ impl fmt::Display for StatusPage<'_> {
         for (process, row) in self.answer.processes.iter().zip(&rows) {
             table.row(f, row, &command(&process.name, &process.command))?;
             self.objects(f, process)?;
+            files::write(f, process.files.as_deref().unwrap_or_default(), process.uid, self.is_verbose)?;
         }
+        files::explain(f, &self.answer.processes)?;
         self.remarks(f)
     }
 }

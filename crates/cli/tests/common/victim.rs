@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -67,9 +67,14 @@ impl Running {
     }
 
     /// Ends its input. Returns whether it ended successfully.
-    pub fn ends_well(mut self) -> bool {
+    pub fn ends_well(self) -> bool {
+        self.end().success()
+    }
+
+    /// Ends its input. Returns how it ended.
+    pub fn end(mut self) -> ExitStatus {
         drop(self.stdin.take());
-        self.child.wait().unwrap().success()
+        self.child.wait().unwrap()
     }
 
     /// Returns its child, if the process itself is `unshare --fork` or similar.
