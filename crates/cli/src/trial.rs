@@ -69,7 +69,8 @@ impl Trial {
             Some(list) => command.env("LD_PRELOAD", list),
             None => command.env_remove("LD_PRELOAD"),
         };
-        let output = command.stdin(Stdio::null()).output().map_err(|error| {
+        // A minimal root directory has no /dev/null; the pipe is closed at once.
+        let output = command.stdin(Stdio::piped()).output().map_err(|error| {
             Failure::new(Exit::Failed, program.display(), format!("its loader, {}: {error}", file.display()))
         })?;
         Ok(Self::read(&output))
