@@ -9,6 +9,7 @@ use clap::{CommandFactory, Parser};
 
 use crate::check::CheckArgs;
 use crate::completions::CompletionsArgs;
+use crate::doctor::DoctorArgs;
 use crate::exit::Exit;
 use crate::pin::PinArgs;
 use crate::run::RunArgs;
@@ -56,6 +57,7 @@ pub enum Command {
     Status(StatusArgs),
     Pin(PinArgs),
     Store(StoreArgs),
+    Doctor(DoctorArgs),
     Completions(CompletionsArgs),
 }
 
@@ -81,6 +83,9 @@ pub fn command() -> clap::Command {
 /// version, usage errors.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Command, Exit> {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if let Some(probe) = DoctorArgs::of_child(&arguments) {
+        return Ok(Command::Doctor(probe));
+    }
     Cli::try_parse_from(&arguments).map(|cli| cli.command).map_err(|error| {
         // If the text cannot be printed, there is no other way to report that.
         let _ = error.print();

@@ -18,6 +18,7 @@
 //! | [`status`](mod@status) | `sopin status` |
 //! | [`pin`](mod@pin) | `sopin pin` |
 //! | [`store`] | `sopin store` |
+//! | [`doctor`](mod@doctor) | `sopin doctor` |
 //! | [`completions`] | `sopin completions` |
 //! | `manual` | the pages in `man/`; only the tests have it |
 //!
@@ -31,6 +32,7 @@
 mod args;
 mod check;
 mod completions;
+mod doctor;
 mod exit;
 mod invocation;
 mod library;
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
         Ok(Command::Status(arguments)) => status::status(&arguments).map(ExitCode::from),
         Ok(Command::Pin(arguments)) => pin::pin(&arguments),
         Ok(Command::Store(arguments)) => store::store(&arguments).map(ExitCode::from),
+        Ok(Command::Doctor(arguments)) => doctor::doctor(&arguments).map(ExitCode::from),
         Ok(Command::Completions(arguments)) => {
             completions::completions(&arguments, args::command()).map(ExitCode::from)
         }

@@ -33,16 +33,19 @@ pub fn other_build<'a>(list: &'a OsStr, library: &Library) -> Option<&'a OsStr> 
     entries(list).find(|entry| is_called_library(entry) && !is_library(entry, library))
 }
 
-fn entries(list: &OsStr) -> impl Iterator<Item = &OsStr> {
+/// Returns the entries.
+pub fn entries(list: &OsStr) -> impl Iterator<Item = &OsStr> {
     list.as_bytes().split(|byte| b": ".contains(byte)).filter(|entry| !entry.is_empty()).map(OsStr::from_bytes)
 }
 
-fn is_called_library(entry: &OsStr) -> bool {
+/// Returns whether an entry has the library's name.
+pub fn is_called_library(entry: &OsStr) -> bool {
     let name = Path::new(entry).file_name().unwrap_or_default().as_bytes();
     name.strip_prefix(LIBRARY.as_bytes()).is_some_and(|version| version.is_empty() || version[0] == b'.')
 }
 
-fn is_library(entry: &OsStr, library: &Library) -> bool {
+/// Returns whether an entry leads to the library.
+pub fn is_library(entry: &OsStr, library: &Library) -> bool {
     // The loader searches for a name without a slash and replaces tokens, by rules that this
     // command does not repeat. It compares with what the loader has loaded into this process by
     // the same rules.

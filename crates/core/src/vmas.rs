@@ -196,6 +196,14 @@ impl Maps {
     }
 }
 
+/// Finds out whether the kernel answers `PROCMAP_QUERY`, by making it once.
+pub fn try_query() -> Result<()> {
+    match query::file_backed_at_or_after(&open_file()?, 0) {
+        Ok(_) | Err(Errno(libc::ENOENT)) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
 fn open_file() -> Result<Fd> {
     sys::open_own_proc_file(c"/proc/self/maps", c"/proc/thread-self/maps")
 }

@@ -7,6 +7,13 @@ fn maps_by_text() -> Maps {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "asks the kernel")]
+fn a_kernel_answers_queries_or_does_not_know_them() {
+    // A seccomp filter can refuse them, too.
+    assert!(try_query() != Err(Errno(libc::EFAULT)) && try_query() != Err(Errno(libc::EINVAL)));
+}
+
+#[test]
 fn the_ioctl_has_the_number_of_the_kernel_header() {
     assert_eq!(sys::PROCMAP_QUERY, 0xc000_0000 | (size_of::<query::ProcmapQuery>() as u64) << 16 | 0x66 << 8 | 0x11);
 }
