@@ -9,6 +9,7 @@ use clap::{CommandFactory, Parser};
 
 use crate::check::CheckArgs;
 use crate::completions::CompletionsArgs;
+use crate::copy_library::CopyLibraryArgs;
 use crate::doctor::DoctorArgs;
 use crate::exit::Exit;
 use crate::pin::PinArgs;
@@ -58,6 +59,7 @@ pub enum Command {
     Pin(PinArgs),
     Store(StoreArgs),
     Doctor(DoctorArgs),
+    CopyLibrary(CopyLibraryArgs),
     Completions(CompletionsArgs),
 }
 

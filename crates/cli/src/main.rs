@@ -19,12 +19,13 @@
 //! | [`pin`](mod@pin) | `sopin pin` |
 //! | [`store`] | `sopin store` |
 //! | [`doctor`](mod@doctor) | `sopin doctor` |
+//! | [`copy_library`](mod@copy_library) | `sopin copy-library` |
 //! | [`completions`] | `sopin completions` |
 //! | `manual` | the pages in `man/`; only the tests have it |
 //!
-//! The command reads and execs, writes the system's store, and removes copies from stores. It
-//! contains no unsafe code. Only `sopin pin` changes anything in another process: it stops the
-//! process and replaces mappings, and leaves both to sopin-reach.
+//! The command reads and execs, writes the system's store, removes copies from stores, and copies
+//! the library where it is told to. It contains no unsafe code. Only `sopin pin` changes anything
+//! in another process: it stops the process and replaces mappings, and leaves both to sopin-reach.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::doc_markdown)]
@@ -32,6 +33,7 @@
 mod args;
 mod check;
 mod completions;
+mod copy_library;
 mod doctor;
 mod exit;
 mod invocation;
@@ -68,6 +70,7 @@ fn main() -> ExitCode {
         Ok(Command::Pin(arguments)) => pin::pin(&arguments),
         Ok(Command::Store(arguments)) => store::store(&arguments).map(ExitCode::from),
         Ok(Command::Doctor(arguments)) => doctor::doctor(&arguments).map(ExitCode::from),
+        Ok(Command::CopyLibrary(arguments)) => copy_library::copy_library(&arguments).map(ExitCode::from),
         Ok(Command::Completions(arguments)) => {
             completions::completions(&arguments, args::command()).map(ExitCode::from)
         }

@@ -114,7 +114,10 @@ fn sections(roff: &mut Roff, text: &str) {
 
 /// Names the commands above this one, and the pages of the library and its loader.
 fn see_also(roff: &mut Roff, name: &str) {
-    let mut parents: Vec<_> = name.match_indices('-').map(|(end, _)| (&name[..end], "1")).collect();
+    let mut all = args::command();
+    all.build();
+    let parents = name.match_indices('-').map(|(end, _)| &name[..end]);
+    let mut parents: Vec<_> = parents.filter(|parent| is_command(&all, parent)).map(|parent| (parent, "1")).collect();
     parents.extend([("libsopin", "7"), ("env", "1"), ("ld.so", "8")]);
     roff.control("SH", ["SEE ALSO"]);
     let last = parents.len() - 1;
@@ -122,6 +125,12 @@ fn see_also(roff: &mut Roff, name: &str) {
         [bold(*name), roman(format!("({section}){}", if index < last { ", " } else { "" }))]
     });
     roff.text(references.collect::<Vec<_>>());
+}
+
+/// Returns whether a command has this name. `sopin-copy` is none, though that of one begins so.
+fn is_command(command: &clap::Command, name: &str) -> bool {
+    command.get_display_name().unwrap_or_else(|| command.get_name()) == name
+        || command.get_subcommands().any(|subcommand| is_command(subcommand, name))
 }
 
 #[test]
