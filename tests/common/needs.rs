@@ -17,6 +17,8 @@ pub enum Need {
     Root,
     /// An unprivileged process may make a user namespace.
     UserNamespaces,
+    /// This process may make namespaces of mounts and of processes, with its user's rights.
+    Namespaces,
     /// Linux of at least this version.
     Kernel(u32, u32),
     /// The fixture is built for glibc.
@@ -57,6 +59,7 @@ impl FromStr for Need {
         let not_understood = || format!("needs: {word:?} is not understood");
         match word {
             "root" => return Ok(Self::Root),
+            "namespaces" => return Ok(Self::Namespaces),
             "userns" => return Ok(Self::UserNamespaces),
             "glibc" => return Ok(Self::Glibc),
             "musl" => return Ok(Self::Musl),
@@ -95,6 +98,10 @@ impl Need {
             Self::UserNamespaces => (
                 succeeds(Command::new("unshare").args(["--user", "--map-root-user", "true"])),
                 "no user namespaces".to_owned(),
+            ),
+            Self::Namespaces => (
+                succeeds(Command::new("unshare").args(["--mount", "--pid", "--fork", "true"])),
+                "no namespaces of mounts and processes".to_owned(),
             ),
             Self::Kernel(major, minor) => {
                 let running = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
