@@ -1,15 +1,9 @@
-"""An application: prints whether it is pinned, and waits for SIGTERM."""
+"""An application: calls a plugin from a volume for each line that it reads, and prints the result."""
 
 import ctypes
-import signal
 import sys
 
-process = ctypes.CDLL(None)
-if not hasattr(process, "sopin_pin_all"):
-    sys.exit("not protected")
-code = process.sopin_pin_all()
-process.sopin_strerror.restype = ctypes.c_char_p
-print("protected:", process.sopin_strerror(code).decode(), flush=True)
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-while True:
-    signal.pause()
+plugin = ctypes.CDLL(sys.argv[1])
+print("ready", flush=True)
+for _ in sys.stdin:
+    print(plugin.plugin_run(), flush=True)

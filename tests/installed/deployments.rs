@@ -1,5 +1,6 @@
-//! The examples that start another program: the wrapper, the systemd drop-in, the
-//! Dockerfile, gunicorn's configuration.
+//! The examples that start another program: the wrapper, the systemd drop-in, gunicorn's
+//! configuration. (`tests/services` and `tests/containers` have the managers of services and the
+//! images.)
 
 use std::env;
 use std::fs;
@@ -12,7 +13,6 @@ use std::time::{Duration, SystemTime};
 use libtest_mimic::Completion;
 
 use super::Try;
-use super::dockerfile;
 use super::python;
 use super::stage::Stage;
 use crate::common::library::checkout;
@@ -25,8 +25,6 @@ pub const TRIALS: &[(&str, Try)] = &[
     ("wrapper::without_library", wrapper_without_library),
     ("systemd::verifies", systemd_verifies),
     ("systemd::service", systemd_service),
-    ("docker::entry_point", dockerfile::entry_point),
-    ("docker::without_the_variable", dockerfile::without_the_variable),
     ("gunicorn::starts_again", gunicorn_starts_again),
     ("gunicorn::user", gunicorn_user),
     ("gunicorn::unprotected_dies", gunicorn_unprotected),

@@ -7,7 +7,6 @@ mod common;
 
 mod deploying;
 mod deployments;
-mod dockerfile;
 mod programs;
 mod python;
 mod stage;
