@@ -108,6 +108,25 @@ pub const ALL: &[Manager] = &[
         home: Some("/nonexistent"),
     },
     Manager {
+        name: "systemd::dynamic_user",
+        needs: &["cmd:systemd-analyze"],
+        example: ("systemd/sopin.conf", "etc/systemd/system/shop.service.d/sopin.conf", 0o644),
+        others: &[
+            TARGET,
+            (
+                "etc/systemd/system/shop.service",
+                "[Unit]\nDefaultDependencies=no\n[Service]\nDynamicUser=yes\n\
+                 ExecStart=/srv/shop/service /srv/shop/plugin.so /srv/shop/run\n",
+                0o644,
+            ),
+        ],
+        script: SYSTEMD,
+        // It turns RestrictSUIDSGID= on, which is a seccomp filter.
+        copies: Copies::Unnamed,
+        user: None,
+        home: None,
+    },
+    Manager {
         name: "systemd::hardened",
         needs: &["cmd:systemd-analyze"],
         example: ("systemd/hardened.service", "etc/systemd/system/shop.service", 0o644),
@@ -262,7 +281,7 @@ pub fn is_a_sandbox() -> Result<Completion, String> {
     let text = fs::read_to_string(&unit).map_err(|error| error.to_string())?;
     let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
     let open = directory.path().join("open.service");
-    let kept = ["[", "ExecStart=", "Environment=", "CacheDirectory="];
+    let kept = ["[", "ExecStart=", "Environment="];
     let lines = text.lines().filter(|line| kept.iter().any(|start| line.starts_with(start)));
     fs::write(&open, lines.collect::<Vec<_>>().join("\n") + "\n").map_err(|error| error.to_string())?;
     let mut command = Command::new("systemd-analyze");
