@@ -52,7 +52,10 @@ pub struct Container {
     pub groups: Vec<u32>,
     pub has_read_only_root: bool,
     pub may_gain_privileges: bool,
-    pub drops_all_capabilities: bool,
+    /// The capabilities that a program may get at all.
+    pub bounding: &'static [&'static str],
+    /// Its users are those of a namespace, in which there are not all of this machine's.
+    pub has_user_namespace: bool,
 }
 
 impl Container {
@@ -64,7 +67,8 @@ impl Container {
             groups: Vec::new(),
             has_read_only_root: false,
             may_gain_privileges: true,
-            drops_all_capabilities: false,
+            bounding: &CAPABILITIES,
+            has_user_namespace: false,
         }
     }
 
@@ -100,7 +104,6 @@ impl Container {
         let path = ("PATH".to_owned(), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
         let environment: Vec<_> =
             [&path].into_iter().chain(&image.environment).map(|(name, value)| format!("{name}={value}")).collect();
-        let capabilities: &[&str] = if self.drops_all_capabilities { &[] } else { &CAPABILITIES };
         let mut mounts = vec![
             json!({"destination": "/proc", "type": "proc", "source": "proc"}),
             json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
@@ -112,7 +115,14 @@ impl Container {
             let access = if mount.is_read_only { "ro" } else { "rw" };
             json!({"destination": mount.to, "type": "bind", "source": mount.from, "options": ["rbind", "rprivate", access]})
         }));
-        let namespaces = ["pid", "network", "ipc", "uts", "mount"].map(|kind| json!({"type": kind}));
+        let mut kinds = vec!["pid", "network", "ipc", "uts", "mount"];
+        let mut mappings = vec![];
+        if self.has_user_namespace {
+            kinds.push("user");
+            // The files of the layers belong to these users here, too, as they do with idmapped mounts.
+            mappings.push(json!({"containerID": 0, "hostID": 0, "size": 0xffff}));
+        }
+        let namespaces: Vec<_> = kinds.into_iter().map(|kind| json!({"type": kind})).collect();
         Ok(json!({
             "ociVersion": "1.0.2",
             "process": {
@@ -121,7 +131,7 @@ impl Container {
                 "args": image.entry_point,
                 "env": environment,
                 "cwd": image.directory,
-                "capabilities": {"bounding": capabilities, "effective": [], "permitted": [], "inheritable": []},
+                "capabilities": {"bounding": self.bounding, "effective": [], "permitted": [], "inheritable": []},
                 "noNewPrivileges": !self.may_gain_privileges,
             },
             "root": {"path": "rootfs", "readonly": self.has_read_only_root},
@@ -129,6 +139,8 @@ impl Container {
             "mounts": mounts,
             "linux": {
                 "namespaces": namespaces,
+                "uidMappings": mappings,
+                "gidMappings": mappings,
                 "seccomp": default_profile()?,
                 "maskedPaths": ["/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"],
                 "readonlyPaths": ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"],

@@ -62,12 +62,13 @@ type Try = fn(&Images, &'static Application, &Path) -> Result<(), String>;
 
 fn trials(run_directory: &Path) -> Vec<Trial> {
     let images = Arc::new(OnceLock::<Result<Images, String>>::new());
-    let all: [(&str, Try); 5] = [
+    let all: [(&str, Try); 6] = [
         ("docker", in_docker),
         ("kubernetes", in_a_pod),
         ("kubernetes::without_a_store", without_a_store),
         ("kubernetes::volume_itself", with_the_volume_itself),
         ("kubernetes::another_group", in_another_group),
+        ("kubernetes::user_namespace", in_a_user_namespace),
     ];
     let mut trials = Vec::new();
     for (name, try_it) in all {
@@ -314,5 +315,12 @@ fn with_the_volume_itself(images: &Images, application: &'static Application, di
 fn in_another_group(images: &Images, application: &'static Application, directory: &Path) -> Result<(), String> {
     place(images, application, &make(&directory.join("part"), directory)?, Text::PrivateMemory, |deployment| {
         deployment.pod_mut().security_context.run_as_group = 0;
+    })
+}
+
+/// `hostUsers: false`. The store's owner is a user of the namespace.
+fn in_a_user_namespace(images: &Images, application: &'static Application, directory: &Path) -> Result<(), String> {
+    place(images, application, &make(&directory.join("part"), directory)?, Text::Store, |deployment| {
+        deployment.pod_mut().host_users = false;
     })
 }

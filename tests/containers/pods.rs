@@ -55,10 +55,17 @@ struct Template {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct Pod {
     automount_service_account_token: bool,
+    /// Whether the users of the pod are the node's own; if not, they are those of a namespace.
+    #[serde(default = "yes")]
+    pub host_users: bool,
     pub security_context: PodSecurity,
     init_containers: Vec<Described>,
     pub containers: Vec<Described>,
     volumes: Vec<Volume>,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 #[derive(Deserialize)]
@@ -223,9 +230,12 @@ impl<'a> Placed<'a> {
         let variables = described.env.iter().map(|variable| (variable.name.clone(), variable.value.clone()));
         container.image.environment.extend(variables);
         container.groups = vec![pod.fs_group];
+        container.has_user_namespace = !self.pod.host_users;
         container.has_read_only_root = own.read_only_root_filesystem;
         container.may_gain_privileges = own.allow_privilege_escalation;
-        container.drops_all_capabilities = own.capabilities.get("drop").is_some_and(|drop| drop == &["ALL"]);
+        if own.capabilities.get("drop").is_some_and(|drop| drop == &["ALL"]) {
+            container.bounding = &[];
+        }
         for mount in &described.volume_mounts {
             let mut from = self.volume(&mount.name)?;
             if let Some(below) = &mount.sub_path {
