@@ -53,8 +53,9 @@ judge() {
             tr '\0' '\n' <"${status%status}environ" | sed 's/^/environment: /'
         fi
     done
-    ask after 5
-    ask again 5
+    ask after 5 >"$top/after"
+    cat "$top/after"
+    grep -q none "$top/after" || ask again 5
 }
 "#;
 
