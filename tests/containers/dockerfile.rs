@@ -79,13 +79,12 @@ fn copy(rest: &str) -> Result<Change, String> {
 
 /// Reads the stages. Of arguments there is only TARGETARCH.
 fn parse(text: &str) -> Result<Vec<Stage>, String> {
-    let machine = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
     let (mut stages, mut argument) = (Vec::<Stage>::new(), ("", ""));
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let (instruction, rest) = line.split_once(' ').ok_or_else(|| format!("{line:?} is no instruction"))?;
         match (instruction, stages.last_mut()) {
             ("FROM", _) => stages.push(Stage::from(rest, &argument)),
-            ("ARG", None) if rest == "TARGETARCH" => argument = ("TARGETARCH", machine),
+            ("ARG", None) if rest == "TARGETARCH" => argument = ("TARGETARCH", machine_name()),
             (_, Some(stage)) => stage.add(instruction, rest).map_err(|error| format!("{line}: {error}"))?,
             _ => return Err(format!("{line}: not known here")),
         }
@@ -161,7 +160,8 @@ pub fn build(
     built.pop().map(|(_, image)| image).ok_or_else(|| "no stage".to_owned())
 }
 
-fn machine_name() -> &'static str {
+/// Returns the architecture as TARGETARCH names it.
+pub fn machine_name() -> &'static str {
     if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }
 }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::dockerfile::machine_name;
 use super::images::{Image, Images};
 use crate::common::dialogue::Dialogue;
 use crate::common::library::checkout;
@@ -188,10 +189,9 @@ fn default_profile() -> Result<Value, String> {
     let file = profile_file();
     let text = fs::read_to_string(&file).map_err(|error| format!("{}: {error}", file.display()))?;
     let profile: Profile = serde_json::from_str(&text).map_err(|error| format!("{}: {error}", file.display()))?;
-    let machine = if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" };
     let applies = |rule: &&Rule| {
         let arches = &rule.includes.arches;
-        rule.includes.caps.is_empty() && (arches.is_empty() || arches.iter().any(|arch| arch == machine))
+        rule.includes.caps.is_empty() && (arches.is_empty() || arches.iter().any(|arch| arch == machine_name()))
     };
     let rules: Vec<_> = profile
         .syscalls

@@ -118,7 +118,7 @@ fn dist() -> PathBuf {
     checkout().join("target/dist").join(std::env::consts::ARCH)
 }
 
-/// Makes the bases, and the image of the command, in which there are two files.
+/// Makes the bases, the plugins, and the image of the command, in which there are two files.
 fn make_images(run_directory: &Path) -> Result<Images, String> {
     let images = Images::make(&run_directory.join("images"))?;
     let recipe = checkout().join("packaging/containers/Dockerfile");
@@ -130,13 +130,13 @@ fn make_images(run_directory: &Path) -> Result<Images, String> {
     if names != ["libsopin.so", "sopin"] || image.entry_point != ["/sopin"] {
         return Err(format!("the image of the command has {names:?} and starts {:?}", image.entry_point));
     }
-    // Only one build at a time, and every image once.
     for application in &APPLICATIONS {
         if application.of_musl && toolchain::CLibrary::Musl.unmet().is_some() {
             continue;
         }
         compile_plugin(run_directory, application)?;
     }
+    // Files that are younger are not shared.
     std::thread::sleep(protection::SETTLING_TIME);
     Ok(images)
 }
@@ -271,8 +271,9 @@ fn place(
     let manifest = fs::read_to_string(schema::manifest()).map_err(|error| error.to_string())?;
     let mut deployment = Deployment::parse(&manifest)?;
     change(&mut deployment);
-    let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let image = build(images, application, &name, without_sopin)?;
+    // Layers have names of their own, because trials run at the same time.
+    let names: Vec<_> = directory.iter().rev().take(2).map(|name| name.to_string_lossy()).collect();
+    let image = build(images, application, &names.join("-"), without_sopin)?;
     let volume = volume_with_plugin(application, directory)?;
     let pod = Placed::new(deployment.pod(), images, &make(&directory.join("pod"), directory)?, &volume)?;
     pod.initialise("")?;
