@@ -241,7 +241,7 @@ impl<'a> Placed<'a> {
             if let Some(below) = &mount.sub_path {
                 from.push(below);
             }
-            // The kubelet makes a missing subPath as a directory that everybody may write to.
+            // The kubelet makes a missing subPath as a directory of root.
             if !from.exists() {
                 return Err(format!("{} does not exist", from.display()));
             }
