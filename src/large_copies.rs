@@ -29,7 +29,7 @@ use sopin_store::{CacheEntry, Identity, Proof};
 use crate::candidates::Candidate;
 use crate::filters;
 use crate::loader::Loaded;
-use crate::sources::{self, CopySearch, Modified, Sources};
+use crate::sources::{CopySearch, Modified, Sources};
 
 mod in_progress;
 
@@ -206,15 +206,15 @@ fn prepare(
         };
         plan::plan(&candidate.object, &vmas, inputs, &mut replacements).ok()?;
         let path = CStr::from_bytes_until_nul(&path).ok()?;
-        let original = sources::find_original(&mut maps, path, lowest.file, &candidate, &replacements)?;
+        let original = sources.find_original(&mut maps, path, lowest.file, &candidate, &replacements)?;
+        if original.is_immutable {
+            return None;
+        }
         let mut runs = PageVec::new();
         let modified = Sources::default().leave_modified_pages(memory, Some(&original), &mut replacements, &mut runs);
         let Ok(Modified::Bytes(_)) = modified else { return None };
         original
     };
-    if sources.need_no_copy(&original) {
-        return None;
-    }
     let _kept = KeptFromChildren::new(&original.file);
     let path = CStr::from_bytes_until_nul(&path).ok()?;
     let found = sources.find_copy(path, &original, memory, &candidate.object, &replacements, buffer);

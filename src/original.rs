@@ -30,6 +30,9 @@ pub struct Original {
     /// btrfs the maps show one device number for all subvolumes, and a snapshot has the
     /// inode numbers of the subvolume of which it was made.
     pub has_own_numbers: bool,
+    /// Whether no process can ever write to the file, so that nothing of the object needs to be
+    /// replaced.
+    pub is_immutable: bool,
     witness: Span,
 }
 
@@ -45,40 +48,46 @@ pub struct WitnessPage {
 }
 
 impl Original {
-    /// Opens the file at `path` if that is still the file `mapped`, and maps the `page` of it.
-    /// `None` if it is another file by now.
-    pub fn find(maps: &mut Maps, path: &CStr, mapped: FileId, page: WitnessPage) -> sys::Result<Option<Self>> {
+    /// Opens the file at `path` if that is still the file `mapped`, and maps the `page` of it
+    /// where the file can be written to, or where the proof needs it. `None` if it is another
+    /// file by now. Calls `layers` only if the file is on an overlay.
+    pub fn find(
+        maps: &mut Maps,
+        path: &CStr,
+        mapped: FileId,
+        page: WitnessPage,
+        layers: impl FnOnce() -> Option<ImageLayers>,
+    ) -> sys::Result<Option<Self>> {
         let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW;
         let file = sys::open(path, flags, 0)?;
         let status = sys::fstat(file.raw())?;
+        let (file_system, identity) = (FileSystem::of(&file).unwrap_or_default(), Identity::of(&status));
+        let is_immutable = file_system.forbids_writes_to(&file, identity.device)
+            || file_system.is_overlay() && layers().is_some_and(|layers| layers.have(&file));
+        let shown = FileId { device: (libc::major(status.st_dev), libc::minor(status.st_dev)), inode: status.st_ino };
+        let has_own_numbers = shown == mapped;
+        let mut original =
+            Self { file, identity, file_system, has_own_numbers, is_immutable, witness: Span::default() };
+        if is_immutable && has_own_numbers {
+            return Ok(Some(original));
+        }
         let len = sys::page_size();
         // No code executes the page, so it can have the strictest protection: a branch to it must
         // not evade a check that the object's own text has.
-        let shown = libc::PROT_EXEC | branch_protection::strictest_bits();
-        let protection = libc::PROT_READ | if page.is_executable { 0 } else { shown };
+        let executable = libc::PROT_EXEC | branch_protection::strictest_bits();
+        let protection = libc::PROT_READ | if page.is_executable { 0 } else { executable };
         let place = witness::place_for(page.object, sys::stack_top(), len).unwrap_or_default();
         // SAFETY: without MAP_FIXED the contract of `mmap` demands nothing: the kernel takes
         // `place` only as a hint and never replaces a mapping.
-        let start = unsafe { sys::mmap(place, len, protection, libc::MAP_PRIVATE, Some((&file, page.offset))) }?;
+        let start =
+            unsafe { sys::mmap(place, len, protection, libc::MAP_PRIVATE, Some((&original.file, page.offset))) }?;
         // From here on, dropping `original` unmaps the page.
-        let witness = Span { start, end: start + len };
-        let file_system = FileSystem::of(&file).unwrap_or_default();
-        let shown = FileId { device: (libc::major(status.st_dev), libc::minor(status.st_dev)), inode: status.st_ino };
-        let has_own_numbers = shown == mapped;
-        let original = Self { file, identity: Identity::of(&status), file_system, has_own_numbers, witness };
+        original.witness = Span { start, end: start + len };
         if has_own_numbers {
             return Ok(Some(original));
         }
         let is_same = maps.file_id_of(&original.file, start)? == Some(mapped);
         Ok(is_same.then_some(original))
-    }
-
-    /// Returns whether no process can ever write to the file, so that it needs no copy. Calls
-    /// `layers` only if the file is on an overlay.
-    pub fn is_immutable(&self, layers: impl FnOnce() -> Option<ImageLayers>) -> bool {
-        let kind = &self.file_system;
-        kind.forbids_writes_to(&self.file, self.identity.device)
-            || kind.is_overlay() && layers().is_some_and(|layers| layers.have(&self.file))
     }
 
     /// Leaves the witness mapped; returns its page.

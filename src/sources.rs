@@ -187,10 +187,30 @@ impl Sources {
         *get_or_init(&self.layers, ImageLayers::of_this_process)
     }
 
-    /// Returns whether no process can write to the file, so that its ranges can stay. The caller
-    /// has the library's lock, or has called [`Sources::find_layers`] with it.
-    pub fn need_no_copy(&self, original: &Original) -> bool {
-        original.is_immutable(|| self.find_layers())
+    /// Opens the file from which the ranges to be copied come. `None` if there are no such ranges,
+    /// or if the path leads to another file by now. The caller has the library's lock, or has
+    /// called [`Sources::find_layers`] with it.
+    pub fn find_original(
+        &self,
+        maps: &mut Maps,
+        path: &CStr,
+        mapped: FileId,
+        candidate: &Candidate,
+        replacements: &[Replacement],
+    ) -> Option<Original> {
+        let copied = || replacements.iter().filter(|range| range.backing == Backing::Copy);
+        let shown = copied().find(|range| is_text(range)).or_else(|| copied().next())?;
+        let is_executable = candidate.loaded.headers == sys::executable_headers();
+        let page = original::WitnessPage { object: candidate.object.span, is_executable, offset: shown.offset };
+        Original::find(maps, path, mapped, page, || self.find_layers()).ok()?
+    }
+
+    /// Returns whether the file at `path` is in a layer of an image. The caller has the library's
+    /// lock.
+    pub fn has_in_layers(&self, path: &CStr) -> bool {
+        let Some(layers) = self.find_layers() else { return false };
+        let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW;
+        sys::open(path, flags, 0).is_ok_and(|file| layers.have(&file))
     }
 
     /// Finds the copy of an object's file in the open stores, or makes it by way of `buffer`.
@@ -242,20 +262,4 @@ pub struct CopySearch {
 /// Returns whether a range is text that is to be mapped from a copy.
 pub fn is_text(range: &Replacement) -> bool {
     range.backing == Backing::Copy && range.protection & libc::PROT_EXEC != 0
-}
-
-/// Opens the file from which the ranges to be copied come. `None` if there are no such ranges, or
-/// if the path leads to another file by now.
-pub fn find_original(
-    maps: &mut Maps,
-    path: &CStr,
-    mapped: FileId,
-    candidate: &Candidate,
-    replacements: &[Replacement],
-) -> Option<Original> {
-    let copied = || replacements.iter().filter(|range| range.backing == Backing::Copy);
-    let shown = copied().find(|range| is_text(range)).or_else(|| copied().next())?;
-    let is_executable = candidate.loaded.headers == sys::executable_headers();
-    let page = original::WitnessPage { object: candidate.object.span, is_executable, offset: shown.offset };
-    Original::find(maps, path, mapped, page).ok()?
 }

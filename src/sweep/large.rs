@@ -34,6 +34,7 @@ impl Sweep<'_> {
             // It asks only if the settings select the object and a store can get a copy that it
             // may not have yet.
             has_asked |= settings.selects(path.as_bytes())
+                && !self.sources.has_in_layers(path.as_c_str())
                 && self.sources.open_stores(settings, self.known_stores).is_some()
                 && self.sources.may_add(path.as_c_str())
                 && self.large.ask(loaded);

@@ -155,6 +155,18 @@ impl Sweep<'_> {
         let has_text_relocations = candidate.dynamic.has_text_relocations;
         let inputs = PlanInputs { mode: self.reporter.settings().mode, has_text_relocations, stores_possible };
         let outlook = plan::plan(&candidate.object, vmas, inputs, replacements).map_err(Cause::no_memory)?;
+        let original = self.sources.find_original(maps, path.as_c_str(), mapped, candidate, replacements);
+        if original.as_ref().is_some_and(|original| original.is_immutable) {
+            // No write to the file can take a page from the process, and none changes one.
+            replacements.clear();
+            return Ok(Supply {
+                outlook: Outlook::default(),
+                left: Left::default(),
+                modified: Modified::Bytes(0),
+                original,
+                shared: None,
+            });
+        }
         branch_protection::keep(self.memory, &candidate.object, has_text_relocations, replacements);
         let left = if has_begun {
             self.marked.leave(replacements)
@@ -164,8 +176,9 @@ impl Sweep<'_> {
             }
             Left::default()
         };
-        let original = sources::find_original(maps, path.as_c_str(), mapped, candidate, replacements);
         let modified = self.sources.leave_modified_pages(self.memory, original.as_ref(), replacements, runs)?;
+        let has_copied = replacements.iter().any(|range| range.backing == Backing::Copy);
+        let original = original.filter(|_| has_copied);
         let shared = original.as_ref().and_then(|original| self.shared_copy(candidate, original, path));
         // If only the read-only ranges of the entry were compared, its data may differ.
         if shared.as_ref().is_some_and(|entry| entry.proof == Proof::Whole) && !has_text_relocations {
@@ -176,14 +189,9 @@ impl Sweep<'_> {
     }
 
     /// Finds the copy of the object's file in a store, or makes it. `None` if there is none and
-    /// the copy has to be private, or if no process can write to the file; then its ranges are
-    /// removed from the replacements.
+    /// the copy has to be private.
     fn shared_copy(&mut self, candidate: &Candidate, original: &Original, path: ObjectPath<'_>) -> Option<CacheEntry> {
         let Workspace { replacements, copied, .. } = &mut *self.work;
-        if self.sources.need_no_copy(original) {
-            replacements.retain(|range| range.backing != Backing::Copy);
-            return None;
-        }
         self.sources.open_stores(self.reporter.settings(), self.known_stores)?;
         let prepared = self.large.take(candidate.loaded.headers, &original.identity, self.sources.user());
         let found = prepared.unwrap_or_else(|| {

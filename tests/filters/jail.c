@@ -26,6 +26,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+/* Directories of layers below "overlay2", named as Docker names them. */
+#define ID(digits) digits digits digits digits digits digits digits digits
+#define IMAGE ID("11111111") "/diff"
+#define CONTAINER ID("22222222")
+
 static uint32_t action_of(const char *word) {
     if (strcmp(word, "allow") == 0)
         return SCMP_ACT_ALLOW;
@@ -73,11 +78,11 @@ static void enter(const char *root) {
             exit(3);
         exit(WEXITSTATUS(status));
     }
-    snprintf(lower, sizeof lower, "%s/overlay2/image", root);
+    snprintf(lower, sizeof lower, "%s/overlay2/" IMAGE, root);
     if (unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) ||
         mount("/", lower, NULL, MS_BIND, NULL))
         err(2, "%s", lower);
-    snprintf(options, sizeof options, "lowerdir=%s,upperdir=%s/upper,workdir=%s/work", lower, root, root);
+    snprintf(options, sizeof options, "lowerdir=%s,upperdir=%s/overlay2/" CONTAINER "/diff,workdir=%s/overlay2/" CONTAINER "/work", lower, root, root);
     snprintf(lower, sizeof lower, "%s/merged", root);
     char *here = getcwd(NULL, 0);
     if (mount("overlay", lower, "overlay", 0, options) || chroot(lower) || chdir("/") ||

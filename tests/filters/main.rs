@@ -228,7 +228,8 @@ impl Jail {
         }
         let directory = self.scratch.join("engine");
         fs::create_dir(&directory)?;
-        for part in ["overlay2/image", "upper", "work", "merged"] {
+        let [image, container] = ["1", "2"].map(|digit| format!("overlay2/{}", digit.repeat(64)));
+        for part in [image + "/diff", format!("{container}/diff"), format!("{container}/work"), "merged".to_owned()] {
             fs::create_dir_all(directory.join(part))?;
         }
         for (name, kills, is_filled) in [("permitted", "swapon", true), ("refused", "linkat", false)] {
@@ -243,7 +244,10 @@ impl Jail {
             ];
             let words = ["load", "./libone.so", "load", "./libplain.so", "truncate", "call"];
             expect(&self.run(&directory, name, &words, &settings)?, PASSED, name)?;
-            let upper = directory.join("upper").join(store.strip_prefix("/").map_err(|error| error.to_string())?);
+            let upper = directory
+                .join(&container)
+                .join("diff")
+                .join(store.strip_prefix("/").map_err(|error| error.to_string())?);
             let files = |directory: &Path| fs::read_dir(directory).into_iter().flatten().flatten();
             let copies = files(&upper).flat_map(|entry| files(&entry.path())).filter(|entry| entry.path().is_file());
             if (copies.count() != 0) != is_filled {

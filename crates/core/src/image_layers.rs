@@ -2,101 +2,137 @@
 //!
 //! On an overlay file system that is the root of a container, writing to a file of a lower
 //! layer copies it to the upper layer first, as a new inode: the file that is mapped stays what
-//! it is, and needs no copy. The kernel does not say which layer a file is in. But the birth
-//! times show it. The root directory of the upper layer was born when the container was made: a
-//! file of a lower layer was born before that, and a file that was copied up or is new was born
-//! after it.
+//! it is, and needs no copy. A file of which this is shown now was never copied up, so every
+//! mapping of it is one of the lower file.
 //!
-//! Times prove this only if the clock was not set back in between. It can be, by as much as a
-//! time zone, when it is first set after a boot. So a file must be older than the container by
-//! more than that, and the container's own birth must not be in the future. A clock that was
-//! days ahead when the container was made, and was set right since, makes files of the
-//! container look like those of its image once that time has come: docs/limits.md documents
-//! this.
-//!
-//! Not every overlay is the root of a container. The lower directory of another overlay may be
-//! a user's work tree, and its upper directory may have been filled before it was mounted. So
-//! the overlay must also be the root of the first process, and every lower directory must be
-//! where container engines keep the layers of images.
+//! 1. The overlay must be one that an engine of containers has mounted ([`mount`]). The lower
+//!    directory of another may be a user's work tree. Without an upper layer, nothing on it can
+//!    be written to.
+//! 2. The file must have been born, and its inode changed last, before the container was made:
+//!    before the root directory of the upper layer was born. A file that was copied up or is new
+//!    was born after it, unless the clock was set back in between.
+//! 3. So the kernel must also show that the file is in a lower layer ([`signs`], Linux 6.6). Where
+//!    it shows nothing, the file must be older than the container by more than the clock can be
+//!    wrong by a time zone, as it may be before it is first set after a boot. A clock that was
+//!    days ahead when the container was made, and was set right since, makes files of the
+//!    container look like those of its image there: docs/limits.md documents this.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use crate::pages::{PageVec, read_whole};
-use crate::slices;
+use crate::pages::read_whole;
 use crate::sys::{self, Fd, FileSystem, Result};
 
-/// Seconds by which a file must be older than the container.
+mod mount;
+mod signs;
+
+use mount::EngineMount;
+use signs::Shown;
+
+/// Seconds by which a file must be older than the container where the kernel shows nothing.
 const MARGIN: i64 = 26 * 60 * 60;
 
-/// The layers of the image that this process runs in.
+/// The layers of the image that a process runs in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImageLayers {
     /// The root's mount.
     mount: u64,
-    /// When the container was made, in seconds since the epoch.
-    made: i64,
+    kind: Kind,
+    /// When the container was made: when the upper layer's root directory was born.
+    made: Moment,
+}
+
+/// What is known of an overlay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// It has no upper layer.
+    OnlyLower,
+    /// The kernel shows for a file that it is in the upper layer.
+    Shown,
+    /// Only times show where a file is.
+    ByTimes,
 }
 
 impl ImageLayers {
     /// Returns the layers of the image of this process; `None` outside a container, where the
-    /// root is not an overlay, or where neither can be proven.
+    /// root is not an overlay, or where neither can be proven. The caller holds the registry's
+    /// lock.
     pub fn of_this_process() -> Option<Self> {
-        let root = sys::open(c"/", libc::O_PATH | libc::O_DIRECTORY, 0).ok()?;
-        let here = Birth::of(&root).ok()?;
-        let is_image = match VERDICT.of(&here) {
+        let root = open_root().ok()?;
+        let here = Status::of(&root).ok()?;
+        let kind = match VERDICT.of(&here) {
             Some(known) => known,
-            None => VERDICT.note(&here, Self::is_image(&root, &here) == Some(true)),
+            None => VERDICT.note(&here, Self::kind_of_own(&root, &here)),
         };
-        // The clock may have been set since.
-        let is_from_the_past = here.seconds <= sys::realtime_seconds();
-        (is_image && is_from_the_past).then_some(Self { mount: here.mount, made: here.seconds })
+        Self::with(&here, kind?)
     }
 
-    fn is_image(root: &Fd, here: &Birth) -> Option<bool> {
-        if !here.is_mount_root || !FileSystem::of(root).ok()?.is_overlay() {
-            return Some(false);
-        }
-        // In a chroot below the root of the namespace the first process, which
-        // made the container, sees another root.
-        let first = sys::open(c"/proc/1/root", libc::O_PATH | libc::O_DIRECTORY, 0).ok()?;
-        if Birth::of(&first).ok()? != *here {
-            return Some(false);
-        }
+    fn kind_of_own(root: &Fd, here: &Status) -> Option<Kind> {
+        // Reading all mounts takes longer.
+        FileSystem::of(root).ok().filter(FileSystem::is_overlay)?;
         let mounts = sys::open_own_proc_file(c"/proc/self/mountinfo", c"/proc/thread-self/mountinfo").ok()?;
-        let mounts: PageVec<u8> = read_whole(&mounts).ok()?;
-        Some(mounts.split(|byte| *byte == b'\n').any(|line| is_mount_of_layers(line, here.mount)))
+        kind_of(root, here, &read_whole(&mounts).ok()?)
     }
 
-    /// Returns whether a file is in one of these layers.
+    /// Returns the layers of the image of a process whose root directory this is, opened for
+    /// reading, and whose `/proc/PID/mountinfo` has these contents.
+    pub fn of_root(root: &Fd, mounts: &[u8]) -> Option<Self> {
+        let here = Status::of(root).ok()?;
+        Self::with(&here, kind_of(root, &here, mounts)?)
+    }
+
+    fn with(here: &Status, kind: Kind) -> Option<Self> {
+        let made = here.born.unwrap_or_default();
+        // A container from the future was made before the clock was set back.
+        let is_possible = kind == Kind::OnlyLower || made.seconds <= sys::realtime_seconds();
+        is_possible.then_some(Self { mount: here.mount, kind, made })
+    }
+
+    /// Returns whether a file, which is open for reading, is in one of these layers.
     pub fn have(&self, file: &Fd) -> bool {
-        Birth::of(file).is_ok_and(|birth| self.have_born(&birth))
+        let Ok(status) = Status::of(file) else { return false };
+        let shown = || match self.kind {
+            Kind::Shown => signs::shown_for(file, status.inode),
+            Kind::OnlyLower | Kind::ByTimes => Shown::Nothing,
+        };
+        self.have_with(&status, shown)
     }
 
-    fn have_born(&self, birth: &Birth) -> bool {
-        birth.mount == self.mount && birth.seconds.max(birth.changed) < self.made - MARGIN
+    fn have_with(&self, status: &Status, shown: impl FnOnce() -> Shown) -> bool {
+        if status.mount != self.mount || self.kind == Kind::OnlyLower {
+            return status.mount == self.mount;
+        }
+        let Some(last) = status.born.map(|born| born.max(status.changed)) else { return false };
+        last < self.made
+            && match shown() {
+                Shown::Lower => true,
+                Shown::Upper => false,
+                Shown::Nothing => last.seconds < self.made.seconds - MARGIN,
+            }
     }
 }
 
-/// Where engines keep layers, in the paths of lower directories: Docker; Podman,
-/// Buildah and CRI-O; containerd.
-const LAYERS: [&[u8]; 3] =
-    [b"/overlay2/", b"/containers/storage/overlay/", b"/io.containerd.snapshotter.v1.overlayfs/snapshots/"];
-
-/// Returns whether a line of `/proc/PID/mountinfo` (`proc_pid_mountinfo(5)`) is that of this
-/// mount, with layers of an image for all its lower directories.
-fn is_mount_of_layers(line: &[u8], mount: u64) -> bool {
-    let id = line.split(|byte| *byte == b' ').next();
-    id.and_then(|id| core::str::from_utf8(id).ok()?.parse().ok()) == Some(mount) && has_layers(line)
+/// Opens the root directory, for reading if that is permitted.
+fn open_root() -> Result<Fd> {
+    let open = |flags| sys::open(c"/", flags | libc::O_DIRECTORY, 0);
+    open(libc::O_RDONLY).or_else(|_| open(libc::O_PATH))
 }
 
-/// Returns whether all lower directories of the mount of such a line are layers of an image.
-fn has_layers(line: &[u8]) -> bool {
-    let options = line.split(|byte| *byte == b' ').next_back().unwrap_or_default();
-    let lower = options.split(|byte| *byte == b',').find_map(|option| option.strip_prefix(b"lowerdir="));
-    let is_layer = |directory: &[u8]| LAYERS.iter().any(|part| slices::contains(directory, part));
-    lower.is_some_and(|lower| {
-        // Two colons stand before directories that hold data only.
-        !lower.is_empty() && lower.split(|byte| *byte == b':').filter(|directory| !directory.is_empty()).all(is_layer)
+/// Returns what is known of the overlay whose root directory this is; `None` if it is not one that
+/// an engine has mounted.
+fn kind_of(root: &Fd, here: &Status, mounts: &[u8]) -> Option<Kind> {
+    if !here.is_mount_root {
+        return None;
+    }
+    let has_id = |line: &&[u8]| {
+        let id = line.split(|byte| *byte == b' ').next();
+        id.and_then(|id| core::str::from_utf8(id).ok()?.parse().ok()) == Some(here.mount)
+    };
+    let line = mounts.split(|byte| *byte == b'\n').find(has_id)?;
+    Some(match EngineMount::of_line(line)? {
+        EngineMount { has_upper: false } => Kind::OnlyLower,
+        EngineMount { .. } if here.born.is_none() => return None,
+        EngineMount { .. } if signs::are_shown_for_root(root) => Kind::Shown,
+        EngineMount { .. } => Kind::ByTimes,
     })
 }
 
@@ -107,7 +143,7 @@ pub fn is_root_of_an_engine() -> bool {
     mounts.is_ok_and(|mounts| {
         let is_root = |line: &&[u8]| line.split(|byte| *byte == b' ').nth(4) == Some(b"/");
         // The last of several mounts at one place covers the others.
-        mounts.split(|byte| *byte == b'\n').rfind(is_root).is_some_and(has_layers)
+        mounts.split(|byte| *byte == b'\n').rfind(is_root).is_some_and(|line| EngineMount::of_line(line).is_some())
     })
 }
 
@@ -115,50 +151,76 @@ pub fn is_root_of_an_engine() -> bool {
 struct CachedVerdict {
     mount: AtomicU64,
     inode: AtomicU64,
-    is_image: AtomicU64,
+    verdict: AtomicU64,
 }
 
 static VERDICT: CachedVerdict =
-    CachedVerdict { mount: AtomicU64::new(0), inode: AtomicU64::new(0), is_image: AtomicU64::new(0) };
+    CachedVerdict { mount: AtomicU64::new(0), inode: AtomicU64::new(0), verdict: AtomicU64::new(0) };
 
 impl CachedVerdict {
-    fn of(&self, root: &Birth) -> Option<bool> {
+    /// Returns the verdict on a root; `None` if that is not the one that is kept.
+    fn of(&self, root: &Status) -> Option<Option<Kind>> {
         let is_known = self.mount.load(Ordering::Relaxed) == root.mount
             && self.inode.load(Ordering::Relaxed) == root.inode
             && root.mount != 0;
-        is_known.then(|| self.is_image.load(Ordering::Relaxed) != 0)
+        is_known.then(|| match self.verdict.load(Ordering::Relaxed) {
+            1 => Some(Kind::OnlyLower),
+            2 => Some(Kind::Shown),
+            3 => Some(Kind::ByTimes),
+            _ => None,
+        })
     }
 
     /// Notes the verdict for a root. The caller holds the registry's lock.
-    fn note(&self, root: &Birth, is_image: bool) -> bool {
+    fn note(&self, root: &Status, verdict: Option<Kind>) -> Option<Kind> {
         self.mount.store(root.mount, Ordering::Relaxed);
         self.inode.store(root.inode, Ordering::Relaxed);
-        self.is_image.store(is_image.into(), Ordering::Relaxed);
-        is_image
+        let code = match verdict {
+            None => 0,
+            Some(Kind::OnlyLower) => 1,
+            Some(Kind::Shown) => 2,
+            Some(Kind::ByTimes) => 3,
+        };
+        self.verdict.store(code, Ordering::Relaxed);
+        verdict
     }
 }
 
-/// When and where a file was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Birth {
+/// A time of a file, since the epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Moment {
+    seconds: i64,
+    nanoseconds: u32,
+}
+
+impl From<libc::statx_timestamp> for Moment {
+    fn from(time: libc::statx_timestamp) -> Self {
+        Self { seconds: time.tv_sec, nanoseconds: time.tv_nsec }
+    }
+}
+
+/// Where and when a file was made.
+#[derive(Clone, Copy, Debug)]
+struct Status {
     mount: u64,
     inode: u64,
-    /// Seconds since the epoch.
-    seconds: i64,
-    /// When its inode changed last, in seconds since the epoch.
-    changed: i64,
+    /// `None` if the file system does not note it.
+    born: Option<Moment>,
+    /// When its inode changed last.
+    changed: Moment,
     is_mount_root: bool,
 }
 
-impl Birth {
+impl Status {
     fn of(file: &Fd) -> Result<Self> {
-        let needed = libc::STATX_BTIME | libc::STATX_CTIME | libc::STATX_INO | libc::STATX_MNT_ID;
-        let status = sys::statx(file, needed)?;
+        let needed = libc::STATX_CTIME | libc::STATX_INO | libc::STATX_MNT_ID;
+        let status = sys::statx(file, needed, libc::STATX_BTIME)?;
+        let has_birth = status.stx_mask & libc::STATX_BTIME != 0;
         Ok(Self {
             mount: status.stx_mnt_id,
             inode: status.stx_ino,
-            seconds: status.stx_btime.tv_sec,
-            changed: status.stx_ctime.tv_sec,
+            born: has_birth.then(|| status.stx_btime.into()),
+            changed: status.stx_ctime.into(),
             is_mount_root: status.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0,
         })
     }
@@ -168,47 +230,56 @@ impl Birth {
 mod tests {
     use super::*;
 
+    const MADE: Moment = Moment { seconds: 1_800_000_000, nanoseconds: 500 };
+    const OLD: Moment = Moment { seconds: MADE.seconds - MARGIN - 1, nanoseconds: 900 };
+    const JUST_BEFORE: Moment = Moment { nanoseconds: 499, ..MADE };
+
+    fn file(mount: u64, born: impl Into<Option<Moment>>, changed: Moment) -> Status {
+        Status { mount, inode: 1, born: born.into(), changed, is_mount_root: false }
+    }
+
+    fn layers(kind: Kind) -> ImageLayers {
+        ImageLayers { mount: 7, kind, made: MADE }
+    }
+
     #[test]
-    fn only_what_is_much_older_than_the_container_is_in_its_image() {
-        let layers = ImageLayers { mount: 7, made: 1_800_000_000 };
-        let old = layers.made - MARGIN - 1;
-        let file = |mount, seconds, changed| Birth { mount, inode: 1, seconds, changed, is_mount_root: false };
-        assert!(layers.have_born(&file(7, old, old)));
-        // The file is on another mount, was copied up, was changed since, or is too near in
-        // time to decide.
-        for other in [
-            file(8, old, old),
-            file(7, layers.made + 5, layers.made + 5),
-            file(7, old, layers.made + 5),
-            file(7, layers.made - MARGIN, old),
-        ] {
-            assert!(!layers.have_born(&other), "{other:?}");
+    fn without_signs_only_what_is_much_older_than_the_container_is_in_its_image() {
+        let has = |status: Status| layers(Kind::ByTimes).have_with(&status, || Shown::Nothing);
+        assert!(has(file(7, OLD, OLD)));
+        let near = Moment { seconds: MADE.seconds - MARGIN, ..MADE };
+        // The file is on another mount, was copied up, was changed since, is too near in time to
+        // decide, or nobody knows when it was born.
+        for other in
+            [file(8, OLD, OLD), file(7, MADE, MADE), file(7, OLD, MADE), file(7, near, OLD), file(7, None, OLD)]
+        {
+            assert!(!has(other), "{other:?}");
         }
     }
 
     #[test]
-    fn only_the_layers_of_engines_are_an_images() {
-        let mount = |lower: &str| {
-            let upper = "upperdir=/var/lib/docker/overlay2/a/diff,workdir=/var/lib/docker/overlay2/a/work";
-            std::format!("36 25 0:41 / / rw,relatime - overlay overlay rw,lowerdir={lower},{upper}")
-        };
-        let is = |lower: &str, id| is_mount_of_layers(mount(lower).as_bytes(), id);
-        let docker = "/var/lib/docker/overlay2/l/ABC:/var/lib/docker/overlay2/l/DEF";
-        assert!(is(docker, 36) && !is(docker, 37));
-        assert!(is("/var/lib/containers/storage/overlay/l/ABC", 36));
-        assert!(is("/var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots/7/fs", 36));
-        for other in ["/srv/tree", "/var/lib/docker/overlay2/l/ABC:/srv/tree", "l/ABC", ""] {
-            assert!(!is(other, 36), "{other}");
-        }
-        assert!(!is_mount_of_layers(b"36 25 8:1 / / rw - ext4 /dev/sda1 rw", 36) && !is_mount_of_layers(b"", 36));
+    fn signs_and_times_must_agree() {
+        let has = |status: Status, shown| layers(Kind::Shown).have_with(&status, || shown);
+        assert!(has(file(7, JUST_BEFORE, JUST_BEFORE), Shown::Lower));
+        assert!(!has(file(7, MADE, JUST_BEFORE), Shown::Lower) && !has(file(7, JUST_BEFORE, MADE), Shown::Lower));
+        assert!(!has(file(8, OLD, OLD), Shown::Lower));
+        // A clock that was set back makes files of the container look old.
+        assert!(!has(file(7, OLD, OLD), Shown::Upper));
+        assert!(!has(file(7, JUST_BEFORE, JUST_BEFORE), Shown::Nothing) && has(file(7, OLD, OLD), Shown::Nothing));
+    }
+
+    #[test]
+    fn without_an_upper_layer_nothing_can_be_written() {
+        let has = |status: Status| layers(Kind::OnlyLower).have_with(&status, || unreachable!());
+        assert!(has(file(7, None, MADE)) && !has(file(8, OLD, OLD)));
     }
 
     #[test]
     #[cfg_attr(miri, ignore = "asks the kernel")]
-    fn the_birth_of_the_root_is_known_or_refused() {
-        let root = sys::open(c"/", libc::O_PATH, 0).unwrap();
-        if let Ok(birth) = Birth::of(&root) {
-            assert!(birth.is_mount_root && birth.inode != 0);
+    fn the_status_of_the_root_is_known_or_refused() {
+        let root = open_root().unwrap();
+        if let Ok(status) = Status::of(&root) {
+            assert!(status.is_mount_root && status.inode != 0);
         }
+        assert_eq!(ImageLayers::of_root(&root, b""), None);
     }
 }

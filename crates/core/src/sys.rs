@@ -17,6 +17,7 @@ mod files;
 pub mod gate;
 mod helper;
 mod identity;
+mod inode_details;
 #[cfg(miri)]
 mod interpreted;
 mod kept;
@@ -38,6 +39,7 @@ pub use file_systems::*;
 pub use files::*;
 pub use helper::*;
 pub use identity::*;
+pub use inode_details::*;
 pub use kept::*;
 pub use mapping::*;
 pub use signals::*;

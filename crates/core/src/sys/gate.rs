@@ -78,7 +78,7 @@ const NOBODY: usize = 1 << 31;
 /// Every kind of call of this crate that the loader does not make for every object. The
 /// harmless arguments are bad descriptors and addresses, so that a call has no effect on any
 /// kernel.
-const KINDS: [CallKind; 54] = [
+const KINDS: [CallKind; 56] = [
     kind(libc::SYS_rt_sigprocmask, [libc::SIG_BLOCK as usize, 0, 0, 8, 0, 0]),
     kind(libc::SYS_pread64, [BAD, 0, 0, 0, 0, 0]),
     kind(libc::SYS_write, [BAD, 0, 0, 0, 0, 0]),
@@ -101,6 +101,8 @@ const KINDS: [CallKind; 54] = [
     kind(libc::SYS_newfstatat, [BAD, 0, 0, 0, 0, 0]),
     kind(libc::SYS_statx, [BAD, 0, 0, 0, 0, 0]),
     kind(libc::SYS_fstatfs, [BAD, 0, 0, 0, 0, 0]),
+    kind(libc::SYS_flistxattr, [BAD, 0, 0, 0, 0, 0]),
+    kind(libc::SYS_name_to_handle_at, [BAD, 0, 0, 0, BAD, 0]),
     kind(libc::SYS_flock, [BAD, libc::LOCK_SH as usize, 0, 0, 0, 0]),
     kind(libc::SYS_fsync, [BAD, 0, 0, 0, 0, 0]),
     kind(libc::SYS_fdatasync, [BAD, 0, 0, 0, 0, 0]),

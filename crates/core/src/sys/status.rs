@@ -74,13 +74,13 @@ pub fn fstatat(directory: &Fd, path: &CStr, flags: c_int) -> Result<libc::stat> 
 }
 
 /// Calls `statx(2)` for an open file; `ENOSYS` if the kernel or the file system does not report
-/// all of the `needed` fields (`STATX_*`).
-pub fn statx(fd: &Fd, needed: u32) -> Result<libc::statx> {
+/// all of the `needed` fields (`STATX_*`). It need not report those that are `welcome`.
+pub fn statx(fd: &Fd, needed: u32, welcome: u32) -> Result<libc::statx> {
     // SAFETY: an all-zero `statx` is a valid value of that C struct.
     let mut status: libc::statx = unsafe { core::mem::zeroed() };
     let (empty, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
     // SAFETY: the path and the struct are live for the duration of the call.
-    unsafe { raw!(libc::SYS_statx, fd.raw(), empty, flags, needed, &raw mut status) }?;
+    unsafe { raw!(libc::SYS_statx, fd.raw(), empty, flags, needed | welcome, &raw mut status) }?;
     if status.stx_mask & needed == needed { Ok(status) } else { Err(Errno(libc::ENOSYS)) }
 }
 
