@@ -97,6 +97,12 @@ impl ImageLayers {
         self.have_with(&status, shown)
     }
 
+    /// Returns whether an open file is on the same mount as these layers, in one of them or in the
+    /// container's own.
+    pub fn have_on_their_mount(&self, file: &Fd) -> bool {
+        Status::of(file).is_ok_and(|status| status.mount == self.mount)
+    }
+
     fn have_with(&self, status: &Status, shown: impl FnOnce() -> Shown) -> bool {
         if status.mount != self.mount || self.kind == Kind::OnlyLower {
             return status.mount == self.mount;

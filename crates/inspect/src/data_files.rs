@@ -73,8 +73,9 @@ fn may_be_rewritten(mapping: &Mapping) -> bool {
 fn report(group: &Group, view: &View, user: u32) -> Option<DataFileReport> {
     let Group { mapping, bytes, count } = *group;
     let file = view.mapped(mapping);
+    let is_unwritable = matches!(file.writability, Writability::Unwritable | Writability::InImage);
     // `ENODEV`: a device, whose pages no truncation takes away.
-    if file.writability == Writability::Unwritable || file.identity == Err(rustix::io::Errno::NODEV) {
+    if is_unwritable || file.identity == Err(rustix::io::Errno::NODEV) {
         return None;
     }
     let (path, seems_deleted) = mapping.names();

@@ -13,6 +13,7 @@ use std::rc::Rc;
 
 use rustix::fs::{self, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
+use sopin_core::image_layers::ImageLayers;
 use sopin_core::sys::{self, FileSystem, Status};
 use sopin_core::vmas::FileId;
 use sopin_store::{Identity, SYSTEM};
@@ -109,21 +110,28 @@ pub enum Writability {
     /// It cannot be: the format of its file system has no way to do that, or the file has
     /// fs-verity.
     Unwritable,
-    /// It is on an overlay. If it is in a container's image it cannot be written to
-    /// (`sopin_core::image_layers`), but only a process in the container can determine which
-    /// files are.
-    Layered,
+    /// It is in a layer of the container's image in which its process runs
+    /// (`sopin_core::image_layers`): what is written to it goes to another file.
+    InImage,
+    /// It is on an overlay that is the root directory of its process's container. It can be
+    /// written to if it is not in a layer of the image, and that is not proven. It may have been
+    /// in a layer when it was mapped.
+    InContainer,
 }
 
 impl Writability {
-    fn of(file: &OwnedFd) -> Self {
+    fn of(file: &OwnedFd, layers: impl FnOnce() -> Option<ImageLayers>) -> Self {
         let Ok(file) = descriptors::for_core(file, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY) else {
             return Self::Writable;
         };
         let Ok(status) = sys::fstat(file.raw()) else { return Self::Writable };
         match FileSystem::of(&file) {
             Ok(kind) if kind.forbids_writes_to(&file, status.st_dev) => Self::Unwritable,
-            Ok(kind) if kind.is_overlay() => Self::Layered,
+            Ok(kind) if kind.is_overlay() => match layers() {
+                Some(layers) if layers.have(&file) => Self::InImage,
+                Some(layers) if layers.have_on_their_mount(&file) => Self::InContainer,
+                _ => Self::Writable,
+            },
             _ => Self::Writable,
         }
     }
@@ -142,12 +150,13 @@ pub struct View<'a> {
     process: &'a Process,
     files: &'a Files,
     root: OnceCell<Result<(OwnedFd, PathRoot), Errno>>,
+    layers: OnceCell<Option<ImageLayers>>,
 }
 
 impl<'a> View<'a> {
     /// Makes a view of the files of this process.
     pub fn new(process: &'a Process, files: &'a Files) -> Self {
-        Self { process, files, root: OnceCell::new() }
+        Self { process, files, root: OnceCell::new(), layers: OnceCell::new() }
     }
 
     /// Opens the file that a mapping maps.
@@ -219,7 +228,7 @@ impl<'a> View<'a> {
             return Rc::clone(known);
         }
         let file = self.open(mapping);
-        let writability = file.as_ref().map(Writability::of).unwrap_or_default();
+        let writability = file.as_ref().map(|file| Writability::of(file, || self.layers())).unwrap_or_default();
         let status = file.and_then(|file| descriptors::status_of(&file));
         let identity = status.map(|status| Identity::of(&status));
         let ownership = status.ok().map(|status| Ownership::of(&status));
@@ -252,6 +261,17 @@ impl<'a> View<'a> {
         let owner = if in_system { self.mapped(mapping).ownership.map(|ownership| ownership.user) } else { None };
         let root = self.root().ok().and_then(|(root, _)| fs::fstat(root).ok());
         owner.zip(root).is_none_or(|(owner, root)| owner == root.st_uid)
+    }
+
+    /// Returns the layers of the image in which the process runs. The kernel tells which they are,
+    /// not the process.
+    fn layers(&self) -> Option<ImageLayers> {
+        let find = || {
+            let root = fs::openat(self.process.directory(), "root", ROOT_FLAGS, Mode::empty()).ok()?;
+            let root = descriptors::for_core(&root, OFlags::RDONLY | OFlags::DIRECTORY).ok()?;
+            ImageLayers::of_root(&root, &self.process.read("mountinfo").ok()?)
+        };
+        *self.layers.get_or_init(find)
     }
 
     fn open_path(&self, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {

@@ -173,6 +173,7 @@ impl Inspector {
         ObjectReport {
             path: String::from_utf8_lossy(&path(object, about)).into_owned(),
             state,
+            image_layer: state == ObjectState::Full && object.is_in_image(),
             base: object.base,
             start: object.span.0,
             end: object.span.1,

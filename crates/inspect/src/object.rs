@@ -8,7 +8,7 @@
 //! | mapped from the file | either | exposed |
 //!
 //! Out of the file's reach are anonymous memory, a copy that the library has made, and a file
-//! to which no process can write.
+//! to which no process can write, for instance in a layer of a container's image.
 
 use std::rc::Rc;
 
@@ -33,6 +33,8 @@ pub enum PartBacking {
     Copy(PinnedCopy),
     /// A file to which no process can write.
     Unwritable,
+    /// A file in a layer of a container's image: what is written to it goes to another file.
+    Layer,
     /// A file that a process could rewrite.
     File,
 }
@@ -114,6 +116,11 @@ impl InspectedObject<'_> {
         } else {
             ObjectState::Full
         }
+    }
+
+    /// Returns whether it maps a file in a layer of a container's image.
+    pub fn is_in_image(&self) -> bool {
+        self.parts.iter().any(|part| part.backing == PartBacking::Layer)
     }
 
     /// Returns the number of bytes of its file that are pinned: mapped from a copy, or
@@ -320,10 +327,12 @@ impl<'a, M: Bytes> Scene<'a, M> {
             PartBacking::Anonymous
         } else if let Some(copy) = maps::copy_at(mapping).filter(|_| self.view.may_be_copy(mapping)) {
             PartBacking::Copy(copy)
-        } else if self.view.mapped(mapping).writability == Writability::Unwritable {
-            PartBacking::Unwritable
         } else {
-            PartBacking::File
+            match self.view.mapped(mapping).writability {
+                Writability::Unwritable => PartBacking::Unwritable,
+                Writability::InImage => PartBacking::Layer,
+                Writability::InContainer | Writability::Writable => PartBacking::File,
+            }
         };
         let is_relocated = is_relocated || mapping.is_writable;
         let from_file = end.min(file_end).saturating_sub(start);
@@ -337,7 +346,8 @@ impl<'a, M: Bytes> Scene<'a, M> {
             return None;
         }
         self.believe_in_layers(&mut object);
-        let own = object.parts.iter().find(|part| matches!(part.backing, PartBacking::File | PartBacking::Unwritable));
+        let is_of_file = |backing| matches!(backing, PartBacking::File | PartBacking::Unwritable | PartBacking::Layer);
+        let own = object.parts.iter().find(|part| is_of_file(part.backing));
         let witness = object.said.as_ref().and_then(|said| maps::at(self.maps, said.record.witness));
         object.original = own.map(|part| part.mapping).or(witness).or_else(|| self.witness_of(&object));
         let text_relocations = || {
@@ -350,16 +360,17 @@ impl<'a, M: Bytes> Scene<'a, M> {
         Some(object)
     }
 
-    /// Counts files of an overlay as unwritable where the library does. The library runs inside
-    /// the container and can determine which files are in the image. If it records `full` for
-    /// an object and has not replaced the read-only ranges, the file is in the image.
+    /// Counts a file of a container as one of its image where the library has recorded the object
+    /// as `full` without replacing its ranges. Such a file was copied up since it was mapped,
+    /// which nothing shows from outside: the mapping is still one of the lower file.
     fn believe_in_layers(&self, object: &mut InspectedObject<'a>) {
-        if object.said.as_ref().and_then(|said| said.record.reached()) != Some(Reached::Full) {
+        let is_left_as_full = |record: &Record| record.reached() == Some(Reached::Full) && record.bytes == 0;
+        if !object.said.as_ref().is_some_and(|said| is_left_as_full(&said.record)) {
             return;
         }
-        for part in object.parts.iter_mut().filter(|part| part.backing == PartBacking::File && !part.is_relocated) {
-            if self.view.mapped(part.mapping).writability == Writability::Layered {
-                part.backing = PartBacking::Unwritable;
+        for part in object.parts.iter_mut().filter(|part| part.backing == PartBacking::File) {
+            if self.view.mapped(part.mapping).writability == Writability::InContainer {
+                part.backing = PartBacking::Layer;
             }
         }
     }

@@ -89,6 +89,9 @@ pub struct ObjectReport {
     pub path: String,
     /// Its state.
     pub state: ObjectState,
+    /// Whether it maps a file in a layer of a container's image, which needs no copy: what is
+    /// written to such a file goes to another one.
+    pub image_layer: bool,
     /// Load bias; null if that is not known.
     pub base: Option<u64>,
     /// First byte.

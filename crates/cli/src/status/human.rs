@@ -50,11 +50,12 @@ impl fmt::Display for StatusPage<'_> {
 
 impl StatusPage<'_> {
     fn objects(&self, f: &mut fmt::Formatter<'_>, process: &ProcessReport) -> fmt::Result {
+        let is_shown = |object: &&ObjectReport| self.is_verbose || object.state == ObjectState::Damaged;
+        let width = process.objects.iter().filter(is_shown).map(|object| state_of(object).len().max(9)).max();
         for object in &process.objects {
-            if self.is_verbose || object.state == ObjectState::Damaged {
-                let style = style_of(object.state);
-                let state = object.state.word();
-                write!(f, "    {style}{state:<9}{style:#} {:>7} KiB  {}", object.pinned_kib, shown(&object.path))?;
+            if is_shown(&object) {
+                let (style, state, width) = (style_of(object.state), state_of(object), width.unwrap_or_default());
+                write!(f, "    {style}{state:<width$}{style:#} {:>7} KiB  {}", object.pinned_kib, shown(&object.path))?;
                 writeln!(f, "{}", remarks(object))?;
             }
             if let Some(damage) = &object.damage {
@@ -143,6 +144,14 @@ fn cells(process: &ProcessReport) -> [Cell; COLUMNS.len()] {
         count(ObjectState::Damaged, process.damaged),
         (process.pinned_kib.to_string(), plain),
     ]
+}
+
+/// Returns the words for the state of an object.
+fn state_of(object: &ObjectReport) -> &'static str {
+    match (object.state, object.image_layer) {
+        (ObjectState::Full, true) => "full (image layer)",
+        (state, _) => state.word(),
+    }
 }
 
 /// Returns the remarks about an object that follow its path.

@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod files;
+mod layers;
 mod loads;
 mod places;
 mod real;
@@ -27,7 +28,8 @@ struct Case {
 }
 
 fn main() -> ExitCode {
-    let cases = [files::CASES, loads::CASES, places::CASES, real::CASES, sweeps::CASES, users::CASES].concat();
+    let cases =
+        [files::CASES, layers::CASES, loads::CASES, places::CASES, real::CASES, sweeps::CASES, users::CASES].concat();
     let trials = cases.into_iter().map(|case| Trial::ignorable_test(case.name, move || Ok(try_one(&case)))).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

@@ -1,10 +1,8 @@
 //! Programs that see other files than the command does, for instance in containers.
 
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
@@ -18,7 +16,6 @@ pub const CASES: &[Case] = &[
     Case { name: "a_read_only_mount", needs: &["root", "unshare", "mount"], test: a_read_only_mount },
     Case { name: "an_image_in_a_file", needs: &["root", "unshare", "mount", "mksquashfs"], test: an_image_in_a_file },
     Case { name: "a_false_copy", needs: &["root", "unshare", "mount"], test: a_false_copy },
-    Case { name: "an_image_layer", needs: &["root", "unshare", "mount", "pivot_root"], test: an_image_layer },
 ];
 
 /// Returns the path of a file of the C library from its name.
@@ -133,62 +130,5 @@ fn a_false_copy() -> Result<(), String> {
     };
     assert_eq!(state("65534"), "exposed");
     assert_eq!(state("0"), "full");
-    Ok(())
-}
-
-/// Makes a container whose image is this machine's root, and runs the command on a
-/// program of the image, on the library, which is new, and on the same program without
-/// the library.
-const CONTAINER: &str = "\
-mount -t tmpfs none layers
-mkdir layers/upper layers/work layers/root
-mount -t overlay -o lowerdir=/,upperdir=layers/upper,workdir=layers/work none layers/root
-mount --rbind /dev layers/root/dev
-cd layers/root
-mkdir -p old-root opt/sopin
-cp \"$ROOT/lib/libsopin.so\" \"$ROOT/bin/sopin\" opt/sopin
-pivot_root . old-root
-cd /
-mount -t proc none /proc
-umount -l /old-root
-export SOPIN_STORE=/opt/sopin/store
-LD_PRELOAD=/opt/sopin/libsopin.so \"$PROGRAM\" 60 & protected=$!
-\"$PROGRAM\" 60 & bare=$!
-for pid in $protected $bare; do
-    until grep -q libc.so /proc/$pid/maps; do sleep 0.05; done
-done
-sleep 0.3
-/opt/sopin/sopin status --json $protected $bare || true
-kill $protected $bare
-";
-
-fn an_image_layer() -> Result<(), String> {
-    let program = fs::canonicalize("/bin/sleep").unwrap();
-    let status = fs::metadata(&program).unwrap();
-    let two_days_ago = SystemTime::now() - Duration::from_secs(2 * 24 * 60 * 60);
-    let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(status.ctime().unsigned_abs());
-    if status.created().map_err(|error| error.to_string())?.max(changed) > two_days_ago {
-        return Err(format!("{} is not old enough for an image", program.display()));
-    }
-    let installation = Installation::new();
-    fs::create_dir(installation.path("layers")).unwrap();
-    let mut command = Command::new("unshare");
-    let command = clean_process(&mut command)
-        .args(["--mount", "--propagation", "private", "--pid", "--fork", "sh", "-euc", CONTAINER])
-        .envs([("ROOT", installation.path("").as_os_str()), ("PROGRAM", program.as_os_str())])
-        .current_dir(installation.path(""));
-    let output = command.output().unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    if errors.contains("overlay") {
-        return Err(errors.into_owned());
-    }
-    let answer: Value = serde_json::from_slice(&output.stdout).map_err(|error| panic!("{error}: {errors}")).unwrap();
-    let state = |process: usize, path: &str| object(&answer["processes"][process], path)["state"].clone();
-    // Its text maps the file, to which no process can write.
-    assert_eq!(state(0, program.to_str().unwrap()), "full", "{answer:#}");
-    assert_eq!(state(0, "/opt/sopin/libsopin.so"), "full", "{answer:#}");
-    // Without the library, the command cannot find out that the program belongs to an
-    // image.
-    assert_eq!(state(1, program.to_str().unwrap()), "exposed", "{answer:#}");
     Ok(())
 }

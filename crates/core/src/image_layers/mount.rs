@@ -97,7 +97,8 @@ impl Directory {
                     || above.ends_with(b"/runc-overlayfs/snapshots/snapshots")
             }
         };
-        above.is_none_or(is_storage).then_some(Self { storage, is_link, is_relative: above.is_none() })
+        let is_place = |above: &[u8]| above.starts_with(b"/") && is_storage(above);
+        above.is_none_or(is_place).then_some(Self { storage, is_link, is_relative: above.is_none() })
     }
 
     /// Returns whether an engine mounts this layer below that upper one. The path of the upper
@@ -187,6 +188,7 @@ mod tests {
             format!("{good}::/srv/tree,{upper}"),
             format!("{good},lowerdir+=/srv/tree,{upper}"),
             format!("{good},datadir+=/srv/tree,{upper}"),
+            format!("lowerdir=x/overlay2/l/{LINK},{upper}"),
             format!("lowerdir={docker}/tree,{upper}"),
             format!("lowerdir={docker}/l/short,{upper}"),
             format!("lowerdir={docker}/l/{LINK}/tree,{upper}"),
