@@ -10,6 +10,7 @@
 //! documents again from docs/benchmarks.json.
 
 mod circumstances;
+mod container;
 mod effort;
 mod gunicorn;
 mod http;
@@ -41,9 +42,10 @@ use site::Site;
 type Measure = fn(&Site) -> Result<Section, String>;
 
 /// Every kind of work, by the name that selects it.
-const ALL: [(&str, Measure); 13] = [
+const ALL: [(&str, Measure); 14] = [
     ("imports", imports::scientific),
     ("small-imports", imports::small),
+    ("container", container::container),
     ("memory", serving::small),
     ("scientific-memory", serving::scientific),
     ("service", load::service),

@@ -285,7 +285,11 @@ impl Site {
             Variant::Cold => {
                 for number in self.emptied_stores.replace(self.new_stores.get())..self.new_stores.get() {
                     let store = self.stores().join(format!("cold/{number}"));
-                    inodes::empty(&store).map_err(|error| format!("{}: {error}", store.display()))?;
+                    match inodes::empty(&store) {
+                        // In a container, nothing was copied.
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                        result => result.map_err(|error| format!("{}: {error}", store.display()))?,
+                    }
                 }
             }
             Variant::Replaced => self.keep_inodes()?,

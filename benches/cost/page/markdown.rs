@@ -123,8 +123,10 @@ fn number(value: f64) -> String {
 const README_VARIANTS: [Variant; 2] = [Variant::Warm, Variant::Cold];
 
 /// The columns that README shows, by the names of their summaries.
-pub const README_COLUMNS: [&str; 6] = [
+pub const README_COLUMNS: [&str; 8] = [
     "scientific service, start: CPU",
+    "scientific service in a container, start: CPU",
+    "scientific service in a container: memory",
     "scientific service, 8 gunicorn workers: memory",
     "Flask service, a request: CPU",
     "`dlopen` of a tiny library, 100 loaded",
