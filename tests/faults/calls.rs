@@ -46,6 +46,7 @@ pub const ALL: &[Call] = &[
     call("fdatasync", SYS_fdatasync, &[EBADF, EDQUOT, EINTR, EINVAL, EIO, ENOSPC, EROFS]),
     call("flock", SYS_flock, &[EBADF, EINTR, EINVAL, ENOLCK, EWOULDBLOCK]),
     call("fstat", SYS_fstat, &[EBADF, EFAULT, ENOMEM, EOVERFLOW]),
+    call("flistxattr", SYS_flistxattr, &[EBADF, EFAULT, EOPNOTSUPP, ERANGE]),
     call("fstatfs", SYS_fstatfs, &[EBADF, EFAULT, EINTR, EIO, ENOMEM, ENOSYS, EOVERFLOW]),
     call("fsync", SYS_fsync, &[EBADF, EDQUOT, EINTR, EINVAL, EIO, ENOSPC, EROFS]),
     call("ftruncate", SYS_ftruncate, &[EBADF, EFBIG, EINTR, EINVAL, EIO, EPERM, ETXTBSY]),
@@ -116,6 +117,7 @@ pub const ALL: &[Call] = &[
     call("mprotect", SYS_mprotect, &[EACCES, EINVAL, ENOMEM]),
     call("mremap", SYS_mremap, &[EAGAIN, EFAULT, EINVAL, ENOMEM]),
     call("munmap", SYS_munmap, &[EINVAL, ENOMEM]),
+    call("name_to_handle_at", SYS_name_to_handle_at, &[EBADF, EFAULT, EINVAL, ENOENT, ENOTDIR, EOPNOTSUPP, EOVERFLOW]),
     call(
         "newfstatat",
         SYS_newfstatat,

@@ -24,7 +24,8 @@ use answer::{NotInspected, PassedOver, SCHEMA, StatusAnswer};
 
 const MORE: &str = "\
 States of an object:
-  full       nothing that the process can read or execute maps the object's file
+  full       nothing that the process can read or execute maps the object's file,
+             or the file is in a layer of the container's image: writing to it makes another file
   relocated  text and constants map the file; writable and relocated memory does not
   exposed    writable or relocated memory maps the file; truncating the file loses relocations
   damaged    relocations have been lost, or pages lie behind the end of the file
@@ -33,7 +34,7 @@ JSON:
   processes[]  pid, uid, name, command[], shim, full, relocated, exposed, damaged, pinned_kib, source, objects[], errors[]
   shim         path, version, mode; null if libsopin.so is not loaded
   source       \"loader\", or \"maps\" if the loader's list could not be had
-  objects[]    path, state, base, start, end, namespace, pinned_kib, reason, file, damage, unjudged
+  objects[]    path, state, image_layer, base, start, end, namespace, pinned_kib, reason, file, damage, unjudged
   file         state (unchanged, rewritten, replaced, deleted, unknown), certain, changed (seconds since 1970)
   damage       reverted_words, bytes_beyond_end, other_version, words[]; null if there is none
   files[]      with --files: path, mapped_kib, mappings, shared, writable, deleted, owner, group,
