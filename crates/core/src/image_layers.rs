@@ -41,9 +41,11 @@ pub struct ImageLayers {
     made: Moment,
 }
 
-/// What is known of an overlay.
+/// What is known of a root directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
+    /// It is not proven to be that of a container.
+    Unknown,
     /// It has no upper layer.
     OnlyLower,
     /// The kernel shows for a file that it is in the upper layer.
@@ -61,9 +63,9 @@ impl ImageLayers {
         let here = Status::of(&root).ok()?;
         let kind = match VERDICT.of(&here) {
             Some(known) => known,
-            None => VERDICT.note(&here, Self::kind_of_own(&root, &here)),
+            None => VERDICT.note(&here, Self::kind_of_own(&root, &here).unwrap_or(Kind::Unknown)),
         };
-        Self::with(&here, kind?)
+        Self::with(&here, kind)
     }
 
     fn kind_of_own(root: &Fd, here: &Status) -> Option<Kind> {
@@ -83,7 +85,11 @@ impl ImageLayers {
     fn with(here: &Status, kind: Kind) -> Option<Self> {
         let made = here.born.unwrap_or_default();
         // A container from the future was made before the clock was set back.
-        let is_possible = kind == Kind::OnlyLower || made.seconds <= sys::realtime_seconds();
+        let is_possible = match kind {
+            Kind::Unknown => false,
+            Kind::OnlyLower => true,
+            Kind::Shown | Kind::ByTimes => made.seconds <= sys::realtime_seconds(),
+        };
         is_possible.then_some(Self { mount: here.mount, kind, made })
     }
 
@@ -92,7 +98,7 @@ impl ImageLayers {
         let Ok(status) = Status::of(file) else { return false };
         let shown = || match self.kind {
             Kind::Shown => signs::shown_for(file, status.inode),
-            Kind::OnlyLower | Kind::ByTimes => Shown::Nothing,
+            Kind::Unknown | Kind::OnlyLower | Kind::ByTimes => Shown::Nothing,
         };
         self.have_with(&status, shown)
     }
@@ -165,27 +171,27 @@ static VERDICT: CachedVerdict =
 
 impl CachedVerdict {
     /// Returns the verdict on a root; `None` if that is not the one that is kept.
-    fn of(&self, root: &Status) -> Option<Option<Kind>> {
+    fn of(&self, root: &Status) -> Option<Kind> {
         let is_known = self.mount.load(Ordering::Relaxed) == root.mount
             && self.inode.load(Ordering::Relaxed) == root.inode
             && root.mount != 0;
         is_known.then(|| match self.verdict.load(Ordering::Relaxed) {
-            1 => Some(Kind::OnlyLower),
-            2 => Some(Kind::Shown),
-            3 => Some(Kind::ByTimes),
-            _ => None,
+            1 => Kind::OnlyLower,
+            2 => Kind::Shown,
+            3 => Kind::ByTimes,
+            _ => Kind::Unknown,
         })
     }
 
     /// Notes the verdict for a root. The caller holds the registry's lock.
-    fn note(&self, root: &Status, verdict: Option<Kind>) -> Option<Kind> {
+    fn note(&self, root: &Status, verdict: Kind) -> Kind {
         self.mount.store(root.mount, Ordering::Relaxed);
         self.inode.store(root.inode, Ordering::Relaxed);
         let code = match verdict {
-            None => 0,
-            Some(Kind::OnlyLower) => 1,
-            Some(Kind::Shown) => 2,
-            Some(Kind::ByTimes) => 3,
+            Kind::Unknown => 0,
+            Kind::OnlyLower => 1,
+            Kind::Shown => 2,
+            Kind::ByTimes => 3,
         };
         self.verdict.store(code, Ordering::Relaxed);
         verdict
