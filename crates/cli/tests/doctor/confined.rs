@@ -91,9 +91,12 @@ fn a_container() -> Result<(), String> {
     jail(&installation);
     installation.file("rules", b"default allow\n1 process_vm_readv\n", 0o644);
     fs::create_dir(installation.path("root")).unwrap();
-    let script = "mount -t tmpfs none root && mkdir -p root/overlay2/image root/upper root/work root/merged && \
-                  export JAIL_ROOT=\"$PWD/root\" && exec ./jail rules bin/sopin \"$@\"";
-    let answer = Answer::of(installation.command("unshare").args(["--mount", "sh", "-c", script, "sh"]));
+    let [image, own] = ["1", "2"].map(|digit| format!("root/overlay2/{}", digit.repeat(64)));
+    let script = format!(
+        "mount -t tmpfs none root && mkdir -p {image}/diff {own}/diff {own}/work root/merged && \
+         export JAIL_ROOT=\"$PWD/root\" && exec ./jail rules bin/sopin \"$@\""
+    );
+    let answer = Answer::of(installation.command("unshare").args(["--mount", "sh", "-c", &script, "sh"]));
     assert_eq!(answer.fact("container", "engine"), "Docker");
     assert_eq!(
         (answer.fact("container", "overlay"), answer.fact("container", "image_layers")),
