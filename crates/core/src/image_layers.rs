@@ -148,14 +148,14 @@ fn kind_of(root: &Fd, here: &Status, mounts: &[u8]) -> Option<Kind> {
     })
 }
 
-/// Returns whether an engine of containers has made the root directory of this process, as
+/// Returns whether an engine of containers seems to have made the root directory of this process, as
 /// its mounts show. That says nothing about files: see [`ImageLayers`].
 pub fn is_root_of_an_engine() -> bool {
     let mounts = sys::open(c"/proc/self/mountinfo", libc::O_RDONLY, 0).and_then(|file| read_whole(&file));
     mounts.is_ok_and(|mounts| {
         let is_root = |line: &&[u8]| line.split(|byte| *byte == b' ').nth(4) == Some(b"/");
         // The last of several mounts at one place covers the others.
-        mounts.split(|byte| *byte == b'\n').rfind(is_root).is_some_and(|line| EngineMount::of_line(line).is_some())
+        mounts.split(|byte| *byte == b'\n').rfind(is_root).is_some_and(mount::seems_an_engines)
     })
 }
 

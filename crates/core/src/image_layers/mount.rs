@@ -13,6 +13,8 @@
 //! go to the common directory and give names that begin there: containerd those of the layers,
 //! the others all of them.
 
+use crate::slices;
+
 /// An overlay that an engine has mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineMount {
@@ -64,6 +66,18 @@ impl EngineMount {
         let belongs = |layer: Option<Directory>| layer.is_some_and(|layer| layer.belongs_to(upper));
         (lower.next().is_some_and(belongs) && lower.all(belongs)).then_some(Self { has_upper: upper.is_some() })
     }
+}
+
+/// Returns whether an engine seems to have mounted what a line describes: all lower directories
+/// are below its storage. That proves nothing about files.
+pub fn seems_an_engines(line: &[u8]) -> bool {
+    const STORAGES: [&[u8]; 3] =
+        [b"/overlay2/", b"/containers/storage/overlay/", b"/io.containerd.snapshotter.v1.overlayfs/snapshots/"];
+    let options = line.split(|byte| *byte == b' ').next_back().unwrap_or_default();
+    let is_below = |path: &[u8]| STORAGES.iter().any(|storage| slices::contains(path, storage));
+    let together = values(options, b"lowerdir=").flat_map(|list| list.split(|byte| *byte == b':'));
+    let mut lower = together.filter(|path| !path.is_empty()).chain(values(options, b"lowerdir+="));
+    EngineMount::of_line(line).is_some() || lower.next().is_some_and(is_below) && lower.all(is_below)
 }
 
 /// Returns the values of the options that begin with `name`. The kernel shows a comma in a value
@@ -172,6 +186,18 @@ mod tests {
         }
         let build = "/var/lib/buildkit/runc-overlayfs/snapshots/snapshots";
         assert_eq!(of(&format!("lowerdir={build}/1/fs,upperdir={build}/2/fs,workdir={build}/2/work")), Some(true));
+    }
+
+    #[test]
+    fn what_seems_an_engines() {
+        let layer = "/x/io.containerd.snapshotter.v1.overlayfs/snapshots/debian/fs";
+        let short = format!("lowerdir=l/{LINK},upperdir={HASH}/diff");
+        for options in [format!("lowerdir={layer}:{layer},upperdir=/srv/x"), format!("lowerdir+={layer}"), short] {
+            assert!(seems_an_engines(line(&options).as_bytes()), "{options}");
+        }
+        for options in ["upperdir=/srv/x".into(), "lowerdir=/srv/x".into(), format!("lowerdir={layer}:/srv/x")] {
+            assert!(!seems_an_engines(line(&options).as_bytes()), "{options}");
+        }
     }
 
     #[test]
