@@ -30,6 +30,12 @@ impl<const N: usize> Line<N> {
         self.push(b"\0");
     }
 
+    /// Appends bytes as they are, all of them or, where they do not fit, none: for names and C
+    /// strings. Returns whether they fit.
+    pub fn append(&mut self, bytes: &[u8]) -> bool {
+        self.push(bytes)
+    }
+
     /// Empties the line.
     pub const fn clear(&mut self) {
         self.len = 0;

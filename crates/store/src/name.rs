@@ -1,7 +1,8 @@
 //! The names of entries, which identify one version of a file.
 
 use core::ffi::CStr;
-use core::fmt::Write as _;
+
+use sopin_core::line::Line;
 
 /// One version of one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +52,7 @@ impl Identity {
 /// The name of an entry's directory:
 /// `<hash of the file name>-<device>-<inode>-<size>-<mtime>-<ctime>`, all hexadecimal.
 pub struct Key {
-    text: sopin_core::line::Line<160>,
+    text: Line<160>,
     version: Version,
 }
 
@@ -72,9 +73,14 @@ impl Key {
 
     fn of(version: Version) -> Self {
         let Version { name_hash, identity: Identity { device, inode, size, modified, changed } } = version;
-        let mut text = sopin_core::line::Line::new();
+        let mut text = Line::new();
         // 8 + 5 * (1 + at most 25 digits) characters: it fits.
-        let _ = write!(text, "{name_hash:08x}-{device:x}-{inode:x}-{size:x}-{modified:x}-{changed:x}");
+        append(&mut text, name_hash.into(), 8);
+        let numbers = [device, inode, size].map(u128::from);
+        for number in numbers.into_iter().chain([modified, changed].map(i128::cast_unsigned)) {
+            text.append(b"-");
+            append(&mut text, number, 1);
+        }
         text.terminate();
         Self { text, version }
     }
@@ -116,6 +122,16 @@ impl Version {
     }
 }
 
+/// Appends a number in hexadecimal digits, at least so many. Every look into a store makes a key,
+/// and `core::fmt` takes many times as long.
+fn append(text: &mut Line<160>, number: u128, least: u32) {
+    let significant = (u128::BITS - number.leading_zeros()).div_ceil(4);
+    for index in (0..significant.max(least)).rev() {
+        let digit = (number >> (4 * index)) as u8 & 0xf;
+        text.append(&[if digit < 10 { b'0' + digit } else { b'a' + digit - 10 }]);
+    }
+}
+
 /// Returns the FNV-1a hash of 32 bits.
 pub fn hash(bytes: impl IntoIterator<Item = u8>) -> u32 {
     bytes.into_iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
@@ -134,6 +150,19 @@ mod tests {
         assert_eq!(Version::parse(key.as_c_str().to_bytes()), Some(key.version()));
         assert_eq!(key.version().identity, IDENTITY);
         assert!(key.version().may_be_named(b"libfoo.so") && !key.version().may_be_named(b"libbar.so"));
+    }
+
+    #[test]
+    fn a_key_has_the_numbers_in_hexadecimal_digits() {
+        let before_1970 = Identity { device: 0, inode: u64::MAX, modified: 0, changed: -1, ..IDENTITY };
+        for identity in [IDENTITY, before_1970] {
+            let Identity { device, inode, size, modified, changed } = identity;
+            let numbers = std::format!("{device:x}-{inode:x}-{size:x}-{modified:x}-{changed:x}");
+            let text = std::format!("{:08x}-{numbers}", hash(*b"x"));
+            assert_eq!(Key::new(&identity, c"x").as_c_str().to_bytes(), text.as_bytes());
+        }
+        let short = Version { name_hash: 0xab, identity: IDENTITY };
+        assert!(Key::of(short).as_c_str().to_bytes().starts_with(b"000000ab-fe00-2a-1000-"));
     }
 
     #[test]

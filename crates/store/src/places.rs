@@ -14,6 +14,9 @@ use sopin_core::listing::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS};
 /// The system's store. Only root writes to it, with `sopin store fill`; every user can read it.
 pub const SYSTEM: &CStr = c"/var/lib/sopin";
 
+/// After how many nanoseconds a process looks again for the system's store that was missing.
+const LOOK_AGAIN_NS: u64 = 1_000_000_000;
+
 /// `ST_NOEXEC` of `statfs(2)`.
 const NOEXEC: i64 = 8;
 
@@ -32,6 +35,9 @@ pub enum Missing {
 pub struct Known {
     /// `None` before a directory was proven.
     found: Option<ProvenDirectory>,
+    /// When the system's store was last missing, by the monotonic clock in nanoseconds; 0 if it was
+    /// there, or if the clock cannot be read.
+    missing_at: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -52,7 +58,7 @@ impl ProvenDirectory {
 impl Known {
     /// Makes a value without a proven directory.
     pub const fn new() -> Self {
-        Self { found: None }
+        Self { found: None, missing_at: 0 }
     }
 }
 
@@ -82,7 +88,7 @@ pub fn open(dirs: &SearchDirs, user: User, known: &mut Known) -> Result<Fd, Caus
 
 fn reopen(dirs: &SearchDirs, user: User, known: &Known) -> Option<Fd> {
     let found = known.found.filter(|found| found.user == user.id())?;
-    let store = sys::openat(&Fd::CWD, dirs.path(found.place, user)?, DIRECTORY_TO_LIST, 0).ok()?;
+    let store = sys::openat(&Fd::CWD, dirs.path(found.place, user)?, DIRECTORY_TO_PASS, 0).ok()?;
     is_same(&store, &found).then_some(store)
 }
 
@@ -103,12 +109,22 @@ pub fn try_each(
 
 /// Opens the system's store; `None` if there is none. It is used only if no one but root can
 /// have written to it.
+///
+/// A process that loads many objects looks for a missing store once in [`LOOK_AGAIN_NS`].
 pub fn open_system(known: &mut Known) -> Result<Option<Fd>, Cause> {
+    let now = sys::monotonic_ns();
+    if was_missing_lately(known.missing_at, now) {
+        return Ok(None);
+    }
     let store = match sys::openat(&Fd::CWD, SYSTEM, DIRECTORY_TO_LIST, 0) {
         Ok(store) => store,
-        Err(Errno(libc::ENOENT)) => return Ok(None),
+        Err(Errno(libc::ENOENT)) => {
+            known.missing_at = now;
+            return Ok(None);
+        }
         Err(errno) => return Err(Cause::call(Operation::OpenSystemStore, errno)),
     };
+    known.missing_at = 0;
     if known.found.is_some_and(|found| is_same(&store, &found)) {
         return Ok(Some(store));
     }
@@ -153,6 +169,11 @@ pub fn open_proven(path: &CStr, owner: User, may_make: usize) -> Result<Fd, Caus
     Ok(store)
 }
 
+/// Returns whether the system's store was missing at a time that is less than [`LOOK_AGAIN_NS`] ago.
+fn was_missing_lately(missing_at: u64, now: u64) -> bool {
+    missing_at != 0 && now.checked_sub(missing_at).is_some_and(|passed| passed < LOOK_AGAIN_NS)
+}
+
 fn is_same(store: &Fd, found: &ProvenDirectory) -> bool {
     sys::fstat(store.raw()).is_ok_and(|status| {
         (status.st_dev, status.st_ino) == (found.device, found.inode) && is_private_status(&status, found.user)
@@ -164,6 +185,21 @@ pub fn is_private(directory: &Fd, user: u32) -> bool {
     sys::fstat(directory.raw()).is_ok_and(|status| is_private_status(&status, user))
 }
 
-fn is_private_status(status: &libc::stat, user: u32) -> bool {
+/// Returns whether `status` is that of a directory which belongs to `user` and to which no other user
+/// can write.
+pub fn is_private_status(status: &libc::stat, user: u32) -> bool {
     status.st_mode & libc::S_IFMT == libc::S_IFDIR && status.st_uid == user && status.st_mode & 0o022 == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_store_is_looked_for_again() {
+        assert!(was_missing_lately(7, 7) && was_missing_lately(7, 6 + LOOK_AGAIN_NS));
+        assert!(!was_missing_lately(7, 7 + LOOK_AGAIN_NS));
+        // It was there, or the clock cannot be read now or could not be read then.
+        assert!(!was_missing_lately(0, 1) && !was_missing_lately(7, 0) && !was_missing_lately(0, 0));
+    }
 }

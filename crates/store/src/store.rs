@@ -6,9 +6,11 @@ use core::ops::ControlFlow;
 use sopin_core::build_id::BuildId;
 use sopin_core::cause::{Cause, Operation};
 use sopin_core::credentials::User;
+use sopin_core::line::Line;
 use sopin_core::object::file_name;
 use sopin_core::pages::PageVec;
 use sopin_core::search_dirs::SearchDirs;
+use sopin_core::sys::gate::NOT_MADE;
 use sopin_core::sys::{self, Errno, Fd};
 
 use crate::copy::{self, UnnamedCopy};
@@ -23,6 +25,10 @@ use sopin_core::listing::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS};
 
 /// Seconds after which the last use of an entry is recorded anew.
 const TOUCH_SECONDS: i64 = 30 * 60;
+
+/// The longest path of a copy in a store, in bytes with its NUL: a key of at most 138 bytes, a
+/// slash, and a file name (`NAME_MAX`).
+const MAX_ENTRY_PATH: usize = 138 + 1 + 255 + 1;
 
 /// An open store.
 pub struct Store {
@@ -176,17 +182,28 @@ impl Store {
     }
 
     fn look_up(&self, key: &CStr, file_name: &CStr, identity: &Identity) -> Result<Lookup, Cause> {
-        let directory = match sys::openat(&self.directory, key, DIRECTORY_TO_PASS, 0) {
-            Ok(directory) => directory,
+        let directory = match self.directory_status(key) {
+            Ok(status) => status,
             Err(Errno(libc::ENOENT)) => return Ok(Lookup::Nothing),
             Err(errno @ Errno(libc::ENOTDIR | libc::ELOOP)) => return Ok(changed(Operation::OpenStoreEntry, errno)),
             Err(errno) => return Err(Cause::call(Operation::OpenStoreEntry, errno)),
         };
-        if !places::is_private(&directory, self.owner.id()) {
+        if directory.st_mode & libc::S_IFMT != libc::S_IFDIR {
+            return Ok(changed(Operation::OpenStoreEntry, Errno(libc::ENOTDIR)));
+        }
+        if !places::is_private_status(&directory, self.owner.id()) {
             return Ok(Lookup::Changed(Cause::words(Operation::UseStoreEntry, "others can write to its directory")));
         }
+        // The directory is passed by its name and not by a descriptor, which would take two calls
+        // more. Between the two looks at this name it leads to another file only if somebody renames
+        // files in the store. The store was proven to be a directory that nobody but its owner and
+        // root can write to, and they can put every file there anyway.
+        let mut path = Line::<MAX_ENTRY_PATH>::new();
+        for part in [key.to_bytes(), b"/", file_name.to_bytes(), b"\0"] {
+            path.append(part);
+        }
         let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        let file = match sys::openat(&directory, file_name, flags, 0) {
+        let file = match sys::openat(&self.directory, path.as_c_str(), flags, 0) {
             Ok(file) => file,
             Err(Errno(libc::ENOENT)) => return Ok(Lookup::Nothing),
             Err(errno @ Errno(libc::ELOOP | libc::EACCES | libc::ENXIO)) => {
@@ -216,6 +233,18 @@ impl Store {
             let _ = sys::touch(&file);
         }
         Ok(Lookup::Entry(file, status))
+    }
+
+    /// Returns what `stat(2)` says of an entry's directory, or of what is in its place.
+    fn directory_status(&self, key: &CStr) -> sys::Result<libc::stat> {
+        match sys::fstatat(&self.directory, key, libc::AT_SYMLINK_NOFOLLOW) {
+            // The loader makes the calls that are made here instead whenever it loads an object.
+            Err(NOT_MADE) => {
+                let directory = sys::openat(&self.directory, key, DIRECTORY_TO_PASS, 0)?;
+                sys::fstat(directory.raw())
+            }
+            status => status,
+        }
     }
 
     /// Makes and opens the system's store, for [`Store::fill`].
