@@ -28,6 +28,9 @@ pub enum BuildId {
 /// Compares the build-id of `copy`, an open copy of an object's file, with that of `object` in
 /// memory.
 pub fn compare(copy: &Fd, object: &Object, memory: &ProcessMemory) -> Result<BuildId> {
+    if let Some((notes, build_id)) = &object.build_id {
+        return has_notes(copy, *notes, build_id.as_bytes());
+    }
     for notes in object.notes() {
         let mut mapped = [0; ROOM];
         let len = notes.span.len().min(ROOM);
@@ -40,15 +43,16 @@ pub fn compare(copy: &Fd, object: &Object, memory: &ProcessMemory) -> Result<Bui
         }
         let mapped = mapped.get(..len).unwrap_or_default();
         if let Some(build_id) = find(mapped) {
-            return has_notes(copy, notes, mapped, build_id);
+            return has_notes(copy, notes, build_id);
         }
     }
     Ok(BuildId::Absent)
 }
 
-fn has_notes(copy: &Fd, notes: Notes, mapped: &[u8], build_id: &[u8]) -> Result<BuildId> {
+/// Returns whether `copy` has this build-id in the notes that have it in memory.
+fn has_notes(copy: &Fd, notes: Notes, build_id: &[u8]) -> Result<BuildId> {
     let mut stored = [0; ROOM];
-    let stored = stored.get_mut(..mapped.len()).unwrap_or_default();
+    let stored = stored.get_mut(..notes.span.len().min(ROOM)).unwrap_or_default();
     let len = sys::pread(copy, stored, notes.offset)?;
     let is_same = find(stored.get(..len).unwrap_or_default()) == Some(build_id);
     Ok(if is_same { BuildId::Same } else { BuildId::Other })
@@ -57,7 +61,7 @@ fn has_notes(copy: &Fd, notes: Notes, mapped: &[u8], build_id: &[u8]) -> Result<
 /// Returns the build-id among notes (`Elf64_Nhdr` of `elf(5)`); names and descriptors
 /// begin at multiples of 4 bytes, as all notes of `GNU` that the linkers write
 /// keep on 64-bit targets too: descriptors of 8-byte notes have lengths that do.
-fn find(notes: &[u8]) -> Option<&[u8]> {
+pub fn find(notes: &[u8]) -> Option<&[u8]> {
     let mut rest = notes;
     loop {
         let (name_len, tail) = word(rest)?;
@@ -122,7 +126,7 @@ mod tests {
         for (stored, expected) in [(&notes, BuildId::Same), (&other, BuildId::Other), (&Vec::new(), BuildId::Other)] {
             let copy = sys::memfd_create(c"build-id").unwrap();
             sys::pwrite_from(&copy, stored.as_ptr().addr(), stored.len(), 100).unwrap();
-            assert_eq!(has_notes(&copy, place, &notes, find(&notes).unwrap()), Ok(expected));
+            assert_eq!(has_notes(&copy, place, find(&notes).unwrap()), Ok(expected));
         }
     }
 }

@@ -35,6 +35,27 @@ pub fn init_calls(memory: &ProcessMemory, init: usize, callee: usize) -> Result<
     holds(memory, slot, callee)
 }
 
+/// Returns whether a call that returns to `caller` was made by the `_init` function at `init` as
+/// [`init_calls`] describes it: then the slot has the address of the function that was called, and
+/// need not be read. Always false on architectures other than x86-64.
+pub fn init_has_called(memory: &ProcessMemory, init: usize, caller: usize) -> Result<bool> {
+    if !cfg!(target_arch = "x86_64") || caller.wrapping_sub(init) > INIT_LEN {
+        return Ok(false);
+    }
+    Ok(x86_64_return(&memory.read::<[u8; INIT_LEN]>(init)?, init) == Some(caller))
+}
+
+/// Returns the address behind the call in an `_init` of x86-64.
+fn x86_64_return(code: &[u8], address: usize) -> Option<usize> {
+    /// `test %rax,%rax; je` behind the call; `call *%rax`.
+    const TEST_AND_CALL: &[u8] = &[0x48, 0x85, 0xc0, 0x74, 0x02, 0xff, 0xd0];
+    const MOV_RIP_RAX_LEN: usize = 7;
+    x86_64_slot(code, address)?;
+    let start = code.windows(TEST_AND_CALL.len()).position(|bytes| bytes == TEST_AND_CALL)?;
+    let prologue = if code.starts_with(ENDBR64) { ENDBR64.len() } else { 0 } + 4;
+    (start == prologue + MOV_RIP_RAX_LEN).then_some(address + start + TEST_AND_CALL.len())
+}
+
 /// Returns whether a slot was found and holds the address `callee`.
 pub(crate) fn holds(memory: &ProcessMemory, slot: Option<usize>, callee: usize) -> Result<bool> {
     match slot {
@@ -126,6 +147,21 @@ mod tests {
     }
 
     #[test]
+    fn the_address_behind_the_call_is_decoded() {
+        const CODE: [u8; 22] = [
+            0xf3, 0x0f, 0x1e, 0xfa, 0x48, 0x83, 0xec, 0x08, 0x48, 0x8b, 0x05, 0xc1, 0x2f, 0, 0, 0x48, 0x85, 0xc0, 0x74,
+            0x02, 0xff, 0xd0,
+        ];
+        assert_eq!((x86_64_return(&CODE, 0x1000), x86_64_return(&CODE[4..], 0x1004)), (Some(0x1016), Some(0x1016)));
+        // A call of another register, a longer jump, and an instruction before the test.
+        for (index, byte) in [(21, 0xd1), (19, 0x04), (15, 0x90)] {
+            let mut other = CODE;
+            other[index] = byte;
+            assert_eq!(x86_64_return(&other, 0x1000), None, "{index}");
+        }
+    }
+
+    #[test]
     fn another_function_is_no_proof() {
         // push %rbp; mov %rsp,%rbp; ...
         let code = [0x55, 0x48, 0x89, 0xe5, 0x48, 0x8b, 0x05, 0, 0, 0, 0, 0x48, 0x85, 0xc0, 0, 0, 0, 0];
@@ -146,5 +182,6 @@ mod tests {
     #[test]
     fn an_init_that_cannot_be_read_is_an_error() {
         assert_eq!(init_calls(&ProcessMemory::own(), 8, 8), Err(Errno(libc::EFAULT)));
+        assert_eq!(init_has_called(&ProcessMemory::own(), 8, 4096), Ok(false));
     }
 }

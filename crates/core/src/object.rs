@@ -7,6 +7,7 @@
 
 use libc::{Elf64_Phdr, PF_W, PF_X, PT_DYNAMIC, PT_GNU_RELRO, PT_LOAD, PT_NOTE};
 
+use crate::build_id;
 use crate::memory::ProcessMemory;
 use crate::sys;
 
@@ -24,8 +25,9 @@ const PT_GNU_PROPERTY: u32 = 0x6474_e553;
 pub const MAX_SEGMENTS: usize = 16;
 /// PT_NOTE segments that are read; the linkers make one or two.
 const MAX_NOTES: usize = 4;
-/// Program headers read at a time; most objects have 7 to 14.
-const HEADER_BATCH: usize = 16;
+/// Program headers read at a time; most objects have 7 to 14. What is left of about 1000 bytes is
+/// read with them, see [`Object::take_build_id`].
+const HEADER_BATCH: usize = 18;
 
 /// Addresses `[start, end)`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -113,6 +115,28 @@ pub struct Object {
     /// The PT_GNU_PROPERTY note, empty without one.
     pub property: Span,
     notes: [Notes; MAX_NOTES],
+    /// The build-id and the notes that have it, if they were read with the program headers.
+    pub build_id: Option<(Notes, BuildIdBytes)>,
+}
+
+/// A build-id of usual length: MD5, UUID, SHA-1 or xxhash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BuildIdBytes {
+    bytes: [u8; 20],
+    len: u8,
+}
+
+impl BuildIdBytes {
+    fn new(build_id: &[u8]) -> Option<Self> {
+        let mut bytes = [0; 20];
+        bytes.get_mut(..build_id.len())?.copy_from_slice(build_id);
+        Some(Self { bytes, len: build_id.len() as u8 })
+    }
+
+    /// Returns the bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len.into()).unwrap_or_default()
+    }
 }
 
 /// One PT_NOTE segment or several neighbours; empty where there are fewer.
@@ -142,24 +166,41 @@ impl Object {
             dynamic: Span::default(),
             property: Span::default(),
             notes: [Notes::default(); MAX_NOTES],
+            build_id: None,
         };
         let mut index = 0;
         while index < count {
             let mut batch = [EMPTY_HEADER; HEADER_BATCH];
             let taken = HEADER_BATCH.min(count - index);
             let address = headers + index * size_of::<Elf64_Phdr>();
-            // SAFETY: the batch is a live local with room for `taken` headers, and any bytes
-            // are a valid header.
-            unsafe { memory.copy(batch.as_mut_ptr().cast(), address, taken * size_of::<Elf64_Phdr>()) }?;
+            let wanted = taken * size_of::<Elf64_Phdr>();
+            let len = (wanted + rest_of_page(address + wanted)).min(size_of_val(&batch));
+            // SAFETY: the batch is a live local with room for `len` bytes, and any bytes are a valid
+            // header.
+            unsafe { memory.copy(batch.as_mut_ptr().cast(), address, len) }?;
             for header in batch.iter().take(taken) {
                 object.add_header(header)?;
             }
             index += taken;
+            if index == count {
+                object.take_build_id(bytes_of(&batch).get(..len).unwrap_or_default(), address);
+            }
         }
         if object.segment_count == 0 {
             return Err(ObjectError::Malformed);
         }
         Ok(object)
+    }
+
+    /// Takes the build-id if its notes are among the `bytes` that were read at `address`. Linkers
+    /// place notes right behind the program headers, so that one read serves for both.
+    fn take_build_id(&mut self, bytes: &[u8], address: usize) {
+        let found = self.notes().find_map(|notes| {
+            let start = notes.span.start.checked_sub(address)?;
+            let content = bytes.get(start..start.checked_add(notes.span.len())?)?;
+            Some((notes, BuildIdBytes::new(build_id::find(content)?)?))
+        });
+        self.build_id = found;
     }
 
     fn add_header(&mut self, header: &Elf64_Phdr) -> core::result::Result<(), ObjectError> {
@@ -249,6 +290,19 @@ impl Object {
 const EMPTY_HEADER: Elf64_Phdr =
     Elf64_Phdr { p_type: 0, p_flags: 0, p_offset: 0, p_vaddr: 0, p_paddr: 0, p_filesz: 0, p_memsz: 0, p_align: 0 };
 
+/// Returns how many bytes behind `end`, up to which memory is read, are in the same page as the
+/// last of them: they can be read too.
+fn rest_of_page(end: usize) -> usize {
+    end.wrapping_neg() & (sys::page_size() - 1)
+}
+
+/// Returns the bytes of headers.
+fn bytes_of(headers: &[Elf64_Phdr]) -> &[u8] {
+    // SAFETY: the slice is as large as that of the headers, which are integers without padding
+    // between them, so all its bytes are initialised; it borrows them.
+    unsafe { core::slice::from_raw_parts(headers.as_ptr().cast(), size_of_val(headers)) }
+}
+
 /// Returns the part of a path behind the last slash.
 pub fn file_name(path: &[u8]) -> &[u8] {
     path.rsplit(|byte| *byte == b'/').next().unwrap_or(path)
@@ -278,12 +332,19 @@ mod tests {
     fn describes_every_object_of_this_process() {
         let memory = ProcessMemory::own();
         let here = describes_every_object_of_this_process as *const () as usize;
-        let mut containing = 0;
+        let (mut containing, mut with_build_id) = (0, 0);
         for (base, headers, count) in own_objects() {
             let object = Object::read(&memory, base, headers, count).unwrap();
             let dynamic = Dynamic::read(&memory, &object).unwrap();
             assert!(object.span.contains(headers));
             assert!(object.segments().iter().any(|segment| segment.executable));
+            if let Some((notes, build_id)) = object.build_id {
+                let mut content = std::vec![0; notes.span.len()];
+                // SAFETY: the buffer has that length.
+                unsafe { memory.copy(content.as_mut_ptr(), notes.span.start, content.len()) }.unwrap();
+                assert_eq!(build_id::find(&content), Some(build_id.as_bytes()));
+                with_build_id += 1;
+            }
             if object.span.contains(here) {
                 containing += 1;
                 assert!(dynamic.has_relocations && dynamic.has_constructors());
@@ -299,6 +360,8 @@ mod tests {
             }
         }
         assert_eq!(containing, 1);
+        // The linker places the notes of the C library, at least, behind the program headers.
+        assert!(with_build_id > 0);
     }
 
     #[test]
