@@ -22,20 +22,29 @@
 //! During a fork or an unload the library makes only calls that glibc makes as well, so it
 //! does not look for filters then.
 
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
 use sopin_core::image_layers;
 use sopin_core::sys::gate::{self, Kinds, KnownKinds};
-use sopin_core::sys::{Errno, Result};
+use sopin_core::sys::{self, Errno, Result, ThreadIds};
 use sopin_core::thread_status::ThreadStatus;
 
 use crate::loader;
 
 mod trial;
 
-/// Proves that the calling thread has looked for filters and may continue.
+/// Proves that the calling thread has looked for filters and may continue. It has the ids of that
+/// thread.
 #[derive(Clone, Copy)]
-pub struct Looked(());
+pub struct Looked(ThreadIds);
+
+impl Looked {
+    /// Returns the ids of the thread that has looked. Where a filter keeps the library from asking
+    /// for them, they are -1.
+    pub const fn caller(self) -> ThreadIds {
+        self.0
+    }
+}
 
 /// Stands for a number of filters that has not been found out.
 const UNKNOWN: u32 = u32::MAX;
@@ -60,6 +69,14 @@ static PROCESS: AtomicI32 = AtomicI32::new(0);
 static PARENT: AtomicI32 = AtomicI32::new(-1);
 /// The id of the parent of the process that this one was forked from.
 static GRANDPARENT: AtomicI32 = AtomicI32::new(-1);
+/// The id of this process if both its status file and getpid(2) have shown it; otherwise 0.
+static CONFIRMED: AtomicI32 = AtomicI32::new(0);
+/// The identity of the thread with which the program was started, while that is known to be the main
+/// thread of this process; otherwise 0. The C library never frees the memory by which this thread is
+/// identified, so that no other thread gets its identity. A thread that another one has created and
+/// that has become the main thread of a child by a fork is not noted: its memory may be used again
+/// after it has ended.
+static INITIAL_THREAD: AtomicUsize = AtomicUsize::new(0);
 /// Whether the program could add filters when the library first looked.
 static COULD_ADD: AtomicBool = AtomicBool::new(false);
 
@@ -69,27 +86,47 @@ static COULD_ADD: AtomicBool = AtomicBool::new(false);
 pub fn look() -> Option<Looked> {
     let is_first = AT_BEGINNING.load(Ordering::Relaxed) == UNKNOWN;
     match count(is_first) {
-        Ok(filters) => judge(filters, is_first),
+        Ok((filters, shown)) => judge(filters, is_first).map(|()| Looked(caller(shown))),
         Err(_) if is_first && loader::is_preloaded() => {
             // With 0 stored, filters that are counted later are taken for ones that the program
             // has added.
             AT_BEGINNING.store(0, Ordering::Relaxed);
             PASSING.set(Kinds::ALL);
             gate::close(Kinds::AT_STARTUP);
-            Some(Looked(()))
+            Some(Looked(ThreadIds::ask()))
         }
         // This thread has no /proc, without which the library cannot pin objects either, or a
         // sandbox refuses access to it.
         Err(Errno(libc::ENOENT | libc::ENOTDIR | libc::EACCES | libc::EPERM | libc::ENOSYS | libc::ESRCH)) => None,
         // The process is short of descriptors or memory for a moment. The loader has just opened
         // an object, so this error does not come from a filter, and what was known still holds.
-        Err(_) => (!is_first).then_some(Looked(())),
+        Err(_) => (!is_first).then(|| Looked(ThreadIds::ask())),
     }
 }
 
-/// Returns how many filters are in force for this thread. Linux before 5.9 does not count them;
+/// Returns the ids of this thread, which the status file has `shown`. The ids in that file are used
+/// if the kernel itself has once named the same ids in this process. So a broker's file, whose
+/// numbers might pass for those of a process that was just forked, is not believed.
+fn caller(shown: Option<ThreadIds>) -> ThreadIds {
+    if let Some(shown) = shown
+        && CONFIRMED.load(Ordering::Relaxed) == shown.process
+    {
+        return shown;
+    }
+    let asked = ThreadIds::ask();
+    if shown == Some(asked) {
+        CONFIRMED.store(asked.process, Ordering::Relaxed);
+        if asked.is_main_thread() && !WAS_FORKED.load(Ordering::Relaxed) {
+            INITIAL_THREAD.store(sys::thread_identity(), Ordering::Relaxed);
+        }
+    }
+    asked
+}
+
+/// Returns how many filters are in force for this thread, and its ids if the status file has those
+/// that system calls use. Linux before 5.9 does not count them;
 /// there the result is 1, or [`TOO_MANY`] if the program may have added some.
-fn count(is_first: bool) -> Result<u32> {
+fn count(is_first: bool) -> Result<(u32, Option<ThreadIds>)> {
     let [process, parent, older] = [&PROCESS, &PARENT, &GRANDPARENT].map(|id| id.load(Ordering::Relaxed));
     // The broker of a sandbox opens files for confined threads, and may return its own status
     // file. A process that was just forked does not know its own id yet, but knows those of its
@@ -98,22 +135,24 @@ fn count(is_first: bool) -> Result<u32> {
         0 => status.process != parent && status.process != older,
         process => status.process == process,
     };
-    let status = ThreadStatus::read_if(is_ours)?;
+    let is_main_thread = INITIAL_THREAD.load(Ordering::Relaxed) == sys::thread_identity();
+    let status = ThreadStatus::read_for(is_main_thread, is_ours)?;
     PROCESS.store(status.process, Ordering::Relaxed);
     PARENT.store(status.parent, Ordering::Relaxed);
     if is_first {
         COULD_ADD.store(status.can_install_filters(), Ordering::Relaxed);
     }
-    Ok(match (status.is_filtered, status.filters) {
+    let filters = match (status.is_filtered, status.filters) {
         (false, _) => 0,
         (true, Some(filters)) => filters,
         (true, None) if is_first => 1,
         (true, None) if COULD_ADD.load(Ordering::Relaxed) || status.can_install_filters() => TOO_MANY,
         (true, None) => 1,
-    })
+    };
+    Ok((filters, status.reader()))
 }
 
-fn judge(filters: u32, is_first: bool) -> Option<Looked> {
+fn judge(filters: u32, is_first: bool) -> Option<()> {
     if is_first {
         // A program that has loaded this library at run time may have installed filters before.
         let is_from_start = filters == 0 || loader::is_preloaded();
@@ -131,7 +170,7 @@ fn judge(filters: u32, is_first: bool) -> Option<Looked> {
         PASSING.set(tried.ok().flatten().unwrap_or(PASSING.get()));
         gate::close(PASSING.get());
     }
-    Some(Looked(()))
+    Some(())
 }
 
 /// Returns whether a container engine has installed the only filter: the engine has made the
@@ -144,6 +183,10 @@ fn is_an_engines() -> bool {
 /// Notes that this process was forked, which shows that the filters permit creating processes.
 pub fn note_forked() {
     WAS_FORKED.store(true, Ordering::Relaxed);
+    CONFIRMED.store(0, Ordering::Relaxed);
+    if INITIAL_THREAD.load(Ordering::Relaxed) != sys::thread_identity() {
+        INITIAL_THREAD.store(0, Ordering::Relaxed);
+    }
     GRANDPARENT.store(PARENT.load(Ordering::Relaxed), Ordering::Relaxed);
     PARENT.store(PROCESS.swap(0, Ordering::Relaxed), Ordering::Relaxed);
     // The thread that was running a trial in the parent does not exist here, so that its result

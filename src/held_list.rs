@@ -12,11 +12,10 @@
 //! thread only tries to take the library's lock, and waits for it outside.
 
 use sopin_core::memory::ProcessMemory;
-use sopin_core::pages::PageVec;
 use sopin_core::sys::{self, Errno};
 
 use crate::filters;
-use crate::loader::{self, Counters, LinkMapAddress, Loaded, OpenHandle, iterations};
+use crate::loader::{self, Counters, LinkMapAddress, Loaded, ObjectList, OpenHandle, iterations};
 use crate::lock::{self, Attempt, Guard};
 
 /// Whose objects a sweep is about.
@@ -72,7 +71,7 @@ enum Attempted<T> {
 pub fn sweep<T>(
     namespace: Namespace,
     memory: &ProcessMemory,
-    objects: &mut PageVec<Loaded>,
+    objects: &mut ObjectList,
     mut naps_for_fork: u32,
     sweep: &mut dyn FnMut(Guard, &[Loaded], Counters) -> T,
 ) -> Result<T, Refusal> {
@@ -113,10 +112,12 @@ pub fn sweep<T>(
 
 /// Lists the objects of another namespace, which is possible only while the list is held. For
 /// the program's namespace `objects` has them already.
-fn list_other(namespace: Namespace, memory: &ProcessMemory, objects: &mut PageVec<Loaded>) -> Result<(), Refusal> {
+fn list_other(namespace: Namespace, memory: &ProcessMemory, objects: &mut ObjectList) -> Result<(), Refusal> {
     match namespace {
         Namespace::Program => Ok(()),
-        Namespace::Other(start) => loader::namespace_of(start, memory, objects).map_err(Refusal::NoList),
+        Namespace::Other(start) => {
+            loader::namespace_of(start, memory, objects.of_other_namespace()).map_err(Refusal::NoList)
+        }
     }
 }
 

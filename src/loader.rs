@@ -5,21 +5,22 @@
 //! loader's locks are taken before it: the loader holds them when it calls this library.
 //! [`is_musl`], [`musl_address`] and [`register_fork_handlers`] do not call the loader.
 
-use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_int, c_void};
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
-use sopin_core::pages::PageVec;
 use sopin_core::symbols;
 use sopin_core::sys::{Errno, Result};
 
 pub mod iterations;
 mod link_maps;
 mod next;
+mod object_list;
 pub mod unwinding;
 
 pub use link_maps::{LinkMapAddress, OpenHandle, is_in_other_namespace, link_map, link_map_address, namespace_of};
 pub use next::{drop_prefix, is_behind_executable, is_preloaded};
+use object_list::KeptObjects;
+pub use object_list::ObjectList;
 
 /// A function of the next object in the search order, which is looked up once.
 pub struct RealFunction {
@@ -129,7 +130,7 @@ type IterateCallback = unsafe extern "C" fn(*mut libc::dl_phdr_info, usize, *mut
 type Iterate = unsafe extern "C" fn(Option<IterateCallback>, *mut c_void) -> c_int;
 
 /// An object in the loader's list.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loaded {
     /// Load bias.
     pub base: usize,
@@ -155,10 +156,13 @@ pub fn counters() -> Option<Counters> {
     while_held(|counters| counters)
 }
 
-/// Replaces `objects` by the loader's list, in its order: the executable first.
-pub fn snapshot(objects: &mut PageVec<Loaded>) -> Result<Counters> {
+/// Replaces `list` by the loader's list, in its order: the executable first. Entries that have not
+/// changed stay.
+pub fn snapshot(list: &mut ObjectList) -> Result<Counters> {
     struct Collector<'a> {
-        objects: &'a mut PageVec<Loaded>,
+        list: &'a mut KeptObjects,
+        /// How many entries of the loader's list are in `list`.
+        len: usize,
         counters: Counters,
         failure: Option<Errno>,
     }
@@ -173,19 +177,24 @@ pub fn snapshot(objects: &mut PageVec<Loaded>) -> Result<Counters> {
             header_count: info.dlpi_phnum.into(),
             name: info.dlpi_name.addr(),
         };
-        match collector.objects.push(object) {
-            Ok(()) => 0,
+        match collector.list.set(collector.len, object) {
+            Ok(()) => {
+                collector.len += 1;
+                0
+            }
             Err(error) => {
                 collector.failure = Some(error);
                 1
             }
         }
     }
-    objects.clear();
-    let mut collector = Collector { objects, counters: Counters::default(), failure: None };
+    let mut collector = Collector { list: &mut list.list, len: 0, counters: Counters::default(), failure: None };
     // SAFETY: `collect` accepts the address of a `Collector`, which `data` is.
-    unsafe { iterate(collect, (&raw mut collector).cast()) }.ok_or(Errno(libc::ENOSYS))?;
-    collector.failure.map_or(Ok(collector.counters), Err)
+    let iterated = unsafe { iterate(collect, (&raw mut collector).cast()) };
+    let Collector { list, len, counters, failure } = collector;
+    list.truncate(len);
+    iterated.ok_or(Errno(libc::ENOSYS))?;
+    failure.map_or(Ok(counters), Err)
 }
 
 /// Runs `work` with the counters while no object of any namespace can be unloaded, and returns
@@ -257,59 +266,4 @@ fn dl_iterate_phdr() -> Option<Iterate> {
     // SAFETY: the address is that of a function which an object defines by this name, so it has
     // the type that dl_iterate_phdr(3) states.
     Some(unsafe { core::mem::transmute::<usize, Iterate>(address) })
-}
-
-/// Memory for one copy of the loader's list, kept between sweeps.
-static SPARE: Spare = Spare { is_taken: AtomicBool::new(false), objects: UnsafeCell::new(PageVec::new()) };
-
-struct Spare {
-    is_taken: AtomicBool,
-    objects: UnsafeCell<PageVec<Loaded>>,
-}
-
-// SAFETY: only the thread that has set `is_taken` accesses the list. It sets the flag by an
-// acquiring exchange and clears it by a releasing store, so two accesses never overlap.
-unsafe impl Sync for Spare {}
-
-/// A list of objects in the spare memory. If another thread uses that memory, or did when this
-/// process was forked, the list has memory of its own.
-pub struct ObjectList {
-    objects: PageVec<Loaded>,
-    is_spare: bool,
-}
-
-impl ObjectList {
-    /// Takes an empty list.
-    pub fn take() -> Self {
-        let is_spare = !SPARE.is_taken.swap(true, Ordering::Acquire);
-        // SAFETY: this thread has just changed `is_taken` from false to true, so no other thread
-        // accesses the list until this one clears the flag.
-        let objects = if is_spare { core::mem::take(unsafe { &mut *SPARE.objects.get() }) } else { PageVec::new() };
-        Self { objects, is_spare }
-    }
-}
-
-impl core::ops::Deref for ObjectList {
-    type Target = PageVec<Loaded>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.objects
-    }
-}
-
-impl core::ops::DerefMut for ObjectList {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.objects
-    }
-}
-
-impl Drop for ObjectList {
-    fn drop(&mut self) {
-        if self.is_spare {
-            // SAFETY: `take` has changed `is_taken` from false to true for this value, and the flag
-            // is cleared only after this store. So no other thread accesses the list.
-            unsafe { *SPARE.objects.get() = core::mem::take(&mut self.objects) };
-            SPARE.is_taken.store(false, Ordering::Release);
-        }
-    }
 }

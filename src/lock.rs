@@ -14,7 +14,7 @@
 use core::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use lock_api::{GuardNoSend, Mutex, MutexGuard, RawMutex};
 
-use sopin_core::sys::{self, Errno, Result};
+use sopin_core::sys::{self, Errno, Result, ThreadIds};
 
 use crate::filters::Looked;
 use crate::loader::iterations;
@@ -92,6 +92,8 @@ pub struct Guard {
     // before signals are delivered again.
     state: MutexGuard<'static, NappingLock, State>,
     signals: Result<sys::SignalsBlocked>,
+    /// The ids of this thread, if it has looked for filters.
+    caller: Option<ThreadIds>,
 }
 
 /// Takes the lock. `None` if this thread holds it already (in a signal handler or a function
@@ -115,7 +117,7 @@ pub fn lock_in_handler(looked: Looked) -> Option<Guard> {
 pub fn lock_quietly(naps: u32) -> Option<Guard> {
     for _ in 0..naps {
         if let Some(state) = STATE.try_lock() {
-            return Some(Guard::new(state, Err(Errno(libc::EALREADY))));
+            return Some(Guard::new(state, Err(Errno(libc::EALREADY)), None));
         }
         let is_lost = OWNER_PROCESS.load(Ordering::Relaxed) == NO_PROCESS;
         if is_lost || is_own() || iterations::is_within() {
@@ -156,14 +158,14 @@ pub enum Attempt {
 }
 
 /// Tries to take the lock once. On success the guard takes over `signals`.
-pub fn try_lock(_looked: Looked, signals: &mut Result<sys::SignalsBlocked>) -> Attempt {
+pub fn try_lock(looked: Looked, signals: &mut Result<sys::SignalsBlocked>) -> Attempt {
     if let Some(state) = STATE.try_lock() {
-        LAST_PROCESS.store(sys::getpid(), Ordering::Relaxed);
+        LAST_PROCESS.store(looked.caller().process, Ordering::Relaxed);
         let signals = core::mem::replace(signals, Err(Errno(libc::EALREADY)));
-        return Attempt::Locked(Guard::new(state, signals));
+        return Attempt::Locked(Guard::new(state, signals, Some(looked.caller())));
     }
     let process = OWNER_PROCESS.load(Ordering::Relaxed);
-    if process != 0 && process != sys::getpid() || is_own() { Attempt::Never } else { Attempt::Taken }
+    if process != 0 && process != looked.caller().process || is_own() { Attempt::Never } else { Attempt::Taken }
 }
 
 /// Waits a moment for the lock's owner.
@@ -173,9 +175,18 @@ pub fn nap() {
 
 impl Guard {
     /// Notes which process owns the lock, which this thread has just taken.
-    fn new(state: MutexGuard<'static, NappingLock, State>, signals: Result<sys::SignalsBlocked>) -> Self {
+    fn new(
+        state: MutexGuard<'static, NappingLock, State>,
+        signals: Result<sys::SignalsBlocked>,
+        caller: Option<ThreadIds>,
+    ) -> Self {
         OWNER_PROCESS.store(LAST_PROCESS.load(Ordering::Relaxed), Ordering::Relaxed);
-        Self { state, signals }
+        Self { state, signals, caller }
+    }
+
+    /// Returns the ids of this thread.
+    pub fn caller(&self) -> ThreadIds {
+        self.caller.unwrap_or_else(ThreadIds::ask)
     }
 
     /// Leaves the lock taken, in the name of this thread.
@@ -189,7 +200,7 @@ impl Guard {
     /// The lock must be taken, and no other guard for it may exist in a thread of this process.
     unsafe fn of_taken() -> Self {
         // SAFETY: the lock is taken and no other guard exists: this function's contract.
-        Self { state: unsafe { STATE.make_guard_unchecked() }, signals: Err(Errno(libc::EALREADY)) }
+        Self { state: unsafe { STATE.make_guard_unchecked() }, signals: Err(Errno(libc::EALREADY)), caller: None }
     }
 
     /// Returns an error if signals are not blocked in this thread: why they are not.

@@ -116,9 +116,16 @@ fn sweep_program_once(root: Root, memory: &ProcessMemory, large: &mut LargeCopie
     if is_off() {
         return Some(Swept::Done);
     }
+    let recorded = objects.recorded(guard.registry().removed());
     let mut sweep = Sweep::new(&mut guard, memory, large, false);
+    sweep.know_recorded(recorded);
     let done = listed.map_err(no_list).and_then(|counters| sweep.run(&objects, root, counters, missed));
-    done.map_err(|cause| sweep.give_up(&objects, root, cause)).ok()
+    let swept = done.map_err(|cause| sweep.give_up(&objects, root, cause)).ok();
+    drop(sweep);
+    if listed.is_ok_and(freshness::is_current) {
+        objects.note_recorded(guard.registry().removed());
+    }
+    swept
 }
 
 /// Sweeps another namespace while the list is held: any of its objects but that of the open

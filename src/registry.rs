@@ -69,12 +69,14 @@ pub struct Registry {
     records: Records,
     /// Number of the current pass over the loader's list.
     pass: u32,
+    /// How many objects were removed from the table.
+    removed: u64,
 }
 
 impl Registry {
     /// Makes an empty table.
     pub const fn new() -> Self {
-        Self { entries: AddressMap::new(), records: Records::new(), pass: 0 }
+        Self { entries: AddressMap::new(), records: Records::new(), pass: 0, removed: 0 }
     }
 
     /// Records the `account` of the object that the loader lists as `loaded`. It replaces an
@@ -112,9 +114,16 @@ impl Registry {
         self.records.as_slice()
     }
 
+    /// Returns how many objects were removed from the table. While that is unchanged, an object that
+    /// was recorded is recorded.
+    pub const fn removed(&self) -> u64 {
+        self.removed
+    }
+
     /// Forgets an object; returns its entry.
     pub fn forget(&mut self, headers: usize) -> Option<Entry> {
         let entry = self.entries.remove(headers)?;
+        self.removed += 1;
         if let Some(moved) = self.records.remove(entry.index as usize)
             && let Some(other) = self.entries.get_mut(moved.headers as usize)
         {

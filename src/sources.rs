@@ -21,7 +21,7 @@ use sopin_core::pagemap::Pagemap;
 use sopin_core::pages::PageVec;
 use sopin_core::plan::{Backing, Replacement};
 use sopin_core::settings::Settings;
-use sopin_core::sys::{self, Errno, Fd};
+use sopin_core::sys::{self, Errno, Fd, ThreadIds};
 use sopin_core::vmas::{FileId, Maps};
 use sopin_store::{CacheEntry, InMemory, Known, OriginFile, Store};
 
@@ -35,6 +35,8 @@ const MIN_SHARED_DATA: usize = 64 << 10;
 /// The files and directories that a sweep opens at most once each.
 #[derive(Default)]
 pub struct Sources {
+    /// The ids of this thread, if they are known.
+    caller: Option<ThreadIds>,
     pagemap: OnceCell<sys::Result<Pagemap>>,
     system_store: OnceCell<Result<Option<Store>, Cause>>,
     user_store: OnceCell<Result<Store, Cause>>,
@@ -64,6 +66,15 @@ pub enum Modified {
 }
 
 impl Sources {
+    /// Makes sources of which nothing is open yet, for the thread with these ids.
+    pub fn of(caller: ThreadIds) -> Self {
+        Self { caller: Some(caller), ..Self::default() }
+    }
+
+    fn caller(&self) -> ThreadIds {
+        self.caller.unwrap_or_else(ThreadIds::ask)
+    }
+
     /// Removes the pages that were modified in memory from the ranges that are to get the
     /// file's bytes. If those pages cannot be found out, removes all such ranges.
     pub fn leave_modified_pages(
@@ -86,7 +97,7 @@ impl Sources {
                 let offset = range.offset + (span.start - range.span.start) as u64;
                 runs.push(Replacement { span, offset, ..*range }).map_err(Cause::no_memory).map_err(Stopped::from)
             };
-            let found = match (get_or_init(&self.pagemap, Pagemap::open), original) {
+            let found = match (get_or_init(&self.pagemap, || Pagemap::open(self.caller())), original) {
                 (Ok(pagemap), _) => {
                     reader.get_or_insert_with(|| pagemap.reader(end)).for_each_unmodified(range.span, keep)
                 }
@@ -153,7 +164,7 @@ impl Sources {
         let places = settings.store.as_ref()?;
         let _ = get_or_init(&self.system_store, || Store::open_system(&mut known_stores.system));
         let _ = get_or_init(&self.user_store, || {
-            let user = User::of_this_thread()?;
+            let user = User::of_thread(self.caller().thread)?;
             Store::open(places, user, &mut known_stores.user)
         });
         Some(())

@@ -8,7 +8,7 @@ use sopin_core::memory::ProcessMemory;
 use sopin_core::pages::PageVec;
 use sopin_core::private_memory::PrivateMemory;
 use sopin_core::slices;
-use sopin_core::sys;
+use sopin_core::sys::{self, ThreadIds};
 use sopin_core::vmas::{FileId, Maps, Vma};
 
 use crate::candidates::{self, Candidate};
@@ -49,7 +49,11 @@ pub struct Sweep<'a> {
     /// Why signals are not blocked in this thread, if they are not.
     signals: sys::Result<()>,
     memory: &'a ProcessMemory,
+    /// The ids of this thread.
+    caller: ThreadIds,
     in_other_namespace: bool,
+    /// How many of the first objects of the loader's list are certainly recorded.
+    recorded: usize,
     sources: Sources,
     large: &'a mut LargeCopies,
     marked: MarkedRanges,
@@ -64,7 +68,8 @@ impl<'a> Sweep<'a> {
         large: &'a mut LargeCopies,
         in_other_namespace: bool,
     ) -> Self {
-        let signals = guard.blocks_signals();
+        let (signals, caller) = (guard.blocks_signals(), guard.caller());
+        memory.know_process(caller.process);
         let Parts { registry, reporter, private_memory, known_stores, path_room, workspace } = guard.parts();
         Self {
             registry,
@@ -75,11 +80,18 @@ impl<'a> Sweep<'a> {
             work: workspace,
             signals,
             memory,
+            caller,
             in_other_namespace,
-            sources: Sources::default(),
+            recorded: 0,
+            sources: Sources::of(caller),
             large,
             marked: MarkedRanges::default(),
         }
+    }
+
+    /// Notes that the first `recorded` objects of the loader's list are recorded.
+    pub const fn know_recorded(&mut self, recorded: usize) {
+        self.recorded = recorded;
     }
 
     /// Borrows the settings and the log.
@@ -87,10 +99,10 @@ impl<'a> Sweep<'a> {
         self.reporter
     }
 
-    /// Opens the mappings of this process. [`Sweep::close_maps`] keeps their memory for the next
+    /// Opens the mappings of this process for the task with these ids, which calls this. [`Sweep::close_maps`] keeps their memory for the next
     /// sweep.
-    fn open_maps(&mut self) -> Result<Maps, Cause> {
-        Maps::open_with(core::mem::take(&mut self.work.maps_room)).map_err(Operation::OpenMaps.failed())
+    fn open_maps(&mut self, caller: ThreadIds) -> Result<Maps, Cause> {
+        Maps::open_with(core::mem::take(&mut self.work.maps_room), caller).map_err(Operation::OpenMaps.failed())
     }
 
     fn close_maps(&mut self, maps: Maps) {

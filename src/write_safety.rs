@@ -5,6 +5,7 @@
 use sopin_core::cause::{Cause, Operation};
 use sopin_core::crt1;
 use sopin_core::crtbegin::Before;
+use sopin_core::crti;
 use sopin_core::memory::ProcessMemory;
 use sopin_core::sys::Errno;
 use sopin_core::write_safety::{Permission, Progress, Reach, WriteSafety};
@@ -49,6 +50,8 @@ pub struct Announcement<'a> {
     /// The index among the candidates of the object that has announced itself, or
     /// of this library while its constructor runs.
     pub root: usize,
+    /// Where the call returns to by which it has announced itself, or another address in it.
+    pub caller: usize,
     /// No object was recorded before this sweep.
     pub is_first: bool,
     /// An object may have announced itself without being recorded.
@@ -140,7 +143,9 @@ impl Announcement<'_> {
         // empty. If the slot has this library's function, the object announces itself before it
         // begins. If sweeps were missed it may have done so already, unless it is the root, which
         // is announcing itself now.
-        if candidate.will_announce(self.memory)? && (is_root || !self.has_missed) {
+        let is_announcing =
+            is_root && crti::init_has_called(self.memory, candidate.dynamic.init, self.caller).unwrap_or(false);
+        if is_announcing || candidate.will_announce(self.memory)? && (is_root || !self.has_missed) {
             return Ok(Progress::NotBegun);
         }
         if self.is_first && !self.has_missed && own::is_in(candidate.object.span) {

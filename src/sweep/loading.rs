@@ -83,7 +83,7 @@ impl Sweep<'_> {
     /// of sweeps that had been missed before the list was copied.
     pub fn run(&mut self, objects: &[Loaded], root: Root, counters: Counters, missed: u32) -> Result<Swept, Cause> {
         self.large.check(counters.subs);
-        let found = match self.open_maps() {
+        let found = match self.open_maps(self.caller) {
             Ok(mut maps) => {
                 let found = self.pin_new(objects, root, counters, &mut maps);
                 self.close_maps(maps);
@@ -136,10 +136,11 @@ impl Sweep<'_> {
         if root.is_initialised() && loader::is_musl() {
             self.mark_dependents(root_index, objects)?;
         }
-        let assessment = if root.is_initialised() {
+        let assessment = if let Root::Containing(caller) = root {
             let root = self.position(|candidate| root.is(candidate)).unwrap_or(usize::MAX);
             let (memory, has_missed) = (self.memory, freshness::has_missed_a_sweep());
-            Announcement { memory, objects, root, is_first, has_missed, unreadable }.assess(&mut self.work.candidates)
+            Announcement { memory, objects, root, caller, is_first, has_missed, unreadable }
+                .assess(&mut self.work.candidates)
         } else {
             Assessment::AFTER_RUNNING
         };
@@ -170,7 +171,9 @@ impl Sweep<'_> {
     /// whether it is new. Objects that cannot be read are collected separately, since they may
     /// have been unloaded just now.
     fn collect_new(&mut self, objects: &[Loaded], has_unloaded: bool, maps: &mut Maps) -> Result<(), Cause> {
-        for loaded in objects {
+        // Most objects of a process with many are known to be recorded without a look at each.
+        let known = if has_unloaded { 0 } else { self.recorded };
+        for loaded in objects.get(known..).unwrap_or_default() {
             let recorded = self.registry.recorded(loaded.headers);
             if recorded.is_some() && !has_unloaded {
                 continue;

@@ -71,7 +71,7 @@ impl Sweep<'_> {
         counters: Counters,
     ) -> Result<Option<Verdict>, Cause> {
         self.large.check(counters.subs);
-        let mut maps = self.open_maps()?;
+        let mut maps = self.open_maps(self.caller)?;
         let verdict = self.pin_wanted(objects, wanted, counters, &mut maps);
         self.close_maps(maps);
         verdict

@@ -11,7 +11,7 @@ use sopin_core::cause::Cause;
 use sopin_core::memory::ProcessMemory;
 use sopin_core::plan::{self, Outlook, PlanInputs};
 use sopin_core::settings::Level;
-use sopin_core::sys;
+use sopin_core::sys::{self, ThreadIds};
 use sopin_core::vmas::{FileId, Maps, Vma};
 
 use super::Sweep;
@@ -135,7 +135,8 @@ impl Sweep<'_> {
     fn replace_for_a_round(&mut self, first: usize) -> usize {
         let begin = sys::monotonic_ns();
         let memory = ProcessMemory::own();
-        let Ok(mut maps) = self.open_maps() else { return first };
+        // This is the helper, another task than the one that has begun the sweep.
+        let Ok(mut maps) = self.open_maps(ThreadIds::ask()) else { return first };
         let mut next = first;
         while let Some(unfinished) = self.work.unfinished.get(next).copied() {
             if next > first && sys::monotonic_ns() - begin > ROUND {

@@ -45,6 +45,11 @@ impl User {
     /// thread has its own credentials, and they may change at any time: call this anew for
     /// every sweep.
     pub fn of_this_thread() -> core::result::Result<Self, Cause> {
+        Self::of_thread(sys::gettid())
+    }
+
+    /// Does the same for the calling thread, whose id is `thread`.
+    pub fn of_thread(thread: i32) -> core::result::Result<Self, Cause> {
         if sys::is_secure_execution() {
             return Err(Cause::words(OPERATION, "the program was started with raised privileges (AT_SECURE)"));
         }
@@ -52,7 +57,7 @@ impl User {
         if !gate::passes_number(libc::SYS_rt_sigprocmask) {
             return Self::by_status();
         }
-        let rights = match Rights::of_this_thread() {
+        let rights = match Rights::of_thread(thread) {
             Err(cause) if cause.is_not_made() => return Self::by_status(),
             rights => rights?,
         };
@@ -106,9 +111,9 @@ struct Rights {
 }
 
 impl Rights {
-    fn of_this_thread() -> core::result::Result<Self, Cause> {
+    fn of_thread(thread: i32) -> core::result::Result<Self, Cause> {
         Ok(Self {
-            thread: sys::gettid(),
+            thread,
             users: sys::user_ids().map_err(Operation::Getresuid.failed())?,
             groups: sys::group_ids().map_err(Operation::Getresgid.failed())?,
             capabilities: sys::capabilities().map_err(Operation::Capget.failed())?,

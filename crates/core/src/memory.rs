@@ -46,6 +46,11 @@ impl ProcessMemory {
         Self { pid: OnceCell::new(), file: OnceCell::new() }
     }
 
+    /// Notes the id of this process, as system calls use it.
+    pub fn know_process(&self, id: i32) {
+        get_or_init(&self.pid, || id);
+    }
+
     /// Returns a reader of the memory of another process, by `file`, its `/proc/PID/mem`. That is
     /// the memory of one program image, while the process may execute another program at any
     /// time.

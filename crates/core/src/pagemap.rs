@@ -10,7 +10,7 @@ use core::num::NonZero;
 
 use crate::object::Span;
 use crate::runs::Runs;
-use crate::sys::{self, Errno, Fd, Result};
+use crate::sys::{self, Errno, Fd, Result, ThreadIds};
 
 const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
@@ -23,9 +23,9 @@ pub struct Pagemap {
 }
 
 impl Pagemap {
-    /// Opens the page map of this process.
-    pub fn open() -> Result<Self> {
-        sys::open_own_proc_file(c"/proc/self/pagemap", c"/proc/thread-self/pagemap").map(Self::of)
+    /// Opens the page map of this process for the calling thread.
+    pub fn open(caller: ThreadIds) -> Result<Self> {
+        sys::open_proc_file_of(caller, c"/proc/self/pagemap", c"/proc/thread-self/pagemap").map(Self::of)
     }
 
     /// Returns the page map in `file`, the `/proc/PID/pagemap` of some process.
@@ -127,14 +127,17 @@ mod tests {
         let read = unsafe { *((start + 5 * page) as *const u8) };
         assert_eq!(read, 1);
         let mut runs = Vec::new();
-        let modified = Pagemap::open().unwrap().for_each_unmodified(Span { start, end: start + bytes.len() }, |run| {
-            runs.push(((run.start - start) / page, (run.end - start) / page));
-            Ok::<_, Errno>(())
-        });
+        let modified = Pagemap::open(ThreadIds::ask()).unwrap().for_each_unmodified(
+            Span { start, end: start + bytes.len() },
+            |run| {
+                runs.push(((run.start - start) / page, (run.end - start) / page));
+                Ok::<_, Errno>(())
+            },
+        );
         assert_eq!(modified, Ok(3 * page));
         assert_eq!(runs, [(0, 1), (2, 300), (301, 599)]);
         // A reader finds the same in ranges with a gap between them, which it reads at once.
-        let pagemap = Pagemap::open().unwrap();
+        let pagemap = Pagemap::open(ThreadIds::ask()).unwrap();
         let mut reader = pagemap.reader(start + 250 * page);
         let mut count = |pages: core::ops::Range<usize>| {
             let span = Span { start: start + pages.start * page, end: start + pages.end * page };

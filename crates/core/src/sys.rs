@@ -193,7 +193,8 @@ pub fn page_size() -> usize {
 /// Returns the size of a page in bytes as a divisor, which the compiler knows not to be 0.
 pub fn page_divisor() -> NonZero<usize> {
     const USUAL: NonZero<usize> = NonZero::new(4096).unwrap();
-    if cfg!(miri) {
+    // x86-64 has no other size.
+    if cfg!(any(miri, target_arch = "x86_64")) {
         return USUAL;
     }
     // SAFETY: getauxval only reads the process's auxiliary vector.
@@ -253,6 +254,27 @@ pub fn gettid() -> i32 {
     // SAFETY: gettid has no arguments.
     let id = unsafe { raw!(libc::SYS_gettid) };
     id.map_or(-1, |id| id as i32)
+}
+
+/// The ids of a thread and its process, as system calls use them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThreadIds {
+    /// The process's id.
+    pub process: i32,
+    /// The thread's id.
+    pub thread: i32,
+}
+
+impl ThreadIds {
+    /// Asks the kernel for the ids of the calling thread.
+    pub fn ask() -> Self {
+        Self { process: getpid(), thread: gettid() }
+    }
+
+    /// Returns whether the thread is the first one of its process.
+    pub const fn is_main_thread(self) -> bool {
+        self.process == self.thread
+    }
 }
 
 /// Sleeps for at most `nanoseconds`; returns early on a signal. It calls `futex(2)`, which

@@ -8,7 +8,7 @@ use core::ffi::{CStr, c_int};
 
 use crate::line::Line;
 use crate::slices;
-use crate::sys::{self, Errno, Fd, Result};
+use crate::sys::{self, Errno, Fd, Result, ThreadIds};
 
 /// A part of the text, as it was when it was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +25,9 @@ pub struct ThreadStatus {
     pub groups: [u32; 4],
     /// How many threads the process has.
     pub threads: u32,
+    /// Whether it certainly is the status of the thread that has read it. A main thread's status may
+    /// be read in its place, where the kernel has no `/proc/thread-self`.
+    pub is_of_reader: bool,
     /// Its state, as a letter: `R`, `S`, `T`, `Z`...
     pub state: u8,
     /// Its signals.
@@ -82,15 +85,60 @@ const BLOCK: usize = 1024;
 
 const OF_MAIN_THREAD: &CStr = c"/proc/self/status";
 
-fn open() -> Result<Fd> {
-    sys::open(c"/proc/thread-self/status", libc::O_RDONLY, 0)
+/// Opens the status of the calling thread; returns it, and whether it certainly is that.
+fn open() -> Result<(Fd, bool)> {
+    match sys::open(c"/proc/thread-self/status", libc::O_RDONLY, 0) {
+        Ok(file) => Ok((file, true)),
         // Linux before 3.17, and qemu-user, which does not emulate the former.
-        .or_else(|_| sys::open(OF_MAIN_THREAD, libc::O_RDONLY, 0))
+        Err(_) => Ok((sys::open(OF_MAIN_THREAD, libc::O_RDONLY, 0)?, false)),
+    }
 }
 
 /// Returns the first line of a text without its newline, if that is there.
 fn until_newline(text: &[u8]) -> Option<&[u8]> {
-    text.get(..text.iter().position(|byte| *byte == b'\n')?)
+    text.get(..slices::position(text, b'\n')?)
+}
+
+/// The first 16 bytes of a name as one number, so that names are compared by one instruction:
+/// every sweep parses some fifty lines, most of which it does not need. No two names in the file
+/// have the same first 16 bytes.
+const fn key(name: &[u8]) -> u128 {
+    let (mut key, mut rest, mut left) = (0, name, 16);
+    while let [first, others @ ..] = rest
+        && left != 0
+    {
+        (key, rest, left) = (key << 8 | *first as u128, others, left - 1);
+    }
+    key
+}
+
+macro_rules! keys {
+    ($($constant:ident $name:literal)*) => { $(const $constant: u128 = key($name);)* };
+}
+keys! {
+    STATE b"State" PROCESS b"Tgid" THREAD b"Pid" PARENT b"PPid" TRACER b"TracerPid" USERS b"Uid" GROUPS b"Gid"
+    IDS b"NSpid" HELD b"VmPin" THREADS b"Threads" OF_THREAD b"SigPnd" OF_PROCESS b"ShdPnd" BLOCKED b"SigBlk"
+    IGNORED b"SigIgn" CAUGHT b"SigCgt" PERMITTED b"CapPrm" EFFECTIVE b"CapEff" NO_NEW_PRIVILEGES b"NoNewPrivs"
+    FILTERED b"Seccomp" FILTERS b"Seccomp_filters" SLEEPS b"voluntary_ctxt_switches"
+}
+
+/// Returns the words of a value that consist of hexadecimal digits.
+fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| !byte.is_ascii_hexdigit()).filter(|word| !word.is_empty())
+}
+
+/// Returns the first word of a value as a number; `None` if it is none of this radix, or too large.
+fn first_number(value: &[u8], radix: u8) -> Option<u64> {
+    let start = value.iter().position(u8::is_ascii_hexdigit)?;
+    let (mut number, rest) = (0_u64, value.get(start..)?);
+    for byte in rest.iter().take_while(|byte| byte.is_ascii_hexdigit()) {
+        let digit = if byte.is_ascii_digit() { byte - b'0' } else { (byte | 0x20) - b'a' + 10 };
+        if digit >= radix {
+            return None;
+        }
+        number = number.checked_mul(radix.into())?.checked_add(digit.into())?;
+    }
+    Some(number)
 }
 
 impl ThreadStatus {
@@ -98,7 +146,15 @@ impl ThreadStatus {
     /// a sandbox whose broker opens files for the process, the file can be the broker's own.
     /// The second file that is tried is the main thread's.
     pub fn read_if(ours: impl Fn(&Self) -> bool) -> Result<Self> {
-        let status = Self::parse(&open()?)?;
+        Self::read_for(false, ours)
+    }
+
+    /// Does the same, for a thread that `is_main_thread` from the file of the process, which is that
+    /// of the thread then and which the kernel finds faster.
+    pub fn read_for(is_main_thread: bool, ours: impl Fn(&Self) -> bool) -> Result<Self> {
+        let (file, is_of_reader) =
+            if is_main_thread { (sys::open(OF_MAIN_THREAD, libc::O_RDONLY, 0)?, true) } else { open()? };
+        let status = Self { is_of_reader, ..Self::parse(&file)? };
         if ours(&status) {
             return Ok(status);
         }
@@ -108,7 +164,7 @@ impl ThreadStatus {
 
     /// Reads the same, and the owner of the file, who is root unless the process is dumpable.
     pub fn read_with_owner() -> Result<(Self, u32)> {
-        let file = open()?;
+        let (file, _) = open()?;
         let status = Self::parse(&file)?;
         Ok((status, sys::fstat(file.raw())?.st_uid))
     }
@@ -157,78 +213,53 @@ impl ThreadStatus {
 
     /// Takes the known fields from a line, and returns whether it is one that every status has.
     fn take(&mut self, line: &[u8]) -> bool {
-        let Some(colon) = line.iter().position(|byte| *byte == b':') else { return false };
+        let Some(colon) = slices::position(line, b':') else { return false };
         let Some((name, value)) = line.split_at_checked(colon) else { return false };
-        let words = || value.split(|byte| !byte.is_ascii_hexdigit()).filter(|word| !word.is_empty());
-        let number = |word: &[u8], radix| u64::from_str_radix(core::str::from_utf8(word).ok()?, radix).ok();
-        let first = |radix| words().next().and_then(|word| number(word, radix));
+        let first = |radix| first_number(value, radix);
         let small = || first(10).and_then(|value| u32::try_from(value).ok());
+        let id = || small().map_or(0, u32::cast_signed);
+        let signals = || first(16).unwrap_or_default();
         let four = || {
             let mut ids = [u32::MAX; 4];
-            for (id, word) in ids.iter_mut().zip(words()) {
-                *id = number(word, 10).and_then(|value| u32::try_from(value).ok()).unwrap_or(u32::MAX);
+            for (id, word) in ids.iter_mut().zip(words(value)) {
+                *id = first_number(word, 10).and_then(|value| u32::try_from(value).ok()).unwrap_or(u32::MAX);
             }
             ids
         };
+        let name = key(name);
         match name {
-            b"Tgid" => {
-                self.process = small().map_or(0, u32::cast_signed);
-                return false;
-            }
-            b"PPid" => {
-                self.parent = small().map_or(0, u32::cast_signed);
-                return false;
-            }
-            b"State" => {
-                self.state = value.iter().copied().find(u8::is_ascii_uppercase).unwrap_or_default();
-                return false;
-            }
-            b"SigPnd" | b"ShdPnd" | b"SigBlk" | b"SigIgn" | b"SigCgt" => {
-                let set = match name {
-                    b"SigPnd" => &mut self.signals.of_thread,
-                    b"ShdPnd" => &mut self.signals.of_process,
-                    b"SigBlk" => &mut self.signals.blocked,
-                    b"SigIgn" => &mut self.signals.ignored,
-                    _ => &mut self.signals.caught,
-                };
-                *set = first(16).unwrap_or_default();
-                return false;
-            }
-            b"TracerPid" => {
-                self.tracer = small().map_or(0, u32::cast_signed);
-                return false;
-            }
-            b"NSpid" => {
-                self.id_namespaces = words().count();
-                return false;
-            }
-            b"VmPin" => {
-                self.held = first(10).unwrap_or(u64::MAX);
-                return false;
-            }
-            b"Pid" => self.thread = small().map_or(0, u32::cast_signed),
-            b"Uid" => self.users = four(),
-            b"Gid" => self.groups = four(),
-            b"Threads" => self.threads = small().unwrap_or_default(),
+            THREAD => self.thread = id(),
+            USERS => self.users = four(),
+            GROUPS => self.groups = four(),
+            THREADS => self.threads = small().unwrap_or_default(),
             // A set that cannot be parsed counts as all capabilities.
-            b"CapPrm" => self.permitted = first(16).unwrap_or(u64::MAX),
-            b"CapEff" => self.effective = first(16).unwrap_or(u64::MAX),
-            b"Seccomp" => self.is_filtered = first(10) != Some(0),
-            b"NoNewPrivs" => {
-                self.has_no_new_privileges = first(10) != Some(0);
-                return false;
-            }
-            b"voluntary_ctxt_switches" => {
-                self.sleeps = first(10);
-                return false;
-            }
-            b"Seccomp_filters" => {
-                self.filters = small();
-                return false;
-            }
-            _ => return false,
+            PERMITTED => self.permitted = first(16).unwrap_or(u64::MAX),
+            EFFECTIVE => self.effective = first(16).unwrap_or(u64::MAX),
+            FILTERED => self.is_filtered = first(10) != Some(0),
+            PROCESS => self.process = id(),
+            PARENT => self.parent = id(),
+            STATE => self.state = value.iter().copied().find(u8::is_ascii_uppercase).unwrap_or_default(),
+            OF_THREAD => self.signals.of_thread = signals(),
+            OF_PROCESS => self.signals.of_process = signals(),
+            BLOCKED => self.signals.blocked = signals(),
+            IGNORED => self.signals.ignored = signals(),
+            CAUGHT => self.signals.caught = signals(),
+            TRACER => self.tracer = id(),
+            IDS => self.id_namespaces = words(value).count(),
+            HELD => self.held = first(10).unwrap_or(u64::MAX),
+            NO_NEW_PRIVILEGES => self.has_no_new_privileges = first(10) != Some(0),
+            SLEEPS => self.sleeps = first(10),
+            FILTERS => self.filters = small(),
+            _ => {}
         }
-        true
+        matches!(name, THREAD | USERS | GROUPS | THREADS | PERMITTED | EFFECTIVE | FILTERED)
+    }
+
+    /// Returns the ids of the thread that has read the status, if the numbers in it are those that
+    /// system calls use.
+    pub fn reader(&self) -> Option<ThreadIds> {
+        (self.is_of_reader && self.id_namespaces == 1)
+            .then_some(ThreadIds { process: self.process, thread: self.thread })
     }
 
     /// Returns whether a signal waits for the thread that it neither blocks nor ignores.

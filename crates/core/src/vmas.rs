@@ -11,7 +11,7 @@
 
 use crate::object::Span;
 use crate::pages::PageVec;
-use crate::sys::{self, Errno, Fd, Result};
+use crate::sys::{self, Errno, Fd, Result, ThreadIds};
 
 mod line;
 mod query;
@@ -104,12 +104,12 @@ pub struct Maps {
 impl Maps {
     /// Opens the mappings of this process.
     pub fn open() -> Result<Self> {
-        Self::open_with(MapsRoom::new())
+        Self::open_with(MapsRoom::new(), ThreadIds::ask())
     }
 
-    /// Opens the mappings of this process, with memory that was used before.
-    pub fn open_with(MapsRoom(text): MapsRoom) -> Result<Self> {
-        Ok(Self { file: open_file()?, interface: Interface::Query, text })
+    /// Opens the mappings of this process for the calling thread, with memory that was used before.
+    pub fn open_with(MapsRoom(text): MapsRoom, caller: ThreadIds) -> Result<Self> {
+        Ok(Self { file: open_file(caller)?, interface: Interface::Query, text })
     }
 
     /// Closes the mappings; returns the memory.
@@ -191,21 +191,21 @@ impl Maps {
             return Ok(Some(found));
         }
         // The lines read so far may be older than the mapping.
-        let mut maps = Self { file: open_file()?, interface: Interface::Text, text: MapsText::new() };
+        let mut maps = Self { file: open_file(ThreadIds::ask())?, interface: Interface::Text, text: MapsText::new() };
         Ok(maps.file_backed_at(mapped)?.map(|vma| vma.file))
     }
 }
 
 /// Finds out whether the kernel answers `PROCMAP_QUERY`, by making it once.
 pub fn try_query() -> Result<()> {
-    match query::file_backed_at_or_after(&open_file()?, 0) {
+    match query::file_backed_at_or_after(&open_file(ThreadIds::ask())?, 0) {
         Ok(_) | Err(Errno(libc::ENOENT)) => Ok(()),
         Err(errno) => Err(errno),
     }
 }
 
-fn open_file() -> Result<Fd> {
-    sys::open_own_proc_file(c"/proc/self/maps", c"/proc/thread-self/maps")
+fn open_file(caller: ThreadIds) -> Result<Fd> {
+    sys::open_proc_file_of(caller, c"/proc/self/maps", c"/proc/thread-self/maps")
 }
 
 /// Returns the numbers that the kernel shows for mappings of `file`, by mapping a page of it below
@@ -225,7 +225,8 @@ fn file_id_by_first_line(file: &Fd, lowest: usize) -> Option<FileId> {
     // only as a hint and never replaces a mapping.
     let start = unsafe { sys::mmap(wanted, page, libc::PROT_NONE, libc::MAP_PRIVATE, Some((file, 0))) }.ok()?;
     let mut text = [0; LINE];
-    let read = if start == wanted { open_file().and_then(|maps| sys::read(&maps, &mut text)) } else { Ok(0) };
+    let read =
+        if start == wanted { open_file(ThreadIds::ask()).and_then(|maps| sys::read(&maps, &mut text)) } else { Ok(0) };
     // SAFETY: the page was mapped just now, and nothing refers to it.
     let _ = unsafe { sys::munmap(start, page) };
     let (vma, _) = parse_line(text.get(..read.ok()?)?.split(|byte| *byte == b'\n').next()?)?;

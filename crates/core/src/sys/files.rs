@@ -3,7 +3,7 @@
 use core::ffi::{CStr, c_int, c_void};
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use super::{Errno, Result, raw};
+use super::{Errno, Result, ThreadIds, raw};
 
 /// A descriptor that is closed when dropped.
 #[derive(Debug)]
@@ -79,7 +79,12 @@ pub fn openat(directory: &Fd, path: &CStr, flags: c_int, mode: u32) -> Result<Fd
 /// kernel's files, which describe the emulator itself. A generated file has a size; those of
 /// the kernel have none.
 pub fn open_own_proc_file(of_process: &CStr, of_thread: &CStr) -> Result<Fd> {
-    if super::gettid() != super::getpid() {
+    open_proc_file_of(ThreadIds::ask(), of_process, of_thread)
+}
+
+/// Opens such a file for the calling thread, whose ids are known.
+pub fn open_proc_file_of(caller: ThreadIds, of_process: &CStr, of_thread: &CStr) -> Result<Fd> {
+    if !caller.is_main_thread() {
         if let Ok(file) = open(of_process, libc::O_RDONLY, 0)
             && super::fstat(file.raw()).is_ok_and(|status| status.st_size != 0)
         {

@@ -8,15 +8,14 @@ use crate::sys::{Errno, Result};
 /// Parses `start-end rwxp offset major:minor inode   path`; the VMA and where
 /// in the line the path begins. `None` for anything else.
 pub fn parse_line(line: &[u8]) -> Option<(Vma, usize)> {
-    let (start, rest) = number(line, 16, b'-')?;
-    let (end, rest) = number(rest, 16, b' ')?;
+    let (start, rest) = hexadecimal(line, b'-')?;
+    let (end, rest) = hexadecimal(rest, b' ')?;
     let (flags, rest) = rest.split_first_chunk::<5>()?;
-    let (offset, rest) = number(rest, 16, b' ')?;
-    let (major, rest) = number(rest, 16, b':')?;
-    let (minor, rest) = number(rest, 16, b' ')?;
-    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let (inode, path) = rest.split_at_checked(digits)?;
-    let inode = core::str::from_utf8(inode).ok()?.parse().ok()?;
+    let (offset, rest) = hexadecimal(rest, b' ')?;
+    let (major, rest) = hexadecimal(rest, b':')?;
+    let (minor, rest) = hexadecimal(rest, b' ')?;
+    let (inode, path) = decimal(rest)?;
+    let digits = rest.len() - path.len();
     let path = path.iter().position(|byte| *byte != b' ').unwrap_or(path.len());
     let has = |index: usize, letter: u8, bit: i32| if flags.get(index) == Some(&letter) { bit } else { 0 };
     let vma = Vma {
@@ -29,17 +28,33 @@ pub fn parse_line(line: &[u8]) -> Option<(Vma, usize)> {
     (start < end).then_some((vma, line.len() - rest.len() + digits + path))
 }
 
-/// Returns a number up to `separator`, and what follows the separator.
-fn number(text: &[u8], radix: u32, separator: u8) -> Option<(u64, &[u8])> {
+/// Returns a hexadecimal number up to `separator`, and what follows the separator. A sweep parses
+/// five of them in each line, so it does without `u64::from_str_radix`.
+fn hexadecimal(text: &[u8], separator: u8) -> Option<(u64, &[u8])> {
     let mut value = 0_u64;
     for (index, byte) in text.iter().enumerate() {
-        if *byte == separator && index != 0 {
-            return Some((value, text.get(index + 1..)?));
+        let digit = match byte {
+            b'0'..=b'9' => byte - b'0',
+            b'a'..=b'f' => byte - b'a' + 10,
+            byte if *byte == separator && index != 0 => return Some((value, text.get(index + 1..)?)),
+            _ => return None,
+        };
+        if value >> 60 != 0 {
+            return None;
         }
-        let digit = char::from(*byte).to_digit(radix)?;
-        value = value.checked_mul(radix.into())?.checked_add(digit.into())?;
+        value = value << 4 | u64::from(digit);
     }
     None
+}
+
+/// Returns the decimal number with which a text begins, and what follows it.
+fn decimal(text: &[u8]) -> Option<(u64, &[u8])> {
+    let (mut value, mut rest) = (0_u64, text);
+    while let Some((byte, others)) = rest.split_first().filter(|(byte, _)| byte.is_ascii_digit()) {
+        value = value.checked_mul(10)?.checked_add(u64::from(byte - b'0'))?;
+        rest = others;
+    }
+    (rest.len() != text.len()).then_some((value, rest))
 }
 
 /// Undoes the octal escapes of the kernel's `seq_path` (it escapes newlines).

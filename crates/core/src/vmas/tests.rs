@@ -143,6 +143,32 @@ fn no_more_is_read_than_the_answer_takes() {
 }
 
 #[test]
+fn the_first_read_is_as_long_as_the_last_text_has_needed() {
+    let lines: std::vec::Vec<_> = (1..100).map(|n| std::format!("{n}000-{}000 r--p 0 8:1 {n} /x\n", n + 1)).collect();
+    let many = lines.concat();
+    let end_of = |lines| many.split_inclusive('\n').take(lines).map(str::len).sum::<usize>();
+    let mut text = MapsText::new();
+    let first_read = |text: &mut MapsText, last: usize| {
+        let (mut pieces, mut asked) = (Pieces::of(many.as_bytes(), usize::MAX), std::vec::Vec::new());
+        let mut read = |buffer: &mut [u8]| {
+            asked.push(buffer.len());
+            Ok(pieces.read(buffer))
+        };
+        let (start, end) = (last << 12, (last + 1) << 12);
+        assert!(text.next_file_backed(Span { start, end }, &mut read).unwrap().is_some());
+        text.clear();
+        asked[0]
+    };
+    // The digits of the number of a line are those of its address.
+    assert_eq!(first_read(&mut text, 0x20), 1 << 10);
+    assert_eq!(first_read(&mut text, 0x22), end_of(20));
+    assert_eq!(first_read(&mut text, 0x99), end_of(22));
+    // Too many, or too few, say nothing about the next object.
+    assert_eq!(first_read(&mut text, 1), 1 << 10);
+    assert_eq!(first_read(&mut text, 0x20), 1 << 10);
+}
+
+#[test]
 fn a_mapping_that_was_merged_meanwhile_is_cut() {
     let mut text = MapsText::new();
     let first = b"1000-2000 r--p 00004000 08:01 11 /x\n";
@@ -237,11 +263,11 @@ fn a_kept_text_answers_without_a_descriptor() {
 #[test]
 #[cfg_attr(miri, ignore = "reads /proc/self/maps")]
 fn room_is_used_again() {
-    let mut maps = Maps::open_with(maps_by_text().into_room()).unwrap();
+    let mut maps = Maps::open_with(maps_by_text().into_room(), ThreadIds::ask()).unwrap();
     maps.interface = Interface::Text;
     let here = room_is_used_again as *const () as usize;
     let first = maps.file_backed_at(here).unwrap();
-    let mut again = Maps::open_with(maps.into_room()).unwrap();
+    let mut again = Maps::open_with(maps.into_room(), ThreadIds::ask()).unwrap();
     again.interface = Interface::Text;
     assert!(again.text.lowest().is_none());
     assert_eq!(again.file_backed_at(here), Ok(first));

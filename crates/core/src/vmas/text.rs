@@ -19,11 +19,16 @@ use super::line::parse_line;
 use super::{Vma, unescape};
 use crate::object::Span;
 use crate::pages::PageVec;
+use crate::slices;
 use crate::sys::{Errno, Result};
 
-/// Bytes of the first read. They hold the mappings of the executable, and often those of one
-/// new object.
+/// Bytes of the first read of the first text. They hold the mappings of the executable, and often
+/// those of one new object.
 const FIRST_READ: usize = 1 << 10;
+/// Within these bounds the first read of a later text has as many bytes as the answers from the last
+/// text took: the next object to be loaded lies at about the same place, and the kernel makes no
+/// line in vain.
+const LATER_FIRST_READS: core::ops::RangeInclusive<usize> = (1 << 8)..=(1 << 11);
 /// Bytes of each further read: half of what was read before, within these bounds. A read takes as
 /// long as two lines. The kernel makes no more lines at once than fit into a page.
 const FURTHER_READS: core::ops::RangeInclusive<usize> = (1 << 9)..=(1 << 12);
@@ -44,6 +49,10 @@ pub struct MapsText {
     lines: PageVec<TextLine>,
     /// The number of bytes that belong to lines which were read to their ends.
     parsed: usize,
+    /// The number of bytes up to the end of the last line that an answer took.
+    needed: usize,
+    /// The same of the text before this one; 0 for the first.
+    needed_before: usize,
     /// The text was read to its end.
     is_whole: bool,
 }
@@ -51,7 +60,7 @@ pub struct MapsText {
 impl MapsText {
     /// Makes a text of which nothing was read, and maps no memory yet.
     pub const fn new() -> Self {
-        Self { bytes: PageVec::new(), lines: PageVec::new(), parsed: 0, is_whole: false }
+        Self { bytes: PageVec::new(), lines: PageVec::new(), parsed: 0, needed: 0, needed_before: 0, is_whole: false }
     }
 
     /// Forgets what was read. Keeps at most two pages of memory for another text.
@@ -59,6 +68,7 @@ impl MapsText {
         self.bytes.clear_to_one_page();
         self.lines.clear_to_one_page();
         (self.parsed, self.is_whole) = (0, false);
+        self.needed_before = core::mem::take(&mut self.needed);
     }
 
     /// Returns whether lines were read up to that of `address`, or behind it.
@@ -71,6 +81,9 @@ impl MapsText {
     pub fn read_up_to(&mut self, address: usize, read: &mut dyn FnMut(&mut [u8]) -> Result<usize>) -> Result<()> {
         while !self.reaches(address) {
             self.read_more(read)?;
+        }
+        if let Some(line) = self.at_or_after(address) {
+            self.needed = self.needed.max(line.path.1 as usize + 1);
         }
         Ok(())
     }
@@ -112,24 +125,26 @@ impl MapsText {
 
     fn read_more(&mut self, read: &mut dyn FnMut(&mut [u8]) -> Result<usize>) -> Result<()> {
         let len = match self.bytes.len() {
+            0 if LATER_FIRST_READS.contains(&self.needed_before) => self.needed_before,
             0 => FIRST_READ,
             len => (len / 2).clamp(*FURTHER_READS.start(), *FURTHER_READS.end()),
         };
         self.is_whole = self.bytes.extend_by(len, read)? == 0;
         let mut end = self.parsed;
-        for line in self.bytes.get(end..).unwrap_or_default().split_inclusive(|byte| *byte == b'\n') {
-            // The last line may go on, but not in a text that has ended.
-            if !line.ends_with(b"\n") && !self.is_whole {
-                break;
-            }
-            let start = end;
-            end += line.len();
-            let Some((vma, path)) = parse_line(line.strip_suffix(b"\n").unwrap_or(line)) else { continue };
+        while let Some(rest) = self.bytes.get(end..).filter(|rest| !rest.is_empty()) {
+            let (len, newline) = match slices::position(rest, b'\n') {
+                Some(len) => (len, 1),
+                // The last line may go on, but not in a text that has ended.
+                None if !self.is_whole => break,
+                None => (rest.len(), 0),
+            };
+            let (start, path_end) = (end, end + len);
+            end = path_end + newline;
+            let Some((vma, path)) = rest.get(..len).and_then(parse_line) else { continue };
             let last = self.lines.last().map_or(0, |last| last.vma.span.end);
             // Since the last read, the VMA that was its last may have been merged with the next
             // one. Some kernels then show both as one.
             if let Some(vma) = vma.cut_to(&Span { start: last, end: usize::MAX }) {
-                let path_end = end - usize::from(line.ends_with(b"\n"));
                 self.lines.push(TextLine { vma, path: ((start + path) as u32, path_end as u32) })?;
             }
         }
