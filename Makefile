@@ -12,6 +12,8 @@ INSTALL ?= install
 
 LIBRARY := target/release/libsopin.so
 COMMAND := target/release/sopin
+# The command that prints the completions, where COMMAND is for another architecture.
+COMPLETING := $(COMMAND)
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 MAJOR := $(firstword $(subst ., ,$(VERSION)))
 libdir := $(DESTDIR)$(LIBDIR)
@@ -28,7 +30,7 @@ GUIDES := $(notdir $(filter-out docs/releasing.md docs/memory-order.md,$(wildcar
 PAGES1 := $(notdir $(wildcard man/*.1))
 PAGES7 := $(notdir $(wildcard man/*.7))
 
-.PHONY: build demo test bench soak faults foreign rewriters pin-torture resets lab dist-binaries dist-check miri lint man header release-check clean help environments
+.PHONY: build demo test bench soak faults foreign rewriters pin-torture resets lab dist-binaries dist dist-check miri lint man header release-check clean help environments
 .PHONY: install install-library install-command uninstall uninstall-library uninstall-command
 
 build: ## build target/release/libsopin.so and target/release/sopin (the default)
@@ -73,12 +75,17 @@ lab: build ## suites on other kernels, aarch64, other glibcs, musl; WHAT=kernel-
 dist-binaries: ## target/dist: the library and the command that are published, for x86-64 and aarch64
 	scripts/dist-binaries
 
+dist: ## target/packages: archives, deb, rpm and wheels of these files, SHA256SUMS, an SBOM
+	scripts/dist
+
 # These tests only read the file, so it may be of any architecture.
-dist-check: build ## build target/dist twice and compare the bytes, and test what the files promise
-	scripts/dist-binaries --check
+dist-check: build ## build target/dist and target/packages twice and compare the bytes, and test what the files promise
+	scripts/dist --check
 	$(CARGO) test --test dist
 	SOPIN_TEST_LIBRARY=target/dist/x86_64/libsopin.so $(CARGO) test --test symbols --test imports --test branch_targets
 	SOPIN_TEST_LIBRARY=target/dist/aarch64/libsopin.so $(CARGO) test --test symbols --test imports
+	scripts/package-roots bookworm trixie bullseye
+	$(CARGO) test --test packages
 
 miri: ## tests of sopin-core and sopin-store in the interpreter that finds undefined behaviour, if a nightly toolchain has it
 	scripts/miri
@@ -124,9 +131,9 @@ install-command:
 	$(INSTALL) -m 755 $(COMMAND) '$(bindir)/sopin'
 	$(INSTALL) -m 644 $(PAGES1:%=man/%) '$(mandir)/man1'
 	$(INSTALL) -m 644 $(PAGES7:%=man/%) '$(mandir)/man7'
-	$(COMMAND) completions bash > '$(bashdir)/sopin' && chmod 644 '$(bashdir)/sopin'
-	$(COMMAND) completions zsh > '$(zshdir)/_sopin' && chmod 644 '$(zshdir)/_sopin'
-	$(COMMAND) completions fish > '$(fishdir)/sopin.fish' && chmod 644 '$(fishdir)/sopin.fish'
+	$(COMPLETING) completions bash > '$(bashdir)/sopin' && chmod 644 '$(bashdir)/sopin'
+	$(COMPLETING) completions zsh > '$(zshdir)/_sopin' && chmod 644 '$(zshdir)/_sopin'
+	$(COMPLETING) completions fish > '$(fishdir)/sopin.fish' && chmod 644 '$(fishdir)/sopin.fish'
 
 # Then removes directories that are empty, among them those that install has made, but
 # not the system's own, which may have been empty before.
