@@ -11,9 +11,10 @@ from __future__ import annotations
 import argparse
 import sys
 import uuid
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
+import cargo_graph
 from cyclonedx.model import ExternalReference, ExternalReferenceType, HashAlgorithm, HashType, XsUri
 from cyclonedx.model.bom import Bom, BomMetaData
 from cyclonedx.model.component import Component, ComponentScope, ComponentType
@@ -23,8 +24,6 @@ from cyclonedx.output.json import JsonV1Dot6
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 from packageurl import PackageURL
-
-import cargo_graph
 
 REPOSITORY = "https://github.com/sopin/sopin"
 
@@ -103,7 +102,7 @@ def main() -> int:
     parser.add_argument("--date", required=True, type=int)
     parser.add_argument("output", type=Path)
     options = parser.parse_args()
-    bom = make(options.rust, options.musl, datetime.fromtimestamp(options.date, timezone.utc))
+    bom = make(options.rust, options.musl, datetime.fromtimestamp(options.date, UTC))
     text = JsonV1Dot6(bom).output_as_string(indent=2) + "\n"
     error = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
     if error:

@@ -1,0 +1,95 @@
+//! `SHA256SUMS`, and the list of components (SBOM).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use libtest_mimic::Completion;
+use serde_json::Value;
+
+use crate::Try;
+use crate::common::{library, tree};
+use crate::package::{self, VERSION, said};
+
+pub fn trials() -> Vec<(String, Try)> {
+    vec![("sums::checksums".to_owned(), Box::new(checksums)), ("sums::components".to_owned(), Box::new(components))]
+}
+
+/// The sums are right, and there is one for each file.
+fn checksums(_: &Path) -> Result<Completion, String> {
+    let directory = package::directory();
+    let sums = directory.join("SHA256SUMS");
+    let Ok(text) = fs::read_to_string(&sums) else {
+        return Ok(Completion::ignored_with(format!("no {} (make dist)", sums.display())));
+    };
+    said(Command::new("sha256sum").args(["--check", "--strict", "--quiet", "SHA256SUMS"]).current_dir(&directory))?;
+    let listed: BTreeSet<String> = text.lines().filter_map(|line| Some(line.split_once("  ")?.1.to_owned())).collect();
+    let mut found: BTreeSet<String> = BTreeSet::new();
+    for path in tree::files(&directory, |_| true).map_err(|error| error.to_string())? {
+        let below = path.strip_prefix(&directory).map_err(|error| error.to_string())?;
+        found.insert(below.to_string_lossy().into_owned());
+    }
+    found.remove("SHA256SUMS");
+    for package in package::all() {
+        found.insert(package.file_name(1));
+    }
+    if listed == found { Ok(Completion::Completed) } else { Err(format!("listed {listed:?}, found {found:?}")) }
+}
+
+/// The list has a component for each package of Cargo that is linked, with the version, the
+/// license and the checksum of `Cargo.lock`, and nothing that is for tests only.
+fn components(_: &Path) -> Result<Completion, String> {
+    let path = package::directory().join(format!("sopin-{VERSION}.cdx.json"));
+    if let Some(reason) = package::outdated(&path) {
+        return Ok(Completion::ignored_with(reason));
+    }
+    let text = fs::read_to_string(&path).map_err(|error| error.to_string())?;
+    let list: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    if list["bomFormat"] != "CycloneDX"
+        || list["specVersion"] != "1.6"
+        || list["metadata"]["component"]["version"] != VERSION
+    {
+        return Err(text);
+    }
+    let locked = checksums_of_lock()?;
+    let mut names = BTreeSet::new();
+    for component in list["components"].as_array().ok_or("no components")? {
+        let text = |field: &str| component[field].as_str().unwrap_or_default().to_owned();
+        let (name, version) = (text("name"), text("version"));
+        if version.is_empty() || !component["licenses"][0]["expression"].is_string() {
+            return Err(format!("incomplete: {component}"));
+        }
+        let sum = component["hashes"][0]["content"].as_str();
+        if let Some(known) = locked.get(&(name.clone(), version))
+            && sum != Some(known)
+        {
+            return Err(format!("{name} has the checksum {sum:?}, Cargo.lock has {known}"));
+        }
+        names.insert(name);
+    }
+    for wanted in ["sopin", "sopin-cli", "sopin-core", "libc", "lock_api", "clap", "rustix", "rust-std", "musl"] {
+        if !names.contains(wanted) {
+            return Err(format!("no component {wanted}: {names:?}"));
+        }
+    }
+    // Of the tests.
+    if let Some(foreign) = ["libtest-mimic", "snapbox", "cbindgen"].iter().find(|name| names.contains(**name)) {
+        return Err(format!("{foreign} is not in the files"));
+    }
+    let checkout = library::checkout().to_string_lossy();
+    if text.contains(&*checkout) { Err(format!("the list names {checkout}")) } else { Ok(Completion::Completed) }
+}
+
+/// Returns the checksums of `Cargo.lock` by name and version.
+fn checksums_of_lock() -> Result<BTreeMap<(String, String), String>, String> {
+    let lock = fs::read_to_string(library::checkout().join("Cargo.lock")).map_err(|error| error.to_string())?;
+    let value = |package: &str, key: &str| {
+        let line = package.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(" = "))?;
+        Some(line.trim_matches('"').to_owned())
+    };
+    let packages = lock.split("[[package]]").filter_map(|package| {
+        Some(((value(package, "name")?, value(package, "version")?), value(package, "checksum")?))
+    });
+    Ok(packages.collect())
+}

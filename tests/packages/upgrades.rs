@@ -1,0 +1,175 @@
+//! A service runs with the library while its package is upgraded twice, while the library is
+//! rewritten in place, and while the package is removed: no process dies, every process keeps
+//! its pins, and can load further objects.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use libtest_mimic::Completion;
+use serde_json::Value;
+
+use crate::Try;
+use crate::common::library;
+use crate::common::rewrite::Rewrite;
+use crate::package::{Kind, Package, VERSION, said};
+use crate::root::{self, Root, Service};
+
+pub fn trials() -> Vec<(String, Try)> {
+    vec![("upgrades::deb".to_owned(), Box::new(deb)), ("upgrades::rpm".to_owned(), Box::new(rpm))]
+}
+
+/// The states of the objects of a process, by path.
+type Pins = BTreeMap<String, String>;
+
+fn deb(directory: &Path) -> Result<Completion, String> {
+    let package = Package::native(Kind::Deb);
+    if let Some(reason) = root::unmet("bookworm", &[package], &["dpkg-deb"]) {
+        return Ok(Completion::ignored_with(reason));
+    }
+    let root = Root::copy("bookworm", directory)?;
+    root::dies_without_sopin(&root)?;
+    let install = |file: &Path| {
+        root.add(file, "/root/sopin.deb")?;
+        root.succeed(&["dpkg", "--install", "/root/sopin.deb"])
+    };
+    install(&package.path())?;
+    // By its soname: the directory is one of the loader's.
+    let mut service = root.start(&["env", "LD_PRELOAD=libsopin.so.0"])?;
+    let library = format!("/usr/lib/{}-linux-gnu/libsopin.so.{VERSION}", package.architecture);
+    let pins = pinned(&root, &service)?;
+    for revision in [2, 3] {
+        let before = inode(&root.path(&library))?;
+        install(&repackaged(package, "deb", revision, directory)?)?;
+        if inode(&root.path(&library))? == before {
+            return Err("dpkg has rewritten the library in place".to_owned());
+        }
+        service.work("work")?;
+    }
+    service.work("load _codecs_jp")?;
+    in_place(&root, &library, &mut service)?;
+    let removals: [(&[&str], &str); 2] =
+        [(&["dpkg", "--remove", "sopin"], "load _codecs_kr"), (&["dpkg", "--purge", "sopin"], "load _codecs_tw")];
+    for (removal, line) in removals {
+        root.succeed(removal)?;
+        service.work(line)?;
+    }
+    conclude(&root, service, &pins)?;
+    leaves_nothing(&root)?;
+    root.discard()?;
+    Ok(Completion::Completed)
+}
+
+fn rpm(directory: &Path) -> Result<Completion, String> {
+    let package = Package::native(Kind::Rpm);
+    if let Some(reason) = root::unmet("bookworm", &[package], &["rpmbuild"]) {
+        return Ok(Completion::ignored_with(reason));
+    }
+    let root = Root::copy("bookworm", directory)?;
+    root::dies_without_sopin(&root)?;
+    // What the package needs is not in rpm's database here.
+    root.rpm(&["--nodeps", "--install"], &[&package.path()])?;
+    let mut service = root.start(&["sopin", "run", "--"])?;
+    let library = format!("/usr/lib64/libsopin.so.{VERSION}");
+    let pins = pinned(&root, &service)?;
+    for revision in [2, 3] {
+        let before = inode(&root.path(&library))?;
+        root.rpm(&["--nodeps", "--upgrade"], &[&repackaged(package, "rpm", revision, directory)?])?;
+        if inode(&root.path(&library))? == before {
+            return Err("rpm has rewritten the library in place".to_owned());
+        }
+        service.work("work")?;
+    }
+    service.work("load _codecs_jp")?;
+    in_place(&root, &library, &mut service)?;
+    root.rpm(&["--erase", "sopin"], &[])?;
+    service.work("load _codecs_kr")?;
+    conclude(&root, service, &pins)?;
+    leaves_nothing(&root)?;
+    root.discard()?;
+    Ok(Completion::Completed)
+}
+
+/// Packs the same files as another revision.
+fn repackaged(package: Package, kind: &str, revision: u32, directory: &Path) -> Result<PathBuf, String> {
+    let to = directory.join("repackaged");
+    let mut pack = Command::new(library::checkout().join("scripts/dist-packages"));
+    pack.args(["--revision", &revision.to_string(), "--to"]).arg(&to).args([package.architecture, kind]);
+    said(&mut pack)?;
+    Ok(to.join(package.file_name(revision)))
+}
+
+/// Overwrites the library in the same inode: with the same bytes, and with bytes that trap.
+fn in_place(root: &Root, library: &str, service: &mut Service) -> Result<(), String> {
+    let library = root.path(library);
+    let bytes = fs::read(&library).map_err(|error| error.to_string())?;
+    for rewrite in [Rewrite::SameBytes, Rewrite::Traps, Rewrite::Empty] {
+        let before = inode(&library)?;
+        rewrite.apply(&library).map_err(|error| error.to_string())?;
+        if inode(&library)? != before {
+            return Err("the library has a new inode".to_owned());
+        }
+        service.work("work")?;
+    }
+    fs::write(&library, bytes).map_err(|error| error.to_string())
+}
+
+fn inode(path: &Path) -> Result<u64, String> {
+    fs::metadata(path).map(|metadata| metadata.ino()).map_err(|error| format!("{}: {error}", path.display()))
+}
+
+/// Returns the states of the objects of each process, which must all be pinned. Asks the command
+/// in `target/dist`, because the package may be removed.
+fn pinned(root: &Root, service: &Service) -> Result<Vec<Pins>, String> {
+    let command = library::checkout().join("target/dist").join(std::env::consts::ARCH).join("sopin");
+    let processes: Vec<String> = service.processes().iter().map(u32::to_string).collect();
+    let mut words = vec![command.to_str().ok_or("a path that is not UTF-8")?, "status", "--json"];
+    words.extend(processes.iter().map(String::as_str));
+    let finished = root.run(&words)?;
+    let answer: Value = serde_json::from_str(&finished.stdout).map_err(|_| finished.to_string())?;
+    let mut all = Vec::new();
+    for process in answer["processes"].as_array().ok_or_else(|| finished.to_string())? {
+        let mut pins = Pins::new();
+        for object in process["objects"].as_array().ok_or_else(|| finished.to_string())? {
+            let text = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
+            pins.insert(text("path"), text("state"));
+        }
+        let is_pinned = pins.len() > 15 && pins.values().all(|state| state == "full");
+        let has_library = pins.keys().any(|path| path.contains("/libsopin.so.0"));
+        if !is_pinned || !has_library || process["damaged"] != 0 {
+            return Err(finished.to_string());
+        }
+        all.push(pins);
+    }
+    if all.len() == processes.len() { Ok(all) } else { Err(finished.to_string()) }
+}
+
+/// Checks that every process lives, has the pins that it had and is immune still.
+fn conclude(root: &Root, mut service: Service, before: &[Pins]) -> Result<(), String> {
+    root.rewrite()?;
+    service.work("work")?;
+    let after = pinned(root, &service)?;
+    for (before, after) in before.iter().zip(&after) {
+        if let Some((path, state)) = before.iter().find(|(path, state)| after.get(*path) != Some(state)) {
+            return Err(format!("{path} was {state} before, and is {:?}", after.get(path)));
+        }
+    }
+    service.finish()
+}
+
+/// Checks that the removed package has left nothing that it has brought.
+fn leaves_nothing(root: &Root) -> Result<(), String> {
+    let left =
+        said(Command::new("find").arg(root.path("/")).args(["-path", "*sopin*", "-not", "-path", "*/.cache/*"]))?;
+    // The package manager's own records, the package that the trial has copied, and the name of
+    // the root itself.
+    let is_known = |path: &&str| ["/var/lib/", "/root/sopin.deb", "/var/log/"].iter().any(|known| path.contains(known));
+    let left: Vec<&str> = left.lines().filter(|path| !is_known(path)).collect();
+    let inside = |path: &&&str| {
+        Path::new(path).strip_prefix(root.path("/")).is_ok_and(|below| below.to_string_lossy().contains("sopin"))
+    };
+    let left: Vec<&&str> = left.iter().filter(inside).collect();
+    if left.is_empty() { Ok(()) } else { Err(format!("left: {left:?}")) }
+}
