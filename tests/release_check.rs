@@ -143,6 +143,28 @@ fn one_crate_one_page_a_date_and_a_change() {
 }
 
 #[test]
+fn packages_of_another_version_and_wrong_sums_are_found() {
+    if !can_check() {
+        return;
+    }
+    let copy = Copy::ready();
+    let packages = copy.path("target/packages");
+    fs::create_dir(&packages).unwrap();
+    let name = format!("sopin_{VERSION}-1_amd64.deb");
+    fs::write(packages.join(&name), "").unwrap();
+    // Of a file without contents.
+    let sum = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    fs::write(packages.join("SHA256SUMS"), format!("{sum}  {name}\n")).unwrap();
+    copy.assert_wrong(&[]);
+    fs::write(packages.join(&name), "other contents").unwrap();
+    copy.assert_wrong(&[("packages", "SHA256SUMS is wrong")]);
+    let other = "sopin_77.0.0-1_amd64.deb";
+    fs::write(packages.join(other), "").unwrap();
+    fs::write(packages.join("SHA256SUMS"), format!("{sum}  {other}\n")).unwrap();
+    copy.assert_wrong(&[("packages", "sopin_77.0.0-1_amd64.deb is of another version")]);
+}
+
+#[test]
 fn the_document_lists_every_check() {
     let document = fs::read_to_string(library::checkout().join("docs/releasing.md")).unwrap();
     let script = fs::read_to_string(library::checkout().join("scripts/release-check")).unwrap();
