@@ -59,8 +59,29 @@ fn start(release: &str, kind: Kind, directory: &Path) -> Result<Completion, Stri
     if !status.stdout.contains("python3") {
         return Err(status.to_string());
     }
+    if kind == Kind::Deb {
+        keeps_a_name_that_stays(&root, &sopin)?;
+    }
     root.discard()?;
     Ok(Completion::Completed)
+}
+
+/// Programs get the library by its soname also where the link for linkers is installed: they
+/// pass the path on to their children, and the package with that link may be removed meanwhile.
+fn keeps_a_name_that_stays(root: &Root, sopin: &str) -> Result<(), String> {
+    let development = Package::native(Kind::DebDevelopment);
+    if let Some(reason) = development.unmet() {
+        return Err(reason);
+    }
+    root.add(&development.path(), "/root/development.deb")?;
+    root.succeed(&["dpkg", "--install", "/root/development.deb"])?;
+    let directory = format!("/usr/lib/{}-linux-gnu", development.architecture);
+    if !root.path(&directory).join("libsopin.so").exists() {
+        return Err("the development package has no link".to_owned());
+    }
+    let environment = root.succeed(&[sopin, "run", "--", "env"])?;
+    let wanted = format!("LD_PRELOAD={directory}/libsopin.so.0");
+    if environment.stdout.lines().any(|line| line == wanted) { Ok(()) } else { Err(environment.to_string()) }
 }
 
 fn has_no_toolchain(root: &Root) -> Result<(), String> {

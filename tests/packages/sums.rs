@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -23,10 +24,17 @@ fn checksums(_: &Path) -> Result<Completion, String> {
     let Ok(text) = fs::read_to_string(&sums) else {
         return Ok(Completion::ignored_with(format!("no {} (make dist)", sums.display())));
     };
+    let files = tree::files(&directory, |_| true).map_err(|error| error.to_string())?;
+    // The packages have set dates, but nothing sets a ctime.
+    let changed = |path: &Path| fs::metadata(path).map(|metadata| (metadata.ctime(), metadata.ctime_nsec()));
+    let last = changed(&sums).map_err(|error| error.to_string())?;
+    if let Some(newer) = files.iter().find(|path| changed(path).is_ok_and(|changed| changed > last)) {
+        return Ok(Completion::ignored_with(format!("{} was packed anew (make dist)", newer.display())));
+    }
     said(Command::new("sha256sum").args(["--check", "--strict", "--quiet", "SHA256SUMS"]).current_dir(&directory))?;
     let listed: BTreeSet<String> = text.lines().filter_map(|line| Some(line.split_once("  ")?.1.to_owned())).collect();
     let mut found: BTreeSet<String> = BTreeSet::new();
-    for path in tree::files(&directory, |_| true).map_err(|error| error.to_string())? {
+    for path in files {
         let below = path.strip_prefix(&directory).map_err(|error| error.to_string())?;
         found.insert(below.to_string_lossy().into_owned());
     }

@@ -11,7 +11,9 @@ use sopin_core::LIBRARY;
 use crate::exit::{Exit, Failure};
 use crate::program::elf::{self, Elf};
 
-/// The file name where no development files are installed, which is the soname.
+/// The file name in an installation. The name without a version is a link for linkers, which a
+/// package of its own may contain: programs that still run would pass its path to their children
+/// after that package was removed.
 const SONAME: &str = concat!("libsopin.so.", env!("CARGO_PKG_VERSION_MAJOR"));
 
 /// The library that belongs to this command.
@@ -30,7 +32,7 @@ impl Library {
     pub fn find() -> Result<Self, Failure> {
         let command = own_path()?;
         let directories = directories(command.parent().unwrap_or(Path::new("/")));
-        for path in directories.iter().flat_map(|directory| [LIBRARY, SONAME].map(|name| directory.join(name))) {
+        for path in directories.iter().flat_map(|directory| [SONAME, LIBRARY].map(|name| directory.join(name))) {
             if let Some(identity) = identity(&path) {
                 check_spelling(&path)?;
                 return Ok(Self { path, identity });
