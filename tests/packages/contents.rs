@@ -196,7 +196,7 @@ fn versions(package: Package, directory: &Path) -> Result<(), String> {
             said(Command::new("rpm").args(["-qp", "--nosignature", "--queryformat", form]).arg(&path))?
         }
     };
-    if found != VERSION && found != format!("{VERSION}-1") {
+    if found != VERSION && found != format!("{}-1", package::packaged_version()) {
         return Err(format!("the package says {found}"));
     }
     package.unpack(directory)?;

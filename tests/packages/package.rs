@@ -60,6 +60,11 @@ fn source_date() -> &'static str {
     })
 }
 
+/// Returns the version as dpkg and rpm have it: `1.0.0-rc.1` comes before `1.0.0`.
+pub fn packaged_version() -> String {
+    VERSION.replacen('-', "~", 1)
+}
+
 /// Returns every package.
 pub fn all() -> impl Iterator<Item = Package> {
     let kinds = [Kind::Archive, Kind::Deb, Kind::DebDevelopment, Kind::Rpm, Kind::RpmDevelopment];
@@ -90,12 +95,13 @@ impl Package {
     /// Returns its file name, for a revision of the packages.
     pub fn file_name(self, revision: u32) -> String {
         let debian = if self.architecture == "aarch64" { "arm64" } else { "amd64" };
+        let version = packaged_version();
         match self.kind {
             Kind::Archive => format!("sopin-{VERSION}-{}-linux.tar.gz", self.architecture),
-            Kind::Deb => format!("sopin_{VERSION}-{revision}_{debian}.deb"),
-            Kind::DebDevelopment => format!("libsopin-dev_{VERSION}-{revision}_{debian}.deb"),
-            Kind::Rpm => format!("sopin-{VERSION}-{revision}.{}.rpm", self.architecture),
-            Kind::RpmDevelopment => format!("sopin-devel-{VERSION}-{revision}.{}.rpm", self.architecture),
+            Kind::Deb => format!("sopin_{version}-{revision}_{debian}.deb"),
+            Kind::DebDevelopment => format!("libsopin-dev_{version}-{revision}_{debian}.deb"),
+            Kind::Rpm => format!("sopin-{version}-{revision}.{}.rpm", self.architecture),
+            Kind::RpmDevelopment => format!("sopin-devel-{version}-{revision}.{}.rpm", self.architecture),
         }
     }
 
