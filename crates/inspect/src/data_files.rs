@@ -4,11 +4,13 @@
 //!
 //! It leaves out what has no file that a tool could rewrite (memfd, System V shared memory,
 //! devices, `/dev/shm`, `/proc`, `/sys`), copies of the library's, and files to which no process
-//! can write.
+//! can write. It must not wait for a server: files for which one answers (FUSE, NFS) are listed
+//! unexamined.
 
 use std::collections::BTreeMap;
 
-use crate::files::{MappedFile, View, Writability};
+use crate::disk;
+use crate::files::{View, Writability};
 use crate::maps::{self, Mapping};
 use crate::object::InspectedObject;
 use crate::report::DataFileReport;
@@ -72,14 +74,19 @@ fn may_be_rewritten(mapping: &Mapping) -> bool {
 
 fn report(group: &Group, view: &View, user: u32) -> Option<DataFileReport> {
     let Group { mapping, bytes, count } = *group;
-    let file = view.mapped(mapping);
-    let is_unwritable = matches!(file.writability, Writability::Unwritable | Writability::InImage);
+    let file = (!view.may_wait_for_ever(mapping)).then(|| view.mapped(mapping));
     // `ENODEV`: a device, whose pages no truncation takes away.
-    if is_unwritable || file.identity == Err(rustix::io::Errno::NODEV) {
+    if file.as_ref().is_some_and(|file| {
+        matches!(file.writability, Writability::Unwritable | Writability::InImage)
+            || file.identity == Err(rustix::io::Errno::NODEV)
+    }) {
         return None;
     }
+    let ownership = file.and_then(|file| file.ownership);
     let (path, seems_deleted) = mapping.names();
-    let MappedFile { ownership, .. } = &*file;
+    // A file that has a name may have one that ends like the kernel's mark.
+    let has_name = ownership.is_some_and(|ownership| ownership.links != 0);
+    let path = if seems_deleted && has_name { disk::path(mapping, view) } else { path };
     Some(DataFileReport {
         path: String::from_utf8_lossy(path).into_owned(),
         mapped_kib: bytes >> 10,

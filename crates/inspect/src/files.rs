@@ -22,6 +22,7 @@ use crate::descriptors;
 use crate::image::{self, DynamicEntries, Flaw, Headers, RelocationTypes};
 use crate::maps::Mapping;
 use crate::memory::FileBytes;
+use crate::mounts::Mounts;
 use crate::process::Process;
 use crate::relocated_words::{self, RelocatedWord};
 
@@ -60,6 +61,7 @@ pub struct Files {
     mapped: RefCell<HashMap<FileKey, Rc<MappedFile>>>,
     paths: RefCell<HashMap<(PathRoot, Vec<u8>), Result<Identity, Errno>>>,
     own_namespace: OnceCell<Vec<u8>>,
+    own_mounts: OnceCell<Mounts>,
 }
 
 /// Which file a mapping maps: major and minor device number, inode number, path, and where the path
@@ -151,12 +153,13 @@ pub struct View<'a> {
     files: &'a Files,
     root: OnceCell<Result<(OwnedFd, PathRoot), Errno>>,
     layers: OnceCell<Option<ImageLayers>>,
+    mounts: OnceCell<Mounts>,
 }
 
 impl<'a> View<'a> {
     /// Makes a view of the files of this process.
     pub fn new(process: &'a Process, files: &'a Files) -> Self {
-        Self { process, files, root: OnceCell::new(), layers: OnceCell::new() }
+        Self { process, files, root: OnceCell::new(), layers: OnceCell::new(), mounts: OnceCell::new() }
     }
 
     /// Opens the file that a mapping maps.
@@ -217,6 +220,18 @@ impl<'a> View<'a> {
     pub fn at_name(&self, path: &[u8]) -> Result<Identity, Errno> {
         let root = fs::openat(self.process.directory(), "root", ROOT_FLAGS, Mode::empty())?;
         open_below(&root, path, OFlags::PATH | OFlags::CLOEXEC).and_then(|file| descriptors::identity_of(&file))
+    }
+
+    /// Returns whether examining the file that a mapping maps could wait for ever, because a server
+    /// answers for its file system. A file system that is mounted no more may be one of these.
+    pub fn may_wait_for_ever(&self, mapping: &Mapping) -> bool {
+        let device = mapping.file.device;
+        let mounts = self.mounts.get_or_init(|| Mounts::parse(&self.process.read("mountinfo").unwrap_or_default()));
+        let own = || Mounts::parse(&std::fs::read("/proc/self/mountinfo").unwrap_or_default());
+        let is_served = mounts.is_served(device);
+        let is_served = is_served.or_else(|| self.files.own_mounts.get_or_init(own).is_served(device));
+        // Without a block device the major number is 0.
+        is_served.unwrap_or(device.0 == 0)
     }
 
     /// Returns the file that a mapping maps.

@@ -10,6 +10,7 @@
 //! | `loader` | the loader's list of objects |
 //! | `published` | the records that the library publishes |
 //! | [`files`] | the mapped files, each examined once for all processes |
+//! | `mounts` | the mounted file systems, and which of them a server answers for |
 //! | `relocated_words` | the words to which the loader stores |
 //! | [`object`](mod@object) | which VMAs an object has, and what state that makes |
 //! | `damage` | words that have reverted |
@@ -37,6 +38,7 @@ mod inspector;
 mod loader;
 pub mod maps;
 pub mod memory;
+mod mounts;
 mod names;
 pub mod object;
 pub mod process;

@@ -58,7 +58,8 @@ pub struct DataFileReport {
     pub writable: bool,
     /// Whether no path leads to it any more: only what has it open can change it.
     pub deleted: bool,
-    /// The user id of its owner; null if that could not be determined.
+    /// The user id of its owner; null if that could not be determined: the file could not be opened,
+    /// or a server answers for its file system, which is not asked.
     pub owner: Option<u32>,
     /// Its group id; null likewise.
     pub group: Option<u32>,

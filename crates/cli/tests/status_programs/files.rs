@@ -3,7 +3,9 @@
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -15,6 +17,12 @@ pub const CASES: &[Case] = &[
     Case { name: "a_mapped_file", needs: &["python3"], test: a_mapped_file },
     Case { name: "kinds_of_mappings", needs: &["python3"], test: kinds_of_mappings },
     Case { name: "who_may_write", needs: &["root", "python3"], test: who_may_write },
+    Case { name: "a_name_like_the_mark", needs: &["python3"], test: a_name_like_the_mark },
+    Case {
+        name: "a_server_that_answers_nothing",
+        needs: &["root", "python3", "stat"],
+        test: a_server_that_answers_nothing,
+    },
     Case { name: "a_jvm", needs: &["java", "javac"], test: a_jvm },
     Case { name: "the_c_librarys_own_files", needs: &["python3", "locale"], test: the_c_librarys_own_files },
 ];
@@ -138,6 +146,71 @@ fn who_may_write() -> Result<(), String> {
     let text = installation.sopin().args(["status", "--files", &running.pid().to_string()]).assert();
     let text = String::from_utf8_lossy(&text.get_output().stdout).into_owned();
     assert!(text.contains("0644: user 65534 may write to it") && text.contains("everybody may write"), "{text}");
+    Ok(())
+}
+
+/// The kernel marks the path of a file without a name, and a file may have a name like that.
+fn a_name_like_the_mark() -> Result<(), String> {
+    let installation = Installation::new();
+    for name in ["named (deleted)", "gone (deleted)", "linked"] {
+        installation.file(name, b"x", 0o644);
+    }
+    fs::hard_link(installation.path("linked"), installation.path("other")).unwrap();
+    let arguments = ["s", "named (deleted)", "sd", "gone (deleted)", "sd", "linked"];
+    let running = start(&installation, &["env"], &arguments);
+    let files = files(&installation, running.pid());
+    let found: Vec<_> = files.iter().map(|file| (file["path"].as_str().unwrap(), file["deleted"] == true)).collect();
+    let path = |name| installation.path(name).into_os_string().into_string().unwrap();
+    // The last has another name, so others can still open it.
+    let all = [(path("gone (deleted)"), true), (path("linked"), false), (path("named (deleted)"), false)];
+    assert_eq!(found, all.each_ref().map(|(path, is_deleted)| (path.as_str(), *is_deleted)));
+    Ok(())
+}
+
+/// Returns whether a process ends in time. One that waits for the server cannot even be killed.
+fn ends(child: &mut Child, patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    true
+}
+
+/// The control is stat(1), which waits for the server until that is killed.
+fn a_server_that_answers_nothing() -> Result<(), String> {
+    if !Path::new("/dev/fuse").exists() {
+        return Err("no /dev/fuse".to_owned());
+    }
+    let installation = Installation::new();
+    installation.file("served.py", include_bytes!("served.py"), 0o644);
+    fs::create_dir(installation.path("mount")).unwrap();
+    let mut command = Command::new("python3");
+    let command = clean_process(&mut command).args(["served.py", "mount"]).current_dir(installation.path(""));
+    let running = Running::start(command);
+    let pid = running.pid().to_string();
+
+    let mut command = Command::new(installation.path("bin/sopin"));
+    let command = clean_process(&mut command).args(["status", "--files", "--json", &pid]).stdout(Stdio::piped());
+    let mut status = command.spawn().unwrap();
+    let has_ended = ends(&mut status, Duration::from_secs(20));
+    let file = format!("/proc/{pid}/root{}", installation.path("mount/file").display());
+    let mut waits = Command::new("stat").arg(file).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let is_control = !ends(&mut waits, Duration::from_secs(1));
+    // The end of the server ends both.
+    running.end();
+    assert!(ends(&mut waits, Duration::from_secs(20)));
+    let output = status.wait_with_output().unwrap();
+    assert!(has_ended, "the command waits for the server");
+    assert!(is_control, "stat does not wait for the server");
+
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let files = answer["processes"][0]["files"].as_array().unwrap();
+    let file = files.iter().find(|file| file["path"].as_str().unwrap().ends_with("/mount/file"));
+    let file = file.ok_or("its mapping is listed")?;
+    assert_eq!((&file["owner"], &file["mapped_kib"], &file["shared"]), (&Value::Null, &4.into(), &true.into()));
     Ok(())
 }
 
