@@ -69,7 +69,7 @@ JSON:
   facts of library    path, version, command_version, machine
   facts of libc       name (glibc, musl; null if it is neither), version, loader, program
   facts of kernel     release, proc, memfd, process_vm_readv, procmap_query, ptrace
-                      (\"ok\", or what the kernel has answered)
+                      (\"ok\", what the kernel has answered, or why it was not tried)
   facts of trial      program, status, full, relocated, left, milliseconds, messages[]
   facts of store      path, exists, writable, verity, system, refused[] (path, reason)
   facts of memory     limit, available (bytes; null if that is not known)
@@ -96,8 +96,8 @@ Examples:
 /// do. Run it as the user and in the environment of the program to be protected: with sudo -u
 /// USER, in the container (docker exec), in the unit (systemd-run).
 ///
-/// It measures instead of guessing from versions. It starts /bin/true, or else the C library's
-/// own file, with libsopin.so, and reads what the library reports; it starts a process of its
+/// It measures instead of guessing from versions. It starts true, the first in PATH, or else the C
+/// library's own file, with libsopin.so, and reads what the library reports; it starts a process of its
 /// own and pins it. It makes the system calls that matter in child processes, one for each,
 /// because a seccomp filter may kill for one.
 ///

@@ -63,6 +63,10 @@ fn main() -> ExitCode {
     if !matches!(command, Ok(Command::Run(_) | Command::Pin(_))) {
         sopin_startup::restore();
     }
+    // `sopin run` and `sopin pin` exec the user's program, with the action that was inherited.
+    if matches!(command, Ok(Command::Check(_) | Command::Doctor(_))) {
+        sopin_startup::keep_children();
+    }
     let outcome = match command {
         Ok(Command::Run(arguments)) => run::run(&arguments).map(ExitCode::from),
         Ok(Command::Check(arguments)) => check::check(&arguments).map(ExitCode::from),

@@ -9,14 +9,14 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use crate::exit::{Exit, Failure};
 use crate::library::Library;
 use crate::program::elf;
 
 /// Other variables that make a loader do more than load (`ld.so(8)`).
-const NOT_FOR_A_TRIAL: [&str; 9] = [
+pub const NOT_FOR_A_TRIAL: [&str; 9] = [
     "LD_AUDIT",
     "LD_DEBUG",
     "LD_DEBUG_OUTPUT",
@@ -51,6 +51,25 @@ impl Trial {
         arguments: &[OsString],
         preload: Option<&OsStr>,
     ) -> Result<Self, Failure> {
+        let mut command = Self::command(program, loader, arguments, preload)?;
+        // A minimal root directory has no /dev/null; the pipe is closed at once.
+        let output = command.stdin(Stdio::piped()).output().map_err(|error| {
+            let file = loader.unwrap_or(program);
+            Failure::new(Exit::Failed, program.display(), format!("its loader, {}: {error}", file.display()))
+        })?;
+        Ok(Self::read(output.status, &output.stdout, &output.stderr))
+    }
+
+    /// Returns the command that [`Trial::start`] starts.
+    ///
+    /// # Errors
+    /// When the loader is none.
+    pub fn command(
+        program: &Path,
+        loader: Option<&Path>,
+        arguments: &[OsString],
+        preload: Option<&OsStr>,
+    ) -> Result<Command, Failure> {
         let file = loader.unwrap_or(program);
         if !elf::is_called_loader(file) {
             let reason = format!("its loader, {}, is not called like one, so it was not started", file.display());
@@ -69,11 +88,7 @@ impl Trial {
             Some(list) => command.env("LD_PRELOAD", list),
             None => command.env_remove("LD_PRELOAD"),
         };
-        // A minimal root directory has no /dev/null; the pipe is closed at once.
-        let output = command.stdin(Stdio::piped()).output().map_err(|error| {
-            Failure::new(Exit::Failed, program.display(), format!("its loader, {}: {error}", file.display()))
-        })?;
-        Ok(Self::read(&output))
+        Ok(command)
     }
 
     /// Returns whether the library is among the objects.
@@ -81,9 +96,10 @@ impl Trial {
         self.objects.iter().any(|object| library.is_at(object))
     }
 
-    fn read(output: &Output) -> Self {
-        let mut trial = Self { is_success: output.status.success(), ..Self::default() };
-        for line in output.stdout.split(|byte| *byte == b'\n') {
+    /// Reads what the command has printed.
+    pub fn read(status: ExitStatus, stdout: &[u8], stderr: &[u8]) -> Self {
+        let mut trial = Self { is_success: status.success(), ..Self::default() };
+        for line in stdout.split(|byte| *byte == b'\n') {
             match object(line) {
                 // musl names itself twice: as the loader and as the C library.
                 Some(LoadedObject::File(path)) if trial.objects.contains(&path) => {}
@@ -95,13 +111,13 @@ impl Trial {
                 None => {}
             }
         }
-        let said = String::from_utf8_lossy(&output.stderr);
+        let said = String::from_utf8_lossy(stderr);
         trial.messages.extend(said.lines().filter(|line| !line.is_empty()).map(str::to_owned));
         // With --list glibc goes on after this one (`_dl_check_map_versions`).
         if said.lines().any(|line| line.contains(": version `") && line.contains("' not found")) {
             trial.is_success = false;
         }
-        if let Some(signal) = output.status.signal() {
+        if let Some(signal) = status.signal() {
             trial.messages.push(format!("the loader was killed by signal {signal}"));
         }
         trial
@@ -176,8 +192,7 @@ mod tests {
     #[test]
     fn what_is_on_stderr_is_a_message() {
         let said = b"x: /lib/libc.so.6: version `GLIBC_2.34' not found (required by /x/libsopin.so)\n".to_vec();
-        let output = Output { status: std::process::ExitStatus::from_raw(0), stdout: Vec::new(), stderr: said };
-        let trial = Trial::read(&output);
+        let trial = Trial::read(ExitStatus::from_raw(0), b"", &said);
         assert!(!trial.is_success);
         assert!(trial.messages[0].starts_with("x: /lib/libc.so.6: version"));
     }

@@ -6,7 +6,8 @@
 //! ignored signal would be killed by its first lost connection.
 //!
 //! A constructor, which runs before Rust's runtime, notes what was inherited; [`restore`] puts
-//! it back. This is a separate crate because the command forbids unsafe code.
+//! it back. [`keep_children`] changes one more inherited action, for commands that wait for
+//! children. This is a separate crate because the command forbids unsafe code.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
@@ -57,4 +58,13 @@ pub fn restore() {
         // touches no memory.
         unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
     }
+}
+
+/// Lets this process wait for its children. Where `SIGCHLD` is ignored, as under a shell's
+/// `trap '' CHLD`, the kernel keeps no exit status for a parent (`wait(2)`, ECHILD). Programs that
+/// are started later get the default action, too, so a command that execs the user's program must
+/// not call this.
+pub fn keep_children() {
+    // SAFETY: the default action installs no handler, so no code of this process can be run by it.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }

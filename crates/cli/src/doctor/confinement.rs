@@ -31,7 +31,7 @@ pub fn filter(here: &DoctorSurroundings) -> Subject {
         .iter()
         .flat_map(|calls| {
             let failed =
-                calls.all().into_iter().filter(|(call, answer)| *call != "PROCMAP_QUERY" && !probes::works(answer));
+                calls.all().into_iter().filter(|(call, answer)| *call != "PROCMAP_QUERY" && probes::fails(answer));
             failed.map(|(call, answer)| format!("{call}: {answer}")).collect::<Vec<_>>()
         })
         .collect();

@@ -225,7 +225,7 @@ pub fn memory(here: &DoctorSurroundings) -> Subject {
     if here.stores.can_grow() && !here.is_filtered {
         return Subject::new("memory", SubjectVerdict::Ok, format!("not needed, programs share copies; {left}"), facts);
     }
-    let lacks_memfd = here.calls.as_ref().is_some_and(|calls| !probes::works(&calls.memfd));
+    let lacks_memfd = here.calls.as_ref().is_some_and(|calls| probes::fails(&calls.memfd));
     if limit == 0 || lacks_memfd {
         let why = if limit == 0 { "SOPIN_PRIVATE_LIMIT is 0" } else { "memfd_create does not work" };
         let meaning = format!("{why}, and there is no store for all copies: objects are at best relocated");

@@ -27,7 +27,8 @@ struct Attempt {
 
 impl Attempt {
     fn failed(reason: String) -> Self {
-        Self { error: Some("failed".to_owned()), reason, remedy: String::new(), milliseconds: None }
+        let remedy = children::remedy(&reason).to_owned();
+        Self { error: Some("failed".to_owned()), reason, remedy, milliseconds: None }
     }
 }
 

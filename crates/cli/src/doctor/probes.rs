@@ -12,6 +12,9 @@ use sopin_core::vmas;
 
 use super::children::{self, Ended};
 
+/// How an answer begins if the call was not tried.
+const UNTRIED: &str = "not tried: ";
+
 /// What is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Probe {
@@ -52,14 +55,15 @@ impl Probe {
         }
     }
 
-    /// Makes the system call in a child process, and returns `ok` or what the kernel has answered.
+    /// Makes the system call in a child process, and returns `ok`, what the kernel has answered, or
+    /// why the call was not tried.
     fn make_in_child(self) -> String {
         let mut command = children::own_command();
         match children::run(command.args(["doctor", "--probe", self.word()])) {
             Ok(Ended { status, stdout, .. }) if status.code().is_some() && !stdout.is_empty() => stdout,
             Ok(ended) if ended.was_filtered() => "a seccomp filter kills for it".to_owned(),
             Ok(ended) => ended.fate(),
-            Err(reason) => reason,
+            Err(reason) => format!("{UNTRIED}{reason}"),
         }
     }
 
@@ -75,7 +79,7 @@ impl Probe {
     }
 }
 
-/// What the kernel has answered: `ok`, or why not.
+/// What the kernel has answered: `ok`, or why not, or why the call was not tried.
 pub struct Answers {
     pub memfd: String,
     pub process_vm_readv: String,
@@ -108,6 +112,16 @@ impl Answers {
 /// Returns whether an answer is that a call works.
 pub fn works(answer: &str) -> bool {
     answer == "ok"
+}
+
+/// Returns whether an answer is that a call does not work.
+pub fn fails(answer: &str) -> bool {
+    !works(answer) && !is_untried(answer)
+}
+
+/// Returns whether an answer is that a call was not tried.
+pub fn is_untried(answer: &str) -> bool {
+    answer.starts_with(UNTRIED)
 }
 
 #[cfg(test)]

@@ -13,6 +13,10 @@ use super::children::{self, Ended};
 use super::harmless::Harmless;
 use super::surroundings::DoctorSurroundings;
 use crate::library::Library;
+use crate::trial::NOT_FOR_A_TRIAL;
+
+/// The most messages that are kept.
+const MOST_MESSAGES: usize = 32;
 
 /// What the library has logged about the objects.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -53,7 +57,7 @@ impl Log {
     }
 
     fn note(&mut self, message: &str) {
-        if self.messages.iter().all(|known| known != message) {
+        if self.messages.len() < MOST_MESSAGES && self.messages.iter().all(|known| known != message) {
             self.messages.push(message.to_owned());
         }
     }
@@ -78,7 +82,9 @@ pub fn trial(here: &DoctorSurroundings) -> Subject {
     let program = harmless.path.display().to_string();
     let ended = match children::run(&mut command(here, library, harmless)) {
         Ok(ended) => ended,
-        Err(reason) => return untried(&format!("{program}: {reason}"), SubjectVerdict::No),
+        Err(reason) => {
+            return untried(&format!("{program}: {reason}"), SubjectVerdict::No).with_remedy(children::remedy(&reason));
+        }
     };
     let log = Log::read(&ended.stderr);
     let facts = facts(Some(&program), Some(&ended), &log);
@@ -154,7 +160,7 @@ fn command(here: &DoctorSurroundings, library: &Library, harmless: &Harmless) ->
     let mut command = Command::new(&harmless.path);
     // Other libraries would be judged, too.
     command.env("LD_PRELOAD", library.path()).env("SOPIN_LOG", "info").env_remove("SOPIN_LOG_FILE");
-    for variable in ["LD_AUDIT", "LD_DEBUG", "SOPIN_EXCLUDE", "SOPIN_ONLY"] {
+    for variable in NOT_FOR_A_TRIAL.iter().chain(&["SOPIN_EXCLUDE", "SOPIN_ONLY"]) {
         command.env_remove(variable);
     }
     if !here.stores.would_be_used_as_it_is() && env::var_os("SOPIN_STORE").is_none_or(|value| value != "off") {

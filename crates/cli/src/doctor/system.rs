@@ -1,6 +1,7 @@
 //! The subjects `libc` and `kernel`.
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -27,11 +28,20 @@ pub fn libc(here: &DoctorSurroundings) -> Subject {
             .with_remedy("sopin check COMMAND says whether the library gets into that program");
     };
     let found = library_of(harmless);
-    let (name, version) = found.as_ref().map_or((None, None), |(name, version)| (Some(*name), Some(version)));
+    let known = found.as_ref().ok().and_then(Option::as_ref);
+    let (name, version) = known.map_or((None, None), |(name, version)| (Some(*name), Some(version)));
     let loader = harmless.loader.display().to_string();
     let facts = json!({
         "name": name, "version": version, "loader": loader, "program": harmless.path.display().to_string(),
     });
+    let found = match found {
+        Ok(found) => found,
+        Err(reason) => {
+            let meaning = format!("{loader} is the loader, and could not be asked for its version: {reason}");
+            return Subject::new("libc", SubjectVerdict::Limited, meaning, facts)
+                .with_remedy(children::remedy(&reason));
+        }
+    };
     let Some((name, version)) = found else {
         let meaning = format!("{loader} is the loader, of a C library that is neither glibc nor musl");
         return Subject::new("libc", SubjectVerdict::Limited, meaning, facts)
@@ -45,19 +55,27 @@ pub fn libc(here: &DoctorSurroundings) -> Subject {
     Subject::new("libc", SubjectVerdict::Ok, format!("{name} {version}, loaded by {loader}"), facts)
 }
 
-/// Returns name and version of the C library that a program's loader gives it.
-fn library_of(harmless: &Harmless) -> Option<(&'static str, String)> {
-    let name = harmless.loader.file_name()?.to_str()?;
-    if name.starts_with("ld-musl-") {
+/// Returns name and version of the C library that a program's loader gives it; `None` if it is
+/// neither glibc nor musl.
+///
+/// # Errors
+/// Why the loader could not be run.
+fn library_of(harmless: &Harmless) -> Result<Option<(&'static str, String)>, String> {
+    let name = harmless.loader.file_name().unwrap_or_default();
+    if name.as_bytes().starts_with(b"ld-musl-") {
         // Without arguments it prints how to use it, with its version.
-        let ended = children::run(Command::new(&harmless.loader).env_remove("LD_PRELOAD")).ok()?;
-        let version = ended.stderr.lines().find_map(|line| line.strip_prefix("Version "))?;
-        return Some(("musl", version.trim().to_owned()));
+        let ended = children::run(Command::new(&harmless.loader).env_remove("LD_PRELOAD"))?;
+        let version = ended.stderr.lines().find_map(|line| line.strip_prefix("Version "));
+        return Ok(version.map(|version| ("musl", version.trim().to_owned())));
     }
-    let loaded = Trial::start(&harmless.path, Some(&harmless.loader), &[], None).ok()?;
+    let mut command =
+        Trial::command(&harmless.path, Some(&harmless.loader), &[], None).map_err(|failure| failure.reason)?;
+    let ended = children::run(&mut command)?;
+    let loaded = Trial::read(ended.status, ended.stdout.as_bytes(), ended.stderr.as_bytes());
     let is_libc = |path: &&Path| path.file_name().is_some_and(|name| name == "libc.so.6");
     let libc = loaded.objects.iter().map(AsRef::as_ref).find(is_libc).unwrap_or(&harmless.path);
-    Some(("glibc", glibc_version(&fs::read(libc).ok()?)?))
+    let version = fs::read(libc).ok().and_then(|file| glibc_version(&file));
+    Ok(version.map(|version| ("glibc", version)))
 }
 
 /// Returns the version in glibc's banner (`csu/version.c`).
@@ -93,6 +111,10 @@ pub fn kernel(here: &DoctorSurroundings) -> Subject {
         return Subject::new("kernel", SubjectVerdict::No, meaning, facts)
             .with_remedy("mount it (mount -t proc proc /proc); a unit with RootDirectory= needs MountAPIVFS=yes");
     };
+    if let Some((_, reason)) = calls.all().into_iter().find(|(_, answer)| probes::is_untried(answer)) {
+        let meaning = format!("Linux {release}, /proc is readable; the system calls were {reason}");
+        return Subject::new("kernel", SubjectVerdict::Limited, meaning, facts).with_remedy(children::remedy(reason));
+    }
     let (work, fail): (Vec<_>, Vec<_>) = calls.all().into_iter().partition(|(_, answer)| probes::works(answer));
     let work: Vec<_> = work.into_iter().map(|(call, _)| call).collect();
     let fail: Vec<_> = fail.into_iter().map(|(call, answer)| format!("{call} ({answer})")).collect();

@@ -15,6 +15,8 @@ pub const CASES: &[Case] = &[
     Case { name: "a_store_that_would_be_made", needs: &["root", "true"], test: a_store_that_would_be_made },
     Case { name: "stores_that_are_refused", needs: &["true"], test: stores_that_are_refused },
     Case { name: "settings", needs: &["true"], test: settings },
+    Case { name: "children_that_are_not_kept", needs: &["bash", "true"], test: children_that_are_not_kept },
+    Case { name: "no_children", needs: &["sh", "true"], test: no_children },
     Case { name: "an_answer_that_cannot_be_printed", needs: &[], test: an_answer_that_cannot_be_printed },
 ];
 
@@ -113,7 +115,9 @@ fn settings() -> Result<(), String> {
     assert!(answer.verdict("trial") == "ok" && answer.meaning("trial").contains("relocated, as SOPIN_MODE says"));
 
     let preload = |list: &str| {
-        let answer = Answer::of(installation.sopin().env("LD_PRELOAD", list));
+        // A command that is dynamic has the loader's complaint on stderr.
+        let command = installation.sopin().env("LD_PRELOAD", list).args(["doctor", "--json"]);
+        let answer = Answer(serde_json::from_slice(&command.assert().get_output().stdout).unwrap());
         (answer.verdict("preload").to_owned(), answer.meaning("preload").to_owned(), answer)
     };
     let (verdict, meaning, _) = preload(&installation.library());
@@ -121,6 +125,47 @@ fn settings() -> Result<(), String> {
     installation.copy(&library(), "other/libsopin.so");
     let (verdict, meaning, _) = preload(installation.path("other/libsopin.so").to_str().unwrap());
     assert!(verdict == "limited" && meaning.contains("another build"), "{meaning}");
+    // It is loaded by a relative path in this directory only, and not at all by a name.
+    let (verdict, meaning, _) = preload("lib/libsopin.so");
+    assert!(verdict == "limited" && meaning.contains("in another directory are not protected"), "{meaning}");
+    fs::create_dir_all(installation.path("directory/libsopin.so")).unwrap();
+    for list in ["libsopin.so", installation.path("directory/libsopin.so").to_str().unwrap()] {
+        let (verdict, meaning, answer) = preload(list);
+        assert!(verdict == "no" && meaning.contains("the loader does not load it"), "{list}: {meaning}");
+        let remedy = answer.subject("preload")["remedy"].as_str().unwrap();
+        assert_eq!(remedy, format!("name it by its path, {}", installation.library()));
+    }
+    // Of another library that is missing sopin's is none the worse.
+    let (verdict, meaning, _) = preload(&format!("{}:/gone/libother.so", installation.library()));
+    assert!(verdict == "limited" && meaning.contains("/gone/libother.so, which does not exist"), "{meaning}");
+    Ok(())
+}
+
+/// With SIGCHLD ignored, a parent learns nothing of how its children end.
+fn children_that_are_not_kept() -> Result<(), String> {
+    let installation = Installation::new();
+    // dash does not pass on that it ignores the signal.
+    let under = |script| installation.command("bash").args(["-c", script, "bash"]);
+    let answer = Answer::of(under("trap '' CHLD; exec bin/sopin \"$@\""));
+    assert_eq!((answer.verdict("libc"), answer.verdict("trial")), ("ok", "ok"), "{}", answer.meaning("libc"));
+    assert_eq!(answer.fact("kernel", "memfd"), "ok");
+    under("trap '' CHLD; exec bin/sopin check true").assert().success();
+    Ok(())
+}
+
+/// What cannot be tried is not said to be refused.
+fn no_children() -> Result<(), String> {
+    let installation = Installation::new();
+    let script = "ulimit -n 7; exec bin/sopin \"$@\"";
+    let answer = Answer::of(installation.command("sh").args(["-c", script, "sh"]));
+    for subject in ["libc", "kernel", "trial", "pin"] {
+        assert_ne!(answer.verdict(subject), "ok", "{subject}");
+        assert!(answer.meaning(subject).contains("could not be started: "), "{}", answer.meaning(subject));
+        let remedy = answer.subject(subject)["remedy"].as_str().unwrap();
+        assert!(remedy.starts_with("permit more processes and open files"), "{subject}: {remedy}");
+    }
+    assert!(answer.fact("kernel", "memfd").as_str().unwrap().starts_with("not tried: "));
+    assert!(!answer.meaning("memory").contains("does not work"), "{}", answer.meaning("memory"));
     Ok(())
 }
 

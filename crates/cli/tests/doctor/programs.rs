@@ -13,6 +13,7 @@ pub const CASES: &[Case] = &[
     Case { name: "what_is_no_library", needs: &["true"], test: what_is_no_library },
     Case { name: "a_library_that_the_loader_refuses", needs: &["cc", "true"], test: a_library_that_the_loader_refuses },
     Case { name: "a_preload_that_is_gone", needs: &["true"], test: a_preload_that_is_gone },
+    Case { name: "a_program_that_talks", needs: &["cc"], test: a_program_that_talks },
     Case { name: "musl", needs: &["musl-gcc"], test: musl },
 ];
 
@@ -73,6 +74,24 @@ fn a_preload_that_is_gone() -> Result<(), String> {
     assert_eq!(answer.fact("preload", "missing")[0], "LD_PRELOAD names /gone/libsopin.so");
     // The others are judged without it.
     assert_eq!(answer.verdict("trial"), "ok", "{}", answer.meaning("trial"));
+    Ok(())
+}
+
+/// The first `true` in PATH prints more than a pipe holds, and leaves a process that holds its output.
+fn a_program_that_talks() -> Result<(), String> {
+    let installation = Installation::new();
+    let source = "#include <stdio.h>\n#include <unistd.h>\n\
+        int main(void) {\n\
+        \x20   if (!fork()) sleep(30);\n\
+        \x20   else for (int line = 0; line < 100000; line++) fprintf(stderr, \"line %d\\n\", line);\n\
+        \x20   return 0;\n\
+        }\n";
+    installation.compile("talks/true", source, "cc", &[]);
+    let path = format!("{}:{}", installation.path("talks").display(), env::var("PATH").unwrap());
+    let answer = Answer::of(installation.sopin().env("PATH", path));
+    assert_eq!(answer.verdict("trial"), "ok", "{}", answer.meaning("trial"));
+    assert!(answer.fact("trial", "milliseconds").as_f64().unwrap() < 20_000.0);
+    assert!(answer.fact("trial", "messages").as_array().unwrap().len() <= 32);
     Ok(())
 }
 

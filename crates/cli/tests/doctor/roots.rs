@@ -68,6 +68,8 @@ fn a_root_without_programs() -> Result<(), String> {
     inside().args(["check", "/bin/sopin"]).assert().success().stderr_eq("");
     let unit = "root/run/systemd/system/shop.service.d/sopin.conf";
     installation.file(unit, b"[Service]\nEnvironment=LD_PRELOAD=/lib/libsopin.so\n", 0o644);
+    // The loader drops comments.
+    installation.file("root/etc/ld.so.preload", b"# /gone/libsopin.so\n", 0o644);
     let answer = doctor();
     assert_eq!((answer.verdict("preload"), answer.fact("preload", "manager")), ("ok", &"systemd".into()));
     assert_eq!(answer.fact("preload", "units"), &json!(["/run/systemd/system/shop.service.d/sopin.conf"]));
