@@ -7,6 +7,7 @@ use sopin_core::image_layers::ImageLayers;
 use sopin_core::thread_status::ThreadStatus;
 
 use super::answer::{Subject, SubjectVerdict};
+use super::copies::FILL;
 use super::probes;
 use super::surroundings::DoctorSurroundings;
 
@@ -57,7 +58,7 @@ fn judge_filter(status: &ThreadStatus, refused: &[String], is_engines: bool) -> 
              adds nothing to the user's store"
         );
         return Subject::new("filter", SubjectVerdict::Limited, meaning, facts)
-            .with_remedy("let root fill the system's store (sopin store fill), so that text is shared");
+            .with_remedy(format!("{FILL}, so that text is shared"));
     }
     if refused.is_empty() {
         return Subject::new(
@@ -110,7 +111,10 @@ pub fn container() -> Subject {
 
 /// Returns the engine of the container that this process is in.
 fn engine(trace: Option<&str>, cgroup: &str, first_environment: &str, mounts: &str) -> Option<String> {
-    let named = first_environment.split('\0').find_map(|variable| variable.strip_prefix("container="));
+    let named = first_environment
+        .split('\0')
+        .find_map(|variable| variable.strip_prefix("container="))
+        .filter(|name| !name.is_empty());
     let root = mounts.lines().rfind(|line| line.split(' ').nth(4) == Some("/")).unwrap_or_default();
     let marks = [
         ("/overlay2/", "Docker"),
@@ -118,9 +122,23 @@ fn engine(trace: Option<&str>, cgroup: &str, first_environment: &str, mounts: &s
         ("/io.containerd.snapshotter.v1.overlayfs/", "containerd"),
     ];
     let by_root = marks.iter().find(|(mark, _)| root.contains(mark)).map(|(_, engine)| *engine);
-    let by_cgroup = [("kubepods", "Kubernetes"), ("/docker", "Docker"), ("libpod", "Podman"), ("/lxc", "LXC")];
-    let by_cgroup = by_cgroup.iter().find(|(mark, _)| cgroup.contains(mark)).map(|(_, engine)| *engine);
+    let cgroups = cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2)).flat_map(|path| path.split('/'));
+    let by_cgroup = cgroups.filter_map(engine_of_cgroup).next();
     trace.or(by_root).or(by_cgroup).or(named).map(str::to_owned)
+}
+
+/// Returns the engine that has given a cgroup its name. The cgroups of the engine's own service are no
+/// container's: docker.service, lxcfs.service.
+fn engine_of_cgroup(name: &str) -> Option<&'static str> {
+    let is_scope_of =
+        |engine| name.strip_prefix(engine).is_some_and(|id| id.starts_with('-') && id.ends_with(".scope"));
+    match name {
+        _ if name.starts_with("kubepods") => Some("Kubernetes"),
+        _ if name == "docker" || is_scope_of("docker") => Some("Docker"),
+        _ if name.starts_with("libpod") => Some("Podman"),
+        _ if name == "lxc" || name.starts_with("lxc.payload") => Some("LXC"),
+        _ => None,
+    }
 }
 
 fn is_overlay(line: &str) -> bool {
@@ -167,6 +185,11 @@ mod tests {
         assert!(is_overlay(root("/x").trim_end()) && !is_overlay("36 25 8:1 / / rw - ext4 /dev/sda rw"));
         assert_eq!(engine(None, "", "", &root("/var/lib/docker/overlay2/l/A")).unwrap(), "Docker");
         assert_eq!(engine(None, "0::/kubepods/x\n", "", "").unwrap(), "Kubernetes");
+        assert_eq!(engine(None, "0::/system.slice/docker-0123abcd.scope\n", "", "").unwrap(), "Docker");
+        assert_eq!(engine(None, "4:memory:/docker/0123abcd\n", "", "").unwrap(), "Docker");
+        for service in ["docker.service", "docker-cleanup.service", "lxcfs.service"] {
+            assert_eq!(engine(None, &format!("0::/system.slice/{service}\n"), "container=\0", ""), None, "{service}");
+        }
         assert_eq!(engine(None, "", "a=b\0container=systemd-nspawn\0", "").unwrap(), "systemd-nspawn");
     }
 

@@ -23,6 +23,9 @@ use super::answer::{Subject, SubjectVerdict};
 use super::probes;
 use super::surroundings::DoctorSurroundings;
 
+/// What root can do where the user's programs cannot share copies.
+pub const FILL: &str = "let root fill the system's store (sopin store fill PATH...)";
+
 /// Where the user's programs would share copies.
 pub struct Stores {
     users: UsersStore,
@@ -176,14 +179,15 @@ pub fn store(here: &DoctorSurroundings) -> Subject {
         "refused": refusals,
     });
     let name = path.map(|path| path.display().to_string()).unwrap_or_default();
-    let remedy = "name a directory in SOPIN_STORE that belongs to the user and that no other can write to \
-                  (systemd: CacheDirectory=), or let root fill the system's store (sopin store fill)";
+    let remedy = format!(
+        "name a directory in SOPIN_STORE that belongs to the user, in and above which no other user can make files, so \
+         none below /tmp (systemd: CacheDirectory=), or {FILL}"
+    );
     match users {
         UsersStore::Exists { .. } | UsersStore::WouldBeMade(_) if here.is_filtered => {
             let meaning =
                 format!("programs under the seccomp filter add nothing to {name}: copies are private; {of_system}");
-            Subject::new("store", SubjectVerdict::Limited, meaning, facts)
-                .with_remedy("let root fill the system's store (sopin store fill)")
+            Subject::new("store", SubjectVerdict::Limited, meaning, facts).with_remedy(FILL)
         }
         UsersStore::Exists { is_writable: true, .. } => {
             let verdict = if system_word == "refused" { SubjectVerdict::Limited } else { SubjectVerdict::Ok };
@@ -212,6 +216,11 @@ pub fn store(here: &DoctorSurroundings) -> Subject {
     }
 }
 
+/// With less than this, in bytes, not even the C library is copied.
+const LEAST_LIMIT: u64 = 1 << 20;
+/// As many bytes are enough for most programs; it is the default of `SOPIN_PRIVATE_LIMIT`.
+const ENOUGH: u64 = 256 << 20;
+
 /// Judges the private memory.
 pub fn memory(here: &DoctorSurroundings) -> Subject {
     let limit = here.settings.as_ref().map_or(0, |settings| settings.private_limit);
@@ -226,8 +235,12 @@ pub fn memory(here: &DoctorSurroundings) -> Subject {
         return Subject::new("memory", SubjectVerdict::Ok, format!("not needed, programs share copies; {left}"), facts);
     }
     let lacks_memfd = here.calls.as_ref().is_some_and(|calls| probes::fails(&calls.memfd));
-    if limit == 0 || lacks_memfd {
-        let why = if limit == 0 { "SOPIN_PRIVATE_LIMIT is 0" } else { "memfd_create does not work" };
+    if limit < LEAST_LIMIT || lacks_memfd {
+        let why = if limit < LEAST_LIMIT {
+            format!("SOPIN_PRIVATE_LIMIT is {limit} bytes")
+        } else {
+            "memfd_create does not work".to_owned()
+        };
         let meaning = format!("{why}, and there is no store for all copies: objects are at best relocated");
         return Subject::new(
             "memory",
@@ -235,10 +248,14 @@ pub fn memory(here: &DoctorSurroundings) -> Subject {
             meaning,
             facts,
         )
-        .with_remedy("give the user a store, see the line store");
+        .with_remedy(if limit < LEAST_LIMIT {
+            "unset SOPIN_PRIVATE_LIMIT, or give the user a store, see the line store"
+        } else {
+            "give the user a store, see the line store"
+        });
     }
     // The library takes no more than a quarter of what is left (sopin_core::private_memory).
-    if available.is_some_and(|available| available / 4 < limit) {
+    if available.is_some_and(|available| available / 4 < limit.min(ENOUGH)) {
         let meaning = format!("{amount} and a quarter of what is left; {left}");
         return Subject::new("memory", SubjectVerdict::Limited, meaning, facts)
             .with_remedy("give the user a store, or the cgroup more memory");

@@ -23,6 +23,13 @@ fn a_user_without_a_home() -> Result<(), String> {
     assert_eq!(answer.verdict("trial"), "ok", "{}", answer.meaning("trial"));
     assert_eq!(answer.verdict("store"), "limited");
     assert!(answer.meaning("store").starts_with("no directory can be used (HOME is not set)"));
+    // The remedy warns of what does not help.
+    let remedy = answer.subject("store")["remedy"].as_str().unwrap();
+    assert!(remedy.contains("none below /tmp") && remedy.contains("sopin store fill PATH"), "{remedy}");
+    let own = tempfile::Builder::new().tempdir_in("/tmp").unwrap();
+    std::os::unix::fs::chown(own.path(), Some(65534), Some(65534)).unwrap();
+    let command = installation.command("setpriv").args(nobody).env("SOPIN_STORE", own.path());
+    assert_eq!(Answer::of(command).verdict("store"), "limited");
     assert_eq!((answer.fact("pin", "uid"), answer.fact("pin", "cap_sys_ptrace")), (&65534.into(), &false.into()));
     // With Yama it may not pin its own processes either.
     assert_ne!(answer.verdict("pin"), "ok");

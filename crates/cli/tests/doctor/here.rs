@@ -107,6 +107,15 @@ fn settings() -> Result<(), String> {
     assert_eq!((answer.verdict("memory"), answer.verdict("trial")), ("no", "limited"));
     assert!(answer.fact("trial", "relocated").as_u64().unwrap() >= 3);
     assert!(answer.meaning("trial").contains("more than SOPIN_PRIVATE_LIMIT"), "{}", answer.meaning("trial"));
+    // A bound below the size of the C library leaves objects relocated, too.
+    let answer = Answer::of(installation.sopin().env("SOPIN_PRIVATE_LIMIT", "1K"));
+    assert_eq!((answer.verdict("memory"), answer.verdict("trial")), ("limited", "limited"));
+    assert!(answer.meaning("memory").starts_with("SOPIN_PRIVATE_LIMIT is 1024 bytes"), "{}", answer.meaning("memory"));
+    // A bound beyond the machine's memory is no limitation.
+    let default = Answer::of(installation.sopin());
+    let answer = Answer::of(installation.sopin().env("SOPIN_PRIVATE_LIMIT", u64::MAX.to_string()));
+    assert_eq!(answer.fact("memory", "limit"), u64::MAX);
+    assert_eq!(answer.verdict("memory"), default.verdict("memory"));
     let answer = Answer::of(installation.sopin().env("SOPIN_MODE", "fulll"));
     assert!(answer.verdict("trial") == "limited" && answer.meaning("trial").contains("\"fulll\" is not understood"));
     let answer = Answer::of(installation.sopin().env("SOPIN_MODE", "off"));
