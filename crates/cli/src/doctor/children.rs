@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
+use crate::trial::NOT_FOR_A_TRIAL;
+
 /// How long a child may take. On a machine that is busy, starting one takes a second.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two looks whether it has ended.
@@ -49,8 +51,30 @@ impl Ended {
 /// a subject of its own.
 pub fn own_command() -> Command {
     let mut command = Command::new("/proc/self/exe");
-    command.env_remove("LD_PRELOAD");
+    // A command that is dynamic has a loader that these variables make print.
+    for variable in NOT_FOR_A_TRIAL.iter().chain(&["LD_PRELOAD"]) {
+        command.env_remove(variable);
+    }
     command
+}
+
+/// Waits until a child has printed something. By then its loader has done its work.
+///
+/// # Errors
+/// That it has printed nothing.
+pub fn await_output(child: &mut Child) -> Result<(), String> {
+    let began = Instant::now();
+    let stdout = child.stdout.take();
+    let mut stdout = Output::of(stdout).map_err(|error| format!("its output could not be read: {error}"))?;
+    while stdout.kept.is_empty() {
+        if child.try_wait().is_ok_and(|ended| ended.is_some()) || began.elapsed() > PATIENCE {
+            return Err("it has printed nothing".to_owned());
+        }
+        thread::sleep(LOOK_AGAIN);
+        stdout.read();
+    }
+    child.stdout = stdout.stream;
+    Ok(())
 }
 
 /// Returns what to do when a child could not be run for this reason; empty if the reason makes that
@@ -151,6 +175,17 @@ mod tests {
         assert_eq!(shell("kill -31 $$").fate(), "a seccomp filter has killed it");
         let reason = run(&mut Command::new("/nonexistent")).err().unwrap();
         assert!(remedy(&reason).starts_with("permit more processes") && remedy("it did not end").is_empty());
+    }
+
+    #[test]
+    fn what_a_child_prints_first_is_awaited() {
+        let start = |script| Command::new("/bin/sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let (began, mut late) = (Instant::now(), start("sleep 0.2; echo ready"));
+        assert_eq!(await_output(&mut late), Ok(()));
+        assert!(began.elapsed() >= Duration::from_millis(200));
+        let mut silent = start("exit 0");
+        assert!(await_output(&mut silent).is_err());
+        end(&mut late);
     }
 
     #[test]

@@ -79,7 +79,10 @@ fn attempt() -> Attempt {
         Ok(target) => target,
         Err(error) => return Attempt::failed(format!("it could not be started: {error}")),
     };
-    let attempt = pin_child(&target);
+    let attempt = match children::await_output(&mut target) {
+        Ok(()) => pin_child(&target),
+        Err(reason) => Attempt::failed(reason),
+    };
     children::end(&mut target);
     attempt
 }

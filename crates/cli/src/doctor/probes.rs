@@ -11,6 +11,7 @@ use sopin_core::sys;
 use sopin_core::vmas;
 
 use super::children::{self, Ended};
+use crate::output;
 
 /// How an answer begins if the call was not tried.
 const UNTRIED: &str = "not tried: ";
@@ -18,7 +19,7 @@ const UNTRIED: &str = "not tried: ";
 /// What is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Probe {
-    /// Nothing: the process waits until its input ends.
+    /// Nothing: the process prints that it is ready, and waits until its input ends.
     Wait,
     /// `memfd_create(2)`, executable and with seals, for private copies.
     Memfd,
@@ -39,7 +40,8 @@ impl Probe {
         let errno = |error: sys::Errno| Errno::from_raw(error.0);
         match self {
             Self::Wait => {
-                // If the input cannot be read, there is nothing to wait for.
+                // If its output is closed, or the input cannot be read, there is nothing to wait for.
+                let _ = output::print("ready\n");
                 let _ = io::stdin().lock().read(&mut [0]);
                 Ok(())
             }
