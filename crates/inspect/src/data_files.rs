@@ -15,20 +15,12 @@ use crate::maps::{self, Mapping};
 use crate::object::InspectedObject;
 use crate::report::DataFileReport;
 
-/// The beginnings of paths that are no files in directories of the user's. The kernel's own
-/// files of shared memory (`shmem_kernel_file_setup` and its callers) are deleted files in `/`.
-const NOT_FILES: [&[u8]; 10] = [
-    b"/dev/",
-    b"/proc/",
-    b"/sys/",
-    b"/memfd:",
-    b"/SYSV",
-    b"/[",
-    b"/anon_hugepage",
-    b"/dmabuf:",
-    b"/i915 (",
-    b"/drm mm object (",
-];
+/// The beginnings of paths that are no files in directories of the user's.
+const NOT_FILES: [&[u8]; 5] = [b"/dev/", b"/proc/", b"/sys/", b"/memfd:", b"/dmabuf:"];
+
+/// The beginnings of the paths of the kernel's own files of shared memory (`shmem_kernel_file_setup`
+/// and its callers), which are deleted files in `/`. A file that has a name may begin so, too.
+const KERNELS_FILES: [&[u8]; 5] = [b"/SYSV", b"/[", b"/anon_hugepage", b"/i915", b"/drm mm object"];
 
 /// Bits of `st_mode` that let the group and others write.
 const GROUP_WRITES: u32 = 0o020;
@@ -67,8 +59,11 @@ pub fn find(maps: &[Mapping], objects: &[InspectedObject], view: &View, user: u3
 
 /// Returns whether a mapping's path may be that of a file which a tool could rewrite.
 fn may_be_rewritten(mapping: &Mapping) -> bool {
-    mapping.path.starts_with(b"/")
-        && NOT_FILES.iter().all(|beginning| !mapping.path.starts_with(beginning))
+    let (path, seems_deleted) = mapping.names();
+    let is_kernels = || KERNELS_FILES.iter().any(|name| path.starts_with(name)) && !path[1..].contains(&b'/');
+    path.starts_with(b"/")
+        && NOT_FILES.iter().all(|beginning| !path.starts_with(beginning))
+        && !(seems_deleted && is_kernels())
         && maps::copy_at(mapping).is_none()
 }
 
@@ -133,13 +128,23 @@ mod tests {
             "/memfd:jit (deleted)",
             "/SYSV00000000 (deleted)",
             "/[aio] (deleted)",
+            "/i915 (deleted)",
+            "/drm mm object (deleted)",
             "anon_inode:[io_uring]",
             "/s/0123abcd-fe00-2a-1000-10-11/libx.so",
             "/sys/bus/pci/devices/0/resource0",
         ] {
             assert!(!may_be_rewritten(&mapping(path)), "{path}");
         }
-        for path in ["/usr/lib/locale/locale-archive", "/srv/db (deleted)", "/x y"] {
+        for path in [
+            "/usr/lib/locale/locale-archive",
+            "/srv/db (deleted)",
+            "/x y",
+            "/SYSVOL/db",
+            "/SYSVOL/db (deleted)",
+            "/[data]/db (deleted)",
+            "/i915.cache",
+        ] {
             assert!(may_be_rewritten(&mapping(path)), "{path}");
         }
     }
