@@ -35,6 +35,7 @@ mod surroundings;
 mod system;
 
 use std::ffi::OsString;
+use std::io;
 
 use clap::ValueEnum;
 
@@ -43,6 +44,9 @@ use crate::output;
 use answer::{DoctorAnswer, SubjectVerdict};
 use probes::Probe;
 use surroundings::DoctorSurroundings;
+
+/// As many files the command has open itself at a time.
+const NEEDED_DESCRIPTORS: usize = 4;
 
 const MORE: &str = "\
 Subjects:
@@ -83,7 +87,7 @@ Exit status:
   0  every verdict is ok
   1  a verdict is limited or no
   2  the command line was not understood
-  3  the answer could not be printed
+  3  nothing could be found out, because no file can be opened, or the answer could not be printed
 
 Examples:
   sopin doctor
@@ -131,7 +135,7 @@ impl DoctorArgs {
 /// Prints the answer.
 ///
 /// # Errors
-/// 3 when the answer cannot be printed.
+/// 3 when no files can be opened, or the answer cannot be printed.
 pub fn doctor(arguments: &DoctorArgs) -> Result<Exit, Failure> {
     let unwritten = |error: &dyn std::error::Error| Failure::new(Exit::Uninspected, "stdout", error);
     if let Some(probe) = arguments.probe {
@@ -141,6 +145,7 @@ pub fn doctor(arguments: &DoctorArgs) -> Result<Exit, Failure> {
         };
         return output::print(text).map(|()| exit).map_err(|error| unwritten(&error));
     }
+    check_descriptors()?;
     let answer = answer();
     let printed = if arguments.json {
         let json = serde_json::to_string_pretty(&answer).map_err(|error| unwritten(&error))?;
@@ -150,6 +155,14 @@ pub fn doctor(arguments: &DoctorArgs) -> Result<Exit, Failure> {
     };
     printed.map_err(|error| unwritten(&error))?;
     Ok(if answer.verdict == SubjectVerdict::Ok { Exit::Success } else { Exit::Negative })
+}
+
+/// Checks that files can be opened. Without that every file would seem to be missing.
+fn check_descriptors() -> Result<(), Failure> {
+    let all: Result<Vec<_>, _> = (0..NEEDED_DESCRIPTORS).map(|_| rustix::io::dup(io::stdin())).collect();
+    all.map(drop).map_err(|error| {
+        Failure::new(Exit::Uninspected, "open files", error).with_way_out("permit more of them (ulimit -n)")
+    })
 }
 
 fn answer() -> DoctorAnswer {

@@ -1,6 +1,7 @@
 //! The subjects `filter` and `container`: what confines this process.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::json;
 use sopin_core::image_layers::ImageLayers;
@@ -122,19 +123,20 @@ fn engine(trace: Option<&str>, cgroup: &str, first_environment: &str, mounts: &s
         ("/io.containerd.snapshotter.v1.overlayfs/", "containerd"),
     ];
     let by_root = marks.iter().find(|(mark, _)| root.contains(mark)).map(|(_, engine)| *engine);
-    let cgroups = cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2)).flat_map(|path| path.split('/'));
-    let by_cgroup = cgroups.filter_map(engine_of_cgroup).next();
+    let mut cgroups = cgroup.lines().filter_map(|line| line.splitn(3, ':').nth(2)).flat_map(|path| path.split('/'));
+    let by_cgroup = cgroups.find_map(engine_of_cgroup);
     trace.or(by_root).or(by_cgroup).or(named).map(str::to_owned)
 }
 
 /// Returns the engine that has given a cgroup its name. The cgroups of the engine's own service are no
 /// container's: docker.service, lxcfs.service.
 fn engine_of_cgroup(name: &str) -> Option<&'static str> {
-    let is_scope_of =
-        |engine| name.strip_prefix(engine).is_some_and(|id| id.starts_with('-') && id.ends_with(".scope"));
+    // systemd's driver makes a scope for each container: docker-ID.scope.
+    let is_dockers =
+        name == "docker" || (name.starts_with("docker-") && Path::new(name).extension() == Some("scope".as_ref()));
     match name {
         _ if name.starts_with("kubepods") => Some("Kubernetes"),
-        _ if name == "docker" || is_scope_of("docker") => Some("Docker"),
+        _ if is_dockers => Some("Docker"),
         _ if name.starts_with("libpod") => Some("Podman"),
         _ if name == "lxc" || name.starts_with("lxc.payload") => Some("LXC"),
         _ => None,

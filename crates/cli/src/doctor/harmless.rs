@@ -6,8 +6,10 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use super::children;
 use crate::program::elf::{self, Machine};
 use crate::program::{privileges, search};
+use crate::trial::Trial;
 
 /// The program, and what starts it.
 pub struct Harmless {
@@ -25,6 +27,17 @@ impl Harmless {
             libraries.iter().flat_map(|below| ["/usr", "/"].map(|root| Path::new(root).join(below).join("libc.so.6")));
         let all = in_path.into_iter().chain(usual).chain(libc);
         all.filter(|path| path.is_absolute()).find_map(|path| Self::at(path, machine))
+    }
+
+    /// Has its loader load it with this value of `LD_PRELOAD`. None of its code runs.
+    ///
+    /// # Errors
+    /// Why the loader could not be run.
+    pub fn load(&self, preload: Option<&OsStr>) -> Result<Trial, String> {
+        let mut command =
+            Trial::command(&self.path, Some(&self.loader), &[], preload).map_err(|failure| failure.reason)?;
+        let ended = children::run(&mut command)?;
+        Ok(Trial::read(ended.status, ended.stdout.as_bytes(), ended.stderr.as_bytes()))
     }
 
     fn at(path: PathBuf, machine: Option<Machine>) -> Option<Self> {

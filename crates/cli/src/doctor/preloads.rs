@@ -11,9 +11,9 @@ use serde_json::json;
 use walkdir::WalkDir;
 
 use super::answer::{Subject, SubjectVerdict};
+use super::children;
 use super::surroundings::DoctorSurroundings;
 use crate::preload;
-use crate::trial::Trial;
 
 const VARIABLE: &[u8] = b"LD_PRELOAD=";
 /// Longer files are no configuration.
@@ -178,18 +178,17 @@ impl OwnList {
         let is_relative = entry.as_bytes().contains(&b'/') && !b"/$".contains(&entry.as_bytes()[0]);
         let found = if is_relative { Self::OnlyHere } else { Self::Library };
         let Ok(library) = &here.library else { return found };
+        let is_called_so = |object: &PathBuf| preload::is_called_library(object.as_os_str());
         // Only the loader knows where it searches for a name, and what it refuses.
-        let loaded = here.harmless.as_ref().and_then(|harmless| {
-            Trial::start(&harmless.path, Some(&harmless.loader), &[], Some(list)).ok().filter(|trial| trial.is_success)
-        });
+        let loaded = here.harmless.as_ref().map(|harmless| harmless.load(Some(list)));
         match loaded {
-            Some(trial) if trial.has_mapped(library) => found,
-            Some(trial) if trial.objects.iter().any(|object| preload::is_called_library(object.as_os_str())) => {
-                Self::OtherBuild
-            }
-            Some(_) => Self::NotLoaded,
-            None if entry.as_bytes().contains(&b'/') && !preload::is_library(entry, library) => Self::OtherBuild,
-            None => found,
+            Some(Ok(trial)) if trial.is_success && trial.has_mapped(library) => found,
+            Some(Ok(trial)) if trial.is_success && trial.objects.iter().any(is_called_so) => Self::OtherBuild,
+            Some(Ok(_)) => Self::NotLoaded,
+            // The loader was started and did not end, for instance because the file is a FIFO.
+            Some(Err(reason)) if children::remedy(&reason).is_empty() => Self::NotLoaded,
+            _ if entry.as_bytes().contains(&b'/') && !preload::is_library(entry, library) => Self::OtherBuild,
+            _ => found,
         }
     }
 

@@ -13,7 +13,6 @@ use super::children;
 use super::harmless::Harmless;
 use super::probes::{self, Answers};
 use super::surroundings::DoctorSurroundings;
-use crate::trial::Trial;
 
 /// The least versions for which the library that is published is made.
 const LEAST_GLIBC: (u32, u32) = (2, 17);
@@ -68,10 +67,7 @@ fn library_of(harmless: &Harmless) -> Result<Option<(&'static str, String)>, Str
         let version = ended.stderr.lines().find_map(|line| line.strip_prefix("Version "));
         return Ok(version.map(|version| ("musl", version.trim().to_owned())));
     }
-    let mut command =
-        Trial::command(&harmless.path, Some(&harmless.loader), &[], None).map_err(|failure| failure.reason)?;
-    let ended = children::run(&mut command)?;
-    let loaded = Trial::read(ended.status, ended.stdout.as_bytes(), ended.stderr.as_bytes());
+    let loaded = harmless.load(None)?;
     let is_libc = |path: &&Path| path.file_name().is_some_and(|name| name == "libc.so.6");
     let libc = loaded.objects.iter().map(AsRef::as_ref).find(is_libc).unwrap_or(&harmless.path);
     let version = fs::read(libc).ok().and_then(|file| glibc_version(&file));

@@ -165,6 +165,11 @@ fn children_that_are_not_kept() -> Result<(), String> {
 /// What cannot be tried is not said to be refused.
 fn no_children() -> Result<(), String> {
     let installation = Installation::new();
+    // Where no file can be opened, everything would seem to be missing.
+    let script = "ulimit -n 5; exec bin/sopin doctor";
+    let output = installation.command("sh").args(["-c", script]).assert().code(3).stdout_eq("");
+    let message = String::from_utf8_lossy(&output.get_output().stderr).into_owned();
+    assert!(message.starts_with("sopin: open files: ") && message.contains("(ulimit -n)"), "{message}");
     let script = "ulimit -n 7; exec bin/sopin \"$@\"";
     let answer = Answer::of(installation.command("sh").args(["-c", script, "sh"]));
     for subject in ["libc", "kernel", "trial", "pin"] {
