@@ -11,6 +11,7 @@ use crate::check::CheckArgs;
 use crate::completions::CompletionsArgs;
 use crate::copy_library::CopyLibraryArgs;
 use crate::doctor::DoctorArgs;
+use crate::enable::{DisableArgs, EnableArgs};
 use crate::exit::Exit;
 use crate::pin::PinArgs;
 use crate::run::RunArgs;
@@ -32,7 +33,8 @@ Exit status:
 
 /// Run programs that survive their shared objects being rewritten on disk
 ///
-/// The command finds libsopin.so next to itself: below the same prefix, or in target/.
+/// The command finds libsopin.so next to itself: below the same prefix, in the package of the same
+/// Python environment, or in target/.
 /// libsopin(7) says what the library does, and what it cannot do.
 #[derive(Debug, Parser)]
 #[command(
@@ -60,6 +62,8 @@ pub enum Command {
     Store(StoreArgs),
     Doctor(DoctorArgs),
     CopyLibrary(CopyLibraryArgs),
+    Enable(EnableArgs),
+    Disable(DisableArgs),
     Completions(CompletionsArgs),
 }
 

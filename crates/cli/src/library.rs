@@ -1,4 +1,5 @@
-//! Finds `libsopin.so` next to this command, installed or just built.
+//! Finds `libsopin.so` next to this command: installed, just built, or in the package of the Python
+//! environment in which the wheel has installed both.
 
 use std::env;
 use std::fs::{self, File};
@@ -10,6 +11,7 @@ use sopin_core::LIBRARY;
 
 use crate::exit::{Exit, Failure};
 use crate::program::elf::{self, Elf};
+use crate::python;
 
 /// The file name in an installation. The name without a version is a link for linkers, which a
 /// package of its own may contain: programs that still run would pass its path to their children
@@ -28,15 +30,19 @@ impl Library {
     /// Finds the library by the path of the running command.
     ///
     /// # Errors
-    /// When there is none, or its path cannot be written into `LD_PRELOAD`.
+    /// When there is none, another user could have put it there, or its path cannot be written into
+    /// `LD_PRELOAD`.
     pub fn find() -> Result<Self, Failure> {
         let command = own_path()?;
         let directories = directories(command.parent().unwrap_or(Path::new("/")));
-        for path in directories.iter().flat_map(|directory| [SONAME, LIBRARY].map(|name| directory.join(name))) {
-            if let Some(identity) = identity(&path) {
-                check_spelling(&path)?;
-                return Ok(Self { path, identity });
-            }
+        let installed = directories.iter().flat_map(|directory| [SONAME, LIBRARY].map(|name| directory.join(name)));
+        let path = match installed.into_iter().find(|path| identity(path).is_some()) {
+            Some(path) => Some(path),
+            None => python::beside(&command)?.map(|packages| packages.library()),
+        };
+        if let Some((path, identity)) = path.and_then(|path| identity(&path).map(|identity| (path, identity))) {
+            check_spelling(&path)?;
+            return Ok(Self { path, identity });
         }
         let places: Vec<_> = directories.iter().map(|path| path.display().to_string()).collect();
         Err(Failure::new(Exit::Failed, LIBRARY, format!("not found in {}", places.join(", ")))
@@ -78,7 +84,11 @@ pub fn is_same_file(one: &Path, other: &Path) -> bool {
     identity(one).is_some_and(|one| identity(other) == Some(one))
 }
 
-fn own_path() -> Result<PathBuf, Failure> {
+/// Returns the path of this command's file.
+///
+/// # Errors
+/// When there is no `/proc`.
+pub fn own_path() -> Result<PathBuf, Failure> {
     env::current_exe().map_err(|error| {
         Failure::new(Exit::Failed, "/proc/self/exe", error)
             .with_way_out("sopin finds libsopin.so by its own path, which needs /proc")

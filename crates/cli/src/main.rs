@@ -20,12 +20,15 @@
 //! | [`store`] | `sopin store` |
 //! | [`doctor`](mod@doctor) | `sopin doctor` |
 //! | [`copy_library`](mod@copy_library) | `sopin copy-library` |
+//! | [`enable`] | `sopin enable`, `sopin disable` |
+//! | [`python`] | which Python environment has the package |
 //! | [`completions`] | `sopin completions` |
 //! | `manual` | the pages in `man/`; only the tests have it |
 //!
-//! The command reads and execs, writes the system's store, removes copies from stores, and copies
-//! the library where it is told to. It contains no unsafe code. Only `sopin pin` changes anything
-//! in another process: it stops the process and replaces mappings, and leaves both to sopin-reach.
+//! The command reads and execs, writes the system's store, removes copies from stores, copies the
+//! library where it is told to, and writes one file in a Python environment. It contains no unsafe
+//! code. Only `sopin pin` changes anything in another process: it stops the process and replaces
+//! mappings, and leaves both to sopin-reach.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::doc_markdown)]
@@ -35,6 +38,7 @@ mod check;
 mod completions;
 mod copy_library;
 mod doctor;
+mod enable;
 mod exit;
 mod invocation;
 mod library;
@@ -46,6 +50,7 @@ mod pin;
 mod preload;
 mod process_table;
 mod program;
+mod python;
 mod run;
 mod settings;
 mod status;
@@ -75,6 +80,8 @@ fn main() -> ExitCode {
         Ok(Command::Store(arguments)) => store::store(&arguments).map(ExitCode::from),
         Ok(Command::Doctor(arguments)) => doctor::doctor(&arguments).map(ExitCode::from),
         Ok(Command::CopyLibrary(arguments)) => copy_library::copy_library(&arguments).map(ExitCode::from),
+        Ok(Command::Enable(arguments)) => enable::enable(&arguments).map(ExitCode::from),
+        Ok(Command::Disable(arguments)) => enable::disable(&arguments).map(ExitCode::from),
         Ok(Command::Completions(arguments)) => {
             completions::completions(&arguments, args::command()).map(ExitCode::from)
         }
