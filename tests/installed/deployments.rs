@@ -1,6 +1,6 @@
-//! The examples that start another program: the wrapper, the systemd drop-in, gunicorn's
-//! configuration. (`tests/services` and `tests/containers` have the managers of services and the
-//! images.)
+//! The examples that start another program: the wrapper, the systemd drop-in; and the Python
+//! package's configuration for gunicorn. (`tests/services` and `tests/containers` have the managers
+//! of services and the images.)
 
 use std::env;
 use std::fs;
@@ -192,9 +192,10 @@ fn serve(library: &Path, directory: &Path, user: Option<&str>) -> Result<Result<
     wait_until_settled(&extension)?;
     let mut command = Command::new("python3");
     forget_settings(&mut command);
-    command.env("PYTHONPATH", &gunicorn).env("PYTHONDONTWRITEBYTECODE", "1").env("SOPIN_LIBRARY", library);
+    let path = env::join_paths([gunicorn, checkout().join("python/src")]).map_err(|error| error.to_string())?;
+    command.env("PYTHONPATH", path).env("PYTHONDONTWRITEBYTECODE", "1").env("SOPIN_LIBRARY", library);
     command.current_dir(directory).arg(checkout().join("tests/installed/gunicorn_trial.py"));
-    command.arg(example("gunicorn/protected.conf.py")).arg(extension).args(user);
+    command.arg(extension).args(user);
     run(&mut command, directory, "gunicorn").map(Ok)
 }
 

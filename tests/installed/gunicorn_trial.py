@@ -1,7 +1,7 @@
-"""Serves with examples/gunicorn/protected.conf.py, rewrites the extension that the
+"""Serves with the configuration sopin.gunicorn (python/src), rewrites the extension that the
 workers have loaded, and sends requests again.
 
-    gunicorn_trial.py CONFIGURATION EXTENSION [USER]
+    gunicorn_trial.py EXTENSION [USER]
 
 Exits with 42 if every response was right and no worker was replaced, with 43 if
 a worker died of the rewriting.
@@ -71,7 +71,7 @@ def shows(pid, text):
 
 
 def main():
-    configuration, extension, *user = sys.argv[1:]
+    extension, *user = sys.argv[1:]
     with open("service.py", "w", encoding="ascii") as file:
         file.write(APPLICATION.format(extension=extension))
     with socket.socket() as free:
@@ -79,10 +79,11 @@ def main():
         port = free.getsockname()[1]
     # This HOME belongs to the master, and workers of another user cannot enter it.
     os.mkdir("home", 0o700)
-    environment = dict(os.environ, BIND=f"127.0.0.1:{port}", HOME=os.path.abspath("home"))
+    environment = dict(os.environ, HOME=os.path.abspath("home"))
     environment.pop("XDG_CACHE_HOME", None)
     environment.pop("CACHE_DIRECTORY", None)
-    command = [sys.executable, "-m", "gunicorn", "-c", configuration]
+    command = [sys.executable, "-m", "gunicorn", "-c", "python:sopin.gunicorn"]
+    command += ["--bind", f"127.0.0.1:{port}", "--workers", "2"]
     command += [word for name in user for word in ("--user", name)] + ["service:app"]
     with open("gunicorn.log", "wb") as log:
         service = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)

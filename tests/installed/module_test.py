@@ -1,4 +1,4 @@
-"""Tests of examples/python/sopin.py, which run in a process of their own."""
+"""Tests of the package sopin (python/src), which run in a process of their own."""
 
 import os
 import threading
@@ -53,8 +53,9 @@ class Module(unittest.TestCase):
 
     def test_start_pins_now_and_again(self):
         calls = []
-        real = sopin._library.sopin_pin_all
-        sopin._library.sopin_pin_all = lambda: calls.append(threading.current_thread().name) or real()
+        library = sopin._library._library
+        real = library.sopin_pin_all
+        library.sopin_pin_all = lambda: calls.append(threading.current_thread().name) or real()
         try:
             sopin.start(0.01)
             sopin.start(0.02)
@@ -71,10 +72,10 @@ class Module(unittest.TestCase):
                     os._exit(42)
                 finally:
                     os._exit(1)
-            self.assertEqual(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), 42)
+            self.assertEqual(os.waitpid(child, 0)[1], 42 << 8)
         finally:
             sopin.stop()
-            sopin._library.sopin_pin_all = real
+            library.sopin_pin_all = real
         self.assertNotIn("sopin", [thread.name for thread in threading.enumerate()])
         with self.assertRaises(ValueError):
             sopin.start(0)
@@ -85,15 +86,16 @@ class Module(unittest.TestCase):
         partial = sopin.Object("/x/libb.so", 0, "relocated", 4096, "pin text: some pages are modified")
         fine = sopin.Object("/x/libc.so", 0, "full", 4096, None)
         state = sopin.Status("1.2.3", "full", [exposed, partial, fine])
-        real_pin, real_status = sopin._library.sopin_pin_all, sopin.status
-        sopin._library.sopin_pin_all = lambda: answers.pop(0)
-        sopin.status = lambda: state
+        library = sopin._library._library
+        real_pin, real_status = library.sopin_pin_all, sopin._library.status
+        library.sopin_pin_all = lambda: answers.pop(0)
+        sopin._library.status = lambda: state
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
                 results = [sopin.pin_all() for _ in range(3)]
         finally:
-            sopin._library.sopin_pin_all, sopin.status = real_pin, real_status
+            library.sopin_pin_all, sopin._library.status = real_pin, real_status
         self.assertEqual(results, [False, False, True])
         self.assertEqual(
             [str(item.message) for item in caught],

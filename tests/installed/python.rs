@@ -1,5 +1,5 @@
-//! `examples/python/sopin.py`: its functions, and an extension module whose file is
-//! rewritten between two calls, with and without `LD_PRELOAD`.
+//! The Python package in `python/src`: its functions, and an extension module whose file is
+//! rewritten between two calls, with and without `LD_PRELOAD`. `tests/python` tries the wheel.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -86,7 +86,7 @@ fn python_of(program: &Path, stage: &Stage, how: How) -> Result<Interpreter, Str
     let mut command = Command::new(program);
     let mut ring = None;
     forget_settings(&mut command);
-    command.env("PYTHONPATH", checkout().join("examples/python")).env("PYTHONDONTWRITEBYTECODE", "1");
+    command.env("PYTHONPATH", checkout().join("python/src")).env("PYTHONDONTWRITEBYTECODE", "1");
     command.env("SOPIN_STORE", "off");
     let library = stage.path("lib/libsopin.so")?;
     match how {
@@ -230,15 +230,16 @@ fn functions_turned_off(stage: &Stage, directory: &Path) -> Result<Completion, S
 
 fn no_library(stage: &Stage, directory: &Path) -> Result<Completion, String> {
     let Interpreter { mut command, _ring } = python(stage, How::NotAtAll)?;
-    command.env("SOPIN_LIBRARY", directory.join("libsopin.so")).args(["-c", "import sopin"]);
+    // A program that is merely not protected starts. What it asks of the library fails.
+    let program = "import sopin\nprint('started', flush=True)\nsopin.start()";
+    command.env("SOPIN_LIBRARY", directory.join("libsopin.so")).args(["-c", program]);
     let log = directory.join("python");
     let finished = process::run(&mut command, &log, TIMEOUT).map_err(|error| format!("python3: {error}"))?;
-    let said = format!("ImportError: libsopin.so: {}/libsopin.so: cannot open", directory.display());
-    if finished.outcome == Outcome::Exit(1) && finished.stderr.contains(&said) {
-        Ok(Completion::Completed)
-    } else {
-        Err(finished.to_string())
-    }
+    let reason = format!("libsopin.so: {}/libsopin.so: cannot open", directory.display());
+    let said = |what: &str| finished.stderr.lines().filter(|line| line.contains(what)).count() == 1;
+    let warns = said(&format!("NotPinned: {reason}")) && said("this process is not protected");
+    let is_right = finished.stdout == "started\n" && warns && said(&format!("ImportError: {reason}"));
+    if finished.outcome == Outcome::Exit(1) && is_right { Ok(Completion::Completed) } else { Err(finished.to_string()) }
 }
 
 /// Imports the module beside threads that store to an extension's data.

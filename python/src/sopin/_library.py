@@ -1,51 +1,27 @@
-"""Keeps this process alive while its shared objects are rewritten on disk.
-
-    import sopin            # first, before anything with compiled extensions
-    sopin.start()
-
-    sopin.pin("/usr/lib/python3/dist-packages/numpy/core/_multiarray_umath.so")
-    sopin.pin_all()
-    for item in sopin.status().objects: print(item)
-
-Copy this file to a directory in which Python finds it. It uses only ctypes and works
-in two ways:
-
-* In a process that was started with LD_PRELOAD=libsopin.so (or by `sopin run`) it
-  uses the library that is loaded. Everything is pinned already.
-* Otherwise importing it loads the library with RTLD_GLOBAL: whatever is
-  imported later is pinned before its constructors run. The writable data of objects
-  that are already loaded is copied while all threads have stopped. Where they cannot
-  be stopped, it stays in the file, and the rest is pinned. So import it first, or
-  better use LD_PRELOAD.
-
-It searches for the library in the process; then at $SOPIN_LIBRARY, if that is set,
-and nowhere else; then for libsopin.so.0 as the dynamic loader does; then in
-/usr/local/lib, where `make install` puts it. If there is none, it raises ImportError.
-
-It reports what could not be pinned by warnings.warn, once for each object and
-reason. The settings are the library's own: SOPIN_MODE, SOPIN_LOG and the others.
-"""
+"""Finds the library, loads it and calls its C interface (sopin.h). Imports ctypes only."""
 
 from __future__ import annotations
 
 import ctypes
 import os
-import threading
 import warnings
 from typing import NamedTuple
 
-__all__ = ["Error", "Object", "Status", "NotPinned", "pin", "pin_all", "start", "status", "stop"]
+import _sopin_start
 
 _EINVAL, _ENOENT, _EOFF, _EBUSY, _EEXPOSED, _EPARTIAL, _EEXCLUDED = range(-1, -8, -1)
 _REACHED = ("pending", "full", "relocated", "exposed", "excluded", "no file")
 _MODES = {1: "full", 2: "relocated", 3: "off"}
+
+PATH = os.environ.get("SOPIN_LIBRARY") or _sopin_start.LIBRARY
+"""The library that is loaded if the process has none."""
 
 
 class Error(Exception):
     """A request that the library has refused; `code` is a SOPIN_E* number of sopin.h."""
 
     def __init__(self, code: int) -> None:
-        super().__init__(_library.sopin_strerror(code).decode())
+        super().__init__(_needed().sopin_strerror(code).decode())
         self.code = code
 
 
@@ -74,7 +50,8 @@ class Status(NamedTuple):
     """One of full, relocated and off."""
     objects: list[Object]
 
-    def count(self, reached: str) -> int:
+    # `object`, because NamedTuple has a method of this name already.
+    def count(self, reached: object) -> int:
         """Returns how many objects have reached this level."""
         return sum(item.reached == reached for item in self.objects)
 
@@ -115,21 +92,6 @@ class _Object(ctypes.Structure):
 _Visitor = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(_Object), ctypes.c_void_p)
 
 
-def _find_library() -> ctypes.CDLL:
-    process = ctypes.CDLL(None)
-    if hasattr(process, "sopin_pin_all"):
-        return process
-    chosen = os.environ.get("SOPIN_LIBRARY")
-    candidates = [chosen] if chosen else ["libsopin.so.0", "/usr/local/lib/libsopin.so.0"]
-    failures = []
-    for candidate in candidates:
-        try:
-            return ctypes.CDLL(candidate, mode=ctypes.RTLD_GLOBAL)
-        except OSError as error:
-            failures.append(str(error))
-    raise ImportError("libsopin.so: " + "; ".join(failures))
-
-
 def _prepare(library: ctypes.CDLL) -> ctypes.CDLL:
     for name in ("version", "pin_all", "pin_path", "for_each", "summary"):
         getattr(library, "sopin_" + name).restype = ctypes.c_int
@@ -143,8 +105,41 @@ def _prepare(library: ctypes.CDLL) -> ctypes.CDLL:
     return library
 
 
-_library = _prepare(_find_library())
-_warned = set()
+def _of_process() -> ctypes.CDLL | None:
+    process = ctypes.CDLL(None)
+    return process if hasattr(process, "sopin_pin_all") else None
+
+
+was_loaded = _of_process() is not None
+"""Whether the process had the library before this import."""
+_library: ctypes.CDLL | None = None
+_failure = ""
+_warned: set[tuple[str, str | None]] = set()
+
+
+def _load() -> ctypes.CDLL:
+    defect = _sopin_start.defect() if PATH == _sopin_start.LIBRARY else None
+    if defect is not None:
+        raise OSError(defect)
+    return ctypes.CDLL(PATH, mode=ctypes.RTLD_GLOBAL)
+
+
+try:
+    _library = _prepare(_of_process() or _load())
+except (OSError, AttributeError) as error:
+    _failure = f"libsopin.so: {error}"
+    warnings.warn(f"{_failure}; this process is not protected", NotPinned, stacklevel=3)
+
+
+def _needed() -> ctypes.CDLL:
+    if _library is None:
+        raise ImportError(_failure)
+    return _library
+
+
+def is_loaded() -> bool:
+    """Returns whether the process has the library now."""
+    return _library is not None
 
 
 def _check(code: int) -> None:
@@ -154,10 +149,11 @@ def _check(code: int) -> None:
 
 def status() -> Status:
     """Returns the library's report, with the objects in the loader's order."""
+    library = _needed()
     objects: list[Object] = []
 
     @_Visitor
-    def visit(pointer, _):
+    def visit(pointer, _):  # type: ignore[no-untyped-def]
         item = pointer.contents
         reached = _REACHED[item.reached] if item.reached < len(_REACHED) else str(item.reached)
         reason = item.reason.decode(errors="replace") if item.reason else None
@@ -166,9 +162,9 @@ def status() -> Status:
 
     version = _Version(size=ctypes.sizeof(_Version))
     totals = _Totals(size=ctypes.sizeof(_Totals))
-    _check(_library.sopin_version(ctypes.byref(version)))
-    _check(_library.sopin_summary(ctypes.byref(totals)))
-    _check(_library.sopin_for_each(visit, None))
+    _check(library.sopin_version(ctypes.byref(version)))
+    _check(library.sopin_summary(ctypes.byref(totals)))
+    _check(library.sopin_for_each(visit, None))
     return Status(version.text.decode(), _MODES.get(totals.mode, str(totals.mode)), objects)
 
 
@@ -193,16 +189,16 @@ def _conclude(code: int, stacklevel: int) -> bool:
     raise Error(code)
 
 
-def pin(filename) -> bool:
+def pin(filename: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> bool:
     """Pins the object that was loaded from this file, as far as that is possible now.
 
     Returns True if it is pinned as SOPIN_MODE says. Returns False if the settings say
     to leave it, or, with a warning, if a part of it could not be pinned. Raises
     FileNotFoundError if no such object is loaded.
     """
-    code = _library.sopin_pin_path(os.fsencode(filename))
+    code = _needed().sopin_pin_path(os.fsencode(filename))
     if code == _ENOENT:
-        raise FileNotFoundError(f"{filename}: not loaded")
+        raise FileNotFoundError(f"{os.fsdecode(filename)}: not loaded")
     return _conclude(code, 2)
 
 
@@ -213,60 +209,14 @@ def pin_all() -> bool:
     stopped while the writable data of objects is copied whose code may have run. Where
     they cannot be stopped, that data stays in the file.
     """
-    return _conclude(_library.sopin_pin_all(), 2)
+    return _conclude(_needed().sopin_pin_all(), 2)
 
 
-class _Periodic:
-    """A thread that pins periodically."""
-
-    def __init__(self) -> None:
-        self.period = 0.0
-        self.end = threading.Event()
-        self.thread: threading.Thread | None = None
-
-    def start(self) -> None:
-        self.end.clear()
-        self.thread = threading.Thread(target=self.run, name="sopin", daemon=True)
-        self.thread.start()
-
-    def run(self) -> None:
-        end = self.end
-        while not end.wait(self.period):
-            try:
-                _conclude(_library.sopin_pin_all(), 2)
-            except Error as error:
-                # A fork may be under way; the next round will pin.
-                if error.code != _EBUSY:
-                    warnings.warn(f"sopin: {error}", NotPinned, stacklevel=1)
-
-    def start_in_child(self) -> None:
-        """Starts the thread again, because fork(2) copies only the thread that calls it."""
-        if self.thread is not None:
-            self.end = threading.Event()
-            self.start()
+def pin_now(stacklevel: int) -> bool:
+    """Does the same for a caller in this package; warnings name the caller's caller."""
+    return _conclude(_needed().sopin_pin_all(), stacklevel + 1)
 
 
-_periodic = _Periodic()
-os.register_at_fork(after_in_child=lambda: _periodic.start_in_child())
-
-
-def start(period_seconds: float = 10) -> None:
-    """Pins everything now, then again every so many seconds in a daemon thread, also in forked children.
-
-    The library itself pins most objects when they are loaded later; the thread is for
-    the few that do not announce themselves. Calling start() again changes the period.
-    """
-    if not period_seconds > 0:
-        raise ValueError("period_seconds must be positive")
-    _conclude(_library.sopin_pin_all(), 2)
-    _periodic.period = period_seconds
-    if _periodic.thread is None:
-        _periodic.start()
-
-
-def stop() -> None:
-    """Ends the thread of start(). Pinned objects stay pinned."""
-    if _periodic.thread is not None:
-        _periodic.end.set()
-        _periodic.thread.join()
-        _periodic.thread = None
+def may_pin_later(error: Error) -> bool:
+    """Returns whether the next attempt can succeed, because a fork is under way now."""
+    return error.code == _EBUSY
