@@ -1,0 +1,157 @@
+"""What `sopin enable` does to every start of an interpreter, also after the installation was damaged.
+
+    enable_trial.py CASE ENVIRONMENT
+
+ENVIRONMENT has the wheel and belongs to this trial. Exits with 42 if all is right.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+from checks import SIGNALS, environment, libraries_in, outcome_of_rewriting, run
+
+case, venv = sys.argv[1], Path(sys.argv[2])
+python = venv / "bin" / "python"
+command = venv / "bin" / "sopin"
+(packages,) = venv.glob("lib/python3.*/site-packages")
+library = packages / "sopin" / "libsopin.so"
+start = packages / "_sopin_start.py"
+pth = packages / "sopin.pth"
+
+
+def options():
+    """Every way to start an interpreter that reads .pth files, and the one that does not."""
+    assert libraries_in(python) == []
+    assert outcome_of_rewriting(python) in SIGNALS
+    run(command, "enable")
+    for flags in ([], ["-I"], ["-E"], ["-s"], ["-B"], ["-u"], ["-O"], ["-X", "utf8=0"], ["-W", "error"]):
+        assert libraries_in(python, *flags) == [str(library)], flags
+    assert libraries_in(python, "-S") == []
+    assert outcome_of_rewriting(python, "-S") in SIGNALS
+    assert libraries_in(python, env=environment(LC_ALL="C", LANG="C", PYTHONCOERCECLOCALE="0")) == [str(library)]
+    assert outcome_of_rewriting(python) == 42
+    assert outcome_of_rewriting(python, "-I") == 42
+    # A Python that it starts has the library too, and another program has not.
+    start = "import subprocess, sys; sys.exit(subprocess.run(sys.argv[1:]).returncode)"
+    assert "libsopin.so" in run(python, "-c", start, python, "-c", "print(open('/proc/self/maps').read())").stdout
+    assert "libsopin.so" not in run(python, "-c", start, "cat", "/proc/self/maps").stdout
+
+
+def other_environment():
+    """Names another interpreter, and one whose environment lacks the package."""
+    elsewhere = venv / "elsewhere"
+    run(sys.executable, "-m", "venv", "--without-pip", elsewhere)
+    refused = run(command, "enable", "--python", elsewhere / "bin" / "python", expected=1)
+    assert "has no package sopin" in refused.stderr, refused
+    run(command, "enable", "--python", python)
+    assert libraries_in(python) == [str(library)]
+    assert libraries_in(elsewhere / "bin" / "python") == []
+    run(command, "disable", "--python", python)
+    assert not pth.exists()
+
+
+def preloaded():
+    """The process has a library already, which may be another file."""
+    run(command, "enable")
+    other = venv / "libsopin.so"
+    shutil.copy(library, other)
+    assert libraries_in(python, env=environment(LD_PRELOAD=str(other))) == [str(other)]
+    assert libraries_in(command, "run", "--", python) == [str(library)]
+    program = "import sopin; assert sopin._library.was_loaded; print(sopin.pin_all())"
+    assert run(python, "-c", program).stdout == "True\n"
+
+
+def started(lines, **variables):
+    """Checks that Python starts, and prints at most so many lines."""
+    done = run(python, "-c", "print('started')", env=environment(**variables))
+    assert done.stdout == "started\n", done
+    said = done.stderr.splitlines()
+    assert len(said) == lines and all(line.startswith("sopin: ") for line in said), done
+    return done.stderr
+
+
+def damaged():
+    """The library, or what loads it, is not as it was installed."""
+    run(command, "enable")
+    whole = library.read_bytes()
+    middle = len(whole) // 2
+    for content in (
+        b"",
+        whole[:64],
+        whole[:4096],
+        whole[:middle],
+        whole[:-1],
+        bytes(len(whole)),
+        whole[:middle] + bytes(len(whole) - middle),
+        whole + b"x",
+        b"\xcc" * len(whole),
+    ):
+        library.write_bytes(content)
+        assert "not as it was installed" in started(1)
+        # So do programs that import the package.
+        done = run(python, "-c", "import sopin; print('started')")
+        assert done.stdout == "started\n" and "this process is not protected" in done.stderr, done
+    library.unlink()
+    assert "No such file" in started(1)
+    library.mkdir()
+    started(1)
+    library.rmdir()
+    library.write_bytes(whole)
+    assert libraries_in(python) == [str(library)]
+    checksum = packages / "sopin" / "libsopin.crc32"
+    for text in ("", "1", "x y", "\xff"):
+        checksum.write_text(text, encoding="latin-1")
+        started(1)
+    checksum.unlink()
+    started(1)
+    source = start.read_text()
+    for text in ("", source[: len(source) // 2], "\0", "raise SystemError"):
+        start.write_text(text)
+        started(0)
+
+
+def loader_dies():
+    """The control of `damaged`: what the loader itself does with a shortened library."""
+    shortened = library.read_bytes()[:4096]
+    library.write_bytes(shortened)
+    done = run(python, "-c", f"import _ctypes; _ctypes.dlopen({str(library)!r}, 2)", expected=None)
+    assert done.returncode in SIGNALS, done
+
+
+def removed():
+    """The package was removed, wholly or in part, or its .pth file is shortened."""
+    run(command, "enable")
+    text = pth.read_bytes()
+    for length in range(0, len(text), 7):
+        pth.write_bytes(text[:length])
+        done = run(python, "-c", "print('started')")
+        assert done.stdout == "started\n", done
+    pth.write_bytes(text)
+    shutil.rmtree(packages / "sopin")
+    started(1)
+    start.unlink()
+    shutil.rmtree(packages / "__pycache__", ignore_errors=True)
+    started(0)
+    for record in packages.glob("sopin-*.dist-info"):
+        shutil.rmtree(record)
+    started(0)
+    # Whoever has no other `sopin` removes the file by hand; one of another environment does it too.
+    run(command, "disable", "--python", python)
+    assert not pth.exists()
+
+
+def without_stderr():
+    """A daemon may have closed it."""
+    run(command, "enable")
+    library.write_bytes(b"")
+    close = f"exec 2>&-; exec {python} -c 'print(\"started\")'"
+    assert run("sh", "-c", close).stdout == "started\n"
+
+
+CASES = {
+    function.__name__: function
+    for function in (options, other_environment, preloaded, damaged, loader_dies, removed, without_stderr)
+}
+CASES[case]()
+sys.exit(42)
