@@ -12,6 +12,7 @@
 mod circumstances;
 mod container;
 mod effort;
+mod enabled;
 mod gunicorn;
 mod http;
 mod imports;
@@ -57,6 +58,7 @@ const ALL: [(&str, Measure); 14] = [
     ("status", status::status),
     ("pin", pinning::pin),
     ("late", late::late),
+    ("enabled", enabled::enabled),
 ];
 
 fn main() -> ExitCode {
