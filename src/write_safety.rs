@@ -108,8 +108,16 @@ impl Announcement<'_> {
                 candidate.has_unbound = references.has_unbound(candidate).unwrap_or(true);
             }
         }
-        let can_gain = candidates.iter().any(|candidate| candidate.progress == Progress::NotBegun);
+        // This library's own data gets the same permission whatever the others reach, except where
+        // none of them has called anything of another object, and then none has loaded it.
+        let can_gain = candidates
+            .iter()
+            .any(|candidate| candidate.progress == Progress::NotBegun && !own::is_in(candidate.object.span));
         for index in 0..candidates.len() {
+            if safety == WriteSafety::BesideRunning(Reach::Everywhere) {
+                // Nothing makes that worse, and a word takes a read of memory.
+                break;
+            }
             if !candidates.get(index).is_some_and(Candidate::may_have_run) {
                 continue;
             }
