@@ -43,7 +43,7 @@ use site::Site;
 type Measure = fn(&Site) -> Result<Section, String>;
 
 /// Every kind of work, by the name that selects it.
-const ALL: [(&str, Measure); 14] = [
+const ALL: [(&str, Measure); 15] = [
     ("imports", imports::scientific),
     ("small-imports", imports::small),
     ("container", container::container),
