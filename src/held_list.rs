@@ -92,6 +92,7 @@ pub fn sweep<T>(
             }
             match lock::try_lock(looked, &mut guards_signals) {
                 Attempt::Locked(guard) => {
+                    memory.know_process(guard.caller().process);
                     let listed = list_other(namespace, memory, objects);
                     Attempted::Done(listed.map(|()| sweep(guard, objects, counters)))
                 }

@@ -160,12 +160,21 @@ pub enum Attempt {
 /// Tries to take the lock once. On success the guard takes over `signals`.
 pub fn try_lock(looked: Looked, signals: &mut Result<sys::SignalsBlocked>) -> Attempt {
     if let Some(state) = STATE.try_lock() {
-        LAST_PROCESS.store(looked.caller().process, Ordering::Relaxed);
+        let caller = caller_now(looked);
+        LAST_PROCESS.store(caller.process, Ordering::Relaxed);
         let signals = core::mem::replace(signals, Err(Errno(libc::EALREADY)));
-        return Attempt::Locked(Guard::new(state, signals, Some(looked.caller())));
+        return Attempt::Locked(Guard::new(state, signals, Some(caller)));
     }
     let process = OWNER_PROCESS.load(Ordering::Relaxed);
-    if process != 0 && process != looked.caller().process || is_own() { Attempt::Never } else { Attempt::Taken }
+    if process != 0 && process != sys::getpid() || is_own() { Attempt::Never } else { Attempt::Taken }
+}
+
+/// Returns the ids of this thread. Since it has looked for filters, a signal handler may have forked,
+/// and the child has returned from it. The child must not take the parent's ids for its own: it
+/// would read the parent's memory and pin those bytes.
+fn caller_now(looked: Looked) -> ThreadIds {
+    let caller = looked.caller();
+    if caller.process == sys::getpid() { caller } else { ThreadIds::ask() }
 }
 
 /// Waits a moment for the lock's owner.

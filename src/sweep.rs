@@ -99,8 +99,8 @@ impl<'a> Sweep<'a> {
         self.reporter
     }
 
-    /// Opens the mappings of this process for the task with these ids, which calls this. [`Sweep::close_maps`] keeps their memory for the next
-    /// sweep.
+    /// Opens the mappings of this process for the task with these ids, which calls this.
+    /// [`Sweep::close_maps`] keeps their memory for the next sweep.
     fn open_maps(&mut self, caller: ThreadIds) -> Result<Maps, Cause> {
         Maps::open_with(core::mem::take(&mut self.work.maps_room), caller).map_err(Operation::OpenMaps.failed())
     }

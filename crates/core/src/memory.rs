@@ -6,6 +6,7 @@
 //! The exception is [`crate::symbols`], which reads the tables of an object in
 //! place.
 
+use core::cell::Cell;
 use core::mem::MaybeUninit;
 
 use crate::cause::Operation;
@@ -34,7 +35,7 @@ unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 /// second case, so it is made for one sweep and dropped after it.
 pub struct ProcessMemory {
     /// This process's id, determined when it is first needed: most readers read nothing.
-    pid: OnceCell<i32>,
+    pid: Cell<Option<i32>>,
     /// Opened when `process_vm_readv` has failed with something other than
     /// a bad address.
     file: OnceCell<Result<Fd>>,
@@ -43,12 +44,22 @@ pub struct ProcessMemory {
 impl ProcessMemory {
     /// Returns a reader of this process's memory that has opened nothing yet.
     pub fn own() -> Self {
-        Self { pid: OnceCell::new(), file: OnceCell::new() }
+        Self { pid: Cell::new(None), file: OnceCell::new() }
     }
 
-    /// Notes the id of this process, as system calls use it.
+    /// Notes the id of this process, as system calls use it. A reader that is used again after a
+    /// fork must be told the child's: otherwise it reads the parent's memory.
     pub fn know_process(&self, id: i32) {
-        get_or_init(&self.pid, || id);
+        self.pid.set(Some(id));
+    }
+
+    /// Returns the id of this process.
+    fn process(&self) -> i32 {
+        self.pid.get().unwrap_or_else(|| {
+            let id = sys::getpid();
+            self.know_process(id);
+            id
+        })
     }
 
     /// Returns a reader of the memory of another process, by `file`, its `/proc/PID/mem`. That is
@@ -69,7 +80,7 @@ impl ProcessMemory {
     pub unsafe fn copy(&self, to: *mut u8, from: usize, len: usize) -> Result<()> {
         if self.file.get().is_none() {
             // SAFETY: `[to, to + len)` is writable and unused: this function's contract.
-            match unsafe { sys::copy_process_memory(*get_or_init(&self.pid, sys::getpid), to, from, len) } {
+            match unsafe { sys::copy_process_memory(self.process(), to, from, len) } {
                 Ok(copied) if copied == len => return Ok(()),
                 Ok(_) | Err(Errno(libc::EFAULT)) => return Err(Errno(libc::EFAULT)),
                 Err(_) => {}

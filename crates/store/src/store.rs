@@ -199,8 +199,9 @@ impl Store {
         // files in the store. The store was proven to be a directory that nobody but its owner and
         // root can write to, and they can put every file there anyway.
         let mut path = Line::<MAX_ENTRY_PATH>::new();
-        for part in [key.to_bytes(), b"/", file_name.to_bytes(), b"\0"] {
-            path.append(part);
+        let parts = [key.to_bytes(), b"/", file_name.to_bytes(), b"\0"];
+        if !parts.iter().all(|part| path.append(part)) {
+            return Err(Cause::call(Operation::OpenStoreEntry, Errno(libc::ENAMETOOLONG)));
         }
         let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file = match sys::openat(&self.directory, path.as_c_str(), flags, 0) {
