@@ -75,7 +75,8 @@ static CONFIRMED: AtomicI32 = AtomicI32::new(0);
 /// thread of this process; otherwise 0. The C library never frees the memory by which this thread is
 /// identified, so that no other thread gets its identity. A thread that another one has created and
 /// that has become the main thread of a child by a fork is not noted: its memory may be used again
-/// after it has ended.
+/// after it has ended. A library that the program has loaded later does not know of earlier forks,
+/// and notes no thread.
 static INITIAL_THREAD: AtomicUsize = AtomicUsize::new(0);
 /// Whether the program could add filters when the library first looked.
 static COULD_ADD: AtomicBool = AtomicBool::new(false);
@@ -116,7 +117,7 @@ fn caller(shown: Option<ThreadIds>) -> ThreadIds {
     let asked = ThreadIds::ask();
     if shown == Some(asked) {
         CONFIRMED.store(asked.process, Ordering::Relaxed);
-        if asked.is_main_thread() && !WAS_FORKED.load(Ordering::Relaxed) {
+        if asked.is_main_thread() && !WAS_FORKED.load(Ordering::Relaxed) && loader::is_preloaded() {
             INITIAL_THREAD.store(sys::thread_identity(), Ordering::Relaxed);
         }
     }
