@@ -12,7 +12,7 @@ const NT_GNU_BUILD_ID: u32 = 3;
 const OWNER: &[u8] = b"GNU\0";
 /// Bytes of a PT_NOTE segment that are read. The build-id is near the beginning: at most a
 /// property note precedes it.
-const ROOM: usize = 512;
+pub const ROOM: usize = 512;
 
 /// How the build-id of a copy compares with that of the object in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

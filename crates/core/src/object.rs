@@ -193,11 +193,12 @@ impl Object {
     }
 
     /// Takes the build-id if its notes are among the `bytes` that were read at `address`. Linkers
-    /// place notes right behind the program headers, so that one read serves for both.
+    /// place notes right behind the program headers, so that one read serves for both. Like
+    /// [`build_id::compare`], it looks no further into notes than [`build_id::ROOM`].
     fn take_build_id(&mut self, bytes: &[u8], address: usize) {
         let found = self.notes().find_map(|notes| {
             let start = notes.span.start.checked_sub(address)?;
-            let content = bytes.get(start..start.checked_add(notes.span.len())?)?;
+            let content = bytes.get(start..start.checked_add(notes.span.len().min(build_id::ROOM))?)?;
             Some((notes, BuildIdBytes::new(build_id::find(content)?)?))
         });
         self.build_id = found;
@@ -369,6 +370,54 @@ mod tests {
     fn unreadable_headers_are_an_error() {
         let object = Object::read(&ProcessMemory::own(), 0, 8, 4);
         assert!(matches!(object, Err(ObjectError::Read(sys::Errno(libc::EFAULT)))));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "unmaps half of a mapping")]
+    fn a_build_id_is_read_with_the_headers_where_it_is_in_their_last_page() {
+        const HEADER: usize = size_of::<Elf64_Phdr>();
+        const NOTE: [u32; 5] = [4, 4, 3, u32::from_ne_bytes(*b"GNU\0"), 0x0403_0201];
+        let page = sys::page_size();
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // Headers, of which the last is that of a note, and the note, at these places in the mapping.
+        let read = |headers: usize, count: usize, note: usize, room: usize| {
+            // SAFETY: a new mapping; its second page is given up at once.
+            let start = unsafe { sys::mmap(0, 2 * page, protection, flags, None) }.unwrap();
+            // SAFETY: nothing uses the second page.
+            unsafe { sys::munmap(start + page, page) }.unwrap();
+            let load = Elf64_Phdr { p_type: PT_LOAD, p_vaddr: start as u64, p_memsz: page as u64, ..EMPTY_HEADER };
+            let of_note = Elf64_Phdr { p_type: PT_NOTE, p_vaddr: (start + note) as u64, p_memsz: room as u64, ..load };
+            for index in 0..count {
+                let header = match index {
+                    0 => load,
+                    last if last + 1 == count => of_note,
+                    _ => EMPTY_HEADER,
+                };
+                // SAFETY: the tests below place the headers in the first page, which is writable.
+                unsafe { ((start + headers + index * HEADER) as *mut Elf64_Phdr).write_unaligned(header) };
+            }
+            if note + size_of_val(&NOTE) <= page {
+                // SAFETY: the note is in the first page, which is writable.
+                unsafe { ((start + note) as *mut [u32; 5]).write_unaligned(NOTE) };
+            }
+            let found = Object::read(&ProcessMemory::own(), 0, start + headers, count).unwrap().build_id;
+            // SAFETY: the test uses no address in the mapping any more.
+            unsafe { sys::munmap(start, page) }.unwrap();
+            found.map(|(_, build_id)| build_id)
+        };
+        let (found, len) = (BuildIdBytes::new(&[1, 2, 3, 4]), size_of_val(&NOTE));
+        assert_eq!(read(64, 2, 64 + 2 * HEADER, len), found);
+        // More headers than are read at a time.
+        assert_eq!(read(64, 20, 64 + 20 * HEADER, len), found);
+        // At the end of the last page.
+        assert_eq!(read(page - 2 * HEADER - len, 2, page - len, len), found);
+        assert_eq!(read(page - 2 * HEADER, 2, 0, len), None);
+        // In front of the headers, in the next page, and too far behind the headers.
+        assert_eq!(read(64, 2, 0, len), None);
+        assert_eq!(read(64, 2, page - 8, len), None);
+        assert_eq!(read(64, 2, 2048, len), None);
+        // More notes than are looked at: those behind the build-id do not matter.
+        assert_eq!(read(64, 2, 64 + 2 * HEADER, 600), found);
     }
 
     #[test]
