@@ -121,8 +121,12 @@ fn sweep_program_once(root: Root, memory: &ProcessMemory, large: &mut LargeCopie
     sweep.know_recorded(recorded);
     let done = listed.map_err(no_list).and_then(|counters| sweep.run(&objects, root, counters, missed));
     let swept = done.map_err(|cause| sweep.give_up(&objects, root, cause)).ok();
+    let has_recorded_all = sweep.has_recorded_all();
     drop(sweep);
-    if listed.is_ok_and(freshness::is_current) {
+    // That the counters are those of this list would not prove it: another thread may have swept at
+    // these counters, and a third one may since have forgotten an object of the list that it has
+    // unloaded.
+    if has_recorded_all {
         objects.note_recorded(guard.registry().removed());
     }
     swept

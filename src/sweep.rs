@@ -54,6 +54,8 @@ pub struct Sweep<'a> {
     in_other_namespace: bool,
     /// How many of the first objects of the loader's list are certainly recorded.
     recorded: usize,
+    /// Whether this sweep has found or made a record of every object of the loader's list.
+    has_recorded_all: bool,
     sources: Sources,
     large: &'a mut LargeCopies,
     marked: MarkedRanges,
@@ -83,6 +85,7 @@ impl<'a> Sweep<'a> {
             caller,
             in_other_namespace,
             recorded: 0,
+            has_recorded_all: false,
             sources: Sources::of(caller),
             large,
             marked: MarkedRanges::default(),
@@ -92,6 +95,11 @@ impl<'a> Sweep<'a> {
     /// Notes that the first `recorded` objects of the loader's list are recorded.
     pub const fn know_recorded(&mut self, recorded: usize) {
         self.recorded = recorded;
+    }
+
+    /// Returns whether this sweep has found or made a record of every object of the loader's list.
+    pub const fn has_recorded_all(&self) -> bool {
+        self.has_recorded_all
     }
 
     /// Borrows the settings and the log.

@@ -94,6 +94,7 @@ impl Sweep<'_> {
         if found == Coverage::Everything && !self.in_other_namespace {
             freshness::set_counters(self.registry, counters);
             freshness::make_up_for_missed_sweeps(self.registry, missed);
+            self.has_recorded_all = true;
         }
         Ok(if found == Coverage::LargeObjects { Swept::NeedsCopies } else { Swept::Done })
     }
