@@ -1,7 +1,7 @@
 """Finds out from Cargo which packages are in the files that are published.
 
-Reads `cargo metadata`, for each of the platforms that are published. It distinguishes what is
-linked into the files from what only runs while they are built.
+Reads `cargo metadata` and `cargo tree`, for each of the platforms that are published. It
+distinguishes what is linked into the files from what only runs while they are built.
 """
 
 from __future__ import annotations
@@ -45,33 +45,45 @@ def published() -> dict[tuple[str, str], Package]:
     found: dict[tuple[str, str], Package] = {}
     for root, platforms in ROOTS.items():
         for platform in platforms:
-            _add(found, checksums, root, _metadata(platform))
+            needed = _tree(root, platform, "normal,build")
+            linked = _tree(root, platform, "normal,no-proc-macro")
+            _add(found, checksums, _metadata(platform), needed, linked)
     return dict(sorted(found.items()))
 
 
+def _cargo(*arguments: str) -> str:
+    command = [os.environ.get("CARGO", "cargo"), *arguments, "--locked"]
+    return subprocess.run(command, cwd=CHECKOUT, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
 def _metadata(platform: str) -> dict:
-    command = [os.environ.get("CARGO", "cargo"), "metadata", "--locked", "--format-version", "1"]
-    done = subprocess.run(
-        [*command, "--filter-platform", platform], cwd=CHECKOUT, check=True, stdout=subprocess.PIPE, text=True
-    )
-    return json.loads(done.stdout)
+    return json.loads(_cargo("metadata", "--format-version", "1", "--filter-platform", platform))
 
 
-def _add(found: dict[tuple[str, str], Package], checksums: dict, root: str, metadata: dict) -> None:
+def _tree(root: str, platform: str, edges: str) -> set[tuple[str, str]]:
+    """Returns the names and versions of the packages that Cargo builds for a published file.
+
+    `cargo metadata` alone would add some: it turns on the features that any member of the workspace
+    asks for, also those that only its tests need.
+    """
+    printed = _cargo("tree", "-p", root, "--target", platform, "-e", edges, "--prefix", "none", "--format", "{p}")
+    words = [line.split() for line in printed.splitlines() if line]
+    return {(name, version.removeprefix("v")) for name, version, *_ in words}
+
+
+def _add(
+    found: dict[tuple[str, str], Package],
+    checksums: dict,
+    metadata: dict,
+    needed: set[tuple[str, str]],
+    linked: set[tuple[str, str]],
+) -> None:
     packages = {package["id"]: package for package in metadata["packages"]}
-    nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
-    members = [packages[identifier] for identifier in metadata["workspace_members"]]
-    seen: set[tuple[str, bool]] = set()
-    todo = [(package["id"], True) for package in members if package["name"] == root]
-    while todo:
-        identifier, is_linked = todo.pop()
-        about = packages[identifier]
-        # The compiler loads these; nothing of them is in the files.
-        is_linked = is_linked and not any("proc-macro" in target["kind"] for target in about["targets"])
-        if (identifier, is_linked) in seen:
-            continue
-        seen.add((identifier, is_linked))
+    for node in metadata["resolve"]["nodes"]:
+        about = packages[node["id"]]
         key = (about["name"], about["version"])
+        if key not in needed:
+            continue
         package = found.setdefault(
             key,
             Package(
@@ -84,11 +96,9 @@ def _add(found: dict[tuple[str, str], Package], checksums: dict, root: str, meta
                 sha256=checksums[key],
             ),
         )
-        package.is_linked |= is_linked
-        for dependency in nodes[identifier]["deps"]:
-            kinds = {kind["kind"] for kind in dependency["dep_kinds"]}
-            if kinds == {"dev"}:
-                continue
-            needed = packages[dependency["pkg"]]
-            package.dependencies.add((needed["name"], needed["version"]))
-            todo.append((dependency["pkg"], is_linked and None in kinds))
+        package.is_linked |= key in linked
+        for dependency in node["deps"]:
+            other = packages[dependency["pkg"]]
+            is_for_tests = {kind["kind"] for kind in dependency["dep_kinds"]} == {"dev"}
+            if not is_for_tests and (other["name"], other["version"]) in needed:
+                package.dependencies.add((other["name"], other["version"]))

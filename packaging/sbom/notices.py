@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import cargo_graph
+import toolchain
 
 NAMES = ("license", "licence", "copying", "copyright", "notice", "unlicense")
 
@@ -32,15 +33,20 @@ def main() -> int:
     options = parser.parse_args()
     linked = [package for package in cargo_graph.published().values() if package.is_linked and package.sha256]
     used: dict[str, list[str]] = {}
+    toolchain.check(options.rust)
     print("The files of sopin contain parts of these projects.\n")
-    print(f"Rust's standard library {options.rust}: MIT OR Apache-2.0")
-    print(f"musl {options.musl}, in the command: MIT")
     for package in linked:
         print(f"{package.name} {package.version}: {package.license}")
-        for text in texts_of(package.directory):
+        texts = texts_of(package.directory)
+        if not texts:
+            raise SystemExit(f"{package.name} {package.version} brings no license, so its text is needed here")
+        for text in texts:
             used.setdefault(text, []).append(f"{package.name} {package.version}")
-    toolchain = Path(__file__).with_name("toolchain-licenses.txt").read_text().strip()
-    used[toolchain] = [f"Rust's standard library {options.rust}", f"musl {options.musl}"]
+    parts = [toolchain.STANDARD, *toolchain.BELOW_STANDARD, toolchain.musl(options.musl)]
+    print("\nThe Rust toolchain adds these.\n")
+    for part in parts:
+        print(f"{part.name} {part.version}: {part.license}")
+    used[Path(__file__).with_name("toolchain-licenses.txt").read_text().strip()] = ["what the Rust toolchain adds"]
     for text, names in sorted(used.items(), key=lambda item: item[1]):
         print(f"\n{'=' * 78}\n{', '.join(names)}\n{'-' * 78}\n\n{text}")
     return 0

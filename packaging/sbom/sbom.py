@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import cargo_graph
+import toolchain
 from cyclonedx.model import ExternalReference, ExternalReferenceType, HashAlgorithm, HashType, XsUri
 from cyclonedx.model.bom import Bom, BomMetaData
 from cyclonedx.model.component import Component, ComponentScope, ComponentType
@@ -46,17 +47,19 @@ def of_cargo(package: cargo_graph.Package) -> Component:
     )
 
 
-def of_toolchain(name: str, version: str, terms: str, repository: str) -> Component:
+def of_toolchain(part: toolchain.Part) -> Component:
     """Returns the component for what the toolchain adds to the files."""
+    kind = "cargo" if part.is_of_cargo else "generic"
     return Component(
-        name=name,
-        version=version,
+        name=part.name,
+        version=part.version,
         type=ComponentType.LIBRARY,
-        bom_ref=f"{name}@{version}",
+        # Cargo.lock may have the same package.
+        bom_ref=f"rust-toolchain:{part.name}@{part.version}",
         scope=ComponentScope.REQUIRED,
-        licenses=[LicenseExpression(terms)],
-        purl=PackageURL("generic", None, name, version),
-        external_references=[ExternalReference(type=ExternalReferenceType.VCS, url=XsUri(repository))],
+        licenses=[LicenseExpression(part.license)],
+        purl=PackageURL(kind, None, part.name, part.version),
+        external_references=[ExternalReference(type=ExternalReferenceType.VCS, url=XsUri(part.repository))],
     )
 
 
@@ -64,8 +67,10 @@ def make(rust: str, musl: str, date: datetime) -> Bom:
     """Returns the list."""
     packages = cargo_graph.published()
     components = {key: of_cargo(package) for key, package in packages.items()}
-    standard = of_toolchain("rust-std", rust, "MIT OR Apache-2.0", "https://github.com/rust-lang/rust")
-    libc = of_toolchain("musl", musl, "MIT", "https://git.musl-libc.org/cgit/musl")
+    toolchain.check(rust)
+    standard = of_toolchain(toolchain.STANDARD)
+    below = [of_toolchain(part) for part in toolchain.BELOW_STANDARD]
+    libc = of_toolchain(toolchain.musl(musl))
     library = next(key for key in packages if key[0] == "sopin")
     command = next(key for key in packages if key[0] == "sopin-cli")
     version = library[1]
@@ -79,7 +84,7 @@ def make(rust: str, musl: str, date: datetime) -> Bom:
         purl=PackageURL("github", "sopin", "sopin", f"v{version}"),
     )
     metadata = BomMetaData(component=product, timestamp=date)
-    everything = [*components.values(), standard, libc]
+    everything = [*components.values(), standard, *below, libc]
     bom = Bom(components=everything, metadata=metadata, version=1)
     bom.register_dependency(product, [components[library], components[command]])
     for key, package in packages.items():
@@ -87,8 +92,9 @@ def make(rust: str, musl: str, date: datetime) -> Bom:
         # The command is linked with the standard library and musl, the library with `core`.
         needed += [standard] if key == library else [standard, libc] if key == command else []
         bom.register_dependency(components[key], needed)
-    bom.register_dependency(standard, [])
-    bom.register_dependency(libc, [])
+    bom.register_dependency(standard, below)
+    for component in [*below, libc]:
+        bom.register_dependency(component, [])
     # The same list has the same number.
     names = " ".join(sorted(str(component.bom_ref) for component in everything))
     bom.serial_number = uuid.uuid5(uuid.NAMESPACE_URL, f"{REPOSITORY} {version} {date.timestamp()} {names}")

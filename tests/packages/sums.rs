@@ -61,7 +61,7 @@ fn components(_: &Path) -> Result<Completion, String> {
         return Err(text);
     }
     let locked = checksums_of_lock()?;
-    let mut names = BTreeSet::new();
+    let (mut names, mut versioned) = (BTreeSet::new(), BTreeSet::new());
     for component in list["components"].as_array().ok_or("no components")? {
         let text = |field: &str| component[field].as_str().unwrap_or_default().to_owned();
         let (name, version) = (text("name"), text("version"));
@@ -69,7 +69,9 @@ fn components(_: &Path) -> Result<Completion, String> {
             return Err(format!("incomplete: {component}"));
         }
         let sum = component["hashes"][0]["content"].as_str();
-        if let Some(known) = locked.get(&(name.clone(), version))
+        versioned.insert(format!("{name}-{version}"));
+        let is_locked = !text("bom-ref").starts_with("rust-toolchain:");
+        if let Some(known) = locked.get(&(name.clone(), version)).filter(|_| is_locked)
             && sum != Some(known)
         {
             return Err(format!("{name} has the checksum {sum:?}, Cargo.lock has {known}"));
@@ -81,12 +83,31 @@ fn components(_: &Path) -> Result<Completion, String> {
             return Err(format!("no component {wanted}: {names:?}"));
         }
     }
-    // Of the tests.
-    if let Some(foreign) = ["libtest-mimic", "snapbox", "cbindgen"].iter().find(|name| names.contains(**name)) {
+    for linked in of_standard_library()? {
+        if !versioned.contains(&linked) {
+            return Err(format!("the command contains parts of {linked}, which the list has not: {versioned:?}"));
+        }
+    }
+    // The tests need the first three, and turn on the feature that needs the last.
+    if let Some(foreign) = ["libtest-mimic", "snapbox", "cbindgen", "errno"].iter().find(|name| names.contains(**name))
+    {
         return Err(format!("{foreign} is not in the files"));
     }
     let checkout = library::checkout().to_string_lossy();
     if text.contains(&*checkout) { Err(format!("the list names {checkout}")) } else { Ok(Completion::Completed) }
+}
+
+/// Returns the packages of Cargo that the standard library has brought into the commands, as its
+/// messages name them: `/rust/deps/gimli-0.32.3/src/read/line.rs`.
+fn of_standard_library() -> Result<BTreeSet<String>, String> {
+    let mut found = BTreeSet::new();
+    for architecture in package::ARCHITECTURES {
+        let command = library::checkout().join("target/dist").join(architecture).join("sopin");
+        let Ok(bytes) = fs::read(&command) else { continue };
+        let text = String::from_utf8_lossy(&bytes);
+        found.extend(text.split("/rust/deps/").skip(1).filter_map(|rest| Some(rest.split_once('/')?.0.to_owned())));
+    }
+    if found.len() < 3 { Err(format!("only {found:?} in the commands")) } else { Ok(found) }
 }
 
 /// Returns the checksums of `Cargo.lock` by name and version.
