@@ -1,12 +1,15 @@
 //! A service runs with the library while its package is upgraded twice, while the library is
 //! rewritten in place, and while the package is removed: no process dies, every process keeps
-//! its pins, and can load further objects.
+//! its pins, and can load further objects. At every moment of an upgrade a program that starts
+//! finds the library.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use libtest_mimic::Completion;
 use serde_json::Value;
@@ -14,12 +17,15 @@ use serde_json::Value;
 use crate::Try;
 use crate::common::library;
 use crate::common::rewrite::Rewrite;
-use crate::package::{Kind, Package, VERSION, said};
+use crate::package::{Kind, Package, VERSION, packaged_version, said};
 use crate::root::{self, Root, Service};
 
 pub fn trials() -> Vec<(String, Try)> {
     vec![("upgrades::deb".to_owned(), Box::new(deb)), ("upgrades::rpm".to_owned(), Box::new(rpm))]
 }
+
+/// The name by which the loader looks for the library.
+const SONAME: &str = "libsopin.so.0";
 
 /// The states of the objects of a process, by path.
 type Pins = BTreeMap<String, String>;
@@ -50,6 +56,13 @@ fn deb(directory: &Path) -> Result<Completion, String> {
     }
     service.work("load _codecs_jp")?;
     in_place(&root, &library, &mut service)?;
+    let next = next_version(package, directory)?;
+    let name = Path::new(&library).with_file_name(SONAME);
+    stays_while(&root.path(&name.to_string_lossy()), || install(&next).map(drop))?;
+    if root.path(&library).exists() {
+        return Err(format!("{library} is left after the upgrade to another version"));
+    }
+    service.work("work")?;
     let removals: [(&[&str], &str); 2] =
         [(&["dpkg", "--remove", "sopin"], "load _codecs_kr"), (&["dpkg", "--purge", "sopin"], "load _codecs_tw")];
     for (removal, line) in removals {
@@ -72,11 +85,12 @@ fn rpm(directory: &Path) -> Result<Completion, String> {
     // What the package needs is not in rpm's database here.
     root.rpm(&["--nodeps", "--install"], &[&package.path()])?;
     let mut service = root.start(&["sopin", "run", "--"])?;
-    let library = format!("/usr/lib64/libsopin.so.{VERSION}");
+    let library = format!("/usr/lib64/{SONAME}");
     let pins = pinned(&root, &service)?;
     for revision in [2, 3] {
         let before = inode(&root.path(&library))?;
-        root.rpm(&["--nodeps", "--upgrade"], &[&repackaged(package, "rpm", revision, directory)?])?;
+        let file = repackaged(package, "rpm", revision, directory)?;
+        stays_while(&root.path(&library), || root.rpm(&["--nodeps", "--upgrade"], &[&file]).map(drop))?;
         if inode(&root.path(&library))? == before {
             return Err("rpm has rewritten the library in place".to_owned());
         }
@@ -99,6 +113,49 @@ fn repackaged(package: Package, kind: &str, revision: u32, directory: &Path) -> 
     pack.args(["--revision", &revision.to_string(), "--to"]).arg(&to).args([package.architecture, kind]);
     said(&mut pack)?;
     Ok(to.join(package.file_name(revision)))
+}
+
+/// Packs the files of a Debian package as another version, in which the library has another name.
+fn next_version(package: Package, directory: &Path) -> Result<PathBuf, String> {
+    let (stage, file) = (directory.join("next"), directory.join("next.deb"));
+    said(Command::new("dpkg-deb").arg("--raw-extract").arg(package.path()).arg(&stage))?;
+    let libraries = stage.join(format!("usr/lib/{}-linux-gnu", package.architecture));
+    let renamed = format!("{SONAME}.999");
+    let change = || {
+        fs::rename(libraries.join(format!("libsopin.so.{VERSION}")), libraries.join(&renamed))?;
+        fs::remove_file(libraries.join(SONAME))?;
+        symlink(&renamed, libraries.join(SONAME))?;
+        fs::remove_file(stage.join("DEBIAN/md5sums"))?;
+        let control = fs::read_to_string(stage.join("DEBIAN/control"))?;
+        fs::write(stage.join("DEBIAN/control"), control.replace(&format!(" {}-1", packaged_version()), " 0.999-1"))
+    };
+    change().map_err(|error| format!("{}: {error}", stage.display()))?;
+    said(Command::new("dpkg-deb").args(["--root-owner-group", "-Znone", "--build"]).arg(&stage).arg(&file))?;
+    Ok(file)
+}
+
+/// Checks that a file can be found at every moment of a change: a program that starts then gets
+/// the library.
+fn stays_while(path: &Path, change: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let watcher = scope.spawn(|| {
+            let (mut looked, mut missing) = (0_u64, 0_u64);
+            while !is_over.load(Ordering::Relaxed) {
+                looked += 1;
+                missing += u64::from(!path.exists());
+            }
+            (looked, missing)
+        });
+        let changed = change();
+        is_over.store(true, Ordering::Relaxed);
+        let (looked, missing) = watcher.join().map_err(|_| "the watcher has ended".to_owned())?;
+        changed?;
+        match missing {
+            0 if looked > 100 => Ok(()),
+            _ => Err(format!("{} was missing {missing} of {looked} times", path.display())),
+        }
+    })
 }
 
 /// Overwrites the library in the same inode: with the same bytes, and with bytes that trap.
