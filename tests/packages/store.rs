@@ -15,6 +15,8 @@ use crate::package::{Kind, Package, said};
 use crate::root::{self, Root};
 
 const STORE: &str = "/var/lib/sopin";
+/// Root's own, where root has no `HOME`.
+const ROOTS_STORE: &str = "/var/cache/sopin";
 const OBJECT: &str = "/usr/lib/other/libother.so";
 
 pub fn trials() -> Vec<(String, Try)> {
@@ -30,6 +32,8 @@ trait Installer {
     /// Installs a version of it that contains these bytes.
     fn install(&self, root: &Root, version: u32, bytes: &[u8], directory: &Path) -> Result<String, String>;
     fn settings(&self) -> &'static str;
+    /// Removes sopin, and what it has made.
+    fn remove_sopin(&self, root: &Root) -> Result<(), String>;
 }
 
 struct Dpkg;
@@ -49,6 +53,10 @@ impl Installer for Dpkg {
 
     fn settings(&self) -> &'static str {
         "/etc/default/sopin"
+    }
+
+    fn remove_sopin(&self, root: &Root) -> Result<(), String> {
+        root.succeed(&["dpkg", "--purge", "sopin"]).map(drop)
     }
 }
 
@@ -76,6 +84,10 @@ impl Installer for Rpm {
 
     fn settings(&self) -> &'static str {
         "/etc/sysconfig/sopin"
+    }
+
+    fn remove_sopin(&self, root: &Root) -> Result<(), String> {
+        root.rpm(&["--erase", "sopin"], &[]).map(drop)
     }
 }
 
@@ -144,6 +156,15 @@ fn fills_where_turned_on(root: Root, installer: &dyn Installer, directory: &Path
         if !printed.contains(wanted) {
             return Err(format!("{settings}: {printed}"));
         }
+    }
+    write(&root.path(ROOTS_STORE).join("entry/copy"), b"a copy")?;
+    let stores = [STORE, ROOTS_STORE].map(|store| root.path(store));
+    if let Some(missing) = stores.iter().find(|store| !store.exists()) {
+        return Err(format!("no {}", missing.display()));
+    }
+    installer.remove_sopin(&root)?;
+    if let Some(left) = stores.iter().find(|store| store.exists()) {
+        return Err(format!("{} is left", left.display()));
     }
     root.discard()?;
     Ok(Completion::Completed)

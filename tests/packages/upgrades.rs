@@ -46,19 +46,17 @@ fn deb(directory: &Path) -> Result<Completion, String> {
     let mut service = root.start(&["env", "LD_PRELOAD=libsopin.so.0"])?;
     let library = format!("/usr/lib/{}-linux-gnu/libsopin.so.{VERSION}", package.architecture);
     let pins = pinned(&root, &service)?;
-    for revision in [2, 3] {
-        let before = inode(&root.path(&library))?;
-        install(&repackaged(package, "deb", revision, directory)?)?;
-        if inode(&root.path(&library))? == before {
-            return Err("dpkg has rewritten the library in place".to_owned());
-        }
-        service.work("work")?;
+    let name = root.path(&Path::new(&library).with_file_name(SONAME).to_string_lossy());
+    let (before, revision) = (inode(&root.path(&library))?, repackaged(package, "deb", 2, directory)?);
+    stays_while(&name, || install(&revision).map(drop))?;
+    if inode(&root.path(&library))? == before {
+        return Err("dpkg has rewritten the library in place".to_owned());
     }
+    service.work("work")?;
     service.work("load _codecs_jp")?;
     in_place(&root, &library, &mut service)?;
     let next = next_version(package, directory)?;
-    let name = Path::new(&library).with_file_name(SONAME);
-    stays_while(&root.path(&name.to_string_lossy()), || install(&next).map(drop))?;
+    stays_while(&name, || install(&next).map(drop))?;
     if root.path(&library).exists() {
         return Err(format!("{library} is left after the upgrade to another version"));
     }
