@@ -11,7 +11,7 @@ use libtest_mimic::Completion;
 use crate::Try;
 use crate::common::needs::found_program;
 use crate::common::{library, tree};
-use crate::package::{self, Kind, Package, VERSION, said};
+use crate::package::{self, Kind, Package, VERSION, packaged_version, said};
 
 type Check = fn(&Path) -> Result<Completion, String>;
 
@@ -150,13 +150,25 @@ fn pkg_config(directory: &Path) -> Result<Completion, String> {
     if ldd.contains(&*wanted.to_string_lossy()) { Ok(Completion::Completed) } else { Err(ldd) }
 }
 
-/// The package asks for no glibc above 2.17.
+/// The package asks for no glibc above 2.17, and the one with the header for exactly this package.
 fn needs_of_the_rpm(_: &Path) -> Result<Completion, String> {
     let package = Package::native(Kind::Rpm);
     if let Some(ignored) = unmet(package, &[]) {
         return Ok(ignored);
     }
-    let needs = said(Command::new("rpm").args(["-qp", "--nosignature", "--requires"]).arg(package.path()))?;
+    let needs_of = |path: &Path| said(Command::new("rpm").args(["-qp", "--nosignature", "--requires"]).arg(path));
+    for (architecture, rpms_name) in [("x86_64", "x86-64"), ("aarch64", "aarch-64")] {
+        let development = Package { kind: Kind::RpmDevelopment, architecture };
+        if development.unmet().is_some() {
+            continue;
+        }
+        let (needs, wanted) =
+            (needs_of(&development.path())?, format!("sopin({rpms_name}) = {}-1", packaged_version()));
+        if !needs.lines().any(|need| need == wanted) {
+            return Err(format!("no {wanted} in {needs}"));
+        }
+    }
+    let needs = needs_of(&package.path())?;
     let versions: Vec<(u32, u32)> = needs
         .lines()
         .filter_map(|line| {
