@@ -1,7 +1,8 @@
 """Puts the library and the command into the wheel, and gives it the tags that are true for them.
 
 SOPIN_BINARIES names a directory of `target/dist`: the wheel gets those files, which serve every
-C library that its tags name. Without it, cargo builds both for this machine, and the wheel
+C library that its tags name, and the licenses of what is linked into them, which are in the
+file that SOPIN_LICENSES names. Without it, cargo builds both for this machine, and the wheel
 says no more than that.
 """
 
@@ -30,6 +31,7 @@ class Binaries(BuildHookInterface):
         if os.environ.get("SOPIN_BINARIES"):
             directory = Path(os.environ["SOPIN_BINARIES"])
             tag = UNIVERSAL.format(directory.name)
+            build_data["force_include"][os.environ["SOPIN_LICENSES"]] = "sopin/third-party-licenses.txt"
         else:
             directory = self.build_binaries()
             tag = f"py3-none-linux_{platform.machine()}"

@@ -36,7 +36,7 @@ class Wheel(unittest.TestCase):
     def test_it_has_these_files(self):
         modules = ["__init__", "__main__", "_library", "_periodic", "gunicorn"]
         expected = {f"sopin/{name}.py" for name in modules} | {"_sopin_start.py", "sopin/py.typed"}
-        expected |= {"sopin/libsopin.so", "sopin/libsopin.crc32", COMMAND}
+        expected |= {"sopin/libsopin.so", "sopin/libsopin.crc32", "sopin/third-party-licenses.txt", COMMAND}
         expected |= {f"{NOTES}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "licenses/LICENSE")}
         self.assertEqual(set(self.wheel.namelist()), expected)
 
@@ -45,6 +45,11 @@ class Wheel(unittest.TestCase):
         self.assertEqual(library, (BINARIES / "libsopin.so").read_bytes())
         self.assertEqual(self.wheel.read(COMMAND), (BINARIES / "sopin").read_bytes())
         self.assertEqual(self.text("sopin/libsopin.crc32"), f"{len(library)} {zlib.crc32(library):08x}\n")
+
+    def test_the_licenses_of_what_is_linked_are_there(self):
+        licenses = self.text("sopin/third-party-licenses.txt")
+        for part in ("parking_lot", "clap", "gimli", "musl"):
+            self.assertRegex(licenses, rf"(?m)^{part} \S+: ")
 
     def test_modes(self):
         for entry in self.wheel.infolist():
