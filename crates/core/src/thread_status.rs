@@ -152,8 +152,11 @@ impl ThreadStatus {
     /// Does the same, for a thread that `is_main_thread` from the file of the process, which is that
     /// of the thread then and which the kernel finds faster.
     pub fn read_for(is_main_thread: bool, ours: impl Fn(&Self) -> bool) -> Result<Self> {
-        let (file, is_of_reader) =
-            if is_main_thread { (sys::open(OF_MAIN_THREAD, libc::O_RDONLY, 0)?, true) } else { open()? };
+        let of_main_thread = if is_main_thread { sys::open(OF_MAIN_THREAD, libc::O_RDONLY, 0).ok() } else { None };
+        let (file, is_of_reader) = match of_main_thread {
+            Some(file) => (file, true),
+            None => open()?,
+        };
         let status = Self { is_of_reader, ..Self::parse(&file)? };
         if ours(&status) {
             return Ok(status);
