@@ -42,6 +42,8 @@ def install():
         run(uv, "pip", "install", "--quiet", "--link-mode", mode, "--python", python, wheel, env=variables)
     elif installer == "pipx":
         variables = environment(PIPX_HOME=str(directory / "pipx"), PIPX_BIN_DIR=str(directory / "bin"), HOME=str(HOME))
+        # Otherwise it would first install another pip for itself, which --no-index forbids.
+        variables["PIPX_DISABLE_SHARED_LIBS_AUTO_UPGRADE"] = "1"
         run(tools / "bin" / "pipx", "install", "--quiet", "--pip-args=--no-index --no-deps", wheel, env=variables)
         venv = directory / "pipx" / "venvs" / "sopin"
         # The command is a link, as pipx makes it.
