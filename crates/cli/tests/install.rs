@@ -42,7 +42,7 @@ fn works_from_where_it_is_staged(libdir: &str) {
     let usr = stage.path().join("usr");
 
     let sopin = || clean(snapbox::cmd::Command::new(usr.join("bin/sopin")));
-    let preloaded = format!("{}\n", usr.join(libdir).join("libsopin.so").display());
+    let preloaded = format!("{}\n", usr.join(libdir).join("libsopin.so.0").display());
     sopin().args(["run", "--", "sh", "-c", "echo $LD_PRELOAD"]).assert().success().stderr_eq("").stdout_eq(preloaded);
     sopin().args(["check", "sh"]).assert().success().stderr_eq("");
 

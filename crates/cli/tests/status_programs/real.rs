@@ -26,11 +26,30 @@ struct Service(Child);
 
 impl Drop for Service {
     fn drop(&mut self) {
-        for pid in self.pids() {
-            let _ = Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status();
+        // A stopped process starts no other in place of one that is killed.
+        kill("-STOP", self.0.id());
+        let pids = self.pids();
+        // The process itself first.
+        for pid in pids.iter().rev() {
+            kill("-KILL", *pid);
         }
         let _ = self.0.wait();
+        // PostgreSQL does not start while a process has the memory of the one before.
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while pids.iter().any(|pid| is_running(*pid)) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
+}
+
+fn kill(signal: &str, pid: u32) {
+    let _ = Command::new("kill").args([signal, &pid.to_string()]).stderr(Stdio::null()).status();
+}
+
+/// Returns whether a process exists and has not ended; nothing may have waited for it yet.
+fn is_running(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    status.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }
 
 impl Service {
