@@ -25,6 +25,27 @@ pub enum BuildId {
     Absent,
 }
 
+/// A build-id of usual length: MD5, UUID, SHA-1 or xxhash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BuildIdBytes {
+    bytes: [u8; 20],
+    len: u8,
+}
+
+impl BuildIdBytes {
+    /// Keeps a build-id; `None` if it is longer.
+    pub fn new(build_id: &[u8]) -> Option<Self> {
+        let mut bytes = [0; 20];
+        bytes.get_mut(..build_id.len())?.copy_from_slice(build_id);
+        Some(Self { bytes, len: build_id.len() as u8 })
+    }
+
+    /// Returns the bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len.into()).unwrap_or_default()
+    }
+}
+
 /// Compares the build-id of `copy`, an open copy of an object's file, with that of `object` in
 /// memory.
 pub fn compare(copy: &Fd, object: &Object, memory: &ProcessMemory) -> Result<BuildId> {
