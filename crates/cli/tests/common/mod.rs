@@ -7,6 +7,7 @@
 
 #![allow(dead_code, reason = "every test binary uses its own part of this module")]
 
+pub mod cases;
 #[path = "../../../../tests/common/stops.rs"]
 mod stops;
 pub mod victim;

@@ -13,30 +13,15 @@ mod roots;
 
 use std::process::ExitCode;
 
-use common::missing;
-use libtest_mimic::{Arguments, Completion, Trial};
+use common::cases;
 use serde_json::Value;
 use snapbox::cmd::Command;
 
-#[derive(Clone)]
-struct Case {
-    name: &'static str,
-    needs: &'static [&'static str],
-    /// The test. It returns a reason if the machine cannot run it.
-    test: fn() -> Result<(), String>,
-}
+/// A test returns a reason if it finds out only when it runs that the machine cannot do it.
+type Case = cases::Case<fn() -> Result<(), String>>;
 
 fn main() -> ExitCode {
-    let cases = [here::CASES, programs::CASES, confined::CASES, roots::CASES].concat();
-    let trials = cases.into_iter().map(|case| Trial::ignorable_test(case.name, move || Ok(try_one(&case)))).collect();
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
-}
-
-fn try_one(case: &Case) -> Completion {
-    match missing(case.needs).map_or_else(case.test, Err) {
-        Ok(()) => Completion::Completed,
-        Err(reason) => Completion::ignored_with(reason),
-    }
+    cases::run([here::CASES, programs::CASES, confined::CASES, roots::CASES].concat(), |test| test())
 }
 
 /// The answer in JSON.

@@ -13,30 +13,17 @@ mod scripts;
 
 use std::process::ExitCode;
 
-use common::{Installation, missing};
-use libtest_mimic::{Arguments, Completion, Trial};
+use common::{Installation, cases};
 use snapbox::cmd::OutputAssert;
 
 /// A kind of program.
-#[derive(Clone)]
-struct Case {
-    name: &'static str,
-    needs: &'static [&'static str],
-    test: fn(&Installation),
-}
+type Case = cases::Case<fn(&Installation)>;
 
 fn main() -> ExitCode {
-    let cases = [files::CASES, loaders::CASES, privileges::CASES, scripts::CASES].concat();
-    let trials = cases.into_iter().map(|case| Trial::ignorable_test(case.name, move || Ok(try_one(&case)))).collect();
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
-}
-
-fn try_one(case: &Case) -> Completion {
-    if let Some(reason) = missing(case.needs) {
-        return Completion::ignored_with(reason);
-    }
-    (case.test)(&Installation::new());
-    Completion::Completed
+    cases::run([files::CASES, loaders::CASES, privileges::CASES, scripts::CASES].concat(), |test| {
+        test(&Installation::new());
+        Ok(())
+    })
 }
 
 fn run(installation: &Installation, command: &[&str]) -> OutputAssert {

@@ -16,27 +16,13 @@ mod users;
 
 use std::process::ExitCode;
 
-use common::missing;
-use libtest_mimic::{Arguments, Completion, Trial};
+use common::cases;
 
-#[derive(Clone)]
-struct Case {
-    name: &'static str,
-    needs: &'static [&'static str],
-    /// The test. It returns a reason if the machine cannot run it.
-    test: fn() -> Result<(), String>,
-}
+/// A test returns a reason if it finds out only when it runs that the machine cannot do it.
+type Case = cases::Case<fn() -> Result<(), String>>;
 
 fn main() -> ExitCode {
     let cases =
         [files::CASES, layers::CASES, loads::CASES, places::CASES, real::CASES, sweeps::CASES, users::CASES].concat();
-    let trials = cases.into_iter().map(|case| Trial::ignorable_test(case.name, move || Ok(try_one(&case)))).collect();
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
-}
-
-fn try_one(case: &Case) -> Completion {
-    match missing(case.needs).map_or_else(case.test, Err) {
-        Ok(()) => Completion::Completed,
-        Err(reason) => Completion::ignored_with(reason),
-    }
+    cases::run(cases, |test| test())
 }

@@ -1,0 +1,28 @@
+//! Test programs without the standard harness: a test that this machine cannot run is reported as
+//! ignored, with the reason.
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Completion, Trial};
+
+use super::missing;
+
+/// A test, of the type of the functions that one program has.
+#[derive(Clone)]
+pub struct Case<T> {
+    pub name: &'static str,
+    /// Words of [`missing`].
+    pub needs: &'static [&'static str],
+    pub test: T,
+}
+
+/// Runs the cases that the command line selects. `try_one` calls a test, and returns a reason if
+/// the machine cannot run it.
+pub fn run<T: Copy + Send + 'static>(cases: Vec<Case<T>>, try_one: fn(T) -> Result<(), String>) -> ExitCode {
+    let complete = move |case: &Case<T>| match missing(case.needs).map_or_else(|| try_one(case.test), Err) {
+        Ok(()) => Completion::Completed,
+        Err(reason) => Completion::ignored_with(reason),
+    };
+    let trials = cases.into_iter().map(|case| Trial::ignorable_test(case.name, move || Ok(complete(&case)))).collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
