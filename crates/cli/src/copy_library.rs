@@ -2,8 +2,8 @@
 //! instance a volume of a container. An image that consists of the command and the library has
 //! no `cp`.
 //!
-//! What is in the directory is never believed and never written to. A user who may write there
-//! may have put a file, a link or a FIFO of this name, and processes may map an older library. So
+//! The command never believes or writes to a file that it finds in the directory. A user who may
+//! write there may have put a file, a link or a FIFO of this name, and processes may map an older library. So
 //! the copy is a new file under a random name, complete and on the disk before it gets its name
 //! by rename(2), which replaces a name and follows no link.
 

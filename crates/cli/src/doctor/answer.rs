@@ -7,7 +7,7 @@ use serde_json::Value;
 /// fields do not change it.
 pub const SCHEMA: u32 = 1;
 
-/// Whether something works, the best first.
+/// The verdicts, from the best to the worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SubjectVerdict {
@@ -55,13 +55,13 @@ pub struct Subject {
     /// Its name.
     #[serde(rename = "subject")]
     pub name: &'static str,
-    /// Whether it works.
+    /// The verdict.
     pub verdict: SubjectVerdict,
-    /// What was found, and what that means.
+    /// The finding and its meaning, for people.
     pub meaning: String,
-    /// What to do; null if there is nothing to do.
+    /// The way out; null if there is nothing to do.
     pub remedy: Option<String>,
-    /// What was found, for programs.
+    /// The finding, for programs.
     pub facts: Value,
 }
 

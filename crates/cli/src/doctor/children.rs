@@ -61,7 +61,7 @@ pub fn own_command() -> Command {
 /// Waits until a child has printed something. By then its loader has done its work.
 ///
 /// # Errors
-/// That it has printed nothing.
+/// When the child has printed nothing, in time or at all.
 pub fn await_output(child: &mut Child) -> Result<(), String> {
     let began = Instant::now();
     let stdout = child.stdout.take();
@@ -91,7 +91,7 @@ pub fn remedy(reason: &str) -> &'static str {
 /// processes that the command leaves behind with its output.
 ///
 /// # Errors
-/// Why it could not be started, or that it did not end.
+/// When the command cannot be started, or does not end.
 pub fn run(command: &mut Command) -> Result<Ended, String> {
     let began = Instant::now();
     // A minimal root directory has no /dev/null.

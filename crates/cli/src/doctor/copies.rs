@@ -23,10 +23,10 @@ use super::answer::{Subject, SubjectVerdict};
 use super::probes;
 use super::surroundings::DoctorSurroundings;
 
-/// What root can do where the user's programs cannot share copies.
+/// The remedy that root has where the user's programs cannot share copies.
 pub const FILL: &str = "let root fill the system's store (sopin store fill PATH...)";
 
-/// Where the user's programs would share copies.
+/// The stores that the user's programs would use.
 pub struct Stores {
     users: UsersStore,
     /// The directories before it that cannot be used, each with the reason.

@@ -32,7 +32,7 @@ impl Harmless {
     /// Has its loader load it with this value of `LD_PRELOAD`. None of its code runs.
     ///
     /// # Errors
-    /// Why the loader could not be run.
+    /// When the loader cannot be run.
     pub fn load(&self, preload: Option<&OsStr>) -> Result<Trial, String> {
         let mut command =
             Trial::command(&self.path, Some(&self.loader), &[], preload).map_err(|failure| failure.reason)?;

@@ -18,17 +18,17 @@ use crate::preload;
 const VARIABLE: &[u8] = b"LD_PRELOAD=";
 /// Longer files are no configuration.
 const LONGEST_FILE: u64 = 1 << 20;
-/// What applies to every program.
+/// The loader's list, which applies to every program.
 const FOR_ALL: &str = "/etc/ld.so.preload";
-/// Where systemd's manager itself is configured.
+/// The part of a path by which the configuration of systemd's manager itself is known.
 const OF_MANAGER: &str = "/system.conf";
 
 /// A kind of service manager.
 struct Manager {
     name: &'static str,
-    /// What exists where it runs.
+    /// A path that exists where it runs.
     mark: &'static str,
-    /// Where services are configured.
+    /// The places in which services are configured.
     directories: &'static [&'static str],
 }
 

@@ -16,7 +16,7 @@ use crate::output;
 /// How an answer begins if the call was not tried.
 const UNTRIED: &str = "not tried: ";
 
-/// What is tried.
+/// A system call to try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Probe {
     /// Nothing: the process prints that it is ready, and waits until its input ends.
@@ -35,7 +35,7 @@ impl Probe {
     /// Makes the system call in this process.
     ///
     /// # Errors
-    /// What the kernel answers.
+    /// The answer of the kernel.
     pub fn make(self) -> Result<(), Errno> {
         let errno = |error: sys::Errno| Errno::from_raw(error.0);
         match self {
@@ -81,7 +81,7 @@ impl Probe {
     }
 }
 
-/// What the kernel has answered: `ok`, or why not, or why the call was not tried.
+/// The answer of the kernel: `ok`, or why not, or why the call was not tried.
 pub struct Answers {
     pub memfd: String,
     pub process_vm_readv: String,

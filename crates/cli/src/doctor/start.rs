@@ -18,14 +18,14 @@ use crate::trial::NOT_FOR_A_TRIAL;
 /// The most messages that are kept.
 const MOST_MESSAGES: usize = 32;
 
-/// What the library has logged about the objects.
+/// The library's lines about the objects, counted.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Log {
     full: usize,
     relocated: usize,
     /// Left exposed.
     left: usize,
-    /// Why objects are not full, each reason once, and what others have printed.
+    /// The reasons why objects are not full, each once, and the lines that others have printed.
     messages: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What several subjects depend on, found once.
+//! Finds out once the facts on which several subjects depend.
 
 use std::env;
 use std::ffi::CStr;
@@ -17,7 +17,7 @@ use crate::exit::Failure;
 use crate::library::Library;
 use crate::program::elf::Machine;
 
-/// What was found.
+/// The machine or container as this user's programs find it.
 pub struct DoctorSurroundings {
     /// The library, or why there is none.
     pub library: Result<Library, Failure>,
@@ -31,7 +31,7 @@ pub struct DoctorSurroundings {
     pub complaints: Vec<String>,
     /// The stores of this user.
     pub stores: Stores,
-    /// What this process may do; `None` without `/proc`.
+    /// The rights of this process; `None` without `/proc`.
     pub status: Option<ThreadStatus>,
     /// Whether a seccomp filter is in force that no container engine has installed: the library then
     /// adds nothing to the user's store.

@@ -58,7 +58,7 @@ pub fn libc(here: &DoctorSurroundings) -> Subject {
 /// neither glibc nor musl.
 ///
 /// # Errors
-/// Why the loader could not be run.
+/// When the loader cannot be run.
 fn library_of(harmless: &Harmless) -> Result<Option<(&'static str, String)>, String> {
     let name = harmless.loader.file_name().unwrap_or_default();
     if name.as_bytes().starts_with(b"ld-musl-") {
