@@ -13,6 +13,7 @@ use crate::copy_library::CopyLibraryArgs;
 use crate::doctor::DoctorArgs;
 use crate::enable::{DisableArgs, EnableArgs};
 use crate::exit::Exit;
+use crate::explain::ExplainArgs;
 use crate::pin::PinArgs;
 use crate::run::RunArgs;
 use crate::status::StatusArgs;
@@ -58,6 +59,7 @@ pub enum Command {
     Run(RunArgs),
     Check(CheckArgs),
     Status(StatusArgs),
+    Explain(ExplainArgs),
     Pin(PinArgs),
     Store(StoreArgs),
     Doctor(DoctorArgs),

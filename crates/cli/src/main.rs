@@ -16,6 +16,7 @@
 //! | [`run`] | `sopin run` |
 //! | [`check`] | `sopin check` |
 //! | [`status`](mod@status) | `sopin status` |
+//! | [`explain`](mod@explain) | `sopin explain` |
 //! | [`pin`](mod@pin) | `sopin pin` |
 //! | [`store`] | `sopin store` |
 //! | [`doctor`](mod@doctor) | `sopin doctor` |
@@ -40,6 +41,7 @@ mod copy_library;
 mod doctor;
 mod enable;
 mod exit;
+mod explain;
 mod invocation;
 mod library;
 #[cfg(test)]
@@ -76,6 +78,7 @@ fn main() -> ExitCode {
         Ok(Command::Run(arguments)) => run::run(&arguments).map(ExitCode::from),
         Ok(Command::Check(arguments)) => check::check(&arguments).map(ExitCode::from),
         Ok(Command::Status(arguments)) => status::status(&arguments).map(ExitCode::from),
+        Ok(Command::Explain(arguments)) => explain::explain(&arguments).map(ExitCode::from),
         Ok(Command::Pin(arguments)) => pin::pin(&arguments),
         Ok(Command::Store(arguments)) => store::store(&arguments).map(ExitCode::from),
         Ok(Command::Doctor(arguments)) => doctor::doctor(&arguments).map(ExitCode::from),
