@@ -15,6 +15,7 @@
 //! | [`object`](mod@object) | which VMAs an object has, and what state that makes |
 //! | `damage` | words that have reverted |
 //! | `names` | the section and symbol of a word |
+//! | [`small_addresses`] | what an object has at an address without its load base |
 //! | [`disk`] | what has become of an object's file |
 //! | `data_files` | mapped files that are no objects |
 //! | `inspector` | the inspection of one process: [`Inspector`] |
@@ -46,5 +47,6 @@ mod published;
 mod relocated_words;
 pub mod report;
 mod shim;
+pub mod small_addresses;
 
 pub use inspector::{Inspector, ProcessObjects};
