@@ -6,9 +6,15 @@
 //! | module | responsible for |
 //! |---|---|
 //! | [`core`](mod@core) | a core dump |
+//! | [`input`] | a dump's file: compressed, or from a pipe |
+//! | [`answer`](mod@answer) | the answer about a dump, as in JSON |
+//! | [`human`] | the same, for people |
 //! | [`log`] | lines of the kernel's log |
 
+mod answer;
 mod core;
+mod human;
+mod input;
 mod log;
 
 use std::ffi::OsString;

@@ -14,6 +14,8 @@ pub mod answer;
 mod files;
 mod human;
 
+pub use human::WordLine;
+
 use sopin_inspect::Inspector;
 use sopin_inspect::process::{self, Trouble};
 use sopin_inspect::report::ProcessReport;

@@ -2,7 +2,8 @@
 //! from a file or from memory. This module trusts none of what it reads.
 
 use object::elf::{
-    DF_TEXTREL, DT_FLAGS, DT_NULL, DT_TEXTREL, EM_AARCH64, EM_X86_64, PF_W, PT_DYNAMIC, PT_GNU_RELRO, PT_LOAD, PT_PHDR,
+    DF_TEXTREL, DT_FLAGS, DT_NULL, DT_TEXTREL, EM_AARCH64, EM_X86_64, PF_W, PT_DYNAMIC, PT_GNU_RELRO, PT_LOAD, PT_NOTE,
+    PT_PHDR,
 };
 use rustix::io::Errno;
 
@@ -16,6 +17,8 @@ pub const PROGRAM_HEADER: usize = 56;
 const DYNAMIC_ENTRY: usize = 16;
 /// More program headers than any linker makes.
 const MAX_HEADERS: usize = 256;
+/// PT_NOTE segments that are kept; linkers make one or two.
+const MAX_NOTES: usize = 8;
 /// Longest dynamic section that is read, in bytes: one with some thousands of DT_NEEDED.
 const MAX_DYNAMIC: u64 = 1 << 16;
 /// `\x7fELF`, 64 bits, this machine's byte order.
@@ -47,6 +50,8 @@ pub struct Headers {
     pub relro: Option<(u64, u64)>,
     /// Address of the program headers themselves.
     pub own: Option<u64>,
+    /// Offset and size in the file of the first PT_NOTE segments.
+    pub notes: Vec<(u64, u64)>,
 }
 
 /// Why an object cannot be examined.
@@ -167,6 +172,7 @@ impl Headers {
                 PT_DYNAMIC => headers.dynamic = Some((address, size)),
                 PT_GNU_RELRO => headers.relro = Some((address, size)),
                 PT_PHDR => headers.own = Some(address),
+                PT_NOTE if headers.notes.len() < MAX_NOTES => headers.notes.push((word(8)?, word(32)?)),
                 _ => {}
             }
         }

@@ -1,6 +1,5 @@
 //! Inspects one process: from its files in `/proc` to its part of the report.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use sopin_core::mode::Mode;
@@ -13,7 +12,7 @@ use crate::files::{Files, View};
 use crate::loader::{self, Auxv, Executable, List};
 use crate::maps::{self, Mapping};
 use crate::memory::FileBytes;
-use crate::names::ObjectFile;
+use crate::names::{self, ObjectFile};
 use crate::object::{InspectedObject, ObjectState, PartBacking, Scene};
 use crate::process::{Process, Trouble};
 use crate::published::Published;
@@ -188,17 +187,11 @@ impl Inspector {
 
     fn damage(&self, object: &InspectedObject, view: &View, damage: &Damage) -> DamageReport {
         let mapping = object.copy().map(|part| part.mapping).or(object.original);
-        let names = mapping.filter(|_| !damage.words.is_empty()).and_then(|mapping| ObjectFile::read(view, mapping));
-        let finder = names.as_ref().and_then(ObjectFile::finder);
+        let file = mapping.filter(|_| !damage.words.is_empty()).and_then(|mapping| ObjectFile::read(view, mapping));
+        let finder = file.as_ref().and_then(ObjectFile::finder);
         let section = |word: &Word| finder.as_ref().and_then(|finder| finder.section(word.place));
-        let mut listed: Vec<&Word> = damage.words.iter().collect();
-        if !self.lists_all_words {
-            // The first word of each section, then others: neighbouring words show less.
-            let mut seen = HashSet::new();
-            let (first, rest): (Vec<_>, Vec<_>) = listed.iter().partition(|word| seen.insert(section(word)));
-            listed = first.into_iter().chain(rest).take(LISTED_WORDS).collect();
-            listed.sort_unstable_by_key(|word| word.address);
-        }
+        let most = if self.lists_all_words { usize::MAX } else { LISTED_WORDS };
+        let listed = names::first_of_each(&damage.words, most, section);
         let word = |word: &Word| {
             let symbol = finder.as_ref().and_then(|finder| finder.symbol(word.place));
             WordReport {
@@ -214,7 +207,7 @@ impl Inspector {
             reverted_words: damage.words.len(),
             bytes_beyond_end: damage.beyond_end,
             other_version: damage.is_of_another_version,
-            words: listed.iter().map(|listed| word(listed)).collect(),
+            words: listed.into_iter().map(word).collect(),
         }
     }
 }

@@ -1,5 +1,6 @@
-//! Finds out what has become of the objects of a process, from outside and through `/proc`
-//! only. The process need not have the library, is not stopped, and is not trusted.
+//! Finds out what has become of the objects of a process: of a live one from outside and through
+//! `/proc` only, of a dead one from its core dump. The process need not have the library, is not
+//! stopped, and is not trusted.
 //!
 //! | module | responsible for |
 //! |---|---|
@@ -13,7 +14,10 @@
 //! | `mounts` | the mounted file systems, and which of them a server answers for |
 //! | `relocated_words` | the words to which the loader stores |
 //! | [`object`](mod@object) | which VMAs an object has, and what state that makes |
-//! | `damage` | words that have reverted |
+//! | `reversion` | the rule for words that have reverted |
+//! | `damage` | words of a process that have reverted |
+//! | [`core_dump`] | a core dump: threads, the signal, mapped files, memory |
+//! | [`post_mortem`] | what a core dump shows about the objects, and the verdict |
 //! | `names` | the section and symbol of a word |
 //! | [`small_addresses`] | what an object has at an address without its load base |
 //! | [`disk`] | what has become of an object's file |
@@ -29,6 +33,7 @@
 #![deny(missing_docs)]
 #![allow(clippy::doc_markdown, clippy::must_use_candidate)]
 
+pub mod core_dump;
 mod damage;
 mod data_files;
 pub mod descriptors;
@@ -42,10 +47,12 @@ pub mod memory;
 mod mounts;
 mod names;
 pub mod object;
+pub mod post_mortem;
 pub mod process;
 mod published;
 mod relocated_words;
 pub mod report;
+mod reversion;
 mod shim;
 pub mod small_addresses;
 

@@ -11,6 +11,7 @@ use crate::memory::{Bytes, word_at};
 
 const AT_PHDR: u64 = 3;
 const AT_PHNUM: u64 = 5;
+const AT_PAGESZ: u64 = 6;
 const AT_BASE: u64 = 7;
 /// More objects than any process loads: each has about four mappings, of which a process has at most
 /// 65,530 by default (`vm.max_map_count`).
@@ -42,6 +43,11 @@ impl Auxv {
     /// Returns the address of the dynamic loader; `None` for a static program.
     pub fn loader(&self) -> Option<u64> {
         self.get(AT_BASE).filter(|base| *base != 0)
+    }
+
+    /// Returns the bytes of a page.
+    pub fn page(&self) -> Option<u64> {
+        self.get(AT_PAGESZ).filter(|page| page.is_power_of_two() && (4096..=1 << 20).contains(page))
     }
 
     /// Address and number of the executable's program headers.

@@ -1,9 +1,15 @@
 //! The section and the nearest symbol of an address in an object, for people.
 
+use std::collections::HashSet;
 use std::fs::File;
 
+use crate::damage::Word;
 use crate::files::View;
 use crate::maps::Mapping;
+use crate::memory::Bytes;
+
+/// More bytes than an object has that is searched for names.
+const MOST_BYTES: usize = 1 << 30;
 
 /// The bytes of an object's file.
 pub struct ObjectFile(Vec<u8>);
@@ -16,10 +22,33 @@ impl ObjectFile {
         Some(Self(bytes))
     }
 
+    /// Reads a file of so many bytes; `None` if it is larger than any object.
+    pub fn of(file: &impl Bytes, size: u64) -> Option<Self> {
+        let size = usize::try_from(size).ok().filter(|size| *size <= MOST_BYTES)?;
+        file.read_exact(0, size).ok().map(Self)
+    }
+
     /// Returns a finder for sections and symbols.
     pub fn finder(&self) -> Option<Finder<'_>> {
         Finder::new(&self.0)
     }
+}
+
+/// Returns at most `most` words: the first of each section, and then others, because neighbouring
+/// words show less; ascending, as the words themselves are.
+pub fn first_of_each<'w, 's>(
+    words: &'w [Word],
+    most: usize,
+    section: impl Fn(&Word) -> Option<&'s str>,
+) -> Vec<&'w Word> {
+    let mut listed: Vec<&Word> = words.iter().collect();
+    if most < listed.len() {
+        let mut seen = HashSet::new();
+        let (first, rest): (Vec<_>, Vec<_>) = listed.iter().partition(|word| seen.insert(section(word)));
+        listed = first.into_iter().chain(rest).take(most).collect();
+        listed.sort_unstable_by_key(|word| word.address);
+    }
+    listed
 }
 
 /// Address range and name of a section.

@@ -89,7 +89,7 @@ impl StatusPage<'_> {
             words.dedup_by_key(|word| &word.section);
         }
         for word in &words {
-            writeln!(f, "                {}", Shown(word))?;
+            writeln!(f, "                {}", WordLine(word))?;
         }
         if let Some(more) = damage.reverted_words.checked_sub(words.len()).filter(|more| *more != 0) {
             writeln!(
@@ -178,9 +178,9 @@ fn fate(file: &Disk) -> &'static str {
 }
 
 /// A word that has reverted.
-struct Shown<'a>(&'a WordReport);
+pub struct WordLine<'a>(pub &'a WordReport);
 
-impl fmt::Display for Shown<'_> {
+impl fmt::Display for WordLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let WordReport { address, section, symbol, offset, value, expected } = self.0;
         write!(f, "{address:#x} in {}", section.as_deref().map_or_else(|| "no section".to_owned(), shown))?;

@@ -1,0 +1,179 @@
+//! How a process has ended: the signal, the thread that got it, and where that thread was.
+
+use super::signal_frames;
+use crate::core_dump::{CoreDump, DumpedRange, Fault, Origin, Registers};
+use crate::memory::Bytes;
+
+/// Numbers of signals, the same on x86-64 and aarch64 (`asm-generic/signal.h`).
+pub const SIGILL: i32 = 4;
+/// The same.
+pub const SIGTRAP: i32 = 5;
+/// The same.
+pub const SIGABRT: i32 = 6;
+/// The same.
+pub const SIGBUS: i32 = 7;
+/// The same.
+pub const SIGFPE: i32 = 8;
+/// The same.
+pub const SIGSEGV: i32 = 11;
+/// The same.
+const SIGSTOP: i32 = 19;
+
+/// `si_code` of SIGBUS for an address behind the end of a file, or for an error of the disk.
+pub const BUS_ADRERR: i32 = 2;
+/// `si_code` of a signal that the kernel has raised without saying where, as for an address that is
+/// not canonical.
+const SI_KERNEL: i32 = 128;
+
+/// How many words of the stack are kept.
+const NEAR_WORDS: usize = 64;
+
+/// The names of signals that end a process with a core dump (`signal(7)`).
+const NAMES: [(i32, &str); 11] = [
+    (3, "SIGQUIT"),
+    (SIGILL, "SIGILL"),
+    (SIGTRAP, "SIGTRAP"),
+    (SIGABRT, "SIGABRT"),
+    (SIGBUS, "SIGBUS"),
+    (SIGFPE, "SIGFPE"),
+    (SIGSEGV, "SIGSEGV"),
+    (SIGSTOP, "SIGSTOP"),
+    (24, "SIGXCPU"),
+    (25, "SIGXFSZ"),
+    (31, "SIGSYS"),
+];
+
+/// How a process has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Crash {
+    /// The signal; 0 if there was none.
+    pub signal: i32,
+    /// `si_code`, if the dump has it.
+    pub code: Option<i32>,
+    /// The address that the thread could not access or execute, if the kernel has told it.
+    pub address: Option<u64>,
+    /// The thread.
+    pub thread: u32,
+    /// Its registers.
+    pub registers: Registers,
+    /// The return address of the call that led to an instruction pointer at which there is no code.
+    pub caller: Option<u64>,
+    /// The words on the stack next to its pointer, among which are return addresses.
+    pub near: [u64; NEAR_WORDS],
+    /// Whether there is no code where the instruction pointer is.
+    pub is_lost: bool,
+    /// Whether the process may live on: gdb has made the dump of it.
+    pub is_alive: bool,
+    /// The process that has sent the signal, if a process has.
+    pub sender: Option<u32>,
+}
+
+impl Default for Crash {
+    fn default() -> Self {
+        Self {
+            signal: 0,
+            code: None,
+            address: None,
+            thread: 0,
+            registers: Registers::default(),
+            caller: None,
+            near: [0; NEAR_WORDS],
+            is_lost: false,
+            is_alive: false,
+            sender: None,
+        }
+    }
+}
+
+impl Crash {
+    /// Reads it from a dump; `None` if that has no thread.
+    pub fn read<B: Bytes>(dump: &CoreDump<B>) -> Option<Self> {
+        let notes = &dump.notes;
+        let thread = notes.threads.first()?;
+        let signal = i32::from(thread.signal);
+        let fault = notes.fault.filter(|fault| signal == 0 || fault.signal == signal);
+        let mut crash = Self::of(dump, fault, &thread.registers);
+        crash.thread = thread.id;
+        if fault.is_none() {
+            crash.signal = signal;
+        }
+        let sender = fault.filter(|fault| fault.code <= 0).map(|fault| fault.address & 0xffff_ffff);
+        let sender = sender.and_then(|pid| u32::try_from(pid).ok());
+        crash.sender = sender.filter(|pid| *pid != 0 && Some(*pid) != notes.pid);
+        crash.is_alive =
+            notes.origin == Origin::Gdb && (crash.signal == 0 || crash.signal == SIGSTOP || crash.signal == SIGTRAP);
+        Some(crash)
+    }
+
+    /// Returns the faults that the program has caught, and then ended itself for, the last first.
+    pub fn caught<B: Bytes>(&self, dump: &CoreDump<B>) -> Vec<Self> {
+        let is_by_itself = self.is_own_fault() && self.code.is_none_or(|code| code <= 0 || self.signal == SIGABRT);
+        if !is_by_itself {
+            return Vec::new();
+        }
+        let frames = signal_frames::find(dump, self.registers.stack).into_iter();
+        frames
+            .map(|(fault, registers)| Self { thread: self.thread, ..Self::of(dump, Some(fault), &registers) })
+            .collect()
+    }
+
+    fn of<B: Bytes>(dump: &CoreDump<B>, fault: Option<Fault>, registers: &Registers) -> Self {
+        let is_located = |fault: &Fault| fault.code > 0 && fault.code != SI_KERNEL && is_synchronous(fault.signal);
+        let Registers { instruction, stack, link, .. } = *registers;
+        let is_lost = !dump.range(instruction).is_some_and(DumpedRange::is_executable)
+            && !dump.notes.files.iter().flatten().any(|file| file.start <= instruction && instruction < file.end);
+        let mut near = [0; NEAR_WORDS];
+        for (at, word) in (stack & !7..).step_by(8).zip(&mut near) {
+            *word = dump.word(at).unwrap_or(0);
+        }
+        Self {
+            signal: fault.map_or(0, |fault| fault.signal),
+            code: fault.map(|fault| fault.code),
+            address: fault.filter(is_located).map(|fault| fault.address),
+            registers: *registers,
+            caller: if is_lost { link.or_else(|| dump.word(stack).ok()) } else { None },
+            near,
+            is_lost,
+            ..Self::default()
+        }
+    }
+
+    /// Returns the signal's name.
+    pub fn name(&self) -> Option<&'static str> {
+        NAMES.iter().find(|(number, _)| *number == self.signal).map(|(_, name)| *name)
+    }
+
+    /// Returns whether the process has died of this: not one that lives, nor one that another
+    /// process has ended.
+    pub fn is_own_fault(&self) -> bool {
+        !self.is_alive && self.sender.is_none()
+    }
+
+    /// Returns the address that the thread jumped to, if there is no code.
+    pub fn jump(&self) -> Option<u64> {
+        let is_fault = matches!(self.signal, SIGSEGV | SIGBUS | SIGILL);
+        (self.is_lost && is_fault).then_some(self.registers.instruction)
+    }
+
+    /// Returns the address of an access to data that failed.
+    pub fn access(&self) -> Option<u64> {
+        self.address.filter(|_| self.jump().is_none() && matches!(self.signal, SIGSEGV | SIGBUS))
+    }
+
+    /// Returns whether the thread has faulted, and a word near its stack pointer may be a return address
+    /// in this range.
+    pub fn is_called_from(&self, (start, end): (u64, u64)) -> bool {
+        is_synchronous(self.signal) && self.near.iter().any(|word| start <= *word && *word < end)
+    }
+
+    /// Returns whether the thread was in this range of addresses, or has jumped from there.
+    pub fn is_in(&self, (start, end): (u64, u64)) -> bool {
+        let places = [Some(self.registers.instruction), self.caller];
+        places.into_iter().flatten().any(|place| start <= place && place < end)
+    }
+}
+
+/// Returns whether the kernel raises a signal because of what a thread has executed.
+fn is_synchronous(signal: i32) -> bool {
+    matches!(signal, SIGILL | SIGBUS | SIGFPE | SIGSEGV | SIGTRAP)
+}

@@ -1,0 +1,380 @@
+//! Examines one object of a dead process: which relocated words hold what its file has, which pages
+//! could not be read any more, and whether the file is the version that was loaded.
+//!
+//! The kernel dumps a VMA whole once a page of it was private (`vma_dump_size`, fs/coredump.c), and
+//! that stays so when the file is truncated. So the relocated ranges of an object are in a dump with
+//! the default `coredump_filter`, as the process saw them at its end: a page that has reverted is
+//! there with the contents of the file, and a page behind the end of the file as zeroes. The first
+//! page of the file is there, too, as the file was at the end. Text and constants are not.
+//!
+//! gdb leaves out a VMA without private pages. It does so with a relocated range that has reverted.
+
+use crate::core_dump::{Content, CoreDump, DumpedRange, Origin};
+use crate::damage::Word;
+use crate::image::{self, DynamicEntries, Flaw, Headers, LoadHeader};
+use crate::memory::{Bytes, word_at};
+use crate::relocated_words::{RelocatedValue, RelocatedWord};
+use crate::reversion::{is_damaged, is_same_dynamic, relocated_value};
+
+use super::object_file::{ObjectFile, build_id_at};
+use super::objects::{self, DumpedObject};
+use super::pages::{self, Page, PageVerdict};
+use super::system::System;
+
+/// How the file on the disk relates to the object that was loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileRelation {
+    /// It is the version that was loaded, as far as the dump shows.
+    Loaded,
+    /// It is another version.
+    Other,
+    /// There is no such file.
+    Absent,
+    /// It cannot be examined, or nothing shows which version it is.
+    #[default]
+    Unknown,
+}
+
+/// What was found out about an object.
+#[allow(clippy::struct_excessive_bools, reason = "they are answers to different questions")]
+#[derive(Default)]
+pub struct Finding {
+    /// Words that have reverted, ascending.
+    pub reverted: Vec<Word>,
+    /// How many of them are relative to the base, and held 0.
+    pub zeroed: usize,
+    /// Words that hold what the loader, or the program later, has stored.
+    pub intact: usize,
+    /// Words that the dump does not have.
+    pub missing: usize,
+    /// Words in ranges that gdb has left out because no page of them was private.
+    pub clean: usize,
+    /// Bytes of relocated pages that could not be read when the dump was made: they lie behind the
+    /// end of the file.
+    pub lost: u64,
+    /// Bytes of mapped pages behind the present end of the file.
+    pub beyond_end: u64,
+    /// The dynamic section holds addresses without the base, though the loader has added it.
+    pub has_reverted_dynamic: bool,
+    /// The dump itself shows that the file had become another version while it was mapped.
+    pub is_other_build: bool,
+    /// The file on the disk.
+    pub relation: FileRelation,
+    /// The words were judged by tables that were valid when the process died.
+    pub is_judged: bool,
+    /// Why its words were not judged, for people.
+    pub unjudged: Option<String>,
+    /// Build-id in the first page as it was dumped, and of the file; empty without one.
+    pub mapped_build_id: Vec<u8>,
+    /// Of the file.
+    pub file_build_id: Vec<u8>,
+    /// The object maps copies that libsopin.so has made.
+    pub is_protected: bool,
+    /// The file by which the words were judged, and names are found.
+    pub file: Option<ObjectFile>,
+    /// The length of the file on the disk in bytes.
+    pub file_size: Option<u64>,
+}
+
+impl Finding {
+    /// Returns whether stores of the loader are proven to be lost.
+    pub fn is_damaged(&self) -> bool {
+        !self.reverted.is_empty() || self.lost != 0 || self.has_reverted_dynamic
+    }
+
+    /// Returns whether anything shows that the file was rewritten while it was mapped.
+    pub fn is_suspicious(&self) -> bool {
+        self.is_damaged() || self.is_other_build || self.clean != 0
+    }
+}
+
+/// Examines the objects of one dump.
+pub struct Examiner<'a, 'b, B> {
+    /// The dump.
+    pub dump: &'a CoreDump<'b, B>,
+    /// The files.
+    pub system: &'a System,
+    /// Bytes of a page.
+    pub page: u64,
+    /// The loader is glibc's, which adds the base in dynamic sections.
+    pub is_glibc: bool,
+}
+
+impl<B: Bytes> Examiner<'_, '_, B> {
+    /// Examines an object.
+    pub fn examine(&self, object: &DumpedObject) -> Finding {
+        let mut finding = Finding { is_protected: object.is_copy(), ..Finding::default() };
+        let dumped = object.beginning().and_then(|start| Some((start, image::read(self.dump, start).ok()?.1)));
+        if let Some((start, headers)) = &dumped {
+            finding.mapped_build_id = build_id_at(self.dump, *start, headers).unwrap_or_default();
+        }
+        self.find_file(object, &mut finding);
+        finding.lost = self.lost_behind_end(object, finding.file_size);
+        // The first page is the file's as it was at the end; the mappings are those of the loaded one.
+        let is_other = |headers: &Headers| self.contradicts(object, headers);
+        finding.is_other_build = dumped.as_ref().is_some_and(|(_, headers)| is_other(headers));
+        let Some(file) = finding.file.take() else {
+            let dynamic = dumped.as_ref().map(|(_, headers)| headers);
+            finding.has_reverted_dynamic = self.has_reverted_dynamic(object, dynamic);
+            return finding;
+        };
+        self.judge(object, &file, &mut finding);
+        finding.file = Some(file);
+        finding
+    }
+
+    /// Opens the file that the process had mapped when it died, by its path or its build-id.
+    fn find_file(&self, object: &DumpedObject, finding: &mut Finding) {
+        let (path, is_deleted) = object.names();
+        let opened = match self.system.open(&object.path) {
+            Err(_) if is_deleted => self.system.open(path),
+            opened => opened,
+        };
+        let at_path = match opened {
+            Ok(file) => {
+                let size = file.metadata().map_or(0, |metadata| metadata.len());
+                finding.file_size = Some(size);
+                ObjectFile::read(file)
+            }
+            Err(errno) => {
+                finding.relation = FileRelation::Absent;
+                Err(Flaw::Read(errno))
+            }
+        };
+        if let Some(size) = finding.file_size.filter(|_| !is_deleted) {
+            let end = size.checked_next_multiple_of(self.page).unwrap_or(u64::MAX);
+            let beyond = |from: u64, to: u64| to.saturating_sub(end.max(from));
+            finding.beyond_end =
+                object.ranges.iter().map(|range| beyond(range.offset, range.offset + (range.end - range.start))).sum();
+        }
+        if let Ok(file) = &at_path {
+            finding.file_build_id.clone_from(&file.build_id);
+        }
+        let is_it = |file: &ObjectFile| finding.mapped_build_id.is_empty() || file.build_id == finding.mapped_build_id;
+        finding.file = match at_path {
+            Ok(file) if is_it(&file) => Some(file),
+            at_path => {
+                let stored = self.system.object(&finding.mapped_build_id);
+                let stored = stored.and_then(|file| ObjectFile::read(file).ok()).filter(is_it);
+                // Relocations are in the object itself; a separate debug file has none.
+                let stored = stored.filter(|file| file.words().is_ok_and(|words| !words.is_empty()));
+                finding.unjudged = match (&at_path, &stored) {
+                    (_, Some(_)) => None,
+                    (Ok(_), None) => Some("its file is not the one that was mapped".to_owned()),
+                    (Err(flaw), None) => Some(format!("its file cannot be read: {flaw}")),
+                };
+                if at_path.is_ok() {
+                    finding.relation = FileRelation::Other;
+                }
+                stored
+            }
+        };
+    }
+
+    /// Returns the number of bytes in pages of an object that are zeroes in the dump and lie behind the
+    /// present end of its file, or at its beginning, where an object has its headers.
+    fn lost_behind_end(&self, object: &DumpedObject, file_size: Option<u64>) -> u64 {
+        let end = file_size.unwrap_or(u64::MAX);
+        let mut lost = 0;
+        for range in object.ranges.iter().filter(|_| object.is_object) {
+            let mut address = range.start;
+            while address < range.end {
+                let offset = range.offset + (address - range.start);
+                match self.dump.content(address) {
+                    Content::Dumped(_) if offset >= end || (offset == 0 && !object.is_copy()) => {
+                        let content = self.dump.read_exact(address, usize::try_from(self.page).unwrap_or(0));
+                        lost +=
+                            if content.is_ok_and(|page| page.iter().all(|byte| *byte == 0)) { self.page } else { 0 };
+                        address += self.page;
+                    }
+                    Content::Dumped(_) => {
+                        // The next page behind the end, if the range has one.
+                        let behind = end.checked_next_multiple_of(self.page).unwrap_or(u64::MAX);
+                        let next = range.start.saturating_add(behind.saturating_sub(range.offset));
+                        address = next.max(address + self.page);
+                    }
+                    Content::Omitted(next) | Content::Cut(next) | Content::Unknown(next) => address = next,
+                }
+            }
+        }
+        lost
+    }
+
+    /// Returns whether headers cannot be those of the object that was loaded: its mappings, or
+    /// the place of its dynamic section in the loader's list, are others.
+    fn contradicts(&self, object: &DumpedObject, headers: &Headers) -> bool {
+        let Some(start) = object.beginning() else { return false };
+        let base = object.base.unwrap_or_else(|| objects::base_of(headers, start, self.page));
+        if let (Some(listed), Some((address, _))) = (&object.listed, headers.dynamic)
+            && base.wrapping_add(address) != listed.dynamic
+        {
+            return true;
+        }
+        let down = |value: u64| value & !(self.page - 1);
+        let up = |value: u64| value.checked_next_multiple_of(self.page).unwrap_or(u64::MAX);
+        object.ranges.iter().any(|range| {
+            let is_accessible = self.dump.range(range.start).is_none_or(DumpedRange::is_accessible);
+            let place = range.start.wrapping_sub(base);
+            let within =
+                |segment: &&LoadHeader| down(segment.address) <= place && place < up(segment.address + segment.size);
+            let Some(segment) = headers.segments.iter().rfind(within) else {
+                // Gaps between segments are mapped by some loaders, and inaccessible.
+                return is_accessible && !self.is_gap(headers, place);
+            };
+            let offset = down(segment.offset).wrapping_add(place - down(segment.address));
+            let end = base.wrapping_add(up(segment.address + segment.file_size));
+            is_accessible && (range.offset != offset || range.end > end)
+        })
+    }
+
+    fn is_gap(&self, headers: &Headers, place: u64) -> bool {
+        let (start, end) = headers.span(self.page);
+        start <= place && place < end
+    }
+
+    /// Judges the relocated words by the tables of a file.
+    fn judge(&self, object: &DumpedObject, file: &ObjectFile, finding: &mut Finding) {
+        let beginning = object.beginning();
+        let base = object.base.or(beginning.map(|start| objects::base_of(&file.headers, start, self.page)));
+        let Some(base) = base else {
+            finding.unjudged = Some("it is not known where it was loaded".to_owned());
+            return;
+        };
+        let words = match file.words() {
+            Ok(words) => words,
+            Err(flaw) => {
+                finding.unjudged = Some(format!("its relocations cannot be read: {flaw}"));
+                return;
+            }
+        };
+        let is_other = self.contradicts(object, &file.headers) || self.has_other_dynamic(object, file, base);
+        if self.is_being_loaded(file, base) && !is_other {
+            finding.unjudged = Some("it was just being loaded".to_owned());
+            finding.relation = FileRelation::Loaded;
+            return;
+        }
+        let expects = !is_other;
+        let mut relative = (0, 0);
+        for (page, words) in pages::of(words, object, &file.headers, self.page) {
+            self.judge_page(&page, words, file, base, expects, &mut relative, finding);
+        }
+        let is_other = is_other || relative.1 > relative.0.max(4);
+        // That the file is the one that was mapped at the end, its first page shows.
+        let is_at_crash = self.is_at_crash(object, file, finding);
+        finding.is_other_build |= is_other && is_at_crash == Some(true);
+        finding.has_reverted_dynamic = self.has_reverted_dynamic(object, Some(&file.headers));
+        if finding.relation == FileRelation::Unknown {
+            finding.relation = if is_other { FileRelation::Other } else { FileRelation::Loaded };
+        }
+        finding.is_judged = !is_other || is_at_crash == Some(true);
+        if !finding.is_judged {
+            // The tables are those of a file that came later.
+            finding.unjudged = Some("its file is of another version than the one loaded".to_owned());
+            finding.reverted.clear();
+            (finding.zeroed, finding.lost, finding.clean) = (0, 0, 0);
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "what is counted is in two of them")]
+    fn judge_page(
+        &self,
+        page: &Page,
+        words: &[RelocatedWord],
+        file: &ObjectFile,
+        base: u64,
+        expects: bool,
+        relative: &mut (usize, usize),
+        finding: &mut Finding,
+    ) {
+        match self.dump.content(page.address) {
+            Content::Dumped(_) => {}
+            Content::Unknown(_) if self.dump.notes.origin == Origin::Gdb => {
+                finding.clean += words.len();
+                return;
+            }
+            Content::Omitted(_) | Content::Cut(_) | Content::Unknown(_) => {
+                finding.missing += words.len();
+                return;
+            }
+        }
+        let (in_dump, in_file) = page.contents(self.dump, &file.bytes, self.page);
+        let of_file = match page.judge(&in_dump, &in_file, words, &file.headers, base) {
+            PageVerdict::Lost => {
+                finding.lost += self.page;
+                return;
+            }
+            PageVerdict::OfFile => Some(true),
+            PageVerdict::Private => None,
+        };
+        for word in words {
+            let Some(place) = page.place_of(word, &file.headers) else { continue };
+            let (Some(value), raw) = (word_at(&in_dump, place), word_at(&in_file, place)) else {
+                finding.missing += 1;
+                continue;
+            };
+            if let RelocatedValue::Relative(addend) = word.kind {
+                let right = value == base.wrapping_add(addend);
+                relative.0 += usize::from(right);
+                relative.1 += usize::from(!right && Some(value) != raw && value != 0);
+            }
+            if is_damaged(word.kind, Some(value), raw, of_file, base) {
+                let address = page.address + place as u64;
+                let expected = relocated_value(word.kind, raw, base).filter(|_| expects);
+                let is_relative = matches!(word.kind, RelocatedValue::Relative(_));
+                finding.zeroed += usize::from(is_relative && value == 0);
+                finding.reverted.push(Word { address, place: word.address, value: Some(value), expected });
+            } else {
+                finding.intact += 1;
+            }
+        }
+    }
+
+    /// Returns whether the file is the one that was mapped when the process died, by its build-id, or
+    /// else by its first page; `None` if the dump does not show that.
+    fn is_at_crash(&self, object: &DumpedObject, file: &ObjectFile, finding: &Finding) -> Option<bool> {
+        if !finding.mapped_build_id.is_empty() {
+            return Some(file.build_id == finding.mapped_build_id);
+        }
+        let start = object.beginning()?;
+        let len = usize::try_from(self.page.min(file.size)).ok()?;
+        let in_dump = self.dump.read_exact(start, len).ok()?;
+        Some(file.bytes.read_exact(0, len).ok()? == in_dump)
+    }
+
+    /// Returns whether the dynamic section in the dump is another than the file's.
+    fn has_other_dynamic(&self, object: &DumpedObject, file: &ObjectFile, base: u64) -> bool {
+        let Some((address, size)) = file.headers.dynamic else { return object.listed.is_some() };
+        let at = base.wrapping_add(address);
+        match DynamicEntries::read(self.dump, at, size) {
+            // A lost page is zeroes.
+            Ok(dumped) if !dumped.0.is_empty() => !is_same_dynamic(&dumped, &file.dynamic, base),
+            _ => false,
+        }
+    }
+
+    /// Returns whether the dynamic section has lost what glibc stores to it: the base in addresses.
+    fn has_reverted_dynamic(&self, object: &DumpedObject, headers: Option<&Headers>) -> bool {
+        let (Some(base), Some(listed), Some(headers)) = (object.base, &object.listed, headers) else { return false };
+        let place = listed.dynamic.wrapping_sub(base);
+        let is_within = |segment: &&LoadHeader| place.checked_sub(segment.address).is_some_and(|at| at < segment.size);
+        let is_written = headers.segments.iter().find(is_within).is_some_and(|segment| segment.is_writable);
+        let is_object = headers.dynamic.is_some_and(|(address, _)| address == place);
+        if !self.is_glibc || base == 0 || !is_written || !is_object {
+            return false;
+        }
+        let Some((_, size)) = headers.dynamic else { return false };
+        let Ok(dynamic) = DynamicEntries::read(self.dump, listed.dynamic, size) else { return false };
+        let tables = [object::elf::DT_STRTAB, object::elf::DT_SYMTAB];
+        tables.iter().all(|tag| dynamic.get(*tag).is_some_and(|value| value != 0 && value < base))
+    }
+
+    /// Returns whether the loader had not yet made the relocated range read-only: then its words
+    /// may not have been relocated when the process died.
+    fn is_being_loaded(&self, file: &ObjectFile, base: u64) -> bool {
+        let Some((address, size)) = file.headers.relro else { return false };
+        let start = base.wrapping_add(address) & !(self.page - 1);
+        let end = base.wrapping_add(address).wrapping_add(size) & !(self.page - 1);
+        start < end && self.dump.range(start).is_some_and(DumpedRange::is_writable)
+    }
+}

@@ -1,0 +1,84 @@
+//! A file from which an object may have been loaded: its headers, its dynamic section, its
+//! relocated words and its build-id. The file is not trusted.
+
+use std::cell::OnceCell;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use sopin_core::build_id;
+
+use crate::image::{self, DynamicEntries, Flaw, Headers, RelocationTypes};
+use crate::memory::{Bytes, FileBytes};
+use crate::relocated_words::{self, RelocatedWord};
+
+/// Bytes of a PT_NOTE segment that are read: a build-id is near the beginning.
+const NOTES: u64 = 4096;
+
+/// A file of an object.
+pub struct ObjectFile {
+    /// The file.
+    pub bytes: FileBytes,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Its program headers.
+    pub headers: Headers,
+    /// Its dynamic section; empty without one.
+    pub dynamic: DynamicEntries,
+    /// Its build-id; empty without one.
+    pub build_id: Vec<u8>,
+    machine: RelocationTypes,
+    words: OnceCell<Result<Vec<RelocatedWord>, Flaw>>,
+}
+
+impl ObjectFile {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn read(file: File) -> Result<Self, Flaw> {
+        let size = file.metadata().map_or(0, |metadata| metadata.len());
+        let bytes = FileBytes::from(OwnedFd::from(file));
+        let (machine, headers) = image::read(&bytes, 0)?;
+        let dynamic = match headers.dynamic {
+            Some((address, size)) => {
+                let offset = headers.offset_of(address).ok_or(Flaw::Malformed)?;
+                DynamicEntries::read(&bytes, offset, size)?
+            }
+            None => DynamicEntries::default(),
+        };
+        let build_id = build_id_at(&bytes, 0, &headers).unwrap_or_default();
+        Ok(Self { bytes, size, headers, dynamic, build_id, machine, words: OnceCell::new() })
+    }
+
+    /// Returns the words to which the loader stores.
+    ///
+    /// # Errors
+    /// Why they cannot be read.
+    pub fn words(&self) -> Result<&[RelocatedWord], Flaw> {
+        let read = || relocated_words::read(&self.bytes, self.machine, &self.headers, &self.dynamic);
+        self.words.get_or_init(read).as_ref().map(Vec::as_slice).map_err(Clone::clone)
+    }
+}
+
+/// Returns the build-id of an object whose file begins at `start` in `bytes`.
+pub fn build_id_at(bytes: &impl Bytes, start: u64, headers: &Headers) -> Option<Vec<u8>> {
+    headers.notes.iter().find_map(|(offset, size)| {
+        let mut notes = vec![0; usize::try_from((*size).min(NOTES)).ok()?];
+        let got = bytes.read_some(start.checked_add(*offset)?, &mut notes).ok()?;
+        notes.truncate(got);
+        build_id::find(&notes).map(<[u8]>::to_vec)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_program_has_a_build_id_and_relocated_words() {
+        let file = ObjectFile::read(File::open("/proc/self/exe").unwrap()).unwrap();
+        assert!(file.words().unwrap().len() > 100 && file.size > 10_000);
+        assert!(file.build_id.is_empty() || file.build_id.len() >= 8);
+        assert!(matches!(ObjectFile::read(File::open("/etc/passwd").unwrap()), Err(Flaw::Foreign)));
+    }
+}

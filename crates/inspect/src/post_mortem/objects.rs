@@ -1,0 +1,204 @@
+//! The objects of a dead process: which mappings of files belong to each, and where it was loaded.
+//! The loader's list is read from the dump where it has that; NT_FILE has the mappings.
+
+use std::rc::Rc;
+
+use rustix::io::Errno;
+
+use super::system::System;
+use crate::core_dump::{Content, CoreDump, DumpedRange, MappedRange};
+use crate::image::{self, Headers};
+use crate::loader::{self, Executable, List, Listed};
+use crate::maps::{self, Mapping};
+use crate::memory::{Bytes, FileBytes};
+
+/// The mark that the kernel appends to the path of a file that has no name any more.
+const DELETED: &[u8] = b" (deleted)";
+/// More bytes than one object has from its first to its last mapping.
+const MAX_SPAN: u64 = 1 << 36;
+/// The most files that are kept open to supply what the dump leaves out.
+const MOST_OPEN: usize = 4096;
+
+/// A file that the process had mapped: an object, or a file of data.
+#[derive(Clone, Debug)]
+pub struct DumpedObject {
+    /// The path, as NT_FILE has it.
+    pub path: Rc<[u8]>,
+    /// Its mappings, ascending.
+    pub ranges: Vec<MappedRange>,
+    /// What the loader knows of it; `None` if it is not in the list, or there is no list.
+    pub listed: Option<Listed>,
+    /// Load bias, where it is known.
+    pub base: Option<u64>,
+    /// It is an object: the loader has it, or it has code, or it is an ELF file.
+    pub is_object: bool,
+}
+
+impl DumpedObject {
+    /// Returns the first address, and one past the last.
+    pub fn span(&self) -> (u64, u64) {
+        (self.ranges.first().map_or(0, |range| range.start), self.ranges.last().map_or(0, |range| range.end))
+    }
+
+    /// Returns the path without the mark of a deleted file, and whether it has that mark. A file can
+    /// also be named "x (deleted)".
+    pub fn names(&self) -> (&[u8], bool) {
+        self.path.strip_suffix(DELETED).map_or((&self.path, false), |path| (path, true))
+    }
+
+    /// Returns whether the file is a copy that libsopin.so has made.
+    pub fn is_copy(&self) -> bool {
+        maps::copy_at(&Mapping { path: self.path.to_vec(), ..Mapping::default() }).is_some()
+    }
+
+    /// Returns the range that contains an address.
+    pub fn range(&self, address: u64) -> Option<&MappedRange> {
+        self.ranges.iter().find(|range| range.start <= address && address < range.end)
+    }
+
+    /// Returns the address at which the byte at an offset in the file was mapped for the segments
+    /// with relocated words. Two segments can map the same page; the later one has these words.
+    pub fn address_of(&self, offset: u64) -> Option<u64> {
+        let contains = |range: &&MappedRange| range.offset <= offset && offset - range.offset < range.end - range.start;
+        let range = self.ranges.iter().rfind(contains)?;
+        Some(range.start + (offset - range.offset))
+    }
+
+    /// Returns the address at which the first byte of the file was mapped.
+    pub fn beginning(&self) -> Option<u64> {
+        self.ranges.iter().find(|range| range.offset == 0).map(|range| range.start)
+    }
+}
+
+/// Returns the objects, and the files of data, ascending by address.
+pub fn find<B: Bytes>(dump: &CoreDump<B>, system: &System, page: u64) -> (Vec<DumpedObject>, bool) {
+    let files = dump.notes.files.as_deref().unwrap_or_default();
+    let mut objects = grouped(files);
+    let memory = Memory { dump, files: open_files(&objects, system) };
+    let list = list(&memory, dump);
+    for listed in list.iter().flat_map(|list| &list.objects) {
+        let is_within = |object: &&mut DumpedObject| {
+            let (start, end) = object.span();
+            start <= listed.dynamic && listed.dynamic < end
+        };
+        let begins = |object: &&mut DumpedObject| object.span().0 == listed.base && object.beginning().is_some();
+        let found = match objects.iter_mut().find(is_within) {
+            Some(found) => Some(found),
+            None => objects.iter_mut().find(begins),
+        };
+        if let Some(object) = found {
+            // The loader itself is in the list of every namespace.
+            object.listed.get_or_insert_with(|| listed.clone());
+        }
+    }
+    for object in &mut objects {
+        let headers = object.beginning().and_then(|start| image::read(&memory, start).ok()).map(|(_, headers)| headers);
+        object.base = match (&object.listed, headers.as_ref(), object.beginning()) {
+            (Some(listed), ..) => Some(listed.base),
+            (None, Some(headers), Some(start)) => Some(base_of(headers, start, page)),
+            _ => None,
+        };
+        let is_executable =
+            || object.ranges.iter().any(|range| dump.range(range.start).is_some_and(DumpedRange::is_executable));
+        object.is_object = object.listed.is_some() || headers.is_some() || is_executable();
+    }
+    (objects, list.is_some())
+}
+
+/// Returns the load bias of an object whose file is mapped from its first byte on at `start`.
+pub fn base_of(headers: &Headers, start: u64, page: u64) -> u64 {
+    let first = headers.segments.first().map_or(0, |segment| segment.address & !(page - 1));
+    start.wrapping_sub(first)
+}
+
+/// Returns the mappings in groups, one for each time that a file was mapped from its beginning on.
+fn grouped(files: &[MappedRange]) -> Vec<DumpedObject> {
+    let mut objects: Vec<DumpedObject> = Vec::new();
+    for range in files {
+        if let Some(last) = objects.last_mut().filter(|last| last.path == range.path) {
+            let is_next = range.offset != 0
+                && last.ranges.last().is_some_and(|before| before.offset <= range.offset)
+                && range.end - last.span().0 <= MAX_SPAN;
+            if is_next {
+                last.ranges.push(range.clone());
+                continue;
+            }
+        }
+        objects.push(DumpedObject {
+            path: range.path.clone(),
+            ranges: vec![range.clone()],
+            listed: None,
+            base: None,
+            is_object: false,
+        });
+    }
+    objects
+}
+
+/// Returns the loader's list, of a process whose executable may have lost its DT_DEBUG.
+fn list<B: Bytes>(memory: &Memory<B>, dump: &CoreDump<B>) -> Option<List> {
+    let auxv = dump.notes.auxv.as_ref()?;
+    let executable = Executable::read(memory, auxv);
+    loader::list(memory, auxv, executable.as_ref())
+}
+
+/// The memory of the process: where the dump has left out what a mapping of a file has, it is read
+/// from the file. That is not proven to be what the process had mapped.
+struct Memory<'a, 'b, B> {
+    dump: &'a CoreDump<'b, B>,
+    files: Vec<(MappedRange, Rc<FileBytes>)>,
+}
+
+fn open_files(objects: &[DumpedObject], system: &System) -> Vec<(MappedRange, Rc<FileBytes>)> {
+    let mut files = Vec::new();
+    for object in objects.iter().take(MOST_OPEN) {
+        let (path, _) = object.names();
+        if let Ok(file) = system.open(path) {
+            let file = Rc::new(FileBytes::from(std::os::fd::OwnedFd::from(file)));
+            files.extend(object.ranges.iter().map(|range| (range.clone(), Rc::clone(&file))));
+        }
+    }
+    files
+}
+
+impl<B: Bytes> Bytes for Memory<'_, '_, B> {
+    fn read_some(&self, at: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+        if let Content::Dumped(_) = self.dump.content(at) {
+            return self.dump.read_some(at, buffer);
+        }
+        let count = self.files.partition_point(|(range, _)| range.start <= at);
+        let found = count.checked_sub(1).and_then(|index| self.files.get(index)).filter(|(range, _)| at < range.end);
+        let (range, file) = found.ok_or(Errno::IO)?;
+        let len = buffer.len().min(usize::try_from(range.end - at).unwrap_or(usize::MAX));
+        file.read_some(range.offset + (at - range.start), buffer.get_mut(..len).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mappings_of_a_file_are_grouped() {
+        let range = |start: u64, end: u64, offset: u64, path: &str| MappedRange {
+            start,
+            end,
+            offset,
+            path: path.as_bytes().into(),
+        };
+        let files = [
+            range(0x1000, 0x2000, 0, "/a"),
+            range(0x2000, 0x3000, 0x1000, "/a"),
+            range(0x3000, 0x4000, 0x1000, "/a"),
+            range(0x5000, 0x6000, 0, "/a"),
+            range(0x6000, 0x7000, 0, "/b (deleted)"),
+            range(0x9000, 0xa000, 0x1000, "/a"),
+        ];
+        let objects = grouped(&files);
+        let spans: Vec<_> = objects.iter().map(DumpedObject::span).collect();
+        assert_eq!(spans, [(0x1000, 0x4000), (0x5000, 0x6000), (0x6000, 0x7000), (0x9000, 0xa000)]);
+        assert_eq!(objects[2].names(), (&b"/b"[..], true));
+        assert_eq!(objects[0].address_of(0x1010), Some(0x3010), "the later segment's");
+        assert_eq!((objects[0].address_of(0x2000), objects[3].beginning()), (None, None));
+    }
+}

@@ -1,0 +1,390 @@
+//! The verdict: whether the process died because a file was rewritten in place. This module is pure.
+//!
+//! Two questions are asked of each object: was it rewritten, and does the crash come of it?
+//!
+//! | the object | the crash | verdict |
+//! |---|---|---|
+//! | has reverted words | is a jump to the value of one, or an access there | rewritten, certain |
+//! | has lost pages, or is a mapping behind whose file's end the access was | SIGBUS there | rewritten, certain |
+//! | has any of these, or had become another build while it was mapped | was in it, or in a call from there | rewritten, likely |
+//! | the same | has nothing to do with it that shows | cannot be told |
+//! | the same | is none: the process was dumped alive | rewritten, likely |
+//! | could not be examined | has the signature of a pointer without base | cannot be told |
+//! | all are intact | any | nothing |
+
+use super::crash::{BUS_ADRERR, Crash, SIGBUS, SIGILL, SIGSEGV};
+use super::examination::{FileRelation, Finding};
+use super::objects::DumpedObject;
+
+/// Addresses below this are no pointers without a base, but null pointers with an offset.
+const NULL: u64 = 4096;
+/// Addresses without a base are below this: objects are smaller.
+const SMALL: u64 = 1 << 32;
+/// How far behind a datum an access may be that came of a pointer to it.
+const NEAR: u64 = 1 << 16;
+
+/// The answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer {
+    /// A file was rewritten in place, or truncated, while it was mapped.
+    Rewritten,
+    /// Nothing points to that.
+    #[default]
+    Nothing,
+    /// It cannot be told.
+    Unknown,
+}
+
+/// How certain the answer is that a file was rewritten, and that this is why the process died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Certainty {
+    /// The dump shows no other explanation, and does not prove this one.
+    Likely,
+    /// The dump proves it.
+    Certain,
+}
+
+/// The verdict.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// The answer.
+    pub answer: Answer,
+    /// How certain it is; `None` unless a file was rewritten.
+    pub certainty: Option<Certainty>,
+    /// Index of the object that it is about.
+    pub object: Option<usize>,
+    /// One sentence.
+    pub sentence: String,
+    /// What the user can do to learn more; empty if nothing.
+    pub way_out: String,
+}
+
+/// An object and what was found out about it.
+pub struct Examined {
+    /// The object.
+    pub object: DumpedObject,
+    /// The finding.
+    pub finding: Finding,
+}
+
+impl Examined {
+    fn path(&self) -> String {
+        String::from_utf8_lossy(self.object.names().0).into_owned()
+    }
+}
+
+/// How a crash is connected with an object; the strongest last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Connection {
+    /// Nothing connects them.
+    Unseen,
+    /// A return address in the object was on the stack.
+    Called,
+    /// The thread was in the object, or came from there.
+    Inside,
+    /// The thread jumped to, or accessed, the value of a reverted word.
+    Word(u64),
+}
+
+/// What the verdict needs to know of files, besides the findings.
+pub trait Names {
+    /// Returns what an object has at an address without the base: `distill_params`, `the PLT entry of
+    /// qsort`.
+    fn name(&self, index: usize, address: u64) -> Option<String>;
+
+    /// Returns whether a relocated word of an object's file holds this address; `None` if that cannot
+    /// be found out.
+    fn holds(&self, index: usize, address: u64) -> Option<bool>;
+}
+
+/// Judges by each of the faults of a process, and returns the first verdict that has found a
+/// connection, with the index of the fault.
+pub fn judge_all(faults: &[Crash], examined: &[Examined], names: &impl Names) -> (usize, Verdict) {
+    let mut verdicts = faults.iter().map(|fault| judge(fault, examined, names)).enumerate();
+    let Some(first) = verdicts.next() else { return (0, judge(&Crash::default(), examined, names)) };
+    if first.1.answer == Answer::Rewritten {
+        return first;
+    }
+    verdicts.find(|(_, verdict)| verdict.answer == Answer::Rewritten).unwrap_or(first)
+}
+
+/// Judges by one fault.
+pub fn judge(crash: &Crash, examined: &[Examined], names: &impl Names) -> Verdict {
+    if let Some(verdict) = behind_end(crash, examined) {
+        return verdict;
+    }
+    let suspects = examined.iter().enumerate().filter(|(_, suspect)| suspect.finding.is_suspicious());
+    let connected = suspects.map(|(index, suspect)| (connection(crash, index, suspect, names), index));
+    let weight = |index: usize| examined.get(index).map_or(0, |suspect| suspect.finding.reverted.len());
+    let worst = connected.max_by_key(|(connection, index)| (*connection, weight(*index)));
+    match worst {
+        Some((connection, index)) => match examined.get(index) {
+            Some(suspect) => rewritten(crash, connection, index, suspect, names),
+            None => Verdict::default(),
+        },
+        None => unexplained(crash, examined, names),
+    }
+}
+
+/// Returns the verdict where the thread has touched a page behind the end of a mapped file.
+fn behind_end(crash: &Crash, examined: &[Examined]) -> Option<Verdict> {
+    let address = crash.address.filter(|_| crash.signal == SIGBUS && crash.code == Some(BUS_ADRERR))?;
+    let (index, found) = examined.iter().enumerate().find(|(_, found)| found.object.range(address).is_some())?;
+    let Finding { lost, beyond_end, .. } = found.finding;
+    let path = found.path();
+    let is_short = lost != 0 || beyond_end != 0;
+    let is_certain = is_short && found.object.is_object;
+    let certainty = if is_certain { Certainty::Certain } else { Certainty::Likely };
+    let died = if is_certain { "died" } else { "probably died" };
+    let words = reverted(&found.finding);
+    let words = if words.is_empty() { words } else { format!("; {words}") };
+    let sentence = if found.object.is_object {
+        format!(
+            "This process {died} because {path} was truncated after it was loaded: it touched {address:#x}, a page \
+             behind the end of the file{words}."
+        )
+    } else if is_short {
+        format!(
+            "This process {died} because {path}, a file that the program has mapped itself, is shorter than its mapping: \
+             it touched {address:#x}, a page behind the end of the file."
+        )
+    } else {
+        let sentence = format!(
+            "It cannot be told whether {path} was truncated: the program has mapped it itself and touched {address:#x} \
+             when the file had no page there, or the disk could not be read."
+        );
+        return Some(Verdict { answer: Answer::Unknown, object: Some(index), sentence, ..Verdict::default() });
+    };
+    Some(Verdict {
+        answer: Answer::Rewritten,
+        certainty: Some(certainty),
+        object: Some(index),
+        sentence,
+        way_out: String::new(),
+    })
+}
+
+fn connection(crash: &Crash, index: usize, suspect: &Examined, names: &impl Names) -> Connection {
+    let finding = &suspect.finding;
+    let span = suspect.object.span();
+    let is_in = crash.is_in(span);
+    if !crash.is_own_fault() {
+        return Connection::Unseen;
+    }
+    let has = |value: u64| finding.reverted.iter().any(|word| word.value == Some(value));
+    if let Some(target) = crash.jump() {
+        // Linkers leave 0 in words: LLVM's in those that are relative to the base, all in those of
+        // symbols. Words of the second kind are mostly the object's own.
+        let is_of_word = if target < NULL { finding.zeroed != 0 || (is_in && has(target)) } else { has(target) };
+        let is_of_unlisted = finding.has_reverted_dynamic || finding.clean != 0 || finding.is_other_build;
+        if is_of_word || (target >= NULL && is_of_unlisted && names.holds(index, target) == Some(true)) {
+            return Connection::Word(target);
+        }
+    }
+    if let Some(address) = crash.access().filter(|address| *address < SMALL) {
+        let values = finding.reverted.iter().filter_map(|word| word.value);
+        let near = values.filter(|value| *value <= address && address - value < NEAR);
+        let near = near.filter(|value| *value >= NULL || is_in).max();
+        if let Some(value) = near {
+            return Connection::Word(value);
+        }
+    }
+    if is_in {
+        Connection::Inside
+    } else if crash.is_called_from(span) {
+        Connection::Called
+    } else {
+        Connection::Unseen
+    }
+}
+
+fn rewritten(crash: &Crash, connection: Connection, index: usize, suspect: &Examined, names: &impl Names) -> Verdict {
+    let finding = &suspect.finding;
+    let path = suspect.path();
+    let seen = evidence(finding);
+    let is_certain = finding.is_damaged() && matches!(connection, Connection::Word(value) if value >= NULL);
+    let certainty = if is_certain { Certainty::Certain } else { Certainty::Likely };
+    let rewritten = format!("{path} was rewritten in place after it was loaded: {seen}");
+    let died = if is_certain { "This process died because" } else { "This process probably died because" };
+    let what = |value: u64| names.name(index, value).unwrap_or_else(|| "an address".to_owned());
+    let sentence = match connection {
+        Connection::Word(value) if crash.jump().is_some() => {
+            let name = what(value);
+            let target = if value < NULL {
+                "what such a word holds".to_owned()
+            } else {
+                format!("{name} without its load address")
+            };
+            format!("{died} {rewritten}; the jump to {value:#x} is {target}.")
+        }
+        Connection::Word(value) => {
+            let (address, name) = (crash.address.unwrap_or(value), what(value));
+            let target = if value < NULL {
+                "comes of such a word".to_owned()
+            } else {
+                format!("is one to {name} without its load address")
+            };
+            format!("{died} {rewritten}; the access to {address:#x} {target}.")
+        }
+        _ if crash.is_alive => format!("This process was damaged when it was dumped: {rewritten}."),
+        _ if !crash.is_own_fault() => {
+            format!("This process was damaged, but another process has ended it: {rewritten}.")
+        }
+        Connection::Inside => format!("{died} {rewritten}; it died in that object."),
+        Connection::Called => {
+            format!("{died} {rewritten}; it died in a call from that object.")
+        }
+        Connection::Unseen => {
+            format!(
+                "{path} was rewritten in place after it was loaded: {seen}; it cannot be told whether the process died of that."
+            )
+        }
+    };
+    if connection == Connection::Unseen && !crash.is_alive {
+        return Verdict { answer: Answer::Unknown, object: Some(index), sentence, ..Verdict::default() };
+    }
+    Verdict {
+        answer: Answer::Rewritten,
+        certainty: Some(certainty),
+        object: Some(index),
+        sentence,
+        way_out: String::new(),
+    }
+}
+
+/// Returns what shows that an object was rewritten.
+fn evidence(finding: &Finding) -> String {
+    let mut seen = Vec::new();
+    let words = reverted(finding);
+    if !words.is_empty() {
+        seen.push(words);
+    }
+    if finding.lost != 0 {
+        seen.push(format!(
+            "{} KiB of its relocated pages were behind the end of the file",
+            finding.lost.div_ceil(1024)
+        ));
+    }
+    if finding.has_reverted_dynamic && finding.reverted.is_empty() {
+        seen.push("its dynamic section had its values from the file again".to_owned());
+    }
+    if finding.is_other_build {
+        seen.push("the file had become another build".to_owned());
+    }
+    if finding.clean != 0 {
+        seen.push(format!("gdb found no page private that has its {} relocated words", finding.clean));
+    }
+    seen.join(", ")
+}
+
+fn reverted(finding: &Finding) -> String {
+    match finding.reverted.len() {
+        0 => String::new(),
+        1 => "1 relocated word had its value from the file again".to_owned(),
+        count => format!("{count} relocated words had their values from the file again"),
+    }
+}
+
+/// Returns the verdict where no object is suspicious.
+fn unexplained(crash: &Crash, examined: &[Examined], names: &impl Names) -> Verdict {
+    let objects =
+        || examined.iter().enumerate().filter(|(_, found)| found.object.is_object && !found.finding.is_protected);
+    let intact: usize = objects().map(|(_, found)| found.finding.intact).sum();
+    let is_unexamined = |found: &Examined| found.finding.missing != 0 || found.finding.unjudged.is_some();
+    let may_be_of = |value: u64| {
+        objects().find(|(index, found)| {
+            let (start, end) = found.object.span();
+            is_unexamined(found) && value < end - start && names.holds(*index, value) != Some(false)
+        })
+    };
+    let small = crash.jump().or(crash.access()).filter(|value| (NULL..SMALL).contains(value));
+    if crash.is_own_fault()
+        && let Some(value) = small
+        && let Some((index, found)) = may_be_of(value)
+    {
+        let act = if crash.jump().is_some() { "the jump" } else { "the access" };
+        let name = names.name(index, value).map(|name| format!("{name} of ")).unwrap_or_default();
+        let cause = missing(found);
+        return Verdict {
+            answer: Answer::Unknown,
+            object: Some(index),
+            sentence: format!(
+                "It cannot be told whether a file was rewritten in place: {act} to {value:#x} may be to {name}{} without its \
+                 load address, but {cause}.",
+                found.path()
+            ),
+            way_out: way_out(found),
+            ..Verdict::default()
+        };
+    }
+    if crash.is_own_fault()
+        && crash.signal == SIGILL
+        && let Some((index, found)) = objects().find(|(_, found)| crash.is_in(found.object.span()))
+        && found.finding.relation != FileRelation::Loaded
+    {
+        return Verdict {
+            answer: Answer::Unknown,
+            object: Some(index),
+            sentence: format!(
+                "It cannot be told whether a file was rewritten in place: the thread executed what is no instruction in {}, \
+                 and {}.",
+                found.path(),
+                missing(found)
+            ),
+            way_out: way_out(found),
+            ..Verdict::default()
+        };
+    }
+    let is_fault = matches!(crash.signal, SIGSEGV | SIGBUS | SIGILL) && crash.is_own_fault();
+    let unexamined = objects().filter(|(_, found)| is_unexamined(found));
+    if let (true, 0, Some((_, found))) = (is_fault, intact, unexamined.max_by_key(|(_, found)| found.finding.missing)) {
+        let sentence = if found.finding.missing != 0 {
+            "It cannot be told whether a file was rewritten in place: the dump leaves out the relocated words of all objects."
+        } else {
+            "It cannot be told whether a file was rewritten in place: the relocated words of no object could be compared with \
+             its file."
+        };
+        return Verdict {
+            answer: Answer::Unknown,
+            sentence: sentence.to_owned(),
+            way_out: way_out(found),
+            ..Verdict::default()
+        };
+    }
+    let judged = objects().filter(|(_, found)| found.finding.is_judged && found.finding.missing == 0).count();
+    let all = objects().count();
+    let rest = match all - judged {
+        0 => String::new(),
+        1 => "; 1 object could not be examined".to_owned(),
+        rest => format!("; {rest} objects could not be examined"),
+    };
+    let sentence = format!(
+        "Nothing here points to a file that was rewritten in place: {intact} relocated words of {judged} objects hold what \
+         they should{rest}."
+    );
+    Verdict { sentence, ..Verdict::default() }
+}
+
+/// Returns why an object could not be examined.
+fn missing(found: &Examined) -> String {
+    match &found.finding.unjudged {
+        Some(why) => why.clone(),
+        None => format!("the dump leaves out {} of its relocated words", found.finding.missing),
+    }
+}
+
+fn way_out(found: &Examined) -> String {
+    match (&found.finding.unjudged, found.finding.relation) {
+        (None, _) => {
+            "dump private memory: coredump_filter 0x33 keeps it (core(5)); systemd-coredump's ExternalSizeMax may have cut \
+             it off"
+        }
+        (Some(_), FileRelation::Absent | FileRelation::Other) => {
+            "give a copy of the system as it was with --sysroot, or a directory with .build-id/ with --debug-dir"
+        }
+        _ => "",
+    }
+    .to_owned()
+}
