@@ -143,7 +143,7 @@ fn verdict_report(verdict: &Verdict, examined: &[Examined]) -> VerdictReport {
     VerdictReport {
         answer: verdict.answer,
         certainty: verdict.certainty,
-        object: object.map(|found| String::from_utf8_lossy(found.object.names().0).into_owned()),
+        object: object.map(|found| String::from_utf8_lossy(found.object.origin()).into_owned()),
         sentence: verdict.sentence.clone(),
         way_out: Some(verdict.way_out.clone()).filter(|way_out| !way_out.is_empty()),
     }
@@ -154,7 +154,7 @@ fn crash_report(crash: &Crash, examined: &[Examined]) -> CrashReport {
         let found = examined.iter().find(|found| found.object.range(address).is_some());
         PlaceReport {
             address,
-            object: found.map(|found| String::from_utf8_lossy(found.object.names().0).into_owned()),
+            object: found.map(|found| String::from_utf8_lossy(found.object.origin()).into_owned()),
             offset: found.and_then(|found| address.checked_sub(found.object.base?)),
         }
     };
@@ -174,11 +174,10 @@ fn crash_report(crash: &Crash, examined: &[Examined]) -> CrashReport {
 
 fn object_report(found: &Examined, lists_all: bool) -> ObjectReport {
     let (object, finding) = (&found.object, &found.finding);
-    let (path, deleted) = object.names();
     let (start, end) = object.span();
     ObjectReport {
-        path: String::from_utf8_lossy(path).into_owned(),
-        deleted,
+        path: String::from_utf8_lossy(object.origin()).into_owned(),
+        deleted: object.names().1 && !object.is_copy(),
         base: object.base,
         start,
         end,
@@ -280,7 +279,7 @@ impl Looked<'_> {
             found.push(AddressReport {
                 what,
                 address,
-                object: String::from_utf8_lossy(examined.object.names().0).into_owned(),
+                object: String::from_utf8_lossy(examined.object.origin()).into_owned(),
                 names,
                 words,
                 reverted,

@@ -26,8 +26,10 @@ pub enum RelocatedValue {
     Relative(u64),
     /// Base + the value in the file (RELR).
     Compact,
-    /// The address of a symbol.
+    /// The address of a symbol, in the object's data.
     Symbol,
+    /// The same, in the table that the object's own code uses (GLOB_DAT).
+    Global,
     /// The address of a function, or base + the value in the file until it is called.
     Jump,
     /// What a resolver function has returned.
@@ -73,7 +75,8 @@ pub fn read(
             kind if kind == machine.relative => RelocatedValue::Relative(addend),
             kind if kind == machine.jump => RelocatedValue::Jump,
             kind if kind == machine.indirect => RelocatedValue::Indirect,
-            kind if kind == machine.absolute || kind == machine.global => RelocatedValue::Symbol,
+            kind if kind == machine.absolute => RelocatedValue::Symbol,
+            kind if kind == machine.global => RelocatedValue::Global,
             _ => continue,
         };
         if !symbols.may_be_null(symbol) {

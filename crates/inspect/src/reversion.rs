@@ -21,9 +21,11 @@ pub const fn is_plausible(kind: RelocatedValue, value: u64, base: u64) -> bool {
     match kind {
         RelocatedValue::Relative(addend) => value == base.wrapping_add(addend) || base == 0,
         // An address of this object, or of another one at any address.
-        RelocatedValue::Compact | RelocatedValue::Symbol | RelocatedValue::Jump | RelocatedValue::Indirect => {
-            value >= 1 << 32 || (base == 0 && value != 0)
-        }
+        RelocatedValue::Compact
+        | RelocatedValue::Symbol
+        | RelocatedValue::Global
+        | RelocatedValue::Jump
+        | RelocatedValue::Indirect => value >= 1 << 32 || (base == 0 && value != 0),
     }
 }
 
@@ -53,7 +55,7 @@ pub fn is_damaged(
     let is_bare_address = || match kind {
         RelocatedValue::Relative(addend) => base != 0 && value.is_some_and(|value| value != 0 && value == addend),
         RelocatedValue::Compact | RelocatedValue::Jump => base != 0 && value.is_some_and(|value| value != 0),
-        RelocatedValue::Symbol | RelocatedValue::Indirect => false,
+        RelocatedValue::Symbol | RelocatedValue::Global | RelocatedValue::Indirect => false,
     };
     has_reverted && (of_file == Some(true) || is_bare_address())
 }

@@ -18,7 +18,7 @@ use crate::reversion::{is_damaged, is_same_dynamic, relocated_value};
 
 use super::object_file::{ObjectFile, build_id_at};
 use super::objects::{self, DumpedObject};
-use super::pages::{self, Page, PageVerdict};
+use super::pages::{self, Layout, Page, PageVerdict};
 use super::system::System;
 
 /// How the file on the disk relates to the object that was loaded.
@@ -42,7 +42,7 @@ pub enum FileRelation {
 pub struct Finding {
     /// Words that have reverted, ascending.
     pub reverted: Vec<Word>,
-    /// How many of them are relative to the base, and held 0.
+    /// How many of them are data, which other objects may use too, and held 0.
     pub zeroed: usize,
     /// Words that hold what the loader, or the program later, has stored.
     pub intact: usize,
@@ -69,7 +69,7 @@ pub struct Finding {
     pub mapped_build_id: Vec<u8>,
     /// Of the file.
     pub file_build_id: Vec<u8>,
-    /// The object maps copies that libsopin.so has made.
+    /// The object maps copies that libsopin.so has made, or has its words in memory of its own.
     pub is_protected: bool,
     /// The file by which the words were judged, and names are found.
     pub file: Option<ObjectFile>,
@@ -113,7 +113,7 @@ impl<B: Bytes> Examiner<'_, '_, B> {
         finding.lost = self.lost_behind_end(object, finding.file_size);
         // The first page is the file's as it was at the end; the mappings are those of the loaded one.
         let is_other = |headers: &Headers| self.contradicts(object, headers);
-        finding.is_other_build = dumped.as_ref().is_some_and(|(_, headers)| is_other(headers));
+        finding.is_other_build = !object.is_copy() && dumped.as_ref().is_some_and(|(_, headers)| is_other(headers));
         let Some(file) = finding.file.take() else {
             let dynamic = dumped.as_ref().map(|(_, headers)| headers);
             finding.has_reverted_dynamic = self.has_reverted_dynamic(object, dynamic);
@@ -201,8 +201,8 @@ impl<B: Bytes> Examiner<'_, '_, B> {
         lost
     }
 
-    /// Returns whether headers cannot be those of the object that was loaded: its mappings, or
-    /// the place of its dynamic section in the loader's list, are others.
+    /// Returns whether headers cannot be those of the object that was loaded: its mappings, or the
+    /// place of its dynamic section in the loader's list, are others.
     fn contradicts(&self, object: &DumpedObject, headers: &Headers) -> bool {
         let Some(start) = object.beginning() else { return false };
         let base = object.base.unwrap_or_else(|| objects::base_of(headers, start, self.page));
@@ -256,7 +256,10 @@ impl<B: Bytes> Examiner<'_, '_, B> {
         }
         let expects = !is_other;
         let mut relative = (0, 0);
-        for (page, words) in pages::of(words, object, &file.headers, self.page) {
+        let layout = if expects { Layout::Own(base) } else { Layout::OfOther };
+        let (pages, elsewhere) = pages::of(words, object, &file.headers, layout, self.page);
+        finding.is_protected |= expects && elsewhere != 0;
+        for (page, words) in pages {
             self.judge_page(&page, words, file, base, expects, &mut relative, finding);
         }
         let is_other = is_other || relative.1 > relative.0.max(4);
@@ -300,6 +303,8 @@ impl<B: Bytes> Examiner<'_, '_, B> {
         }
         let (in_dump, in_file) = page.contents(self.dump, &file.bytes, self.page);
         let of_file = match page.judge(&in_dump, &in_file, words, &file.headers, base) {
+            // Another version has its words elsewhere.
+            PageVerdict::Lost if !expects => None,
             PageVerdict::Lost => {
                 finding.lost += self.page;
                 return;
@@ -321,8 +326,8 @@ impl<B: Bytes> Examiner<'_, '_, B> {
             if is_damaged(word.kind, Some(value), raw, of_file, base) {
                 let address = page.address + place as u64;
                 let expected = relocated_value(word.kind, raw, base).filter(|_| expects);
-                let is_relative = matches!(word.kind, RelocatedValue::Relative(_));
-                finding.zeroed += usize::from(is_relative && value == 0);
+                let is_datum = matches!(word.kind, RelocatedValue::Relative(_) | RelocatedValue::Symbol);
+                finding.zeroed += usize::from(is_datum && value == 0);
                 finding.reverted.push(Word { address, place: word.address, value: Some(value), expected });
             } else {
                 finding.intact += 1;

@@ -1,6 +1,7 @@
 //! The objects of a dead process: which mappings of files belong to each, and where it was loaded.
 //! The loader's list is read from the dump where it has that; NT_FILE has the mappings.
 
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use rustix::io::Errno;
@@ -30,6 +31,8 @@ pub struct DumpedObject {
     pub listed: Option<Listed>,
     /// Load bias, where it is known.
     pub base: Option<u64>,
+    /// The path of the file that it is a copy of, if libsopin.so has left a witness of that.
+    pub witness: Option<Rc<[u8]>>,
     /// It is an object: the loader has it, or it has code, or it is an ELF file.
     pub is_object: bool,
 }
@@ -49,6 +52,20 @@ impl DumpedObject {
     /// Returns whether the file is a copy that libsopin.so has made.
     pub fn is_copy(&self) -> bool {
         maps::copy_at(&Mapping { path: self.path.to_vec(), ..Mapping::default() }).is_some()
+    }
+
+    /// Returns the path of the file that the object was loaded from.
+    pub fn origin(&self) -> &[u8] {
+        match (&self.witness, &self.listed) {
+            (Some(witness), _) => witness,
+            (None, Some(listed)) if self.is_copy() && listed.name.starts_with(b"/") => &listed.name,
+            _ => self.names().0,
+        }
+    }
+
+    /// Returns the name of the file, behind the last slash, or behind the colon in that of a memfd.
+    fn file_name(&self) -> &[u8] {
+        self.names().0.rsplit(|byte| matches!(byte, b'/' | b':')).next().unwrap_or_default()
     }
 
     /// Returns the range that contains an address.
@@ -102,7 +119,27 @@ pub fn find<B: Bytes>(dump: &CoreDump<B>, system: &System, page: u64) -> (Vec<Du
             || object.ranges.iter().any(|range| dump.range(range.start).is_some_and(DumpedRange::is_executable));
         object.is_object = object.listed.is_some() || headers.is_some() || is_executable();
     }
+    drop_witnesses(&mut objects, page);
     (objects, list.is_some())
+}
+
+/// Takes the witnesses of pinned objects out: single pages of the files that they were loaded from.
+fn drop_witnesses(objects: &mut Vec<DumpedObject>, page: u64) {
+    let names: HashSet<Vec<u8>> =
+        objects.iter().filter(|object| object.is_copy()).map(|object| object.file_name().to_vec()).collect();
+    let mut witnesses = HashMap::new();
+    objects.retain(|object| {
+        let (start, end) = object.span();
+        let is_page = object.listed.is_none() && !object.is_copy() && end - start == page;
+        let is_witness = is_page && names.contains(object.file_name());
+        if is_witness {
+            witnesses.insert(object.file_name().to_vec(), Rc::clone(&object.path));
+        }
+        !is_witness
+    });
+    for object in objects.iter_mut().filter(|object| object.is_copy()) {
+        object.witness = witnesses.get(object.file_name()).map(Rc::clone);
+    }
 }
 
 /// Returns the load bias of an object whose file is mapped from its first byte on at `start`.
@@ -129,6 +166,7 @@ fn grouped(files: &[MappedRange]) -> Vec<DumpedObject> {
             ranges: vec![range.clone()],
             listed: None,
             base: None,
+            witness: None,
             is_object: false,
         });
     }

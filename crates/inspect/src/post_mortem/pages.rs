@@ -11,7 +11,7 @@
 //! A word with lazy binding in an object at a fixed address has the file's value until it is called,
 //! so such words prove nothing.
 
-use crate::image::Headers;
+use crate::image::{Headers, LoadHeader};
 use crate::memory::{Bytes, word_at};
 use crate::relocated_words::{RelocatedValue, RelocatedWord};
 
@@ -42,30 +42,50 @@ pub enum PageVerdict {
     Private,
 }
 
-/// Returns the pages that have relocated words, with their words. The words are found by their
-/// offset in the file, because another version of the file is mapped by the segments of the one
-/// that was loaded.
+/// Where a file is mapped.
+#[derive(Clone, Copy)]
+pub enum Layout {
+    /// As the file's own headers say, at this base.
+    Own(u64),
+    /// As the headers of the version say that was loaded, so that words are found by their offset in
+    /// the file.
+    OfOther,
+}
+
+/// Returns the pages that have relocated words, with their words, and the number of words that are
+/// not in mappings of the file: libsopin.so has put them out of its reach.
 pub fn of<'a>(
     words: &'a [RelocatedWord],
     object: &DumpedObject,
     headers: &Headers,
+    layout: Layout,
     page: u64,
-) -> Vec<(Page, &'a [RelocatedWord])> {
+) -> (Vec<(Page, &'a [RelocatedWord])>, usize) {
     let key = |word: &RelocatedWord| headers.offset_of(word.address).map(|offset| offset & !(page - 1));
-    let mut pages = Vec::new();
+    let (mut pages, mut elsewhere) = (Vec::new(), 0);
     for words in words.chunk_by(|a, b| key(a) == key(b)) {
         let Some(first) = words.first() else { continue };
         let Some(offset) = key(first) else { continue };
-        let Some(address) = object.address_of(offset) else { continue };
-        let segment = headers
-            .segments
-            .iter()
-            .find(|segment| first.address.checked_sub(segment.address).is_some_and(|at| at < segment.file_size));
-        let end = segment.map_or(offset, |segment| segment.offset + segment.file_size);
-        let from_file = usize::try_from((end - offset).min(page)).unwrap_or(0);
+        let address = match layout {
+            Layout::Own(base) => {
+                let address = base.wrapping_add(first.address) & !(page - 1);
+                Some(address).filter(|address| {
+                    object.range(*address).is_some_and(|range| range.offset + (*address - range.start) == offset)
+                })
+            }
+            Layout::OfOther => object.address_of(offset),
+        };
+        let Some(address) = address else {
+            elsewhere += words.len();
+            continue;
+        };
+        let within =
+            |segment: &&LoadHeader| first.address.checked_sub(segment.address).is_some_and(|at| at < segment.file_size);
+        let end = headers.segments.iter().find(within).map_or(offset, |segment| segment.offset + segment.file_size);
+        let from_file = usize::try_from(end.saturating_sub(offset).min(page)).unwrap_or(0);
         pages.push((Page { address, offset, from_file }, words));
     }
-    pages
+    (pages, elsewhere)
 }
 
 impl Page {
@@ -113,7 +133,9 @@ impl Page {
             let is_recognised = match word.kind {
                 RelocatedValue::Relative(addend) => base.wrapping_add(addend) != raw,
                 RelocatedValue::Compact => base != 0,
-                RelocatedValue::Symbol | RelocatedValue::Jump | RelocatedValue::Indirect => true,
+                RelocatedValue::Symbol | RelocatedValue::Global | RelocatedValue::Jump | RelocatedValue::Indirect => {
+                    true
+                }
             };
             if is_recognised {
                 proofs += usize::from(value == raw);
@@ -202,11 +224,17 @@ mod tests {
             ranges: vec![range(BASE, BASE + 0x2000, 0), range(BASE + 0x2000, BASE + 0x3000, 0x1000)],
             listed: None,
             base: Some(BASE),
+            witness: None,
             is_object: true,
         };
         let words = [0x2008_u64, 0x2010, 0x2ff8].map(|address| RelocatedWord { address, kind: RelocatedValue::Symbol });
-        let pages = of(&words, &object, &headers(), 0x1000);
-        assert_eq!(pages, [(Page { address: BASE + 0x2000, offset: 0x1000, from_file: 0x1000 }, &words[..])]);
-        assert_eq!(pages[0].0.place_of(&words[2], &headers()), Some(0xff8));
+        let expected = [(Page { address: BASE + 0x2000, offset: 0x1000, from_file: 0x1000 }, &words[..])];
+        for layout in [Layout::Own(BASE), Layout::OfOther] {
+            let (pages, elsewhere) = of(&words, &object, &headers(), layout, 0x1000);
+            assert_eq!((&pages[..], elsewhere), (&expected[..], 0));
+        }
+        let (pages, elsewhere) = of(&words, &object, &headers(), Layout::Own(BASE + 0x1000), 0x1000);
+        assert_eq!((pages.len(), elsewhere), (0, 3), "not mapped from the file");
+        assert_eq!(expected[0].0.place_of(&words[2], &headers()), Some(0xff8));
     }
 }

@@ -71,7 +71,7 @@ pub struct Examined {
 
 impl Examined {
     fn path(&self) -> String {
-        String::from_utf8_lossy(self.object.names().0).into_owned()
+        String::from_utf8_lossy(self.object.origin()).into_owned()
     }
 }
 
@@ -176,7 +176,7 @@ fn connection(crash: &Crash, index: usize, suspect: &Examined, names: &impl Name
     let has = |value: u64| finding.reverted.iter().any(|word| word.value == Some(value));
     if let Some(target) = crash.jump() {
         // Linkers leave 0 in words: LLVM's in those that are relative to the base, all in those of
-        // symbols. Words of the second kind are mostly the object's own.
+        // symbols. The table of GLOB_DAT is used by the object's own code alone.
         let is_of_word = if target < NULL { finding.zeroed != 0 || (is_in && has(target)) } else { has(target) };
         let is_of_unlisted = finding.has_reverted_dynamic || finding.clean != 0 || finding.is_other_build;
         if is_of_word || (target >= NULL && is_of_unlisted && names.holds(index, target) == Some(true)) {
@@ -352,6 +352,14 @@ fn unexplained(crash: &Crash, examined: &[Examined], names: &impl Names) -> Verd
             way_out: way_out(found),
             ..Verdict::default()
         };
+    }
+    let protected = examined.iter().filter(|found| found.finding.is_protected).count();
+    if intact == 0 && protected != 0 {
+        let sentence = format!(
+            "Nothing here points to a file that was rewritten in place: libsopin.so had put {protected} objects out of the \
+             reach of their files."
+        );
+        return Verdict { sentence, ..Verdict::default() };
     }
     let judged = objects().filter(|(_, found)| found.finding.is_judged && found.finding.missing == 0).count();
     let all = objects().count();
