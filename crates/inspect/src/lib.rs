@@ -19,6 +19,7 @@
 //! | [`core_dump`] | a core dump: threads, the signal, mapped files, memory |
 //! | [`post_mortem`] | what a core dump shows about the objects, and the verdict |
 //! | `names` | the section and symbol of a word |
+//! | [`kernel_log`] | what the kernel logs about crashes |
 //! | [`small_addresses`] | what an object has at an address without its load base |
 //! | [`disk`] | what has become of an object's file |
 //! | `data_files` | mapped files that are no objects |
@@ -41,6 +42,7 @@ pub mod disk;
 pub mod files;
 pub mod image;
 mod inspector;
+pub mod kernel_log;
 mod loader;
 pub mod maps;
 pub mod memory;
