@@ -67,7 +67,7 @@ pub fn beside(command: &Path) -> Result<Option<Packages>, Failure> {
 /// Returns all directories below a prefix that may have packages, those of the newest Python first:
 /// `pip --user` may have filled several. Debian's name is `dist-packages`. With `pip --target`, and in an
 /// unpacked wheel, it is the prefix itself.
-fn below(prefix: &Path) -> Vec<Packages> {
+pub fn below(prefix: &Path) -> Vec<Packages> {
     let mut found = Vec::new();
     for library_directory in ["lib", "lib64"] {
         let entries = fs::read_dir(prefix.join(library_directory)).into_iter().flatten().flatten();

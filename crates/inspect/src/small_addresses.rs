@@ -8,7 +8,7 @@
 //! | question | function | read from |
 //! |---|---|---|
 //! | what is at the address? | [`names_at`] | symbol tables, lazy entries of the PLT, `.eh_frame_hdr` |
-//! | would a reverted word hold the address? | [`words_holding`] | the relocation tables, and the words in the file |
+//! | would a reverted word hold the address? | [`words_holding`], [`words_holding_each`] | the relocation tables, and the words in the file |
 //!
 //! The second is the stronger evidence. Linkers differ in what they store in the file: GNU ld
 //! stores the address without the base into words with a relative relocation, LLVM's linker
@@ -113,14 +113,23 @@ pub fn names_at(file: &impl Bytes, address: u64) -> Result<Vec<NamedAddress>, Fl
 /// # Errors
 /// When the file or its relocation tables cannot be read, as in a separate debug file.
 pub fn words_holding(file: &impl Bytes, address: u64) -> Result<HoldingWords, Flaw> {
+    Ok(words_holding_each(file, &[address])?.pop().unwrap_or_default())
+}
+
+/// Returns the same for each of several addresses, and reads the file once.
+///
+/// # Errors
+/// As [`words_holding`].
+pub fn words_holding_each(file: &impl Bytes, addresses: &[u64]) -> Result<Vec<HoldingWords>, Flaw> {
     let (machine, headers) = image::read(file, 0)?;
     let dynamic = dynamic_of(file, &headers)?;
     let words = relocated_words::read(file, machine, &headers, &dynamic)?;
     let mut window = Window::new(file);
-    let mut holding = HoldingWords::default();
+    let mut holding = vec![HoldingWords::default(); addresses.len()];
     for word in words {
         let raw = headers.offset_of(word.address).and_then(|offset| window.word(offset));
-        if raw == Some(address) {
+        let of_raw = addresses.iter().zip(&mut holding).filter(|(address, _)| raw == Some(**address));
+        for (_, holding) in of_raw {
             holding.count += 1;
             if holding.first.len() < MOST_WORDS {
                 holding.first.push(word.address);
