@@ -2,8 +2,8 @@
 //! from a file or from memory. This module trusts none of what it reads.
 
 use object::elf::{
-    DF_TEXTREL, DT_FLAGS, DT_NULL, DT_TEXTREL, EM_AARCH64, EM_X86_64, PF_W, PT_DYNAMIC, PT_GNU_RELRO, PT_LOAD, PT_NOTE,
-    PT_PHDR,
+    DF_TEXTREL, DT_FLAGS, DT_NULL, DT_TEXTREL, EM_AARCH64, EM_X86_64, PF_W, PF_X, PT_DYNAMIC, PT_GNU_RELRO, PT_LOAD,
+    PT_NOTE, PT_PHDR,
 };
 use rustix::io::Errno;
 
@@ -37,6 +37,8 @@ pub struct LoadHeader {
     pub offset: u64,
     /// PF_W is set: it holds .data and RELRO.
     pub is_writable: bool,
+    /// PF_X is set: it holds code.
+    pub is_executable: bool,
 }
 
 /// The parsed program headers.
@@ -161,6 +163,7 @@ impl Headers {
                         file_size: word(32)?.min(size),
                         offset: word(8)?,
                         is_writable: flags & PF_W != 0,
+                        is_executable: flags & PF_X != 0,
                     };
                     let ends = |at: u64| at.checked_add(size).is_some_and(|end| end < 1 << 63);
                     let is_next = headers.segments.last().is_none_or(|last| last.address + last.size <= address);

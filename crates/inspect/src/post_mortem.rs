@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`system`] | the files of the system on which the process has died |
 //! | `crash` | the signal, and where the thread was |
+//! | `call_sites` | whether an address is one that a call returns to |
 //! | `signal_frames` | faults that the program has caught itself |
 //! | `objects` | which mappings belong to an object |
 //! | `object_file` | a file of an object |
@@ -15,6 +16,7 @@
 //!
 //! Core dump and files are hostile input: these modules trust no number in them.
 
+mod call_sites;
 mod crash;
 mod examination;
 mod object_file;
@@ -29,15 +31,18 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use crate::core_dump::CoreDump;
+use crate::core_dump::{CoreDump, Machine};
 use crate::damage::Word;
+use crate::image::LoadHeader;
 use crate::loader::Auxv;
 use crate::memory::{Bytes, FileBytes};
 use crate::names::ObjectFile as NamedFile;
 use crate::small_addresses::{NamedAddress, NamedKind, names_at, words_holding};
 
+use call_sites::LONGEST_CALL;
 use crash::Crash;
 use examination::Examiner;
+use object_file::ObjectFile;
 use objects::DumpedObject;
 use report::{
     AddressReport, CrashReport, DamageReport, DeadProcess, DumpReport, Explanation, ObjectReport, PlaceReport,
@@ -60,7 +65,7 @@ pub fn explain<B: Bytes>(dump: &CoreDump<B>, system: &System, lists_all_words: b
     let examination = Examiner { dump, system, page, is_glibc: has_glibc(&objects) };
     let ending = Crash::read(dump).unwrap_or_default();
     let caught = ending.caught(dump);
-    let faults = if caught.is_empty() { vec![ending] } else { caught.clone() };
+    let faults = if caught.is_empty() { vec![ending.clone()] } else { caught.clone() };
     let is_of_interest = |object: &DumpedObject| {
         let has = |fault: &Crash| fault.address.is_some_and(|address| object.range(address).is_some());
         object.is_object || faults.iter().any(has)
@@ -70,9 +75,9 @@ pub fn explain<B: Bytes>(dump: &CoreDump<B>, system: &System, lists_all_words: b
         .filter(is_of_interest)
         .map(|object| Examined { finding: examination.examine(&object), object })
         .collect();
-    let names = Looked { examined: &examined, system, known: RefCell::default() };
+    let names = Looked { machine: dump.machine, examined: &examined, system, known: RefCell::default() };
     let (fault, verdict) = judge(dump, &faults, &examined, &names);
-    let crash = faults.get(fault).copied().unwrap_or_default();
+    let crash = faults.get(fault).cloned().unwrap_or_default();
     let mut errors = Vec::new();
     if dump.notes.is_cut {
         errors.push("the notes of the dump are cut off".to_owned());
@@ -98,7 +103,7 @@ pub fn explain<B: Bytes>(dump: &CoreDump<B>, system: &System, lists_all_words: b
             page,
             cut: dump.is_cut() || dump.notes.is_cut,
         },
-        objects: examined.iter().map(|found| object_report(found, lists_all_words)).collect(),
+        objects: examined.iter().map(|found| object_report(found, system, lists_all_words)).collect(),
         errors,
     }
 }
@@ -172,7 +177,7 @@ fn crash_report(crash: &Crash, examined: &[Examined]) -> CrashReport {
     }
 }
 
-fn object_report(found: &Examined, lists_all: bool) -> ObjectReport {
+fn object_report(found: &Examined, system: &System, lists_all: bool) -> ObjectReport {
     let (object, finding) = (&found.object, &found.finding);
     let (start, end) = object.span();
     ObjectReport {
@@ -195,7 +200,7 @@ fn object_report(found: &Examined, lists_all: bool) -> ObjectReport {
             clean_words: finding.clean,
             dynamic: finding.has_reverted_dynamic,
             other_build: finding.is_other_build,
-            words: word_reports(found, lists_all),
+            words: word_reports(found, system, lists_all),
         }),
         unjudged: finding.unjudged.clone(),
     }
@@ -209,9 +214,12 @@ fn hex(build_id: &[u8]) -> Option<String> {
     Some(digits).filter(|digits| !digits.is_empty())
 }
 
-fn word_reports(found: &Examined, lists_all: bool) -> Vec<WordReport> {
+fn word_reports(found: &Examined, system: &System, lists_all: bool) -> Vec<WordReport> {
     let finding = &found.finding;
-    let Some(file) = finding.file.as_ref().filter(|_| !finding.reverted.is_empty()) else { return Vec::new() };
+    if finding.reverted.is_empty() {
+        return Vec::new();
+    }
+    let Some(file) = finding.open(&found.object, system) else { return Vec::new() };
     let named = NamedFile::of(&file.bytes, file.size);
     let finder = named.as_ref().and_then(NamedFile::finder);
     let section = |word: &Word| finder.as_ref().and_then(|finder| finder.section(word.place));
@@ -234,12 +242,18 @@ fn word_reports(found: &Examined, lists_all: bool) -> Vec<WordReport> {
 
 /// Names of addresses without base, each looked up once.
 struct Looked<'a> {
+    machine: Machine,
     examined: &'a [Examined],
     system: &'a System,
     known: RefCell<HashMap<(usize, u64), Vec<NamedAddress>>>,
 }
 
 impl Looked<'_> {
+    fn file(&self, index: usize) -> Option<ObjectFile> {
+        let found = self.examined.get(index)?;
+        found.finding.open(&found.object, self.system)
+    }
+
     /// Returns what an object has at an address without base, from its file or from its separate
     /// debugging information.
     fn names(&self, index: usize, address: u64) -> Vec<NamedAddress> {
@@ -247,8 +261,7 @@ impl Looked<'_> {
             return known.clone();
         }
         let finding = self.examined.get(index).map(|found| &found.finding);
-        let in_file = finding.and_then(|finding| finding.file.as_ref());
-        let mut names = in_file.and_then(|file| names_at(&file.bytes, address).ok()).unwrap_or_default();
+        let mut names = self.file(index).and_then(|file| names_at(&file.bytes, address).ok()).unwrap_or_default();
         if names.iter().all(|name| name.name.is_none()) {
             let debug = finding.and_then(|finding| self.system.debug_file(&finding.mapped_build_id));
             let debug = debug.map(|file| FileBytes::from(std::os::fd::OwnedFd::from(file)));
@@ -265,7 +278,7 @@ impl Looked<'_> {
     fn addresses(&self, what: &'static str, address: u64) -> Vec<AddressReport> {
         let mut found = Vec::new();
         for (index, examined) in self.examined.iter().enumerate().take(MOST_LOOKED_UP) {
-            let Some(file) = &examined.finding.file else { continue };
+            let Some(file) = self.file(index) else { continue };
             let words = words_holding(&file.bytes, address).map_or(0, |words| words.count);
             let reverted = examined.finding.reverted.iter().filter(|word| word.value == Some(address)).count();
             if address < PAGE && reverted == 0 {
@@ -304,8 +317,22 @@ impl Names for Looked<'_> {
         })
     }
 
+    fn follows_call(&self, index: usize, address: u64) -> bool {
+        let found = self.examined.get(index);
+        let place = found.and_then(|found| address.checked_sub(found.object.base?));
+        let (Some(place), Some(file)) = (place, self.file(index)) else { return false };
+        let is_code = |segment: &&LoadHeader| {
+            segment.is_executable && place.checked_sub(segment.address).is_some_and(|at| at < segment.file_size)
+        };
+        let Some(offset) = file.headers.segments.iter().find(is_code).and(file.headers.offset_of(place)) else {
+            return false;
+        };
+        let Some(start) = offset.checked_sub(LONGEST_CALL as u64) else { return false };
+        file.bytes.read_array(start).is_ok_and(|code| call_sites::ends_with_call(self.machine, code))
+    }
+
     fn holds(&self, index: usize, address: u64) -> Option<bool> {
-        let file = self.examined.get(index)?.finding.file.as_ref()?;
+        let file = self.file(index)?;
         words_holding(&file.bytes, address).ok().map(|words| words.count != 0)
     }
 }

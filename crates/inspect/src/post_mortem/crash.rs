@@ -2,7 +2,7 @@
 
 use super::signal_frames;
 use crate::core_dump::{CoreDump, DumpedRange, Fault, Origin, Registers};
-use crate::memory::Bytes;
+use crate::memory::{Bytes, word_at};
 
 /// Numbers of signals, the same on x86-64 and aarch64 (`asm-generic/signal.h`).
 pub const SIGILL: i32 = 4;
@@ -25,8 +25,8 @@ pub const BUS_ADRERR: i32 = 2;
 /// not canonical.
 const SI_KERNEL: i32 = 128;
 
-/// How many words of the stack are kept.
-const NEAR_WORDS: usize = 64;
+/// How many bytes of the stack are kept. The loader's resolver alone puts 2.7 KiB of registers there.
+const NEAR: usize = 4096;
 
 /// The names of signals that end a process with a core dump (`signal(7)`).
 const NAMES: [(i32, &str); 11] = [
@@ -44,7 +44,7 @@ const NAMES: [(i32, &str); 11] = [
 ];
 
 /// How a process has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Crash {
     /// The signal; 0 if there was none.
     pub signal: i32,
@@ -59,30 +59,13 @@ pub struct Crash {
     /// The return address of the call that led to an instruction pointer at which there is no code.
     pub caller: Option<u64>,
     /// The words on the stack next to its pointer, among which are return addresses.
-    pub near: [u64; NEAR_WORDS],
+    pub near: Vec<u64>,
     /// Whether there is no code where the instruction pointer is.
     pub is_lost: bool,
     /// Whether the process may live on: gdb has made the dump of it.
     pub is_alive: bool,
     /// The process that has sent the signal, if a process has.
     pub sender: Option<u32>,
-}
-
-impl Default for Crash {
-    fn default() -> Self {
-        Self {
-            signal: 0,
-            code: None,
-            address: None,
-            thread: 0,
-            registers: Registers::default(),
-            caller: None,
-            near: [0; NEAR_WORDS],
-            is_lost: false,
-            is_alive: false,
-            sender: None,
-        }
-    }
 }
 
 impl Crash {
@@ -99,7 +82,7 @@ impl Crash {
         }
         let sender = fault.filter(|fault| fault.code <= 0).map(|fault| fault.address & 0xffff_ffff);
         let sender = sender.and_then(|pid| u32::try_from(pid).ok());
-        crash.sender = sender.filter(|pid| *pid != 0 && Some(*pid) != notes.pid);
+        crash.sender = sender.filter(|pid| *pid != 0 && *pid != notes.pid.unwrap_or(thread.id));
         crash.is_alive =
             notes.origin == Origin::Gdb && (crash.signal == 0 || crash.signal == SIGSTOP || crash.signal == SIGTRAP);
         Some(crash)
@@ -122,16 +105,20 @@ impl Crash {
         let Registers { instruction, stack, link, .. } = *registers;
         let is_lost = !dump.range(instruction).is_some_and(DumpedRange::is_executable)
             && !dump.notes.files.iter().flatten().any(|file| file.start <= instruction && instruction < file.end);
-        let mut near = [0; NEAR_WORDS];
-        for (at, word) in (stack & !7..).step_by(8).zip(&mut near) {
-            *word = dump.word(at).unwrap_or(0);
-        }
+        let mut near = vec![0; NEAR];
+        let got = dump.read_some(stack & !7, &mut near).unwrap_or(0);
+        near.truncate(got);
+        let near = near.chunks_exact(8).filter_map(|word| word_at(word, 0)).collect();
         Self {
             signal: fault.map_or(0, |fault| fault.signal),
             code: fault.map(|fault| fault.code),
             address: fault.filter(is_located).map(|fault| fault.address),
             registers: *registers,
-            caller: if is_lost { link.or_else(|| dump.word(stack).ok()) } else { None },
+            caller: if is_lost && fault.is_none_or(|fault| is_synchronous(fault.signal)) {
+                link.or_else(|| dump.word(stack).ok())
+            } else {
+                None
+            },
             near,
             is_lost,
             ..Self::default()
@@ -160,10 +147,16 @@ impl Crash {
         self.address.filter(|_| self.jump().is_none() && matches!(self.signal, SIGSEGV | SIGBUS))
     }
 
-    /// Returns whether the thread has faulted, and a word near its stack pointer may be a return address
-    /// in this range.
-    pub fn is_called_from(&self, (start, end): (u64, u64)) -> bool {
-        is_synchronous(self.signal) && self.near.iter().any(|word| start <= *word && *word < end)
+    /// Returns the words near the stack pointer that lie in this range, if the thread has faulted: some
+    /// are return addresses.
+    pub fn near_in(&self, (start, end): (u64, u64)) -> impl Iterator<Item = u64> {
+        let is_fault = is_synchronous(self.signal);
+        self.near.iter().copied().filter(move |word| is_fault && start <= *word && *word < end)
+    }
+
+    /// Returns the general registers, if the thread has faulted.
+    pub fn held(&self) -> &[u64] {
+        if is_synchronous(self.signal) { &self.registers.general } else { &[] }
     }
 
     /// Returns whether the thread was in this range of addresses, or has jumped from there.

@@ -9,7 +9,11 @@
 //!
 //! gdb leaves out a VMA without private pages. It does so with a relocated range that has reverted.
 
-use crate::core_dump::{Content, CoreDump, DumpedRange, Origin};
+use std::fs::File;
+
+use rustix::io::Errno;
+
+use crate::core_dump::{Content, CoreDump, DumpedRange, MappedRange, Origin};
 use crate::damage::Word;
 use crate::image::{self, DynamicEntries, Flaw, Headers, LoadHeader};
 use crate::memory::{Bytes, word_at};
@@ -34,6 +38,15 @@ pub enum FileRelation {
     /// It cannot be examined, or nothing shows which version it is.
     #[default]
     Unknown,
+}
+
+/// Where the file is that the process had mapped when it died, as far as that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// At its path.
+    Path,
+    /// In a directory of build-ids.
+    BuildId,
 }
 
 /// What was found out about an object.
@@ -71,8 +84,8 @@ pub struct Finding {
     pub file_build_id: Vec<u8>,
     /// The object maps copies that libsopin.so has made, or has its words in memory of its own.
     pub is_protected: bool,
-    /// The file by which the words were judged, and names are found.
-    pub file: Option<ObjectFile>,
+    /// How to open the file by which the words were judged.
+    pub source: Option<Source>,
     /// The length of the file on the disk in bytes.
     pub file_size: Option<u64>,
 }
@@ -81,6 +94,16 @@ impl Finding {
     /// Returns whether stores of the loader are proven to be lost.
     pub fn is_damaged(&self) -> bool {
         !self.reverted.is_empty() || self.lost != 0 || self.has_reverted_dynamic
+    }
+
+    /// Opens the file by which the words were judged. It is not kept open, because a process may have
+    /// more objects than this one may have open files.
+    pub fn open(&self, object: &DumpedObject, system: &System) -> Option<ObjectFile> {
+        let file = match self.source? {
+            Source::Path => at_path(object, system).ok()?,
+            Source::BuildId => system.object(&self.mapped_build_id)?,
+        };
+        ObjectFile::read(file).ok()
     }
 
     /// Returns whether anything shows that the file was rewritten while it was mapped.
@@ -109,29 +132,23 @@ impl<B: Bytes> Examiner<'_, '_, B> {
         if let Some((start, headers)) = &dumped {
             finding.mapped_build_id = build_id_at(self.dump, *start, headers).unwrap_or_default();
         }
-        self.find_file(object, &mut finding);
+        let file = self.find_file(object, &mut finding);
         finding.lost = self.lost_behind_end(object, finding.file_size);
         // The first page is the file's as it was at the end; the mappings are those of the loaded one.
         let is_other = |headers: &Headers| self.contradicts(object, headers);
         finding.is_other_build = !object.is_copy() && dumped.as_ref().is_some_and(|(_, headers)| is_other(headers));
-        let Some(file) = finding.file.take() else {
+        let Some(file) = file else {
             let dynamic = dumped.as_ref().map(|(_, headers)| headers);
             finding.has_reverted_dynamic = self.has_reverted_dynamic(object, dynamic);
             return finding;
         };
         self.judge(object, &file, &mut finding);
-        finding.file = Some(file);
         finding
     }
 
     /// Opens the file that the process had mapped when it died, by its path or its build-id.
-    fn find_file(&self, object: &DumpedObject, finding: &mut Finding) {
-        let (path, is_deleted) = object.names();
-        let opened = match self.system.open(&object.path) {
-            Err(_) if is_deleted => self.system.open(path),
-            opened => opened,
-        };
-        let at_path = match opened {
+    fn find_file(&self, object: &DumpedObject, finding: &mut Finding) -> Option<ObjectFile> {
+        let at_path = match at_path(object, self.system) {
             Ok(file) => {
                 let size = file.metadata().map_or(0, |metadata| metadata.len());
                 finding.file_size = Some(size);
@@ -142,7 +159,7 @@ impl<B: Bytes> Examiner<'_, '_, B> {
                 Err(Flaw::Read(errno))
             }
         };
-        if let Some(size) = finding.file_size.filter(|_| !is_deleted) {
+        if let Some(size) = finding.file_size.filter(|_| !object.names().1) {
             let end = size.checked_next_multiple_of(self.page).unwrap_or(u64::MAX);
             let beyond = |from: u64, to: u64| to.saturating_sub(end.max(from));
             finding.beyond_end =
@@ -152,8 +169,11 @@ impl<B: Bytes> Examiner<'_, '_, B> {
             finding.file_build_id.clone_from(&file.build_id);
         }
         let is_it = |file: &ObjectFile| finding.mapped_build_id.is_empty() || file.build_id == finding.mapped_build_id;
-        finding.file = match at_path {
-            Ok(file) if is_it(&file) => Some(file),
+        match at_path {
+            Ok(file) if is_it(&file) => {
+                finding.source = Some(Source::Path);
+                Some(file)
+            }
             at_path => {
                 let stored = self.system.object(&finding.mapped_build_id);
                 let stored = stored.and_then(|file| ObjectFile::read(file).ok()).filter(is_it);
@@ -167,9 +187,10 @@ impl<B: Bytes> Examiner<'_, '_, B> {
                 if at_path.is_ok() {
                     finding.relation = FileRelation::Other;
                 }
+                finding.source = stored.as_ref().map(|_| Source::BuildId);
                 stored
             }
-        };
+        }
     }
 
     /// Returns the number of bytes in pages of an object that are zeroes in the dump and lie behind the
@@ -213,19 +234,27 @@ impl<B: Bytes> Examiner<'_, '_, B> {
         }
         let down = |value: u64| value & !(self.page - 1);
         let up = |value: u64| value.checked_next_multiple_of(self.page).unwrap_or(u64::MAX);
-        object.ranges.iter().any(|range| {
-            let is_accessible = self.dump.range(range.start).is_none_or(DumpedRange::is_accessible);
+        let is_elsewhere = |range: &MappedRange| {
+            let dumped = self.dump.range(range.start);
+            if !dumped.is_none_or(DumpedRange::is_accessible) {
+                // Gaps between segments are mapped by some loaders.
+                return false;
+            }
             let place = range.start.wrapping_sub(base);
             let within =
                 |segment: &&LoadHeader| down(segment.address) <= place && place < up(segment.address + segment.size);
-            let Some(segment) = headers.segments.iter().rfind(within) else {
-                // Gaps between segments are mapped by some loaders, and inaccessible.
-                return is_accessible && !self.is_gap(headers, place);
-            };
+            let Some(segment) = headers.segments.iter().rfind(within) else { return !self.is_gap(headers, place) };
             let offset = down(segment.offset).wrapping_add(place - down(segment.address));
             let end = base.wrapping_add(up(segment.address + segment.file_size));
-            is_accessible && (range.offset != offset || range.end > end)
-        })
+            let is_other_code = segment.is_executable && dumped.is_some_and(|range| !range.is_executable());
+            range.offset != offset || range.end > end || is_other_code
+        };
+        // Writable segments may have been put out of the file's reach.
+        let is_missing = |segment: &LoadHeader| {
+            let end = base.wrapping_add(up(segment.address + segment.file_size));
+            !segment.is_writable && segment.file_size != 0 && object.range(end.wrapping_sub(1)).is_none()
+        };
+        object.ranges.iter().any(is_elsewhere) || headers.segments.iter().any(is_missing)
     }
 
     fn is_gap(&self, headers: &Headers, place: u64) -> bool {
@@ -258,7 +287,7 @@ impl<B: Bytes> Examiner<'_, '_, B> {
         let mut relative = (0, 0);
         let layout = if expects { Layout::Own(base) } else { Layout::OfOther };
         let (pages, elsewhere) = pages::of(words, object, &file.headers, layout, self.page);
-        finding.is_protected |= expects && elsewhere != 0;
+        finding.is_protected |= elsewhere.is_some_and(|address| self.dump.range(address).is_some());
         for (page, words) in pages {
             self.judge_page(&page, words, file, base, expects, &mut relative, finding);
         }
@@ -381,5 +410,14 @@ impl<B: Bytes> Examiner<'_, '_, B> {
         let start = base.wrapping_add(address) & !(self.page - 1);
         let end = base.wrapping_add(address).wrapping_add(size) & !(self.page - 1);
         start < end && self.dump.range(start).is_some_and(DumpedRange::is_writable)
+    }
+}
+
+/// Opens the file at the path of an object.
+fn at_path(object: &DumpedObject, system: &System) -> Result<File, Errno> {
+    let (path, is_deleted) = object.names();
+    match system.open(&object.path) {
+        Err(_) if is_deleted => system.open(path),
+        opened => opened,
     }
 }

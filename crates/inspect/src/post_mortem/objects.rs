@@ -2,6 +2,7 @@
 //! The loader's list is read from the dump where it has that; NT_FILE has the mappings.
 
 use std::collections::{HashMap, HashSet};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
 use rustix::io::Errno;
@@ -17,8 +18,6 @@ use crate::memory::{Bytes, FileBytes};
 const DELETED: &[u8] = b" (deleted)";
 /// More bytes than one object has from its first to its last mapping.
 const MAX_SPAN: u64 = 1 << 36;
-/// The most files that are kept open to supply what the dump leaves out.
-const MOST_OPEN: usize = 4096;
 
 /// A file that the process had mapped: an object, or a file of data.
 #[derive(Clone, Debug)]
@@ -46,7 +45,7 @@ impl DumpedObject {
     /// Returns the path without the mark of a deleted file, and whether it has that mark. A file can
     /// also be named "x (deleted)".
     pub fn names(&self) -> (&[u8], bool) {
-        self.path.strip_suffix(DELETED).map_or((&self.path, false), |path| (path, true))
+        without_mark(&self.path)
     }
 
     /// Returns whether the file is a copy that libsopin.so has made.
@@ -91,13 +90,11 @@ impl DumpedObject {
 pub fn find<B: Bytes>(dump: &CoreDump<B>, system: &System, page: u64) -> (Vec<DumpedObject>, bool) {
     let files = dump.notes.files.as_deref().unwrap_or_default();
     let mut objects = grouped(files);
-    let memory = Memory { dump, files: open_files(&objects, system) };
+    let memory = Memory { dump, system };
     let list = list(&memory, dump);
     for listed in list.iter().flat_map(|list| &list.objects) {
-        let is_within = |object: &&mut DumpedObject| {
-            let (start, end) = object.span();
-            start <= listed.dynamic && listed.dynamic < end
-        };
+        // The vDSO can lie in a gap of another object.
+        let is_within = |object: &&mut DumpedObject| object.range(listed.dynamic).is_some();
         let begins = |object: &&mut DumpedObject| object.span().0 == listed.base && object.beginning().is_some();
         let found = match objects.iter_mut().find(is_within) {
             Some(found) => Some(found),
@@ -184,19 +181,7 @@ fn list<B: Bytes>(memory: &Memory<B>, dump: &CoreDump<B>) -> Option<List> {
 /// from the file. That is not proven to be what the process had mapped.
 struct Memory<'a, 'b, B> {
     dump: &'a CoreDump<'b, B>,
-    files: Vec<(MappedRange, Rc<FileBytes>)>,
-}
-
-fn open_files(objects: &[DumpedObject], system: &System) -> Vec<(MappedRange, Rc<FileBytes>)> {
-    let mut files = Vec::new();
-    for object in objects.iter().take(MOST_OPEN) {
-        let (path, _) = object.names();
-        if let Ok(file) = system.open(path) {
-            let file = Rc::new(FileBytes::from(std::os::fd::OwnedFd::from(file)));
-            files.extend(object.ranges.iter().map(|range| (range.clone(), Rc::clone(&file))));
-        }
-    }
-    files
+    system: &'a System,
 }
 
 impl<B: Bytes> Bytes for Memory<'_, '_, B> {
@@ -204,12 +189,19 @@ impl<B: Bytes> Bytes for Memory<'_, '_, B> {
         if let Content::Dumped(_) = self.dump.content(at) {
             return self.dump.read_some(at, buffer);
         }
-        let count = self.files.partition_point(|(range, _)| range.start <= at);
-        let found = count.checked_sub(1).and_then(|index| self.files.get(index)).filter(|(range, _)| at < range.end);
-        let (range, file) = found.ok_or(Errno::IO)?;
+        let files = self.dump.notes.files.as_deref().unwrap_or_default();
+        let count = files.partition_point(|range| range.start <= at);
+        let found = count.checked_sub(1).and_then(|index| files.get(index)).filter(|range| at < range.end);
+        let range = found.ok_or(Errno::IO)?;
+        let file = FileBytes::from(OwnedFd::from(self.system.open(without_mark(&range.path).0)?));
         let len = buffer.len().min(usize::try_from(range.end - at).unwrap_or(usize::MAX));
         file.read_some(range.offset + (at - range.start), buffer.get_mut(..len).unwrap_or_default())
     }
+}
+
+/// Returns a path without the mark of a deleted file, and whether it has that.
+fn without_mark(path: &[u8]) -> (&[u8], bool) {
+    path.strip_suffix(DELETED).map_or((path, false), |path| (path, true))
 }
 
 #[cfg(test)]

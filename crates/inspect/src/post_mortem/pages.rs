@@ -52,32 +52,35 @@ pub enum Layout {
     OfOther,
 }
 
-/// Returns the pages that have relocated words, with their words, and the number of words that are
-/// not in mappings of the file: libsopin.so has put them out of its reach.
+/// Returns the pages that have relocated words, with their words, and the address of a page that is
+/// not mapped from the file: libsopin.so may have put it out of the file's reach.
 pub fn of<'a>(
     words: &'a [RelocatedWord],
     object: &DumpedObject,
     headers: &Headers,
     layout: Layout,
     page: u64,
-) -> (Vec<(Page, &'a [RelocatedWord])>, usize) {
+) -> (Vec<(Page, &'a [RelocatedWord])>, Option<u64>) {
     let key = |word: &RelocatedWord| headers.offset_of(word.address).map(|offset| offset & !(page - 1));
-    let (mut pages, mut elsewhere) = (Vec::new(), 0);
+    let (mut pages, mut elsewhere) = (Vec::new(), None);
     for words in words.chunk_by(|a, b| key(a) == key(b)) {
         let Some(first) = words.first() else { continue };
         let Some(offset) = key(first) else { continue };
         let address = match layout {
             Layout::Own(base) => {
                 let address = base.wrapping_add(first.address) & !(page - 1);
-                Some(address).filter(|address| {
-                    object.range(*address).is_some_and(|range| range.offset + (*address - range.start) == offset)
-                })
+                match object.range(address) {
+                    Some(range) if range.offset + (address - range.start) == offset => address,
+                    found => {
+                        elsewhere = elsewhere.or(Some(address).filter(|_| found.is_none()));
+                        continue;
+                    }
+                }
             }
-            Layout::OfOther => object.address_of(offset),
-        };
-        let Some(address) = address else {
-            elsewhere += words.len();
-            continue;
+            Layout::OfOther => match object.address_of(offset) {
+                Some(address) => address,
+                None => continue,
+            },
         };
         let within =
             |segment: &&LoadHeader| first.address.checked_sub(segment.address).is_some_and(|at| at < segment.file_size);
@@ -231,10 +234,10 @@ mod tests {
         let expected = [(Page { address: BASE + 0x2000, offset: 0x1000, from_file: 0x1000 }, &words[..])];
         for layout in [Layout::Own(BASE), Layout::OfOther] {
             let (pages, elsewhere) = of(&words, &object, &headers(), layout, 0x1000);
-            assert_eq!((&pages[..], elsewhere), (&expected[..], 0));
+            assert_eq!((&pages[..], elsewhere), (&expected[..], None));
         }
         let (pages, elsewhere) = of(&words, &object, &headers(), Layout::Own(BASE + 0x1000), 0x1000);
-        assert_eq!((pages.len(), elsewhere), (0, 3), "not mapped from the file");
+        assert_eq!((pages.len(), elsewhere), (0, Some(BASE + 0x3000)), "not mapped from the file");
         assert_eq!(expected[0].0.place_of(&words[2], &headers()), Some(0xff8));
     }
 }

@@ -12,12 +12,16 @@
 //! | could not be examined | has the signature of a pointer without base | cannot be told |
 //! | all are intact | any | nothing |
 
-use super::crash::{BUS_ADRERR, Crash, SIGBUS, SIGILL, SIGSEGV};
+use super::crash::{BUS_ADRERR, Crash, SIGBUS, SIGILL, SIGSEGV, SIGTRAP};
 use super::examination::{FileRelation, Finding};
 use super::objects::DumpedObject;
 
 /// Addresses below this are no pointers without a base, but null pointers with an offset.
 const NULL: u64 = 4096;
+/// Functions have no addresses without a base below this: an object begins with its header.
+const LOWEST_CODE: u64 = 64;
+/// A pointer to a structure with a word points at most so far in front of the word, in bytes.
+const STRUCTURE: u64 = 256;
 /// Addresses without a base are below this: objects are smaller.
 const SMALL: u64 = 1 << 32;
 /// How far behind a datum an access may be that came of a pointer to it.
@@ -84,6 +88,10 @@ enum Connection {
     Called,
     /// The thread was in the object, or came from there.
     Inside,
+    /// A register of the thread points to a reverted word, or just in front of it.
+    Pointed,
+    /// A register of the thread holds the value of a reverted word.
+    Held(u64),
     /// The thread jumped to, or accessed, the value of a reverted word.
     Word(u64),
 }
@@ -93,6 +101,9 @@ pub trait Names {
     /// Returns what an object has at an address without the base: `distill_params`, `the PLT entry of
     /// qsort`.
     fn name(&self, index: usize, address: u64) -> Option<String>;
+
+    /// Returns whether there is a call in front of this address in an object.
+    fn follows_call(&self, index: usize, address: u64) -> bool;
 
     /// Returns whether a relocated word of an object's file holds this address; `None` if that cannot
     /// be found out.
@@ -177,9 +188,9 @@ fn connection(crash: &Crash, index: usize, suspect: &Examined, names: &impl Name
     if let Some(target) = crash.jump() {
         // Linkers leave 0 in words: LLVM's in those that are relative to the base, all in those of
         // symbols. The table of GLOB_DAT is used by the object's own code alone.
-        let is_of_word = if target < NULL { finding.zeroed != 0 || (is_in && has(target)) } else { has(target) };
+        let is_of_word = has(target) && (target != 0 || finding.zeroed != 0 || is_in);
         let is_of_unlisted = finding.has_reverted_dynamic || finding.clean != 0 || finding.is_other_build;
-        if is_of_word || (target >= NULL && is_of_unlisted && names.holds(index, target) == Some(true)) {
+        if is_of_word || (target >= LOWEST_CODE && is_of_unlisted && names.holds(index, target) == Some(true)) {
             return Connection::Word(target);
         }
     }
@@ -191,9 +202,23 @@ fn connection(crash: &Crash, index: usize, suspect: &Examined, names: &impl Name
             return Connection::Word(value);
         }
     }
-    if is_in {
+    let held = crash.held();
+    let words = &finding.reverted;
+    let is_value = |value: &&u64| (NULL..SMALL).contains(*value) && has(**value);
+    if let Some(value) = held.iter().find(is_value) {
+        return Connection::Held(*value);
+    }
+    let points = |register: &u64| {
+        let next = words.get(words.partition_point(|word| word.address < *register));
+        next.is_some_and(|word| word.address - register < STRUCTURE)
+    };
+    // The thread has executed what the file had and has now, so that it is no other build's.
+    let is_own_trap = matches!(crash.signal, SIGILL | SIGTRAP) && crash.jump().is_none() && !finding.is_other_build;
+    if held.iter().any(points) {
+        Connection::Pointed
+    } else if is_in && !is_own_trap {
         Connection::Inside
-    } else if crash.is_called_from(span) {
+    } else if !is_own_trap && crash.near_in(span).any(|address| names.follows_call(index, address)) {
         Connection::Called
     } else {
         Connection::Unseen
@@ -204,7 +229,7 @@ fn rewritten(crash: &Crash, connection: Connection, index: usize, suspect: &Exam
     let finding = &suspect.finding;
     let path = suspect.path();
     let seen = evidence(finding);
-    let is_certain = finding.is_damaged() && matches!(connection, Connection::Word(value) if value >= NULL);
+    let is_certain = finding.is_damaged() && matches!(connection, Connection::Word(value) if value >= LOWEST_CODE);
     let certainty = if is_certain { Certainty::Certain } else { Certainty::Likely };
     let rewritten = format!("{path} was rewritten in place after it was loaded: {seen}");
     let died = if is_certain { "This process died because" } else { "This process probably died because" };
@@ -232,6 +257,13 @@ fn rewritten(crash: &Crash, connection: Connection, index: usize, suspect: &Exam
         _ if !crash.is_own_fault() => {
             format!("This process was damaged, but another process has ended it: {rewritten}.")
         }
+        Connection::Held(value) => {
+            format!(
+                "{died} {rewritten}; the thread had {value:#x} in a register, which is {} without its load address.",
+                what(value)
+            )
+        }
+        Connection::Pointed => format!("{died} {rewritten}; a register of the thread pointed to such a word."),
         Connection::Inside => format!("{died} {rewritten}; it died in that object."),
         Connection::Called => {
             format!("{died} {rewritten}; it died in a call from that object.")
@@ -299,7 +331,8 @@ fn unexplained(crash: &Crash, examined: &[Examined], names: &impl Names) -> Verd
             is_unexamined(found) && value < end - start && names.holds(*index, value) != Some(false)
         })
     };
-    let small = crash.jump().or(crash.access()).filter(|value| (NULL..SMALL).contains(value));
+    let jump = crash.jump().filter(|value| (LOWEST_CODE..SMALL).contains(value));
+    let small = jump.or(crash.access().filter(|value| (NULL..SMALL).contains(value)));
     if crash.is_own_fault()
         && let Some(value) = small
         && let Some((index, found)) = may_be_of(value)
