@@ -211,7 +211,7 @@ mod tests {
         let mut copy = SparseFile { file: tempfile::tempfile().unwrap(), size: 0 };
         copy.append(b"begin").unwrap();
         for _ in 0..64 {
-            copy.append(&[0; 1 << 16]).unwrap();
+            copy.append(&vec![0; 1 << 16]).unwrap();
         }
         copy.append(b"end").unwrap();
         copy.append(&[0; 9000]).unwrap();
