@@ -23,7 +23,7 @@ const SIGSTOP: i32 = 19;
 pub const BUS_ADRERR: i32 = 2;
 /// `si_code` of a signal that the kernel has raised without saying where, as for an address that is
 /// not canonical.
-const SI_KERNEL: i32 = 128;
+pub const SI_KERNEL: i32 = 128;
 
 /// How many bytes of the stack are kept. The loader's resolver alone puts 2.7 KiB of registers there.
 const NEAR: usize = 4096;
@@ -88,7 +88,7 @@ impl Crash {
         Some(crash)
     }
 
-    /// Returns the faults that the program has caught, and then ended itself for, the last first.
+    /// Returns the faults that the program has caught, and then ended itself for, the first one first.
     pub fn caught<B: Bytes>(&self, dump: &CoreDump<B>) -> Vec<Self> {
         let is_by_itself = self.is_own_fault() && self.code.is_none_or(|code| code <= 0 || self.signal == SIGABRT);
         if !is_by_itself {

@@ -89,8 +89,12 @@ impl DumpedObject {
 /// Returns the objects, and the files of data, ascending by address.
 pub fn find<B: Bytes>(dump: &CoreDump<B>, system: &System, page: u64) -> (Vec<DumpedObject>, bool) {
     let files = dump.notes.files.as_deref().unwrap_or_default();
-    let mut objects = grouped(files);
     let memory = Memory { dump, system };
+    let mut objects = joined(grouped(files), |start| {
+        let (_, headers) = image::read(&memory, start).ok()?;
+        let (first, end) = headers.span(page);
+        Some(start.wrapping_sub(first).wrapping_add(end))
+    });
     let list = list(&memory, dump);
     for listed in list.iter().flat_map(|list| &list.objects) {
         // The vDSO can lie in a gap of another object.
@@ -170,6 +174,27 @@ fn grouped(files: &[MappedRange]) -> Vec<DumpedObject> {
     objects
 }
 
+/// Joins groups of one object: where a file is small, its data begin in the first page of the file,
+/// too. `end` returns where the object ends that begins at an address.
+fn joined(groups: Vec<DumpedObject>, end: impl Fn(u64) -> Option<u64>) -> Vec<DumpedObject> {
+    let mut objects: Vec<DumpedObject> = Vec::new();
+    let mut last_end = None;
+    for group in groups {
+        let start = group.span().0;
+        let last = objects.last_mut().filter(|last| last.path == group.path);
+        if let Some(last) = last {
+            let object_end = *last_end.get_or_insert_with(|| end(last.span().0));
+            if object_end.is_some_and(|end| start < end) {
+                last.ranges.extend(group.ranges);
+                continue;
+            }
+        }
+        last_end = None;
+        objects.push(group);
+    }
+    objects
+}
+
 /// Returns the loader's list, of a process whose executable may have lost its DT_DEBUG.
 fn list<B: Bytes>(memory: &Memory<B>, dump: &CoreDump<B>) -> Option<List> {
     let auxv = dump.notes.auxv.as_ref()?;
@@ -227,6 +252,10 @@ mod tests {
         let objects = grouped(&files);
         let spans: Vec<_> = objects.iter().map(DumpedObject::span).collect();
         assert_eq!(spans, [(0x1000, 0x4000), (0x5000, 0x6000), (0x6000, 0x7000), (0x9000, 0xa000)]);
+        let small = joined(grouped(&files[..4]), |start| Some(start + 0x5000));
+        assert_eq!(small.iter().map(DumpedObject::span).collect::<Vec<_>>(), [(0x1000, 0x6000)]);
+        let twice = joined(grouped(&files[..4]), |start| Some(start + 0x3000));
+        assert_eq!(twice.len(), 2);
         assert_eq!(objects[2].names(), (&b"/b"[..], true));
         assert_eq!(objects[0].address_of(0x1010), Some(0x3010), "the later segment's");
         assert_eq!((objects[0].address_of(0x2000), objects[3].beginning()), (None, None));

@@ -110,15 +110,18 @@ pub trait Names {
     fn holds(&self, index: usize, address: u64) -> Option<bool>;
 }
 
-/// Judges by each of the faults of a process, and returns the first verdict that has found a
-/// connection, with the index of the fault.
+/// Judges by each of the faults of a process, and returns the most certain verdict, with the index
+/// of the fault.
 pub fn judge_all(faults: &[Crash], examined: &[Examined], names: &impl Names) -> (usize, Verdict) {
-    let mut verdicts = faults.iter().map(|fault| judge(fault, examined, names)).enumerate();
-    let Some(first) = verdicts.next() else { return (0, judge(&Crash::default(), examined, names)) };
-    if first.1.answer == Answer::Rewritten {
-        return first;
+    let mut best: Option<(usize, Verdict)> = None;
+    for (index, fault) in faults.iter().enumerate() {
+        let verdict = judge(fault, examined, names);
+        // Where two are equal, that of the first fault counts: others may be faults of the handler.
+        if best.as_ref().is_none_or(|(_, best)| best.certainty < verdict.certainty) {
+            best = Some((index, verdict));
+        }
     }
-    verdicts.find(|(_, verdict)| verdict.answer == Answer::Rewritten).unwrap_or(first)
+    best.unwrap_or_else(|| (0, judge(&Crash::default(), examined, names)))
 }
 
 /// Judges by one fault.
@@ -237,7 +240,7 @@ fn rewritten(crash: &Crash, connection: Connection, index: usize, suspect: &Exam
     let sentence = match connection {
         Connection::Word(value) if crash.jump().is_some() => {
             let name = what(value);
-            let target = if value < NULL {
+            let target = if value < LOWEST_CODE {
                 "what such a word holds".to_owned()
             } else {
                 format!("{name} without its load address")
@@ -325,32 +328,46 @@ fn unexplained(crash: &Crash, examined: &[Examined], names: &impl Names) -> Verd
         || examined.iter().enumerate().filter(|(_, found)| found.object.is_object && !found.finding.is_protected);
     let intact: usize = objects().map(|(_, found)| found.finding.intact).sum();
     let is_unexamined = |found: &Examined| found.finding.missing != 0 || found.finding.unjudged.is_some();
-    let may_be_of = |value: u64| {
+    let may_be_of = |value: u64, is_known: bool| {
         objects().find(|(index, found)| {
             let (start, end) = found.object.span();
-            is_unexamined(found) && value < end - start && names.holds(*index, value) != Some(false)
+            let holds = || names.holds(*index, value);
+            is_unexamined(found)
+                && value < end - start
+                && if is_known { holds() == Some(true) } else { holds().is_none() }
         })
     };
     let jump = crash.jump().filter(|value| (LOWEST_CODE..SMALL).contains(value));
     let small = jump.or(crash.access().filter(|value| (NULL..SMALL).contains(value)));
-    if crash.is_own_fault()
-        && let Some(value) = small
-        && let Some((index, found)) = may_be_of(value)
-    {
+    if let Some(value) = small.filter(|_| crash.is_own_fault()) {
         let act = if crash.jump().is_some() { "the jump" } else { "the access" };
-        let name = names.name(index, value).map(|name| format!("{name} of ")).unwrap_or_default();
-        let cause = missing(found);
-        return Verdict {
-            answer: Answer::Unknown,
-            object: Some(index),
-            sentence: format!(
-                "It cannot be told whether a file was rewritten in place: {act} to {value:#x} may be to {name}{} without its \
-                 load address, but {cause}.",
-                found.path()
-            ),
-            way_out: way_out(found),
-            ..Verdict::default()
+        let known = may_be_of(value, true).map(|(index, found)| {
+            let name = names.name(index, value).map(|name| format!("{name} of ")).unwrap_or_default();
+            let path = found.path();
+            (
+                index,
+                found,
+                format!("{act} to {value:#x} may be to {name}{path} without its load address, but {}", missing(found)),
+            )
+        });
+        let unknown = || {
+            let (index, found) = may_be_of(value, false)?;
+            let (path, cause) = (found.path(), missing(found));
+            Some((
+                index,
+                found,
+                format!("{act} to {value:#x} may be to an object without its load address; for {path}, {cause}"),
+            ))
         };
+        if let Some((index, found, why)) = known.or_else(unknown) {
+            return Verdict {
+                answer: Answer::Unknown,
+                object: Some(index),
+                sentence: format!("It cannot be told whether a file was rewritten in place: {why}."),
+                way_out: way_out(found),
+                ..Verdict::default()
+            };
+        }
     }
     if crash.is_own_fault()
         && crash.signal == SIGILL
