@@ -240,14 +240,25 @@ impl<B: Bytes> Examiner<'_, '_, B> {
                 // Gaps between segments are mapped by some loaders.
                 return false;
             }
-            let place = range.start.wrapping_sub(base);
-            let within =
-                |segment: &&LoadHeader| down(segment.address) <= place && place < up(segment.address + segment.size);
-            let Some(segment) = headers.segments.iter().rfind(within) else { return !self.is_gap(headers, place) };
-            let offset = down(segment.offset).wrapping_add(place - down(segment.address));
-            let end = base.wrapping_add(up(segment.address + segment.file_size));
-            let is_other_code = segment.is_executable && dumped.is_some_and(|range| !range.is_executable());
-            range.offset != offset || range.end > end || is_other_code
+            // Neighbouring segments with the same rights are one VMA.
+            let mut at = range.start;
+            while at < range.end {
+                let place = at.wrapping_sub(base);
+                let within = |segment: &&LoadHeader| {
+                    down(segment.address) <= place && place < up(segment.address + segment.size)
+                };
+                let next = headers.segments.iter().map(|segment| down(segment.address)).find(|start| *start > place);
+                let Some(segment) = headers.segments.iter().rfind(within) else { return !self.is_gap(headers, place) };
+                let offset = down(segment.offset).wrapping_add(place - down(segment.address));
+                let file_end = up(segment.address + segment.file_size);
+                let stop = base.wrapping_add(next.map_or(file_end, |next| next.min(file_end)));
+                let is_other_code = segment.is_executable && dumped.is_some_and(|range| !range.is_executable());
+                if range.offset + (at - range.start) != offset || stop <= at || is_other_code {
+                    return true;
+                }
+                at = stop;
+            }
+            false
         };
         // Writable segments may have been put out of the file's reach.
         let is_missing = |segment: &LoadHeader| {
@@ -352,7 +363,7 @@ impl<B: Bytes> Examiner<'_, '_, B> {
                 relative.0 += usize::from(right);
                 relative.1 += usize::from(!right && Some(value) != raw && value != 0);
             }
-            if is_damaged(word.kind, Some(value), raw, of_file, base) {
+            if raw.is_some() && is_damaged(word.kind, Some(value), raw, of_file, base) {
                 let address = page.address + place as u64;
                 let expected = relocated_value(word.kind, raw, base).filter(|_| expects);
                 let is_datum = matches!(word.kind, RelocatedValue::Relative(_) | RelocatedValue::Symbol);
