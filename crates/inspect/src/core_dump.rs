@@ -27,6 +27,10 @@ const EXTENDED: u16 = 0xffff;
 /// More program headers than any dump has: one for each VMA, of which a process has at most 65,530
 /// unless `vm.max_map_count` was raised.
 const MAX_HEADERS: u64 = 1 << 21;
+/// Bytes of an `Elf64_Shdr`.
+const SECTION_HEADER: u64 = 64;
+/// Program headers end in front of this offset: every writer puts them at the beginning.
+const MAX_START: u64 = 1 << 28;
 /// Headers read at a time.
 const BATCH: u64 = 4096;
 
@@ -98,6 +102,52 @@ impl<'a, B: Bytes> CoreDump<'a, B> {
     /// # Errors
     /// What is wrong with the dump.
     pub fn read(file: &'a B, size: u64) -> Result<Self, DumpFlaw> {
+        let header = FileHeader::read(file)?;
+        let (ranges, note_places) = headers(file, header.start, header.count(file)?)?;
+        let notes = notes::read(file, header.machine, &note_places);
+        Ok(Self { file, machine: header.machine, ranges, size, notes })
+    }
+}
+
+/// Returns where a dump ends, of which the first `size` bytes have been read, as its headers say;
+/// `None` if more bytes are needed for that.
+///
+/// # Errors
+/// When the bytes are not those of a dump.
+pub fn extent(file: &impl Bytes, size: u64) -> Result<Option<u64>, DumpFlaw> {
+    if size < ELF_HEADER as u64 {
+        return Ok(None);
+    }
+    let header = FileHeader::read(file)?;
+    if header.count == EXTENDED {
+        // The kernel puts the section header behind everything else (fs/binfmt_elf.c).
+        return Ok(Some(header.sections.saturating_add(SECTION_HEADER)));
+    }
+    let end = header.start.saturating_add(u64::from(header.count) * PROGRAM_HEADER as u64);
+    if end > MAX_START {
+        return Err(DumpFlaw::Malformed);
+    }
+    if size < end {
+        return Ok(None);
+    }
+    let (ranges, notes) = headers(file, header.start, header.count.into())?;
+    let ends = ranges.iter().map(|range| range.offset + range.file_size);
+    Ok(ends.chain(notes.iter().map(|(offset, size)| offset.saturating_add(*size))).max())
+}
+
+/// What the ELF header of a dump says.
+struct FileHeader {
+    machine: Machine,
+    /// Where the program headers are.
+    start: u64,
+    /// How many there are, or [`EXTENDED`].
+    count: u16,
+    /// Where the section headers are.
+    sections: u64,
+}
+
+impl FileHeader {
+    fn read(file: &impl Bytes) -> Result<Self, DumpFlaw> {
         let mut header = [0; ELF_HEADER];
         let got = file.read_some(0, &mut header).map_err(DumpFlaw::Read)?;
         if !header.starts_with(b"\x7fELF") {
@@ -123,20 +173,18 @@ impl<'a, B: Bytes> CoreDump<'a, B> {
         if usize::from(short(54)) != PROGRAM_HEADER {
             return Err(DumpFlaw::Malformed);
         }
-        let count = match short(56) {
-            EXTENDED => {
-                // `sh_info` of the first section header.
-                let at = word(40)?.checked_add(44).ok_or(DumpFlaw::Malformed)?;
-                u64::from(u32::from_ne_bytes(file.read_array(at).map_err(|_| DumpFlaw::Cut)?))
-            }
-            count => u64::from(count),
+        Ok(Self { machine, start: word(32)?, count: short(56), sections: word(40)? })
+    }
+
+    fn count(&self, file: &impl Bytes) -> Result<u64, DumpFlaw> {
+        let count = if self.count == EXTENDED {
+            // `sh_info` of the first section header.
+            let at = self.sections.checked_add(44).ok_or(DumpFlaw::Malformed)?;
+            u64::from(u32::from_ne_bytes(file.read_array(at).map_err(|_| DumpFlaw::Cut)?))
+        } else {
+            u64::from(self.count)
         };
-        if count == 0 || count > MAX_HEADERS {
-            return Err(DumpFlaw::Malformed);
-        }
-        let (ranges, note_places) = headers(file, word(32)?, count)?;
-        let notes = notes::read(file, machine, &note_places);
-        Ok(Self { file, machine, ranges, size, notes })
+        if count == 0 || count > MAX_HEADERS { Err(DumpFlaw::Malformed) } else { Ok(count) }
     }
 }
 

@@ -82,6 +82,33 @@ impl FileBytes {
     }
 }
 
+impl FileBytes {
+    /// Writes all of these bytes at an offset in a file of this program's own.
+    ///
+    /// # Errors
+    /// Those of `pwrite(2)`.
+    pub fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut done = 0;
+        while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+            match rustix::io::pwrite(&self.0, rest, at.saturating_add(done as u64)) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => done += written,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the length of such a file in bytes.
+    ///
+    /// # Errors
+    /// Those of `ftruncate(2)`.
+    pub fn set_len(&self, len: u64) -> io::Result<()> {
+        Ok(fs::ftruncate(&self.0, len)?)
+    }
+}
+
 impl From<OwnedFd> for FileBytes {
     fn from(fd: OwnedFd) -> Self {
         Self(fd)

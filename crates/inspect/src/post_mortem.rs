@@ -43,7 +43,7 @@ use call_sites::LONGEST_CALL;
 use crash::Crash;
 use examination::Examiner;
 use object_file::ObjectFile;
-use objects::DumpedObject;
+use objects::{DumpedObject, ListState};
 use report::{
     AddressReport, CrashReport, DamageReport, DeadProcess, DumpReport, Explanation, ObjectReport, PlaceReport,
     VerdictReport, WordReport,
@@ -61,8 +61,8 @@ const MOST_LOOKED_UP: usize = 4096;
 /// Explains a dump.
 pub fn explain<B: Bytes>(dump: &CoreDump<B>, system: &System, lists_all_words: bool) -> Explanation {
     let page = dump.notes.auxv.as_ref().and_then(Auxv::page).unwrap_or(PAGE);
-    let (objects, has_list) = objects::find(dump, system, page);
-    let examination = Examiner { dump, system, page, is_glibc: has_glibc(&objects) };
+    let (objects, list) = objects::find(dump, system, page);
+    let examination = Examiner { dump, system, page, is_glibc: has_glibc(&objects), list };
     let ending = Crash::read(dump).unwrap_or_default();
     let caught = ending.caught(dump);
     let faults = if caught.is_empty() { vec![ending.clone()] } else { caught.clone() };
@@ -85,7 +85,7 @@ pub fn explain<B: Bytes>(dump: &CoreDump<B>, system: &System, lists_all_words: b
     if dump.is_cut() {
         errors.push("the dump is cut off: memory that it should have is missing".to_owned());
     }
-    if !has_list {
+    if list == ListState::Unread {
         errors.push("the loader's list of objects could not be read".to_owned());
     }
     let small = [("instruction", crash.jump()), ("address", crash.access())];

@@ -1,10 +1,8 @@
 //! `sopin explain CORE`: reads a core dump, has sopin-inspect judge, and prints the answer.
 
-use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use sopin_inspect::core_dump::CoreDump;
-use sopin_inspect::memory::FileBytes;
 use sopin_inspect::post_mortem;
 use sopin_inspect::post_mortem::system::System;
 use sopin_inspect::post_mortem::verdict::Answer;
@@ -25,9 +23,8 @@ pub fn explain(arguments: &ExplainArgs, path: &Path) -> Result<Exit, Failure> {
     let system = System::new(arguments.sysroot.as_deref(), &debug)
         .map_err(|(path, errno)| Failure::new(Exit::Uninspected, path.display(), std::io::Error::from(errno)))?;
     let input = input::open(path)?;
-    let file = FileBytes::from(OwnedFd::from(input.file));
-    let dump =
-        CoreDump::read(&file, input.size).map_err(|flaw| Failure::new(Exit::Uninspected, path.display(), flaw))?;
+    let dump = CoreDump::read(&input.file, input.size)
+        .map_err(|flaw| Failure::new(Exit::Uninspected, path.display(), flaw))?;
     let mut explanation = post_mortem::explain(&dump, &system, arguments.verbose);
     explanation.errors.extend(input.flaw);
     let exit = match explanation.verdict.answer {

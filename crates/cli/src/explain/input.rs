@@ -4,13 +4,15 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
-use std::os::fd::AsFd;
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Seek};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
 use lz4_flex::frame::FrameDecoder;
 use ruzstd::decoding::StreamingDecoder;
+use sopin_inspect::core_dump::{self, DumpFlaw};
+use sopin_inspect::memory::FileBytes;
 
 use crate::exit::{Exit, Failure};
 
@@ -53,7 +55,7 @@ impl Compression {
 /// An open dump.
 pub struct Input {
     /// The dump, decompressed.
-    pub file: File,
+    pub file: FileBytes,
     /// Its length in bytes.
     pub size: u64,
     /// How it was compressed.
@@ -88,7 +90,8 @@ pub fn open(path: &Path) -> Result<Input, Failure> {
         return Err(failure.with_way_out(format!("xz -dc {} | sopin explain -", name.display())));
     }
     if compression == Compression::None && is_whole {
-        return Ok(Input { file: source.into_inner(), size: kind.len(), compression, flaw: None });
+        let file = FileBytes::from(OwnedFd::from(source.into_inner()));
+        return Ok(Input { file, size: kind.len(), compression, flaw: None });
     }
     let directory = directory();
     let unwritten = |error: io::Error, size: u64| {
@@ -100,10 +103,11 @@ pub fn open(path: &Path) -> Result<Input, Failure> {
         failure.with_way_out("set TMPDIR to a directory with more")
     };
     let copy = tempfile::tempfile_in(&directory).map_err(|error| unwritten(error, 0))?;
-    let mut copy = SparseFile { file: copy, size: 0 };
+    let mut copy = SparseFile { file: FileBytes::from(OwnedFd::from(copy)), size: 0, end: None };
     let flaw = match decode(source, compression, &mut copy) {
         Ok(()) => None,
         Err(Trouble::Write(error)) => return Err(unwritten(error, copy.size)),
+        Err(Trouble::NoDump(flaw)) => return Err(Failure::new(Exit::Uninspected, name.display(), flaw)),
         Err(Trouble::Read(error)) if copy.size == 0 => return Err(failed(error)),
         // What could be read is a dump that was cut off.
         Err(Trouble::Read(error)) => Some(format!("its compressed data ends early: {error}")),
@@ -125,6 +129,8 @@ fn directory() -> PathBuf {
 enum Trouble {
     Read(io::Error),
     Write(io::Error),
+    /// What has been read is no dump.
+    NoDump(DumpFlaw),
 }
 
 fn decode(mut source: BufReader<File>, compression: Compression, copy: &mut SparseFile) -> Result<(), Trouble> {
@@ -137,13 +143,13 @@ fn decode(mut source: BufReader<File>, compression: Compression, copy: &mut Spar
             loop {
                 let before = copy.size;
                 transfer(&mut decoder, copy)?;
-                if copy.size == before {
+                if copy.size == before || copy.is_whole() {
                     return Ok(());
                 }
             }
         }
         Compression::Zstd => {
-            while !source.fill_buf().map_err(Trouble::Read)?.is_empty() {
+            while !copy.is_whole() && !source.fill_buf().map_err(Trouble::Read)?.is_empty() {
                 let frame = StreamingDecoder::new_with_max_window_size(&mut source, MOST_WINDOW);
                 let mut frame = frame.map_err(|error| Trouble::Read(io::Error::other(Words(error))))?;
                 transfer(&mut frame, copy)?;
@@ -170,32 +176,51 @@ fn transfer(from: &mut impl Read, copy: &mut SparseFile) -> Result<(), Trouble> 
     loop {
         match from.read(&mut block) {
             Ok(0) => return Ok(()),
-            Ok(got) => copy.append(block.get(..got).unwrap_or_default()).map_err(Trouble::Write)?,
+            Ok(got) => {
+                copy.append(block.get(..got).unwrap_or_default()).map_err(Trouble::Write)?;
+                copy.look_for_end()?;
+                if copy.is_whole() {
+                    return Ok(());
+                }
+            }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(Trouble::Read(error)),
         }
     }
 }
 
-/// A file in which zeroes are holes.
+/// A copy in which zeroes are holes, and which ends where the headers of the dump say.
 struct SparseFile {
-    file: File,
+    file: FileBytes,
     size: u64,
+    end: Option<u64>,
 }
 
 impl SparseFile {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         for block in bytes.chunks(HOLE) {
             if block.iter().any(|byte| *byte != 0) {
-                self.file.seek(SeekFrom::Start(self.size))?;
-                self.file.write_all(block)?;
+                self.file.write_at(self.size, block)?;
             }
             self.size += block.len() as u64;
         }
         Ok(())
     }
 
-    fn finish(self) -> io::Result<File> {
+    /// Learns from the headers where the dump ends, as soon as they have been read.
+    fn look_for_end(&mut self) -> Result<(), Trouble> {
+        if self.end.is_none() {
+            self.end = core_dump::extent(&self.file, self.size).map_err(Trouble::NoDump)?;
+        }
+        Ok(())
+    }
+
+    /// Returns whether all that the headers promise has been read: more may be endless.
+    fn is_whole(&self) -> bool {
+        self.end.is_some_and(|end| self.size >= end)
+    }
+
+    fn finish(self) -> io::Result<FileBytes> {
         self.file.set_len(self.size)?;
         Ok(self.file)
     }
@@ -208,19 +233,20 @@ mod tests {
     #[test]
     fn zeroes_are_holes() {
         use std::os::unix::fs::MetadataExt;
-        let mut copy = SparseFile { file: tempfile::tempfile().unwrap(), size: 0 };
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut copy = SparseFile { file: FileBytes::from(OwnedFd::from(file.reopen().unwrap())), size: 0, end: None };
         copy.append(b"begin").unwrap();
         for _ in 0..64 {
             copy.append(&vec![0; 1 << 16]).unwrap();
         }
         copy.append(b"end").unwrap();
         copy.append(&[0; 9000]).unwrap();
-        let mut file = copy.finish().unwrap();
-        assert_eq!(file.metadata().unwrap().len(), 5 + (64 << 16) + 3 + 9000);
-        assert!(file.metadata().unwrap().blocks() < 128);
-        let mut bytes = Vec::new();
-        file.seek(SeekFrom::Start(0)).unwrap();
-        file.read_to_end(&mut bytes).unwrap();
+        assert!(copy.look_for_end().is_err(), "no dump");
+        copy.finish().unwrap();
+        let kind = file.as_file().metadata().unwrap();
+        assert_eq!(kind.len(), 5 + (64 << 16) + 3 + 9000);
+        assert!(kind.blocks() < 128);
+        let bytes = std::fs::read(file.path()).unwrap();
         assert!(bytes.starts_with(b"begin\0") && bytes[5 + (64 << 16)..].starts_with(b"end\0"));
     }
 

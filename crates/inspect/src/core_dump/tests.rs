@@ -188,3 +188,18 @@ fn a_dump_that_is_cut_anywhere_is_read_or_refused() {
         }
     }
 }
+
+#[test]
+fn the_headers_say_where_a_dump_ends() {
+    let bytes = ordinary(EM_AARCH64).build();
+    let file = Array(0, bytes.clone());
+    let end = bytes.len() as u64;
+    assert_eq!(extent(&file, end), Ok(Some(end)));
+    let headers = (ELF_HEADER + 3 * PROGRAM_HEADER) as u64;
+    assert_eq!((extent(&file, 63), extent(&file, headers - 1)), (Ok(None), Ok(None)));
+    assert_eq!(extent(&file, headers), Ok(Some(end)));
+    assert_eq!(extent(&Array(0, vec![0; 4096]), 4096), Err(DumpFlaw::Foreign));
+    let mut far = bytes;
+    far[39] = 1;
+    assert_eq!(extent(&Array(0, far), end), Err(DumpFlaw::Malformed));
+}

@@ -21,7 +21,7 @@ use crate::relocated_words::{RelocatedValue, RelocatedWord};
 use crate::reversion::{is_damaged, is_same_dynamic, relocated_value};
 
 use super::object_file::{ObjectFile, build_id_at};
-use super::objects::{self, DumpedObject};
+use super::objects::{self, DumpedObject, ListState};
 use super::pages::{self, Layout, Page, PageVerdict};
 use super::system::System;
 
@@ -122,6 +122,8 @@ pub struct Examiner<'a, 'b, B> {
     pub page: u64,
     /// The loader is glibc's, which adds the base in dynamic sections.
     pub is_glibc: bool,
+    /// How much of the loader's list was read.
+    pub list: ListState,
 }
 
 impl<B: Bytes> Examiner<'_, '_, B> {
@@ -136,7 +138,9 @@ impl<B: Bytes> Examiner<'_, '_, B> {
         finding.lost = self.lost_behind_end(object, finding.file_size);
         // The first page is the file's as it was at the end; the mappings are those of the loaded one.
         let is_other = |headers: &Headers| self.contradicts(object, headers);
-        finding.is_other_build = !object.is_copy() && dumped.as_ref().is_some_and(|(_, headers)| is_other(headers));
+        // An object that is not in the list may be mapped only in part.
+        let is_loaded = object.listed.is_some() && !object.is_copy();
+        finding.is_other_build = is_loaded && dumped.as_ref().is_some_and(|(_, headers)| is_other(headers));
         let Some(file) = file else {
             let dynamic = dumped.as_ref().map(|(_, headers)| headers);
             finding.has_reverted_dynamic = self.has_reverted_dynamic(object, dynamic);
@@ -289,6 +293,11 @@ impl<B: Bytes> Examiner<'_, '_, B> {
             }
         };
         let is_other = self.contradicts(object, &file.headers) || self.has_other_dynamic(object, file, base);
+        let is_unlisted = object.listed.is_none() && self.list == ListState::Whole;
+        if is_unlisted && !object.is_copy() {
+            finding.unjudged = Some("the loader did not have it in its list".to_owned());
+            return;
+        }
         if self.is_being_loaded(file, base) && !is_other {
             finding.unjudged = Some("it was just being loaded".to_owned());
             finding.relation = FileRelation::Loaded;
@@ -305,12 +314,16 @@ impl<B: Bytes> Examiner<'_, '_, B> {
         let is_other = is_other || relative.1 > relative.0.max(4);
         // That the file is the one that was mapped at the end, its first page shows.
         let is_at_crash = self.is_at_crash(object, file, finding);
-        finding.is_other_build |= is_other && is_at_crash == Some(true);
+        finding.is_other_build |= is_other && is_at_crash == Some(true) && object.listed.is_some();
         finding.has_reverted_dynamic = self.has_reverted_dynamic(object, Some(&file.headers));
         if finding.relation == FileRelation::Unknown {
             finding.relation = if is_other { FileRelation::Other } else { FileRelation::Loaded };
         }
         finding.is_judged = !is_other || is_at_crash == Some(true);
+        if object.listed.is_none() {
+            // It may not have been relocated yet.
+            finding.missing += std::mem::take(&mut finding.clean);
+        }
         if !finding.is_judged {
             // The tables are those of a file that came later.
             finding.unjudged = Some("its file is of another version than the one loaded".to_owned());

@@ -86,8 +86,19 @@ impl DumpedObject {
     }
 }
 
+/// How much of the loader's list could be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListState {
+    /// All of it.
+    Whole,
+    /// A part.
+    Cut,
+    /// Nothing: the program is static, the loader has only just begun, or the dump lacks it.
+    Unread,
+}
+
 /// Returns the objects, and the files of data, ascending by address.
-pub fn find<B: Bytes>(dump: &CoreDump<B>, system: &System, page: u64) -> (Vec<DumpedObject>, bool) {
+pub fn find<B: Bytes>(dump: &CoreDump<B>, system: &System, page: u64) -> (Vec<DumpedObject>, ListState) {
     let files = dump.notes.files.as_deref().unwrap_or_default();
     let memory = Memory { dump, system };
     let mut objects = joined(grouped(files), |start| {
@@ -118,10 +129,17 @@ pub fn find<B: Bytes>(dump: &CoreDump<B>, system: &System, page: u64) -> (Vec<Du
         };
         let is_executable =
             || object.ranges.iter().any(|range| dump.range(range.start).is_some_and(DumpedRange::is_executable));
-        object.is_object = object.listed.is_some() || headers.is_some() || is_executable();
+        // Programs map parts of objects a second time, as V8 does with its own code.
+        object.is_object =
+            object.listed.is_some() || (object.beginning().is_some() && (headers.is_some() || is_executable()));
     }
     drop_witnesses(&mut objects, page);
-    (objects, list.is_some())
+    let state = match list {
+        Some(list) if list.is_cut => ListState::Cut,
+        Some(_) => ListState::Whole,
+        None => ListState::Unread,
+    };
+    (objects, state)
 }
 
 /// Takes the witnesses of pinned objects out: single pages of the files that they were loaded from.

@@ -8,13 +8,14 @@ use crate::core_dump::tests::Builder;
 use crate::image::tests::header;
 use crate::memory::tests::Array;
 use object::elf::{
-    DT_RELA, DT_RELASZ, DT_STRTAB, DT_SYMTAB, EM_AARCH64, EM_X86_64, NT_PRPSINFO, PF_R, PF_W, PF_X, PT_DYNAMIC,
-    PT_GNU_RELRO, PT_LOAD, PT_NOTE,
+    DT_DEBUG, DT_RELA, DT_RELASZ, DT_STRTAB, DT_SYMTAB, EM_AARCH64, EM_X86_64, NT_PRPSINFO, PF_R, PF_W, PF_X,
+    PT_DYNAMIC, PT_GNU_RELRO, PT_LOAD, PT_NOTE, PT_PHDR,
 };
 use std::path::PathBuf;
 
 const BASE: u64 = 0x7f00_0000_0000;
 const STACK: u64 = 0x7ffd_0000_0000;
+const EXECUTABLE: u64 = 0x5500_0000_0000;
 const PATH: &str = "/lib/x.so";
 /// Its relocated words begin here, and each holds the address of a function.
 const WORDS: usize = 0x2200;
@@ -107,6 +108,32 @@ fn relocated(file: &[u8]) -> Vec<u8> {
     data
 }
 
+/// Returns the memory of an executable with the loader's list, which has the object.
+fn executable() -> Vec<u8> {
+    let mut bytes = vec![0; 0x1000];
+    let headers = [
+        header(PT_PHDR, PF_R, 64, 64, 0xa8, 0xa8),
+        header(PT_LOAD, PF_R | PF_W, 0, 0, 0x1000, 0x1000),
+        header(PT_DYNAMIC, PF_R | PF_W, 0x800, 0x800, 0x20, 0x20),
+    ];
+    bytes[64..64 + 3 * 56].copy_from_slice(&headers.concat());
+    for (at, value) in [
+        (0x800, DT_DEBUG.into()),
+        (0x808, EXECUTABLE + 0x900),
+        // `struct r_debug`: version and first object.
+        (0x900, 1),
+        (0x908, EXECUTABLE + 0xa00),
+        // `struct link_map`: base, name, dynamic section, next.
+        (0xa00, BASE),
+        (0xa08, EXECUTABLE + 0xb00),
+        (0xa10, BASE + 0x2000),
+    ] {
+        put(&mut bytes, at, value);
+    }
+    bytes[0xb00..0xb00 + PATH.len()].copy_from_slice(PATH.as_bytes());
+    bytes
+}
+
 /// What a dump is made of.
 struct Death<'a> {
     machine: u16,
@@ -143,7 +170,9 @@ impl<'a> Death<'a> {
             (BASE + 0x1000, BASE + 0x2000, 0x1000, path),
             (BASE + 0x2000, BASE + 0x3000, 0x2000, path),
         ]);
-        builder.note(6, "CORE", &[6_u64, 0x1000, 0, 0].map(u64::to_ne_bytes).concat());
+        let auxv = [3, EXECUTABLE + 64, 5, 3, 6, 0x1000, 0, 0];
+        builder.note(6, "CORE", &auxv.map(u64::to_ne_bytes).concat());
+        builder.range(EXECUTABLE, 0x1000, PF_R | PF_W, &executable());
         builder.range(BASE, 0x1000, PF_R, self.first);
         builder.range(BASE + 0x1000, 0x1000, PF_R | PF_X, &[]);
         match self.data {
