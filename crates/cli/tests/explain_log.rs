@@ -56,6 +56,16 @@ use Test::{Logged, Made};
 fn main() -> ExitCode {
     let case = |name, test: Test| Case { name, needs: &["cc"], test };
     let cases = vec![
+        Case {
+            name: "a_package_of_another_system_has_the_object",
+            needs: &["cc", "dpkg-query"],
+            test: Made(a_package_of_another_system_has_the_object),
+        },
+        Case {
+            name: "a_separate_file_has_the_name",
+            needs: &["cc", "strip", "readelf"],
+            test: Made(a_separate_file_has_the_name),
+        },
         case("a_reverted_pointer_is_named", Logged(a_reverted_pointer_is_named)),
         case("a_lazy_entry_is_named", Logged(a_lazy_entry_is_named)),
         case("an_ordinary_null_call_is_not_it", Logged(an_ordinary_null_call_is_not_it)),
@@ -281,6 +291,50 @@ fn a_python_distribution_has_the_object() {
     assert_eq!(answer["searched"]["objects"], 1, "{answer:#}");
     assert_eq!(answer["groups"][0]["candidates"][0]["names"][0]["name"], "discount");
     explain("no-such-package").code(3).stdout_eq("");
+}
+
+/// Links in the other system lead to what is in it.
+fn a_package_of_another_system_has_the_object() {
+    let shop = Shop::new();
+    let root = shop.installation.path("root");
+    let (database, lib) = (root.join("var/lib/dpkg"), root.join("usr/lib"));
+    fs::create_dir_all(database.join("info")).unwrap();
+    fs::create_dir_all(&lib).unwrap();
+    fs::copy(&shop.library, lib.join("prices.so")).unwrap();
+    symlink("/usr/lib", root.join("lib")).unwrap();
+    let status = "Package: shop\nStatus: install ok installed\nMaintainer: a <a@example.org>\nArchitecture: all\n\
+                  Version: 1\nDescription: prices\n";
+    fs::write(database.join("status"), status).unwrap();
+    fs::write(database.join("info/shop.list"), "/.\n/lib\n/lib/prices.so\n/lib/gone.so\n").unwrap();
+    let (answer, _) =
+        shop.explain(&shop.line_for("discount"), &["--sysroot", root.to_str().unwrap(), "--package", "shop"], 4);
+    assert_eq!(answer["searched"]["objects"], 1, "{answer:#}");
+    assert_eq!(answer["groups"][0]["candidates"][0]["names"][0]["name"], "discount");
+}
+
+fn a_separate_file_has_the_name() {
+    let shop = Shop::new();
+    let line = shop.line_for("discount");
+    let run = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).arg(&shop.library).output().unwrap();
+        assert!(output.status.success(), "{program}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let notes = run("readelf", &["-n"]);
+    let Some((_, build_id)) = notes.split_once("Build ID: ") else { return };
+    let (first, rest) = build_id.lines().next().unwrap().trim().split_at(2);
+    let debug = shop.installation.path("debug");
+    let directory = debug.join(".build-id").join(first);
+    fs::create_dir_all(&directory).unwrap();
+    fs::copy(&shop.library, directory.join(format!("{rest}.debug"))).unwrap();
+    run("strip", &[]);
+    let name = |arguments: &[&str]| {
+        let (answer, text) = shop.explain(&line, &[arguments, &["--in", &shop.directory()]].concat(), 4);
+        (answer["groups"][0]["candidates"][0]["names"][0]["name"].clone(), text)
+    };
+    let (without, text) = name(&[]);
+    assert!(without.is_null() && text.contains("is a function without a symbol in "), "{text}");
+    assert_eq!(name(&["--debug-dir", debug.to_str().unwrap()]).0, "discount");
 }
 
 fn a_journal_is_searched_for_crashes() {

@@ -71,7 +71,7 @@ impl LoggedObject {
 
 /// A process that has ended, from one line and the lines that continue it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Crash {
+pub struct LoggedCrash {
     /// The name of the thread, at most 15 bytes; for a line of systemd the unit.
     pub program: String,
     /// The thread that has crashed (`task_pid_nr`), in the root namespace; in a program with one thread it
@@ -97,7 +97,7 @@ pub struct Crash {
     pub message: String,
 }
 
-impl Crash {
+impl LoggedCrash {
     /// Returns the number of the signal, where the line has it or implies it.
     pub fn signal(&self) -> Option<u32> {
         match &self.event {
@@ -125,14 +125,14 @@ impl Crash {
 /// A reader of the log.
 #[derive(Debug, Default)]
 pub struct KernelLog {
-    pending: Option<Crash>,
+    pending: Option<LoggedCrash>,
     between: usize,
     suppressed: u64,
 }
 
 impl KernelLog {
     /// Takes a line. Returns the crash before it when the line begins another one.
-    pub fn line(&mut self, line: &str) -> Option<Crash> {
+    pub fn line(&mut self, line: &str) -> Option<LoggedCrash> {
         let (when, message) = prefix::split(line);
         if let Some(mut crash) = lines::crash(message) {
             crash.when = when.map(str::to_owned);
@@ -148,7 +148,7 @@ impl KernelLog {
     }
 
     /// Returns the last crash.
-    pub fn finish(&mut self) -> Option<Crash> {
+    pub fn finish(&mut self) -> Option<LoggedCrash> {
         self.pending.take()
     }
 

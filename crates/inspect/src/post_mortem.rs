@@ -27,6 +27,8 @@ mod signal_frames;
 pub mod system;
 pub mod verdict;
 
+pub use object_file::build_id_at;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt::Write as _;

@@ -20,8 +20,10 @@ mod search;
 
 use std::ffi::OsStr;
 use std::io;
+use std::path::Path;
 
 use sopin_inspect::kernel_log::{KernelLog, LogVerdict};
+use sopin_inspect::post_mortem::system::System;
 
 use super::ExplainArgs;
 use crate::exit::{Exit, Failure};
@@ -89,12 +91,16 @@ fn read(line: &OsStr) -> Result<(CrashGroups, u64, u64), Failure> {
 
 fn search(arguments: &ExplainArgs, groups: &CrashGroups) -> Result<AddressSearch, Failure> {
     let addresses: Vec<SmallAddress> = groups.iter().filter_map(|group| SmallAddress::of(&group.crash)).collect();
-    let mut search = AddressSearch::new(addresses);
+    let debug: Vec<&Path> = arguments.debug_dir.iter().map(AsRef::as_ref).collect();
+    let sysroot = arguments.sysroot.as_deref();
+    let system = System::new(sysroot, &debug)
+        .map_err(|(path, errno)| Failure::new(Exit::Uninspected, path.display(), io::Error::from(errno)))?;
+    let mut search = AddressSearch::new(addresses, system);
     for directory in &arguments.directories {
         search.directory(directory)?;
     }
     if let Some(name) = &arguments.package {
-        search.files(&package::files(name, arguments.sysroot.as_deref())?);
+        search.files(&package::files(name, sysroot)?, sysroot.unwrap_or(Path::new("/")));
     }
     if let Some(pid) = arguments.pid {
         search.process(pid)?;

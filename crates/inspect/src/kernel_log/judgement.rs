@@ -17,7 +17,7 @@
 //! A process in which the text of another build appears can die of anything. `invalid opcode` is the
 //! usual end, and also that of a program that ends itself (`ud2`).
 
-use super::{Crash, CrashEvent, SIGBUS};
+use super::{CrashEvent, LoggedCrash, SIGBUS};
 
 /// No object has code below this: the ELF header, the program headers and the tables for the loader
 /// come first. Of 3163 objects of a Debian system, the first code is at 0x530, and in all but five at
@@ -104,7 +104,7 @@ impl LogSign {
     }
 }
 
-impl Crash {
+impl LoggedCrash {
     /// Returns what the crash shows.
     pub fn sign(&self) -> LogSign {
         match &self.event {

@@ -1,6 +1,6 @@
 //! The kernel's words, without what is in front of them: a crash, or a line that continues one.
 
-use super::{Crash, CrashEvent, LoggedObject, SIGBUS};
+use super::{CrashEvent, LoggedCrash, LoggedObject, SIGBUS};
 
 /// Bytes of a thread's name without its NUL (`TASK_COMM_LEN`).
 const MOST_NAME: usize = 15;
@@ -8,7 +8,7 @@ const MOST_NAME: usize = 15;
 const MOST_MESSAGE: usize = 512;
 
 /// Parses a line that reports a crash.
-pub fn crash(message: &str) -> Option<Crash> {
+pub fn crash(message: &str) -> Option<LoggedCrash> {
     segfault(message)
         .or_else(|| trap(message))
         .or_else(|| old_exception(message))
@@ -20,7 +20,7 @@ pub fn crash(message: &str) -> Option<Crash> {
 }
 
 /// Adds what a line says about the crash before it.
-pub fn continue_crash(crash: &mut Crash, message: &str) {
+pub fn continue_crash(crash: &mut LoggedCrash, message: &str) {
     if let Some(bytes) = message.strip_prefix("Code: ") {
         // The byte at the instruction is in angle brackets; aarch64 prints words in parentheses.
         let from = bytes.split_once('<').map(|(_, from)| from).unwrap_or_default();
@@ -45,7 +45,7 @@ pub fn suppressed(message: &str) -> u64 {
     count.filter(|_| is_ours).and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
-fn segfault(message: &str) -> Option<Crash> {
+fn segfault(message: &str) -> Option<LoggedCrash> {
     let (before, behind) = message.split_once("]: segfault at ")?;
     let mut crash = named(before, CrashEvent::Segfault, message)?;
     let mut words = behind.split_whitespace();
@@ -66,7 +66,7 @@ fn segfault(message: &str) -> Option<Crash> {
 }
 
 /// A trap, or a general or control protection fault.
-fn trap(message: &str) -> Option<Crash> {
+fn trap(message: &str) -> Option<LoggedCrash> {
     let (head, behind) = message.split_once(" ip:").or_else(|| message.split_once(" rip:"))?;
     let kinds = ["] trap ", "] general protection", "] control protection"];
     let at = kinds.iter().find_map(|kind| head.rfind(kind))?;
@@ -82,7 +82,7 @@ fn trap(message: &str) -> Option<Crash> {
 }
 
 /// A fault on aarch64 as Linux printed it until 4.18.
-fn old_exception(message: &str) -> Option<Crash> {
+fn old_exception(message: &str) -> Option<LoggedCrash> {
     if let Some((before, behind)) = message.split_once("]: undefined instruction: pc=") {
         let event = CrashEvent::Exception("undefined instruction".to_owned(), Some(4));
         let mut crash = named(before, event, message)?;
@@ -100,7 +100,7 @@ fn old_exception(message: &str) -> Option<Crash> {
 }
 
 /// A fault on aarch64 since Linux 4.18, which prints no address.
-fn exception(message: &str) -> Option<Crash> {
+fn exception(message: &str) -> Option<LoggedCrash> {
     let (before, behind) = message.split_once("]: unhandled exception: ")?;
     let (what, object) = (behind.rsplit_once(" in ").map_or(behind, |(what, _)| what), object(behind));
     let kind = what.rsplit(", ").next().unwrap_or(what);
@@ -110,7 +110,7 @@ fn exception(message: &str) -> Option<Crash> {
     Some(crash)
 }
 
-fn broken_memory(message: &str) -> Option<Crash> {
+fn broken_memory(message: &str) -> Option<LoggedCrash> {
     let (_, behind) = message.split_once("MCE: Killing ")?;
     let (who, address) = behind.split_once(" due to hardware memory corruption fault at ")?;
     let (name, pid) = who.rsplit_once(':')?;
@@ -120,7 +120,7 @@ fn broken_memory(message: &str) -> Option<Crash> {
 }
 
 /// The audit subsystem's record of an abnormal end.
-fn audited(message: &str) -> Option<Crash> {
+fn audited(message: &str) -> Option<LoggedCrash> {
     let (_, behind) = message.split_once("type=1701 audit(")?;
     let field = |key: &str| behind.split_once(key).map(|(_, value)| value);
     let word = |key: &str| field(key).and_then(|value| value.split_whitespace().next());
@@ -140,7 +140,7 @@ fn unhexed(digits: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes?).into_owned())
 }
 
-fn fatal_signal(message: &str) -> Option<Crash> {
+fn fatal_signal(message: &str) -> Option<LoggedCrash> {
     let (who, signal) = message.split_once("potentially unexpected fatal signal ")?;
     let signal = signal.trim_end_matches('.').parse().ok().filter(|signal| *signal == SIGBUS)?;
     // `NAME/PID: `, later nothing, later `FILE: NAME: `.
@@ -153,7 +153,7 @@ fn fatal_signal(message: &str) -> Option<Crash> {
 }
 
 /// systemd's line about the main process of a unit.
-fn unit(message: &str) -> Option<Crash> {
+fn unit(message: &str) -> Option<LoggedCrash> {
     let (unit, _) = message.split_once(": Main process exited, code=")?;
     message.contains(", status=7/BUS").then_some(())?;
     let unit = unit.rsplit(' ').next().unwrap_or(unit);
@@ -161,7 +161,7 @@ fn unit(message: &str) -> Option<Crash> {
 }
 
 /// Makes a crash from `NAME[PID`.
-fn named(before: &str, event: CrashEvent, message: &str) -> Option<Crash> {
+fn named(before: &str, event: CrashEvent, message: &str) -> Option<LoggedCrash> {
     let (name, pid) = before.rsplit_once('[')?;
     let pid = pid.parse().ok()?;
     Some(new(name_of(name), Some(pid), event, message))
@@ -176,8 +176,8 @@ fn name_of(text: &str) -> &str {
     behind("] ").or_else(|| behind(": ")).or_else(|| behind(" ")).unwrap_or(text)
 }
 
-fn new(program: &str, pid: Option<u32>, event: CrashEvent, message: &str) -> Crash {
-    Crash {
+fn new(program: &str, pid: Option<u32>, event: CrashEvent, message: &str) -> LoggedCrash {
+    LoggedCrash {
         program: program.chars().take(256).collect(),
         pid,
         when: None,

@@ -3,7 +3,7 @@
 
 use super::*;
 
-fn parse(text: &str) -> Crash {
+fn parse(text: &str) -> LoggedCrash {
     let mut log = KernelLog::default();
     for line in text.lines() {
         assert_eq!(log.line(line), None, "{text}");

@@ -1,7 +1,9 @@
 //! The answer, as in JSON. The names stay the same while `schema` does.
 
 use serde::Serialize;
-use sopin_inspect::kernel_log::{Crash, CrashEvent, LogSign, LogVerdict, LoggedObject, error_words, syndrome_words};
+use sopin_inspect::kernel_log::{
+    CrashEvent, LogSign, LogVerdict, LoggedCrash, LoggedObject, error_words, syndrome_words,
+};
 
 use super::groups::{CrashGroup, CrashGroups, OtherCrashes};
 use super::search::{AddressCandidate, AddressSearch, SmallAddress, UnreadFile};
@@ -163,7 +165,7 @@ fn named(object: &LoggedObject, ip: Option<u64>) -> ObjectAtInstruction {
 }
 
 /// Returns the verdict in words.
-fn reason(crash: &Crash, is_searched: bool, candidates: &[AddressCandidate], count: usize) -> String {
+fn reason(crash: &LoggedCrash, is_searched: bool, candidates: &[AddressCandidate], count: usize) -> String {
     let address = crash.small_address().unwrap_or_default();
     let only = candidates.first().filter(|_| count == 1);
     let only = only.and_then(|candidate| Some((candidate.names.first()?.name.as_deref()?, candidate)));

@@ -1,7 +1,7 @@
 //! Crashes that are the same but for process and time, in bounded memory: the log of a year can pass
 //! through it. What does not fit is counted.
 
-use sopin_inspect::kernel_log::{Crash, CrashEvent, LogSign, LogVerdict};
+use sopin_inspect::kernel_log::{CrashEvent, LogSign, LogVerdict, LoggedCrash};
 
 /// The most groups of each verdict, so that crashes of one kind leave room for those of another.
 const MOST_GROUPS: usize = 64;
@@ -12,7 +12,7 @@ const MOST_PIDS: usize = 16;
 #[derive(Debug)]
 pub struct CrashGroup {
     /// The first of them.
-    pub crash: Crash,
+    pub crash: LoggedCrash,
     /// When the last of them was.
     pub last: Option<String>,
     /// How many they are.
@@ -42,7 +42,7 @@ pub struct OtherCrashes {
 
 impl CrashGroups {
     /// Adds a crash.
-    pub fn add(&mut self, crash: Crash) {
+    pub fn add(&mut self, crash: LoggedCrash) {
         let verdict = crash.sign().verdict();
         let of_verdict = self.groups.iter().filter(|group| group.crash.sign().verdict() == verdict).count();
         if let Some(group) = self.groups.iter_mut().find(|group| is_same(&group.crash, &crash)) {
@@ -80,19 +80,19 @@ impl CrashGroups {
     }
 }
 
-impl Extend<Crash> for CrashGroups {
-    fn extend<T: IntoIterator<Item = Crash>>(&mut self, crashes: T) {
+impl Extend<LoggedCrash> for CrashGroups {
+    fn extend<T: IntoIterator<Item = LoggedCrash>>(&mut self, crashes: T) {
         crashes.into_iter().for_each(|crash| self.add(crash));
     }
 }
 
 /// Objects have another base in each process, so addresses in them are compared without it.
-fn is_same(one: &Crash, other: &Crash) -> bool {
-    let exception = |crash: &Crash| match &crash.event {
+fn is_same(one: &LoggedCrash, other: &LoggedCrash) -> bool {
+    let exception = |crash: &LoggedCrash| match &crash.event {
         CrashEvent::Trap(kind) | CrashEvent::Exception(kind, _) => Some(kind.clone()),
         _ => None,
     };
-    let place = |crash: &Crash| {
+    let place = |crash: &LoggedCrash| {
         let object = crash.object.as_ref().filter(|object| crash.ip.is_some_and(|ip| object.has(ip)))?;
         Some((object.name.clone(), object.offset.or(Some(crash.ip?.wrapping_sub(object.start)))))
     };

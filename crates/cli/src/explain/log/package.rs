@@ -15,7 +15,8 @@ use crate::python;
 /// More bytes than the list of any package has.
 const MOST_LIST: u64 = 64 << 20;
 
-/// Returns the files of a package, below `sysroot` if there is one.
+/// Returns the absolute paths of the files of a package. In another `sysroot` that directory stands for
+/// the root directory.
 ///
 /// # Errors
 /// 3 when no manager knows the package.
@@ -24,15 +25,21 @@ pub fn files(name: &str, sysroot: Option<&Path>) -> Result<Vec<PathBuf>, Failure
     // A name that begins with a dash would be an option of these programs.
     if !name.starts_with('-') {
         let root = sysroot.unwrap_or(Path::new("/"));
-        let database = root.join("var/lib/dpkg");
-        found.extend(listed(
-            Command::new("dpkg-query").arg("--admindir").arg(database).args(["--listfiles", name]),
-            root,
-        ));
-        found.extend(listed(Command::new("rpm").arg("--root").arg(root).args(["--query", "--list", name]), root));
+        let mut dpkg = Command::new("dpkg-query");
+        dpkg.arg("--admindir").arg(root.join("var/lib/dpkg")).args(["--listfiles", name]);
+        found.extend(listed(&mut dpkg));
+        let mut rpm = Command::new("rpm");
+        if let Some(sysroot) = sysroot {
+            rpm.arg("--root").arg(sysroot);
+        }
+        found.extend(listed(rpm.args(["--query", "--list", name])));
     }
     for directory in sites(sysroot) {
-        found.extend(recorded(&directory, name));
+        let files = recorded(&directory, name).into_iter();
+        found.extend(files.filter_map(|path| match sysroot {
+            Some(sysroot) => Some(Path::new("/").join(path.strip_prefix(sysroot).ok()?)),
+            None => Some(path),
+        }));
     }
     found.sort_unstable();
     found.dedup();
@@ -50,11 +57,11 @@ pub fn files(name: &str, sysroot: Option<&Path>) -> Result<Vec<PathBuf>, Failure
 }
 
 /// Returns the paths that a program prints, one on each line; none if it fails.
-fn listed(command: &mut Command, root: &Path) -> Vec<PathBuf> {
+fn listed(command: &mut Command) -> Vec<PathBuf> {
     let command = command.stdin(Stdio::null()).stderr(Stdio::null()).env("LC_ALL", "C");
     let Some(output) = command.output().ok().filter(|output| output.status.success()) else { return Vec::new() };
-    let lines = output.stdout.split(|byte| *byte == b'\n').filter_map(|line| line.strip_prefix(b"/"));
-    lines.map(|path| root.join(OsStr::from_bytes(path))).collect()
+    let lines = output.stdout.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"/"));
+    lines.map(|path| OsStr::from_bytes(path).into()).collect()
 }
 
 /// Returns the directories of Python environments in which packages may be: of the active one, of the

@@ -8,11 +8,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{self, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
 use sopin_inspect::files::{Files, View};
-use sopin_inspect::image::Flaw;
-use sopin_inspect::kernel_log::{Crash, LogSign};
+use sopin_inspect::image::{self, Flaw};
+use sopin_inspect::kernel_log::{LogSign, LoggedCrash};
 use sopin_inspect::maps;
 use sopin_inspect::memory::{Bytes as _, FileBytes};
+use sopin_inspect::post_mortem::build_id_at;
+use sopin_inspect::post_mortem::system::System;
 use sopin_inspect::process::Process;
 use sopin_inspect::small_addresses::{HoldingWords, NamedAddress, NamedKind, names_at, words_holding_each};
 use walkdir::WalkDir;
@@ -43,7 +46,7 @@ pub struct SmallAddress {
 
 impl SmallAddress {
     /// Returns the address that a crash may have from a lost relocation.
-    pub fn of(crash: &Crash) -> Option<Self> {
+    pub fn of(crash: &LoggedCrash) -> Option<Self> {
         let address = crash.small_address()?;
         Some(Self { address, is_jump: crash.sign() == LogSign::Jump, is_aarch64: crash.syndrome.is_some() })
     }
@@ -78,8 +81,8 @@ pub struct UnreadFile {
 }
 
 /// The search for all addresses of a log.
-#[derive(Debug, Default)]
 pub struct AddressSearch {
+    system: System,
     addresses: Vec<(SmallAddress, Vec<AddressCandidate>, usize)>,
     seen: HashSet<(u64, u64)>,
     /// Whether any place was named to search in.
@@ -93,15 +96,24 @@ pub struct AddressSearch {
 }
 
 impl AddressSearch {
-    /// Makes a search for addresses, each once.
-    pub fn new(addresses: Vec<SmallAddress>) -> Self {
-        let mut search = Self::default();
+    /// Makes a search for addresses, each once. The system has the files of packages, and debugging
+    /// information.
+    pub fn new(addresses: Vec<SmallAddress>, system: System) -> Self {
+        let mut each: Vec<(SmallAddress, Vec<AddressCandidate>, usize)> = Vec::new();
         for address in addresses {
-            if !search.addresses.iter().any(|(known, ..)| *known == address) {
-                search.addresses.push((address, Vec::new(), 0));
+            if !each.iter().any(|(known, ..)| *known == address) {
+                each.push((address, Vec::new(), 0));
             }
         }
-        search
+        Self {
+            system,
+            addresses: each,
+            seen: HashSet::new(),
+            is_requested: false,
+            objects: 0,
+            unread: Vec::new(),
+            unread_count: 0,
+        }
     }
 
     /// Returns the candidates for an address, the most likely first, and how many there are.
@@ -130,7 +142,11 @@ impl AddressSearch {
         // The directory itself may be named by a link.
         let root =
             directory.canonicalize().map_err(|error| Failure::new(Exit::Uninspected, directory.display(), error))?;
-        for entry in WalkDir::new(&root).same_file_system(true).into_iter().take(MOST_FILES) {
+        for (number, entry) in WalkDir::new(&root).same_file_system(true).into_iter().enumerate() {
+            if number == MOST_FILES {
+                self.unread(&root, &"it has too many files; the rest of them was not searched");
+                break;
+            }
             match entry {
                 Ok(entry) if entry.file_type().is_file() => self.path(entry.path()),
                 Ok(_) => {}
@@ -141,12 +157,17 @@ impl AddressSearch {
         Ok(())
     }
 
-    /// Searches files; symbolic links among them are skipped, because their targets are listed or are of
-    /// another package.
-    pub fn files(&mut self, paths: &[PathBuf]) {
+    /// Searches files of the system whose root directory is `root`.
+    pub fn files(&mut self, paths: &[PathBuf], root: &Path) {
         self.is_requested = true;
         for path in paths {
-            self.path(path);
+            let shown = root.join(path.strip_prefix("/").unwrap_or(path));
+            match self.system.open(path.as_os_str().as_encoded_bytes()) {
+                Ok(file) => self.file(&shown, file.into()),
+                // A directory or a device; a file that was removed.
+                Err(Errno::NODEV | Errno::NOENT | Errno::NOTDIR) => {}
+                Err(errno) => self.unread(&shown, &std::io::Error::from(errno)),
+            }
         }
     }
 
@@ -177,8 +198,8 @@ impl AddressSearch {
             match view.open(mapping) {
                 Ok(file) => self.file(&path, file),
                 // A device, or a file that is gone.
-                Err(rustix::io::Errno::NODEV) => {}
-                Err(errno) => self.unread(&path, &errno),
+                Err(Errno::NODEV) => {}
+                Err(errno) => self.unread(&path, &std::io::Error::from(errno)),
             }
         }
         Ok(())
@@ -188,8 +209,8 @@ impl AddressSearch {
         match fs::open(path, TO_READ | OFlags::NOFOLLOW, Mode::empty()) {
             Ok(file) => self.file(path, file),
             // A link, a socket or a device without driver; a file that went meanwhile.
-            Err(rustix::io::Errno::LOOP | rustix::io::Errno::NXIO | rustix::io::Errno::NOENT) => {}
-            Err(errno) => self.unread(path, &errno),
+            Err(Errno::LOOP | Errno::NXIO | Errno::NOENT) => {}
+            Err(errno) => self.unread(path, &std::io::Error::from(errno)),
         }
     }
 
@@ -233,10 +254,10 @@ impl AddressSearch {
     }
 
     fn found(&mut self, path: &Path, file: &FileBytes, status: &Stat, address: u64, holding: &HoldingWords) {
-        let names = names_at(file, address).unwrap_or_default();
+        let names = self.names_at(file, address);
         let is_data = |name: &NamedAddress| name.kind == NamedKind::Datum;
         let mut holders: Vec<NamedAddress> =
-            holding.first.iter().filter_map(|word| names_at(file, *word).ok()?.into_iter().next()).collect();
+            holding.first.iter().filter_map(|word| self.names_at(file, *word).into_iter().next()).collect();
         holders.truncate(MOST_HOLDERS);
         for (wanted, candidates, count) in self.addresses.iter_mut().filter(|(wanted, ..)| wanted.address == address) {
             // Pointers to data are not called, and functions are not read.
@@ -254,6 +275,21 @@ impl AddressSearch {
                 });
             }
         }
+    }
+
+    /// Returns the names of an address, of a separate file with debugging information if the object has
+    /// none.
+    fn names_at(&self, file: &FileBytes, address: u64) -> Vec<NamedAddress> {
+        let names = names_at(file, address).unwrap_or_default();
+        if names.iter().any(|name| name.name.is_some()) {
+            return names;
+        }
+        let from_debug_file = || {
+            let (_, headers) = image::read(file, 0).ok()?;
+            let build_id = build_id_at(file, 0, &headers)?;
+            names_at(&FileBytes::from(OwnedFd::from(self.system.debug_file(&build_id)?)), address).ok()
+        };
+        from_debug_file().filter(|found| !found.is_empty()).unwrap_or(names)
     }
 
     fn unread(&mut self, path: &Path, reason: &dyn std::fmt::Display) {
