@@ -4,13 +4,13 @@
 //!
 //! | lines | printed by |
 //! |---|---|
-//! | `NAME[PID]: segfault at A ip I sp S error E in O[B+N]` | `show_signal_msg`, arch/x86/mm/fault.c; before Linux 2.6.27 `rip`, `rsp` |
+//! | `NAME[PID]: segfault at A ip I sp S error E in O[B+N]` | `show_signal_msg`, arch/x86/mm/fault.c; the oldest kernels have `rip`, `rsp` |
 //! | the same with `in O[F,B+N]` | `print_vma_addr`, mm/memory.c: newer kernels print the offset in the file, too |
-//! | the same with ` likely on CPU 1 (core 1, socket 0)` | `show_signal_msg` since Linux 6.2 |
+//! | the same with ` likely on CPU 1 (core 1, socket 0)` | `show_signal_msg` of newer kernels |
 //! | `Code: ...` behind these | `show_opcodes`, arch/x86/kernel/dumpstack.c |
 //! | `traps: NAME[PID] trap T ip:I sp:S error:E in O[B+N]`, `traps: NAME[PID] general protection fault ip:...` | `show_signal`, arch/x86/kernel/traps.c; `traps: ` and `fault` are not in older kernels |
-//! | `NAME[PID]: unhandled T (SIGNAL) at 0xA, esr 0xE, in O[B+N]` | `__do_user_fault`, arch/arm64/mm/fault.c, until 4.18; the oldest without the object |
-//! | `NAME[PID]: unhandled exception: C, ESR 0xE, T in O[B+N]` | `arm64_show_signal`, arch/arm64/kernel/traps.c, since then |
+//! | `NAME[PID]: unhandled T (SIGNAL) at 0xA, esr 0xE, in O[B+N]` | `__do_user_fault`, arch/arm64/mm/fault.c of older kernels: 4.14, and without the object 3.10 and 4.9 |
+//! | `NAME[PID]: unhandled exception: C, ESR 0xE, T in O[B+N]` | `arm64_show_signal`, arch/arm64/kernel/traps.c of newer kernels: 4.19 and 6.8 |
 //! | `pc : ...` behind these | `__show_regs`, arch/arm64/kernel/process.c |
 //! | `audit: type=1701 audit(...): ... pid=P comm="N" exe="X" sig=S res=1` | `audit_core_dumps`, kernel/auditsc.c |
 //! | `X: NAME: potentially unexpected fatal signal S.` | `print_fatal_signal`, kernel/signal.c, with `kernel.print-fatal-signals` |
@@ -41,7 +41,7 @@ pub enum CrashEvent {
     Segfault,
     /// An exception of the processor, on x86-64: `invalid opcode`, `general protection fault`...
     Trap(String),
-    /// An exception of the processor, on aarch64, in the kernel's words; until Linux 4.18 with the signal.
+    /// An exception of the processor, on aarch64, in the kernel's words; older kernels have the signal.
     Exception(String, Option<u32>),
     /// A process was ended by this signal, and no more is known.
     Ended(u32),

@@ -72,7 +72,7 @@ fn trap(message: &str) -> Option<LoggedCrash> {
     let at = kinds.iter().find_map(|kind| head.rfind(kind))?;
     let (before, kind) = (head.get(..at)?, head.get(at + 2..)?);
     let kind = kind.strip_prefix("trap ").unwrap_or(kind);
-    // The kernel says `general protection` without `fault` until Linux 4.20.
+    // Older kernels say `general protection` without `fault`.
     let kind = if kind.starts_with("general protection") { "general protection fault" } else { kind };
     let before = before.strip_prefix("traps: ").unwrap_or(before);
     let mut crash = named(before, CrashEvent::Trap(kind.to_owned()), message)?;
@@ -81,7 +81,7 @@ fn trap(message: &str) -> Option<LoggedCrash> {
     Some(crash)
 }
 
-/// A fault on aarch64 as Linux printed it until 4.18.
+/// A fault on aarch64 as older kernels print it (4.14).
 fn old_exception(message: &str) -> Option<LoggedCrash> {
     if let Some((before, behind)) = message.split_once("]: undefined instruction: pc=") {
         let event = CrashEvent::Exception("undefined instruction".to_owned(), Some(4));
@@ -99,7 +99,7 @@ fn old_exception(message: &str) -> Option<LoggedCrash> {
     Some(crash)
 }
 
-/// A fault on aarch64 since Linux 4.18, which prints no address.
+/// A fault on aarch64 as newer kernels print it (4.19): without the address.
 fn exception(message: &str) -> Option<LoggedCrash> {
     let (before, behind) = message.split_once("]: unhandled exception: ")?;
     let (what, object) = (behind.rsplit_once(" in ").map_or(behind, |(what, _)| what), object(behind));

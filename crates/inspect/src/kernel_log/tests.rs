@@ -96,7 +96,7 @@ fn traps_are_parsed() {
             7,
         ),
         ("traps: crash[29738] trap int3 ip:556ab1ef333e sp:7ffee3d01c80 error:0 in crash[133e,556ab1ef3000+1000]", 5),
-        // arch/x86/kernel/traps.c of Linux 3.4, and of 2.6.24.
+        // arch/x86/kernel/traps.c of older kernels.
         ("foo[12] general protection ip:7f0000001000 sp:7fff00001000 error:0 in libfoo.so[7f0000000000+2000]", 11),
         ("foo[12] trap divide error rip:400512 rsp:7fff00001000 error:0", 8),
         // exc_control_protection
@@ -155,7 +155,7 @@ fn stamps_are_removed() {
     assert_eq!(unknown.program, "python");
 }
 
-/// Until Linux 4.18 (`__do_user_fault`), from logs of 4.14 and of 3.10.
+/// Of `__do_user_fault`, from logs of 4.14 and of 3.10.
 #[test]
 fn older_lines_of_aarch64() {
     let data = parse(
@@ -173,7 +173,7 @@ fn older_lines_of_aarch64() {
     assert_eq!(sign("mkfs.ext4[2167]: undefined instruction: pc=0000007f939a0700"), LogSign::InvalidOpcode);
 }
 
-/// Since Linux 4.18 (`arm64_show_signal`), from logs of 4.19 and of 6.8. The address of the
+/// Of `arm64_show_signal`, from logs of 4.19 and of 6.8. The address of the
 /// access is not printed, and that of the instruction in a later line.
 #[test]
 fn newer_lines_of_aarch64() {
