@@ -133,10 +133,8 @@ impl LoggedCrash {
     /// A processor or a hypervisor without the bit for fetches reports a read at the address of the
     /// instruction.
     fn page_fault(&self) -> LogSign {
-        let (Some(ip), Some(address), Some(error)) = (self.ip, self.address, self.error) else {
-            return LogSign::Incomplete;
-        };
-        self.fault(address, ip == address, error & PROTECTION != 0)
+        let (Some(ip), Some(address)) = (self.ip, self.address) else { return LogSign::Incomplete };
+        self.fault(address, ip == address, self.error.is_some_and(|error| error & PROTECTION != 0))
     }
 
     fn exception(&self, kind: &str, signal: Option<u32>) -> LogSign {

@@ -4,6 +4,8 @@ use super::{CrashEvent, LoggedCrash, LoggedObject, SIGBUS};
 
 /// Bytes of a thread's name without its NUL (`TASK_COMM_LEN`).
 const MOST_NAME: usize = 15;
+/// The name of a program whose name was cut off.
+const UNKNOWN: &str = "?";
 /// The most characters of a message that are kept.
 const MOST_MESSAGE: usize = 512;
 
@@ -45,22 +47,25 @@ pub fn suppressed(message: &str) -> u64 {
     count.filter(|_| is_ours).and_then(|count| count.parse().ok()).unwrap_or(0)
 }
 
+/// Parts of the line may be missing: people cut them off, and write `...` for them.
 fn segfault(message: &str) -> Option<LoggedCrash> {
-    let (before, behind) = message.split_once("]: segfault at ")?;
-    let mut crash = named(before, CrashEvent::Segfault, message)?;
+    let (before, behind) = message.split_once("segfault at ")?;
+    let mut crash = match before.strip_suffix("]: ") {
+        Some(before) => named(before, CrashEvent::Segfault, message)?,
+        None if before.is_empty() => new(UNKNOWN, None, CrashEvent::Segfault, message),
+        None => return None,
+    };
     let mut words = behind.split_whitespace();
     crash.address = Some(hex(words.next()?)?);
     while let Some(word) = words.next() {
         match word {
             "ip" | "rip" | "eip" => crash.ip = hex(words.next()?),
-            "sp" | "rsp" | "esp" => drop(words.next()),
-            "error" => {
-                crash.error = hex(words.next()?);
-                break;
-            }
-            _ => return None,
+            "error" => crash.error = hex(words.next()?),
+            "in" => break,
+            _ => {}
         }
     }
+    crash.ip?;
     crash.object = object(behind);
     Some(crash)
 }

@@ -64,6 +64,23 @@ fn jumps_of_other_bugs_are_not_the_signature() {
 }
 
 #[test]
+fn people_cut_lines_off() {
+    for line in [
+        "segfault at ad0 ip 0000000000000ad0 ... error 14 in python3.5[...]",
+        "[ 12.3] segfault at ad0 ip 0000000000000ad0 sp 00007ffeb240c128 error 14",
+        "segfault at ad0 ip 0000000000000ad0",
+    ] {
+        let crash = parse(line);
+        assert_eq!((crash.program.as_str(), crash.sign()), ("?", LogSign::Jump), "{line}");
+    }
+    for other in ["the segfault at ad0 ip ad0", "segfault at ad0", "segfault at x ip y"] {
+        let mut log = KernelLog::default();
+        log.line(other);
+        assert_eq!(log.finish(), None, "{other}");
+    }
+}
+
+#[test]
 fn accesses_are_told_from_jumps() {
     let read = "[13865.742846] crash[29730]: segfault at 10 ip 00005649d5d50212 sp 00007ffd6d13f9f0 error 4 in crash[1212,5649d5d50000+1000] likely on CPU 1 (core 1, socket 0)";
     let crash = parse(read);
