@@ -18,6 +18,7 @@ use sopin_inspect::post_mortem::build_id_at;
 use sopin_inspect::post_mortem::system::System;
 use sopin_inspect::process::Process;
 use sopin_inspect::small_addresses::{HoldingWords, NamedAddress, NamedKind, names_at, words_holding_each};
+use sopin_store::Version;
 use walkdir::WalkDir;
 
 use crate::exit::{Exit, Failure};
@@ -142,7 +143,12 @@ impl AddressSearch {
         // The directory itself may be named by a link.
         let root =
             directory.canonicalize().map_err(|error| Failure::new(Exit::Uninspected, directory.display(), error))?;
-        for (number, entry) in WalkDir::new(&root).same_file_system(true).into_iter().enumerate() {
+        let walk = WalkDir::new(&root).same_file_system(true).into_iter();
+        // Nothing in a store is ever rewritten in place.
+        let walk = walk.filter_entry(|entry| {
+            !entry.file_type().is_dir() || Version::parse(entry.file_name().as_encoded_bytes()).is_none()
+        });
+        for (number, entry) in walk.enumerate() {
             if number == MOST_FILES {
                 self.unread(&root, &"it has too many files; the rest of them was not searched");
                 break;
@@ -249,6 +255,7 @@ impl AddressSearch {
             }
             // Relocatable objects and 32-bit objects are never what a 64-bit process has loaded.
             Err(Flaw::Foreign | Flaw::OtherMachine | Flaw::Malformed) => {}
+            Err(Flaw::Read(Errno::IO)) => self.unread(path, &"it is cut off, or the disk cannot be read"),
             Err(flaw @ Flaw::Read(_)) => self.unread(path, &flaw),
         }
     }
