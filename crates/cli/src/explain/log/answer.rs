@@ -106,9 +106,10 @@ impl LogAnswer {
         let groups: Vec<LoggedCrashes> =
             groups.into_sorted().into_iter().map(|group| LoggedCrashes::new(group, &search)).collect();
         let mut verdict = groups.iter().map(|group| group.verdict).max().unwrap_or(LogVerdict::Nothing);
-        if others.signature != 0 {
+        // Their addresses were not looked for.
+        if others.signature != 0 && !search.is_requested {
             verdict = LogVerdict::Signature;
-        } else if others.possible != 0 {
+        } else if others.signature + others.possible != 0 {
             verdict = verdict.max(LogVerdict::Possible);
         }
         let in_groups: u64 = groups.iter().map(|group| group.count).sum();
@@ -248,6 +249,7 @@ fn next(groups: &[LoggedCrashes], is_searched: bool) -> Vec<String> {
     }
     if let Some(group) = open().next() {
         let pid = group.pids.first().map_or_else(|| "PID".to_owned(), ToString::to_string);
+        // The kernel logs the number of the thread.
         next.push(format!("explain the core dump, if one was kept: coredumpctl dump {pid} | sopin explain -"));
         next.push("look for damage in processes that still run: sopin status --all".to_owned());
     }

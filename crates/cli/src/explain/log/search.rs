@@ -2,6 +2,7 @@
 //! what is there. It opens regular files only, reads them and trusts nothing in them; a file that cannot
 //! be read is reported.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use sopin_inspect::maps;
 use sopin_inspect::memory::{Bytes as _, FileBytes};
 use sopin_inspect::post_mortem::build_id_at;
 use sopin_inspect::post_mortem::system::System;
-use sopin_inspect::process::Process;
+use sopin_inspect::process::{Process, Trouble};
 use sopin_inspect::small_addresses::{HoldingWords, NamedAddress, NamedKind, names_at, words_holding_each};
 use sopin_store::Version;
 use walkdir::WalkDir;
@@ -129,7 +130,8 @@ impl AddressSearch {
             Some(_) => 1,
             None => 2,
         };
-        candidates.sort_by(|a, b| (rank(a), -a.changed, &a.path).cmp(&(rank(b), -b.changed, &b.path)));
+        let key = |candidate: &AddressCandidate| (rank(candidate), Reverse(candidate.changed));
+        candidates.sort_by(|a, b| key(a).cmp(&key(b)).then_with(|| a.path.cmp(&b.path)));
         (candidates, *count)
     }
 
@@ -183,13 +185,9 @@ impl AddressSearch {
     /// 3 when the process cannot be inspected.
     pub fn process(&mut self, pid: u32) -> Result<(), Failure> {
         self.is_requested = true;
-        let failure = |trouble: sopin_inspect::process::Trouble| {
+        let failure = |trouble: Trouble| {
             let failure = Failure::new(Exit::Uninspected, format_args!("process {pid}"), trouble.reason());
-            if trouble == sopin_inspect::process::Trouble::Denied {
-                failure.with_way_out(permission::remedy())
-            } else {
-                failure
-            }
+            if trouble == Trouble::Denied { failure.with_way_out(permission::remedy()) } else { failure }
         };
         let process = Process::open(pid).map_err(failure)?;
         let maps = maps::parse(&process.require("maps").map_err(failure)?);
@@ -197,10 +195,15 @@ impl AddressSearch {
         let view = View::new(&process, &files);
         let mut known = HashSet::new();
         for mapping in maps.iter().filter(|mapping| mapping.has_file() && !mapping.is_shared) {
-            if !known.insert((mapping.file.device, mapping.file.inode)) || view.may_wait_for_ever(mapping) {
+            // On btrfs two files can have the same numbers.
+            if !known.insert((mapping.file.device, mapping.file.inode, &mapping.path)) {
                 continue;
             }
             let path = PathBuf::from(String::from_utf8_lossy(mapping.names().0).into_owned());
+            if view.may_wait_for_ever(mapping) {
+                self.unread(&path, &"a server answers for its file system, and may not answer");
+                continue;
+            }
             match view.open(mapping) {
                 Ok(file) => self.file(&path, file),
                 // A device, or a file that is gone.
