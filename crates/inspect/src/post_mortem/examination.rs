@@ -9,16 +9,18 @@
 //!
 //! gdb leaves out a VMA without private pages. It does so with a relocated range that has reverted.
 
+mod version;
+
 use std::fs::File;
 
 use rustix::io::Errno;
 
 use crate::core_dump::{Content, CoreDump, DumpedRange, MappedRange, Origin};
 use crate::damage::Word;
-use crate::image::{self, DynamicEntries, Flaw, Headers, LoadHeader};
+use crate::image::{self, Flaw, Headers};
 use crate::memory::{Bytes, word_at};
 use crate::relocated_words::{RelocatedValue, RelocatedWord};
-use crate::reversion::{is_damaged, is_same_dynamic, relocated_value};
+use crate::reversion::{is_damaged, relocated_value};
 
 use super::object_file::{ObjectFile, build_id_at};
 use super::objects::{self, DumpedObject, ListState};
@@ -57,6 +59,8 @@ pub struct Finding {
     pub reverted: Vec<Word>,
     /// How many of them are data, which other objects may use too, and held 0.
     pub zeroed: usize,
+    /// Addresses of its writable segments, from the first to the last.
+    pub data: std::ops::Range<u64>,
     /// Words that hold what the loader, or the program later, has stored.
     pub intact: usize,
     /// Words that the dump does not have.
@@ -129,7 +133,7 @@ pub struct Examiner<'a, 'b, B> {
 impl<B: Bytes> Examiner<'_, '_, B> {
     /// Examines an object.
     pub fn examine(&self, object: &DumpedObject) -> Finding {
-        let mut finding = Finding { is_protected: object.is_copy(), ..Finding::default() };
+        let mut finding = Finding { is_protected: object.is_copy(), data: self.data(object), ..Finding::default() };
         let dumped = object.beginning().and_then(|start| Some((start, image::read(self.dump, start).ok()?.1)));
         if let Some((start, headers)) = &dumped {
             finding.mapped_build_id = build_id_at(self.dump, *start, headers).unwrap_or_default();
@@ -148,6 +152,14 @@ impl<B: Bytes> Examiner<'_, '_, B> {
         };
         self.judge(object, &file, &mut finding);
         finding
+    }
+
+    fn data(&self, object: &DumpedObject) -> std::ops::Range<u64> {
+        let is_writable = |range: &&MappedRange| self.dump.range(range.start).is_some_and(DumpedRange::is_writable);
+        let mut writable = object.ranges.iter().filter(is_writable);
+        let first = writable.next();
+        let end = writable.next_back().or(first).map_or(0, |range| range.end);
+        first.map_or(0, |range| range.start)..end
     }
 
     /// Opens the file that the process had mapped when it died, by its path or its build-id.
@@ -224,57 +236,6 @@ impl<B: Bytes> Examiner<'_, '_, B> {
             }
         }
         lost
-    }
-
-    /// Returns whether headers cannot be those of the object that was loaded: its mappings, or the
-    /// place of its dynamic section in the loader's list, are others.
-    fn contradicts(&self, object: &DumpedObject, headers: &Headers) -> bool {
-        let Some(start) = object.beginning() else { return false };
-        let base = object.base.unwrap_or_else(|| objects::base_of(headers, start, self.page));
-        if let (Some(listed), Some((address, _))) = (&object.listed, headers.dynamic)
-            && base.wrapping_add(address) != listed.dynamic
-        {
-            return true;
-        }
-        let down = |value: u64| value & !(self.page - 1);
-        let up = |value: u64| value.checked_next_multiple_of(self.page).unwrap_or(u64::MAX);
-        let is_elsewhere = |range: &MappedRange| {
-            let dumped = self.dump.range(range.start);
-            if !dumped.is_none_or(DumpedRange::is_accessible) {
-                // Gaps between segments are mapped by some loaders.
-                return false;
-            }
-            // Neighbouring segments with the same rights are one VMA.
-            let mut at = range.start;
-            while at < range.end {
-                let place = at.wrapping_sub(base);
-                let within = |segment: &&LoadHeader| {
-                    down(segment.address) <= place && place < up(segment.address + segment.size)
-                };
-                let next = headers.segments.iter().map(|segment| down(segment.address)).find(|start| *start > place);
-                let Some(segment) = headers.segments.iter().rfind(within) else { return !self.is_gap(headers, place) };
-                let offset = down(segment.offset).wrapping_add(place - down(segment.address));
-                let file_end = up(segment.address + segment.file_size);
-                let stop = base.wrapping_add(next.map_or(file_end, |next| next.min(file_end)));
-                let is_other_code = segment.is_executable && dumped.is_some_and(|range| !range.is_executable());
-                if range.offset + (at - range.start) != offset || stop <= at || is_other_code {
-                    return true;
-                }
-                at = stop;
-            }
-            false
-        };
-        // Writable segments may have been put out of the file's reach.
-        let is_missing = |segment: &LoadHeader| {
-            let end = base.wrapping_add(up(segment.address + segment.file_size));
-            !segment.is_writable && segment.file_size != 0 && object.range(end.wrapping_sub(1)).is_none()
-        };
-        object.ranges.iter().any(is_elsewhere) || headers.segments.iter().any(is_missing)
-    }
-
-    fn is_gap(&self, headers: &Headers, place: u64) -> bool {
-        let (start, end) = headers.span(self.page);
-        start <= place && place < end
     }
 
     /// Judges the relocated words by the tables of a file.
@@ -386,54 +347,6 @@ impl<B: Bytes> Examiner<'_, '_, B> {
                 finding.intact += 1;
             }
         }
-    }
-
-    /// Returns whether the file is the one that was mapped when the process died, by its build-id, or
-    /// else by its first page; `None` if the dump does not show that.
-    fn is_at_crash(&self, object: &DumpedObject, file: &ObjectFile, finding: &Finding) -> Option<bool> {
-        if !finding.mapped_build_id.is_empty() {
-            return Some(file.build_id == finding.mapped_build_id);
-        }
-        let start = object.beginning()?;
-        let len = usize::try_from(self.page.min(file.size)).ok()?;
-        let in_dump = self.dump.read_exact(start, len).ok()?;
-        Some(file.bytes.read_exact(0, len).ok()? == in_dump)
-    }
-
-    /// Returns whether the dynamic section in the dump is another than the file's.
-    fn has_other_dynamic(&self, object: &DumpedObject, file: &ObjectFile, base: u64) -> bool {
-        let Some((address, size)) = file.headers.dynamic else { return object.listed.is_some() };
-        let at = base.wrapping_add(address);
-        match DynamicEntries::read(self.dump, at, size) {
-            // A lost page is zeroes.
-            Ok(dumped) if !dumped.0.is_empty() => !is_same_dynamic(&dumped, &file.dynamic, base),
-            _ => false,
-        }
-    }
-
-    /// Returns whether the dynamic section has lost what glibc stores to it: the base in addresses.
-    fn has_reverted_dynamic(&self, object: &DumpedObject, headers: Option<&Headers>) -> bool {
-        let (Some(base), Some(listed), Some(headers)) = (object.base, &object.listed, headers) else { return false };
-        let place = listed.dynamic.wrapping_sub(base);
-        let is_within = |segment: &&LoadHeader| place.checked_sub(segment.address).is_some_and(|at| at < segment.size);
-        let is_written = headers.segments.iter().find(is_within).is_some_and(|segment| segment.is_writable);
-        let is_object = headers.dynamic.is_some_and(|(address, _)| address == place);
-        if !self.is_glibc || base == 0 || !is_written || !is_object {
-            return false;
-        }
-        let Some((_, size)) = headers.dynamic else { return false };
-        let Ok(dynamic) = DynamicEntries::read(self.dump, listed.dynamic, size) else { return false };
-        let tables = [object::elf::DT_STRTAB, object::elf::DT_SYMTAB];
-        tables.iter().all(|tag| dynamic.get(*tag).is_some_and(|value| value != 0 && value < base))
-    }
-
-    /// Returns whether the loader had not yet made the relocated range read-only: then its words
-    /// may not have been relocated when the process died.
-    fn is_being_loaded(&self, file: &ObjectFile, base: u64) -> bool {
-        let Some((address, size)) = file.headers.relro else { return false };
-        let start = base.wrapping_add(address) & !(self.page - 1);
-        let end = base.wrapping_add(address).wrapping_add(size) & !(self.page - 1);
-        start < end && self.dump.range(start).is_some_and(DumpedRange::is_writable)
     }
 }
 

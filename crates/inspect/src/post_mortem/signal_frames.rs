@@ -13,8 +13,9 @@ use super::crash::{SI_KERNEL, SIGBUS, SIGFPE, SIGILL, SIGSEGV};
 /// (`asm-generic/siginfo.h`).
 const SEGV_MAPERR: i32 = 1;
 const ILL_ILLOPN: i32 = 2;
-/// How far from the stack pointer a frame is looked for, in bytes.
-const REACH: usize = 1 << 20;
+/// How far from the stack pointer a frame is looked for, in bytes: as far as the stack of a first
+/// thread is by default. Handlers of a JVM fault in turn, megabytes away from the first fault.
+const REACH: usize = 8 << 20;
 /// The most frames that are returned: a handler can fault itself.
 const MOST: usize = 64;
 

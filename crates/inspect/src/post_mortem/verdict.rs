@@ -12,8 +12,10 @@
 //! | could not be examined | has the signature of a pointer without base | cannot be told |
 //! | all are intact | any | nothing |
 
-use super::crash::{BUS_ADRERR, Crash, SIGBUS, SIGILL, SIGSEGV, SIGTRAP};
-use super::examination::{FileRelation, Finding};
+mod unsuspected;
+
+use super::crash::{BUS_ADRERR, Crash, SIGBUS, SIGILL, SIGTRAP};
+use super::examination::Finding;
 use super::objects::DumpedObject;
 
 /// Addresses below this are no pointers without a base, but null pointers with an offset.
@@ -110,18 +112,16 @@ pub trait Names {
     fn holds(&self, index: usize, address: u64) -> Option<bool>;
 }
 
-/// Judges by each of the faults of a process, and returns the most certain verdict, with the index
-/// of the fault.
+/// Judges by the first of the faults of a process, and by another one only where that proves what
+/// the first leaves open: the others are mostly faults of the handler. Returns the index of the
+/// fault, too.
 pub fn judge_all(faults: &[Crash], examined: &[Examined], names: &impl Names) -> (usize, Verdict) {
-    let mut best: Option<(usize, Verdict)> = None;
-    for (index, fault) in faults.iter().enumerate() {
-        let verdict = judge(fault, examined, names);
-        // Where two are equal, that of the first fault counts: others may be faults of the handler.
-        if best.as_ref().is_none_or(|(_, best)| best.certainty < verdict.certainty) {
-            best = Some((index, verdict));
-        }
+    let mut verdicts = faults.iter().map(|fault| judge(fault, examined, names)).enumerate();
+    let Some(first) = verdicts.next() else { return (0, judge(&Crash::default(), examined, names)) };
+    if first.1.answer == Answer::Rewritten {
+        return first;
     }
-    best.unwrap_or_else(|| (0, judge(&Crash::default(), examined, names)))
+    verdicts.find(|(_, verdict)| verdict.certainty == Some(Certainty::Certain)).unwrap_or(first)
 }
 
 /// Judges by one fault.
@@ -138,7 +138,7 @@ pub fn judge(crash: &Crash, examined: &[Examined], names: &impl Names) -> Verdic
             Some(suspect) => rewritten(crash, connection, index, suspect, names),
             None => Verdict::default(),
         },
-        None => unexplained(crash, examined, names),
+        None => unsuspected::judge(crash, examined, names),
     }
 }
 
@@ -217,7 +217,9 @@ fn connection(crash: &Crash, index: usize, suspect: &Examined, names: &impl Name
     };
     // The thread has executed what the file had and has now, so that it is no other build's.
     let is_own_trap = matches!(crash.signal, SIGILL | SIGTRAP) && crash.jump().is_none() && !finding.is_other_build;
-    if held.iter().any(points) {
+    // What belongs to another build now is not known word by word.
+    let is_in_data = |register: &u64| finding.is_other_build && finding.data.contains(register);
+    if held.iter().any(|register| points(register) || is_in_data(register)) {
         Connection::Pointed
     } else if is_in && !is_own_trap {
         Connection::Inside
@@ -266,7 +268,9 @@ fn rewritten(crash: &Crash, connection: Connection, index: usize, suspect: &Exam
                 what(value)
             )
         }
-        Connection::Pointed => format!("{died} {rewritten}; a register of the thread pointed to such a word."),
+        Connection::Pointed => {
+            format!("{died} {rewritten}; a register of the thread pointed to what the loader had stored there.")
+        }
         Connection::Inside => format!("{died} {rewritten}; it died in that object."),
         Connection::Called => {
             format!("{died} {rewritten}; it died in a call from that object.")
@@ -320,129 +324,4 @@ fn reverted(finding: &Finding) -> String {
         1 => "1 relocated word had its value from the file again".to_owned(),
         count => format!("{count} relocated words had their values from the file again"),
     }
-}
-
-/// Returns the verdict where no object is suspicious.
-fn unexplained(crash: &Crash, examined: &[Examined], names: &impl Names) -> Verdict {
-    let objects =
-        || examined.iter().enumerate().filter(|(_, found)| found.object.is_object && !found.finding.is_protected);
-    let intact: usize = objects().map(|(_, found)| found.finding.intact).sum();
-    let is_unexamined = |found: &Examined| found.finding.missing != 0 || found.finding.unjudged.is_some();
-    let may_be_of = |value: u64, is_known: bool| {
-        objects().find(|(index, found)| {
-            let (start, end) = found.object.span();
-            let holds = || names.holds(*index, value);
-            is_unexamined(found)
-                && value < end - start
-                && if is_known { holds() == Some(true) } else { holds().is_none() }
-        })
-    };
-    let jump = crash.jump().filter(|value| (LOWEST_CODE..SMALL).contains(value));
-    let small = jump.or(crash.access().filter(|value| (NULL..SMALL).contains(value)));
-    if let Some(value) = small.filter(|_| crash.is_own_fault()) {
-        let act = if crash.jump().is_some() { "the jump" } else { "the access" };
-        let known = may_be_of(value, true).map(|(index, found)| {
-            let name = names.name(index, value).map(|name| format!("{name} of ")).unwrap_or_default();
-            let path = found.path();
-            (
-                index,
-                found,
-                format!("{act} to {value:#x} may be to {name}{path} without its load address, but {}", missing(found)),
-            )
-        });
-        let unknown = || {
-            let (index, found) = may_be_of(value, false)?;
-            let (path, cause) = (found.path(), missing(found));
-            Some((
-                index,
-                found,
-                format!("{act} to {value:#x} may be to an object without its load address; for {path}, {cause}"),
-            ))
-        };
-        if let Some((index, found, why)) = known.or_else(unknown) {
-            return Verdict {
-                answer: Answer::Unknown,
-                object: Some(index),
-                sentence: format!("It cannot be told whether a file was rewritten in place: {why}."),
-                way_out: way_out(found),
-                ..Verdict::default()
-            };
-        }
-    }
-    if crash.is_own_fault()
-        && crash.signal == SIGILL
-        && let Some((index, found)) = objects().find(|(_, found)| crash.is_in(found.object.span()))
-        && found.finding.relation != FileRelation::Loaded
-    {
-        return Verdict {
-            answer: Answer::Unknown,
-            object: Some(index),
-            sentence: format!(
-                "It cannot be told whether a file was rewritten in place: the thread executed what is no instruction in {}, \
-                 and {}.",
-                found.path(),
-                missing(found)
-            ),
-            way_out: way_out(found),
-            ..Verdict::default()
-        };
-    }
-    let is_fault = matches!(crash.signal, SIGSEGV | SIGBUS | SIGILL) && crash.is_own_fault();
-    let unexamined = objects().filter(|(_, found)| is_unexamined(found));
-    if let (true, 0, Some((_, found))) = (is_fault, intact, unexamined.max_by_key(|(_, found)| found.finding.missing)) {
-        let sentence = if found.finding.missing != 0 {
-            "It cannot be told whether a file was rewritten in place: the dump leaves out the relocated words of all objects."
-        } else {
-            "It cannot be told whether a file was rewritten in place: the relocated words of no object could be compared with \
-             its file."
-        };
-        return Verdict {
-            answer: Answer::Unknown,
-            sentence: sentence.to_owned(),
-            way_out: way_out(found),
-            ..Verdict::default()
-        };
-    }
-    let protected = examined.iter().filter(|found| found.finding.is_protected).count();
-    if intact == 0 && protected != 0 {
-        let sentence = format!(
-            "Nothing here points to a file that was rewritten in place: libsopin.so had put {protected} objects out of the \
-             reach of their files."
-        );
-        return Verdict { sentence, ..Verdict::default() };
-    }
-    let judged = objects().filter(|(_, found)| found.finding.is_judged && found.finding.missing == 0).count();
-    let all = objects().count();
-    let rest = match all - judged {
-        0 => String::new(),
-        1 => "; 1 object could not be examined".to_owned(),
-        rest => format!("; {rest} objects could not be examined"),
-    };
-    let sentence = format!(
-        "Nothing here points to a file that was rewritten in place: {intact} relocated words of {judged} objects hold what \
-         they should{rest}."
-    );
-    Verdict { sentence, ..Verdict::default() }
-}
-
-/// Returns why an object could not be examined.
-fn missing(found: &Examined) -> String {
-    match &found.finding.unjudged {
-        Some(why) => why.clone(),
-        None => format!("the dump leaves out {} of its relocated words", found.finding.missing),
-    }
-}
-
-fn way_out(found: &Examined) -> String {
-    match (&found.finding.unjudged, found.finding.relation) {
-        (None, _) => {
-            "dump private memory: coredump_filter 0x33 keeps it (core(5)); systemd-coredump's ExternalSizeMax may have cut \
-             it off"
-        }
-        (Some(_), FileRelation::Absent | FileRelation::Other) => {
-            "give a copy of the system as it was with --sysroot, or a directory with .build-id/ with --debug-dir"
-        }
-        _ => "",
-    }
-    .to_owned()
 }
