@@ -16,6 +16,7 @@ pub const CASES: &[Case] = &[
         needs: &["cc", "-Wl,-z,pack-relative-relocs"],
         test: a_function_below_the_first_page,
     },
+    Case { name: "a_call_that_was_not_bound_yet", needs: &["cc"], test: a_call_that_was_not_bound_yet },
     Case { name: "a_truncated_library", needs: &["cc"], test: a_truncated_library },
     Case { name: "another_build_in_place", needs: &["cc"], test: another_build_in_place },
     Case { name: "a_null_pointer", needs: &["cc"], test: a_null_pointer },
@@ -83,6 +84,26 @@ fn a_function_below_the_first_page() -> Result<(), String> {
         sentence(&answer)
     );
     assert_eq!(answer["addresses"][0]["names"][0]["name"], "answer");
+    Ok(())
+}
+
+/// The loader dies, when it looks for a symbol by the dynamic section of the library.
+fn a_call_that_was_not_bound_yet() -> Result<(), String> {
+    let victim = crate::victim(&[]);
+    let source = "int price(void);\n#include <stdio.h>\n\
+        int main(void) { puts(\"ready\"); fflush(stdout); while (getchar() != EOF) {} return price(); }\n";
+    let library = "static int surcharge(void) { return 42; }\n\
+        int (*const rules[2048])(void) = { [0 ... 2047] = surcharge };\nint price(void) { return rules[1024](); }\n";
+    victim.installation.compile("libvictim.so", library, "cc", &["-shared", "-fPIC"]);
+    let path = victim.library.to_str().unwrap();
+    victim.installation.compile("program", source, "cc", &["-Wl,-z,lazy", path]);
+    let running = start(&victim);
+    victim.rewrite(&running);
+    assert!(!running.ends_well());
+    let core = core(&victim)?;
+    let answer = explain(&victim, &[core.to_str().unwrap()], 4);
+    assert_eq!(answer["verdict"]["certainty"], "certain");
+    assert!(sentence(&answer).contains("the loader looked for a symbol at 0x"), "{}", sentence(&answer));
     Ok(())
 }
 

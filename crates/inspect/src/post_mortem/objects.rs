@@ -67,6 +67,11 @@ impl DumpedObject {
         self.names().0.rsplit(|byte| matches!(byte, b'/' | b':')).next().unwrap_or_default()
     }
 
+    /// Returns whether this is the dynamic loader, by its name.
+    pub fn is_loader(&self) -> bool {
+        self.file_name().starts_with(b"ld-")
+    }
+
     /// Returns the range that contains an address.
     pub fn range(&self, address: u64) -> Option<&MappedRange> {
         self.ranges.iter().find(|range| range.start <= address && address < range.end)

@@ -94,6 +94,8 @@ enum Connection {
     Pointed,
     /// A register of the thread holds the value of a reverted word.
     Held(u64),
+    /// The loader looked for a symbol where the object's tables are without the base.
+    Tables(u64),
     /// The thread jumped to, or accessed, the value of a reverted word.
     Word(u64),
 }
@@ -130,7 +132,10 @@ pub fn judge(crash: &Crash, examined: &[Examined], names: &impl Names) -> Verdic
         return verdict;
     }
     let suspects = examined.iter().enumerate().filter(|(_, suspect)| suspect.finding.is_suspicious());
-    let connected = suspects.map(|(index, suspect)| (connection(crash, index, suspect, names), index));
+    let is_in_loader = examined
+        .iter()
+        .any(|found| found.object.is_loader() && found.object.range(crash.registers.instruction).is_some());
+    let connected = suspects.map(|(index, suspect)| (connection(crash, index, suspect, is_in_loader, names), index));
     let weight = |index: usize| examined.get(index).map_or(0, |suspect| suspect.finding.reverted.len());
     let worst = connected.max_by_key(|(connection, index)| (*connection, weight(*index)));
     match worst {
@@ -180,7 +185,7 @@ fn behind_end(crash: &Crash, examined: &[Examined]) -> Option<Verdict> {
     })
 }
 
-fn connection(crash: &Crash, index: usize, suspect: &Examined, names: &impl Names) -> Connection {
+fn connection(crash: &Crash, index: usize, suspect: &Examined, is_in_loader: bool, names: &impl Names) -> Connection {
     let finding = &suspect.finding;
     let span = suspect.object.span();
     let is_in = crash.is_in(span);
@@ -201,6 +206,11 @@ fn connection(crash: &Crash, index: usize, suspect: &Examined, names: &impl Name
         let values = finding.reverted.iter().filter_map(|word| word.value);
         let near = values.filter(|value| *value <= address && address - value < NEAR);
         let near = near.filter(|value| *value >= NULL || is_in).max();
+        // The addresses of the tables are in the dynamic section.
+        let is_table = finding.has_reverted_dynamic && (LOWEST_CODE..span.1 - span.0).contains(&address);
+        if is_in_loader && is_table {
+            return Connection::Tables(address);
+        }
         if let Some(value) = near {
             return Connection::Word(value);
         }
@@ -234,7 +244,8 @@ fn rewritten(crash: &Crash, connection: Connection, index: usize, suspect: &Exam
     let finding = &suspect.finding;
     let path = suspect.path();
     let seen = evidence(finding);
-    let is_certain = finding.is_damaged() && matches!(connection, Connection::Word(value) if value >= LOWEST_CODE);
+    let is_of_value = matches!(connection, Connection::Word(value) | Connection::Tables(value) if value >= LOWEST_CODE);
+    let is_certain = finding.is_damaged() && is_of_value;
     let certainty = if is_certain { Certainty::Certain } else { Certainty::Likely };
     let rewritten = format!("{path} was rewritten in place after it was loaded: {seen}");
     let died = if is_certain { "This process died because" } else { "This process probably died because" };
@@ -268,6 +279,10 @@ fn rewritten(crash: &Crash, connection: Connection, index: usize, suspect: &Exam
                 what(value)
             )
         }
+        Connection::Tables(value) => format!(
+            "{died} {rewritten}; the loader looked for a symbol at {value:#x}, where its tables are without their load \
+             address."
+        ),
         Connection::Pointed => {
             format!("{died} {rewritten}; a register of the thread pointed to what the loader had stored there.")
         }
