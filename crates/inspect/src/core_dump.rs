@@ -20,7 +20,7 @@ use crate::image::{ELF_HEADER, PROGRAM_HEADER};
 use crate::memory::{Bytes, half_at, word_at};
 
 pub use memory::{Content, DumpedRange};
-pub use notes::{Fault, MappedRange, Origin, Registers, Thread};
+pub use notes::{DumpOrigin, Fault, MappedRange, Thread, ThreadRegisters};
 
 /// `e_phnum` where the number of headers is in the first section header (PN_XNUM).
 const EXTENDED: u16 = 0xffff;
@@ -36,14 +36,14 @@ const BATCH: u64 = 4096;
 
 /// The machine of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Machine {
+pub enum DumpMachine {
     /// EM_X86_64
     X86_64,
     /// EM_AARCH64
     Aarch64,
 }
 
-impl Machine {
+impl DumpMachine {
     /// Returns its name, as `uname -m` prints it.
     pub fn name(self) -> &'static str {
         match self {
@@ -87,13 +87,13 @@ impl std::fmt::Display for DumpFlaw {
 pub struct CoreDump<'a, B> {
     file: &'a B,
     /// The machine of the process.
-    pub machine: Machine,
+    pub machine: DumpMachine,
     /// The ranges of memory that have a header, ascending by address.
     ranges: Vec<DumpedRange>,
     /// Bytes of the dump's file.
     size: u64,
     /// The notes.
-    pub notes: notes::Notes,
+    pub notes: notes::DumpNotes,
 }
 
 impl<'a, B: Bytes> CoreDump<'a, B> {
@@ -137,7 +137,7 @@ pub fn extent(file: &impl Bytes, size: u64) -> Result<Option<u64>, DumpFlaw> {
 
 /// What the ELF header of a dump says.
 struct FileHeader {
-    machine: Machine,
+    machine: DumpMachine,
     /// Where the program headers are.
     start: u64,
     /// How many there are, or [`EXTENDED`].
@@ -165,8 +165,8 @@ impl FileHeader {
             return Err(DumpFlaw::NotADump);
         }
         let machine = match short(18) {
-            EM_X86_64 => Machine::X86_64,
-            EM_AARCH64 => Machine::Aarch64,
+            EM_X86_64 => DumpMachine::X86_64,
+            EM_AARCH64 => DumpMachine::Aarch64,
             _ => return Err(DumpFlaw::OtherMachine),
         };
         let word = |at: usize| word_at(&header, at).ok_or(DumpFlaw::Malformed);

@@ -8,7 +8,7 @@
 //! | `call_sites` | whether an address is one that a call returns to |
 //! | `signal_frames` | faults that the program has caught itself |
 //! | `objects` | which mappings belong to an object |
-//! | `object_file` | a file of an object |
+//! | `candidate_file` | a file of an object |
 //! | `pages` | whether a page is the file's |
 //! | `examination` | the words and pages of one object |
 //! | [`verdict`] | the verdict |
@@ -17,9 +17,9 @@
 //! Core dump and files are hostile input: these modules trust no number in them.
 
 mod call_sites;
+mod candidate_file;
 mod crash;
 mod examination;
-mod object_file;
 mod objects;
 mod pages;
 pub mod report;
@@ -27,13 +27,13 @@ mod signal_frames;
 pub mod system;
 pub mod verdict;
 
-pub use object_file::build_id_at;
+pub use candidate_file::build_id_at;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use crate::core_dump::{CoreDump, Machine};
+use crate::core_dump::{CoreDump, DumpMachine};
 use crate::damage::Word;
 use crate::image::LoadHeader;
 use crate::loader::Auxv;
@@ -42,16 +42,16 @@ use crate::names::ObjectFile as NamedFile;
 use crate::small_addresses::{NamedAddress, NamedKind, names_at, words_holding};
 
 use call_sites::LONGEST_CALL;
+use candidate_file::CandidateFile;
 use crash::Crash;
-use examination::Examiner;
-use object_file::ObjectFile;
+use examination::DumpExaminer;
 use objects::{DumpedObject, ListState};
 use report::{
-    AddressReport, CrashReport, DamageReport, DeadProcess, DumpReport, Explanation, ObjectReport, PlaceReport,
+    AddressReport, CrashReport, DeadObject, DeadObjectDamage, DeadProcess, DumpReport, Explanation, PlaceReport,
     VerdictReport, WordReport,
 };
 use system::System;
-use verdict::{Answer, Examined, Names, Verdict};
+use verdict::{Answer, CrashVerdict, ExaminedObject, Names};
 
 /// Bytes of a page, where the dump does not say it.
 const PAGE: u64 = 4096;
@@ -64,7 +64,7 @@ const MOST_LOOKED_UP: usize = 4096;
 pub fn explain<B: Bytes>(dump: &CoreDump<B>, system: &System, lists_all_words: bool) -> Explanation {
     let page = dump.notes.auxv.as_ref().and_then(Auxv::page).unwrap_or(PAGE);
     let (objects, list) = objects::find(dump, system, page);
-    let examination = Examiner { dump, system, page, is_glibc: has_glibc(&objects), list };
+    let examination = DumpExaminer { dump, system, page, is_glibc: has_glibc(&objects), list };
     let ending = Crash::read(dump).unwrap_or_default();
     let caught = ending.caught(dump);
     let faults = if caught.is_empty() { vec![ending.clone()] } else { caught.clone() };
@@ -72,10 +72,10 @@ pub fn explain<B: Bytes>(dump: &CoreDump<B>, system: &System, lists_all_words: b
         let has = |fault: &Crash| fault.address.is_some_and(|address| object.range(address).is_some());
         object.is_object || faults.iter().any(has)
     };
-    let examined: Vec<Examined> = objects
+    let examined: Vec<ExaminedObject> = objects
         .into_iter()
         .filter(is_of_interest)
-        .map(|object| Examined { finding: examination.examine(&object), object })
+        .map(|object| ExaminedObject { finding: examination.examine(&object), object })
         .collect();
     let names = Looked { machine: dump.machine, examined: &examined, system, known: RefCell::default() };
     let (fault, verdict) = judge(dump, &faults, &examined, &names);
@@ -110,11 +110,16 @@ pub fn explain<B: Bytes>(dump: &CoreDump<B>, system: &System, lists_all_words: b
     }
 }
 
-fn judge<B: Bytes>(dump: &CoreDump<B>, faults: &[Crash], examined: &[Examined], names: &Looked) -> (usize, Verdict) {
-    let unknown = |sentence: &str| Verdict {
+fn judge<B: Bytes>(
+    dump: &CoreDump<B>,
+    faults: &[Crash],
+    examined: &[ExaminedObject],
+    names: &Looked,
+) -> (usize, CrashVerdict) {
+    let unknown = |sentence: &str| CrashVerdict {
         answer: Answer::Unknown,
         sentence: format!("It cannot be told whether a file was rewritten in place, because {sentence}."),
-        ..Verdict::default()
+        ..CrashVerdict::default()
     };
     if dump.notes.threads.is_empty() {
         return (0, unknown("the dump does not say how the process ended"));
@@ -125,7 +130,7 @@ fn judge<B: Bytes>(dump: &CoreDump<B>, faults: &[Crash], examined: &[Examined], 
     verdict::judge_all(faults, examined, names)
 }
 
-fn process<B: Bytes>(dump: &CoreDump<B>, examined: &[Examined]) -> DeadProcess {
+fn process<B: Bytes>(dump: &CoreDump<B>, examined: &[ExaminedObject]) -> DeadProcess {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let protected = examined.iter().filter(|found| found.finding.is_protected).count();
     DeadProcess {
@@ -145,7 +150,7 @@ fn has_glibc(objects: &[DumpedObject]) -> bool {
     })
 }
 
-fn verdict_report(verdict: &Verdict, examined: &[Examined]) -> VerdictReport {
+fn verdict_report(verdict: &CrashVerdict, examined: &[ExaminedObject]) -> VerdictReport {
     let object = verdict.object.and_then(|index| examined.get(index));
     VerdictReport {
         answer: verdict.answer,
@@ -156,7 +161,7 @@ fn verdict_report(verdict: &Verdict, examined: &[Examined]) -> VerdictReport {
     }
 }
 
-fn crash_report(crash: &Crash, examined: &[Examined]) -> CrashReport {
+fn crash_report(crash: &Crash, examined: &[ExaminedObject]) -> CrashReport {
     let place = |address: u64| {
         let found = examined.iter().find(|found| found.object.range(address).is_some());
         PlaceReport {
@@ -179,10 +184,10 @@ fn crash_report(crash: &Crash, examined: &[Examined]) -> CrashReport {
     }
 }
 
-fn object_report(found: &Examined, system: &System, lists_all: bool) -> ObjectReport {
+fn object_report(found: &ExaminedObject, system: &System, lists_all: bool) -> DeadObject {
     let (object, finding) = (&found.object, &found.finding);
     let (start, end) = object.span();
-    ObjectReport {
+    DeadObject {
         path: String::from_utf8_lossy(object.origin()).into_owned(),
         deleted: object.names().1 && !object.is_copy(),
         base: object.base,
@@ -196,7 +201,7 @@ fn object_report(found: &Examined, system: &System, lists_all: bool) -> ObjectRe
         intact_words: finding.intact,
         missing_words: finding.missing,
         bytes_beyond_end: finding.beyond_end,
-        damage: finding.is_suspicious().then(|| DamageReport {
+        damage: finding.is_suspicious().then(|| DeadObjectDamage {
             reverted_words: finding.reverted.len(),
             bytes_lost: finding.lost,
             clean_words: finding.clean,
@@ -216,7 +221,7 @@ fn hex(build_id: &[u8]) -> Option<String> {
     Some(digits).filter(|digits| !digits.is_empty())
 }
 
-fn word_reports(found: &Examined, system: &System, lists_all: bool) -> Vec<WordReport> {
+fn word_reports(found: &ExaminedObject, system: &System, lists_all: bool) -> Vec<WordReport> {
     let finding = &found.finding;
     if finding.reverted.is_empty() {
         return Vec::new();
@@ -244,14 +249,14 @@ fn word_reports(found: &Examined, system: &System, lists_all: bool) -> Vec<WordR
 
 /// Names of addresses without base, each looked up once.
 struct Looked<'a> {
-    machine: Machine,
-    examined: &'a [Examined],
+    machine: DumpMachine,
+    examined: &'a [ExaminedObject],
     system: &'a System,
     known: RefCell<HashMap<(usize, u64), Vec<NamedAddress>>>,
 }
 
 impl Looked<'_> {
-    fn file(&self, index: usize) -> Option<ObjectFile> {
+    fn file(&self, index: usize) -> Option<CandidateFile> {
         let found = self.examined.get(index)?;
         found.finding.open(&found.object, self.system)
     }

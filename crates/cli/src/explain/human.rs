@@ -3,9 +3,9 @@
 
 use std::fmt;
 
-use sopin_inspect::core_dump::Origin;
+use sopin_inspect::core_dump::DumpOrigin;
 use sopin_inspect::post_mortem::report::{
-    AddressReport, CrashReport, DamageReport, Explanation, ObjectReport, PlaceReport, Relation,
+    AddressReport, CrashReport, DeadObject, DeadObjectDamage, Explanation, PlaceReport, Relation,
 };
 use sopin_inspect::post_mortem::verdict::{Answer, Certainty};
 use sopin_inspect::small_addresses::{NamedAddress, NamedKind};
@@ -55,8 +55,8 @@ impl fmt::Display for CorePage<'_> {
             small_address(f, address)?;
         }
         let origin = match dump.origin {
-            Origin::Kernel => "the kernel",
-            Origin::Gdb => "gdb",
+            DumpOrigin::Kernel => "the kernel",
+            DumpOrigin::Gdb => "gdb",
         };
         writeln!(f, "dump      of {origin}, {}{}", dump.machine, if dump.cut { ", cut off" } else { "" })?;
         if process.protected != 0 {
@@ -72,7 +72,7 @@ impl fmt::Display for CorePage<'_> {
 
 impl CorePage<'_> {
     fn objects(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_shown = |object: &&ObjectReport| self.is_verbose || object.damage.is_some();
+        let is_shown = |object: &&DeadObject| self.is_verbose || object.damage.is_some();
         let judged = self.explanation.objects.iter().filter(|object| object.unjudged.is_none() && !object.data).count();
         let all = self.explanation.objects.iter().filter(|object| !object.data).count();
         writeln!(f, "objects   {all}, of which {judged} could be compared with their files")?;
@@ -86,8 +86,8 @@ impl CorePage<'_> {
         Ok(())
     }
 
-    fn damage(&self, f: &mut fmt::Formatter<'_>, damage: &DamageReport) -> fmt::Result {
-        let DamageReport { reverted_words, bytes_lost, clean_words, dynamic, other_build, words } = damage;
+    fn damage(&self, f: &mut fmt::Formatter<'_>, damage: &DeadObjectDamage) -> fmt::Result {
+        let DeadObjectDamage { reverted_words, bytes_lost, clean_words, dynamic, other_build, words } = damage;
         if *bytes_lost != 0 {
             let kib = bytes_lost >> 10;
             writeln!(f, "               {kib} KiB could not be read: they lay behind the end of the file")?;
@@ -183,7 +183,7 @@ fn name(named: &NamedAddress) -> Option<String> {
     }
 }
 
-fn state(object: &ObjectReport) -> (anstyle::Style, &'static str) {
+fn state(object: &DeadObject) -> (anstyle::Style, &'static str) {
     if object.damage.is_some() {
         (BAD, "rewritten")
     } else if object.protected {
@@ -198,7 +198,7 @@ fn state(object: &ObjectReport) -> (anstyle::Style, &'static str) {
 }
 
 /// Returns the remarks about an object that follow its path.
-fn remarks(object: &ObjectReport) -> String {
+fn remarks(object: &DeadObject) -> String {
     let file = match object.file {
         Relation::Loaded | Relation::Unknown => None,
         Relation::Other => Some("the file on the disk is another version now".to_owned()),

@@ -4,7 +4,7 @@
 
 use object::elf::{NT_AUXV, NT_FILE, NT_PRPSINFO, NT_PRSTATUS, NT_SIGINFO};
 
-use super::Machine;
+use super::DumpMachine;
 use crate::loader::Auxv;
 use crate::memory::{Bytes, half_at, word_at};
 
@@ -32,28 +32,28 @@ pub struct Thread {
     /// The signal that it was stopped with; 0 if there was none.
     pub signal: u16,
     /// Its registers.
-    pub registers: Registers,
+    pub registers: ThreadRegisters,
 }
 
 /// The registers that say where a thread was.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Registers {
+pub struct ThreadRegisters {
     /// The instruction pointer.
     pub instruction: u64,
     /// The stack pointer.
     pub stack: u64,
     /// aarch64: the link register, which has the return address of a call.
     pub link: Option<u64>,
-    /// The general registers, in the order of [`Registers::named`].
+    /// The general registers, in the order of [`ThreadRegisters::named`].
     pub general: [u64; 31],
 }
 
-impl Registers {
+impl ThreadRegisters {
     /// Returns the registers with the names that gdb has for them.
-    pub fn named(&self, machine: Machine) -> impl Iterator<Item = (&'static str, u64)> {
+    pub fn named(&self, machine: DumpMachine) -> impl Iterator<Item = (&'static str, u64)> {
         let (names, own) = match machine {
-            Machine::X86_64 => (&X86_64_NAMES[..], ["rip", "rsp"]),
-            Machine::Aarch64 => (&AARCH64_NAMES[..], ["pc", "sp"]),
+            DumpMachine::X86_64 => (&X86_64_NAMES[..], ["rip", "rsp"]),
+            DumpMachine::Aarch64 => (&AARCH64_NAMES[..], ["pc", "sp"]),
         };
         let own = own.into_iter().zip([self.instruction, self.stack]);
         own.chain(names.iter().copied().zip(self.general))
@@ -96,7 +96,7 @@ pub struct MappedRange {
 /// Who has written a dump.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Origin {
+pub enum DumpOrigin {
     /// The kernel, also by way of systemd-coredump.
     #[default]
     Kernel,
@@ -106,7 +106,7 @@ pub enum Origin {
 
 /// Everything that the notes say.
 #[derive(Default)]
-pub struct Notes {
+pub struct DumpNotes {
     /// The threads; the kernel puts the one that has got the signal first.
     pub threads: Vec<Thread>,
     /// The signal.
@@ -124,14 +124,14 @@ pub struct Notes {
     /// The first 79 bytes of the arguments (`pr_psargs`).
     pub arguments: Vec<u8>,
     /// Who has written the dump.
-    pub origin: Origin,
+    pub origin: DumpOrigin,
     /// The notes end before their size says so.
     pub is_cut: bool,
 }
 
 /// Reads the notes at these places: offset and size in the dump.
-pub fn read(file: &impl Bytes, machine: Machine, places: &[(u64, u64)]) -> Notes {
-    let mut notes = Notes::default();
+pub fn read(file: &impl Bytes, machine: DumpMachine, places: &[(u64, u64)]) -> DumpNotes {
+    let mut notes = DumpNotes::default();
     let mut budget = MOST_NOTES;
     for (offset, size) in places {
         let mut at = *offset;
@@ -149,7 +149,7 @@ pub fn read(file: &impl Bytes, machine: Machine, places: &[(u64, u64)]) -> Notes
 }
 
 /// Reads the note at `at`. Returns where the next one begins; `None` if it is cut off.
-fn read_note(file: &impl Bytes, machine: Machine, at: u64, end: u64, notes: &mut Notes) -> Option<u64> {
+fn read_note(file: &impl Bytes, machine: DumpMachine, at: u64, end: u64, notes: &mut DumpNotes) -> Option<u64> {
     let header: [u8; HEADER] = file.read_array(at).ok()?;
     let (owner_size, size, kind) = (half_at(&header, 0)?, half_at(&header, 4)?, half_at(&header, 8)?);
     let owner_at = at + HEADER as u64;
@@ -162,7 +162,7 @@ fn read_note(file: &impl Bytes, machine: Machine, at: u64, end: u64, notes: &mut
     let owner = file.read_exact(owner_at, usize::try_from(u64::from(owner_size).min(MAX_OWNER)).ok()?).ok()?;
     let owner = owner.split(|byte| *byte == 0).next().unwrap_or_default();
     if owner == b"GDB" {
-        notes.origin = Origin::Gdb;
+        notes.origin = DumpOrigin::Gdb;
     }
     if owner != b"CORE" {
         return Some(next);
@@ -185,7 +185,7 @@ fn read_note(file: &impl Bytes, machine: Machine, at: u64, end: u64, notes: &mut
         NT_PRPSINFO => {
             // gdb writes it in front of the threads, the kernel behind the first.
             if notes.threads.is_empty() {
-                notes.origin = Origin::Gdb;
+                notes.origin = DumpOrigin::Gdb;
             }
             let bytes = bytes(limit)?;
             let text = |range: std::ops::Range<usize>| {
@@ -204,24 +204,24 @@ fn read_note(file: &impl Bytes, machine: Machine, at: u64, end: u64, notes: &mut
 }
 
 /// Parses a `struct elf_prstatus` (`linux/elfcore.h`) with the registers of `asm/user.h`.
-fn thread(machine: Machine, bytes: &[u8]) -> Option<Thread> {
+fn thread(machine: DumpMachine, bytes: &[u8]) -> Option<Thread> {
     let register = |index: usize| word_at(bytes, REGISTERS + 8 * index);
     let mut general = [0; 31];
     let registers = match machine {
-        Machine::X86_64 => {
+        DumpMachine::X86_64 => {
             // r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, orig_rax, rip,
             // cs, eflags, rsp
             for (index, value) in general.iter_mut().take(15).enumerate() {
                 *value = register(index)?;
             }
-            Registers { instruction: register(16)?, stack: register(19)?, link: None, general }
+            ThreadRegisters { instruction: register(16)?, stack: register(19)?, link: None, general }
         }
-        Machine::Aarch64 => {
+        DumpMachine::Aarch64 => {
             // x0 to x30, sp, pc
             for (index, value) in general.iter_mut().enumerate() {
                 *value = register(index)?;
             }
-            Registers { instruction: register(32)?, stack: register(31)?, link: register(30), general }
+            ThreadRegisters { instruction: register(32)?, stack: register(31)?, link: register(30), general }
         }
     };
     let signal = u16::from_ne_bytes(*bytes.get(12..)?.first_chunk()?);

@@ -114,12 +114,12 @@ fn both_machines_are_read() {
         let dump = CoreDump::read(&file, bytes.len() as u64).unwrap();
         let notes = &dump.notes;
         assert_eq!((notes.threads.len(), notes.threads[0].id, notes.threads[0].signal), (2, 7, 11));
-        let Registers { instruction, stack, link: found, .. } = notes.threads[0].registers;
+        let ThreadRegisters { instruction, stack, link: found, .. } = notes.threads[0].registers;
         assert_eq!((instruction, stack, found), (0xad0, 0x9000, link));
         assert_eq!(notes.fault, Some(Fault { signal: 11, code: 1, address: 0xad0 }));
         let files = notes.files.as_ref().unwrap();
         assert_eq!((files[1].start, files[1].offset, &*files[1].path), (0x6000, 0x2000, &b"/lib/x.so (deleted)"[..]));
-        assert_eq!((notes.origin, notes.auxv.as_ref().unwrap().page()), (Origin::Kernel, Some(0x1000)));
+        assert_eq!((notes.origin, notes.auxv.as_ref().unwrap().page()), (DumpOrigin::Kernel, Some(0x1000)));
         assert!(!notes.is_cut && !dump.is_cut());
     }
 }
@@ -174,7 +174,7 @@ fn gdbs_order_of_notes_shows_its_origin() {
     let bytes = builder.build();
     let file = Array(0, bytes.clone());
     let dump = CoreDump::read(&file, bytes.len() as u64).unwrap();
-    assert_eq!((dump.notes.origin, dump.notes.pid), (Origin::Gdb, Some(4711)));
+    assert_eq!((dump.notes.origin, dump.notes.pid), (DumpOrigin::Gdb, Some(4711)));
     assert_eq!((&dump.notes.name[..], &dump.notes.arguments[..]), (&b"prog"[..], &b"./prog x"[..]));
 }
 

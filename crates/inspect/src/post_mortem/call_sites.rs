@@ -1,15 +1,15 @@
 //! Recognises return addresses on a stack: there is a call in front of each. Pointers to functions
 //! are on stacks, too, and show nothing about who has called.
 
-use crate::core_dump::Machine;
+use crate::core_dump::DumpMachine;
 
 /// Bytes in front of a return address that can belong to the call.
 pub const LONGEST_CALL: usize = 7;
 
 /// Returns whether these bytes can end with a call.
-pub fn ends_with_call(machine: Machine, code: [u8; LONGEST_CALL]) -> bool {
+pub fn ends_with_call(machine: DumpMachine, code: [u8; LONGEST_CALL]) -> bool {
     match machine {
-        Machine::X86_64 => {
+        DumpMachine::X86_64 => {
             // `call rel32`, or `call r/m64`: FF with 2 in the middle bits of the byte behind it, and as
             // many bytes more as its addressing needs.
             let is_indirect = |at: usize| match code.get(at..) {
@@ -18,7 +18,7 @@ pub fn ends_with_call(machine: Machine, code: [u8; LONGEST_CALL]) -> bool {
             };
             code[2] == 0xe8 || (0..6).any(is_indirect)
         }
-        Machine::Aarch64 => {
+        DumpMachine::Aarch64 => {
             let instruction = u32::from_le_bytes([code[3], code[4], code[5], code[6]]);
             // BL, BLR, and BLRAA to BLRABZ.
             instruction >> 26 == 0b10_0101
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn calls_of_x86_64() {
-        let is_call = |code: [u8; 7]| ends_with_call(Machine::X86_64, code);
+        let is_call = |code: [u8; 7]| ends_with_call(DumpMachine::X86_64, code);
         assert!(is_call([0x90, 0x90, 0xe8, 1, 2, 3, 4]), "call rel32");
         assert!(is_call([0x90, 0x90, 0x90, 0x90, 0x90, 0xff, 0xd0]), "call *%rax");
         assert!(is_call([0x90, 0xff, 0x15, 1, 2, 3, 4]), "call *x(%rip)");
@@ -64,7 +64,7 @@ mod tests {
         let is_call = |instruction: u32| {
             let mut code = [0; 7];
             code[3..].copy_from_slice(&instruction.to_le_bytes());
-            ends_with_call(Machine::Aarch64, code)
+            ends_with_call(DumpMachine::Aarch64, code)
         };
         assert!(is_call(0x9400_0010) && is_call(0xd63f_0020) && is_call(0xd73f_0a11), "bl, blr x1, blraa");
         assert!(!is_call(0x1400_0010) && !is_call(0xd61f_0020) && !is_call(0xd65f_03c0), "b, br x1, ret");

@@ -1,7 +1,7 @@
 //! How a process has ended: the signal, the thread that got it, and where that thread was.
 
 use super::signal_frames;
-use crate::core_dump::{CoreDump, DumpedRange, Fault, Origin, Registers};
+use crate::core_dump::{CoreDump, DumpOrigin, DumpedRange, Fault, ThreadRegisters};
 use crate::memory::{Bytes, word_at};
 
 /// Numbers of signals, the same on x86-64 and aarch64 (`asm-generic/signal.h`).
@@ -55,7 +55,7 @@ pub struct Crash {
     /// The thread.
     pub thread: u32,
     /// Its registers.
-    pub registers: Registers,
+    pub registers: ThreadRegisters,
     /// The return address of the call that led to an instruction pointer at which there is no code.
     pub caller: Option<u64>,
     /// The words on the stack next to its pointer, among which are return addresses.
@@ -83,8 +83,8 @@ impl Crash {
         let sender = fault.filter(|fault| fault.code <= 0).map(|fault| fault.address & 0xffff_ffff);
         let sender = sender.and_then(|pid| u32::try_from(pid).ok());
         crash.sender = sender.filter(|pid| *pid != 0 && *pid != notes.pid.unwrap_or(thread.id));
-        crash.is_alive =
-            notes.origin == Origin::Gdb && (crash.signal == 0 || crash.signal == SIGSTOP || crash.signal == SIGTRAP);
+        crash.is_alive = notes.origin == DumpOrigin::Gdb
+            && (crash.signal == 0 || crash.signal == SIGSTOP || crash.signal == SIGTRAP);
         Some(crash)
     }
 
@@ -100,9 +100,9 @@ impl Crash {
             .collect()
     }
 
-    fn of<B: Bytes>(dump: &CoreDump<B>, fault: Option<Fault>, registers: &Registers) -> Self {
+    fn of<B: Bytes>(dump: &CoreDump<B>, fault: Option<Fault>, registers: &ThreadRegisters) -> Self {
         let is_located = |fault: &Fault| fault.code > 0 && fault.code != SI_KERNEL && is_synchronous(fault.signal);
-        let Registers { instruction, stack, link, .. } = *registers;
+        let ThreadRegisters { instruction, stack, link, .. } = *registers;
         let is_lost = !dump.range(instruction).is_some_and(DumpedRange::is_executable)
             && !dump.notes.files.iter().flatten().any(|file| file.start <= instruction && instruction < file.end);
         let mut near = vec![0; NEAR];

@@ -15,14 +15,14 @@ use std::fs::File;
 
 use rustix::io::Errno;
 
-use crate::core_dump::{Content, CoreDump, DumpedRange, MappedRange, Origin};
+use crate::core_dump::{Content, CoreDump, DumpOrigin, DumpedRange, MappedRange};
 use crate::damage::Word;
 use crate::image::{self, Flaw, Headers};
 use crate::memory::{Bytes, word_at};
 use crate::relocated_words::{RelocatedValue, RelocatedWord};
 use crate::reversion::{is_damaged, relocated_value};
 
-use super::object_file::{ObjectFile, build_id_at};
+use super::candidate_file::{CandidateFile, build_id_at};
 use super::objects::{self, DumpedObject, ListState};
 use super::pages::{self, Layout, Page, PageVerdict};
 use super::system::System;
@@ -54,7 +54,7 @@ pub enum Source {
 /// What was found out about an object.
 #[allow(clippy::struct_excessive_bools, reason = "they are answers to different questions")]
 #[derive(Default)]
-pub struct Finding {
+pub struct ObjectFinding {
     /// Words that have reverted, ascending.
     pub reverted: Vec<Word>,
     /// How many of them are data, which other objects may use too, and held 0.
@@ -94,7 +94,7 @@ pub struct Finding {
     pub file_size: Option<u64>,
 }
 
-impl Finding {
+impl ObjectFinding {
     /// Returns whether stores of the loader are proven to be lost.
     pub fn is_damaged(&self) -> bool {
         !self.reverted.is_empty() || self.lost != 0 || self.has_reverted_dynamic
@@ -102,12 +102,12 @@ impl Finding {
 
     /// Opens the file by which the words were judged. It is not kept open, because a process may have
     /// more objects than this one may have open files.
-    pub fn open(&self, object: &DumpedObject, system: &System) -> Option<ObjectFile> {
+    pub fn open(&self, object: &DumpedObject, system: &System) -> Option<CandidateFile> {
         let file = match self.source? {
             Source::Path => at_path(object, system).ok()?,
             Source::BuildId => system.object(&self.mapped_build_id)?,
         };
-        ObjectFile::read(file).ok()
+        CandidateFile::read(file).ok()
     }
 
     /// Returns whether anything shows that the file was rewritten while it was mapped.
@@ -117,7 +117,7 @@ impl Finding {
 }
 
 /// Examines the objects of one dump.
-pub struct Examiner<'a, 'b, B> {
+pub struct DumpExaminer<'a, 'b, B> {
     /// The dump.
     pub dump: &'a CoreDump<'b, B>,
     /// The files.
@@ -130,10 +130,11 @@ pub struct Examiner<'a, 'b, B> {
     pub list: ListState,
 }
 
-impl<B: Bytes> Examiner<'_, '_, B> {
+impl<B: Bytes> DumpExaminer<'_, '_, B> {
     /// Examines an object.
-    pub fn examine(&self, object: &DumpedObject) -> Finding {
-        let mut finding = Finding { is_protected: object.is_copy(), data: self.data(object), ..Finding::default() };
+    pub fn examine(&self, object: &DumpedObject) -> ObjectFinding {
+        let mut finding =
+            ObjectFinding { is_protected: object.is_copy(), data: self.data(object), ..ObjectFinding::default() };
         let dumped = object.beginning().and_then(|start| Some((start, image::read(self.dump, start).ok()?.1)));
         if let Some((start, headers)) = &dumped {
             finding.mapped_build_id = build_id_at(self.dump, *start, headers).unwrap_or_default();
@@ -163,12 +164,12 @@ impl<B: Bytes> Examiner<'_, '_, B> {
     }
 
     /// Opens the file that the process had mapped when it died, by its path or its build-id.
-    fn find_file(&self, object: &DumpedObject, finding: &mut Finding) -> Option<ObjectFile> {
+    fn find_file(&self, object: &DumpedObject, finding: &mut ObjectFinding) -> Option<CandidateFile> {
         let at_path = match at_path(object, self.system) {
             Ok(file) => {
                 let size = file.metadata().map_or(0, |metadata| metadata.len());
                 finding.file_size = Some(size);
-                ObjectFile::read(file)
+                CandidateFile::read(file)
             }
             Err(errno) => {
                 finding.relation = FileRelation::Absent;
@@ -184,7 +185,8 @@ impl<B: Bytes> Examiner<'_, '_, B> {
         if let Ok(file) = &at_path {
             finding.file_build_id.clone_from(&file.build_id);
         }
-        let is_it = |file: &ObjectFile| finding.mapped_build_id.is_empty() || file.build_id == finding.mapped_build_id;
+        let is_it =
+            |file: &CandidateFile| finding.mapped_build_id.is_empty() || file.build_id == finding.mapped_build_id;
         match at_path {
             Ok(file) if is_it(&file) => {
                 finding.source = Some(Source::Path);
@@ -192,7 +194,7 @@ impl<B: Bytes> Examiner<'_, '_, B> {
             }
             at_path => {
                 let stored = self.system.object(&finding.mapped_build_id);
-                let stored = stored.and_then(|file| ObjectFile::read(file).ok()).filter(is_it);
+                let stored = stored.and_then(|file| CandidateFile::read(file).ok()).filter(is_it);
                 // Relocations are in the object itself; a separate debug file has none.
                 let stored = stored.filter(|file| file.words().is_ok_and(|words| !words.is_empty()));
                 finding.unjudged = match (&at_path, &stored) {
@@ -239,7 +241,7 @@ impl<B: Bytes> Examiner<'_, '_, B> {
     }
 
     /// Judges the relocated words by the tables of a file.
-    fn judge(&self, object: &DumpedObject, file: &ObjectFile, finding: &mut Finding) {
+    fn judge(&self, object: &DumpedObject, file: &CandidateFile, finding: &mut ObjectFinding) {
         let beginning = object.beginning();
         let base = object.base.or(beginning.map(|start| objects::base_of(&file.headers, start, self.page)));
         let Some(base) = base else {
@@ -298,15 +300,15 @@ impl<B: Bytes> Examiner<'_, '_, B> {
         &self,
         page: &Page,
         words: &[RelocatedWord],
-        file: &ObjectFile,
+        file: &CandidateFile,
         base: u64,
         expects: bool,
         relative: &mut (usize, usize),
-        finding: &mut Finding,
+        finding: &mut ObjectFinding,
     ) {
         match self.dump.content(page.address) {
             Content::Dumped(_) => {}
-            Content::Unknown(_) if self.dump.notes.origin == Origin::Gdb => {
+            Content::Unknown(_) if self.dump.notes.origin == DumpOrigin::Gdb => {
                 finding.clean += words.len();
                 return;
             }

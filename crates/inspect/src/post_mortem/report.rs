@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::examination::FileRelation;
 use super::verdict::{Answer, Certainty};
-use crate::core_dump::Origin;
+use crate::core_dump::DumpOrigin;
 use crate::small_addresses::NamedAddress;
 
 pub use super::examination::FileRelation as Relation;
@@ -32,7 +32,7 @@ pub struct Explanation {
     /// The dump.
     pub dump: DumpReport,
     /// The objects, and the file of data that the process died in.
-    pub objects: Vec<ObjectReport>,
+    pub objects: Vec<DeadObject>,
     /// What could not be determined.
     pub errors: Vec<String>,
 }
@@ -126,7 +126,7 @@ pub struct DeadProcess {
 #[derive(Debug, Serialize)]
 pub struct DumpReport {
     /// Who has written it.
-    pub origin: Origin,
+    pub origin: DumpOrigin,
     /// `x86_64` or `aarch64`
     pub machine: &'static str,
     /// Bytes of a page.
@@ -137,7 +137,7 @@ pub struct DumpReport {
 
 /// One object, or a file of data.
 #[derive(Debug, Serialize)]
-pub struct ObjectReport {
+pub struct DeadObject {
     /// The file that was mapped.
     pub path: String,
     /// Whether its path ended with the mark of a file that has no name any more.
@@ -165,14 +165,14 @@ pub struct ObjectReport {
     /// Bytes of mapped pages behind the present end of the file.
     pub bytes_beyond_end: u64,
     /// The damage; null if there is none.
-    pub damage: Option<DamageReport>,
+    pub damage: Option<DeadObjectDamage>,
     /// Why its relocations were not compared; null if they were.
     pub unjudged: Option<String>,
 }
 
 /// What was damaged in an object.
 #[derive(Debug, Serialize)]
-pub struct DamageReport {
+pub struct DeadObjectDamage {
     /// Number of words that had their values from the file again.
     pub reverted_words: usize,
     /// Bytes of relocated pages that could not be read: they lay behind the end of the file.

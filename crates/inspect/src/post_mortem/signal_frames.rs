@@ -4,7 +4,7 @@
 //! thread's stack, with the signal and the registers at the fault. Handlers that were installed
 //! without SA_SIGINFO get no `siginfo`; then the number of the trap and its address tell the signal.
 
-use crate::core_dump::{CoreDump, Fault, Machine, Registers};
+use crate::core_dump::{CoreDump, DumpMachine, Fault, ThreadRegisters};
 use crate::memory::{Bytes, half_at, word_at};
 
 use super::crash::{SI_KERNEL, SIGBUS, SIGFPE, SIGILL, SIGSEGV};
@@ -37,7 +37,7 @@ mod x86_64 {
     pub const MOST_FLAGS: u64 = 7;
     /// The bit that is always set in RFLAGS.
     pub const ALWAYS: u64 = 2;
-    /// Where `sigcontext` has the registers that [`super::Registers`] has in the order of ptrace(2).
+    /// Where `sigcontext` has the registers that [`super::ThreadRegisters`] has in the order of ptrace(2).
     pub const ORDER: [usize; 15] = [7, 6, 5, 4, 10, 11, 3, 2, 1, 0, 13, 14, 12, 9, 8];
     /// The selector of 64-bit user code (`__USER_CS`).
     pub const USER_CODE: u64 = 0x33;
@@ -64,13 +64,13 @@ mod aarch64 {
 
 /// Returns the faults for which the thread with this stack pointer is in a handler, the first one
 /// first: the others are faults in the handlers.
-pub fn find<B: Bytes>(dump: &CoreDump<B>, stack: u64) -> Vec<(Fault, Registers)> {
+pub fn find<B: Bytes>(dump: &CoreDump<B>, stack: u64) -> Vec<(Fault, ThreadRegisters)> {
     let mut bytes = vec![0; REACH];
     let got = dump.read_some(stack & !7, &mut bytes).unwrap_or(0);
     bytes.truncate(got);
     let parse = match dump.machine {
-        Machine::X86_64 => on_x86_64,
-        Machine::Aarch64 => on_aarch64,
+        DumpMachine::X86_64 => on_x86_64,
+        DumpMachine::Aarch64 => on_aarch64,
     };
     let places = (0..bytes.len()).step_by(8);
     let mut found: Vec<_> = places.filter_map(|place| parse(bytes.get(place..)?)).take(MOST).collect();
@@ -100,7 +100,7 @@ fn siginfo(bytes: &[u8]) -> Option<Siginfo> {
     })
 }
 
-fn on_x86_64(bytes: &[u8]) -> Option<(Fault, Registers)> {
+fn on_x86_64(bytes: &[u8]) -> Option<(Fault, ThreadRegisters)> {
     use x86_64::{
         ALWAYS, CR2, FLAGS, GENERAL, INSTRUCTION, INVALID, LINK, MOST_FLAGS, ORDER, PAGE_FAULT, PROTECTION, SEGMENTS,
         SIGINFO, SIZE, STACK, STATE, TRAP, USER_CODE,
@@ -128,10 +128,10 @@ fn on_x86_64(bytes: &[u8]) -> Option<(Fault, Registers)> {
     for (index, value) in ORDER.iter().zip(&mut general) {
         *value = word(GENERAL + 8 * index)?;
     }
-    Some((fault, Registers { instruction, stack: word(STACK)?, link: None, general }))
+    Some((fault, ThreadRegisters { instruction, stack: word(STACK)?, link: None, general }))
 }
 
-fn on_aarch64(bytes: &[u8]) -> Option<(Fault, Registers)> {
+fn on_aarch64(bytes: &[u8]) -> Option<(Fault, ThreadRegisters)> {
     use aarch64::{FAULT, FPSIMD, GENERAL, INSTRUCTION, LINK, RECORDS, SIZE, STACK, STATE};
     let bytes = bytes.get(..SIZE)?;
     let word = |at: usize| word_at(bytes, at);
@@ -151,8 +151,12 @@ fn on_aarch64(bytes: &[u8]) -> Option<(Fault, Registers)> {
     for (index, value) in general.iter_mut().enumerate() {
         *value = word(GENERAL + 8 * index)?;
     }
-    let registers =
-        Registers { instruction: word(INSTRUCTION)?, stack: word(STACK)?, link: general.last().copied(), general };
+    let registers = ThreadRegisters {
+        instruction: word(INSTRUCTION)?,
+        stack: word(STACK)?,
+        link: general.last().copied(),
+        general,
+    };
     Some((fault, registers))
 }
 

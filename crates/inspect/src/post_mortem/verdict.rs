@@ -15,7 +15,7 @@
 mod unsuspected;
 
 use super::crash::{BUS_ADRERR, Crash, SIGBUS, SIGILL, SIGTRAP};
-use super::examination::Finding;
+use super::examination::ObjectFinding;
 use super::objects::DumpedObject;
 
 /// Addresses below this are no pointers without a base, but null pointers with an offset.
@@ -54,7 +54,7 @@ pub enum Certainty {
 
 /// The verdict.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
+pub struct CrashVerdict {
     /// The answer.
     pub answer: Answer,
     /// How certain it is; `None` unless a file was rewritten.
@@ -68,14 +68,14 @@ pub struct Verdict {
 }
 
 /// An object and what was found out about it.
-pub struct Examined {
+pub struct ExaminedObject {
     /// The object.
     pub object: DumpedObject,
     /// The finding.
-    pub finding: Finding,
+    pub finding: ObjectFinding,
 }
 
-impl Examined {
+impl ExaminedObject {
     fn path(&self) -> String {
         String::from_utf8_lossy(self.object.origin()).into_owned()
     }
@@ -117,7 +117,7 @@ pub trait Names {
 /// Judges by the first of the faults of a process, and by another one only where that proves what
 /// the first leaves open: the others are mostly faults of the handler. Returns the index of the
 /// fault, too.
-pub fn judge_all(faults: &[Crash], examined: &[Examined], names: &impl Names) -> (usize, Verdict) {
+pub fn judge_all(faults: &[Crash], examined: &[ExaminedObject], names: &impl Names) -> (usize, CrashVerdict) {
     let mut verdicts = faults.iter().map(|fault| judge(fault, examined, names)).enumerate();
     let Some(first) = verdicts.next() else { return (0, judge(&Crash::default(), examined, names)) };
     if first.1.answer == Answer::Rewritten {
@@ -127,7 +127,7 @@ pub fn judge_all(faults: &[Crash], examined: &[Examined], names: &impl Names) ->
 }
 
 /// Judges by one fault.
-pub fn judge(crash: &Crash, examined: &[Examined], names: &impl Names) -> Verdict {
+pub fn judge(crash: &Crash, examined: &[ExaminedObject], names: &impl Names) -> CrashVerdict {
     if let Some(verdict) = behind_end(crash, examined) {
         return verdict;
     }
@@ -141,17 +141,17 @@ pub fn judge(crash: &Crash, examined: &[Examined], names: &impl Names) -> Verdic
     match worst {
         Some((connection, index)) => match examined.get(index) {
             Some(suspect) => rewritten(crash, connection, index, suspect, names),
-            None => Verdict::default(),
+            None => CrashVerdict::default(),
         },
         None => unsuspected::judge(crash, examined, names),
     }
 }
 
 /// Returns the verdict where the thread has touched a page behind the end of a mapped file.
-fn behind_end(crash: &Crash, examined: &[Examined]) -> Option<Verdict> {
+fn behind_end(crash: &Crash, examined: &[ExaminedObject]) -> Option<CrashVerdict> {
     let address = crash.address.filter(|_| crash.signal == SIGBUS && crash.code == Some(BUS_ADRERR))?;
     let (index, found) = examined.iter().enumerate().find(|(_, found)| found.object.range(address).is_some())?;
-    let Finding { lost, beyond_end, .. } = found.finding;
+    let ObjectFinding { lost, beyond_end, .. } = found.finding;
     let path = found.path();
     let is_short = lost != 0 || beyond_end != 0;
     let is_certain = is_short && found.object.is_object;
@@ -174,9 +174,14 @@ fn behind_end(crash: &Crash, examined: &[Examined]) -> Option<Verdict> {
             "It cannot be told whether {path} was truncated: the program has mapped it itself and touched {address:#x} \
              when the file had no page there, or the disk could not be read."
         );
-        return Some(Verdict { answer: Answer::Unknown, object: Some(index), sentence, ..Verdict::default() });
+        return Some(CrashVerdict {
+            answer: Answer::Unknown,
+            object: Some(index),
+            sentence,
+            ..CrashVerdict::default()
+        });
     };
-    Some(Verdict {
+    Some(CrashVerdict {
         answer: Answer::Rewritten,
         certainty: Some(certainty),
         object: Some(index),
@@ -185,7 +190,13 @@ fn behind_end(crash: &Crash, examined: &[Examined]) -> Option<Verdict> {
     })
 }
 
-fn connection(crash: &Crash, index: usize, suspect: &Examined, is_in_loader: bool, names: &impl Names) -> Connection {
+fn connection(
+    crash: &Crash,
+    index: usize,
+    suspect: &ExaminedObject,
+    is_in_loader: bool,
+    names: &impl Names,
+) -> Connection {
     let finding = &suspect.finding;
     let span = suspect.object.span();
     let is_in = crash.is_in(span);
@@ -240,7 +251,13 @@ fn connection(crash: &Crash, index: usize, suspect: &Examined, is_in_loader: boo
     }
 }
 
-fn rewritten(crash: &Crash, connection: Connection, index: usize, suspect: &Examined, names: &impl Names) -> Verdict {
+fn rewritten(
+    crash: &Crash,
+    connection: Connection,
+    index: usize,
+    suspect: &ExaminedObject,
+    names: &impl Names,
+) -> CrashVerdict {
     let finding = &suspect.finding;
     let path = suspect.path();
     let seen = evidence(finding);
@@ -297,9 +314,9 @@ fn rewritten(crash: &Crash, connection: Connection, index: usize, suspect: &Exam
         }
     };
     if connection == Connection::Unseen && !crash.is_alive {
-        return Verdict { answer: Answer::Unknown, object: Some(index), sentence, ..Verdict::default() };
+        return CrashVerdict { answer: Answer::Unknown, object: Some(index), sentence, ..CrashVerdict::default() };
     }
-    Verdict {
+    CrashVerdict {
         answer: Answer::Rewritten,
         certainty: Some(certainty),
         object: Some(index),
@@ -309,7 +326,7 @@ fn rewritten(crash: &Crash, connection: Connection, index: usize, suspect: &Exam
 }
 
 /// Returns what shows that an object was rewritten.
-fn evidence(finding: &Finding) -> String {
+fn evidence(finding: &ObjectFinding) -> String {
     let mut seen = Vec::new();
     let words = reverted(finding);
     if !words.is_empty() {
@@ -333,7 +350,7 @@ fn evidence(finding: &Finding) -> String {
     seen.join(", ")
 }
 
-fn reverted(finding: &Finding) -> String {
+fn reverted(finding: &ObjectFinding) -> String {
     match finding.reverted.len() {
         0 => String::new(),
         1 => "1 relocated word had its value from the file again".to_owned(),

@@ -1,14 +1,14 @@
 //! Whether a file, or what a dump has of it, is the version of the object that was loaded.
 
-use super::{Examiner, Finding};
+use super::{DumpExaminer, ObjectFinding};
 use crate::core_dump::{DumpedRange, MappedRange};
 use crate::image::{DynamicEntries, Headers, LoadHeader};
 use crate::memory::Bytes;
-use crate::post_mortem::object_file::ObjectFile;
+use crate::post_mortem::candidate_file::CandidateFile;
 use crate::post_mortem::objects::{self, DumpedObject};
 use crate::reversion::is_same_dynamic;
 
-impl<B: Bytes> Examiner<'_, '_, B> {
+impl<B: Bytes> DumpExaminer<'_, '_, B> {
     /// Returns whether headers cannot be those of the object that was loaded: its mappings, or the
     /// place of its dynamic section in the loader's list, are others.
     pub fn contradicts(&self, object: &DumpedObject, headers: &Headers) -> bool {
@@ -62,7 +62,7 @@ impl<B: Bytes> Examiner<'_, '_, B> {
 
     /// Returns whether the file is the one that was mapped when the process died, by its build-id, or
     /// else by its first page; `None` if the dump does not show that.
-    pub fn is_at_crash(&self, object: &DumpedObject, file: &ObjectFile, finding: &Finding) -> Option<bool> {
+    pub fn is_at_crash(&self, object: &DumpedObject, file: &CandidateFile, finding: &ObjectFinding) -> Option<bool> {
         if !finding.mapped_build_id.is_empty() {
             return Some(file.build_id == finding.mapped_build_id);
         }
@@ -73,7 +73,7 @@ impl<B: Bytes> Examiner<'_, '_, B> {
     }
 
     /// Returns whether the dynamic section in the dump is another than the file's.
-    pub fn has_other_dynamic(&self, object: &DumpedObject, file: &ObjectFile, base: u64) -> bool {
+    pub fn has_other_dynamic(&self, object: &DumpedObject, file: &CandidateFile, base: u64) -> bool {
         let Some((address, size)) = file.headers.dynamic else { return object.listed.is_some() };
         let at = base.wrapping_add(address);
         match DynamicEntries::read(self.dump, at, size) {
@@ -101,7 +101,7 @@ impl<B: Bytes> Examiner<'_, '_, B> {
 
     /// Returns whether the loader had not yet made the relocated range read-only: then its words
     /// may not have been relocated when the process died.
-    pub fn is_being_loaded(&self, file: &ObjectFile, base: u64) -> bool {
+    pub fn is_being_loaded(&self, file: &CandidateFile, base: u64) -> bool {
         let Some((address, size)) = file.headers.relro else { return false };
         let start = base.wrapping_add(address) & !(self.page - 1);
         let end = base.wrapping_add(address).wrapping_add(size) & !(self.page - 1);

@@ -1,16 +1,16 @@
 //! The verdict where nothing shows that an object was rewritten: either nothing points to that, or
 //! the crash has its signature and the objects could not be examined. This module is pure.
 
-use super::{Answer, Examined, LOWEST_CODE, NULL, Names, SMALL, Verdict};
+use super::{Answer, CrashVerdict, ExaminedObject, LOWEST_CODE, NULL, Names, SMALL};
 use crate::post_mortem::crash::{Crash, SIGBUS, SIGILL, SIGSEGV};
 use crate::post_mortem::examination::FileRelation;
 
 /// Returns the verdict where no object is suspicious.
-pub fn judge(crash: &Crash, examined: &[Examined], names: &impl Names) -> Verdict {
+pub fn judge(crash: &Crash, examined: &[ExaminedObject], names: &impl Names) -> CrashVerdict {
     let objects =
         || examined.iter().enumerate().filter(|(_, found)| found.object.is_object && !found.finding.is_protected);
     let intact: usize = objects().map(|(_, found)| found.finding.intact).sum();
-    let is_unexamined = |found: &Examined| found.finding.missing != 0 || found.finding.unjudged.is_some();
+    let is_unexamined = |found: &ExaminedObject| found.finding.missing != 0 || found.finding.unjudged.is_some();
     let may_be_of = |value: u64, is_known: bool| {
         objects().find(|(index, found)| {
             let (start, end) = found.object.span();
@@ -43,12 +43,12 @@ pub fn judge(crash: &Crash, examined: &[Examined], names: &impl Names) -> Verdic
             ))
         };
         if let Some((index, found, why)) = known.or_else(unknown) {
-            return Verdict {
+            return CrashVerdict {
                 answer: Answer::Unknown,
                 object: Some(index),
                 sentence: format!("It cannot be told whether a file was rewritten in place: {why}."),
                 way_out: way_out(found),
-                ..Verdict::default()
+                ..CrashVerdict::default()
             };
         }
     }
@@ -57,7 +57,7 @@ pub fn judge(crash: &Crash, examined: &[Examined], names: &impl Names) -> Verdic
         && let Some((index, found)) = objects().find(|(_, found)| crash.is_in(found.object.span()))
         && found.finding.relation != FileRelation::Loaded
     {
-        return Verdict {
+        return CrashVerdict {
             answer: Answer::Unknown,
             object: Some(index),
             sentence: format!(
@@ -67,7 +67,7 @@ pub fn judge(crash: &Crash, examined: &[Examined], names: &impl Names) -> Verdic
                 missing(found)
             ),
             way_out: way_out(found),
-            ..Verdict::default()
+            ..CrashVerdict::default()
         };
     }
     let is_fault = matches!(crash.signal, SIGSEGV | SIGBUS | SIGILL) && crash.is_own_fault();
@@ -79,11 +79,11 @@ pub fn judge(crash: &Crash, examined: &[Examined], names: &impl Names) -> Verdic
             "It cannot be told whether a file was rewritten in place: the relocated words of no object could be compared with \
              its file."
         };
-        return Verdict {
+        return CrashVerdict {
             answer: Answer::Unknown,
             sentence: sentence.to_owned(),
             way_out: way_out(found),
-            ..Verdict::default()
+            ..CrashVerdict::default()
         };
     }
     let protected = examined.iter().filter(|found| found.finding.is_protected).count();
@@ -92,7 +92,7 @@ pub fn judge(crash: &Crash, examined: &[Examined], names: &impl Names) -> Verdic
             "Nothing here points to a file that was rewritten in place: libsopin.so had put {protected} objects out of the \
              reach of their files."
         );
-        return Verdict { sentence, ..Verdict::default() };
+        return CrashVerdict { sentence, ..CrashVerdict::default() };
     }
     let judged = objects().filter(|(_, found)| found.finding.is_judged && found.finding.missing == 0).count();
     let all = objects().count();
@@ -105,18 +105,18 @@ pub fn judge(crash: &Crash, examined: &[Examined], names: &impl Names) -> Verdic
         "Nothing here points to a file that was rewritten in place: {intact} relocated words of {judged} objects hold what \
          they should{rest}."
     );
-    Verdict { sentence, ..Verdict::default() }
+    CrashVerdict { sentence, ..CrashVerdict::default() }
 }
 
 /// Returns why an object could not be examined.
-fn missing(found: &Examined) -> String {
+fn missing(found: &ExaminedObject) -> String {
     match &found.finding.unjudged {
         Some(why) => why.clone(),
         None => format!("the dump leaves out {} of its relocated words", found.finding.missing),
     }
 }
 
-fn way_out(found: &Examined) -> String {
+fn way_out(found: &ExaminedObject) -> String {
     match (&found.finding.unjudged, found.finding.relation) {
         (None, _) => {
             "dump private memory: coredump_filter 0x33 keeps it (core(5)); systemd-coredump's ExternalSizeMax may have cut \

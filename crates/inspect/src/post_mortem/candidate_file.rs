@@ -15,7 +15,7 @@ use crate::relocated_words::{self, RelocatedWord};
 const NOTES: u64 = 4096;
 
 /// A file of an object.
-pub struct ObjectFile {
+pub struct CandidateFile {
     /// The file.
     pub bytes: FileBytes,
     /// Its length in bytes.
@@ -30,7 +30,7 @@ pub struct ObjectFile {
     words: OnceCell<Result<Vec<RelocatedWord>, Flaw>>,
 }
 
-impl ObjectFile {
+impl CandidateFile {
     /// Reads a file.
     ///
     /// # Errors
@@ -76,9 +76,9 @@ mod tests {
 
     #[test]
     fn this_program_has_a_build_id_and_relocated_words() {
-        let file = ObjectFile::read(File::open("/proc/self/exe").unwrap()).unwrap();
+        let file = CandidateFile::read(File::open("/proc/self/exe").unwrap()).unwrap();
         assert!(file.words().unwrap().len() > 100 && file.size > 10_000);
         assert!(file.build_id.is_empty() || file.build_id.len() >= 8);
-        assert!(matches!(ObjectFile::read(File::open("/etc/passwd").unwrap()), Err(Flaw::Foreign)));
+        assert!(matches!(CandidateFile::read(File::open("/etc/passwd").unwrap()), Err(Flaw::Foreign)));
     }
 }
