@@ -18,6 +18,7 @@ use crate::pin::PinArgs;
 use crate::run::RunArgs;
 use crate::status::StatusArgs;
 use crate::store::StoreArgs;
+use crate::watch::WatchArgs;
 
 const MORE: &str = "\
 Environment:
@@ -61,6 +62,7 @@ pub enum Command {
     Status(StatusArgs),
     Explain(ExplainArgs),
     Pin(PinArgs),
+    Watch(WatchArgs),
     Store(StoreArgs),
     Doctor(DoctorArgs),
     CopyLibrary(CopyLibraryArgs),

@@ -18,6 +18,7 @@
 //! | [`status`](mod@status) | `sopin status` |
 //! | [`explain`](mod@explain) | `sopin explain` |
 //! | [`pin`](mod@pin) | `sopin pin` |
+//! | [`watch`](mod@watch) | `sopin watch` |
 //! | [`store`] | `sopin store` |
 //! | [`doctor`](mod@doctor) | `sopin doctor` |
 //! | [`copy_library`](mod@copy_library) | `sopin copy-library` |
@@ -58,6 +59,7 @@ mod settings;
 mod status;
 mod store;
 mod trial;
+mod watch;
 
 use std::env;
 use std::process::ExitCode;
@@ -71,7 +73,7 @@ fn main() -> ExitCode {
         sopin_startup::restore();
     }
     // `sopin run` and `sopin pin` exec the user's program, with the action that was inherited.
-    if matches!(command, Ok(Command::Check(_) | Command::Doctor(_))) {
+    if matches!(command, Ok(Command::Check(_) | Command::Doctor(_) | Command::Watch(_))) {
         sopin_startup::keep_children();
     }
     let outcome = match command {
@@ -80,6 +82,7 @@ fn main() -> ExitCode {
         Ok(Command::Status(arguments)) => status::status(&arguments).map(ExitCode::from),
         Ok(Command::Explain(arguments)) => explain::explain(&arguments).map(ExitCode::from),
         Ok(Command::Pin(arguments)) => pin::pin(&arguments),
+        Ok(Command::Watch(arguments)) => watch::watch(&arguments).map(ExitCode::from),
         Ok(Command::Store(arguments)) => store::store(&arguments).map(ExitCode::from),
         Ok(Command::Doctor(arguments)) => doctor::doctor(&arguments).map(ExitCode::from),
         Ok(Command::CopyLibrary(arguments)) => copy_library::copy_library(&arguments).map(ExitCode::from),

@@ -16,11 +16,11 @@
 //! | [`human`] | the answer, for people |
 
 mod answer;
-mod file_tree;
+pub mod file_tree;
 mod human;
 mod options;
 mod pins;
-mod selection;
+pub mod selection;
 mod session;
 mod watch;
 

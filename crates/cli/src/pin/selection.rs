@@ -142,7 +142,7 @@ impl SelectedProcess {
 
 /// Opens a process. If its first thread has ended and others go on, that is one of them: the
 /// files of the first thread are empty then.
-fn open(pid: u32) -> Result<Process, Trouble> {
+pub fn open(pid: u32) -> Result<Process, Trouble> {
     match Process::open(pid) {
         Err(Trouble::Zombie) => {
             let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
@@ -158,7 +158,8 @@ fn depth(parent: u32, parent_of: impl Fn(u32) -> Option<u32>) -> usize {
     iter::successors(Some(parent), |pid| parent_of(*pid)).take_while(|pid| *pid != 0).take(MAX_ANCESTORS).count()
 }
 
-fn pass_over(counts: &mut PassedOver, trouble: &Trouble) {
+/// Counts a process that is passed over.
+pub fn pass_over(counts: &mut PassedOver, trouble: &Trouble) {
     let PassedOver { kernel_threads, zombies, vanished, denied, failed } = counts;
     *match trouble {
         Trouble::KernelThread => kernel_threads,
@@ -182,7 +183,7 @@ fn user_in(status: &[u8]) -> Option<u32> {
 }
 
 /// Returns the number of a mount namespace, as a text; `None` if it may not be read.
-fn mount_namespace(process: &str) -> Option<Vec<u8>> {
+pub fn mount_namespace(process: &str) -> Option<Vec<u8>> {
     Some(rustix::fs::readlink(format!("/proc/{process}/ns/mnt"), Vec::new()).ok()?.into_bytes())
 }
 
