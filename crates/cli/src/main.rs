@@ -7,6 +7,7 @@
 //! | [`output`] | stdout and stderr: failures, warnings, colour |
 //! | [`settings`] | values of `SOPIN_*` variables given as options |
 //! | [`library`] | where `libsopin.so` is |
+//! | [`metrics`] | metrics for Prometheus |
 //! | [`preload`] | the value of `LD_PRELOAD` |
 //! | [`invocation`] | executing a command |
 //! | [`permission`] | what to do where the kernel denies access to a process |
@@ -47,6 +48,7 @@ mod invocation;
 mod library;
 #[cfg(test)]
 mod manual;
+mod metrics;
 mod output;
 mod permission;
 mod pin;

@@ -2,7 +2,8 @@
 //! what became of the processes.
 //!
 //! One thread reads the kernel's events and finds the writers' names; the main thread looks for new
-//! processes and objects, inspects the processes concerned, and answers signals.
+//! processes and objects, inspects the processes concerned, and answers signals. It changes nothing in
+//! a process.
 //!
 //! | module | responsible for |
 //! |---|---|
@@ -10,48 +11,126 @@
 //! | [`scan`] | keeping the index up to date |
 //! | [`events`] | the kernel's events, from one source or the other |
 //! | [`fanotify`], [`inotify`] | the sources |
+//! | [`reader`] | the thread that reads events |
 //! | [`writer`] | the name of a writer |
 //! | [`rewrites`] | from events to rewritings |
+//! | [`main_loop`] | the main thread |
+//! | [`judge`] | what became of the processes concerned |
+//! | [`answer`](mod@answer) | a line, as in JSON |
+//! | [`human`] | a line, for people |
+//! | [`printer`] | printing without waiting |
+//! | [`alerts`] | `--exec` |
+//! | [`metrics_file`] | `--metrics` |
 
+mod alerts;
+mod answer;
 pub mod events;
 mod fanotify;
+mod human;
 pub mod index;
 mod inotify;
+mod judge;
+mod main_loop;
+mod metrics_file;
+mod printer;
+mod reader;
 mod rewrites;
 pub mod scan;
 mod writer;
 
-use std::io;
-use std::os::fd::AsFd;
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use sopin_inspect::process::Trouble;
 
 use crate::exit::{Exit, Failure};
 use crate::output;
+use crate::permission;
 use crate::pin::file_tree::FileTree;
-use events::{Event, Source};
+use alerts::Alerts;
+use answer::WatchLine;
+use events::Source;
+use human::ShownLine;
 use index::Index;
-use rewrites::Rewrites;
-use scan::{Scanner, Scope};
-use writer::Writers;
+use main_loop::{MainLoop, Totals};
+use metrics_file::MetricsFile;
+use printer::Printer;
+use reader::Shared;
+use scan::{Scanned, Scanner, Scope};
 
-/// How long the reader of events rests after many of them: meanwhile the kernel merges events of one
-/// writer and one file.
-const READER_RESTS: Duration = Duration::from_millis(10);
-/// A scan takes at most this part of the time.
-const SCANS_REST: u32 = 50;
+const MORE: &str = "\
+Lines:
+  12:03:11 pip (4242, `pip install -U shop`) rewrote /srv/shop/cutils.so in place: 3 processes
+  pinned, 1 damaged (4711 gunicorn)
 
-/// Say when objects that processes have loaded are rewritten, and by whom
+  pinned         no memory of the object maps the file; it is full in sopin-status(1)
+  relocated      only text and constants map the file; these follow it
+  exposed        writable or relocated memory maps the file, and nothing of it was lost yet
+  damaged        relocations have been lost, or pages lie behind the end of the file
+  ended since    the process had mapped the file, and has ended
+  not inspected  the reason is in the JSON
+
+JSON, one object in a line:
+  schema, time   the version of these names; when it happened, in UTC
+  event          \"rewrite\" or \"lost\"
+  With \"rewrite\":
+  file, device, inode  the path, and the numbers that stat(2) shows
+  ongoing        true in the first line about a writer that has not ended after two seconds
+  writer         pid, name, command[], unknown (null, ended, no-privilege, other-namespace)
+  full, relocated, exposed, damaged, ended, not_inspected  numbers of processes
+  processes[]    pid, name, state (one of these, with - for _), reverted_words, bytes_beyond_end,
+                 reason; the worst first, 100 at most
+  unlisted       how many processes are not in processes[]
+  With \"lost\":
+  what, count    kernel-queue (events), rewritings, output (lines), alerts; count may be null
+
+Programs of --exec:
+  The standard input is the line, as JSON. SOPIN_EVENT is its event, SOPIN_EVENT_FILE, _DAMAGED and
+  _ENDED are from a rewrite. Four programs run at a time, and 64 lines wait for them; what is beyond
+  that is counted and reported. What they print goes to stderr. They are not ended with the command.
+
+Exit status:
+  0  a signal has ended the command (SIGINT, SIGTERM, SIGHUP), or the named processes have ended
+  2  the command line was not understood
+  3  nothing can be watched, or the output cannot be written to
+  4  the named processes have ended, and at least one was found damaged
+
+Examples:
+  sudo sopin watch
+  sopin watch --mapping /srv/shop --json | jq 'select(.damaged > 0)'
+  sudo sopin watch --exec /usr/local/bin/page-me --metrics /var/lib/node_exporter/sopin.prom
+";
+
+/// Say when objects that processes have loaded are rewritten, by whom, and with what effect
+///
+/// The command waits until a file is rewritten in place that a process has loaded as a shared object
+/// or as its program. Then it inspects the processes that map the file as sopin status does, and
+/// prints a line. It changes nothing and stops no process. A file that is replaced by rename(2)
+/// harms no process and is not reported. Neither are copies in a store, and files in a layer of a
+/// container's image, which are not written to.
+///
+/// With CAP_SYS_ADMIN the kernel tells which process has written (fanotify(7)). Without, the
+/// command uses inotify(7), watches the processes that you may inspect, and does not know the
+/// writer. What one writer does to one file until it closes it is one line. If it does not end within
+/// two seconds, there is a line then, and another one at its end.
+///
+/// No event tells of stores through a shared mapping of the file (mmap(2) with MAP_SHARED), nor of what
+/// another machine does to a file of a network file system. What a process has loaded since the
+/// last look (--period) is not watched yet.
+///
+/// While "schema" in the JSON is 1, names keep their meaning, and new ones may be added.
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = MORE)]
 pub struct WatchArgs {
-    /// Processes to watch; without any, and without --mapping, every process is watched
+    /// Processes to watch, without their children; without PID and --mapping every process is watched
     #[arg(value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
     pids: Vec<u32>,
 
@@ -59,13 +138,31 @@ pub struct WatchArgs {
     #[arg(long, conflicts_with_all = ["pids", "mapping"])]
     all: bool,
 
-    /// Watch this file, or the files below this directory, in every process; may be given several times
+    /// Watch this file, or the files below this directory, in every process; may be given several
+    /// times
     #[arg(long, value_name = "PATH", value_hint = clap::ValueHint::AnyPath, conflicts_with = "pids")]
     mapping: Vec<PathBuf>,
 
-    /// Look for new processes and new objects every so many seconds
+    /// Look for new processes and new objects so often, or less often if that takes more than a
+    /// fiftieth of the time
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = period)]
     period: Duration,
+
+    /// Print lines of JSON
+    #[arg(long)]
+    json: bool,
+
+    /// Name all processes in each line
+    #[arg(short, long)]
+    verbose: bool,
+
+    /// Execute this program for each line, without a shell and without arguments
+    #[arg(long, value_name = "PROGRAM", value_hint = clap::ValueHint::CommandName)]
+    exec: Option<OsString>,
+
+    /// Keep metrics for Prometheus in this file
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    metrics: Option<PathBuf>,
 }
 
 fn period(text: &str) -> Result<Duration, String> {
@@ -77,71 +174,72 @@ fn period(text: &str) -> Result<Duration, String> {
 /// Watches until a signal ends it, or the processes that were named have ended.
 ///
 /// # Errors
-/// 3 when nothing can be watched.
+/// 3 when nothing can be watched, or the output cannot be written to.
 pub fn watch(arguments: &WatchArgs) -> Result<Exit, Failure> {
     let unwatched = |what: &str, error: &dyn std::error::Error| Failure::new(Exit::Uninspected, what, error);
+    // Before the first thread, so that all have the mask.
     let signals = block_signals().map_err(|errno| unwatched("signals", &errno))?;
     let source = Source::open().map_err(|error| unwatched("inotify", &error))?;
     let index = Arc::new(Mutex::new(Index::default()));
-    let mut scanner = Scanner::new(arguments.scope(), Arc::clone(&index), vec![source.marks()]);
-    scanner.scan().map_err(|error| unwatched("/proc", &error))?;
-    let rewrites = Arc::new(Mutex::new(Rewrites::default()));
+    let scope = arguments.scope();
+    let named = named(&scope);
+    let mut scanner = Scanner::new(scope, Arc::clone(&index), vec![source.marks()]);
+    let scanned = scanner.scan().map_err(|error| unwatched("/proc", &error))?;
+    refuse(&scanned, named.as_deref())?;
     let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
-    let news = Arc::new(EventFd::from_flags(flags).map_err(|errno| unwatched("eventfd", &errno))?);
-    let reader = Reader { source, index, rewrites: Arc::clone(&rewrites), news: Arc::clone(&news) };
-    thread::spawn(move || reader.run());
-    let mut next_scan = Instant::now() + arguments.period;
-    loop {
-        let due = rewrites.lock().unwrap_or_else(PoisonError::into_inner).next_due();
-        wait(&[signals.as_fd(), news.as_fd()], due.map_or(next_scan, |due| due.min(next_scan)));
-        let _ = news.read();
-        if signals.read_signal().ok().flatten().is_some() {
-            return Ok(Exit::Success);
-        }
-        let now = Instant::now();
-        let ended = rewrites.lock().unwrap_or_else(PoisonError::into_inner).take_due(now);
-        for rewriting in ended {
-            output::print(format_args!("{rewriting:?}\n")).map_err(|error| unwatched("stdout", &error))?;
-        }
-        if now >= next_scan {
-            scanner.scan().map_err(|error| unwatched("/proc", &error))?;
-            next_scan = Instant::now() + (now.elapsed() * SCANS_REST).max(arguments.period);
-        }
-    }
+    let news = EventFd::from_flags(flags).map_err(|errno| unwatched("eventfd", &errno))?;
+    let shared = Arc::new(Shared::new(Arc::clone(&index), news));
+    reader::start(source.clone(), Arc::clone(&shared));
+    let mut main_loop = MainLoop {
+        scanner,
+        signals,
+        period: arguments.period,
+        printer: arguments.printer(&shared),
+        alerts: arguments.exec.as_deref().map(Alerts::start),
+        metrics: arguments.metrics.as_deref().map(|path| MetricsFile::new(path, source.names_writers(), index)),
+        named,
+        is_json: arguments.json,
+        is_verbose: arguments.verbose,
+        totals: Totals::default(),
+        warned: HashSet::new(),
+        shared,
+    };
+    main_loop.warn(&scanned);
+    introduce(&main_loop.shared, &source);
+    main_loop.run()
 }
 
-/// Reads events, until the process ends.
-struct Reader {
-    source: Source,
-    index: Arc<Mutex<Index>>,
-    rewrites: Arc<Mutex<Rewrites>>,
-    news: Arc<EventFd>,
+/// Prints that the watch has begun, on stderr.
+fn introduce(shared: &Shared, source: &Source) {
+    let (processes, objects) = scan::lock(&shared.index).counts();
+    let writers = if source.names_writers() { "" } else { "; who writes to them is not known without CAP_SYS_ADMIN" };
+    output::print_error(format_args!("sopin: watching {objects} files of {processes} processes{writers}\n"));
 }
 
-impl Reader {
-    fn run(&self) -> io::Error {
-        let (mut events, mut writers) = (Vec::new(), Writers::default());
-        loop {
-            let has_more = match self.source.read(&mut events) {
-                Ok(has_more) => has_more,
-                Err(error) => return error,
-            };
-            for event in events.drain(..) {
-                let Event::Changed(change) = event else { continue };
-                let now = Instant::now();
-                let begin = || {
-                    let writer = writers.find(change.writer, now);
-                    let mappers = scan::lock(&self.index).mappers(change.inode);
-                    (!mappers.is_empty()).then_some((writer, mappers))
-                };
-                self.rewrites.lock().unwrap_or_else(PoisonError::into_inner).note(&change, now, begin);
-            }
-            let _ = self.news.write(1);
-            if has_more {
-                thread::sleep(READER_RESTS);
-            }
+/// Fails if nothing can be watched of what was asked for. Warns about named processes that cannot be
+/// inspected, and about others to which access was denied.
+fn refuse(scanned: &Scanned, named: Option<&[OwnedFd]>) -> Result<(), Failure> {
+    for (pid, trouble) in &scanned.troubled {
+        let failure = Failure::new(Exit::Uninspected, pid, trouble.reason());
+        let failure = if *trouble == Trouble::Denied { failure.with_way_out(permission::remedy()) } else { failure };
+        if named.is_some_and(|named| named.len() <= scanned.troubled.len()) {
+            return Err(failure);
         }
+        output::warn(&failure.thing, &failure.reason);
     }
+    if scanned.troubled.is_empty() && scanned.passed_over.denied != 0 {
+        let count = scanned.passed_over.denied;
+        let processes = if count == 1 { "1 process is" } else { &format!("{count} processes are") };
+        output::warn("permission denied", format_args!("{processes} not watched; {}", permission::remedy()));
+    }
+    Ok(())
+}
+
+/// Returns descriptors of the named processes, by which their end is noticed.
+fn named(scope: &Scope) -> Option<Vec<OwnedFd>> {
+    let Scope::Processes(pids) = scope else { return None };
+    let open = |pid: &u32| pidfd_open(Pid::from_raw(i32::try_from(*pid).ok()?)?, PidfdFlags::empty()).ok();
+    Some(pids.iter().filter_map(open).collect())
 }
 
 /// Blocks the signals that end the command, and returns a descriptor that tells when one has arrived.
@@ -151,18 +249,17 @@ fn block_signals() -> nix::Result<SignalFd> {
     SignalFd::with_flags(&awaited, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
 }
 
-/// Waits until a descriptor can be read, or for a time.
-fn wait(descriptors: &[std::os::fd::BorrowedFd], until: Instant) {
-    // Rounded up: with 0 this would not wait in the last millisecond.
-    let rest = until.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
-    let timeout = PollTimeout::try_from(rest).unwrap_or(PollTimeout::MAX);
-    let mut descriptors: Vec<_> =
-        descriptors.iter().map(|descriptor| PollFd::new(*descriptor, PollFlags::POLLIN)).collect();
-    // An interrupted wait is a short one.
-    let _ = poll(&mut descriptors, timeout);
-}
-
 impl WatchArgs {
+    fn printer(&self, shared: &Arc<Shared>) -> Printer {
+        let (is_json, is_verbose) = (self.json, self.verbose);
+        let lost = move |count| {
+            let line = WatchLine::lost("output", Some(count));
+            if is_json { line.json() } else { ShownLine { line: &line, is_verbose }.to_string() }
+        };
+        let shared = Arc::clone(shared);
+        Printer::start(lost, move || shared.wake())
+    }
+
     fn scope(&self) -> Scope {
         if !self.pids.is_empty() {
             let mut pids = self.pids.clone();

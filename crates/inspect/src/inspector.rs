@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sopin_core::mode::Mode;
 use sopin_core::records::Reached;
+use sopin_core::vmas::FileId;
 
 use crate::damage::{Damage, Examiner, Finding, Word};
 use crate::data_files;
@@ -69,15 +70,35 @@ impl Inspector {
         if only_with_library && !mentions_library(&text) {
             return Ok(None);
         }
-        let mut report = self.look(&process, &text)?;
+        let report = self.look_repeatedly(&process, &text, None)?;
+        Ok(report.filter(|report| !only_with_library || report.shim.is_some()))
+    }
+
+    /// Inspects those objects of a process that were loaded from one of these files, by the numbers that
+    /// the kernel shows in `/proc/PID/maps`. The report has no other objects.
+    ///
+    /// # Errors
+    /// Why the process cannot be inspected.
+    pub fn inspect_files(&self, pid: u32, files: &[FileId]) -> Result<Option<ProcessReport>, Trouble> {
+        let process = Process::open(pid)?;
+        self.look_repeatedly(&process, &process.require("maps")?, Some(files))
+    }
+
+    fn look_repeatedly(
+        &self,
+        process: &Process,
+        text: &[u8],
+        files: Option<&[FileId]>,
+    ) -> Result<Option<ProcessReport>, Trouble> {
+        let mut report = self.look(process, text, files)?;
         for _ in 1..LOOKS {
             if report.as_ref().is_none_or(|report| report.damaged == 0) {
                 break;
             }
             std::thread::sleep(BETWEEN_LOOKS);
-            report = self.look(&process, &process.require("maps")?)?;
+            report = self.look(process, &process.require("maps")?, files)?;
         }
-        Ok(report.filter(|report| !only_with_library || report.shim.is_some()))
+        Ok(report)
     }
 
     /// Finds the objects of a process, and passes them to `work`.
@@ -119,8 +140,9 @@ impl Inspector {
         }))
     }
 
-    /// Inspects a process once. `None` if it has no memory because it is just ending.
-    fn look(&self, process: &Process, text: &[u8]) -> Result<Option<ProcessReport>, Trouble> {
+    /// Inspects a process once, or those of its objects that were loaded from one of `files`. `None` if
+    /// it has no memory because it is just ending.
+    fn look(&self, process: &Process, text: &[u8], files: Option<&[FileId]>) -> Result<Option<ProcessReport>, Trouble> {
         let maps = maps::parse(text);
         if maps.is_empty() {
             return Err(Trouble::Vanished);
@@ -153,11 +175,14 @@ impl Inspector {
         let start = self.boot + i128::from(process.image_start(auxv.bytes())) * self.tick;
         let mode = published.as_ref().and_then(|published| published.mode);
         let about = About { process, view: &view, start, has_shim: shim.is_some(), mode };
-        let files = self.lists_files.then(|| data_files::find(&maps, &objects, &view, process.user));
-        let objects: Vec<_> =
-            objects.iter().map(|object| self.object(object, &about, examiner.examine(object))).collect();
+        let data_files = self.lists_files.then(|| data_files::find(&maps, &objects, &view, process.user));
+        let is_asked_for = |object: &&InspectedObject| {
+            files.is_none_or(|files| object.file().is_some_and(|file| files.contains(&file)))
+        };
+        let objects = objects.iter().filter(is_asked_for);
+        let objects: Vec<_> = objects.map(|object| self.object(object, &about, examiner.examine(object))).collect();
         let source = if list.is_some() { "loader" } else { "maps" };
-        Ok(Some(ProcessReport { files, ..report(process, shim, source, objects, errors) }))
+        Ok(Some(ProcessReport { files: data_files, ..report(process, shim, source, objects, errors) }))
     }
 
     fn object(&self, object: &InspectedObject, about: &About, finding: Finding) -> ObjectReport {
@@ -171,6 +196,7 @@ impl Inspector {
         let state = if damage.is_some() { ObjectState::Damaged } else { object.state() };
         ObjectReport {
             path: String::from_utf8_lossy(&path(object, about)).into_owned(),
+            loaded_from: object.file(),
             state,
             image_layer: state == ObjectState::Full && object.is_in_image(),
             base: object.base,
@@ -345,5 +371,16 @@ mod tests {
         assert_eq!(report.objects[0].path, exe.to_str().unwrap());
         assert_eq!(report.objects[0].reason.as_deref(), Some("libsopin.so is not loaded"));
         assert!(Inspector::new(false).inspect(std::process::id(), true).unwrap().is_none());
+    }
+
+    #[test]
+    fn objects_can_be_chosen_by_their_files() {
+        let (inspector, own) = (Inspector::new(false), std::process::id());
+        let all = inspector.inspect(own, false).unwrap().unwrap();
+        let file = all.objects[1].loaded_from.unwrap();
+        let one = inspector.inspect_files(own, &[file]).unwrap().unwrap();
+        assert_eq!((one.objects.len(), one.exposed), (1, 1));
+        assert_eq!(one.objects[0].path, all.objects[1].path);
+        assert!(inspector.inspect_files(own, &[]).unwrap().unwrap().objects.is_empty());
     }
 }

@@ -13,6 +13,7 @@
 use std::rc::Rc;
 
 use sopin_core::records::{Reached, Record};
+use sopin_core::vmas::FileId;
 
 use crate::files::{Image, View, Writability};
 use crate::image::{self, Flaw, Headers, LoadHeader};
@@ -116,6 +117,11 @@ impl InspectedObject<'_> {
         } else {
             ObjectState::Full
         }
+    }
+
+    /// Returns the file that it was loaded from, as `/proc/PID/maps` shows it.
+    pub fn file(&self) -> Option<FileId> {
+        self.original.map(|original| original.file)
     }
 
     /// Returns whether it maps a file in a layer of a container's image.

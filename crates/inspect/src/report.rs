@@ -3,6 +3,7 @@
 //! U+FFFD where it is not.
 
 use serde::Serialize;
+use sopin_core::vmas::FileId;
 
 use crate::disk::Disk;
 use crate::object::ObjectState;
@@ -88,6 +89,9 @@ pub struct Shim {
 pub struct ObjectReport {
     /// The file that it was loaded from.
     pub path: String,
+    /// That file, as `/proc/PID/maps` shows it; `None` if no mapping of it is left.
+    #[serde(skip)]
+    pub loaded_from: Option<FileId>,
     /// Its state.
     pub state: ObjectState,
     /// Whether it maps a file in a layer of a container's image, which needs no copy: what is

@@ -28,8 +28,8 @@ use super::index::Inode;
 const REPORT_FID: InitFlags = InitFlags::from_bits_retain(0x200);
 /// What is asked for.
 const MASK: MaskFlags = MaskFlags::FAN_MODIFY.union(MaskFlags::FAN_CLOSE_WRITE);
-/// Bytes that are read at a time: a thousand events.
-const BUFFER: usize = 64 << 10;
+/// Bytes that are read at a time: 300 events.
+const BUFFER: usize = 16 << 10;
 
 /// Size of `struct fanotify_event_metadata`, and the only version of it.
 const METADATA: usize = 24;

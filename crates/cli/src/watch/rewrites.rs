@@ -5,6 +5,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime};
 
+use sopin_core::vmas::FileId;
+
 use super::events::{Change, WriterId};
 use super::index::{Inode, Mapper};
 use super::writer::Writer;
@@ -17,17 +19,30 @@ const LONG: Duration = Duration::from_secs(2);
 /// How many are kept at a time.
 const MOST: usize = 4096;
 
+/// What is known when a rewriting begins.
+#[derive(Clone, Debug)]
+pub struct Beginning {
+    /// The file, as `/proc/PID/maps` shows it.
+    pub id: FileId,
+    /// Its path.
+    pub path: Vec<u8>,
+    /// Who writes to it.
+    pub writer: Writer,
+    /// The processes that map it.
+    pub mappers: Vec<Mapper>,
+}
+
 /// What one writer has done to one file.
 #[derive(Clone, Debug)]
 pub struct Rewriting {
     /// The file.
     pub inode: Inode,
-    /// Who has done it.
-    pub writer: Writer,
-    /// When it began.
+    /// When it began, also in clock ticks since the machine was started.
     pub time: SystemTime,
-    /// The processes that mapped the file then.
-    pub mappers: Vec<Mapper>,
+    /// The same.
+    pub ticks: u64,
+    /// What was known then.
+    pub beginning: Beginning,
     /// Whether it goes on.
     pub is_ongoing: bool,
     id: WriterId,
@@ -44,12 +59,14 @@ pub struct Rewrites {
     current: HashMap<Inode, Vec<Rewriting>>,
     count: usize,
     untracked: u64,
+    overflows: u64,
 }
 
 impl Rewrites {
-    /// Notes a change. If it is the first of a rewriting, calls `begin` for the writer and the processes
-    /// that map the file; without processes there is nothing to report.
-    pub fn note(&mut self, change: &Change, now: Instant, begin: impl FnOnce() -> Option<(Writer, Vec<Mapper>)>) {
+    /// Notes a change. If it is the first of a rewriting, calls `begin`, which returns `None` if that is not to be
+    /// reported. Returns whether something may be due earlier than before.
+    pub fn note(&mut self, change: &Change, now: Instant, begin: impl FnOnce() -> Option<Beginning>) -> bool {
+        let mut is_news = change.is_closed;
         let of_file = self.current.entry(change.inode).or_default();
         if change.is_closed {
             // Whoever closes it last, which may be another process with the same descriptor.
@@ -61,15 +78,16 @@ impl Rewrites {
             // Written to again after it was closed, it is not closed any more.
             known.is_closed = change.is_closed;
         } else if change.is_modified {
+            is_news = true;
             if self.count >= MOST {
                 self.untracked += 1;
-            } else if let Some((writer, mappers)) = begin() {
+            } else if let Some(beginning) = begin() {
                 self.count += 1;
                 of_file.push(Rewriting {
                     inode: change.inode,
-                    writer,
                     time: SystemTime::now(),
-                    mappers,
+                    ticks: ticks(),
+                    beginning,
                     is_ongoing: false,
                     id: change.writer,
                     first: now,
@@ -83,6 +101,17 @@ impl Rewrites {
         if of_file.is_empty() {
             self.current.remove(&change.inode);
         }
+        is_news
+    }
+
+    /// Notes that the kernel has lost events.
+    pub fn note_overflow(&mut self) {
+        self.overflows += 1;
+    }
+
+    /// Returns how often the kernel has lost events, and begins to count anew.
+    pub fn take_overflows(&mut self) -> u64 {
+        std::mem::take(&mut self.overflows)
     }
 
     /// Takes the rewritings that have ended, and those that last long, once.
@@ -129,6 +158,15 @@ impl Rewriting {
     }
 }
 
+/// Returns the time since the machine was started, in clock ticks, as `/proc/PID/stat` has it.
+fn ticks() -> u64 {
+    use rustix::time::{ClockId, clock_gettime};
+    let now = clock_gettime(ClockId::Boottime);
+    let (seconds, nanoseconds) = (now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs());
+    let of_second = rustix::param::clock_ticks_per_second().max(1);
+    seconds * of_second + nanoseconds * of_second / 1_000_000_000
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,12 +177,14 @@ mod tests {
         Change { inode: FILE, writer: WriterId::Process(writer), is_modified, is_closed }
     }
 
-    fn begin(pid: u32) -> Option<(Writer, Vec<Mapper>)> {
-        Some((Writer { pid: Some(pid), ..Writer::default() }, Vec::new()))
+    #[allow(clippy::unnecessary_wraps, reason = "as what it stands for")]
+    fn begin(pid: u32) -> Option<Beginning> {
+        let writer = Writer { pid: Some(pid), ..Writer::default() };
+        Some(Beginning { id: FileId::default(), path: Vec::new(), writer, mappers: Vec::new() })
     }
 
     fn pids(due: &[Rewriting]) -> Vec<(u32, bool)> {
-        due.iter().map(|rewriting| (rewriting.writer.pid.unwrap(), rewriting.is_ongoing)).collect()
+        due.iter().map(|rewriting| (rewriting.beginning.writer.pid.unwrap(), rewriting.is_ongoing)).collect()
     }
 
     #[test]
@@ -192,11 +232,11 @@ mod tests {
     fn one_that_does_not_end_is_reported_once_and_at_its_end() {
         let (mut rewrites, start) = (Rewrites::default(), Instant::now());
         let mut reported = Vec::new();
-        for tenth in 0..100 {
-            let now = start + Duration::from_millis(100 * tenth);
+        for step in 0..1000 {
+            let now = start + Duration::from_millis(10 * step);
+            reported.extend(pids(&rewrites.take_due(now)));
             // It opens and closes the file all the time.
             rewrites.note(&change(7, true, true), now, || begin(7));
-            reported.extend(pids(&rewrites.take_due(now)));
         }
         assert_eq!(reported, [(7, true)]);
         assert_eq!(pids(&rewrites.take_due(start + Duration::from_secs(11))), [(7, false)]);

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::fs::FileType;
 use sopin_inspect::files::{Files, View, Writability};
@@ -64,6 +65,7 @@ pub struct Scanner {
     known: HashMap<MappedKey, Option<Inode>>,
     own_namespace: Option<Vec<u8>>,
     round: u32,
+    last: Instant,
 }
 
 /// Locks the index. A thread that panics ends the command, so no lock is poisoned.
@@ -74,7 +76,15 @@ pub fn lock(index: &Mutex<Index>) -> MutexGuard<'_, Index> {
 impl Scanner {
     /// Makes a scanner that asks all of `marks` for the events of each object.
     pub fn new(scope: Scope, index: Arc<Mutex<Index>>, marks: Vec<Arc<dyn Marks + Send + Sync>>) -> Self {
-        Self { scope, index, marks, known: HashMap::new(), own_namespace: mount_namespace("self"), round: 0 }
+        Self {
+            scope,
+            index,
+            marks,
+            known: HashMap::new(),
+            own_namespace: mount_namespace("self"),
+            round: 0,
+            last: Instant::now(),
+        }
     }
 
     /// Looks at all processes once.
@@ -100,7 +110,13 @@ impl Scanner {
         }
         self.forget(&pids);
         self.round = self.round.wrapping_add(1);
+        self.last = Instant::now();
         Ok(scanned)
+    }
+
+    /// Returns how long ago the last scan ended.
+    pub fn rested(&self) -> Duration {
+        self.last.elapsed()
     }
 
     fn look(&mut self, pid: u32, files: &Files, scanned: &mut Scanned) -> Result<(), Trouble> {

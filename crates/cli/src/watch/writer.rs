@@ -13,7 +13,7 @@ use crate::output::shown;
 use crate::process_table;
 
 /// Bytes of the arguments that are kept, and characters of them that are shown on a line.
-const MAX_COMMAND: u64 = 4096;
+const MAX_COMMAND: u64 = 1024;
 const SHOWN_COMMAND: usize = 120;
 /// How many writers are remembered, and how long: one that writes to many files may have ended when the event of
 /// the last one is read. No process gets the number of another so soon, because the kernel gives out
@@ -28,7 +28,7 @@ pub struct Writer {
     pub pid: Option<u32>,
     /// The name of its first thread; null if it had ended before it could be read.
     pub name: Option<String>,
-    /// The arguments that it was started with, the first 4 KiB of them.
+    /// The arguments that it was started with, the first KiB of them.
     pub command: Vec<String>,
     /// Why the process is not known: `no-privilege`, `other-namespace`, `ended`; null if it is.
     pub unknown: Option<&'static str>,
@@ -65,20 +65,17 @@ impl Writers {
     }
 }
 
-/// Reads the name and the arguments of a process. One that has ended and waits for its parent has its
-/// name still.
+/// Reads the name and the arguments of a process. A process that ends loses its arguments first, and its
+/// name only when its parent has waited for it.
 fn read(pid: u32) -> Option<Writer> {
-    let name = read_start(&format!("/proc/{pid}/comm"))?;
-    let name = name.strip_suffix(b"\n").unwrap_or(&name);
     let command = read_start(&format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let command = command.strip_suffix(b"\0").unwrap_or(&command);
     let words = command.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
-    Some(Writer {
-        pid: Some(pid),
-        name: Some(String::from_utf8_lossy(name).into_owned()),
-        command: if command.is_empty() { Vec::new() } else { words.collect() },
-        unknown: None,
-    })
+    let command: Vec<String> = if command.is_empty() { Vec::new() } else { words.collect() };
+    let name = read_start(&format!("/proc/{pid}/comm"));
+    let name = name.map(|name| String::from_utf8_lossy(name.strip_suffix(b"\n").unwrap_or(&name)).into_owned());
+    let name = name.or_else(|| Some(command.first()?.rsplit('/').next()?.to_owned()))?;
+    Some(Writer { pid: Some(pid), name: Some(name), command, unknown: None })
 }
 
 fn read_start(path: &str) -> Option<Vec<u8>> {

@@ -1,0 +1,191 @@
+//! `--exec`: executes a program for each line, which it reads as JSON from its standard input. No
+//! shell is involved, and nothing of the line is an argument, so no name in it can become code.
+//!
+//! A bounded number of programs runs at a time, each waited for by a thread of its own; a bounded
+//! number of lines waits for them, and what is beyond that is counted.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::MemfdFlags;
+
+use super::answer::{News, WatchLine};
+use crate::output;
+
+/// How many programs run at a time, and how many lines wait.
+const AT_A_TIME: usize = 4;
+const WAITING: usize = 64;
+/// How long the end of the command waits until the last programs are started.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Gives alerts.
+pub struct Alerts {
+    lines: SyncSender<WatchLine>,
+    counts: Arc<Counts>,
+}
+
+#[derive(Default)]
+struct Counts {
+    waiting: AtomicU64,
+    started: AtomicU64,
+    failed: AtomicU64,
+    dropped: AtomicU64,
+}
+
+/// The numbers of alerts since the start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AlertCounts {
+    /// The program was started.
+    pub started: u64,
+    /// It could not be started, or did not end successfully.
+    pub failed: u64,
+    /// It was not started, because too many had not ended.
+    pub dropped: u64,
+}
+
+impl Alerts {
+    /// Starts the threads.
+    pub fn start(program: &OsStr) -> Self {
+        let (sender, lines) = sync_channel(WAITING);
+        let (lines, counts) = (Arc::new(Mutex::new(lines)), Arc::new(Counts::default()));
+        for _ in 0..AT_A_TIME {
+            let (program, lines, counts) = (program.to_owned(), Arc::clone(&lines), Arc::clone(&counts));
+            thread::spawn(move || give_all(&program, &lines, &counts));
+        }
+        Self { lines: sender, counts }
+    }
+
+    /// Has the program executed for a line, soon. Never waits.
+    pub fn give(&self, line: &WatchLine) {
+        self.counts.waiting.fetch_add(1, Ordering::Relaxed);
+        if self.lines.try_send(line.clone()).is_err() {
+            self.counts.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.counts.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns the numbers of alerts.
+    pub fn counts(&self) -> AlertCounts {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let Counts { started, failed, dropped, .. } = &*self.counts;
+        AlertCounts { started: of(started), failed: of(failed), dropped: of(dropped) }
+    }
+
+    /// Waits until a program was started for each line, for a while at most.
+    pub fn finish(&self) {
+        let begun = Instant::now();
+        while self.counts.waiting.load(Ordering::Relaxed) != 0 && begun.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn give_all(program: &OsString, lines: &Mutex<Receiver<WatchLine>>, counts: &Counts) {
+    loop {
+        // The lock is released before the program is started.
+        let line = lines.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok(line) = line else { return };
+        let child = command(program, &line).and_then(|mut command| command.spawn());
+        counts.waiting.fetch_sub(1, Ordering::Relaxed);
+        let is_success = match child {
+            Ok(mut child) => {
+                counts.started.fetch_add(1, Ordering::Relaxed);
+                child.wait().is_ok_and(|status| status.success())
+            }
+            Err(error) => {
+                output::warn(program.display(), error);
+                false
+            }
+        };
+        if !is_success {
+            counts.failed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Returns the program with its standard input and its environment. Its output goes to stderr, because stdout
+/// has the lines.
+fn command(program: &OsStr, line: &WatchLine) -> io::Result<Command> {
+    // A file, and no pipe: the program need not read it.
+    let mut input = File::from(rustix::fs::memfd_create("sopin-watch", MemfdFlags::CLOEXEC)?);
+    writeln!(input, "{}", line.json())?;
+    input.rewind()?;
+    let mut command = Command::new(program);
+    command.stdin(input).stdout(Stdio::from(io::stderr().as_fd().try_clone_to_owned()?));
+    match &line.news {
+        News::Rewrite(answer) => {
+            command.env("SOPIN_EVENT", "rewrite").env("SOPIN_EVENT_FILE", &answer.file);
+            command.env("SOPIN_EVENT_DAMAGED", answer.damaged.to_string());
+            command.env("SOPIN_EVENT_ENDED", answer.ended.to_string());
+        }
+        News::Lost(_) => {
+            command.env("SOPIN_EVENT", "lost");
+        }
+    }
+    Ok(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait_for(mut condition: impl FnMut() -> bool) {
+        let begun = Instant::now();
+        while !condition() {
+            assert!(begun.elapsed() < Duration::from_secs(20));
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn the_number_of_alerts_is_bounded_and_giving_one_does_not_wait() {
+        let directory = tempfile::tempdir().unwrap();
+        let (script, gate) = (directory.path().join("alert"), directory.path().join("gate"));
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &gate,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o600),
+            0,
+        )
+        .unwrap();
+        // Each waits until the pipe is opened for writing.
+        let text = format!("#!/bin/sh\nread -r line < '{}'\ntest \"$SOPIN_EVENT\" = lost\n", gate.display());
+        // Written by another process, which no other test's child inherits a descriptor from.
+        let mut install = Command::new("install");
+        let mut child = install.args(["-m", "755", "/dev/stdin"]).arg(&script).stdin(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success());
+        let alerts = Alerts::start(script.as_os_str());
+        let (begun, all) = (Instant::now(), 10 * (AT_A_TIME + WAITING));
+        for _ in 0..all {
+            alerts.give(&WatchLine::lost("output", Some(1)));
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5));
+        wait_for(|| alerts.counts().started == AT_A_TIME as u64);
+        let AlertCounts { dropped, failed, .. } = alerts.counts();
+        assert!(dropped >= (all - AT_A_TIME - WAITING) as u64, "{dropped}");
+        assert_eq!(failed, 0);
+        // Opened for reading as well, it is open for all that follow.
+        let mut gate = std::fs::OpenOptions::new().read(true).write(true).open(&gate).unwrap();
+        gate.write_all(&b"x\n".repeat(all)).unwrap();
+        wait_for(|| alerts.counts().started + dropped == all as u64);
+        assert_eq!(alerts.counts().failed, 0);
+    }
+
+    #[test]
+    fn a_program_that_cannot_be_started_is_a_failure() {
+        let alerts = Alerts::start("/no/such/program".as_ref());
+        alerts.give(&WatchLine::lost("output", Some(1)));
+        wait_for(|| alerts.counts().failed == 1);
+        assert_eq!(alerts.counts(), AlertCounts { started: 0, failed: 1, dropped: 0 });
+    }
+}

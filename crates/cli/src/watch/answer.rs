@@ -1,0 +1,147 @@
+//! What the command says, as in a line of JSON. The names stay the same while `schema` does.
+
+use std::time::SystemTime;
+
+use serde::{Serialize, Serializer};
+
+use super::writer::Writer;
+
+/// Version of the structure. It changes when a field changes its meaning or is removed; new
+/// fields do not change it.
+pub const SCHEMA: u32 = 1;
+/// How many processes are listed for a rewriting.
+pub const LISTED: usize = 100;
+
+/// One line.
+#[derive(Clone, Debug, Serialize)]
+pub struct WatchLine {
+    /// [`SCHEMA`]
+    pub schema: u32,
+    /// When it happened.
+    #[serde(serialize_with = "rfc3339")]
+    pub time: SystemTime,
+    /// What happened.
+    #[serde(flatten)]
+    pub news: News,
+}
+
+/// What happened.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum News {
+    /// A file was rewritten in place.
+    Rewrite(RewriteAnswer),
+    /// Something else was lost, and may have been a rewriting.
+    Lost(Lost),
+}
+
+/// A rewriting, and what became of the processes that had mapped the file.
+#[derive(Clone, Debug, Serialize)]
+pub struct RewriteAnswer {
+    /// The file.
+    pub file: String,
+    /// Its device and inode number, as `stat(2)` shows them.
+    pub device: u64,
+    /// The same.
+    pub inode: u64,
+    /// Whether the writer goes on.
+    pub ongoing: bool,
+    /// Who wrote.
+    pub writer: Writer,
+    /// Number of processes in each state.
+    pub full: usize,
+    /// The same.
+    pub relocated: usize,
+    /// The same.
+    pub exposed: usize,
+    /// The same.
+    pub damaged: usize,
+    /// The same.
+    pub ended: usize,
+    /// The same.
+    pub not_inspected: usize,
+    /// The processes, the worst state first; 100 at most.
+    pub processes: Vec<ConcernedProcess>,
+    /// How many processes are not listed.
+    pub unlisted: usize,
+}
+
+/// A process that had mapped the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ConcernedProcess {
+    /// Its process id.
+    pub pid: u32,
+    /// The name of its first thread.
+    pub name: String,
+    /// What became of it.
+    pub state: ProcessState,
+    /// Number of words that have reverted to what is in the file.
+    pub reverted_words: usize,
+    /// Bytes of pages behind the end of the file.
+    pub bytes_beyond_end: u64,
+    /// Why it could not be inspected; null if it could.
+    pub reason: Option<String>,
+}
+
+/// What became of a process, the worst first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProcessState {
+    /// The object is damaged in it.
+    Damaged,
+    /// It has ended since.
+    Ended,
+    /// It could not be inspected.
+    NotInspected,
+    /// The object's writable or relocated memory maps the file.
+    Exposed,
+    /// Only its text and constants map the file.
+    Relocated,
+    /// No memory of the object maps the file.
+    Full,
+}
+
+/// What was lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Lost {
+    /// `kernel-queue`, `rewritings`, `output`, `alerts`
+    pub what: &'static str,
+    /// How many; null if that is not known.
+    pub count: Option<u64>,
+}
+
+impl WatchLine {
+    /// Makes a line.
+    pub fn new(time: SystemTime, news: News) -> Self {
+        Self { schema: SCHEMA, time, news }
+    }
+
+    /// Makes a line about what was lost just now.
+    pub fn lost(what: &'static str, count: Option<u64>) -> Self {
+        Self::new(SystemTime::now(), News::Lost(Lost { what, count }))
+    }
+
+    /// Returns the line as JSON.
+    pub fn json(&self) -> String {
+        // Nothing in it can fail to be serialised: no map has keys that are no strings.
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+impl RewriteAnswer {
+    /// Returns the number of processes in a state.
+    pub fn count_mut(&mut self, state: ProcessState) -> &mut usize {
+        match state {
+            ProcessState::Damaged => &mut self.damaged,
+            ProcessState::Ended => &mut self.ended,
+            ProcessState::NotInspected => &mut self.not_inspected,
+            ProcessState::Exposed => &mut self.exposed,
+            ProcessState::Relocated => &mut self.relocated,
+            ProcessState::Full => &mut self.full,
+        }
+    }
+}
+
+fn rfc3339<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&humantime::format_rfc3339_millis(*time))
+}

@@ -1,0 +1,90 @@
+//! Prints lines in a thread of its own, so that an output that is not read keeps nothing else waiting. What
+//! waits to be printed has a bound; what is beyond it is counted, and a line says so later.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::output;
+
+/// Bytes that may wait.
+const MOST_BYTES: usize = 4 << 20;
+/// How long the end of the command waits for the output.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Accepts lines.
+#[derive(Clone)]
+pub struct Printer {
+    lines: Sender<String>,
+    state: Arc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: AtomicUsize,
+    dropped: AtomicU64,
+    dropped_in_all: AtomicU64,
+    failure: Mutex<Option<io::Error>>,
+}
+
+impl Printer {
+    /// Starts the thread. `lost` makes the line that says how many are missing; `fail` is called when
+    /// the output cannot be written to.
+    pub fn start(lost: impl Fn(u64) -> String + Send + 'static, fail: impl FnOnce() + Send + 'static) -> Self {
+        let (sender, lines) = mpsc::channel();
+        let state = Arc::new(State::default());
+        let of_thread = Arc::clone(&state);
+        thread::spawn(move || {
+            if let Err(error) = print_all(&lines, &of_thread, lost) {
+                *of_thread.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                fail();
+            }
+        });
+        Self { lines: sender, state }
+    }
+
+    /// Prints a line, soon. Never waits.
+    pub fn say(&self, mut line: String) {
+        line.push('\n');
+        let len = line.len();
+        if self.state.waiting.fetch_add(len, Ordering::Relaxed) > MOST_BYTES || self.lines.send(line).is_err() {
+            self.state.waiting.fetch_sub(len, Ordering::Relaxed);
+            self.state.dropped.fetch_add(1, Ordering::Relaxed);
+            self.state.dropped_in_all.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns the number of lines that were not printed.
+    pub fn dropped(&self) -> u64 {
+        self.state.dropped_in_all.load(Ordering::Relaxed)
+    }
+
+    /// Returns why the output could not be written to.
+    pub fn take_failure(&self) -> Option<io::Error> {
+        self.state.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Waits until everything is printed, or the output is not read for a while.
+    pub fn finish(&self) {
+        let begun = Instant::now();
+        while self.state.waiting.load(Ordering::Relaxed) != 0 && begun.elapsed() < PATIENCE {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+fn print_all(lines: &Receiver<String>, state: &State, lost: impl Fn(u64) -> String) -> io::Result<()> {
+    while let Ok(line) = lines.recv() {
+        let printed = match state.dropped.swap(0, Ordering::Relaxed) {
+            0 => Ok(()),
+            count => output::print(format_args!("{}\n", lost(count))),
+        };
+        let printed = printed.and_then(|()| output::print(&line));
+        state.waiting.fetch_sub(line.len(), Ordering::Relaxed);
+        printed?;
+    }
+    Ok(())
+}
