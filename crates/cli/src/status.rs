@@ -21,6 +21,7 @@ use sopin_inspect::process::{self, Trouble};
 use sopin_inspect::report::ProcessReport;
 
 use crate::exit::{Exit, Failure};
+use crate::metrics::{Census, Metrics};
 use crate::{output, permission};
 use answer::{NotInspected, PassedOver, SCHEMA, StatusAnswer};
 
@@ -60,6 +61,7 @@ Examples:
   sopin status
   sopin status --verbose $(pgrep -f gunicorn)
   sopin status --files $(pidof java)
+  sopin status --all --metrics > sopin.prom.new && mv sopin.prom.new sopin.prom
   sopin status --all --json | jq '.processes[] | select(.damaged > 0) | .pid'
 ";
 
@@ -104,6 +106,10 @@ pub struct StatusArgs {
     #[arg(long)]
     json: bool,
 
+    /// Print metrics for Prometheus
+    #[arg(long, conflicts_with_all = ["json", "verbose", "files"])]
+    metrics: bool,
+
     /// Show a line for each object, every damaged word, and commands in full
     #[arg(short, long)]
     verbose: bool,
@@ -118,6 +124,8 @@ pub fn status(arguments: &StatusArgs) -> Result<Exit, Failure> {
     let printed = if arguments.json {
         let json = serde_json::to_string_pretty(&answer).map_err(|error| unwritten(&error))?;
         output::print(format_args!("{json}\n"))
+    } else if arguments.metrics {
+        output::print(metrics(&answer))
     } else {
         let is_selective = arguments.pids.is_empty() && !arguments.all;
         let columns = output::columns();
@@ -125,6 +133,26 @@ pub fn status(arguments: &StatusArgs) -> Result<Exit, Failure> {
     };
     printed.map_err(|error| unwritten(&error))?;
     Ok(exit(&answer, arguments.all))
+}
+
+/// Returns the numbers of the answer. Those of the census have the names that `sopin watch --metrics` uses, too.
+fn metrics(answer: &StatusAnswer) -> Metrics {
+    let (mut metrics, mut census) = (Metrics::new(), Census::default());
+    answer.processes.iter().for_each(|process| census.add(process));
+    census.write(&mut metrics);
+    let PassedOver { vanished, denied, failed, .. } = answer.passed_over;
+    let named = |code| answer.not_inspected.iter().filter(|process| process.error == code).count();
+    let name = "sopin_processes_not_inspected";
+    metrics.family(name, "gauge", "Processes that could not be inspected, by reason.");
+    for (reason, count) in [
+        ("denied", denied + named("denied")),
+        ("vanished", vanished + named("vanished")),
+        // Those that were passed over are among those that are listed.
+        ("failed", failed.max(named("failed"))),
+    ] {
+        metrics.sample(name, &[("reason", reason)], count);
+    }
+    metrics
 }
 
 fn unwritten(error: &dyn std::error::Error) -> Failure {

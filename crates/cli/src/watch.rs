@@ -104,9 +104,9 @@ Exit status:
   4  the named processes have ended, and at least one was found damaged
 
 Examples:
-  sudo sopin watch
+  sopin watch
   sopin watch --mapping /srv/shop --json | jq 'select(.damaged > 0)'
-  sudo sopin watch --exec /usr/local/bin/page-me --metrics /var/lib/node_exporter/sopin.prom
+  sopin watch --exec /usr/local/bin/page-me --metrics /var/lib/node_exporter/sopin.prom
 ";
 
 /// Say when objects that processes have loaded are rewritten, by whom, and with what effect
@@ -184,8 +184,8 @@ pub fn watch(arguments: &WatchArgs) -> Result<Exit, Failure> {
     let scope = arguments.scope();
     let named = named(&scope);
     let mut scanner = Scanner::new(scope, Arc::clone(&index), vec![source.marks()]);
-    let scanned = scanner.scan().map_err(|error| unwatched("/proc", &error))?;
-    refuse(&scanned, named.as_deref())?;
+    let first = scanner.scan().map_err(|error| unwatched("/proc", &error))?;
+    refuse(&first, named.as_deref())?;
     let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
     let news = EventFd::from_flags(flags).map_err(|errno| unwatched("eventfd", &errno))?;
     let shared = Arc::new(Shared::new(Arc::clone(&index), news));
@@ -204,7 +204,7 @@ pub fn watch(arguments: &WatchArgs) -> Result<Exit, Failure> {
         warned: HashSet::new(),
         shared,
     };
-    main_loop.warn(&scanned);
+    main_loop.warn(&first);
     introduce(&main_loop.shared, &source);
     main_loop.run()
 }
@@ -257,7 +257,7 @@ impl WatchArgs {
             if is_json { line.json() } else { ShownLine { line: &line, is_verbose }.to_string() }
         };
         let shared = Arc::clone(shared);
-        Printer::start(lost, move || shared.wake())
+        Printer::start(|line| output::print(line), lost, move || shared.wake())
     }
 
     fn scope(&self) -> Scope {

@@ -90,6 +90,12 @@ impl FanotifyEvents {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
+        self.read_ready(events)
+    }
+
+    /// Appends the events that there are.
+    fn read_ready(&self, events: &mut Vec<Event>) -> io::Result<bool> {
+        let groups = [&self.by_handle, &self.by_descriptor];
         let mut buffer = vec![0; BUFFER];
         let mut may_have_more = false;
         for group in groups {
@@ -234,5 +240,82 @@ impl RawEvent {
             infos = others;
         }
         Some((Self { mask, descriptor: word(16)?, pid: word(20)?, handle }, rest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    /// Reads the changes of a file until one of them closes it, or for a second.
+    fn changes(source: &FanotifyEvents, until_closed: bool) -> Vec<Change> {
+        let (mut changes, begun) = (Vec::new(), Instant::now());
+        while begun.elapsed() < Duration::from_secs(1) {
+            let mut events = Vec::new();
+            source.read_ready(&mut events).unwrap();
+            changes.extend(events.into_iter().map(|event| match event {
+                Event::Changed(change) => change,
+                Event::Overflow => panic!("overflow"),
+            }));
+            if changes.last().is_some_and(|change: &Change| change.is_closed) || (!until_closed && !changes.is_empty())
+            {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        changes
+    }
+
+    #[test]
+    fn both_groups_tell_the_file_and_the_writer() {
+        let Ok(source) = FanotifyEvents::open() else { return eprintln!("not root: nothing was tested") };
+        let directory = tempfile::tempdir().unwrap();
+        for is_by_handle in [true, false] {
+            let path = directory.path().join(is_by_handle.to_string());
+            std::fs::write(&path, "x").unwrap();
+            let file = OwnedFd::from(std::fs::File::open(&path).unwrap());
+            let status = rustix::fs::fstat(&file).unwrap();
+            let inode = Inode { device: status.st_dev, number: status.st_ino };
+            if is_by_handle {
+                if Handle::of(&file).is_none() {
+                    continue;
+                }
+                source.add(&file, inode).unwrap();
+            } else {
+                mark(&source.by_descriptor, &file).unwrap();
+            }
+            std::fs::write(&path, "yy").unwrap();
+            let seen = changes(&source, true);
+            let own = WriterId::Process(std::process::id());
+            assert!(seen.iter().all(|change| change.inode == inode && change.writer == own), "{seen:?}");
+            assert!(seen.iter().any(|change| change.is_modified) && seen.last().unwrap().is_closed, "{seen:?}");
+            assert!(changes(&source, false).is_empty());
+            source.remove(inode);
+            if is_by_handle {
+                std::fs::write(&path, "x").unwrap();
+                assert!(changes(&source, false).is_empty(), "it is not known any more");
+            }
+        }
+        // No descriptor of an event is left open.
+        let open = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let below = open.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        assert_eq!(below.filter(|path| path.starts_with(directory.path())).count(), 0);
+    }
+
+    #[test]
+    fn a_text_that_is_no_event_is_no_event() {
+        assert!(RawEvent::split(&[]).is_none() && RawEvent::split(&[0; 24]).is_none());
+        let mut event = [0; METADATA];
+        event[0] = 24;
+        event[4] = VERSION;
+        assert!(RawEvent::split(&event).is_some());
+        // It says that it is longer than the text.
+        event[0] = 25;
+        assert!(RawEvent::split(&event).is_none());
+        assert!(Handle::parse(&[1; 19]).is_none());
+        let mut long = [0; 40];
+        long[HANDLE] = 200;
+        assert!(Handle::parse(&long).is_none());
     }
 }

@@ -58,6 +58,8 @@ pub struct Totals {
     pub overflows: u64,
     /// Number of changes that were not reported, because too many happened at a time.
     pub unreported: u64,
+    /// Number of alerts that were not given, as far as that was reported.
+    pub unalerted: u64,
     /// When the last rewriting began.
     pub last: Option<SystemTime>,
     /// How long the last scan took.
@@ -168,14 +170,28 @@ impl MainLoop {
         rewriting
     }
 
-    fn say(&mut self, line: &WatchLine) {
+    fn print(&self, line: &WatchLine) {
         self.printer.say(if self.is_json {
             line.json()
         } else {
             ShownLine { line, is_verbose: self.is_verbose }.to_string()
         });
+    }
+
+    fn say(&self, line: &WatchLine) {
+        self.print(line);
         if let Some(alerts) = &self.alerts {
             alerts.give(line);
+        }
+    }
+
+    /// Reports the alerts that were not given since the last time; not for each of them, because there may be many.
+    fn report_dropped_alerts(&mut self) {
+        let dropped = self.alerts.as_ref().map_or(0, |alerts| alerts.counts().dropped);
+        let new = dropped - self.totals.unalerted;
+        if new != 0 {
+            self.totals.unalerted = dropped;
+            self.print(&WatchLine::lost("alerts", Some(new)));
         }
     }
 
@@ -184,6 +200,7 @@ impl MainLoop {
         let begun = Instant::now();
         let scanned = self.scanner.scan().map_err(|error| Failure::new(Exit::Uninspected, "/proc", error))?;
         self.warn(&scanned);
+        self.report_dropped_alerts();
         Ok(self.after_scan(begun))
     }
 

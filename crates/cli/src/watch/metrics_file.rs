@@ -74,7 +74,7 @@ impl MetricsFile {
         dropped: u64,
         alerts: Option<AlertCounts>,
     ) {
-        let Totals { rewrites, damaged, ended, overflows, unreported, last, scan } = *totals;
+        let Totals { rewrites, damaged, ended, overflows, unreported, last, scan, .. } = *totals;
         let last = last.and_then(|last| last.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
         for (name, kind, help, value) in [
             ("sopin_watch_processes", "gauge", "Watched processes.", processes as u64),

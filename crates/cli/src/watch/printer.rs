@@ -8,8 +8,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::output;
-
 /// Bytes that may wait.
 const MOST_BYTES: usize = 4 << 20;
 /// How long the end of the command waits for the output.
@@ -31,14 +29,18 @@ struct State {
 }
 
 impl Printer {
-    /// Starts the thread. `lost` makes the line that says how many are missing; `fail` is called when
-    /// the output cannot be written to.
-    pub fn start(lost: impl Fn(u64) -> String + Send + 'static, fail: impl FnOnce() + Send + 'static) -> Self {
+    /// Starts the thread, which prints by `write`. `lost` makes the line that says how many are missing;
+    /// `fail` is called when the output cannot be written to.
+    pub fn start(
+        mut write: impl FnMut(&str) -> io::Result<()> + Send + 'static,
+        lost: impl Fn(u64) -> String + Send + 'static,
+        fail: impl FnOnce() + Send + 'static,
+    ) -> Self {
         let (sender, lines) = mpsc::channel();
         let state = Arc::new(State::default());
         let of_thread = Arc::clone(&state);
         thread::spawn(move || {
-            if let Err(error) = print_all(&lines, &of_thread, lost) {
+            if let Err(error) = print_all(&lines, &of_thread, &mut write, lost) {
                 *of_thread.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 fail();
             }
@@ -76,15 +78,65 @@ impl Printer {
     }
 }
 
-fn print_all(lines: &Receiver<String>, state: &State, lost: impl Fn(u64) -> String) -> io::Result<()> {
+fn print_all(
+    lines: &Receiver<String>,
+    state: &State,
+    write: &mut impl FnMut(&str) -> io::Result<()>,
+    lost: impl Fn(u64) -> String,
+) -> io::Result<()> {
     while let Ok(line) = lines.recv() {
         let printed = match state.dropped.swap(0, Ordering::Relaxed) {
             0 => Ok(()),
-            count => output::print(format_args!("{}\n", lost(count))),
+            count => write(&format!("{}\n", lost(count))),
         };
-        let printed = printed.and_then(|()| output::print(&line));
+        let printed = printed.and_then(|()| write(&line));
         state.waiting.fetch_sub(line.len(), Ordering::Relaxed);
         printed?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_output_that_is_not_read_costs_no_more_than_the_bound() {
+        let (sender, printed) = mpsc::channel();
+        let (gate, open) = mpsc::channel::<()>();
+        let write = move |line: &str| {
+            // It waits until the gate is opened, and then never again.
+            let _ = open.recv();
+            sender.send(line.to_owned()).map_err(io::Error::other)
+        };
+        let printer = Printer::start(write, |count| format!("{count} are missing"), || ());
+        let line = "x".repeat(1 << 16);
+        let all = 3 * MOST_BYTES / line.len();
+        let begun = Instant::now();
+        for _ in 0..all {
+            printer.say(line.clone());
+        }
+        assert!(begun.elapsed() < Duration::from_secs(5), "it does not wait");
+        assert!(printer.state.waiting.load(Ordering::Relaxed) <= MOST_BYTES + 2 * line.len());
+        let dropped = printer.dropped();
+        assert!(dropped >= all as u64 / 2, "{dropped}");
+        drop(gate);
+        printer.finish();
+        printer.say("last".to_owned());
+        printer.finish();
+        let lines: Vec<String> = printed.try_iter().collect();
+        assert_eq!(lines.len() as u64 + dropped, all as u64 + 2);
+        assert!(lines.contains(&format!("{dropped} are missing\n")), "the next line that is printed says so");
+        assert_eq!(lines.last().map(String::as_str), Some("last\n"));
+    }
+
+    #[test]
+    fn a_failure_of_the_output_is_noticed() {
+        let (sender, failed) = mpsc::channel();
+        let fail = move || sender.send(()).unwrap();
+        let printer = Printer::start(|_: &str| Err(io::ErrorKind::StorageFull.into()), |_| String::new(), fail);
+        printer.say("x".to_owned());
+        failed.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert_eq!(printer.take_failure().map(|error| error.kind()), Some(io::ErrorKind::StorageFull));
+    }
 }

@@ -37,9 +37,9 @@ pub struct Beginning {
 pub struct Rewriting {
     /// The file.
     pub inode: Inode,
-    /// When it began, also in clock ticks since the machine was started.
+    /// When it began; when it ended, if it was reported before that.
     pub time: SystemTime,
-    /// The same.
+    /// When it began, in clock ticks since the machine was started.
     pub ticks: u64,
     /// What was known then.
     pub beginning: Beginning,
@@ -48,7 +48,7 @@ pub struct Rewriting {
     id: WriterId,
     first: Instant,
     last: Instant,
-    is_modified: bool,
+    last_time: SystemTime,
     is_closed: bool,
     is_told: bool,
 }
@@ -70,11 +70,13 @@ impl Rewrites {
         let of_file = self.current.entry(change.inode).or_default();
         if change.is_closed {
             // Whoever closes it last, which may be another process with the same descriptor.
-            of_file.iter_mut().for_each(|rewriting| rewriting.is_closed = true);
+            for rewriting in of_file.iter_mut() {
+                rewriting.is_closed = true;
+            }
         }
         if let Some(known) = of_file.iter_mut().find(|rewriting| rewriting.id == change.writer) {
             known.last = now;
-            known.is_modified |= change.is_modified;
+            known.last_time = SystemTime::now();
             // Written to again after it was closed, it is not closed any more.
             known.is_closed = change.is_closed;
         } else if change.is_modified {
@@ -92,7 +94,7 @@ impl Rewrites {
                     id: change.writer,
                     first: now,
                     last: now,
-                    is_modified: true,
+                    last_time: SystemTime::now(),
                     is_closed: change.is_closed,
                     is_told: false,
                 });
@@ -120,7 +122,9 @@ impl Rewrites {
         self.current.retain(|_, of_file| {
             of_file.retain_mut(|rewriting| {
                 if now >= rewriting.end() {
-                    due.push(rewriting.clone());
+                    // One that was reported before is reported again at its end.
+                    let time = if rewriting.is_told { rewriting.last_time } else { rewriting.time };
+                    due.push(Rewriting { time, ..rewriting.clone() });
                     return false;
                 }
                 if !rewriting.is_told && now >= rewriting.first + LONG {
@@ -245,7 +249,7 @@ mod tests {
     #[test]
     fn the_number_is_bounded() {
         let (mut rewrites, now) = (Rewrites::default(), Instant::now());
-        for pid in 0..2 * MOST as u32 {
+        for pid in (0..2 * MOST).map(|pid| u32::try_from(pid).unwrap()) {
             rewrites.note(&change(pid, true, true), now, || begin(pid));
         }
         assert_eq!((rewrites.count, rewrites.take_untracked()), (MOST, MOST as u64));

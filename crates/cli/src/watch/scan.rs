@@ -122,7 +122,7 @@ impl Scanner {
     fn look(&mut self, pid: u32, files: &Files, scanned: &mut Scanned) -> Result<(), Trouble> {
         let process = open(pid)?;
         let sizes = sizes(&process).unwrap_or_default();
-        let is_due = pid.wrapping_add(self.round) % ROUNDS == 0;
+        let is_due = pid.wrapping_add(self.round).is_multiple_of(ROUNDS);
         let is_same = |known: &IndexedProcess| known.start == process.facts.start && known.sizes == sizes;
         if !is_due && lock(&self.index).process(pid).is_some_and(is_same) {
             return Ok(());
@@ -214,7 +214,9 @@ impl Scanner {
         let objects = index.counts().1;
         drop(index);
         for marks in &self.marks {
-            unmapped.iter().for_each(|inode| marks.remove(*inode));
+            for inode in &unmapped {
+                marks.remove(*inode);
+            }
         }
         if !unmapped.is_empty() {
             self.known.retain(|_, inode| inode.is_none_or(|inode| !unmapped.contains(&inode)));
