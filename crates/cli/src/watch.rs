@@ -73,7 +73,8 @@ Lines:
 
   pinned         no memory of the object maps the file; it is full in sopin-status(1)
   relocated      only text and constants map the file; these follow it
-  exposed        writable or relocated memory maps the file, and nothing of it was lost yet
+  exposed        writable or relocated memory maps the file, and nothing of it was seen to be lost
+                 (\"perhaps damaged\": it could not be compared with the file)
   damaged        relocations have been lost, or pages lie behind the end of the file
   ended since    the process had mapped the file, and has ended
   not inspected  the reason is in the JSON
@@ -213,7 +214,9 @@ pub fn watch(arguments: &WatchArgs) -> Result<Exit, Failure> {
 fn introduce(shared: &Shared, source: &Source) {
     let (processes, objects) = scan::lock(&shared.index).counts();
     let writers = if source.names_writers() { "" } else { "; who writes to them is not known without CAP_SYS_ADMIN" };
-    output::print_error(format_args!("sopin: watching {objects} files of {processes} processes{writers}\n"));
+    let counted = |count: usize, what: &str, end: &str| format!("{count} {what}{}", if count == 1 { "" } else { end });
+    let (files, processes) = (counted(objects, "file", "s"), counted(processes, "process", "es"));
+    output::print_error(format_args!("sopin: watching {files} of {processes}{writers}\n"));
 }
 
 /// Fails if nothing can be watched of what was asked for. Warns about named processes that cannot be

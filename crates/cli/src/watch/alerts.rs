@@ -7,17 +7,23 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Seek, Write};
-use std::os::fd::AsFd;
-use std::process::{Command, Stdio};
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{slice, thread};
 
+use nix::libc;
+use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
+use nix::sys::signal::SigSet;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
 use rustix::fs::MemfdFlags;
 
 use super::answer::{News, WatchLine};
+use crate::exit::{Exit, Failure};
+use crate::invocation::Invocation;
 use crate::output;
 
 /// How many programs run at a time, and how many lines wait.
@@ -93,15 +99,15 @@ fn give_all(program: &OsString, lines: &Mutex<Receiver<WatchLine>>, counts: &Cou
         // The lock is released before the program is started.
         let line = lines.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(line) = line else { return };
-        let child = command(program, &line).and_then(|mut command| command.spawn());
+        let child = start(program, &line);
         counts.waiting.fetch_sub(1, Ordering::Relaxed);
         let is_success = match child {
-            Ok(mut child) => {
+            Ok(child) => {
                 counts.started.fetch_add(1, Ordering::Relaxed);
-                child.wait().is_ok_and(|status| status.success())
+                matches!(waitpid(child, None), Ok(WaitStatus::Exited(_, 0)))
             }
-            Err(error) => {
-                output::warn(program.display(), error);
+            Err(failure) => {
+                output::warn(failure.thing, failure.reason);
                 false
             }
         };
@@ -111,31 +117,53 @@ fn give_all(program: &OsString, lines: &Mutex<Receiver<WatchLine>>, counts: &Cou
     }
 }
 
-/// Returns the program with its standard input and its environment. Its output goes to stderr, because stdout
-/// has the lines.
-fn command(program: &OsStr, line: &WatchLine) -> io::Result<Command> {
-    // A file, and no pipe: the program need not read it.
+/// Starts the program for a line. Its output goes to stderr, because stdout has the lines. It gets no
+/// signals blocked, which the standard library would pass on.
+fn start(program: &OsString, line: &WatchLine) -> Result<Pid, Failure> {
+    let failure = |what: &str, error: &dyn std::error::Error| Failure::new(Exit::Failed, what, error);
+    let input = input(line).map_err(|error| failure("memfd", &error))?;
+    let (descriptors, attributes) = surroundings(&input).map_err(|errno| failure("posix_spawn", &errno))?;
+    let variables = variables(line);
+    let variables: Vec<_> = variables.iter().map(|(name, value)| (*name, value)).collect();
+    let invocation = Invocation::new(slice::from_ref(program), &variables)?;
+    invocation.start(|file, words, environment| posix_spawn(file, &descriptors, &attributes, words, environment))
+}
+
+/// Makes the program's standard input: a file, and no pipe, because the program need not read it.
+fn input(line: &WatchLine) -> io::Result<File> {
     let mut input = File::from(rustix::fs::memfd_create("sopin-watch", MemfdFlags::CLOEXEC)?);
     writeln!(input, "{}", line.json())?;
     input.rewind()?;
-    let mut command = Command::new(program);
-    command.stdin(input).stdout(Stdio::from(io::stderr().as_fd().try_clone_to_owned()?));
+    Ok(input)
+}
+
+fn surroundings(input: &File) -> nix::Result<(PosixSpawnFileActions, PosixSpawnAttr)> {
+    let mut descriptors = PosixSpawnFileActions::init()?;
+    descriptors.add_dup2(input.as_raw_fd(), libc::STDIN_FILENO)?;
+    descriptors.add_dup2(libc::STDERR_FILENO, libc::STDOUT_FILENO)?;
+    let mut attributes = PosixSpawnAttr::init()?;
+    attributes.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK)?;
+    attributes.set_sigmask(&SigSet::empty())?;
+    Ok((descriptors, attributes))
+}
+
+/// Returns variables that say what has happened.
+fn variables(line: &WatchLine) -> Vec<(&'static str, OsString)> {
     match &line.news {
-        News::Rewrite(answer) => {
-            command.env("SOPIN_EVENT", "rewrite").env("SOPIN_EVENT_FILE", &answer.file);
-            command.env("SOPIN_EVENT_DAMAGED", answer.damaged.to_string());
-            command.env("SOPIN_EVENT_ENDED", answer.ended.to_string());
-        }
-        News::Lost(_) => {
-            command.env("SOPIN_EVENT", "lost");
-        }
+        News::Rewrite(answer) => vec![
+            ("SOPIN_EVENT", "rewrite".into()),
+            ("SOPIN_EVENT_FILE", answer.file.clone().into()),
+            ("SOPIN_EVENT_DAMAGED", answer.damaged.to_string().into()),
+            ("SOPIN_EVENT_ENDED", answer.ended.to_string().into()),
+        ],
+        News::Lost(_) => vec![("SOPIN_EVENT", "lost".into())],
     }
-    Ok(command)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::process::{Command, Stdio};
 
     fn wait_for(mut condition: impl FnMut() -> bool) {
         let begun = Instant::now();

@@ -79,7 +79,7 @@ pub struct ConcernedProcess {
     pub reverted_words: usize,
     /// Bytes of pages behind the end of the file.
     pub bytes_beyond_end: u64,
-    /// Why it could not be inspected; null if it could.
+    /// Why it could not be inspected, or its relocated words not be compared with the file; null if they could.
     pub reason: Option<String>,
 }
 

@@ -66,13 +66,19 @@ impl ShownLine<'_> {
     ) -> fmt::Result {
         let limit = if self.is_verbose { usize::MAX } else { NAMED };
         let named = processes.iter().filter(|process| process.state == state).take(limit);
-        let named: Vec<String> = named.map(|process| format!("{} {}", process.pid, shown(&process.name))).collect();
+        let named: Vec<String> = named.map(name).collect();
         write!(f, " ({}", named.join(", "))?;
         match count - named.len() {
             0 => write!(f, ")"),
             more => write!(f, " and {more} more)"),
         }
     }
+}
+
+fn name(process: &ConcernedProcess) -> String {
+    let unjudged =
+        if process.state == ProcessState::Exposed && process.reason.is_some() { ", perhaps damaged" } else { "" };
+    format!("{} {}{unjudged}", process.pid, shown(&process.name))
 }
 
 fn words_of(lost: &Lost) -> String {

@@ -75,9 +75,14 @@ impl Index {
         self.objects.get(&inode)
     }
 
-    /// Returns the numbers of processes and of objects.
+    /// Returns the ids of the processes that map a watched object.
+    pub fn watched_pids(&self) -> impl Iterator<Item = u32> {
+        self.processes.iter().filter(|(_, process)| !process.objects.is_empty()).map(|(pid, _)| *pid)
+    }
+
+    /// Returns the number of processes that map a watched object, and the number of these objects.
     pub fn counts(&self) -> (usize, usize) {
-        (self.processes.len(), self.objects.len())
+        (self.watched_pids().count(), self.objects.len())
     }
 
     /// Returns the processes that map an object, ascending by process id.

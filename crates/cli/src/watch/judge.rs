@@ -121,6 +121,7 @@ fn concerned(mapper: &Mapper, file: FileId, outcome: &Outcome) -> Option<Concern
                 process.reverted_words += damage.reverted_words;
                 process.bytes_beyond_end += damage.bytes_beyond_end;
             }
+            process.reason = objects().find_map(|object| object.unjudged.clone());
         }
     }
     Some(process)

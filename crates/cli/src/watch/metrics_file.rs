@@ -130,7 +130,7 @@ impl MetricsFile {
 fn count(index: &Mutex<Index>) -> Census {
     let inspector = Inspector::new(false);
     let mut census = Census::default();
-    let pids: Vec<u32> = scan::lock(index).pids().collect();
+    let pids: Vec<u32> = scan::lock(index).watched_pids().collect();
     for pid in pids {
         let begun = Instant::now();
         if let Ok(Some(report)) = inspector.inspect(pid, false) {

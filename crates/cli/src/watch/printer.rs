@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn an_output_that_is_not_read_costs_no_more_than_the_bound() {
-        let (sender, printed) = mpsc::channel();
+        let (sender, lines) = mpsc::channel();
         let (gate, open) = mpsc::channel::<()>();
         let write = move |line: &str| {
             // It waits until the gate is opened, and then never again.
@@ -124,7 +124,7 @@ mod tests {
         printer.finish();
         printer.say("last".to_owned());
         printer.finish();
-        let lines: Vec<String> = printed.try_iter().collect();
+        let lines: Vec<String> = lines.try_iter().collect();
         assert_eq!(lines.len() as u64 + dropped, all as u64 + 2);
         assert!(lines.contains(&format!("{dropped} are missing\n")), "the next line that is printed says so");
         assert_eq!(lines.last().map(String::as_str), Some("last\n"));

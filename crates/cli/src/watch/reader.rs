@@ -103,10 +103,10 @@ fn read_all(source: &Source, shared: &Shared) -> io::Error {
 }
 
 fn begin(change: &Change, writers: &mut Writers, shared: &Shared, now: Instant) -> Option<Beginning> {
-    let writer = writers.find(change.writer, now);
-    let index = scan::lock(&shared.index);
-    let object = index.object(change.inode)?;
-    let (id, path) = (object.id, object.path.clone());
-    let mappers = index.mappers(change.inode);
-    (!mappers.is_empty()).then_some(Beginning { id, path, writer, mappers })
+    let (id, path, mappers) = {
+        let index = scan::lock(&shared.index);
+        let object = index.object(change.inode)?;
+        (object.id, object.path.clone(), index.mappers(change.inode))
+    };
+    (!mappers.is_empty()).then(|| Beginning { id, path, writer: writers.find(change.writer, now), mappers })
 }

@@ -16,7 +16,10 @@ const QUIET_AFTER_CLOSING: Duration = Duration::from_millis(50);
 const QUIET: Duration = Duration::from_millis(500);
 /// When a rewriting that does not end is reported.
 const LONG: Duration = Duration::from_secs(2);
-/// How many are kept at a time.
+/// What the same writer does to the same file so soon after a rewriting is one that may last, whether it closes the file
+/// in between or not.
+const SOON: Duration = Duration::from_secs(1);
+/// How many are kept at a time, and remembered.
 const MOST: usize = 4096;
 
 /// What is known when a rewriting begins.
@@ -50,6 +53,8 @@ pub struct Rewriting {
     last: Instant,
     last_time: SystemTime,
     is_closed: bool,
+    /// Closing the file does not mean that it is done with it.
+    is_frequent: bool,
     is_told: bool,
 }
 
@@ -57,6 +62,8 @@ pub struct Rewriting {
 #[derive(Default)]
 pub struct Rewrites {
     current: HashMap<Inode, Vec<Rewriting>>,
+    /// Those that have ended, and when.
+    recent: HashMap<(Inode, WriterId), Instant>,
     count: usize,
     untracked: u64,
     overflows: u64,
@@ -85,6 +92,7 @@ impl Rewrites {
                 self.untracked += 1;
             } else if let Some(beginning) = begin() {
                 self.count += 1;
+                let recent = self.recent.get(&(change.inode, change.writer));
                 of_file.push(Rewriting {
                     inode: change.inode,
                     time: SystemTime::now(),
@@ -96,6 +104,7 @@ impl Rewrites {
                     last: now,
                     last_time: SystemTime::now(),
                     is_closed: change.is_closed,
+                    is_frequent: recent.is_some_and(|ended| now.duration_since(*ended) < SOON),
                     is_told: false,
                 });
             }
@@ -119,16 +128,21 @@ impl Rewrites {
     /// Takes the rewritings that have ended, and those that last long, once.
     pub fn take_due(&mut self, now: Instant) -> Vec<Rewriting> {
         let mut due = Vec::new();
+        let recent = &mut self.recent;
+        recent.retain(|_, ended| now.duration_since(*ended) < SOON);
         self.current.retain(|_, of_file| {
             of_file.retain_mut(|rewriting| {
                 if now >= rewriting.end() {
                     // One that was reported before is reported again at its end.
                     let time = if rewriting.is_told { rewriting.last_time } else { rewriting.time };
                     due.push(Rewriting { time, ..rewriting.clone() });
+                    if recent.len() < MOST {
+                        recent.insert((rewriting.inode, rewriting.id), rewriting.last);
+                    }
                     return false;
                 }
                 if !rewriting.is_told && now >= rewriting.first + LONG {
-                    rewriting.is_told = true;
+                    (rewriting.is_told, rewriting.is_frequent) = (true, true);
                     due.push(Rewriting { is_ongoing: true, ..rewriting.clone() });
                 }
                 true
@@ -154,7 +168,7 @@ impl Rewrites {
 
 impl Rewriting {
     fn end(&self) -> Instant {
-        self.last + if self.is_closed { QUIET_AFTER_CLOSING } else { QUIET }
+        self.last + if self.is_closed && !self.is_frequent { QUIET_AFTER_CLOSING } else { QUIET }
     }
 
     fn next(&self) -> Instant {
@@ -244,6 +258,23 @@ mod tests {
         }
         assert_eq!(reported, [(7, true)]);
         assert_eq!(pids(&rewrites.take_due(start + Duration::from_secs(11))), [(7, false)]);
+    }
+
+    /// It opens and closes the file ten times in a second.
+    #[test]
+    fn repeated_rewritings_become_one() {
+        let (mut rewrites, start) = (Rewrites::default(), Instant::now());
+        let mut reported = Vec::new();
+        for step in 0..1000 {
+            let now = start + Duration::from_millis(10 * step);
+            if step % 10 == 0 {
+                rewrites.note(&change(7, true, true), now, || begin(7));
+            }
+            reported.extend(pids(&rewrites.take_due(now)));
+        }
+        reported.extend(pids(&rewrites.take_due(start + Duration::from_secs(11))));
+        assert_eq!(reported, [(7, false), (7, true), (7, false)]);
+        assert_eq!(rewrites.take_due(start + Duration::from_secs(20)).len() + rewrites.recent.len(), 0);
     }
 
     #[test]
