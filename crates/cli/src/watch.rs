@@ -43,7 +43,7 @@ use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SigSet, Signal};
@@ -185,7 +185,9 @@ pub fn watch(arguments: &WatchArgs) -> Result<Exit, Failure> {
     let scope = arguments.scope();
     let named = named(&scope);
     let mut scanner = Scanner::new(scope, Arc::clone(&index), vec![source.marks()]);
+    let begun = Instant::now();
     let first = scanner.scan().map_err(|error| unwatched("/proc", &error))?;
+    let scan = begun.elapsed();
     refuse(&first, named.as_deref())?;
     let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
     let news = EventFd::from_flags(flags).map_err(|errno| unwatched("eventfd", &errno))?;
@@ -201,7 +203,7 @@ pub fn watch(arguments: &WatchArgs) -> Result<Exit, Failure> {
         named,
         is_json: arguments.json,
         is_verbose: arguments.verbose,
-        totals: Totals::default(),
+        totals: Totals { scan, ..Totals::default() },
         warned: HashSet::new(),
         shared,
     };

@@ -72,7 +72,7 @@ impl MainLoop {
     /// # Errors
     /// 3 when events or processes cannot be read any more, or the output cannot be written to.
     pub fn run(&mut self) -> Result<Exit, Failure> {
-        let mut next_scan = self.after_scan(Instant::now());
+        let mut next_scan = self.after_scan(self.totals.scan);
         let mut ended: Option<Instant> = None;
         loop {
             let due = self.shared.rewrites().next_due();
@@ -201,11 +201,11 @@ impl MainLoop {
         let scanned = self.scanner.scan().map_err(|error| Failure::new(Exit::Uninspected, "/proc", error))?;
         self.warn(&scanned);
         self.report_dropped_alerts();
-        Ok(self.after_scan(begun))
+        Ok(self.after_scan(begun.elapsed()))
     }
 
-    fn after_scan(&mut self, begun: Instant) -> Instant {
-        self.totals.scan = begun.elapsed();
+    fn after_scan(&mut self, duration: Duration) -> Instant {
+        self.totals.scan = duration;
         self.write_metrics();
         Instant::now() + (self.totals.scan * REST_OF_SCANS).max(self.period)
     }

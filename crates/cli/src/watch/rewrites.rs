@@ -53,8 +53,8 @@ pub struct Rewriting {
     last: Instant,
     last_time: SystemTime,
     is_closed: bool,
-    /// Closing the file does not mean that it is done with it.
-    is_frequent: bool,
+    /// How long nothing must happen after the file was closed.
+    quiet: Duration,
     is_told: bool,
 }
 
@@ -93,6 +93,7 @@ impl Rewrites {
             } else if let Some(beginning) = begin() {
                 self.count += 1;
                 let recent = self.recent.get(&(change.inode, change.writer));
+                let is_soon = recent.is_some_and(|ended| now.duration_since(*ended) < SOON);
                 of_file.push(Rewriting {
                     inode: change.inode,
                     time: SystemTime::now(),
@@ -104,7 +105,7 @@ impl Rewrites {
                     last: now,
                     last_time: SystemTime::now(),
                     is_closed: change.is_closed,
-                    is_frequent: recent.is_some_and(|ended| now.duration_since(*ended) < SOON),
+                    quiet: if is_soon { QUIET } else { QUIET_AFTER_CLOSING },
                     is_told: false,
                 });
             }
@@ -142,7 +143,7 @@ impl Rewrites {
                     return false;
                 }
                 if !rewriting.is_told && now >= rewriting.first + LONG {
-                    (rewriting.is_told, rewriting.is_frequent) = (true, true);
+                    (rewriting.is_told, rewriting.quiet) = (true, QUIET);
                     due.push(Rewriting { is_ongoing: true, ..rewriting.clone() });
                 }
                 true
@@ -168,7 +169,7 @@ impl Rewrites {
 
 impl Rewriting {
     fn end(&self) -> Instant {
-        self.last + if self.is_closed && !self.is_frequent { QUIET_AFTER_CLOSING } else { QUIET }
+        self.last + if self.is_closed { self.quiet } else { QUIET }
     }
 
     fn next(&self) -> Instant {

@@ -8,6 +8,7 @@ mod floods;
 mod outputs;
 mod quiet;
 mod rewriters;
+mod unit;
 mod users;
 mod watcher;
 
@@ -18,7 +19,8 @@ use common::cases;
 type Case = cases::Case<fn()>;
 
 fn main() -> ExitCode {
-    let all = [endings::CASES, floods::CASES, outputs::CASES, quiet::CASES, rewriters::CASES, users::CASES];
+    let all =
+        [endings::CASES, floods::CASES, outputs::CASES, quiet::CASES, rewriters::CASES, unit::CASES, users::CASES];
     cases::run(all.concat(), |test| {
         test();
         Ok(())

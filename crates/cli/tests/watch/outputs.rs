@@ -125,7 +125,7 @@ fn parse(text: &str) -> Vec<(String, f64)> {
     let mut lines = text.strip_suffix('\n').expect("the last line ends").lines();
     while let Some(line) = lines.next() {
         if let Some(help) = line.strip_prefix("# HELP ") {
-            current = help.split_once(' ').expect("a help text").0.to_owned();
+            help.split_once(' ').expect("a help text").0.clone_into(&mut current);
             let kind = lines.next().and_then(|line| line.strip_prefix(&format!("# TYPE {current} ")));
             let kind = kind.unwrap_or_else(|| panic!("no TYPE of {current}"));
             assert!(["counter", "gauge"].contains(&kind) && families.insert(current.clone()), "{line}");

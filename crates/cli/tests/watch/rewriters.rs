@@ -128,14 +128,11 @@ fn pinned_and_damaged_are_counted() {
     assert_counts(&line, &[("full", 2), ("relocated", 1), ("damaged", 1)]);
     assert_eq!(line["processes"][0]["pid"], unprotected.pid(), "the worst comes first");
     let text = people.next_line(PATIENCE).unwrap();
-    let who = match rustix::process::geteuid().is_root() {
-        true => format!(
-            "rewriter ({}, `{} copy {}`)",
-            rewriter.pid(),
-            victim.installation.path("rewriter").display(),
-            victim.library.display()
-        ),
-        false => "an unknown process".to_owned(),
+    let who = if rustix::process::geteuid().is_root() {
+        let program = victim.installation.path("rewriter");
+        format!("rewriter ({}, `{} copy {}`)", rewriter.pid(), program.display(), victim.library.display())
+    } else {
+        "an unknown process".to_owned()
     };
     // A command is cut on a line.
     let (time, rest) = text.split_once(' ').unwrap();
