@@ -275,13 +275,11 @@ impl WatchArgs {
         if self.mapping.is_empty() {
             return Scope::All;
         }
-        let tree = |path: &PathBuf| {
-            let (tree, error) = FileTree::new(path);
-            if let Some(error) = error {
+        for path in &self.mapping {
+            if let (_, Some(error)) = FileTree::new(path) {
                 output::warn(path.display(), error);
             }
-            tree
-        };
-        Scope::Files(self.mapping.iter().map(tree).collect())
+        }
+        Scope::Files(self.mapping.clone())
     }
 }

@@ -8,10 +8,12 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::fs::FileType;
+use rustix::io::Errno;
 use sopin_inspect::files::{Files, View, Writability};
 use sopin_inspect::maps::{self, Mapping};
 use sopin_inspect::process::{self, Process, Trouble};
@@ -35,8 +37,8 @@ pub enum Scope {
     All,
     /// These processes, and all of their objects.
     Processes(Vec<u32>),
-    /// The objects in these files, in every process.
-    Files(Vec<FileTree>),
+    /// The objects in these files and in the files below these directories, in every process.
+    Files(Vec<PathBuf>),
 }
 
 /// What a scan has found.
@@ -59,6 +61,8 @@ type MappedKey = ((u32, u32), u64, Vec<u8>, Option<Vec<u8>>);
 /// Scans.
 pub struct Scanner {
     scope: Scope,
+    /// The files of the scope, found anew by each scan: a symbolic link may lead to another release now.
+    trees: Vec<FileTree>,
     index: Arc<Mutex<Index>>,
     marks: Vec<Arc<dyn Marks + Send + Sync>>,
     /// What each mapped file is; `None` if it is not watched.
@@ -78,6 +82,7 @@ impl Scanner {
     pub fn new(scope: Scope, index: Arc<Mutex<Index>>, marks: Vec<Arc<dyn Marks + Send + Sync>>) -> Self {
         Self {
             scope,
+            trees: Vec::new(),
             index,
             marks,
             known: HashMap::new(),
@@ -99,6 +104,10 @@ impl Scanner {
             _ => process::all()?,
         };
         let is_named = matches!(self.scope, Scope::Processes(_));
+        if let Scope::Files(paths) = &self.scope {
+            // Processes may map files that have been removed.
+            self.trees = paths.iter().map(|path| FileTree::new(path).0).collect();
+        }
         for pid in pids.iter().copied().filter(|pid| *pid != std::process::id()) {
             if let Err(trouble) = self.look(pid, &files, &mut scanned) {
                 lock(&self.index).remove(pid);
@@ -161,9 +170,8 @@ impl Scanner {
             return *known;
         }
         let has_own_paths = namespace == self.own_namespace.as_ref();
-        if let Scope::Files(trees) = &self.scope
-            && !trees.iter().any(|tree| tree.is_mapped_by(mapping, has_own_paths))
-        {
+        let is_in_scope = || self.trees.iter().any(|tree| tree.is_mapped_by(mapping, has_own_paths));
+        if matches!(self.scope, Scope::Files(_)) && !is_in_scope() {
             self.known.insert(key, None);
             return None;
         }
@@ -197,7 +205,10 @@ impl Scanner {
         }
         for marks in &self.marks {
             if let Err(error) = marks.add(file, inode) {
-                scanned.unmarked.get_or_insert_with(|| (mapping.names().0.to_owned(), error.to_string()));
+                let is_full = error.raw_os_error().map(Errno::from_raw_os_error) == Some(Errno::NOSPC);
+                let more = if is_full { " (sysctl fs.inotify.max_user_watches)" } else { "" };
+                let reason = || (mapping.names().0.to_owned(), format!("{error}{more}"));
+                scanned.unmarked.get_or_insert_with(reason);
             }
         }
         Some(inode)

@@ -2,15 +2,17 @@
 
 use std::fs;
 use std::iter;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::Case;
 use crate::common::clean_process;
-use crate::common::victim::{LIBRARY, Running};
+use crate::common::victim::{LIBRARY, Running, Victim};
 use crate::watcher::{PATIENCE, Rewriter, SILENCE, Watcher, scene};
 
 pub const CASES: &[Case] = &[
     Case { name: "ten_thousand_writes_a_second", needs: &[], test: ten_thousand_writes_a_second },
+    Case { name: "lost_events_of_fanotify", needs: &["root"], test: lost_events_of_fanotify },
+    Case { name: "lost_events_of_inotify", needs: &["root", "setpriv"], test: lost_events_of_inotify },
     Case { name: "many_files_of_one_writer", needs: &[], test: many_files_of_one_writer },
     Case { name: "many_processes_of_one_file", needs: &[], test: many_processes_of_one_file },
 ];
@@ -67,6 +69,66 @@ fn ten_thousand_writes_a_second() {
         assert!(after.1 - before.1 < 4.0 * MOST_PROCESSOR, "{before:?} {after:?}");
     }
     watcher.end();
+}
+
+/// Stops the watch while events come, more than the kernel keeps for it.
+fn assert_loss_is_reported(watcher: Watcher, victim: &Victim, words: &[&str]) {
+    watcher.send("STOP");
+    drop(Rewriter::run(&victim.installation, &[], words));
+    watcher.send("CONT");
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let line = watcher.next_line(deadline.saturating_duration_since(Instant::now())).expect("it says so");
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        if line["event"] == "lost" && line["what"] == "kernel-queue" {
+            break;
+        }
+    }
+    assert!(memory(watcher.pid()) < MOST_KIB);
+    // It goes on.
+    while watcher.next_within(&victim.library, SILENCE).is_some() {}
+    let rewriter = Rewriter::run(&victim.installation, &[], &["copy", victim.library.to_str().unwrap()]);
+    let line = watcher.next_about(&victim.library);
+    assert_eq!(line["damaged"], 1, "{line:#}");
+    drop(rewriter);
+    watcher.end();
+}
+
+/// Returns how many events the kernel keeps.
+fn queue(of: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/sys/fs/{of}/max_queued_events"));
+    text.map_or(16_384, |text| text.trim().parse().unwrap())
+}
+
+/// The kernel merges the events of one process and one file, so this takes many processes.
+fn lost_events_of_fanotify() {
+    let victim = scene();
+    let _running = victim.start();
+    let path = victim.library.to_str().unwrap();
+    let watcher = Watcher::start(&victim.installation, &["--mapping", path]);
+    assert_loss_is_reported(watcher, &victim, &["fork", path, &(queue("fanotify") + 500).to_string()]);
+}
+
+/// It merges an event with the one before it only.
+fn lost_events_of_inotify() {
+    let victim = scene();
+    let other = victim.installation.compile("libother.so", LIBRARY, "cc", &["-shared", "-fPIC"]);
+    let source = fs::read_to_string(victim.installation.path("program.c")).unwrap();
+    victim.installation.compile(
+        "both",
+        &source,
+        "cc",
+        &["-Wl,--no-as-needed", victim.library.to_str().unwrap(), other.to_str().unwrap()],
+    );
+    let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let mut command = std::process::Command::new(nobody[0]);
+    let command = clean_process(&mut command).args(&nobody[1..]).arg("./both");
+    let _running = Running::start(command.current_dir(victim.installation.path("")));
+    let directory = victim.installation.path("");
+    let arguments = ["--json", "--mapping", directory.to_str().unwrap()];
+    let watcher = Watcher::start_under(&victim.installation, &nobody, &arguments);
+    let (path, count) = (victim.library.to_str().unwrap(), queue("inotify").to_string());
+    assert_loss_is_reported(watcher, &victim, &["alternate", path, other.to_str().unwrap(), &count]);
 }
 
 fn many_files_of_one_writer() {

@@ -155,7 +155,7 @@ fn lines_of(stream: impl std::io::Read + Send + 'static) -> Receiver<String> {
 
 const REWRITER: &str = "#define _GNU_SOURCE\n\
     #include <fcntl.h>\n#include <stdlib.h>\n#include <stdio.h>\n#include <string.h>\n#include <sys/mman.h>\n\
-    #include <sys/stat.h>\n#include <time.h>\n#include <unistd.h>\n\
+    #include <sys/stat.h>\n#include <sys/wait.h>\n#include <time.h>\n#include <unistd.h>\n\
     static char bytes[1 << 20];\n\
     static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec + t.tv_nsec * 1e-9; }\n\
     /* Does something to a file, says so, and lives on until its input ends. */\n\
@@ -185,6 +185,21 @@ const REWRITER: &str = "#define _GNU_SOURCE\n\
     \x20       at[len - 1] ^= 1;\n\
     \x20       msync(at, len, MS_SYNC);\n\
     \x20       pause();\n\
+    \x20   } else if (!strcmp(how, \"alternate\")) {\n\
+    \x20       int other = open(words[3], O_WRONLY);\n\
+    \x20       out = open(file, O_WRONLY);\n\
+    \x20       for (long left = atol(words[4]); left > 0; left--) {\n\
+    \x20           if (pwrite(out, bytes, 1, 0) != 1 || pwrite(other, bytes, 1, 0) != 1) return 1;\n\
+    \x20       }\n\
+    \x20   } else if (!strcmp(how, \"fork\")) {\n\
+    \x20       for (long left = atol(words[3]); left > 0; left--) {\n\
+    \x20           pid_t child = fork();\n\
+    \x20           if (child == 0) {\n\
+    \x20               out = open(file, O_WRONLY);\n\
+    \x20               _exit(pwrite(out, bytes, 1, 0) != 1);\n\
+    \x20           }\n\
+    \x20           if (child < 0 || waitpid(child, 0, 0) != child) return 1;\n\
+    \x20       }\n\
     \x20   } else if (!strcmp(how, \"hammer\")) {\n\
     \x20       long all = atol(words[3]) * atol(words[4]);\n\
     \x20       double start = now(), each = 1.0 / atol(words[3]);\n\
