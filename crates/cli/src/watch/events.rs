@@ -15,14 +15,14 @@ use super::inotify::InotifyEvents;
 pub enum Event {
     /// A file was written to, or its length was changed, or it was closed by a process that might
     /// have written to it.
-    Changed(Change),
+    Changed(FileChange),
     /// The kernel's queue was full: events were lost.
     Overflow,
 }
 
 /// A change of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Change {
+pub struct FileChange {
     /// The file.
     pub inode: Inode,
     /// Who has changed it.

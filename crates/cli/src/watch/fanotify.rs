@@ -21,7 +21,7 @@ use rustix::fs::OFlags;
 use sopin_core::sys::FileHandle;
 use sopin_inspect::descriptors;
 
-use super::events::{Change, Event, Marks, WriterId};
+use super::events::{Event, FileChange, Marks, WriterId};
 use super::index::Inode;
 
 /// `FAN_REPORT_FID`, since Linux 5.1.
@@ -121,7 +121,7 @@ impl FanotifyEvents {
             if event.mask.contains(MaskFlags::FAN_Q_OVERFLOW) {
                 events.push(Event::Overflow);
             } else if let Some(inode) = self.inode(&event) {
-                events.push(Event::Changed(Change {
+                events.push(Event::Changed(FileChange {
                     inode,
                     writer: match u32::try_from(event.pid) {
                         Ok(pid) if pid != 0 => WriterId::Process(pid),
@@ -249,7 +249,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     /// Reads the changes of a file until one of them closes it, or for a second.
-    fn changes(source: &FanotifyEvents, until_closed: bool) -> Vec<Change> {
+    fn changes(source: &FanotifyEvents, until_closed: bool) -> Vec<FileChange> {
         let (mut changes, begun) = (Vec::new(), Instant::now());
         while begun.elapsed() < Duration::from_secs(1) {
             let mut events = Vec::new();
@@ -258,7 +258,8 @@ mod tests {
                 Event::Changed(change) => change,
                 Event::Overflow => panic!("overflow"),
             }));
-            if changes.last().is_some_and(|change: &Change| change.is_closed) || (!until_closed && !changes.is_empty())
+            if changes.last().is_some_and(|change: &FileChange| change.is_closed)
+                || (!until_closed && !changes.is_empty())
             {
                 break;
             }

@@ -11,7 +11,7 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 use sopin_inspect::descriptors;
 
-use super::events::{Change, Event, Marks, WriterId};
+use super::events::{Event, FileChange, Marks, WriterId};
 use super::index::Inode;
 
 /// Bytes that are read at a time. An event without a name has 16.
@@ -56,7 +56,7 @@ impl InotifyEvents {
             } else if what.contains(ReadFlags::IGNORED) {
                 self.watches().forget(watch);
             } else if let Some(inode) = self.watches().inodes.get(&watch) {
-                events.push(Event::Changed(Change {
+                events.push(Event::Changed(FileChange {
                     inode: *inode,
                     writer: WriterId::NotTold,
                     is_modified: what.contains(ReadFlags::MODIFY),

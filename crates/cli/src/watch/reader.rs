@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::EventFd;
 
-use super::events::{Change, Event, Source};
+use super::events::{Event, FileChange, Source};
 use super::index::Index;
 use super::rewrites::{Beginning, Rewrites};
 use super::scan;
@@ -102,7 +102,7 @@ fn read_all(source: &Source, shared: &Shared) -> io::Error {
     }
 }
 
-fn begin(change: &Change, writers: &mut Writers, shared: &Shared, now: Instant) -> Option<Beginning> {
+fn begin(change: &FileChange, writers: &mut Writers, shared: &Shared, now: Instant) -> Option<Beginning> {
     let (id, path, mappers) = {
         let index = scan::lock(&shared.index);
         let object = index.object(change.inode)?;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use sopin_core::vmas::FileId;
 
-use super::events::{Change, WriterId};
+use super::events::{FileChange, WriterId};
 use super::index::{Inode, Mapper};
 use super::writer::Writer;
 
@@ -72,7 +72,7 @@ pub struct Rewrites {
 impl Rewrites {
     /// Notes a change. If it is the first of a rewriting, calls `begin`, which returns `None` if that is not to be
     /// reported. Returns whether something may be due earlier than before.
-    pub fn note(&mut self, change: &Change, now: Instant, begin: impl FnOnce() -> Option<Beginning>) -> bool {
+    pub fn note(&mut self, change: &FileChange, now: Instant, begin: impl FnOnce() -> Option<Beginning>) -> bool {
         let mut is_news = change.is_closed;
         let of_file = self.current.entry(change.inode).or_default();
         if change.is_closed {
@@ -192,8 +192,8 @@ mod tests {
 
     const FILE: Inode = Inode { device: 1, number: 2 };
 
-    fn change(writer: u32, is_modified: bool, is_closed: bool) -> Change {
-        Change { inode: FILE, writer: WriterId::Process(writer), is_modified, is_closed }
+    fn change(writer: u32, is_modified: bool, is_closed: bool) -> FileChange {
+        FileChange { inode: FILE, writer: WriterId::Process(writer), is_modified, is_closed }
     }
 
     #[allow(clippy::unnecessary_wraps, reason = "as what it stands for")]
