@@ -145,7 +145,7 @@ pub struct WatchArgs {
     mapping: Vec<PathBuf>,
 
     /// Look for new processes and new objects so often, or less often if that takes more than a
-    /// fiftieth of the time
+    /// fiftieth of a processor's time
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = period)]
     period: Duration,
 

@@ -21,7 +21,7 @@ use super::scan::{self, Scanned, Scanner};
 use crate::exit::{Exit, Failure};
 use crate::output::{self, shown};
 
-/// Scans take at most this part of the time; those that news cause, the other one.
+/// Scans take at most this part of a processor's time; those that news cause, the other one.
 const REST_OF_SCANS: u32 = 50;
 const REST_AFTER_NEWS: u32 = 5;
 /// How long the end of the named processes waits for the end of a rewriting, which may have been the reason.
@@ -143,7 +143,7 @@ impl MainLoop {
         if due.is_empty() {
             return Ok(());
         }
-        if self.scanner.rested() >= self.totals.scan * REST_AFTER_NEWS {
+        if self.scanner.rested() >= self.scanner.cost() * REST_AFTER_NEWS {
             self.scan()?;
         }
         let due: Vec<Rewriting> = due.into_iter().map(|rewriting| self.with_later_mappers(rewriting)).collect();
@@ -207,7 +207,7 @@ impl MainLoop {
     fn after_scan(&mut self, duration: Duration) -> Instant {
         self.totals.scan = duration;
         self.write_metrics();
-        Instant::now() + (self.totals.scan * REST_OF_SCANS).max(self.period)
+        Instant::now() + (self.scanner.cost() * REST_OF_SCANS).max(self.period)
     }
 
     /// Warns about what the first scan that has it could not do.

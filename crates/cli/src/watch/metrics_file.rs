@@ -18,7 +18,7 @@ use crate::output;
 /// The least time between two versions of the file, and between two inspections of all processes.
 const PERIOD: Duration = Duration::from_secs(1);
 const CENSUS_PERIOD: Duration = Duration::from_secs(60);
-/// The part of the time that inspections take at most: one of so many.
+/// The part of a processor's time that inspections take at most: one of so many.
 const REST: u32 = 20;
 
 /// The file.
@@ -132,11 +132,11 @@ fn count(index: &Mutex<Index>) -> Census {
     let mut census = Census::default();
     let pids: Vec<u32> = scan::lock(index).watched_pids().collect();
     for pid in pids {
-        let begun = Instant::now();
+        let begun = scan::processor_time();
         if let Ok(Some(report)) = inspector.inspect(pid, false) {
             census.add(&report);
         }
-        thread::sleep(begun.elapsed() * REST);
+        thread::sleep(scan::processor_time().saturating_sub(begun) * REST);
     }
     census
 }

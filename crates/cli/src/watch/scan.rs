@@ -70,6 +70,14 @@ pub struct Scanner {
     own_namespace: Option<Vec<u8>>,
     round: u32,
     last: Instant,
+    cost: Duration,
+}
+
+/// Returns the processor time that the calling thread has taken.
+pub fn processor_time() -> Duration {
+    use rustix::time::{ClockId, clock_gettime};
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 /// Locks the index. A thread that panics ends the command, so no lock is poisoned.
@@ -89,6 +97,7 @@ impl Scanner {
             own_namespace: mount_namespace("self"),
             round: 0,
             last: Instant::now(),
+            cost: Duration::ZERO,
         }
     }
 
@@ -97,6 +106,7 @@ impl Scanner {
     /// # Errors
     /// When there is no `/proc`.
     pub fn scan(&mut self) -> io::Result<Scanned> {
+        let begun = processor_time();
         let mut scanned = Scanned::default();
         let files = Files::default();
         let pids = match &self.scope {
@@ -120,7 +130,13 @@ impl Scanner {
         self.forget(&pids);
         self.round = self.round.wrapping_add(1);
         self.last = Instant::now();
+        self.cost = processor_time().saturating_sub(begun);
         Ok(scanned)
+    }
+
+    /// Returns the processor time that the last scan took. On a busy machine it is much less than the time that passed.
+    pub fn cost(&self) -> Duration {
+        self.cost
     }
 
     /// Returns how long ago the last scan ended.

@@ -268,6 +268,8 @@ fn processes_since_the_last_scan() {
         Watcher::start(&victim.installation, &["--mapping", victim.library.to_str().unwrap(), "--period", "86400"]);
     let second = victim.start();
     second.settle();
+    // It does not look again immediately after a look.
+    std::thread::sleep(Duration::from_secs(3));
     let _rewriter = Rewriter::run(&victim.installation, &[], &["copy", victim.library.to_str().unwrap()]);
     let line = watcher.next_about(&victim.library);
     assert_counts(&line, &[("damaged", 2)]);

@@ -14,7 +14,7 @@ use crate::common::victim::Victim;
 use crate::common::{Installation, clean_process};
 
 /// How long something is waited for that must happen, and how long nothing must happen.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 pub const SILENCE: Duration = Duration::from_millis(1500);
 
 /// A running watch. It is killed when dropped.
