@@ -24,8 +24,9 @@ use crate::output::{self, shown};
 /// Scans take at most this part of a processor's time; those that news cause, the other one.
 const REST_OF_SCANS: u32 = 50;
 const REST_AFTER_NEWS: u32 = 5;
-/// How long the end of the named processes waits for the end of a rewriting, which may have been the reason.
-const LAST_NEWS: Duration = Duration::from_secs(1);
+/// How long the command waits after the end of the named processes: a rewriting that was the reason is reported half a second
+/// after its last event at the latest, and the event may not have been read yet.
+const LAST_NEWS: Duration = Duration::from_millis(800);
 
 /// The state of the main thread.
 pub struct MainLoop {
@@ -92,7 +93,7 @@ impl MainLoop {
             if ended.is_none() && self.named.as_ref().is_some_and(Vec::is_empty) {
                 ended = Some(Instant::now() + LAST_NEWS);
             }
-            if ended.is_some_and(|ended| Instant::now() >= ended || self.shared.rewrites().next_due().is_none()) {
+            if ended.is_some_and(|ended| Instant::now() >= ended) {
                 self.finish();
                 return Ok(if self.totals.damaged == 0 { Exit::Success } else { Exit::Damaged });
             }
