@@ -63,6 +63,15 @@ impl Dialogue {
         if seen { Ok(()) } else { Err(self.describe(&format!("never printed {line:?} {times} times"))) }
     }
 
+    /// Waits until it has printed this text, perhaps as a part of a line.
+    ///
+    /// # Errors
+    /// When it ends, or the deadline passes, before that.
+    pub fn wait_for_text(&mut self, text: &str) -> Result<(), String> {
+        let seen = self.wait_until(|dialogue| dialogue.stdout().contains(text))?;
+        if seen { Ok(()) } else { Err(self.describe(&format!("never printed {text:?}"))) }
+    }
+
     /// Waits until none of its threads has run for a while: all of them are
     /// blocked in a system call.
     ///
