@@ -31,6 +31,7 @@
 //! | `target` | whether a process may be pinned, and its files in `/proc` |
 //! | `frozen` | whether its cgroup is frozen |
 //! | `object` | planning one object |
+//! | [`focus`] | which objects are pinned, and how long that may take |
 //! | `prepared` | the files that its objects map, and their copies |
 //! | `watchdog` | the end of a stop, or of an interrupted pin, that takes very long |
 //! | `urgency` | the priority of this process meanwhile |
@@ -46,6 +47,7 @@
 mod calls;
 mod copies;
 mod descriptor;
+pub mod focus;
 mod frame;
 mod frozen;
 mod held;

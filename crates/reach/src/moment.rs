@@ -84,8 +84,8 @@ struct Harms {
 
 impl Moment {
     /// Waits for a good moment to stop processes, for which `patience` is left, and takes from it what
-    /// was needed. `meanwhile` is called while it waits.
-    pub fn wait(processes: &[u32], patience: &mut Duration, mut meanwhile: impl FnMut()) -> Self {
+    /// was needed. `meanwhile` is called while it waits, and returns whether it is to wait any longer.
+    pub fn wait(processes: &[u32], patience: &mut Duration, mut meanwhile: impl FnMut() -> bool) -> Self {
         let mut moment = Self::default();
         let begin = Instant::now();
         moment.look(processes);
@@ -96,7 +96,9 @@ impl Moment {
                 break;
             }
             thread::sleep(INTERVAL);
-            meanwhile();
+            if !meanwhile() {
+                break;
+            }
             moment.look(processes);
         }
         *patience = patience.saturating_sub(begin.elapsed());

@@ -14,12 +14,13 @@ use sopin_inspect::object::{InspectedObject, ObjectState};
 use sopin_inspect::process::Process;
 
 use crate::copies::{self, Copies};
+use crate::focus::Focus;
 use crate::held::HeldTasks;
 use crate::instructions::Instructions;
 use crate::interpreter::ObjectOutcome;
 use crate::kernel_stores::KernelStores;
 use crate::memory::WritableMemory;
-use crate::moment::{self, Moment};
+use crate::moment::Moment;
 use crate::object::{self, Surroundings};
 use crate::passing::RaisedLimit;
 use crate::prepared::PreparedFiles;
@@ -38,8 +39,6 @@ const MAX_ROUNDS: u32 = 1024;
 /// How often a round is attempted again, because no thread was in a system call, after how long.
 const MAX_ATTEMPTS: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(5);
-/// How often it is attempted to stop a process of which a thread does not stop.
-const MAX_STOPS: u32 = 4;
 
 /// The state that one round of a pin passes to the next.
 struct Progress {
@@ -108,8 +107,16 @@ impl Pinner {
     /// # Errors
     /// Why the process was not pinned.
     pub fn pin(&mut self, pid: u32) -> Result<PinReport, PinRefusal> {
+        self.pin_with(pid, &Focus::all())
+    }
+
+    /// Pins some objects of a process, or with other patience than [`Pinner::pin`].
+    ///
+    /// # Errors
+    /// Why the process was not pinned.
+    pub fn pin_with(&mut self, pid: u32, focus: &Focus<'_>) -> Result<PinReport, PinRefusal> {
         self.release_held();
-        self.watched(|pinner| pinner.pin_in_rounds(pid))
+        self.watched(|pinner| pinner.pin_in_rounds(pid, focus))
     }
 
     /// Does work that the watchdog ends if it was interrupted and does not end.
@@ -120,28 +127,28 @@ impl Pinner {
         result
     }
 
-    fn pin_in_rounds(&mut self, pid: u32) -> Result<PinReport, PinRefusal> {
+    fn pin_in_rounds(&mut self, pid: u32, focus: &Focus<'_>) -> Result<PinReport, PinRefusal> {
         let process = Process::open(pid)?;
-        let (mut report, mut files) = self.begin(pid, &process)?;
+        let (mut report, mut files) = self.begin(pid, &process, focus)?;
         if report.objects.is_empty() {
             return Ok(report);
         }
         let mut progress = Progress {
             instructions: None,
-            patience: moment::PATIENCE,
+            patience: focus.patience,
             private: Cell::new(None),
             outcomes: HashMap::new(),
         };
         let mut attempts = 0;
         self.attempt = 1;
         for _ in 0..MAX_ROUNDS {
-            let round = match self.round(&process, &files, &mut progress, &mut report) {
+            let round = match self.round(&process, &files, focus, &mut progress, &mut report) {
                 Err(MAY_BE_IN_SEQUENCE) if attempts < MAX_ATTEMPTS && !ptrace::is_interrupted() => {
                     attempts += 1;
                     thread::sleep(PAUSE);
                     continue;
                 }
-                Err(PinRefusal::DoesNotStop) if self.attempt < MAX_STOPS && !ptrace::is_interrupted() => {
+                Err(PinRefusal::DoesNotStop) if self.attempt < focus.stops && !ptrace::is_interrupted() => {
                     self.attempt += 1;
                     self.held.wait();
                     continue;
@@ -156,10 +163,10 @@ impl Pinner {
                 attempts = 0;
             }
             progress.outcomes.extend(round.outcomes);
-            if !round.is_cut || ptrace::is_interrupted() || attempts > MAX_ATTEMPTS {
+            if !round.is_cut || ptrace::is_interrupted() || attempts > MAX_ATTEMPTS || !(focus.goes_on)() {
                 break;
             }
-            files = self.prepare(&process)?;
+            files = self.prepare(&process, focus)?;
         }
         self.conclude(&process, &progress.outcomes, &mut report);
         Ok(report)
@@ -175,7 +182,7 @@ impl Pinner {
 
     fn preview_one(&mut self, pid: u32) -> Result<PinReport, PinRefusal> {
         let process = Process::open(pid)?;
-        let (mut report, files) = self.begin(pid, &process)?;
+        let (mut report, files) = self.begin(pid, &process, &Focus::all())?;
         let memory = memory_of(&process)?;
         let pagemap = pagemap_of(&process)?;
         let attributes = attributes_of(&process, None)?;
@@ -202,14 +209,19 @@ impl Pinner {
     }
 
     /// Begins the report: which objects are not out of their files' reach. Makes the copies.
-    fn begin(&mut self, pid: u32, process: &Process) -> Result<(PinReport, PreparedFiles), PinRefusal> {
+    fn begin(
+        &mut self,
+        pid: u32,
+        process: &Process,
+        focus: &Focus<'_>,
+    ) -> Result<(PinReport, PreparedFiles), PinRefusal> {
         check(pid, process)?;
         let (mode, settings) = (self.settings.mode, &self.settings);
         let (objects, objects_in_all, has_library) = self.inspector.with_objects(process, |found| {
-            let listed = found
-                .objects
-                .iter()
-                .filter(|object| object::is_exposed(object, mode) && settings.selects(&object::path_of(object)));
+            let is_listed = |object: &&InspectedObject<'_>| {
+                object::is_exposed(object, mode) && focus.selects(object) && settings.selects(&object::path_of(object))
+            };
+            let listed = found.objects.iter().filter(is_listed);
             let objects: Vec<PinnedObject> = listed
                 .map(|object| PinnedObject {
                     path: String::from_utf8_lossy(&object::path_of(object)).into_owned(),
@@ -239,12 +251,12 @@ impl Pinner {
             transfers_cut_short: 0,
             errors: Vec::new(),
         };
-        let files = if report.objects.is_empty() { PreparedFiles::default() } else { self.prepare(process)? };
+        let files = if report.objects.is_empty() { PreparedFiles::default() } else { self.prepare(process, focus)? };
         Ok((report, files))
     }
 
     /// Makes or finds the copies of the files that the exposed objects of a process map.
-    fn prepare(&mut self, process: &Process) -> Result<PreparedFiles, PinRefusal> {
+    fn prepare(&mut self, process: &Process, focus: &Focus<'_>) -> Result<PreparedFiles, PinRefusal> {
         let (mode, settings) = (self.settings.mode, &self.settings);
         let memory = memory_of(process)?;
         let pagemap = pagemap_of(process)?;
@@ -254,7 +266,8 @@ impl Pinner {
         self.inspector.with_objects(process, |found| {
             let around = Surroundings { found, memory: &memory, pagemap: &pagemap, mode };
             for object in found.objects {
-                if !object::is_exposed(object, mode) || !settings.selects(&object::path_of(object)) {
+                let is_selected = focus.selects(object) && settings.selects(&object::path_of(object));
+                if !object::is_exposed(object, mode) || !is_selected {
                     continue;
                 }
                 // What is wrong with an object is reported when it is to be pinned.
@@ -271,6 +284,7 @@ impl Pinner {
         &mut self,
         process: &Process,
         files: &PreparedFiles,
+        focus: &Focus<'_>,
         progress: &mut Progress,
         report: &mut PinReport,
     ) -> Result<Round, PinRefusal> {
@@ -287,7 +301,10 @@ impl Pinner {
         let sharers = Sharers::search(report.pid, process.thread.cast_signed());
         self.urgency.get_or_insert_with(Urgency::raise);
         let processes: Vec<u32> = std::iter::once(report.pid).chain(sharers.found().iter().copied()).collect();
-        let moment = Moment::wait(&processes, &mut progress.patience, || self.held.release());
+        let moment = Moment::wait(&processes, &mut progress.patience, || {
+            self.held.release();
+            (focus.goes_on)()
+        });
         let begin = Instant::now();
         let own = self.held.begin_stop(report.pid);
         let stopped = StoppedProcess::stop(report.pid, own, sharers, self.attempt);
@@ -297,7 +314,7 @@ impl Pinner {
         })?;
         stopped.repair_calls(&moment);
         let limit = RaisedLimit::if_needed(process);
-        let result = self.work(process, &stopped, files, (instructions, attributes), progress);
+        let result = self.work(process, &stopped, (files, focus), (instructions, attributes), progress);
         drop(limit);
         report.tasks = report.tasks.max(stopped.tasks.len());
         report.stops += 1;
@@ -316,7 +333,7 @@ impl Pinner {
         &self,
         process: &Process,
         stopped: &StoppedProcess,
-        files: &PreparedFiles,
+        (files, focus): (&PreparedFiles, &Focus<'_>),
         (instructions, attributes): (Instructions, AttributeMap),
         progress: &Progress,
     ) -> Result<Round, PinRefusal> {
@@ -337,6 +354,7 @@ impl Pinner {
                 files,
                 writable: &writable,
                 settings,
+                focus,
                 private: &private,
             };
             let round = work.run(stopped, &progress.outcomes);

@@ -23,6 +23,7 @@ use sopin_inspect::process::Process;
 
 use crate::calls::{self, CallError, Caller};
 use crate::copies;
+use crate::focus::Focus;
 use crate::instructions::Instructions;
 use crate::interpreter::{Interpreter, ObjectOutcome};
 use crate::kernel_stores::KernelStores;
@@ -66,6 +67,7 @@ pub struct Work<'a> {
     pub files: &'a PreparedFiles,
     pub writable: &'a WritableMemory,
     pub settings: &'a Settings,
+    pub focus: &'a Focus<'a>,
     /// The copies in memory that the process maps, and those that were made for it.
     pub private: &'a Cell<PrivateMemory>,
 }
@@ -117,8 +119,9 @@ impl Work<'_> {
         };
         let mut result = Ok(());
         for object in self.around.found.objects {
-            let is_wanted =
-                object::is_exposed(object, self.around.mode) && self.settings.selects(&object::path_of(object));
+            let is_wanted = object::is_exposed(object, self.around.mode)
+                && self.focus.selects(object)
+                && self.settings.selects(&object::path_of(object));
             if !is_wanted || done.contains_key(&object.span.0) {
                 continue;
             }
