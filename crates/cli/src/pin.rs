@@ -15,13 +15,13 @@
 //! | [`answer`] | the answer, as in JSON |
 //! | [`human`] | the answer, for people |
 
-mod answer;
+pub mod answer;
 pub mod file_tree;
 mod human;
-mod options;
-mod pins;
+pub mod options;
+pub mod pins;
 pub mod selection;
-mod session;
+pub mod session;
 mod watch;
 
 use std::ffi::OsString;

@@ -2,8 +2,8 @@
 //! what became of the processes.
 //!
 //! One thread reads the kernel's events and finds the writers' names; the main thread looks for new
-//! processes and objects, inspects the processes concerned, and answers signals. It changes nothing in
-//! a process.
+//! processes and objects, inspects the processes concerned, and answers signals. These change nothing in
+//! a process; with `--pin` another process does.
 //!
 //! | module | responsible for |
 //! |---|---|
@@ -21,11 +21,13 @@
 //! | [`printer`] | printing without waiting |
 //! | [`alerts`] | `--exec` |
 //! | [`metrics_file`] | `--metrics` |
+//! | [`guard`] | `--pin`: pinning before a file is opened for writing |
 
 mod alerts;
 mod answer;
 pub mod events;
 mod fanotify;
+mod guard;
 mod human;
 pub mod index;
 mod inotify;
@@ -58,6 +60,7 @@ use crate::pin::file_tree::FileTree;
 use alerts::Alerts;
 use answer::WatchLine;
 use events::Source;
+use guard::{Guard, GuardOptions};
 use human::ShownLine;
 use index::Index;
 use main_loop::{MainLoop, Totals};
@@ -81,7 +84,7 @@ Lines:
 
 JSON, one object in a line:
   schema, time   the version of these names; when it happened, in UTC
-  event          \"rewrite\" or \"lost\"
+  event          \"rewrite\" or \"lost\"; with --pin also \"open\", \"went-on\" or \"guard\"
   With \"rewrite\":
   file, device, inode  the path, and the numbers that stat(2) shows
   ongoing        true in the first line about a writer that has not ended after two seconds
@@ -92,6 +95,20 @@ JSON, one object in a line:
   unlisted       how many processes are not in processes[]
   With \"lost\":
   what, count    kernel-queue (events), rewritings, output (lines), alerts; count may be null
+  With \"open\" (processes were to be pinned before a file was opened for writing):
+  file, writer   as above
+  delay_us       how long that took, in microseconds
+  late           whether the writer went on before it was done
+  pinned[]       pid, name: the object of this file is pinned in these processes
+  left[]         pid, name, reason: in these it is not
+  With \"went-on\" (a writer went on before the processes were pinned):
+  file, writer   as above
+  reason         late (two seconds have passed), target (it was being pinned itself, and cannot be
+                 stopped where it waits), crowded (512 others wait), stuck (the guard has waited for
+                 10 seconds for a process or a file)
+  With \"guard\":
+  what, error    continued (something had stopped the guard), refused (the kernel has refused an
+                 open, because it could not open the file for the guard)
 
 Programs of --exec:
   The standard input is the line, as JSON. SOPIN_EVENT is its event, SOPIN_EVENT_FILE, _DAMAGED and
@@ -101,12 +118,13 @@ Programs of --exec:
 Exit status:
   0  a signal has ended the command (SIGINT, SIGTERM, SIGHUP), or the named processes have ended
   2  the command line was not understood
-  3  nothing can be watched, or the output cannot be written to
+  3  nothing can be watched, the output cannot be written to, or with --pin the guard has ended
   4  the named processes have ended, and at least one was found damaged
 
 Examples:
   sopin watch
   sopin watch --mapping /srv/shop --json | jq 'select(.damaged > 0)'
+  sopin watch --pin --mapping /srv/shop
   sopin watch --exec /usr/local/bin/page-me --metrics /var/lib/node_exporter/sopin.prom
 ";
 
@@ -114,7 +132,7 @@ Examples:
 ///
 /// The command waits until a file is rewritten in place that a process has loaded as a shared object
 /// or as its program. Then it inspects the processes that map the file as sopin status does, and
-/// prints a line. It changes nothing and stops no process. A file that is replaced by rename(2)
+/// prints a line. Without --pin it changes nothing and stops no process. A file that is replaced by rename(2)
 /// harms no process and is not reported. Neither are copies in a store, and files in a layer of a
 /// container's image, which are not written to.
 ///
@@ -126,6 +144,14 @@ Examples:
 /// No event tells of stores through a shared mapping of the file (mmap(2) with MAP_SHARED), nor of what
 /// another machine does to a file of a network file system. What a process has loaded since the
 /// last look (--period) is not watched yet.
+///
+/// With --pin the kernel asks before a watched object is opened for writing (FAN_OPEN_PERM). The open
+/// waits until the object is pinned in the processes that map it, as sopin pin does it, for two seconds
+/// at most; then it goes on, and a line says so. The other objects of these processes are pinned
+/// afterwards. Opens for reading go on at once. The answer is never no. A process that pins is a child
+/// of the command; if one of the two ends, every open goes on. It does not see truncate(2), nor
+/// a process that has opened the file before; libsopin(7) lists these limits. The variables SOPIN_*
+/// apply as for sopin pin.
 ///
 /// While "schema" in the JSON is 1, names keep their meaning, and new ones may be added.
 #[derive(Debug, clap::Args)]
@@ -164,6 +190,9 @@ pub struct WatchArgs {
     /// Keep metrics for Prometheus in this file
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     metrics: Option<PathBuf>,
+
+    #[command(flatten)]
+    guard: GuardOptions,
 }
 
 fn period(text: &str) -> Result<Duration, String> {
@@ -177,6 +206,9 @@ fn period(text: &str) -> Result<Duration, String> {
 /// # Errors
 /// 3 when nothing can be watched, or the output cannot be written to.
 pub fn watch(arguments: &WatchArgs) -> Result<Exit, Failure> {
+    if arguments.guard.is_guard {
+        return Ok(guard::child::guard(arguments.scope()));
+    }
     let unwatched = |what: &str, error: &dyn std::error::Error| Failure::new(Exit::Uninspected, what, error);
     // Before the first thread, so that all have the mask.
     let signals = block_signals().map_err(|errno| unwatched("signals", &errno))?;
@@ -193,6 +225,8 @@ pub fn watch(arguments: &WatchArgs) -> Result<Exit, Failure> {
     let news = EventFd::from_flags(flags).map_err(|errno| unwatched("eventfd", &errno))?;
     let shared = Arc::new(Shared::new(Arc::clone(&index), news));
     reader::start(source.clone(), Arc::clone(&shared));
+    // Until the end of this function, whatever ends it.
+    let guard = arguments.guard.pin.then(|| arguments.start_guard(&shared)).transpose()?;
     let mut main_loop = MainLoop {
         scanner,
         signals,
@@ -208,17 +242,18 @@ pub fn watch(arguments: &WatchArgs) -> Result<Exit, Failure> {
         shared,
     };
     main_loop.warn(&first);
-    introduce(&main_loop.shared, &source);
+    introduce(&main_loop.shared, &source, guard.as_ref());
     main_loop.run()
 }
 
 /// Prints that the watch has begun, on stderr.
-fn introduce(shared: &Shared, source: &Source) {
+fn introduce(shared: &Shared, source: &Source, guard: Option<&Guard>) {
     let (processes, objects) = scan::lock(&shared.index).counts();
     let writers = if source.names_writers() { "" } else { "; who writes to them is not known without CAP_SYS_ADMIN" };
+    let guarded = if guard.is_some() { "; processes are pinned before a file is opened for writing" } else { "" };
     let counted = |count: usize, what: &str, end: &str| format!("{count} {what}{}", if count == 1 { "" } else { end });
     let (files, processes) = (counted(objects, "file", "s"), counted(processes, "process", "es"));
-    output::print_error(format_args!("sopin: watching {files} of {processes}{writers}\n"));
+    output::print_error(format_args!("sopin: watching {files} of {processes}{writers}{guarded}\n"));
 }
 
 /// Fails if nothing can be watched of what was asked for. Warns about named processes that cannot be
@@ -255,6 +290,16 @@ fn block_signals() -> nix::Result<SignalFd> {
 }
 
 impl WatchArgs {
+    fn start_guard(&self, shared: &Arc<Shared>) -> Result<Guard, Failure> {
+        let pids = self.pids.iter().map(|pid| pid.to_string().into());
+        let mapping = self.mapping.iter().flat_map(|path| ["--mapping".into(), path.clone().into_os_string()]);
+        let shared = Arc::clone(shared);
+        Guard::start(pids.chain(mapping), move |report| {
+            shared.note_report(report);
+            shared.wake();
+        })
+    }
+
     fn printer(&self, shared: &Arc<Shared>) -> Printer {
         let (is_json, is_verbose) = (self.json, self.verbose);
         let lost = move |count| {

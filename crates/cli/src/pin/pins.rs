@@ -3,6 +3,7 @@
 //! a command that is executed next must not inherit.
 
 use sopin_reach::Pinner;
+use sopin_reach::focus::Focus;
 use sopin_reach::report::{PinRefusal, PinReport};
 
 use super::options::SettingOptions;
@@ -40,18 +41,31 @@ impl PinnerOnDemand {
         options.read(true)?;
         Ok(Self { options: options.clone(), dry_run, pinner: None })
     }
+
+    /// Pins some objects of a process, or with other patience.
+    ///
+    /// # Errors
+    /// Why it could not be pinned.
+    pub fn pin_with(&mut self, pid: u32, focus: &Focus<'_>) -> Result<PinReport, PinRefusal> {
+        self.pinner()?.pin_with(pid, focus)
+    }
+
+    fn pinner(&mut self) -> Result<&mut Pinner, PinRefusal> {
+        match &mut self.pinner {
+            Some(pinner) => Ok(pinner),
+            empty => {
+                let settings = self.options.read(false).map_err(|failure| PinRefusal::Failed(failure.to_string()))?;
+                Ok(empty.insert(Pinner::new(settings)))
+            }
+        }
+    }
 }
 
 impl Pins for PinnerOnDemand {
     fn pin(&mut self, pid: u32) -> Result<PinReport, PinRefusal> {
-        let pinner = match &mut self.pinner {
-            Some(pinner) => pinner,
-            empty => {
-                let settings = self.options.read(false).map_err(|failure| PinRefusal::Failed(failure.to_string()))?;
-                empty.insert(Pinner::new(settings))
-            }
-        };
-        if self.dry_run { pinner.preview(pid) } else { pinner.pin(pid) }
+        let dry_run = self.dry_run;
+        let pinner = self.pinner()?;
+        if dry_run { pinner.preview(pid) } else { pinner.pin(pid) }
     }
 
     fn is_interrupted(&self) -> bool {

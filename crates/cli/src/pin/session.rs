@@ -71,23 +71,69 @@ impl<P: Pins> Session<P> {
     /// # Errors
     /// 3 when there is no `/proc`.
     pub fn pin_changed(&mut self, selection: &Selection, except: u32) -> Result<PinAnswer, Failure> {
-        let mut answer = PinAnswer::new(false);
         let mut processes = selection.find()?.processes;
         processes.retain(|process| process.pid != except);
         self.done.retain(|key, _| processes.iter().any(|process| *key == process.key()));
-        processes.retain(|process| self.done.get(&process.key()) != Some(&process.loads));
-        for process in &processes {
-            self.pin(process, selection, &mut answer);
+        Ok(self.pin_these(processes, selection))
+    }
+
+    /// Pins the processes of a selection that are new or have loaded something. Unlike
+    /// [`Session::pin_changed`], it forgets no process that is not selected.
+    ///
+    /// # Errors
+    /// 3 when there is no `/proc`.
+    pub fn pin_new(&mut self, selection: &Selection) -> Result<PinAnswer, Failure> {
+        let processes = selection.find()?.processes;
+        Ok(self.pin_these(processes, selection))
+    }
+
+    /// Does the same where it pins a part of their objects only, so that they are not done.
+    ///
+    /// # Errors
+    /// 3 when there is no `/proc`.
+    pub fn pin_in_part(&mut self, selection: &Selection) -> Result<PinAnswer, Failure> {
+        let mut answer = PinAnswer::new(false);
+        for process in self.not_done(selection.find()?.processes) {
+            self.try_to_pin(&process, selection, &mut answer);
         }
         Ok(answer)
     }
 
+    /// Forgets that a process is done, so that it is pinned again the next time.
+    pub fn forget(&mut self, pid: u32) {
+        self.done.retain(|(known, _), _| *known != pid);
+    }
+
+    /// Forgets all processes but these.
+    pub fn keep(&mut self, is_kept: impl Fn(u32) -> bool) {
+        self.done.retain(|(pid, _), _| is_kept(*pid));
+    }
+
+    fn not_done(&self, mut processes: Vec<SelectedProcess>) -> Vec<SelectedProcess> {
+        processes.retain(|process| self.done.get(&process.key()) != Some(&process.loads));
+        processes
+    }
+
+    fn pin_these(&mut self, processes: Vec<SelectedProcess>, selection: &Selection) -> PinAnswer {
+        let mut answer = PinAnswer::new(false);
+        for process in self.not_done(processes) {
+            self.pin(&process, selection, &mut answer);
+        }
+        answer
+    }
+
     fn pin(&mut self, process: &SelectedProcess, selection: &Selection, answer: &mut PinAnswer) {
-        let SelectedProcess { pid, name, is_named, loads, .. } = process;
+        if !self.pins.is_interrupted() {
+            self.done.insert(process.key(), process.loads);
+        }
+        self.try_to_pin(process, selection, answer);
+    }
+
+    fn try_to_pin(&mut self, process: &SelectedProcess, selection: &Selection, answer: &mut PinAnswer) {
+        let SelectedProcess { pid, name, is_named, .. } = process;
         if self.pins.is_interrupted() {
             return answer.not_pinned.push(NotPinned::interrupted(*pid, name));
         }
-        self.done.insert(process.key(), *loads);
         if *pid == self.tracer {
             return answer.not_pinned.push(NotPinned::own_tracer(*pid, name));
         }

@@ -157,6 +157,13 @@ fn variables(line: &WatchLine) -> Vec<(&'static str, OsString)> {
             ("SOPIN_EVENT_ENDED", answer.ended.to_string().into()),
         ],
         News::Lost(_) => vec![("SOPIN_EVENT", "lost".into())],
+        News::Open(answer) => {
+            vec![("SOPIN_EVENT", "open".into()), ("SOPIN_EVENT_FILE", answer.file.clone().into())]
+        }
+        News::WentOn(answer) => {
+            vec![("SOPIN_EVENT", "went-on".into()), ("SOPIN_EVENT_FILE", answer.file.clone().into())]
+        }
+        News::Guard(_) => vec![("SOPIN_EVENT", "guard".into())],
     }
 }
 

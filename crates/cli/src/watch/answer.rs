@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use serde::{Serialize, Serializer};
 
+use super::guard::report::{GuardedProcess, Went};
 use super::writer::Writer;
 
 /// Version of the structure. It changes when a field changes its meaning or is removed; new
@@ -33,6 +34,49 @@ pub enum News {
     Rewrite(RewriteAnswer),
     /// Something else was lost, and may have been a rewriting.
     Lost(Lost),
+    /// A process has opened a file for writing, and those that map it were to be pinned first.
+    Open(OpenAnswer),
+    /// Such a process went on before that.
+    WentOn(WentOnAnswer),
+    /// Something has happened to the guard.
+    Guard(GuardAnswer),
+}
+
+/// An open for writing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OpenAnswer {
+    /// The file.
+    pub file: String,
+    /// Who has opened it.
+    pub writer: Writer,
+    /// How long pinning took, in microseconds. The writer waited so long, but for 2 seconds at most.
+    pub delay_us: u64,
+    /// Whether the writer went on before that.
+    pub late: bool,
+    /// The processes that were pinned.
+    pub pinned: Vec<GuardedProcess>,
+    /// Those that were not, or not with all of their objects.
+    pub left: Vec<GuardedProcess>,
+}
+
+/// An open for writing that went on before those that map the file were pinned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct WentOnAnswer {
+    /// The file.
+    pub file: String,
+    /// Who has opened it.
+    pub writer: Writer,
+    /// Why.
+    pub reason: Went,
+}
+
+/// What has happened to the guard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GuardAnswer {
+    /// `continued` or `refused`.
+    pub what: &'static str,
+    /// The error with which the kernel has refused an open.
+    pub error: Option<String>,
 }
 
 /// A rewriting, and what became of the processes that had mapped the file.

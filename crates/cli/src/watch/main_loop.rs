@@ -11,6 +11,7 @@ use nix::sys::signalfd::SignalFd;
 
 use super::alerts::Alerts;
 use super::answer::{News, WatchLine};
+use super::guard::report::GuardReport;
 use super::human::ShownLine;
 use super::judge;
 use super::metrics_file::MetricsFile;
@@ -63,6 +64,12 @@ pub struct Totals {
     pub unalerted: u64,
     /// When the last rewriting began.
     pub last: Option<SystemTime>,
+    /// Number of processes that were pinned before a file was opened for writing, and that were left.
+    pub pinned: u64,
+    /// The same.
+    pub left: u64,
+    /// Number of opens that went on before that.
+    pub early: u64,
     /// How long the last scan took.
     pub scan: Duration,
 }
@@ -86,6 +93,7 @@ impl MainLoop {
                 return Ok(Exit::Success);
             }
             self.check()?;
+            self.reports()?;
             self.news()?;
             if Instant::now() >= next_scan {
                 next_scan = self.scan()?;
@@ -125,6 +133,27 @@ impl MainLoop {
             return failure("events", error);
         }
         self.printer.take_failure().map_or(Ok(()), |error| failure("stdout", error))
+    }
+
+    /// Reports what the guard has done.
+    fn reports(&mut self) -> Result<(), Failure> {
+        for report in self.shared.take_reports() {
+            if let GuardReport::GuardEnded { reason } | GuardReport::Failed { reason } = &report {
+                self.finish();
+                return Err(Failure::new(Exit::Uninspected, "--pin", reason));
+            }
+            let Some(news) = report.news() else { continue };
+            match &news {
+                News::Open(answer) => {
+                    self.totals.pinned += answer.pinned.len() as u64;
+                    self.totals.left += answer.left.len() as u64;
+                }
+                News::WentOn(_) => self.totals.early += 1,
+                _ => {}
+            }
+            self.say(&WatchLine::new(SystemTime::now(), news));
+        }
+        Ok(())
     }
 
     /// Reports what has happened.

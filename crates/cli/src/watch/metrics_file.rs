@@ -74,7 +74,7 @@ impl MetricsFile {
         dropped: u64,
         alerts: Option<AlertCounts>,
     ) {
-        let Totals { rewrites, damaged, ended, overflows, unreported, last, scan, .. } = *totals;
+        let Totals { rewrites, damaged, ended, overflows, unreported, last, pinned, left, early, scan, .. } = *totals;
         let last = last.and_then(|last| last.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
         for (name, kind, help, value) in [
             ("sopin_watch_processes", "gauge", "Watched processes.", processes as u64),
@@ -104,6 +104,19 @@ impl MetricsFile {
                 "counter",
                 "Changes of files that were not reported, because too many happened at a time.",
                 unreported,
+            ),
+            (
+                "sopin_watch_pinned_total",
+                "counter",
+                "Processes that were pinned before a file was opened for writing.",
+                pinned,
+            ),
+            ("sopin_watch_left_total", "counter", "Processes that were to be pinned and were left.", left),
+            (
+                "sopin_watch_early_opens_total",
+                "counter",
+                "Opens for writing that went on before the processes were pinned.",
+                early,
             ),
             ("sopin_watch_lines_dropped_total", "counter", "Lines that were not printed.", dropped),
             (

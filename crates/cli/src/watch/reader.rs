@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::eventfd::EventFd;
 
 use super::events::{Event, FileChange, Source};
+use super::guard::report::GuardReport;
 use super::index::Index;
 use super::rewrites::{Beginning, Rewrites};
 use super::scan;
@@ -21,6 +22,9 @@ const REST_AFTER_MANY: Duration = Duration::from_millis(10);
 const REST: Duration = Duration::from_millis(2);
 const WHILE: Duration = Duration::from_millis(20);
 
+/// How many reports of the guard wait for the main thread. What is beyond that is left out.
+const MOST_REPORTS: usize = 4096;
+
 /// The highest priority of a thread that is not real-time.
 const PRIORITY: i32 = -20;
 
@@ -31,18 +35,33 @@ pub struct Shared {
     /// Wakes the main thread.
     pub news: EventFd,
     rewrites: Mutex<Rewrites>,
+    reports: Mutex<Vec<GuardReport>>,
     failure: Mutex<Option<io::Error>>,
 }
 
 impl Shared {
     /// Makes them.
     pub fn new(index: Arc<Mutex<Index>>, news: EventFd) -> Self {
-        Self { index, news, rewrites: Mutex::default(), failure: Mutex::default() }
+        Self { index, news, rewrites: Mutex::default(), reports: Mutex::default(), failure: Mutex::default() }
     }
 
     /// Locks the rewritings. A thread that panics ends the command, so no lock is poisoned.
     pub fn rewrites(&self) -> MutexGuard<'_, Rewrites> {
         self.rewrites.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a report of the process that guards. It reports at most so fast as opens go on.
+    pub fn note_report(&self, report: GuardReport) {
+        let mut reports = self.reports.lock().unwrap_or_else(PoisonError::into_inner);
+        // The end of the guard is the last one, and ends the command.
+        if reports.len() < MOST_REPORTS || matches!(report, GuardReport::GuardEnded { .. }) {
+            reports.push(report);
+        }
+    }
+
+    /// Returns the reports since the last time.
+    pub fn take_reports(&self) -> Vec<GuardReport> {
+        std::mem::take(&mut *self.reports.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Returns why no more events can be read.

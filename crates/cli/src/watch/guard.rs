@@ -1,0 +1,159 @@
+//! `sopin watch --pin`: before a process opens a mapped object for writing, the processes that map
+//! it are pinned. This is the part in the watch: it starts the process that guards, keeps it going, and
+//! reads its reports.
+//!
+//! | module | responsible for |
+//! |---|---|
+//! | [`child`] | the process that guards: its threads, its beginning and its end |
+//! | [`answers`] | answering the kernel, in time |
+//! | [`opening`] | an open that waits |
+//! | [`intention`] | whether an open is for writing |
+//! | [`openers`] | who waits, and who is being pinned |
+//! | [`pinning`] | pinning, with what `sopin pin` uses |
+//! | [`report`] | what the guard reports |
+
+mod answers;
+pub mod child;
+mod intention;
+mod openers;
+mod opening;
+mod pinning;
+pub mod report;
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader};
+use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use crate::exit::{Exit, Failure};
+use report::GuardReport;
+
+/// How long the guard may take to mark the files of all processes at first.
+const START: Duration = Duration::from_secs(60);
+/// How long it may take to end: it completes the pin at hand.
+const END: Duration = Duration::from_secs(6);
+
+/// What the guard needs.
+const RIGHTS: &str = "it needs root's rights (CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH), and a kernel with \
+                      CONFIG_FANOTIFY_ACCESS_PERMISSIONS";
+/// Stops of the guard are reported at most once in this time.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// The options of `sopin watch` that concern the guard.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct GuardOptions {
+    /// Before a process opens a watched object for writing, pin the processes that map it, as sopin pin
+    /// does; needs CAP_SYS_ADMIN
+    #[arg(long)]
+    pub pin: bool,
+
+    /// Be the process that guards.
+    #[arg(long = "guard", hide = true, conflicts_with = "pin")]
+    pub is_guard: bool,
+}
+
+/// The process that guards. Dropping this ends it.
+pub struct Guard {
+    pid: Pid,
+    life: Option<ChildStdin>,
+    ended: Receiver<()>,
+}
+
+impl Guard {
+    /// Starts the process, and waits until it guards. `scope` is the part of the command line that says
+    /// which processes and files are watched. `tell` is called in other threads, and must not wait for
+    /// long.
+    ///
+    /// # Errors
+    /// 3 when nothing can be guarded.
+    pub fn start(
+        scope: impl IntoIterator<Item = OsString>,
+        tell: impl Fn(GuardReport) + Clone + Send + 'static,
+    ) -> Result<Self, Failure> {
+        let failure = |reason: &dyn std::fmt::Display| Failure::new(Exit::Uninspected, "--pin", reason);
+        // By its own path, because the kernel makes the name of the process of it; that may be another file now.
+        let path = std::env::current_exe().ok().filter(|path| path.exists());
+        let mut command = Command::new(path.unwrap_or_else(|| "/proc/self/exe".into()));
+        command.arg("watch").arg("--guard").args(scope).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| failure(&error))?;
+        let pid = Pid::from_raw(child.id().cast_signed());
+        let (life, reports) = (child.stdin.take(), child.stdout.take());
+        let (ready, is_ready) = sync_channel(1);
+        let (end, ended) = sync_channel(1);
+        let (tell_reports, first) = (tell.clone(), ready.clone());
+        thread::spawn(move || {
+            let Some(reports) = reports else { return };
+            read(reports, |report| {
+                let is_first = match &report {
+                    GuardReport::Ready { .. } => first.try_send(Ok(())).is_ok(),
+                    GuardReport::Failed { reason } => first.try_send(Err((reason.clone(), RIGHTS))).is_ok(),
+                    _ => false,
+                };
+                if !is_first {
+                    tell_reports(report);
+                }
+            });
+        });
+        thread::spawn(move || {
+            let reason = keep_going(pid, || tell(GuardReport::GuardContinued));
+            let _ = end.try_send(());
+            // If it has not begun, that is why it cannot.
+            if ready.try_send(Err((reason.clone(), ""))).is_err() {
+                tell(GuardReport::GuardEnded { reason });
+            }
+        });
+        let guard = Self { pid, life, ended };
+        match is_ready.recv_timeout(START) {
+            Ok(Ok(())) => Ok(guard),
+            Ok(Err((reason, way_out))) => Err(failure(&reason).with_way_out(way_out)),
+            Err(_) => Err(failure(&"the process that guards does not begin")),
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        drop(self.life.take());
+        if self.ended.recv_timeout(END) == Err(RecvTimeoutError::Timeout) {
+            // It has not been waited for, so the number is its own.
+            let _ = kill(self.pid, Signal::SIGKILL);
+        }
+    }
+}
+
+/// Reads reports until the guard has ended.
+fn read(reports: ChildStdout, mut tell: impl FnMut(GuardReport)) {
+    for line in BufReader::new(reports).lines().map_while(Result::ok) {
+        if let Ok(report) = serde_json::from_str(&line) {
+            tell(report);
+        }
+    }
+}
+
+/// Waits for the end of the guard. Others wait for it while it is stopped, so it is made to go on at once.
+fn keep_going(pid: Pid, continued: impl Fn()) -> String {
+    let mut last: Option<Instant> = None;
+    loop {
+        match waitpid(pid, Some(WaitPidFlag::WUNTRACED)) {
+            Ok(WaitStatus::Stopped(..)) => {
+                let _ = kill(pid, Signal::SIGCONT);
+                if last.is_none_or(|last| last.elapsed() > PAUSE) {
+                    continued();
+                    last = Some(Instant::now());
+                }
+            }
+            Ok(WaitStatus::Exited(_, status)) => {
+                return format!("the process that guards has ended with status {status}");
+            }
+            Ok(WaitStatus::Signaled(_, signal, _)) => return format!("{signal} has ended the process that guards"),
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(errno) => return format!("waitpid: {}", errno.desc()),
+        }
+    }
+}

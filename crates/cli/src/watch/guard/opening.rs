@@ -1,0 +1,112 @@
+//! An open of a file that waits for the guard's answer. It is answered once, by whichever thread is
+//! first: the one that pins, when that is done, or the one that looks at the time.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::fanotify::{Fanotify, FanotifyEvent, FanotifyResponse, MarkFlags, MaskFlags, Response};
+use sopin_inspect::descriptors;
+
+use super::intention::Intention;
+use super::openers::Openers;
+use crate::watch::index::Inode;
+
+/// How long an open may wait.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why an open went on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Answer {
+    /// It waits.
+    None = 0,
+    /// What was to be done first is done.
+    Done,
+    /// The time was up.
+    Late,
+    /// The watch ends.
+    Ending,
+}
+
+/// An open that waits.
+pub struct Opening {
+    /// The file, by the numbers of `stat(2)`.
+    pub inode: Inode,
+    /// The thread that opens it.
+    pub thread: i32,
+    /// The process of that thread; 0 if it has no number here.
+    pub process: u32,
+    /// What the call shows of what it is about to do.
+    pub intention: Intention,
+    /// When the event was read.
+    pub begun: Instant,
+    event: FanotifyEvent,
+    group: Arc<Fanotify>,
+    openers: Arc<Openers>,
+    answer: AtomicU8,
+}
+
+impl Opening {
+    /// Makes one of an event. `openers` has noted that the process waits.
+    pub fn new(
+        event: FanotifyEvent,
+        (process, inode, intention): (u32, Inode, Intention),
+        group: Arc<Fanotify>,
+        openers: Arc<Openers>,
+    ) -> Self {
+        let (thread, answer) = (event.pid(), AtomicU8::new(Answer::None as u8));
+        Self { inode, thread, process, intention, begun: Instant::now(), event, group, openers, answer }
+    }
+
+    /// Lets the open go on, unless it has. Returns whether this did.
+    pub fn allow(&self, answer: Answer) -> bool {
+        let (none, answer) = (Answer::None as u8, answer as u8);
+        let is_first = self.answer.compare_exchange(none, answer, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        if is_first {
+            // From now on it may be pinned; a thread that has not left the kernel yet stops when it does.
+            self.openers.go_on(self.process);
+            if let Some(file) = self.event.fd() {
+                allow(&self.group, file);
+            }
+        }
+        is_first
+    }
+
+    /// Returns why it went on.
+    pub fn answer(&self) -> Answer {
+        match self.answer.load(Ordering::SeqCst) {
+            answer if answer == Answer::Done as u8 => Answer::Done,
+            answer if answer == Answer::Late as u8 => Answer::Late,
+            answer if answer == Answer::Ending as u8 => Answer::Ending,
+            _ => Answer::None,
+        }
+    }
+
+    /// Returns how much of its patience is left.
+    pub fn patience(&self) -> Duration {
+        PATIENCE.saturating_sub(self.begun.elapsed())
+    }
+
+    /// Returns the path of the file, as this process sees it.
+    pub fn path(&self) -> Vec<u8> {
+        let link = self.event.fd().map(|file| descriptors::path_of(file.as_raw_fd()));
+        let path = link.and_then(|link| std::fs::read_link(link).ok()).unwrap_or_default();
+        path.into_os_string().into_vec()
+    }
+
+    /// Asks for no more events of the file.
+    pub fn unmark(&self) {
+        if let Some(file) = self.event.fd() {
+            let _ = self.group.mark::<_, [u8]>(MarkFlags::FAN_MARK_REMOVE, MaskFlags::FAN_OPEN_PERM, file, None);
+        }
+    }
+}
+
+/// Lets an open go on. The kernel finds it by the number of the descriptor.
+pub fn allow(group: &Fanotify, file: BorrowedFd<'_>) {
+    // ENOENT: its thread was killed meanwhile.
+    let _ = group.write_response(FanotifyResponse::new(file, Response::FAN_ALLOW));
+}
