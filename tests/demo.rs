@@ -1,8 +1,8 @@
 //! Does what `make demo` does, and asserts its results: a busy gunicorn whose shared
 //! objects are rewritten in place dies without the library, and with it answers every
 //! request. So it does if it was started without the library, and `sopin pin` has pinned
-//! it while it was busy. A user who may not trace processes is not shown that; the command
-//! says why.
+//! it while it was busy, or `sopin watch --pin` runs beside it. A user who may not trace
+//! processes is not shown that; the command says why.
 //!
 //! It needs Python 3 with venv (`PYTHON` names another program than python3), and in
 //! the first run the Python Package Index.
@@ -22,6 +22,8 @@ const BUSY: u64 = 50;
 const CASES: [&str; 4] = ["same bytes", "other build", "emptied", "idle"];
 /// The mode without the library in which the command pins the service.
 const PINNED: &str = "full, sopin pin";
+/// The mode without the library in which `sopin watch --pin` runs beside the service.
+const WATCHED: &str = "full, sopin watch";
 
 #[test]
 fn gunicorn_survives_the_rewriting_of_all_its_objects() {
@@ -32,6 +34,13 @@ fn gunicorn_survives_the_rewriting_of_all_its_objects() {
     if may_pin(&said) {
         modes.push(PINNED);
         is_pinned_once(find(&results, CASES[0], PINNED), &said);
+    }
+    if may_watch(&said) {
+        // It pins after the mappings were counted.
+        for case in CASES {
+            is_unharmed(find(&results, case, WATCHED), &said);
+        }
+        is_watched(find(&results, "idle", WATCHED), &said);
     }
     let all = |mode| CASES.iter().map(move |case| (case, mode));
     let mut promised: Vec<&Value> =
@@ -70,6 +79,11 @@ fn may_pin(said: &str) -> bool {
     rustix::process::geteuid().is_root() || !said.contains(&format!("{PINNED}: not shown: "))
 }
 
+/// Returns whether this user was permitted to guard the service. Root is, but not in every container.
+fn may_watch(said: &str) -> bool {
+    !said.contains(&format!("{WATCHED}: not shown: "))
+}
+
 fn find<'a>(results: &'a [Value], case: &str, mode: &str) -> &'a Value {
     results
         .iter()
@@ -86,6 +100,16 @@ fn is_pinned_once(result: &Value, said: &str) {
     assert_eq!(pin["failed"], 0, "{row}");
     assert!(pin["served"].as_u64() >= Some(8), "the service was not busy during the pin: {row}");
     assert!(pin["objects"].as_u64() >= Some(5 * 10), "{row}");
+}
+
+/// Checks that the master and four workers were pinned when the first file was opened for writing, and that no
+/// writer went on before that.
+fn is_watched(result: &Value, said: &str) {
+    let watched = &result["watched"];
+    let row = format!("{result}\n{said}");
+    assert_eq!(watched["pids"].as_array().map(Vec::len), Some(5), "{row}");
+    assert_eq!(watched["complaints"], json!([]), "{row}");
+    assert!(watched["longest_delay_us"].as_u64() > Some(0), "{row}");
 }
 
 /// Checks that all processes are the same as before the rewriting, and have answered all requests.

@@ -1,5 +1,5 @@
-"""Runs the same service under the same rewriting without and with sopin, and pinned by
-`sopin pin` while it runs.
+"""Runs the same service under the same rewriting without and with sopin, pinned by
+`sopin pin` while it runs, and with `sopin watch --pin` beside it.
 
 While all workers serve, every shared object that they use is rewritten in place:
 with the same bytes, with another build of the same packages, and with zero length
@@ -74,7 +74,11 @@ def broken_promises(results: list[Result]) -> list[str]:
             complaints += result.pin.complaints
             if result.pin.failed:
                 complaints.append(f"requests failed during the pin: {result.pin.failures}")
-        if result.mode.startswith("full") and not any(result.copies_in_use.values()):
+        if result.watched is not None:
+            complaints += result.watched.complaints
+            if not result.watched.pids:
+                complaints.append("the watch has pinned nothing")
+        elif result.mode.startswith("full") and not any(result.copies_in_use.values()):
             complaints.append("nothing was mapped from copies")
         if result.mode == "without" and not result.killed and not result.master_killed:
             complaints.append("no process was killed, so nothing was shown")
@@ -105,7 +109,7 @@ def main() -> int:
     """Sets up, runs everything, and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--library", type=Path, required=True, help="the libsopin.so to show")
-    parser.add_argument("--command", type=Path, help="the sopin that pins the service in a mode")
+    parser.add_argument("--command", type=Path, help="the sopin that pins the service in two modes")
     parser.add_argument("--root", type=Path, required=True, help="directory for packages and copies, made if missing")
     parser.add_argument("--packages", type=Path, help="directory with installed packages and other-builds of them")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
@@ -116,8 +120,8 @@ def main() -> int:
     if not arguments.library.is_file():
         parser.error(f"{arguments.library} does not exist; run make first")
     command: Path | None = arguments.command and arguments.command.resolve()
-    modes = arguments.modes or [name for name, mode in MODES.items() if command or not mode.is_pinned]
-    if any(MODES[name].is_pinned for name in modes) and not (command and command.is_file()):
+    modes = arguments.modes or [name for name, mode in MODES.items() if command or not mode.needs_command]
+    if any(MODES[name].needs_command for name in modes) and not (command and command.is_file()):
         parser.error("a mode needs --command, and the file must exist")
     tested = Tested(arguments.library.resolve(), command, arguments.threads)
     # SIGTERM has the same effect as an interrupt from the keyboard: the server is ended

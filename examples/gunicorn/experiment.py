@@ -18,6 +18,7 @@ from load import Load
 from pin import Pin, pin_from_outside
 from rewriter import Rewriter
 from server import Server
+from watch import Watch, Watched
 
 WORKERS = 4
 # There are more clients than workers, so that each worker finds a request when it has
@@ -39,6 +40,13 @@ class Mode:
     """Whether the service is started with the library."""
     is_pinned: bool = False
     """Whether `sopin pin` pins the service while it is busy."""
+    is_watched: bool = False
+    """Whether `sopin watch --pin` runs beside the service."""
+
+    @property
+    def needs_command(self) -> bool:
+        """Whether it needs the command."""
+        return self.is_pinned or self.is_watched
 
 
 MODES = {
@@ -47,6 +55,7 @@ MODES = {
     "full, memfd": Mode({"SOPIN_MODE": "full", "SOPIN_STORE": "off"}),
     "full": Mode({"SOPIN_MODE": "full"}),
     "full, sopin pin": Mode(is_preloaded=False, is_pinned=True),
+    "full, sopin watch": Mode(is_preloaded=False, is_watched=True),
 }
 
 
@@ -75,6 +84,8 @@ class Result:
     pin: Pin | None = None
     """What `sopin pin` has done before the rewriting. A service that goes on from one case
     to the next is pinned before the first one only."""
+    watched: Watched | None = None
+    """What `sopin watch --pin` has said since the service was started."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +119,7 @@ class Experiment:
         results: list[Result] = []
         with ExitStack() as running:
             server: Server | None = None
+            watch: Watch | None = None
             for case in cases:
                 if server is not None and not results[-1].unharmed:
                     running.close()
@@ -118,7 +130,12 @@ class Experiment:
                     server = Server(self.site, WORKERS, self.settings, self.root / "run", self.threads)
                     running.enter_context(server)
                     pin = self.pin(server)
-                results.append(self.run_case(case, server, pin))
+                    watch = self.watch(server)
+                    if watch is not None:
+                        running.enter_context(watch)
+                result = self.run_case(case, server, pin)
+                result.watched = watch and watch.look()
+                results.append(result)
                 print(f"{self.name}: {case}: done", file=sys.stderr)
         shutil.rmtree(self.root)
         return results
@@ -137,6 +154,14 @@ class Experiment:
         load.stop()
         pin.served, pin.failed, pin.failures = load.served, load.failed, dict(load.failures)
         return pin
+
+    def watch(self, server: Server) -> Watch | None:
+        """Makes a watch of the busy service, if the mode says so. What it loads from now on is
+        guarded a moment later."""
+        if not self.mode.is_watched or self.command is None:
+            return None
+        self.busy(server).stop()
+        return Watch(self.command, self.site.root, self.store)
 
     def busy(self, server: Server) -> Load:
         """Starts to send requests, and returns when all workers serve some."""
