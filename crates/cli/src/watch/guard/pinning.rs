@@ -227,8 +227,11 @@ impl Pinning {
             if mappers.is_empty() {
                 opening.unmark();
             }
+            // It may have ended a moment after it goes on.
+            let writer =
+                Process::open(opening.process).ok().map(|writer| (writer.facts.name.clone(), writer.command()));
             opening.allow(Answer::Done);
-            self.report_open(opening, &mappers, &outcome);
+            self.report_open(opening, writer.unwrap_or_default(), &mappers, &outcome);
         }
         self.begun.extend(outcome.pinned.keys());
     }
@@ -287,7 +290,13 @@ impl Pinning {
         }
     }
 
-    fn report_open(&self, opening: &Opening, mappers: &BTreeSet<u32>, outcome: &Outcome) {
+    fn report_open(
+        &self,
+        opening: &Opening,
+        (name, command): (String, Vec<String>),
+        mappers: &BTreeSet<u32>,
+        outcome: &Outcome,
+    ) {
         let process = |pid: &u32, reason: Option<&str>, name: &str| GuardedProcess {
             pid: *pid,
             name: name.to_owned(),
@@ -309,12 +318,11 @@ impl Pinning {
         if pinned.is_empty() && left.is_empty() && !late {
             return;
         }
-        let writer = Process::open(opening.process).ok();
         self.report(GuardReport::Open(GuardedOpen {
             path: String::from_utf8_lossy(&opening.path()).into_owned(),
             pid: opening.process,
-            name: writer.as_ref().map(|writer| writer.facts.name.clone()).unwrap_or_default(),
-            command: writer.map(|writer| writer.command()).unwrap_or_default(),
+            name,
+            command,
             delay_us: u64::try_from(opening.begun.elapsed().as_micros()).unwrap_or(u64::MAX),
             late,
             pinned,
