@@ -87,7 +87,7 @@ impl Guard {
         let (ready, is_ready) = sync_channel(1);
         let (end, ended) = sync_channel(1);
         let (tell_reports, first) = (tell.clone(), ready.clone());
-        thread::spawn(move || {
+        let reader = thread::spawn(move || {
             let Some(reports) = reports else { return };
             read(reports, |report| {
                 let is_first = match &report {
@@ -102,6 +102,8 @@ impl Guard {
         });
         thread::spawn(move || {
             let reason = keep_going(pid, || tell(GuardReport::GuardContinued));
+            // What it has reported last may say more.
+            let _ = reader.join();
             let _ = end.try_send(());
             // If it has not begun, that is why it cannot.
             if ready.try_send(Err((reason.clone(), ""))).is_err() {
