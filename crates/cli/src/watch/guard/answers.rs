@@ -51,7 +51,7 @@ fn soon(thread: i32) -> Option<Intention> {
 }
 
 /// What answers.
-pub struct Answers {
+pub struct Answerer {
     /// Where the kernel asks.
     pub group: Arc<Fanotify>,
     /// Who waits.
@@ -66,7 +66,7 @@ pub struct Answers {
     pub is_ending: Arc<AtomicBool>,
 }
 
-impl Answers {
+impl Answerer {
     /// Answers until the group cannot be read.
     pub fn run(&self) -> Errno {
         // Of this thread alone. Others wait for it.

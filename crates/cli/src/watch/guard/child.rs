@@ -26,7 +26,7 @@ use rustix::process::{Resource, Rlimit};
 use sopin_core::sys::FileSystem;
 use sopin_inspect::descriptors;
 
-use super::answers::{Answers, MOST_WAITING};
+use super::answers::{Answerer, MOST_WAITING};
 use super::openers::Openers;
 use super::opening::Opening;
 use super::pinning::{GuardedPins, Pinning};
@@ -88,7 +88,7 @@ fn start(scope: Scope) -> Result<Receiver<GuardReport>, String> {
     let (reports, written) = sync_channel(MOST_REPORTS);
     let is_ending = Arc::new(AtomicBool::new(false));
     let waiting = Arc::new(AtomicUsize::new(0));
-    let answers = Answers {
+    let answers = Answerer {
         group: Arc::clone(&group),
         openers: Arc::clone(&openers),
         requests,
