@@ -60,7 +60,7 @@ use crate::pin::file_tree::FileTree;
 use alerts::Alerts;
 use answer::WatchLine;
 use events::Source;
-use guard::{Guard, GuardOptions};
+use guard::{GuardOptions, GuardProcess};
 use human::ShownLine;
 use index::Index;
 use main_loop::{MainLoop, Totals};
@@ -247,7 +247,7 @@ pub fn watch(arguments: &WatchArgs) -> Result<Exit, Failure> {
 }
 
 /// Prints that the watch has begun, on stderr.
-fn introduce(shared: &Shared, source: &Source, guard: Option<&Guard>) {
+fn introduce(shared: &Shared, source: &Source, guard: Option<&GuardProcess>) {
     let (processes, objects) = scan::lock(&shared.index).counts();
     let writers = if source.names_writers() { "" } else { "; who writes to them is not known without CAP_SYS_ADMIN" };
     let guarded = if guard.is_some() { "; processes are pinned before a file is opened for writing" } else { "" };
@@ -290,11 +290,11 @@ fn block_signals() -> nix::Result<SignalFd> {
 }
 
 impl WatchArgs {
-    fn start_guard(&self, shared: &Arc<Shared>) -> Result<Guard, Failure> {
+    fn start_guard(&self, shared: &Arc<Shared>) -> Result<GuardProcess, Failure> {
         let pids = self.pids.iter().map(|pid| pid.to_string().into());
         let mapping = self.mapping.iter().flat_map(|path| ["--mapping".into(), path.clone().into_os_string()]);
         let shared = Arc::clone(shared);
-        Guard::start(pids.chain(mapping), move |report| {
+        GuardProcess::start(pids.chain(mapping), move |report| {
             shared.note_report(report);
             shared.wake();
         })

@@ -59,13 +59,13 @@ pub struct GuardOptions {
 }
 
 /// The process that guards. Dropping this ends it.
-pub struct Guard {
+pub struct GuardProcess {
     pid: Pid,
     life: Option<ChildStdin>,
     ended: Receiver<()>,
 }
 
-impl Guard {
+impl GuardProcess {
     /// Starts the process, and waits until it guards. `scope` is the part of the command line that says
     /// which processes and files are watched. `tell` is called in other threads, and must not wait for
     /// long.
@@ -119,7 +119,7 @@ impl Guard {
     }
 }
 
-impl Drop for Guard {
+impl Drop for GuardProcess {
     fn drop(&mut self) {
         drop(self.life.take());
         if self.ended.recv_timeout(END) == Err(RecvTimeoutError::Timeout) {
