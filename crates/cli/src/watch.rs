@@ -59,7 +59,7 @@ use crate::permission;
 use crate::pin::file_tree::FileTree;
 use alerts::Alerts;
 use answer::WatchLine;
-use events::Source;
+use events::EventSource;
 use guard::{GuardOptions, GuardProcess};
 use human::ShownLine;
 use index::Index;
@@ -212,7 +212,7 @@ pub fn watch(arguments: &WatchArgs) -> Result<Exit, Failure> {
     let unwatched = |what: &str, error: &dyn std::error::Error| Failure::new(Exit::Uninspected, what, error);
     // Before the first thread, so that all have the mask.
     let signals = block_signals().map_err(|errno| unwatched("signals", &errno))?;
-    let source = Source::open().map_err(|error| unwatched("inotify", &error))?;
+    let source = EventSource::open().map_err(|error| unwatched("inotify", &error))?;
     let index = Arc::new(Mutex::new(Index::default()));
     let scope = arguments.scope();
     let named = named(&scope);
@@ -247,7 +247,7 @@ pub fn watch(arguments: &WatchArgs) -> Result<Exit, Failure> {
 }
 
 /// Prints that the watch has begun, on stderr.
-fn introduce(shared: &Shared, source: &Source, guard: Option<&GuardProcess>) {
+fn introduce(shared: &Shared, source: &EventSource, guard: Option<&GuardProcess>) {
     let (processes, objects) = scan::lock(&shared.index).counts();
     let writers = if source.names_writers() { "" } else { "; who writes to them is not known without CAP_SYS_ADMIN" };
     let guarded = if guard.is_some() { "; processes are pinned before a file is opened for writing" } else { "" };

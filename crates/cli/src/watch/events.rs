@@ -12,7 +12,7 @@ use super::inotify::InotifyEvents;
 
 /// What has happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum FileEvent {
     /// A file was written to, or its length was changed, or it was closed by a process that might
     /// have written to it.
     Changed(FileChange),
@@ -58,14 +58,14 @@ pub trait Marks {
 
 /// The source of events. One thread reads them while another one asks for more.
 #[derive(Clone)]
-pub enum Source {
+pub enum EventSource {
     /// With the writer's process id.
     Fanotify(Arc<FanotifyEvents>),
     /// Without.
     Inotify(Arc<InotifyEvents>),
 }
 
-impl Source {
+impl EventSource {
     /// Opens the best source that this process may use.
     ///
     /// # Errors
@@ -94,7 +94,7 @@ impl Source {
     ///
     /// # Errors
     /// Those of `read(2)`.
-    pub fn read(&self, events: &mut Vec<Event>) -> io::Result<bool> {
+    pub fn read(&self, events: &mut Vec<FileEvent>) -> io::Result<bool> {
         match self {
             Self::Fanotify(source) => source.read(events),
             Self::Inotify(source) => source.read(events),

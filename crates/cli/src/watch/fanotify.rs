@@ -21,7 +21,7 @@ use rustix::fs::OFlags;
 use sopin_core::sys::FileHandle;
 use sopin_inspect::descriptors;
 
-use super::events::{Event, FileChange, Marks, WriterId};
+use super::events::{FileChange, FileEvent, Marks, WriterId};
 use super::index::Inode;
 
 /// `FAN_REPORT_FID`, since Linux 5.1.
@@ -83,7 +83,7 @@ impl FanotifyEvents {
     ///
     /// # Errors
     /// Those of `read(2)`.
-    pub fn read(&self, events: &mut Vec<Event>) -> io::Result<bool> {
+    pub fn read(&self, events: &mut Vec<FileEvent>) -> io::Result<bool> {
         let groups = [&self.by_handle, &self.by_descriptor];
         let mut ready = groups.map(|group| PollFd::new(group.as_fd(), PollFlags::POLLIN));
         match poll(&mut ready, PollTimeout::NONE) {
@@ -94,7 +94,7 @@ impl FanotifyEvents {
     }
 
     /// Appends the events that there are.
-    fn read_ready(&self, events: &mut Vec<Event>) -> io::Result<bool> {
+    fn read_ready(&self, events: &mut Vec<FileEvent>) -> io::Result<bool> {
         let groups = [&self.by_handle, &self.by_descriptor];
         let mut buffer = vec![0; BUFFER];
         let mut may_have_more = false;
@@ -115,13 +115,13 @@ impl FanotifyEvents {
         Ok(may_have_more)
     }
 
-    fn parse(&self, mut text: &[u8], events: &mut Vec<Event>) {
+    fn parse(&self, mut text: &[u8], events: &mut Vec<FileEvent>) {
         while let Some((event, rest)) = RawEvent::split(text) {
             text = rest;
             if event.mask.contains(MaskFlags::FAN_Q_OVERFLOW) {
-                events.push(Event::Overflow);
+                events.push(FileEvent::Overflow);
             } else if let Some(inode) = self.inode(&event) {
-                events.push(Event::Changed(FileChange {
+                events.push(FileEvent::Changed(FileChange {
                     inode,
                     writer: match u32::try_from(event.pid) {
                         Ok(pid) if pid != 0 => WriterId::Process(pid),
@@ -255,8 +255,8 @@ mod tests {
             let mut events = Vec::new();
             source.read_ready(&mut events).unwrap();
             changes.extend(events.into_iter().map(|event| match event {
-                Event::Changed(change) => change,
-                Event::Overflow => panic!("overflow"),
+                FileEvent::Changed(change) => change,
+                FileEvent::Overflow => panic!("overflow"),
             }));
             if changes.last().is_some_and(|change: &FileChange| change.is_closed)
                 || (!until_closed && !changes.is_empty())

@@ -11,7 +11,7 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 use sopin_inspect::descriptors;
 
-use super::events::{Event, FileChange, Marks, WriterId};
+use super::events::{FileChange, FileEvent, Marks, WriterId};
 use super::index::Inode;
 
 /// Bytes that are read at a time. An event without a name has 16.
@@ -42,7 +42,7 @@ impl InotifyEvents {
     ///
     /// # Errors
     /// Those of `read(2)`.
-    pub fn read(&self, events: &mut Vec<Event>) -> io::Result<bool> {
+    pub fn read(&self, events: &mut Vec<FileEvent>) -> io::Result<bool> {
         let mut buffer = [MaybeUninit::uninit(); BUFFER];
         let mut reader = inotify::Reader::new(&self.instance, &mut buffer);
         loop {
@@ -52,11 +52,11 @@ impl InotifyEvents {
                 Err(errno) => return Err(errno.into()),
             };
             if what.contains(ReadFlags::QUEUE_OVERFLOW) {
-                events.push(Event::Overflow);
+                events.push(FileEvent::Overflow);
             } else if what.contains(ReadFlags::IGNORED) {
                 self.watches().forget(watch);
             } else if let Some(inode) = self.watches().inodes.get(&watch) {
-                events.push(Event::Changed(FileChange {
+                events.push(FileEvent::Changed(FileChange {
                     inode: *inode,
                     writer: WriterId::NotTold,
                     is_modified: what.contains(ReadFlags::MODIFY),

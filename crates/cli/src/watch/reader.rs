@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::EventFd;
 
-use super::events::{Event, FileChange, Source};
+use super::events::{EventSource, FileChange, FileEvent};
 use super::guard::report::GuardReport;
 use super::index::Index;
 use super::rewrites::{Beginning, Rewrites};
@@ -77,7 +77,7 @@ impl Shared {
 }
 
 /// Starts the thread.
-pub fn start(source: Source, shared: Arc<Shared>) {
+pub fn start(source: EventSource, shared: Arc<Shared>) {
     thread::spawn(move || {
         // For the calling thread alone (setpriority(2), "C library/kernel differences"): on a busy machine a short
         // writer has ended before it is named. Without the right to do so it goes on as it is.
@@ -88,7 +88,7 @@ pub fn start(source: Source, shared: Arc<Shared>) {
     });
 }
 
-fn read_all(source: &Source, shared: &Shared) -> io::Error {
+fn read_all(source: &EventSource, shared: &Shared) -> io::Error {
     let (mut events, mut writers) = (Vec::new(), Writers::default());
     let mut last: Option<Instant> = None;
     loop {
@@ -100,10 +100,10 @@ fn read_all(source: &Source, shared: &Shared) -> io::Error {
         let mut is_news = false;
         for event in events.drain(..) {
             is_news |= match event {
-                Event::Changed(change) => {
+                FileEvent::Changed(change) => {
                     shared.rewrites().note(&change, now, || begin(&change, &mut writers, shared, now))
                 }
-                Event::Overflow => {
+                FileEvent::Overflow => {
                     shared.rewrites().note_overflow();
                     true
                 }

@@ -21,7 +21,7 @@ use sopin_inspect::descriptors;
 
 use super::intention::Intention;
 use super::openers::Openers;
-use super::opening::{Answer, Opening, PATIENCE, allow};
+use super::opening::{Opening, PATIENCE, Permit, allow};
 use super::report::{EarlyOpen, GuardReport, Went};
 use crate::watch::index::Inode;
 
@@ -77,16 +77,16 @@ impl Answerer {
             let is_ending = self.is_ending.load(Ordering::SeqCst);
             while let Some(first) = waiting.front() {
                 match first.answer() {
-                    Answer::None if is_ending => drop(first.allow(Answer::Ending)),
-                    Answer::None if first.patience().is_zero() => self.give_up(first),
-                    Answer::None => break,
+                    Permit::None if is_ending => drop(first.allow(Permit::Ending)),
+                    Permit::None if first.patience().is_zero() => self.give_up(first),
+                    Permit::None => break,
                     _ => {}
                 }
                 waiting.pop_front();
             }
             // Those behind the first may be answered, and have a descriptor each.
             if waiting.len() >= MOST_WAITING / 2 {
-                waiting.retain(|opening| opening.answer() == Answer::None);
+                waiting.retain(|opening| opening.answer() == Permit::None);
             }
             for _ in 0..undecided.len() {
                 let Some(Undecided { event, since }) = undecided.pop_front() else { break };
@@ -158,7 +158,7 @@ impl Answerer {
         self.waiting.fetch_add(1, Ordering::SeqCst);
         if self.requests.try_send(Arc::clone(&opening)).is_err() {
             self.waiting.fetch_sub(1, Ordering::SeqCst);
-            opening.allow(Answer::Done);
+            opening.allow(Permit::Done);
             return None;
         }
         Some(opening)
@@ -172,7 +172,7 @@ impl Answerer {
 
     /// Lets an open go on for which the time is up.
     fn give_up(&self, opening: &Opening) {
-        if opening.allow(Answer::Late) {
+        if opening.allow(Permit::Late) {
             let path = String::from_utf8_lossy(&opening.path()).into_owned();
             self.report_early(path, opening.process, opening.thread, Went::Late);
         }

@@ -20,7 +20,7 @@ pub const PATIENCE: Duration = Duration::from_secs(2);
 /// Why an open went on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Answer {
+pub enum Permit {
     /// It waits.
     None = 0,
     /// What was to be done first is done.
@@ -57,13 +57,13 @@ impl Opening {
         group: Arc<Fanotify>,
         openers: Arc<Openers>,
     ) -> Self {
-        let (thread, answer) = (event.pid(), AtomicU8::new(Answer::None as u8));
+        let (thread, answer) = (event.pid(), AtomicU8::new(Permit::None as u8));
         Self { inode, thread, process, intention, begun: Instant::now(), event, group, openers, answer }
     }
 
     /// Lets the open go on, unless it has. Returns whether this did.
-    pub fn allow(&self, answer: Answer) -> bool {
-        let (none, answer) = (Answer::None as u8, answer as u8);
+    pub fn allow(&self, answer: Permit) -> bool {
+        let (none, answer) = (Permit::None as u8, answer as u8);
         let is_first = self.answer.compare_exchange(none, answer, Ordering::SeqCst, Ordering::SeqCst).is_ok();
         if is_first {
             // From now on it may be pinned; a thread that has not left the kernel yet stops when it does.
@@ -76,12 +76,12 @@ impl Opening {
     }
 
     /// Returns why it went on.
-    pub fn answer(&self) -> Answer {
+    pub fn answer(&self) -> Permit {
         match self.answer.load(Ordering::SeqCst) {
-            answer if answer == Answer::Done as u8 => Answer::Done,
-            answer if answer == Answer::Late as u8 => Answer::Late,
-            answer if answer == Answer::Ending as u8 => Answer::Ending,
-            _ => Answer::None,
+            answer if answer == Permit::Done as u8 => Permit::Done,
+            answer if answer == Permit::Late as u8 => Permit::Late,
+            answer if answer == Permit::Ending as u8 => Permit::Ending,
+            _ => Permit::None,
         }
     }
 

@@ -29,7 +29,7 @@ use sopin_reach::report::{PinRefusal, PinReport};
 use super::answers::HIGHEST_PRIORITY;
 use super::intention::Intention;
 use super::openers::Openers;
-use super::opening::{Answer, Opening};
+use super::opening::{Opening, Permit};
 use super::report::{GuardReport, GuardedOpen, GuardedProcess};
 use crate::pin::answer::{PinAnswer, left};
 use crate::pin::pins::{PinnerOnDemand, Pins};
@@ -204,7 +204,7 @@ impl Pinning {
         openings.retain(|opening| {
             let writes = opening.intention.read(opening.thread) != Intention::Reads;
             if !writes {
-                opening.allow(Answer::Done);
+                opening.allow(Permit::Done);
             }
             writes
         });
@@ -230,7 +230,7 @@ impl Pinning {
             // It may have ended a moment after it goes on.
             let writer =
                 Process::open(opening.process).ok().map(|writer| (writer.facts.name.clone(), writer.command()));
-            opening.allow(Answer::Done);
+            opening.allow(Permit::Done);
             self.report_open(opening, writer.unwrap_or_default(), &mappers, &outcome);
         }
         self.begun.extend(outcome.pinned.keys());
@@ -314,7 +314,7 @@ impl Pinning {
             .filter(|(pid, _)| mappers.contains(pid))
             .map(|(pid, refused)| process(pid, Some(&refused.reason), &refused.name))
             .collect();
-        let late = opening.answer() == Answer::Late;
+        let late = opening.answer() == Permit::Late;
         if pinned.is_empty() && left.is_empty() && !late {
             return;
         }
