@@ -208,20 +208,24 @@ unsafe fn run<'a>(
 /// references into it.
 struct Scratch {
     rest: Span,
+    /// Whether its pages have been provided.
+    is_populated: bool,
 }
 
 impl Scratch {
-    const EMPTY: Self = Self { rest: Span { start: 0, end: 0 } };
+    const EMPTY: Self = Self { rest: Span { start: 0, end: 0 }, is_populated: true };
 
     fn new(len: usize) -> Result<Self, Cause> {
-        // For a small object, populating all pages at once is faster than a fault for each. The
-        // loader never sets the flag, and some seccomp filters look at the flags of mmap(2).
-        let populate = if len <= PIECE && !sys::gate::is_closed() { libc::MAP_POPULATE } else { 0 };
+        // Populating all pages at once is faster than a fault for each. More than a piece is
+        // populated piece by piece. The loader never sets the flag, and some seccomp filters look
+        // at the flags of mmap(2).
+        let is_populated = len <= PIECE && !sys::gate::is_closed();
+        let populate = if is_populated { libc::MAP_POPULATE } else { 0 };
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | populate;
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: without MAP_FIXED the contract of `mmap` demands nothing.
         let start = unsafe { sys::mmap(0, len, protection, flags, None) }.map_err(Cause::no_memory)?;
-        Ok(Self { rest: Span { start, end: start + len } })
+        Ok(Self { rest: Span { start, end: start + len }, is_populated })
     }
 
     /// Splits off the first `len` bytes. Fails if there are fewer, which happens only after a
@@ -232,11 +236,15 @@ impl Scratch {
         }
         let start = self.rest.start;
         self.rest.start += len;
-        Ok(Self { rest: Span { start, end: start + len } })
+        Ok(Self { rest: Span { start, end: start + len }, is_populated: self.is_populated })
     }
 
     /// Fills the memory with the bytes at `span`, which has the same length.
     fn fill(&mut self, span: Span, memory: &ProcessMemory) -> Result<(), Cause> {
+        if !self.is_populated {
+            // If it fails, the copy takes a fault for each page.
+            let _ = sys::populate(self.rest.start, self.rest.len());
+        }
         // SAFETY: `rest` is writable memory that `new` has mapped and no other value owns: `take`
         // splits it, and `move_to` empties it. Its protection changes only after the filling.
         let copied = unsafe { memory.copy_inaccessible(self.rest.start as *mut u8, span.start, self.rest.len()) };

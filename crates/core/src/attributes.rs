@@ -155,7 +155,10 @@ impl AttributeMap {
 
     /// Adds the VMAs and attributes of whole lines.
     fn add(&mut self, lines: &[u8]) -> Result<(), Cause> {
-        for line in lines.split(|byte| *byte == b'\n') {
+        let mut rest = lines;
+        while let Some(end) = slices::position(rest, b'\n') {
+            let line = rest.get(..end).unwrap_or_default();
+            rest = rest.get(end + 1..).unwrap_or_default();
             if let Some((vma, _)) = vmas::parse_line(line) {
                 let attributes = Attributes { flags: OTHER, key: 0 };
                 let entry = AttributedVma { span: vma.span, attributes, protection: vma.protection };

@@ -40,6 +40,16 @@ pub unsafe fn mmap(
     unsafe { raw!(libc::SYS_mmap, address, len, protection, flags, fd, offset) }
 }
 
+/// `MADV_POPULATE_WRITE` of `madvise(2)`, as an argument.
+pub(super) const POPULATE_WRITE: usize = libc::MADV_POPULATE_WRITE as usize;
+
+/// Has the kernel provide the pages of a writable range, which is faster than a fault for each. Fails
+/// before Linux 5.14, and if there is no memory for all of them.
+pub fn populate(address: usize, len: usize) -> Result<()> {
+    // SAFETY: the kernel provides pages that are missing, as it would at an access, and changes none.
+    unsafe { raw!(libc::SYS_madvise, address, len, POPULATE_WRITE) }.map(drop)
+}
+
 /// Calls `munmap(2)`.
 ///
 /// # Safety
