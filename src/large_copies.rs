@@ -203,6 +203,7 @@ fn prepare(
             mode: Mode::Full,
             has_text_relocations: candidate.dynamic.has_text_relocations,
             stores_possible: true,
+            may_have_run: true,
         };
         plan::plan(&candidate.object, &vmas, inputs, &mut replacements).ok()?;
         let path = CStr::from_bytes_until_nul(&path).ok()?;

@@ -1,5 +1,6 @@
 //! Doing something while everything else that can store to the process's memory has stopped: its
-//! other threads, and tasks that share the memory without being its threads.
+//! other threads, and tasks that share the memory without being its threads. Where there are none
+//! ([`alone`]), nothing has to stop.
 //!
 //! A thread cannot stop others of its own process by ptrace(2). So a helper does it, a task that
 //! shares the memory and is a process of its own (see [`sys::run_in_helper`]). The thread that has
@@ -35,9 +36,11 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use sopin_core::sys::{self, Errno, Fd, Result};
 use sopin_core::thread_status::ThreadStatus;
 
+pub use alone::{Alone, prove as prove_alone};
 use sharing::Comparison;
 use tasks::StoppedTasks;
 
+mod alone;
 mod kernel;
 mod sharing;
 mod tasks;

@@ -5,6 +5,7 @@
 
 use sopin_core::cause::{Cause, Operation};
 use sopin_core::memory::ProcessMemory;
+use sopin_core::once::{OnceCell, get_or_init};
 use sopin_core::pages::PageVec;
 use sopin_core::private_memory::PrivateMemory;
 use sopin_core::slices;
@@ -21,6 +22,7 @@ use crate::registry::{Entry, Registry};
 use crate::report::Reporter;
 use crate::sources::{KnownStores, Sources};
 use crate::state::Parts;
+use crate::stopped::{self, Alone};
 use crate::workspace::Workspace;
 use crate::write_safety::Assessment;
 
@@ -48,6 +50,8 @@ pub struct Sweep<'a> {
     work: &'a mut Workspace,
     /// Why signals are not blocked in this thread, if they are not.
     signals: sys::Result<()>,
+    /// The proof that nothing but this thread can store to the process's memory, once it was looked for.
+    alone: OnceCell<Option<Alone>>,
     memory: &'a ProcessMemory,
     /// The ids of this thread.
     caller: ThreadIds,
@@ -81,6 +85,7 @@ impl<'a> Sweep<'a> {
             path_room,
             work: workspace,
             signals,
+            alone: OnceCell::new(),
             memory,
             caller,
             in_other_namespace,
@@ -146,6 +151,11 @@ impl<'a> Sweep<'a> {
         candidates::mark_dependents(self.memory, candidates, groups, root)
     }
 
+    /// Returns why the writable ranges of `candidate` must be left while the program runs, if they must.
+    fn reason_to_leave(&self, assessment: Assessment, candidate: &Candidate) -> Option<Cause> {
+        assessment.reason_to_leave(self.signals, candidate).filter(|_| !is_alone(&self.alone))
+    }
+
     /// Returns the index of the first candidate for which `is_it` returns true.
     fn position(&self, is_it: impl FnMut(&Candidate) -> bool) -> Option<usize> {
         self.work.candidates.iter().position(is_it)
@@ -184,6 +194,12 @@ impl<'a> Sweep<'a> {
         entry.in_other_namespace = self.in_other_namespace;
         self.registry.record(loaded, entry, account).map_err(Cause::no_memory)
     }
+}
+
+/// Returns whether nothing but this thread can store to the process's memory until the sweep ends.
+/// It makes no task during a sweep that has the proof: it starts no helper then.
+fn is_alone(alone: &OnceCell<Option<Alone>>) -> bool {
+    get_or_init(alone, stopped::prove_alone).is_some()
 }
 
 /// Returns whether an object is the vDSO, which the kernel maps and which has no file.

@@ -1,5 +1,7 @@
 //! Stores that the kernel makes to the process's memory while all tasks have stopped.
 
+use core::ffi::CStr;
+
 use sopin_core::kernel_stores::{self, KernelStore};
 use sopin_core::line::Line;
 use sopin_core::listing::{DIRECTORY_TO_LIST, for_each_name};
@@ -10,9 +12,18 @@ use super::{NotStopped, failed};
 /// Fails if the kernel may store to the memory of a process, which this one shares. The helper's own
 /// descriptors are a copy from before the stop.
 pub fn rule_out_stores(process: i32) -> Result<(), NotStopped> {
-    let path = Line::<64>::format_raw(format_args!("/proc/{process}/fd\0"));
-    let descriptors =
-        sys::openat(&Fd::CWD, path.as_c_str(), DIRECTORY_TO_LIST, 0).map_err(failed("open /proc/PID/fd"))?;
+    rule_out(Line::<64>::format_raw(format_args!("/proc/{process}/fd\0")).as_c_str())
+}
+
+/// Fails if the kernel may store to the memory of this process.
+pub fn rule_out_own_stores() -> Result<(), NotStopped> {
+    rule_out(c"/proc/self/fd")
+}
+
+/// Fails if a descriptor in this directory, or a mapping of this process, is one by which the kernel
+/// stores.
+fn rule_out(directory: &CStr) -> Result<(), NotStopped> {
+    let descriptors = sys::openat(&Fd::CWD, directory, DIRECTORY_TO_LIST, 0).map_err(failed("open /proc/PID/fd"))?;
     let mut found = None;
     let mut target = [0; kernel_stores::RING.len() + 1];
     let listed = for_each_name(&descriptors, |name| {

@@ -3,7 +3,7 @@
 
 use sopin_core::cause::Cause;
 
-use super::{Sweep, is_vdso};
+use super::{Sweep, is_alone, is_vdso};
 use crate::object_path::ObjectPath;
 use crate::workspace::Workspace;
 use crate::write_safety::Assessment;
@@ -17,7 +17,8 @@ impl Sweep<'_> {
     pub(super) fn name_those_beside(&mut self, assessment: Assessment) -> Result<(), Cause> {
         let Workspace { candidates, beside: list, .. } = &mut *self.work;
         for candidate in candidates.iter() {
-            if is_vdso(&candidate.loaded) || !assessment.is_left_for_another(self.signals, candidate) {
+            let is_left = assessment.is_left_for_another(self.signals, candidate) && !is_alone(&self.alone);
+            if is_vdso(&candidate.loaded) || !is_left {
                 continue;
             }
             let path = ObjectPath::named_by_loader(self.memory, &candidate.loaded, self.path_room);

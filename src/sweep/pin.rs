@@ -99,7 +99,7 @@ impl Sweep<'_> {
             self.reporter.line(Level::Info, format_args!("{}: excluded", path.text()));
             return self.record_untouched(candidate, Reached::Excluded, maps);
         }
-        let stores = assessment.reason_to_leave(self.signals, candidate);
+        let stores = self.reason_to_leave(assessment, candidate);
         let has_begun = !assessment.proves_not_begun(candidate);
         let supply = self.supply(candidate, lowest.file, path, stores.is_some(), has_begun, maps)?;
         let outcome = self.apply(path, &supply);
@@ -153,7 +153,9 @@ impl Sweep<'_> {
     ) -> Result<Supply, Cause> {
         let Workspace { vmas, replacements, runs, .. } = &mut *self.work;
         let has_text_relocations = candidate.dynamic.has_text_relocations;
-        let inputs = PlanInputs { mode: self.reporter.settings().mode, has_text_relocations, stores_possible };
+        let mode = self.reporter.settings().mode;
+        let may_have_run = stores_possible || has_begun;
+        let inputs = PlanInputs { mode, has_text_relocations, stores_possible, may_have_run };
         let outlook = plan::plan(&candidate.object, vmas, inputs, replacements).map_err(Cause::no_memory)?;
         let original = self.sources.find_original(maps, path.as_c_str(), mapped, candidate, replacements);
         if original.as_ref().is_some_and(|original| original.is_immutable) {
@@ -211,7 +213,7 @@ impl Sweep<'_> {
         //   has proven that its entry has those bytes. The library never changes an entry.
         // * The object is relocated, so the loader stores no longer to its read-only and RELRO
         //   ranges. The plan has writable ranges only if `write_safety` has ruled out stores to
-        //   them, also those of lazy binding.
+        //   them, also those of lazy binding, or if this thread is proven to be alone.
         let outcome = unsafe {
             remap::replace(self.memory, path, &self.work.replacements, shared, |bytes| {
                 private_memory::check(held, bytes, settings)

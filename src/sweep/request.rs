@@ -4,7 +4,8 @@
 //! A request comes at any time, so its time proves nothing about an object. An object
 //! counts as relocated if its own mappings prove that, if it belongs to the executable's
 //! group, or if it was pinned in part before. Its code may have run, so its
-//! writable ranges are replaced while everything else has stopped ([`super::unfinished`]).
+//! writable ranges are replaced if this thread is alone, or else while everything else has stopped
+//! ([`super::unfinished`]).
 
 use sopin_core::cause::Cause;
 use sopin_core::mode::Mode;

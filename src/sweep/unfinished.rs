@@ -1,6 +1,7 @@
-//! The writable ranges of objects whose code may have run. They are replaced while everything else
-//! has stopped that could store to them ([`crate::stopped`]). Before that, while the program runs,
-//! the other ranges of these objects have been replaced.
+//! The writable ranges of objects whose code may have run, in a process in which this thread is not
+//! alone. They are replaced while everything else has stopped that could store to them
+//! ([`crate::stopped`]). Before that, while the program runs, the other ranges of these objects have
+//! been replaced.
 //!
 //! A stop takes at most about 10 ms and the time for one object: what is left is replaced in
 //! another one. While everything has stopped, the ranges are found and copied, and nothing else is
@@ -166,7 +167,8 @@ impl Sweep<'_> {
         let is_left = |vma: &Vma| vma.is_writable() || vma.protection == libc::PROT_NONE;
         work.vmas.retain(|vma| vma.file == *original && is_left(vma));
         let has_text_relocations = candidate.dynamic.has_text_relocations;
-        let inputs = PlanInputs { mode: self.reporter.settings().mode, has_text_relocations, stores_possible: false };
+        let mode = self.reporter.settings().mode;
+        let inputs = PlanInputs { mode, has_text_relocations, stores_possible: false, may_have_run: true };
         let outlook =
             plan::plan(&candidate.object, &work.vmas, inputs, &mut work.replacements).map_err(Cause::no_memory)?;
         let left = self.marked.leave(&mut work.replacements);

@@ -70,6 +70,8 @@ pub struct PlanInputs {
     pub has_text_relocations: bool,
     /// Whether concurrent stores to writable ranges cannot be ruled out.
     pub stores_possible: bool,
+    /// Whether code of the program may have run, which may have changed protections.
+    pub may_have_run: bool,
 }
 
 /// How many bytes a plan leaves, by reason.
@@ -166,13 +168,13 @@ fn may_be_stored_to(segment: &Segment, vma: &Vma) -> bool {
 }
 
 /// Returns whether `vma` shows less access than the loader has given to its part of `segment`.
-/// Once code of the program has run (`stores_possible`), it may have taken the right to write
-/// away itself, so that a lack of it is no contradiction. A lack of execution always counts,
-/// because text that is left keeps working.
+/// Once code of the program has run, it may have taken the right to write away itself, so that a
+/// lack of it is no contradiction. A lack of execution always counts, because text that is left
+/// keeps working.
 fn contradicts(object: &Object, segment: &Segment, vma: &Vma, inputs: PlanInputs) -> bool {
     let span = segment.span.intersection(&vma.span);
     let is_relro = span.intersection(&object.relro) == span;
-    let lacks_write = segment.writable && !may_be_stored_to(segment, vma) && !is_relro && !inputs.stores_possible;
+    let lacks_write = segment.writable && !may_be_stored_to(segment, vma) && !is_relro && !inputs.may_have_run;
     let lacks_execution = segment.executable && vma.protection & libc::PROT_EXEC == 0;
     lacks_write || lacks_execution
 }

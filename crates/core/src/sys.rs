@@ -25,6 +25,7 @@ mod kept;
 mod kernel_entry;
 mod mapping;
 mod signals;
+mod sole_user;
 mod status;
 pub mod tracing;
 
@@ -43,6 +44,7 @@ pub use inode_details::*;
 pub use kept::*;
 pub use mapping::*;
 pub use signals::*;
+pub use sole_user::*;
 pub use status::*;
 
 /// An error number as in `errno(3)`, never 0.

@@ -15,7 +15,8 @@
 //! | either, together with an object that may have run | as that one's [`Reach`] is | left | left |
 //! | after a `dlopen`, or when the host asks | left | left | left |
 //!
-//! The library replaces ranges that are left while everything has stopped that could store to
+//! The library replaces ranges that are left if it proves that its thread alone has the memory
+//! ([`crate::sys::is_sole_user_of_memory`]), and else while everything has stopped that could store to
 //! them, where it can stop that. The stop is another proof, and costs the program a pause.
 //!
 //! # musl

@@ -77,7 +77,7 @@ pub fn plan(object: &InspectedObject<'_>, around: &Surroundings<'_>) -> Result<O
         .has_text_relocations;
     let mut ranges = PageVec::new();
     // The process has been stopped, so nothing stores while its ranges are replaced.
-    let inputs = PlanInputs { mode: around.mode, has_text_relocations, stores_possible: false };
+    let inputs = PlanInputs { mode: around.mode, has_text_relocations, stores_possible: false, may_have_run: false };
     let no_memory = |errno: Errno| errno.to_string();
     let outlook = plan::plan(&described, &vmas, inputs, &mut ranges).map_err(no_memory)?;
     let mut plan =

@@ -43,7 +43,8 @@ fn ordinary() -> (Object, Vec<Vma>) {
     (object, vmas.to_vec())
 }
 
-const TERMS: PlanInputs = PlanInputs { mode: Mode::Full, has_text_relocations: false, stores_possible: false };
+const TERMS: PlanInputs =
+    PlanInputs { mode: Mode::Full, has_text_relocations: false, stores_possible: false, may_have_run: false };
 
 fn sources(object: &Object, vmas: &[Vma], inputs: PlanInputs) -> (Vec<(usize, Backing)>, Outlook) {
     let mut replacements = PageVec::new();
@@ -113,7 +114,7 @@ fn inaccessible_pages_are_not_forgotten() {
 fn a_vma_over_two_segments_is_split_and_offsets_follow() {
     let object = object(&[(PF_R, 0, 0x1000), (PF_R | PF_W, 0x1000, 0x2000)]);
     let mut replacements = PageVec::new();
-    let inputs = PlanInputs { stores_possible: true, ..TERMS };
+    let inputs = PlanInputs { may_have_run: true, ..TERMS };
     plan(&object, &[vma(0, 0x2000, PROT_READ)], inputs, &mut replacements).unwrap();
     let found: Vec<_> = replacements.iter().map(|range| (range.offset, range.backing)).collect();
     assert_eq!(found, [(0, Backing::Copy), (0x1000, Backing::Anonymous)]);
@@ -141,7 +142,7 @@ fn data_that_is_said_to_be_read_only_is_left_unless_the_program_can_have_made_it
     let (found, outlook) = sources(&object, &vmas, TERMS);
     assert_eq!(found.last(), Some(&(0x3000, Backing::Anonymous)));
     assert_eq!(outlook, Outlook { relocated_contradicted: 0x1000, ..Outlook::default() });
-    let (found, outlook) = sources(&object, &vmas, PlanInputs { stores_possible: true, ..TERMS });
+    let (found, outlook) = sources(&object, &vmas, PlanInputs { may_have_run: true, ..TERMS });
     assert_eq!(found.last(), Some(&(0x4000, Backing::Anonymous)));
     assert_eq!(outlook, Outlook::default());
 }

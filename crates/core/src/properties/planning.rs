@@ -80,10 +80,11 @@ fn mappings() -> impl Strategy<Value = Vec<Vma>> {
 
 fn terms() -> impl Strategy<Value = PlanInputs> {
     let mode = prop_oneof![Just(Mode::Full), Just(Mode::Relocated)];
-    (mode, any::<bool>(), any::<bool>()).prop_map(|(mode, has_text_relocations, stores_possible)| PlanInputs {
+    (mode, any::<[bool; 3]>()).prop_map(|(mode, [has_text_relocations, stores_possible, may_have_run])| PlanInputs {
         mode,
         has_text_relocations,
         stores_possible,
+        may_have_run,
     })
 }
 

@@ -78,7 +78,7 @@ const NOBODY: usize = 1 << 31;
 /// Every kind of call of this crate that the loader does not make for every object. The
 /// harmless arguments are bad descriptors and addresses, so that a call has no effect on any
 /// kernel.
-const KINDS: [CallKind; 57] = [
+const KINDS: [CallKind; 58] = [
     kind(libc::SYS_rt_sigprocmask, [libc::SIG_BLOCK as usize, 0, 0, 8, 0, 0]),
     kind(libc::SYS_pread64, [BAD, 0, 0, 0, 0, 0]),
     kind(libc::SYS_write, [BAD, 0, 0, 0, 0, 0]),
@@ -140,6 +140,12 @@ const KINDS: [CallKind; 57] = [
         number: libc::SYS_madvise,
         selector: Some((2, super::POPULATE_WRITE)),
         harmless: [BAD, 0, super::POPULATE_WRITE, 0, 0, 0],
+    },
+    // Filters distinguish this call from those that make namespaces. It changes nothing, wherever it is made.
+    CallKind {
+        number: libc::SYS_unshare,
+        selector: Some((0, super::MEMORY)),
+        harmless: [super::MEMORY, 0, 0, 0, 0, 0],
     },
 ];
 
