@@ -12,11 +12,15 @@ import os
 import platform
 import shutil
 import subprocess
-import zlib
+import sys
 from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+# hatchling loads this file by its path.
+sys.path.insert(0, str(Path(__file__).parent))
+import library_sums  # noqa: E402
 
 # glibc since 2.17 and musl since 1.2; tests/dist.rs checks what the files need.
 UNIVERSAL = "py3-none-manylinux_2_17_{0}.manylinux2014_{0}.musllinux_1_2_{0}"
@@ -36,15 +40,14 @@ class Binaries(BuildHookInterface):
             directory = self.build_binaries()
             tag = f"py3-none-linux_{platform.machine()}"
         library = directory / "libsopin.so"
-        content = library.read_bytes()
         work = Path(self.root) / "target" / "wheel"
         work.mkdir(parents=True, exist_ok=True)
-        checksum = work / f"{directory.name}.crc32"
-        checksum.write_text(f"{len(content)} {zlib.crc32(content):08x}\n", encoding="ascii")
+        sums = work / f"{directory.name}.sums"
+        sums.write_text(library_sums.text(library.read_bytes()), encoding="ascii")
         build_data["tag"] = tag
         build_data["pure_python"] = False
         build_data["force_include"][str(library)] = "sopin/libsopin.so"
-        build_data["force_include"][str(checksum)] = "sopin/libsopin.crc32"
+        build_data["force_include"][str(sums)] = "sopin/libsopin.sums"
         build_data["shared_scripts"][str(directory / "sopin")] = "sopin"
 
     def build_binaries(self) -> Path:

@@ -17,8 +17,7 @@ const INSTALL: &str = "set -eu
 for packages in \"$2\"/lib/python3.*/site-packages; do
     cp -a \"$3/python/src/.\" \"$packages\"
     cp \"$4\" \"$packages/sopin/libsopin.so\"
-    \"$1\" -c 'import sys, zlib; content = open(sys.argv[1], \"rb\").read(); print(len(content), f\"{zlib.crc32(content):08x}\")' \
-        \"$4\" >\"$packages/sopin/libsopin.crc32\"
+    \"$1\" \"$3/python/library_sums.py\" \"$4\" >\"$packages/sopin/libsopin.sums\"
     mkdir \"$packages/sopin-$5.dist-info\"
 done
 cp \"$3/target/release/sopin\" \"$2/bin/sopin\"

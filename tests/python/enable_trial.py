@@ -99,16 +99,49 @@ def damaged():
     library.rmdir()
     library.write_bytes(whole)
     assert libraries_in(python) == [str(library)]
-    checksum = packages / "sopin" / "libsopin.crc32"
+    sums = packages / "sopin" / "libsopin.sums"
     for text in ("", "1", "x y", "\xff"):
-        checksum.write_text(text, encoding="latin-1")
+        sums.write_text(text, encoding="latin-1")
         started(1)
-    checksum.unlink()
+    sums.unlink()
     started(1)
     source = start.read_text()
     for text in ("", source[: len(source) // 2], "\0", "raise SystemError"):
         start.write_text(text)
         started(0)
+
+
+def quickly():
+    """What a start does not import, and what it does instead where a Python lacks something."""
+    run(command, "enable")
+    slow = "import sys; print(sorted({'_ctypes', 'binascii', 'ctypes', 'zlib'} & set(sys.modules)))"
+    assert run(python, "-c", slow).stdout == "[]\n"
+    assert libraries_in(python) == [str(library)]
+    # The hash function is another one than those that the build knows: the slower sum decides.
+    sums = packages / "sopin" / "libsopin.sums"
+    size, checksum, *quick = sums.read_text().split()
+    assert len(quick) == 2
+    for text in (f"{size} {checksum}", f"{size} {checksum} {'0' * 16}"):
+        sums.write_text(text)
+        assert libraries_in(python) == [str(library)]
+        assert run(python, "-c", slow).stdout == "['binascii']\n"
+    sums.write_text(f"{size} {int(checksum, 16) ^ 1:x}")
+    assert "not as it was installed" in started(1)
+    sums.write_text(f"{size} {checksum} {' '.join(quick)}")
+    # Python reads these files in the order of their names.
+    lacks = packages / "a.pth"
+    other = "_imp.create_dynamic = lambda spec, real=_imp.create_dynamic: spec.name == 'libsopin' and {} or real(spec)"
+    for change in (
+        "_imp.__dict__.pop('source_hash', None)",
+        other.format("spec"),
+        other.format("spec.missing"),
+    ):
+        lacks.write_text(f"import _imp; {change}\n")
+        assert libraries_in(python) == [str(library)], change
+    lacks.unlink()
+    # Everything is pinned, by this thread alone: a helper would make another process.
+    status = run(python, "-c", "import sopin; s = sopin.status(); print(s.count('exposed'), s.count('full') > 3)")
+    assert status.stdout == "0 True\n", status
 
 
 def loader_dies():
@@ -151,7 +184,7 @@ def without_stderr():
 
 CASES = {
     function.__name__: function
-    for function in (options, other_environment, preloaded, damaged, loader_dies, removed, without_stderr)
+    for function in (options, other_environment, preloaded, damaged, quickly, loader_dies, removed, without_stderr)
 }
 CASES[case]()
 sys.exit(42)

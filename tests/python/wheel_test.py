@@ -9,13 +9,18 @@ import base64
 import csv
 import hashlib
 import itertools
+import subprocess
 import sys
 import tarfile
+import tempfile
 import unittest
 import zipfile
 import zlib
 from email.parser import Parser
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "python"))
+import library_sums  # noqa: E402
 
 PACKAGES, BINARIES = map(Path, sys.argv[1:3])
 VERSION = sys.argv[3]
@@ -36,7 +41,7 @@ class Wheel(unittest.TestCase):
     def test_it_has_these_files(self):
         modules = ["__init__", "__main__", "_library", "_periodic", "gunicorn"]
         expected = {f"sopin/{name}.py" for name in modules} | {"_sopin_start.py", "sopin/py.typed"}
-        expected |= {"sopin/libsopin.so", "sopin/libsopin.crc32", "sopin/third-party-licenses.txt", COMMAND}
+        expected |= {"sopin/libsopin.so", "sopin/libsopin.sums", "sopin/third-party-licenses.txt", COMMAND}
         expected |= {f"{NOTES}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "licenses/LICENSE")}
         self.assertEqual(set(self.wheel.namelist()), expected)
 
@@ -44,7 +49,26 @@ class Wheel(unittest.TestCase):
         library = self.wheel.read("sopin/libsopin.so")
         self.assertEqual(library, (BINARIES / "libsopin.so").read_bytes())
         self.assertEqual(self.wheel.read(COMMAND), (BINARIES / "sopin").read_bytes())
-        self.assertEqual(self.text("sopin/libsopin.crc32"), f"{len(library)} {zlib.crc32(library):08x}\n")
+
+    def test_the_sums_are_those_of_the_library(self):
+        library = self.wheel.read("sopin/libsopin.so")
+        size, checksum, *quick = self.text("sopin/libsopin.sums").split()
+        self.assertEqual((int(size), int(checksum, 16)), (len(library), zlib.crc32(library)))
+        self.assertEqual(len(quick), 2)
+        with tempfile.TemporaryDirectory() as directory:
+            for name in ("_sopin_start.py", "sopin/libsopin.so", "sopin/libsopin.sums"):
+                self.wheel.extract(name, directory)
+            ask = "import _sopin_start; print(_sopin_start.defect(), f'{_sopin_start.quick_sum():016x}')"
+            asked = subprocess.run([sys.executable, "-B", "-c", ask], cwd=directory, capture_output=True, text=True)
+        defect, own = asked.stdout.split()
+        self.assertEqual(defect, "None")
+        self.assertIn(own, quick)
+
+    def test_the_hash_functions_are_those_of_cpython(self):
+        """What `_imp.source_hash` returned in CPython 3.11 and 3.8."""
+        content = bytes(range(64))
+        self.assertEqual(library_sums.siphash(7, content, 1, 3).hex(), "fed16a021c8b2450")
+        self.assertEqual(library_sums.siphash(7, content, 2, 4).hex(), "c4ce645dfee1a177")
 
     def test_the_licenses_of_what_is_linked_are_there(self):
         licenses = self.text("sopin/third-party-licenses.txt")

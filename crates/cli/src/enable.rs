@@ -16,8 +16,9 @@ use crate::python::{self, Packages};
 /// By its first line the command knows the file as its own.
 const MARK: &str = "# Written by `sopin enable`; `sopin disable` removes it.\n";
 /// Python would print an error at each start if the line failed, for instance after the package was
-/// removed. Python reads it in the encoding of the locale before 3.13, so it is ASCII.
-const LINE: &str = r#"import sys; exec("try:\n import _sopin_start; _sopin_start.start()\nexcept Exception: pass")"#;
+/// removed. Python reads it in the encoding of the locale before 3.13, so it is ASCII. In a virtual
+/// environment it executes the line twice, and compiles what `exec` gets the first time only.
+const LINE: &str = r#"import sys; "_sopin_start" in sys.modules or exec("try:\n import _sopin_start; _sopin_start.start()\nexcept Exception: pass")"#;
 
 const MORE_OF_ENABLE: &str = "\
 Exit status:
