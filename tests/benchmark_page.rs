@@ -38,6 +38,34 @@ fn quartiles_lie_between_numbers() {
 }
 
 #[test]
+fn an_interval_has_the_median_with_the_probability_that_is_claimed() {
+    assert_eq!(page::interval_of_median(vec![1.0; 7]), None);
+    let numbers: Vec<f64> = (0..21).map(f64::from).rev().collect();
+    assert_eq!(page::interval_of_median(numbers), Some([5.0, 15.0]));
+    // The chance that so few of the numbers lie on one side of the median, from Pascal's triangle.
+    for count in 8..60_usize {
+        let numbers: Vec<f64> = (0..count).map(|number| f64::from(u32::try_from(number).expect("small"))).collect();
+        let [from, _] = page::interval_of_median(numbers).expect("an interval");
+        let mut chances = vec![1.0];
+        for _ in 0..count {
+            chances.push(0.0);
+            for place in (1..chances.len()).rev() {
+                chances[place] = f64::midpoint(chances[place], chances[place - 1]);
+            }
+            chances[0] /= 2.0;
+        }
+        let outside: f64 = 2.0
+            * chances
+                .iter()
+                .zip(0..)
+                .take_while(|(_, place)| f64::from(*place) <= from)
+                .map(|(chance, _)| chance)
+                .sum::<f64>();
+        assert!((0.001..0.05).contains(&outside), "{count} numbers: {outside}");
+    }
+}
+
+#[test]
 fn a_change_of_any_number_changes_every_document() {
     let checkout = Path::new(env!("CARGO_MANIFEST_DIR"));
     let numbers = fs::read_to_string(checkout.join(page::RESULTS)).expect(page::RESULTS);

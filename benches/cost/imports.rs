@@ -2,9 +2,10 @@
 
 use std::fs;
 
+use crate::counts;
 use crate::memory;
 use crate::page::{Column, Compared, Section, Variant, quantile_of_sorted};
-use crate::rounds::interleave;
+use crate::rounds::{interleave, interleave_until_known};
 use crate::run::{self, Held};
 use crate::site::Site;
 
@@ -22,6 +23,7 @@ const VARIANTS: [Variant; 10] = [
 ];
 const SCIENTIFIC_ROUNDS: usize = 7;
 const SMALL_ROUNDS: usize = 11;
+const COUNTED_ROUNDS: usize = 21;
 const LOG_ROUNDS: usize = 1;
 
 /// Measures the imports of a Python process that serves data.
@@ -47,6 +49,35 @@ pub fn scientific(site: &Site) -> Result<Section, String> {
     }
     section.columns.push(time_per_object(site)?);
     Ok(section)
+}
+
+/// Counts what the imports of a process that serves data take with a warm store, and measures their
+/// time until it is known to one hundredth.
+///
+/// # Errors
+/// If a program fails, or valgrind or strace is not installed.
+pub fn counted(site: &Site) -> Result<Section, String> {
+    let variants = [Variant::Native, Variant::Empty, Variant::Warm];
+    let importing = |variant| {
+        let mut command = site.python(variant)?;
+        command.arg(site.program("importing.py")).arg("scientific");
+        Ok::<_, String>(command)
+    };
+    let [cpu, faults] = interleave_until_known(site, &variants, COUNTED_ROUNDS, Variant::Warm, |variant| {
+        let usage = Held::start(&mut importing(variant)?)?.end_with_usage()?;
+        #[expect(clippy::cast_precision_loss, reason = "there are not so many faults")]
+        let faults = usage.minor_faults as f64;
+        Ok([1e3 * usage.cpu.as_secs_f64(), faults])
+    })?;
+    let mut columns = counts::columns(&variants, importing, |_| ())?;
+    if let Some(instructions) = columns.first_mut() {
+        instructions.add_target(Variant::Warm, Compared::Ratio, 1.01);
+    }
+    columns.push(Column::new("minor page faults", "", &[Compared::Ratio, Compared::Extra], faults.cells()));
+    let cpu = Column::new("CPU", "ms", &[Compared::Ratio, Compared::Extra], cpu.cells());
+    columns.push(cpu.target(Variant::Warm, Compared::Ratio, 1.01));
+    let (rounds, title) = (faults.count(), "Importing numpy, scipy, pandas and SQLAlchemy, counted".to_owned());
+    Ok(Section { title, about: "The whole process, from its start to its end.".to_owned(), rounds, columns })
 }
 
 /// Measures the imports of a small web service.

@@ -11,6 +11,7 @@
 
 mod circumstances;
 mod container;
+mod counts;
 mod effort;
 mod enabled;
 mod gunicorn;
@@ -43,8 +44,9 @@ use site::Site;
 type Measure = fn(&Site) -> Result<Section, String>;
 
 /// Every kind of work, by the name that selects it.
-const ALL: [(&str, Measure); 15] = [
+const ALL: [(&str, Measure); 16] = [
     ("imports", imports::scientific),
+    ("counted-imports", imports::counted),
     ("small-imports", imports::small),
     ("container", container::container),
     ("memory", serving::small),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::page::{Cell, Spread, Variant};
+use crate::page::{Cell, Spread, Variant, interval_of_median};
 use crate::site::Site;
 
 /// The measured numbers: for each variant one for each round. The native ones are in
@@ -11,6 +11,8 @@ use crate::site::Site;
 #[derive(Default)]
 pub struct Rounds {
     numbers: BTreeMap<Variant, Vec<f64>>,
+    /// Whether the cells have the intervals of the medians of their ratios.
+    shows_intervals: bool,
 }
 
 /// Calls `measure` once a round for every variant, after a round whose numbers are
@@ -23,11 +25,55 @@ pub fn interleave<const N: usize>(
     site: &Site,
     variants: &[Variant],
     rounds: usize,
+    measure: impl FnMut(Variant) -> Result<[f64; N], String>,
+) -> Result<[Rounds; N], String> {
+    interleave_while(site, variants, rounds, rounds, |_| false, measure)
+}
+
+/// How narrow the interval of a median must be that [`interleave_until_known`] waits for.
+const WIDTH: f64 = 0.01;
+/// How many times as many rounds it makes at most.
+const PATIENCE: usize = 10;
+
+/// Does the same, with at least `rounds`, until the median ratio of the first number of `decisive` to
+/// the native one is known to one hundredth ([`interval_of_median`]). Quick efforts do not wait for that.
+///
+/// # Errors
+/// The first error of `measure`.
+pub fn interleave_until_known<const N: usize>(
+    site: &Site,
+    variants: &[Variant],
+    rounds: usize,
+    decisive: Variant,
+    measure: impl FnMut(Variant) -> Result<[f64; N], String>,
+) -> Result<[Rounds; N], String> {
+    let least = site.effort.rounds(rounds);
+    let most = if least < rounds { least } else { least * PATIENCE };
+    let is_unknown = |all: &[Rounds; N]| {
+        let interval = all.first().and_then(|rounds| rounds.interval(decisive));
+        interval.is_none_or(|[from, to]| to - from > WIDTH)
+    };
+    let mut all = interleave_while(site, variants, least, most, is_unknown, measure)?;
+    if let Some(first) = all.first_mut() {
+        first.shows_intervals = true;
+    }
+    Ok(all)
+}
+
+/// Makes at least `least` rounds, and others up to `most` while `is_unfinished`.
+fn interleave_while<const N: usize>(
+    site: &Site,
+    variants: &[Variant],
+    least: usize,
+    most: usize,
+    is_unfinished: impl Fn(&[Rounds; N]) -> bool,
     mut measure: impl FnMut(Variant) -> Result<[f64; N], String>,
 ) -> Result<[Rounds; N], String> {
-    let mut all = [const { Rounds { numbers: BTreeMap::new() } }; N];
-    let rounds = site.effort.rounds(rounds);
-    for round in 0..=rounds {
+    let mut all = [const { Rounds { numbers: BTreeMap::new(), shows_intervals: false } }; N];
+    for round in 0..=most {
+        if round > least && !is_unfinished(&all) {
+            break;
+        }
         for position in 0..variants.len() {
             // The order goes forwards and backwards and begins at another variant each
             // time, so that no variant always follows the same one.
@@ -46,6 +92,29 @@ pub fn interleave<const N: usize>(
 }
 
 impl Rounds {
+    /// Returns the rounds of a number that is measured once for each variant, since it does not scatter.
+    ///
+    /// # Errors
+    /// The first error of `measure`.
+    pub fn once<const N: usize>(
+        variants: &[Variant],
+        mut measure: impl FnMut(Variant) -> Result<[f64; N], String>,
+    ) -> Result<[Self; N], String> {
+        let mut all = [const { Self { numbers: BTreeMap::new(), shows_intervals: false } }; N];
+        for variant in variants {
+            for (rounds, number) in all.iter_mut().zip(measure(*variant)?) {
+                rounds.numbers.insert(*variant, vec![number]);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Returns the interval of the median ratio of a variant to the native one.
+    fn interval(&self, variant: Variant) -> Option<[f64; 2]> {
+        let pairs = self.numbers.get(&variant)?.iter().zip(self.numbers.get(&Variant::Native)?);
+        interval_of_median(pairs.map(|(number, native)| number / native).collect())
+    }
+
     /// Returns how many numbers each variant has.
     pub fn count(&self) -> usize {
         self.numbers.values().map(Vec::len).max().unwrap_or_default()
@@ -54,7 +123,7 @@ impl Rounds {
     /// Returns the cells of a column.
     pub fn cells(&self) -> BTreeMap<Variant, Cell> {
         let native = self.numbers.get(&Variant::Native).map(Vec::as_slice).unwrap_or_default();
-        let cell = |numbers: &[f64]| {
+        let cell = |variant: Variant, numbers: &[f64]| {
             let against_native = |compare: fn(f64, f64) -> f64| {
                 // Some measures do not exist natively.
                 let pairs = numbers.iter().zip(native).filter(|(_, native)| **native != 0.0);
@@ -64,8 +133,9 @@ impl Rounds {
                 value: Spread::of(numbers.to_vec()),
                 ratio: against_native(|number, native| number / native),
                 extra: against_native(|number, native| number - native),
+                ratio_interval: self.interval(variant).filter(|_| self.shows_intervals && variant != Variant::Native),
             }
         };
-        self.numbers.iter().map(|(variant, numbers)| (*variant, cell(numbers))).collect()
+        self.numbers.iter().map(|(variant, numbers)| (*variant, cell(*variant, numbers))).collect()
     }
 }

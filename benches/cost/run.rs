@@ -29,9 +29,9 @@ pub fn output_and_cpu(command: &mut Command) -> Result<(String, Duration), Strin
         let mut child = command.stdout(Stdio::piped()).spawn()?;
         let mut output = String::new();
         let read = child.stdout.take().map_or(Ok(0), |mut stdout| stdout.read_to_string(&mut output));
-        let (status, cpu) = wait(child.id())?;
+        let (status, usage) = wait(child.id())?;
         match (read, status.code()) {
-            (Ok(_), Some(_)) => Ok((output, cpu)),
+            (Ok(_), Some(_)) => Ok((output, usage.cpu)),
             (Ok(_), None) => Err(io::Error::other(status.to_string())),
             (Err(error), _) => Err(error),
         }
@@ -50,14 +50,23 @@ pub fn start_and_end(command: &mut Command) -> Result<(Duration, Duration), Stri
     let waited = command.spawn().and_then(|child| wait(child.id()));
     let took = started.elapsed();
     match waited {
-        Ok((status, cpu)) if status.success() => Ok((took, cpu)),
+        Ok((status, usage)) if status.success() => Ok((took, usage.cpu)),
         Ok((status, _)) => Err(format!("{command:?}: {status}")),
         Err(error) => Err(format!("{command:?}: {error}")),
     }
 }
 
+/// What a program has used.
+#[derive(Clone, Copy)]
+pub struct Usage {
+    /// User and system time.
+    pub cpu: Duration,
+    /// Page faults that needed no disk.
+    pub minor_faults: u64,
+}
+
 /// Waits for a child of this process, which `Child::wait` must not have waited for.
-fn wait(child: u32) -> io::Result<(ExitStatus, Duration)> {
+fn wait(child: u32) -> io::Result<(ExitStatus, Usage)> {
     let child = libc::pid_t::try_from(child).map_err(io::Error::other)?;
     let mut status = 0;
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
@@ -71,7 +80,8 @@ fn wait(child: u32) -> io::Result<(ExitStatus, Duration)> {
     }
     // SAFETY: wait4 has succeeded, so it has written all of the structure.
     let usage = unsafe { usage.assume_init() };
-    Ok((ExitStatus::from_raw(status), duration(usage.ru_utime) + duration(usage.ru_stime)))
+    let cpu = duration(usage.ru_utime) + duration(usage.ru_stime);
+    Ok((ExitStatus::from_raw(status), Usage { cpu, minor_faults: usage.ru_minflt.cast_unsigned() }))
 }
 
 fn duration(time: libc::timeval) -> Duration {
@@ -115,14 +125,22 @@ impl Held {
     ///
     /// # Errors
     /// If it does not exit with 0.
-    pub fn end(mut self) -> Result<Duration, String> {
+    pub fn end(self) -> Result<Duration, String> {
+        self.end_with_usage().map(|usage| usage.cpu)
+    }
+
+    /// Lets it run to its end. Returns what it has used.
+    ///
+    /// # Errors
+    /// If it does not exit with 0.
+    pub fn end_with_usage(mut self) -> Result<Usage, String> {
         drop(self.child.stdin.take());
         let waited = wait(self.child.id());
         // Dropping it would kill its number, which may belong to another process from
         // here on.
         std::mem::forget(self);
         match waited {
-            Ok((status, cpu)) if status.success() => Ok(cpu),
+            Ok((status, usage)) if status.success() => Ok(usage),
             Ok((status, _)) => Err(format!("a program that was to be measured: {status}")),
             Err(error) => Err(error.to_string()),
         }

@@ -26,6 +26,7 @@ pub fn page(results: &Results) -> String {
         }
     }
     page.push_str(MEMORY);
+    page.push_str(COUNTS);
     for section in &results.sections {
         let _ = write!(page, "\n{}", table(section));
     }
@@ -40,6 +41,17 @@ const MEMORY: &str = "
 shows. *Pages* are those that the processes map, each physical page once, whoever else maps it (`pagemap`), and the same
 untouched pages. Page cache that nobody maps is in neither: it is clean, and given back when memory is short. So are the
 pages of the original files once everybody maps copies of them.
+";
+
+const COUNTS: &str = "
+## What is counted
+
+CPU time of a start scatters by some hundredths from one round to the next: the sections that count show beside it what
+does not. *Instructions* are those of user space, as callgrind of Valgrind executes them, once for each variant, with
+`PYTHONHASHSEED=0`: two runs differ by less than a thousandth. They leave out the kernel's work, so that the
+number of *system calls* (strace) and of *minor page faults* (`getrusage`) stand beside them; none of the three says what the
+caches of the processor make of it, which only time shows. In the same sections the rounds go on until the median of
+the CPU ratio is known to one hundredth: \"95 %\" is the interval that has it with that probability.
 ";
 
 fn has(section: &Section, variant: Variant) -> bool {
@@ -72,7 +84,7 @@ pub fn table(section: &Section) -> String {
             let _ = write!(text, " {} |", cell.map(|cell| spread(cell.value, Compared::No)).unwrap_or_default());
             for compared in &column.compared {
                 let cell = cell.filter(|_| variant != Variant::Native);
-                let _ = write!(text, " {} |", cell.map(|cell| comparison(*compared, cell)).unwrap_or_default());
+                let _ = write!(text, " {} |", cell.map(|cell| with_interval(*compared, cell)).unwrap_or_default());
             }
         }
     }
@@ -107,6 +119,14 @@ fn spread(spread: Spread, compared: Compared) -> String {
     };
     let (low, median, high) = (show(low), show(median), show(high));
     if low == high { median } else { format!("{median} ({low} – {high})") }
+}
+
+/// Formats a comparison, with the interval of its median if that is known.
+fn with_interval(compared: Compared, cell: &Cell) -> String {
+    match cell.ratio_interval.filter(|_| compared == Compared::Ratio) {
+        None => comparison(compared, cell),
+        Some([from, to]) => format!("{}, 95 %: {from:.3} – {to:.3}", comparison(compared, cell)),
+    }
 }
 
 /// Formats a number with three significant digits.

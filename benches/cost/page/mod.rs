@@ -105,6 +105,10 @@ pub struct Cell {
     pub ratio: Spread,
     /// The rounds' differences from the native run.
     pub extra: Spread,
+    /// The interval that has the true median of the ratios with a probability of 95 %, if the number of
+    /// rounds was chosen for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ratio_interval: Option<[f64; 2]>,
 }
 
 /// Median and quartiles.
@@ -180,6 +184,23 @@ impl Spread {
         let quantile = |part| round(quantile_of_sorted(&numbers, part));
         Self { low: quantile(0.25), median: quantile(0.5), high: quantile(0.75) }
     }
+}
+
+/// Returns an interval that has the median of the distribution of these numbers with a probability of
+/// 95 %, whatever the distribution: that many of `n` numbers lie below the median is a matter of
+/// `n` tosses of a coin. `None` if there are too few numbers.
+pub fn interval_of_median(mut numbers: Vec<f64>) -> Option<[f64; 2]> {
+    numbers.sort_by(f64::total_cmp);
+    #[expect(clippy::cast_precision_loss, reason = "there are not so many numbers")]
+    let count = numbers.len() as f64;
+    // The normal approximation, rounded outwards.
+    let below = ((count - 1.96 * count.sqrt()) / 2.0).floor() - 1.0;
+    if below < 0.0 {
+        return None;
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index")]
+    let below = below as usize;
+    Some([round(*numbers.get(below)?), round(*numbers.get(numbers.len() - 1 - below)?)])
 }
 
 /// Rounds to ten-thousandths, which are finer than any measurement here.
