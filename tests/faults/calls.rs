@@ -91,6 +91,7 @@ pub const ALL: &[Call] = &[
             EXDEV,
         ],
     ),
+    call("madvise", SYS_madvise, &[EACCES, EAGAIN, EBADF, EFAULT, EHWPOISON, EINVAL, EIO, ENOMEM, EPERM]),
     call("memfd_create", SYS_memfd_create, &[EFAULT, EINVAL, EMFILE, ENFILE, ENOMEM, EPERM]),
     call(
         "mkdirat",
@@ -234,6 +235,7 @@ pub const ALL: &[Call] = &[
             EROFS,
         ],
     ),
+    call("unshare", SYS_unshare, &[EINVAL, ENOMEM, ENOSPC, EPERM, EUSERS]),
     call(
         "utimensat",
         SYS_utimensat,

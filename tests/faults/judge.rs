@@ -95,6 +95,8 @@ impl Reference {
                 // The library reads only to find out whether a filter is in force; if
                 // that fails, a filter may be in force.
                 || operation == "read" && is_report(message, object, "")
+                // The library has not been able to prove that its thread alone has the memory.
+                || is_report(message, object, "") && message.contains("something may be storing to them")
             };
             // The library has reported that a sweep failed as a whole, and the next
             // sweep was too late for writable ranges.
