@@ -4,7 +4,9 @@
 //!
 //! The fixtures are compiled as their directives say, and run in the newer emulator. The older one
 //! shows text as not executable, so the library leaves it in the file. Fixtures that execute
-//! programs, trace them, or need the attributes of mappings cannot run there.
+//! programs, trace them, or need the attributes of mappings cannot run there. Neither can those that
+//! fork while other threads run: about one child of a thousand waits for ever for a mutex of the
+//! emulator, which one of the other threads had at the fork.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,10 +24,9 @@ use super::{LIBRARY_FOR_AARCH64, TIMEOUT, emulator, made};
 
 const VERSION: &str = "10.0";
 /// The fixtures whose trials are run.
-const FIXTURES: [&str; 8] = [
+const FIXTURES: [&str; 7] = [
     "atomics_setup",
     "early_pin",
-    "forks_with_threads",
     "frame_registrations",
     "lazy_binding",
     "startup_objects",
