@@ -22,7 +22,10 @@ pub mod report;
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
+use std::os::fd::OwnedFd;
 use std::process::{ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -30,6 +33,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
 use crate::exit::{Exit, Failure};
 use report::GuardReport;
@@ -42,6 +46,12 @@ const END: Duration = Duration::from_secs(6);
 /// What the guard needs.
 const RIGHTS: &str = "it needs root's rights (CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH), and a kernel with \
                       CONFIG_FANOTIFY_ACCESS_PERMISSIONS";
+/// The guard shows twice a second that it answers. When it has not for so long, it is ended: others wait for it.
+const SILENCE: Duration = Duration::from_secs(4);
+/// After this process itself was stopped for so long, what the guard has shown meanwhile is read first.
+const GRACE: Duration = Duration::from_secs(1);
+/// Why it was ended.
+const SILENT: &str = "the process that guards has not answered for 5 s, and was ended";
 /// Stops of the guard are reported at most once in this time.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -83,6 +93,11 @@ impl GuardProcess {
         command.arg("watch").arg("--guard").args(scope).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(|error| failure(&error))?;
         let pid = Pid::from_raw(child.id().cast_signed());
+        // The child has not been waited for, so the number is its own.
+        let number = rustix::process::Pid::from_child(&child);
+        let handle = pidfd_open(number, PidfdFlags::empty()).map_err(|errno| failure(&errno))?;
+        let (beat, beats) = sync_channel(1);
+        let is_silent = Arc::new(AtomicBool::new(false));
         let (life, reports) = (child.stdin.take(), child.stdout.take());
         let (ready, is_ready) = sync_channel(1);
         let (end, ended) = sync_channel(1);
@@ -93,6 +108,10 @@ impl GuardProcess {
                 let is_first = match &report {
                     GuardReport::Ready { .. } => first.try_send(Ok(())).is_ok(),
                     GuardReport::Failed { reason } => first.try_send(Err((reason.clone(), RIGHTS))).is_ok(),
+                    GuardReport::Alive => {
+                        let _ = beat.try_send(());
+                        return;
+                    }
                     _ => false,
                 };
                 if !is_first {
@@ -100,10 +119,13 @@ impl GuardProcess {
                 }
             });
         });
+        let was_silent = Arc::clone(&is_silent);
+        thread::spawn(move || end_if_silent(&handle, &beats, &is_silent));
         thread::spawn(move || {
             let reason = keep_going(pid, || tell(GuardReport::GuardContinued));
             // What it has reported last may say more.
             let _ = reader.join();
+            let reason = if was_silent.load(Ordering::SeqCst) { SILENT.to_owned() } else { reason };
             let _ = end.try_send(());
             // If it has not begun, that is why it cannot.
             if ready.try_send(Err((reason.clone(), ""))).is_err() {
@@ -134,6 +156,23 @@ fn read(reports: ChildStdout, mut tell: impl FnMut(GuardReport)) {
     for line in BufReader::new(reports).lines().map_while(Result::ok) {
         if let Ok(report) = serde_json::from_str(&line) {
             tell(report);
+        }
+    }
+}
+
+/// Ends the guard if it does not show that it answers: a debugger has stopped it, it writes a core dump, or the
+/// thread that answers waits for something.
+fn end_if_silent(handle: &OwnedFd, beats: &Receiver<()>, is_silent: &AtomicBool) {
+    let mut awaited = beats.recv().map_err(|_| RecvTimeoutError::Disconnected);
+    while awaited != Err(RecvTimeoutError::Disconnected) {
+        awaited = beats.recv_timeout(SILENCE);
+        if awaited == Err(RecvTimeoutError::Timeout) {
+            awaited = beats.recv_timeout(GRACE);
+        }
+        if awaited == Err(RecvTimeoutError::Timeout) {
+            is_silent.store(true, Ordering::SeqCst);
+            let _ = pidfd_send_signal(handle, rustix::process::Signal::KILL);
+            return;
         }
     }
 }

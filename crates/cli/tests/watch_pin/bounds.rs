@@ -1,9 +1,10 @@
 //! A writer waits for 2 seconds at most, whatever the processes do that are to be pinned.
 
 use std::fs::{self, File};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,7 @@ pub const CASES: &[Case] = &[
     Case { name: "bounds::the_writer_maps_the_file_itself", needs: &["root", "cc"], test: own_library },
     Case { name: "bounds::two_writers_that_map_what_the_other_writes", needs: &["root", "cc"], test: crosswise },
     Case { name: "bounds::very_many_writers", needs: &["root", "cc"], test: very_many },
+    Case { name: "bounds::a_lease", needs: &["root", "cc", "python3"], test: lease },
 ];
 
 /// A victim, of which a thread waits in the kernel where nothing stops it, until this is dropped: it opens a file
@@ -219,5 +221,45 @@ fn very_many() -> Result<(), String> {
     }
     assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
     assert!(unstoppable.survives(), "nothing was written");
+    Ok(())
+}
+
+/// Maps an object, takes a write lease on it when it is told to, and keeps it although others wait.
+const LEASEHOLDER: &str = "import fcntl, mmap, os, signal, sys\n\
+    signal.signal(signal.SIGIO, signal.SIG_IGN)\n\
+    file = os.open(sys.argv[1], os.O_RDONLY)\n\
+    memory = mmap.mmap(file, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)\n\
+    print('mapped', flush=True)\n\
+    sys.stdin.readline()\n\
+    fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n\
+    print('leased', flush=True)\n\
+    sys.stdin.readline()\n";
+
+/// The owner of a file can take a lease on it, whose end the kernel waits for when it opens the file for the guard. Others
+/// open other files meanwhile.
+fn lease() -> Result<(), String> {
+    let victim = Victim::new();
+    let running = victim.start();
+    let leased = victim.installation.path("leased.so");
+    fs::copy(&victim.library, &leased).unwrap();
+    let mut holder = Command::new("python3");
+    let mut holder =
+        holder.args(["-c", LEASEHOLDER]).arg(&leased).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut tell, mut says) = (holder.stdin.take().unwrap(), BufReader::new(holder.stdout.take().unwrap()).lines());
+    assert_eq!(says.next().unwrap().unwrap(), "mapped");
+    let mut watch = Watch::start(&victim);
+    watch.wait_for_mark(&leased);
+    writeln!(tell).unwrap();
+    assert_eq!(says.next().unwrap().unwrap(), "leased");
+    let reader = thread::spawn(move || File::open(leased).map(drop));
+    // Without the guard the reader would wait for the end of the lease. The kernel refuses the open, and the line says so.
+    watch.wait_for("guard", |line| line["what"] == "refused" && line["error"].as_str().unwrap().contains("lease"));
+    assert_eq!(reader.join().unwrap().unwrap_err().kind(), ErrorKind::PermissionDenied);
+    let begun = Instant::now();
+    File::open(&victim.library).unwrap();
+    assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+    drop(tell);
+    holder.wait().unwrap();
+    assert!(survives(running));
     Ok(())
 }

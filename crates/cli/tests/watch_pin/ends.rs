@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use nix::sys::ptrace;
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use rustix::process::Signal;
 
 use super::Case;
@@ -23,6 +25,8 @@ pub const CASES: &[Case] = &[
     Case { name: "ends::a_dead_guard_ends_the_watch", needs: &["root", "cc"], test: guard_dies },
     Case { name: "ends::the_watch_is_stopped", needs: &["root", "cc"], test: watch_stopped },
     Case { name: "ends::the_guard_is_stopped", needs: &["root", "cc"], test: guard_stopped },
+    Case { name: "ends::the_guard_does_not_answer", needs: &["root", "cc"], test: not_answering },
+    Case { name: "ends::no_core_dump", needs: &["root", "cc"], test: no_core_dump },
     Case { name: "ends::nothing_reads_the_output", needs: &["root", "cc"], test: not_read },
     Case { name: "ends::without_rights", needs: &["root"], test: without_rights },
 ];
@@ -95,6 +99,40 @@ fn guard_stopped() -> Result<(), String> {
     assert!(time < Duration::from_secs(2), "{time:?}");
     assert!(survives(running));
     watch.wait_for("guard", |line| line["what"] == "continued");
+    Ok(())
+}
+
+/// A debugger stops the thread that answers. The watch ends the guard, and whoever waits goes on.
+fn not_answering() -> Result<(), String> {
+    let victim = Victim::new();
+    let running = victim.start();
+    let mut watch = Watch::start(&victim);
+    let mut tasks = fs::read_dir(format!("/proc/{}/task", watch.guard())).unwrap().flatten();
+    let answers = tasks.find(|task| fs::read_to_string(task.path().join("comm")).unwrap() == "answers\n").unwrap();
+    let answers = nix::unistd::Pid::from_raw(answers.file_name().to_str().unwrap().parse().unwrap());
+    ptrace::seize(answers, ptrace::Options::empty()).unwrap();
+    ptrace::interrupt(answers).unwrap();
+    let (library, begun) = (victim.library.clone(), Instant::now());
+    let reader = thread::spawn(move || fs::File::open(library).unwrap());
+    reader.join().unwrap();
+    let time = begun.elapsed();
+    assert!((Duration::from_secs(2)..Duration::from_secs(8)).contains(&time), "{time:?}");
+    // The thread is there until its tracer has waited for it.
+    while waitpid(answers, Some(WaitPidFlag::__WALL)).is_ok() {}
+    assert_eq!(watch.wait().code(), Some(3));
+    assert!(survives(running));
+    Ok(())
+}
+
+/// The program that makes a core dump of the guard would open libraries, and wait for the guard.
+fn no_core_dump() -> Result<(), String> {
+    let victim = Victim::new();
+    let running = victim.start();
+    let watch = Watch::start(&victim);
+    let limits = fs::read_to_string(format!("/proc/{}/limits", watch.guard())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().filter(|word| *word == "1").count(), 2, "{core}");
+    assert!(survives(running));
     Ok(())
 }
 

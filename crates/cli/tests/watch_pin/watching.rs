@@ -58,7 +58,7 @@ impl Watch {
     }
 
     /// Waits until the kernel shows that the guard has marked a file.
-    fn wait_for_mark(&mut self, file: &Path) {
+    pub fn wait_for_mark(&mut self, file: &Path) {
         let inode = format!("ino:{:x} ", fs::metadata(file).unwrap().ino());
         // FAN_OPEN_PERM; the other groups of the watch have other masks.
         let is_mark =

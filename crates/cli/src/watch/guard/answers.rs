@@ -10,13 +10,13 @@ use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::SyncSender;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::fanotify::{Fanotify, FanotifyEvent};
+use nix::sys::fanotify::{Fanotify, FanotifyEvent, MarkFlags, MaskFlags};
 use sopin_inspect::descriptors;
 
 use super::intention::Intention;
@@ -30,10 +30,20 @@ use crate::watch::index::Inode;
 pub const MOST_WAITING: usize = 512;
 /// The highest priority of a thread that is not real-time.
 pub const HIGHEST_PRIORITY: i32 = -20;
-/// How often it looks whether the guard ends, while opens wait.
+/// How often it looks whether the guard ends, while opens wait, and how often at least it shows that it answers.
 const PERIOD: Duration = Duration::from_millis(200);
+pub const BEAT: Duration = Duration::from_millis(500);
 /// When the thread that pins has been at the same work for so long, opens do not wait for it.
 const STUCK: Duration = Duration::from_secs(10);
+/// When it has been at the same work for so long, the guard ends, before something else ends it: the memory
+/// of a process may be a file whose server does not answer. A thread that waits for it cannot be killed, and
+/// keeps the descriptor by which the kernel asks.
+const HOPELESS: Duration = Duration::from_secs(30);
+
+/// Why the guard ends.
+const NO_ANSWER: &str = "the process that guards has waited for 30 s for a process or a file that does not answer";
+/// Why the kernel could not open a file that is on a file system of its own.
+const LEASE: &str = "a process has a write lease on the file (F_SETLEASE in fcntl(2))";
 
 /// How often it looks at once whether a thread that has just asked sleeps.
 const LOOKS: usize = 8;
@@ -64,6 +74,8 @@ pub struct Answerer {
     pub reports: SyncSender<GuardReport>,
     /// Set when the guard ends: then every open goes on at once.
     pub is_ending: Arc<AtomicBool>,
+    /// Increased each time that it has answered all questions.
+    pub beats: Arc<AtomicU64>,
 }
 
 impl Answerer {
@@ -73,7 +85,19 @@ impl Answerer {
         let _ = rustix::process::setpriority_process(None, HIGHEST_PRIORITY);
         let mut waiting: VecDeque<Arc<Opening>> = VecDeque::new();
         let mut undecided: VecDeque<Undecided> = VecDeque::new();
+        let mut end = None;
         loop {
+            self.beats.fetch_add(1, Ordering::Relaxed);
+            if !self.is_ending.load(Ordering::SeqCst) && self.openers.is_stuck(HOPELESS) {
+                self.is_ending.store(true, Ordering::SeqCst);
+                release(&self.group);
+                end = Some(GuardReport::Failed { reason: NO_ANSWER.to_owned() });
+            }
+            // Again until there is room for it.
+            end = match end.map(|end| self.reports.try_send(end)) {
+                Some(Err(TrySendError::Full(end))) => Some(end),
+                _ => None,
+            };
             let is_ending = self.is_ending.load(Ordering::SeqCst);
             while let Some(first) = waiting.front() {
                 match first.answer() {
@@ -91,43 +115,68 @@ impl Answerer {
             for _ in 0..undecided.len() {
                 let Some(Undecided { event, since }) = undecided.pop_front() else { break };
                 match Intention::of(event.pid()) {
-                    Some(intention) => waiting.extend(self.answer(event, intention, waiting.len())),
+                    Some(intention) => self.decide(event, intention, since, &mut waiting),
                     None if since.elapsed() < PATIENCE => undecided.push_back(Undecided { event, since }),
                     None => self.allow(&event),
                 }
             }
-            let timeout = waiting.front().map_or(PollTimeout::NONE, |first| {
-                // Rounded up: with 0 this would not wait in the last millisecond.
-                let time = first.patience().min(PERIOD) + Duration::from_micros(999);
-                PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX)
-            });
+            let time = waiting.front().map_or(BEAT, |first| first.patience().min(PERIOD));
+            // Rounded up: with 0 this would not wait in the last millisecond.
+            let timeout = PollTimeout::try_from(time + Duration::from_micros(999)).unwrap_or(PollTimeout::ZERO);
             let timeout = if undecided.is_empty() { timeout } else { PollTimeout::from(1_u8) };
             match poll(&mut [PollFd::new(self.group.as_fd(), PollFlags::POLLIN)], timeout) {
                 Ok(0) | Err(Errno::EINTR) => continue,
                 Ok(_) => {}
-                Err(errno) => return errno,
+                Err(errno) => {
+                    for opening in waiting {
+                        opening.allow(Permit::Ending);
+                    }
+                    for Undecided { event, .. } in undecided {
+                        self.allow(&event);
+                    }
+                    return errno;
+                }
             }
             match self.group.read_events() {
                 Ok(events) => {
                     for event in events {
+                        let since = Instant::now();
                         match soon(event.pid()) {
-                            Some(intention) => waiting.extend(self.answer(event, intention, waiting.len())),
+                            Some(intention) => self.decide(event, intention, since, &mut waiting),
                             None if undecided.len() < MOST_WAITING => {
-                                undecided.push_back(Undecided { event, since: Instant::now() });
+                                undecided.push_back(Undecided { event, since });
                             }
                             None => self.allow(&event),
                         }
                     }
                 }
-                Err(Errno::EAGAIN | Errno::EINTR) => {}
-                // The kernel could not open the file for this process, and has refused the open.
+                Err(Errno::EINTR) => {}
+                // There was a question. The kernel could not open the file for this process without waiting for
+                // the end of a lease, and has refused the open.
+                Err(Errno::EAGAIN) => self.report(GuardReport::Refused { reason: LEASE.to_owned() }),
+                // It could not for another reason.
                 Err(errno) => self.report(GuardReport::Refused { reason: errno.desc().to_owned() }),
             }
         }
     }
 
+    /// Lets an open go on, or adds it to those that wait, of which the one that asked first is the first.
+    fn decide(&self, event: FanotifyEvent, intention: Intention, since: Instant, waiting: &mut VecDeque<Arc<Opening>>) {
+        if let Some(opening) = self.answer(event, intention, since, waiting.len()) {
+            // One that did not sleep at once has asked before others that wait already.
+            let place = waiting.partition_point(|other| other.begun <= since);
+            waiting.insert(place, opening);
+        }
+    }
+
     /// Lets an open go on, or returns it if it is to wait.
-    fn answer(&self, event: FanotifyEvent, intention: Intention, waiting: usize) -> Option<Arc<Opening>> {
+    fn answer(
+        &self,
+        event: FanotifyEvent,
+        intention: Intention,
+        since: Instant,
+        waiting: usize,
+    ) -> Option<Arc<Opening>> {
         let (file, thread) = (event.fd()?, event.pid());
         if intention == Intention::Reads || self.is_ending.load(Ordering::SeqCst) || is_own(thread) {
             allow(&self.group, file);
@@ -153,7 +202,7 @@ impl Answerer {
             allow(&self.group, file);
             return None;
         }
-        let about = (process, inode, intention);
+        let about = (process, inode, intention, since);
         let opening = Arc::new(Opening::new(event, about, Arc::clone(&self.group), Arc::clone(&self.openers)));
         self.waiting.fetch_add(1, Ordering::SeqCst);
         if self.requests.try_send(Arc::clone(&opening)).is_err() {
@@ -186,6 +235,12 @@ impl Answerer {
         // If the reader is so far behind, there is no other way than to leave it out.
         let _ = self.reports.try_send(report);
     }
+}
+
+/// Takes all marks away: the kernel asks no more, even if this process cannot end.
+pub fn release(group: &Fanotify) {
+    // Its only error is that of a wrong argument.
+    let _ = group.mark::<_, [u8]>(MarkFlags::FAN_MARK_FLUSH, MaskFlags::empty(), nix::fcntl::AT_FDCWD, None);
 }
 
 /// Returns whether a thread is one of this process. What this process opens goes on at once, since it may

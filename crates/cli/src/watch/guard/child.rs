@@ -13,8 +13,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -26,7 +26,7 @@ use rustix::process::{Resource, Rlimit};
 use sopin_core::sys::FileSystem;
 use sopin_inspect::descriptors;
 
-use super::answers::{Answerer, MOST_WAITING};
+use super::answers::{Answerer, BEAT, MOST_WAITING, release};
 use super::openers::Openers;
 use super::opening::Opening;
 use super::pinning::{GuardedPins, Pinning};
@@ -42,9 +42,10 @@ use crate::watch::scan::{Scanner, Scope};
 /// How many reports may wait for the watch to read them. Others are left out.
 const MOST_REPORTS: usize = 1024;
 /// The descriptors that are wanted, and those without which nothing is guarded: one for each open that
-/// waits, and for each event that is read at a time, and some for the files of a process that is pinned.
+/// waits, that is not decided, that is being handled, or that is late and has not been taken, for each event that is
+/// read at a time, and some for the files of a process that is pinned.
 const DESCRIPTORS: u64 = 65_536;
-const FEWEST_DESCRIPTORS: u64 = 2 * MOST_WAITING as u64;
+const FEWEST_DESCRIPTORS: u64 = 6 * MOST_WAITING as u64;
 /// How long the pin at hand is waited for when the watch has ended.
 const LAST_PIN: Duration = Duration::from_secs(5);
 /// The signals that do not reach this process: the watch ends it. A terminal sends some of them to all
@@ -64,7 +65,10 @@ const BLOCKED: [Signal; 9] = [
 /// Guards until stdin is at its end.
 pub fn guard(scope: Scope) -> Exit {
     match start(scope) {
-        Ok(reports) => write(&reports),
+        Ok(started) => {
+            write(&started.reports, &started.beats);
+            release(&started.group);
+        }
         Err(reason) => {
             let failed = serde_json::to_string(&GuardReport::Failed { reason }).unwrap_or_default();
             // If that cannot be written, the watch sees that this process has ended.
@@ -74,13 +78,24 @@ pub fn guard(scope: Scope) -> Exit {
     Exit::Uninspected
 }
 
-/// Starts the threads. Returns what they report.
-fn start(scope: Scope) -> Result<Receiver<GuardReport>, String> {
+/// What the first thread needs of the others.
+struct Started {
+    group: Arc<Fanotify>,
+    reports: Receiver<GuardReport>,
+    beats: Arc<AtomicU64>,
+}
+
+/// Starts the threads.
+fn start(scope: Scope) -> Result<Started, String> {
     let mut blocked: SigSet = BLOCKED.into_iter().collect();
     blocked.add(Signal::SIGALRM);
     blocked.add(Signal::SIGPIPE);
     blocked.thread_block().map_err(|errno| format!("signals: {}", errno.desc()))?;
     raise_limit()?;
+    // While a core dump is written, others wait for this process. If another program writes it, as most
+    // distributions have it, that program opens libraries first. Of the limit 1 the kernel makes no
+    // dump, neither to a file nor to a program (do_coredump); with 0 it makes that to a program.
+    let _ = rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(1), maximum: Some(1) });
     // The kernel must not choose this process when memory is lacking: others wait for it.
     let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
     let (group, openers) = (Arc::new(open()?), Arc::new(Openers::default()));
@@ -88,6 +103,7 @@ fn start(scope: Scope) -> Result<Receiver<GuardReport>, String> {
     let (reports, written) = sync_channel(MOST_REPORTS);
     let is_ending = Arc::new(AtomicBool::new(false));
     let waiting = Arc::new(AtomicUsize::new(0));
+    let beats = Arc::new(AtomicU64::new(0));
     let answers = Answerer {
         group: Arc::clone(&group),
         openers: Arc::clone(&openers),
@@ -95,15 +111,18 @@ fn start(scope: Scope) -> Result<Receiver<GuardReport>, String> {
         waiting: Arc::clone(&waiting),
         reports: reports.clone(),
         is_ending: Arc::clone(&is_ending),
+        beats: Arc::clone(&beats),
     };
     spawn("answers", move || {
         let errno = answers.run();
+        release(&answers.group);
         answers.reports.send(GuardReport::Failed { reason: format!("fanotify: {}", errno.desc()) }).unwrap_or_default();
     })?;
     let pinning_openers = Arc::clone(&openers);
-    spawn("pinning", move || pin(scope, group, (to_pin, waiting), pinning_openers, reports))?;
-    spawn("life", move || live(&is_ending, &openers))?;
-    Ok(written)
+    let (pinning_group, life_group) = (Arc::clone(&group), Arc::clone(&group));
+    spawn("pinning", move || pin(scope, pinning_group, (to_pin, waiting), pinning_openers, reports))?;
+    spawn("life", move || live(&life_group, &is_ending, &openers))?;
+    Ok(Started { group, reports: written, beats })
 }
 
 /// Makes the group. Its events say which thread opens a file, whose call shows how.
@@ -113,7 +132,10 @@ fn open() -> Result<Fanotify, String> {
         | InitFlags::FAN_NONBLOCK
         | InitFlags::FAN_UNLIMITED_MARKS
         | InitFlags::FAN_REPORT_TID;
-    let file_flags = EventFFlags::O_RDONLY | EventFFlags::O_LARGEFILE | EventFFlags::O_CLOEXEC;
+    // O_NONBLOCK: the owner of a file may have a write lease on it (F_SETLEASE), for which the kernel would make the thread
+    // that answers wait for 45 s (break_lease in do_dentry_open).
+    let file_flags =
+        EventFFlags::O_RDONLY | EventFFlags::O_LARGEFILE | EventFFlags::O_CLOEXEC | EventFFlags::O_NONBLOCK;
     Fanotify::init(flags, file_flags).map_err(|errno| format!("fanotify: {}", errno.desc()))
 }
 
@@ -159,9 +181,11 @@ fn pin(
 
 /// Waits for the end of the watch, and ends this process when the pin at hand is complete. From then on
 /// every open goes on at once.
-fn live(is_ending: &AtomicBool, openers: &Openers) {
+fn live(group: &Fanotify, is_ending: &AtomicBool, openers: &Openers) {
     let _ = io::stdin().read_to_end(&mut Vec::new());
     is_ending.store(true, Ordering::SeqCst);
+    // The other thread may wait for something that keeps this process from ending.
+    release(group);
     let end = Instant::now() + LAST_PIN;
     while openers.is_stuck(Duration::ZERO) && Instant::now() < end {
         thread::sleep(Duration::from_millis(5));
@@ -169,8 +193,28 @@ fn live(is_ending: &AtomicBool, openers: &Openers) {
     std::process::exit(0);
 }
 
-fn write(reports: &Receiver<GuardReport>) {
-    for report in reports {
+/// Writes reports to stdout, and that the thread which answers is alive.
+fn write(reports: &Receiver<GuardReport>, beats: &AtomicU64) {
+    let (mut last, mut shown) = (Instant::now(), 0);
+    loop {
+        let received = if last.elapsed() < BEAT {
+            reports.recv_timeout(BEAT.saturating_sub(last.elapsed()))
+        } else {
+            Err(RecvTimeoutError::Timeout)
+        };
+        let report = match received {
+            Ok(report) => report,
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                last = Instant::now();
+                let count = beats.load(Ordering::Relaxed);
+                if count == shown {
+                    continue;
+                }
+                shown = count;
+                GuardReport::Alive
+            }
+        };
         let Ok(line) = serde_json::to_string(&report) else { continue };
         // SIGPIPE is blocked. Nothing reads any more when the watch has ended, and stdin shows that.
         if writeln!(io::stdout(), "{line}").is_err() {

@@ -49,6 +49,8 @@ impl Openers {
         let mut state = self.state();
         let is_free = !state.waiting.contains_key(&process);
         state.pinned = is_free.then_some(process);
+        // Each process is work of its own.
+        state.busy = state.busy.map(|_| Instant::now());
         is_free
     }
 

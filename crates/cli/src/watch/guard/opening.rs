@@ -53,12 +53,12 @@ impl Opening {
     /// Makes one of an event. `openers` has noted that the process waits.
     pub fn new(
         event: FanotifyEvent,
-        (process, inode, intention): (u32, Inode, Intention),
+        (process, inode, intention, begun): (u32, Inode, Intention, Instant),
         group: Arc<Fanotify>,
         openers: Arc<Openers>,
     ) -> Self {
         let (thread, answer) = (event.pid(), AtomicU8::new(Permit::None as u8));
-        Self { inode, thread, process, intention, begun: Instant::now(), event, group, openers, answer }
+        Self { inode, thread, process, intention, begun, event, group, openers, answer }
     }
 
     /// Lets the open go on, unless it has. Returns whether this did.

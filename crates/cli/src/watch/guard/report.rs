@@ -14,6 +14,8 @@ pub enum GuardReport {
         /// The files that are marked.
         files: usize,
     },
+    /// The thread that answers has answered, or has waited for a question, since the last time.
+    Alive,
     /// It cannot guard.
     Failed {
         /// Why.
@@ -60,7 +62,7 @@ impl GuardReport {
             }
             Self::Refused { reason } => guard("refused", Some(reason)),
             Self::GuardContinued => guard("continued", None),
-            Self::Ready { .. } | Self::Failed { .. } | Self::GuardEnded { .. } => None,
+            Self::Ready { .. } | Self::Alive | Self::Failed { .. } | Self::GuardEnded { .. } => None,
         }
     }
 }
