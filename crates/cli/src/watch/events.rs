@@ -52,6 +52,14 @@ pub trait Marks {
     /// Those of the system call; `ENOSPC` if there are too many.
     fn add(&self, file: &OwnedFd, inode: Inode) -> io::Result<()>;
 
+    /// Does so for a file that a process maps.
+    ///
+    /// # Errors
+    /// As [`Marks::add`].
+    fn add_mapped(&self, file: &OwnedFd, inode: Inode, _pid: u32) -> io::Result<()> {
+        self.add(file, inode)
+    }
+
     /// Asks for no more events of a file that no process maps any more.
     fn remove(&self, inode: Inode);
 }

@@ -9,6 +9,7 @@
 //! | [`opening`] | an open that waits |
 //! | [`intention`] | whether an open is for writing |
 //! | [`openers`] | who waits, and who is being pinned |
+//! | [`overlays`] | which overlays root has mounted |
 //! | [`pinning`] | pinning, with what `sopin pin` uses |
 //! | [`report`] | what the guard reports |
 
@@ -17,6 +18,7 @@ pub mod child;
 mod intention;
 mod openers;
 mod opening;
+mod overlays;
 mod pinning;
 pub mod report;
 

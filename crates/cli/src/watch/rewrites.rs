@@ -21,6 +21,9 @@ const LONG: Duration = Duration::from_secs(2);
 const SOON: Duration = Duration::from_secs(1);
 /// How many are kept at a time, and remembered.
 const MOST: usize = 4096;
+/// How many processes are remembered with them, of which each takes some 60 bytes: while there are more, none
+/// begins.
+const MOST_MAPPERS: usize = 1 << 18;
 
 /// What is known when a rewriting begins.
 #[derive(Clone, Debug)]
@@ -65,6 +68,8 @@ pub struct Rewrites {
     /// Those that have ended, and when.
     recent: HashMap<(Inode, WriterId), Instant>,
     count: usize,
+    /// The number of processes in `current`.
+    mappers: usize,
     untracked: u64,
     overflows: u64,
 }
@@ -88,10 +93,11 @@ impl Rewrites {
             known.is_closed = change.is_closed;
         } else if change.is_modified {
             is_news = true;
-            if self.count >= MOST {
+            if self.count >= MOST || self.mappers >= MOST_MAPPERS {
                 self.untracked += 1;
             } else if let Some(beginning) = begin() {
                 self.count += 1;
+                self.mappers += beginning.mappers.len();
                 let recent = self.recent.get(&(change.inode, change.writer));
                 let is_soon = recent.is_some_and(|ended| now.duration_since(*ended) < SOON);
                 of_file.push(Rewriting {
@@ -151,6 +157,7 @@ impl Rewrites {
             !of_file.is_empty()
         });
         self.count = self.current.values().map(Vec::len).sum();
+        self.mappers = self.current.values().flatten().map(|rewriting| rewriting.beginning.mappers.len()).sum();
         due.sort_by_key(|rewriting| rewriting.time);
         due
     }
@@ -287,5 +294,19 @@ mod tests {
         assert_eq!((rewrites.count, rewrites.take_untracked()), (MOST, MOST as u64));
         assert_eq!(rewrites.take_due(now + QUIET).len(), MOST);
         assert_eq!((rewrites.count, rewrites.take_untracked()), (0, 0));
+    }
+
+    #[test]
+    fn the_number_of_processes_is_bounded() {
+        let (mut rewrites, now) = (Rewrites::default(), Instant::now());
+        let mapper = Mapper { pid: 1, start: 2, name: String::new() };
+        let of_many = || begin(1).map(|begun| Beginning { mappers: vec![mapper.clone(); MOST_MAPPERS / 2], ..begun });
+        for pid in 0..5 {
+            rewrites.note(&change(pid, true, true), now, of_many);
+        }
+        assert_eq!((rewrites.count, rewrites.take_untracked()), (2, 3));
+        assert_eq!(rewrites.take_due(now + QUIET).len(), 2);
+        rewrites.note(&change(9, true, true), now, of_many);
+        assert_eq!((rewrites.count, rewrites.take_untracked()), (1, 0));
     }
 }

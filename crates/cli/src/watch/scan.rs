@@ -6,6 +6,7 @@
 //! in a while nevertheless.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -19,7 +20,7 @@ use sopin_inspect::maps::{self, Mapping};
 use sopin_inspect::process::{self, Process, Trouble};
 
 use super::events::Marks;
-use super::index::{Index, IndexedProcess, Inode, MOST_OBJECTS_OF_PROCESS};
+use super::index::{Index, IndexedProcess, Inode, MOST_OBJECTS, MOST_OBJECTS_OF_PROCESS};
 use crate::pin::file_tree::FileTree;
 use crate::pin::selection::{mount_namespace, open, pass_over};
 use crate::status::answer::PassedOver;
@@ -54,9 +55,11 @@ pub struct Scanned {
     pub unmarked: Option<(Vec<u8>, String)>,
 }
 
-/// The number of the device and the inode, the path, and the mount namespace where it begins. Those
-/// numbers alone do not identify a file on btrfs.
-type MappedKey = ((u32, u32), u64, Vec<u8>, Option<Vec<u8>>);
+/// The number of the device and the inode, and a hash of the path and the mount namespace where it begins. Those
+/// numbers alone do not identify a file on btrfs. The path itself may be long, and a file can have very many.
+type MappedKey = ((u32, u32), u64, u64);
+/// How many of them are remembered. When there are more, all are forgotten, and the files are opened again.
+const MOST_KNOWN: usize = 4 * MOST_OBJECTS;
 
 /// Scans.
 pub struct Scanner {
@@ -67,6 +70,7 @@ pub struct Scanner {
     marks: Vec<Arc<dyn Marks + Send + Sync>>,
     /// What each mapped file is; `None` if it is not watched.
     known: HashMap<MappedKey, Option<Inode>>,
+    hashes: RandomState,
     own_namespace: Option<Vec<u8>>,
     round: u32,
     last: Instant,
@@ -94,6 +98,7 @@ impl Scanner {
             index,
             marks,
             known: HashMap::new(),
+            hashes: RandomState::new(),
             own_namespace: mount_namespace("self"),
             round: 0,
             last: Instant::now(),
@@ -164,7 +169,7 @@ impl Scanner {
             }
             last = Some(mapping);
             if objects.len() < MOST_OBJECTS_OF_PROCESS {
-                objects.extend(self.object(mapping, &maps, &view, namespace.as_ref(), scanned));
+                objects.extend(self.object(mapping, (pid, &maps), &view, namespace.as_ref(), scanned));
             }
         }
         let (start, name) = (process.facts.start, process.facts.name.clone());
@@ -176,12 +181,12 @@ impl Scanner {
     fn object(
         &mut self,
         mapping: &Mapping,
-        maps: &[Mapping],
+        (pid, maps): (u32, &[Mapping]),
         view: &View,
         namespace: Option<&Vec<u8>>,
         scanned: &mut Scanned,
     ) -> Option<Inode> {
-        let key = (mapping.file.device, mapping.file.inode, mapping.path.clone(), namespace.cloned());
+        let key = (mapping.file.device, mapping.file.inode, self.hashes.hash_one((&mapping.path, namespace)));
         if let Some(known) = self.known.get(&key) {
             return *known;
         }
@@ -193,7 +198,10 @@ impl Scanner {
         }
         // Another process may be permitted to open it, so that is not noted.
         let file = view.open(mapping).ok()?;
-        let inode = self.watch(mapping, maps, view, &file, scanned);
+        let inode = self.watch(mapping, maps, (pid, view), &file, scanned);
+        if self.known.len() >= MOST_KNOWN {
+            self.known.clear();
+        }
         self.known.insert(key, inode);
         inode
     }
@@ -202,7 +210,7 @@ impl Scanner {
         &mut self,
         mapping: &Mapping,
         maps: &[Mapping],
-        view: &View,
+        (pid, view): (u32, &View),
         file: &OwnedFd,
         scanned: &mut Scanned,
     ) -> Option<Inode> {
@@ -220,7 +228,7 @@ impl Scanner {
             return None;
         }
         for marks in &self.marks {
-            if let Err(error) = marks.add(file, inode) {
+            if let Err(error) = marks.add_mapped(file, inode, pid) {
                 let is_full = error.raw_os_error().map(Errno::from_raw_os_error) == Some(Errno::NOSPC);
                 let more = if is_full { " (sysctl fs.inotify.max_user_watches)" } else { "" };
                 let reason = || (mapping.names().0.to_owned(), format!("{error}{more}"));

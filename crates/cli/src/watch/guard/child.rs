@@ -29,6 +29,7 @@ use sopin_inspect::descriptors;
 use super::answers::{Answerer, BEAT, MOST_WAITING, release};
 use super::openers::Openers;
 use super::opening::Opening;
+use super::overlays;
 use super::pinning::{GuardedPins, Pinning};
 use super::report::GuardReport;
 use crate::exit::Exit;
@@ -231,18 +232,22 @@ fn write(reports: &Receiver<GuardReport>, beats: &AtomicU64) {
 struct PermissionMarks(Arc<Fanotify>);
 
 impl Marks for PermissionMarks {
-    /// Marks a file, unless another process or machine answers for its file system: the kernel opens the
-    /// file for the event, and while that waited, every open on the machine would.
     fn add(&self, file: &OwnedFd, _: Inode) -> io::Result<()> {
-        let file_system = descriptors::for_core(file, OFlags::PATH).and_then(|file| FileSystem::of(&file));
-        if !file_system.is_ok_and(|kind| kind.is_kept_by_this_kernel()) {
-            return Ok(());
-        }
         let mark = |flags| self.0.mark::<_, [u8]>(flags, MaskFlags::FAN_OPEN_PERM, file, None);
         // The kernel forgets an evictable mark with the inode, which it keeps while a process maps the
         // file. A kernel before 5.19 does not know the flag.
         let add = MarkFlags::FAN_MARK_ADD;
         Ok(mark(add | MarkFlags::FAN_MARK_EVICTABLE).or_else(|_| mark(add))?)
+    }
+
+    /// Marks a file, unless another process or machine answers for its file system: the kernel opens the
+    /// file for the event, and while that waited, every open on the machine would.
+    fn add_mapped(&self, file: &OwnedFd, inode: Inode, pid: u32) -> io::Result<()> {
+        let file_system = descriptors::for_core(file, OFlags::PATH).and_then(|file| FileSystem::of(&file));
+        let is_fit = file_system.is_ok_and(|kind| {
+            kind.is_kept_by_this_kernel() && (!kind.is_overlay() || overlays::is_mounted_here(file, pid))
+        });
+        if is_fit { self.add(file, inode) } else { Ok(()) }
     }
 
     /// The mark goes with the inode, or with the next open for writing.
