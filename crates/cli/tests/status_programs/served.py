@@ -9,6 +9,8 @@ import sys
 
 CLONE_NEWNS, MS_PRIVATE, MS_REC, PR_SET_PDEATHSIG = 0x20000, 1 << 18, 1 << 14, 1
 LOOKUP, FORGET, GETATTR, OPEN, READ, STATFS, INIT, BATCH_FORGET = 1, 2, 3, 14, 15, 17, 26, 42
+# With "unread" the server accepts the first request to read the file, and answers nothing from then on.
+IS_READ = "unread" not in sys.argv
 C = ctypes.CDLL(None, use_errno=True)
 
 
@@ -42,6 +44,8 @@ def serve(device):
         _, operation, unique, node = struct.unpack_from("<2I2Q", request)
         if operation in (FORGET, BATCH_FORGET):
             continue
+        if operation == READ and not IS_READ:
+            signal.pause()
         body = answer(operation, node, request[40:])
         error, body = (-38, b"") if body is None else (0, body)
         os.write(device, struct.pack("<IiQ", 16 + len(body), error, unique) + body)
@@ -58,10 +62,11 @@ if server == 0:
 os.close(device)
 file = os.open(sys.argv[1] + "/file", os.O_RDONLY)
 mapped = mmap.mmap(file, 4096, mmap.MAP_SHARED, mmap.PROT_READ)
-mapped[0]
-# To close the file would wait for the server.
-os.kill(server, signal.SIGSTOP)
-os.waitpid(server, os.WUNTRACED)
+if IS_READ:
+    mapped[0]
+    # To close the file would wait for the server.
+    os.kill(server, signal.SIGSTOP)
+    os.waitpid(server, os.WUNTRACED)
 print("ready", flush=True)
 sys.stdin.read()
 os.kill(server, signal.SIGKILL)

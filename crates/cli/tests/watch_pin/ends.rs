@@ -16,7 +16,7 @@ use super::Case;
 use super::bounds::Unstoppable;
 use super::watching::{Watch, ruin, send, survives, wait_until};
 use crate::common::clean_process;
-use crate::common::victim::Victim;
+use crate::common::victim::{Running, Victim};
 
 pub const CASES: &[Case] = &[
     Case { name: "ends::the_watch_is_killed", needs: &["root", "cc"], test: || killed(Watch::pid, Signal::KILL) },
@@ -26,6 +26,11 @@ pub const CASES: &[Case] = &[
     Case { name: "ends::the_watch_is_stopped", needs: &["root", "cc"], test: watch_stopped },
     Case { name: "ends::the_guard_is_stopped", needs: &["root", "cc"], test: guard_stopped },
     Case { name: "ends::the_guard_does_not_answer", needs: &["root", "cc"], test: not_answering },
+    Case {
+        name: "ends::the_guard_waits_for_a_server",
+        needs: &["root", "cc", "python3"],
+        test: a_server_that_answers_nothing,
+    },
     Case { name: "ends::no_core_dump", needs: &["root", "cc"], test: no_core_dump },
     Case { name: "ends::nothing_reads_the_output", needs: &["root", "cc"], test: not_read },
     Case { name: "ends::without_rights", needs: &["root"], test: without_rights },
@@ -121,6 +126,64 @@ fn not_answering() -> Result<(), String> {
     while waitpid(answers, Some(WaitPidFlag::__WALL)).is_ok() {}
     assert_eq!(watch.wait().code(), Some(3));
     assert!(survives(running));
+    Ok(())
+}
+
+/// Maps a page of a file that another process has open over its own dynamic section, which is read when it is
+/// pinned. After that it calls nothing, because the addresses of functions may be in that page, too.
+const UNREADABLE: &str = "#include <stdio.h>\n#include <stdlib.h>\n#include <sys/mman.h>\n\
+    #include <sys/syscall.h>\n#include <unistd.h>\n\
+    extern int (*const table[2048])(void);\n\
+    extern char _DYNAMIC[];\n\
+    int main(int count, char **words) {\n\
+    int process = syscall(SYS_pidfd_open, atoi(words[1]), 0);\n\
+    int file = syscall(SYS_pidfd_getfd, process, atoi(words[2]), 0);\n\
+    if (file < 0 || !table[1024]()) return 3;\n\
+    puts(\"ready\"); fflush(stdout);\n\
+    mmap(_DYNAMIC - (unsigned long)_DYNAMIC % 4096, 4096, PROT_READ, MAP_FIXED | MAP_PRIVATE, file, 0);\n\
+    for (volatile int forever = 1; forever;) {}\n\
+    return 0; }\n";
+
+/// The memory of a process is a file's whose server does not answer. The thread that pins waits for it where nothing
+/// ends it, also not the end of the guard. Others open the library all the same.
+fn a_server_that_answers_nothing() -> Result<(), String> {
+    if !Path::new("/dev/fuse").exists() {
+        return Err("no /dev/fuse".to_owned());
+    }
+    let victim = Victim::new();
+    // Elsewhere, because the guard opens what is mapped below the directory.
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    fs::write(path.join("served.py"), include_bytes!("../status_programs/served.py")).unwrap();
+    fs::create_dir(path.join("mount")).unwrap();
+    let server = Running::start(Command::new("python3").args(["served.py", "mount", "unread"]).current_dir(path));
+    let mut files = fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap().flatten();
+    let file = files.find(|file| fs::read_link(file.path()).is_ok_and(|file| file.ends_with("mount/file"))).unwrap();
+    victim.installation.compile("unreadable", UNREADABLE, "cc", &["-Wl,-z,now", victim.library.to_str().unwrap()]);
+    let mut command = Command::new(victim.installation.path("unreadable"));
+    let unreadable = Running::start(command.arg(server.pid().to_string()).arg(file.file_name()));
+    let maps = format!("/proc/{}/maps", unreadable.pid());
+    wait_until("it does not map the file", || fs::read_to_string(&maps).unwrap().contains("/mount/file"));
+
+    let watch = Watch::start(&victim);
+    let guard = watch.guard();
+    fs::OpenOptions::new().append(true).open(&victim.library).unwrap();
+    watch.wait_for("went-on", |line| line["reason"] == "late");
+    assert!(watch.end(Signal::TERM).success());
+    let state = fs::read_to_string(format!("/proc/{guard}/status")).unwrap_or_default();
+    let library = victim.library.clone();
+    let reader = thread::spawn(move || drop(fs::File::open(library).unwrap()));
+    let begun = Instant::now();
+    while !reader.is_finished() && begun.elapsed() < Duration::from_secs(5) {
+        thread::sleep(Duration::from_millis(5));
+    }
+    let goes_on = reader.is_finished();
+    // The end of the server ends all who wait.
+    server.end();
+    reader.join().unwrap();
+    drop(unreadable);
+    assert!(state.contains("State:\tZ"), "the guard could end, so nothing was tested: {state}");
+    assert!(goes_on, "the kernel asks a guard that cannot answer");
     Ok(())
 }
 

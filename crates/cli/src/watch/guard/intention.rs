@@ -142,6 +142,19 @@ mod tests {
         }
         assert_eq!(Intention::AtAddress(8).read(own), Intention::MayWrite, "nothing is mapped there");
         assert_eq!(Intention::of(i32::MAX), Some(Intention::MayWrite));
-        assert_eq!(Intention::of(own), None, "it is running");
+        // The own call would be shown, although it does not sleep.
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let is_running = std::sync::atomic::AtomicBool::new(true);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                sender.send(nix::unistd::gettid().as_raw()).unwrap();
+                while is_running.load(std::sync::atomic::Ordering::Relaxed) {}
+            });
+            let thread = receiver.recv().unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            let intention = Intention::of(thread);
+            is_running.store(false, std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(intention, None, "it is running");
+        });
     }
 }
