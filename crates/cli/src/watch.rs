@@ -148,7 +148,7 @@ Examples:
 /// With --pin the kernel asks before a watched object is opened for writing (FAN_OPEN_PERM). The open
 /// waits until the object is pinned in the processes that map it, as sopin pin does it, for two seconds
 /// at most; then it goes on, and a line says so. The other objects of these processes are pinned
-/// afterwards. Opens for reading go on at once. The answer is never no. A process that pins is a child
+/// afterwards. Opens for reading go on at once. The command refuses none. A process that pins is a child
 /// of the command; if one of the two ends, every open goes on. It does not see truncate(2), nor
 /// a process that has opened the file before; libsopin(7) lists these limits. The variables SOPIN_*
 /// apply as for sopin pin.
@@ -207,7 +207,11 @@ fn period(text: &str) -> Result<Duration, String> {
 /// 3 when nothing can be watched, or the output cannot be written to.
 pub fn watch(arguments: &WatchArgs) -> Result<Exit, Failure> {
     if arguments.guard.is_guard {
+        guard::pin_itself();
         return Ok(guard::child::guard(arguments.scope()));
+    }
+    if arguments.guard.pin {
+        guard::pin_itself();
     }
     let unwatched = |what: &str, error: &dyn std::error::Error| Failure::new(Exit::Uninspected, what, error);
     // Before the first thread, so that all have the mask.

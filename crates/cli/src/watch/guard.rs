@@ -38,6 +38,7 @@ use nix::unistd::Pid;
 use rustix::process::{PidfdFlags, pidfd_open, pidfd_send_signal};
 
 use crate::exit::{Exit, Failure};
+use crate::output;
 use report::GuardReport;
 
 /// How long the guard may take to mark the files of all processes at first.
@@ -89,9 +90,7 @@ impl GuardProcess {
         tell: impl Fn(GuardReport) + Clone + Send + 'static,
     ) -> Result<Self, Failure> {
         let failure = |reason: &dyn std::fmt::Display| Failure::new(Exit::Uninspected, "--pin", reason);
-        // By its own path, because the kernel makes the name of the process of it; that may be another file now.
-        let path = std::env::current_exe().ok().filter(|path| path.exists());
-        let mut command = Command::new(path.unwrap_or_else(|| "/proc/self/exe".into()));
+        let mut command = own_command();
         command.arg("watch").arg("--guard").args(scope).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().map_err(|error| failure(&error))?;
         let pid = Pid::from_raw(child.id().cast_signed());
@@ -150,6 +149,24 @@ impl Drop for GuardProcess {
             // It has not been waited for, so the number is its own.
             let _ = kill(self.pid, Signal::SIGKILL);
         }
+    }
+}
+
+/// Returns this program, to be executed once more.
+fn own_command() -> Command {
+    // By its own path, because the kernel makes the name of the process of it; that may be another file now.
+    let path = std::env::current_exe().ok().filter(|path| path.exists());
+    Command::new(path.unwrap_or_else(|| "/proc/self/exe".into()))
+}
+
+/// Has this process pinned by `sopin pin`, before it answers and watches: the libraries that it has loaded itself may be
+/// rewritten like others, and later it cannot be stopped, because others wait for it.
+pub fn pin_itself() {
+    let mut command = own_command();
+    let command = command.arg("pin").arg(std::process::id().to_string());
+    let output = command.stdin(Stdio::null()).output();
+    if !output.is_ok_and(|output| output.status.success()) {
+        output::warn("--pin", "the command itself is not pinned, and ends when one of its own libraries is rewritten");
     }
 }
 

@@ -225,13 +225,18 @@ fn very_many() -> Result<(), String> {
 }
 
 /// Maps an object, takes a write lease on it when it is told to, and keeps it although others wait.
-const LEASEHOLDER: &str = "import fcntl, mmap, os, signal, sys\n\
+const LEASEHOLDER: &str = "import fcntl, mmap, os, signal, sys, time\n\
     signal.signal(signal.SIGIO, signal.SIG_IGN)\n\
     file = os.open(sys.argv[1], os.O_RDONLY)\n\
     memory = mmap.mmap(file, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)\n\
     print('mapped', flush=True)\n\
     sys.stdin.readline()\n\
-    fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n\
+    while True:\n\
+    \x20   try:\n\
+    \x20       fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)\n\
+    \x20       break\n\
+    \x20   except BlockingIOError:\n\
+    \x20       time.sleep(0.01)  # The watch has it open.\n\
     print('leased', flush=True)\n\
     sys.stdin.readline()\n";
 

@@ -31,6 +31,7 @@ pub const CASES: &[Case] = &[
         needs: &["root", "cc", "python3"],
         test: a_server_that_answers_nothing,
     },
+    Case { name: "ends::a_library_of_the_watch", needs: &["root", "cc"], test: own_library },
     Case { name: "ends::no_core_dump", needs: &["root", "cc"], test: no_core_dump },
     Case { name: "ends::nothing_reads_the_output", needs: &["root", "cc"], test: not_read },
     Case { name: "ends::without_rights", needs: &["root"], test: without_rights },
@@ -184,6 +185,29 @@ fn a_server_that_answers_nothing() -> Result<(), String> {
     drop(unreadable);
     assert!(state.contains("State:\tZ"), "the guard could end, so nothing was tested: {state}");
     assert!(goes_on, "the kernel asks a guard that cannot answer");
+    Ok(())
+}
+
+/// The C library of the watch itself is overwritten, and it goes on.
+fn own_library() -> Result<(), String> {
+    let victim = Victim::new();
+    let running = victim.start();
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let path =
+        maps.lines().filter_map(|line| line.find('/').map(|at| &line[at..])).find(|path| path.ends_with("/libc.so.6"));
+    let Some(path) = path else { return Err("no libc.so.6 is mapped".to_owned()) };
+    let library = victim.installation.path("libc.so.6");
+    fs::copy(path, &library).unwrap();
+    let directory = victim.installation.path("");
+    let watch = Watch::start_with(std::slice::from_ref(&victim), &[("LD_LIBRARY_PATH", &directory)]);
+    for pid in [watch.pid(), watch.guard()] {
+        let objects = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+        assert!(objects.contains("libc.so.6"), "it has loaded another one: {objects}");
+    }
+    ruin(&library);
+    ruin(&victim.library);
+    assert!(survives(running));
+    assert!(watch.end(Signal::INT).success());
     Ok(())
 }
 

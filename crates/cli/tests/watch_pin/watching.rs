@@ -33,8 +33,13 @@ impl Watch {
 
     /// Does so for several victims.
     pub fn start_for(victims: &[Victim]) -> Self {
+        Self::start_with(victims, &[])
+    }
+
+    /// Does so with variables.
+    pub fn start_with(victims: &[Victim], variables: &[(&str, &Path)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sopin"));
-        clean_process(&mut command).args(["watch", "--pin", "--json"]);
+        clean_process(&mut command).args(["watch", "--pin", "--json"]).envs(variables.iter().copied());
         for victim in victims {
             command.arg("--mapping").arg(victim.installation.path(""));
         }

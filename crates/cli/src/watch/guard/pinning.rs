@@ -243,8 +243,10 @@ impl Pinning {
         let files = inodes.iter().filter_map(|inode| index.object(*inode)).map(|object| object.id);
         self.session.pins.files = Some(files.collect());
         let mut targets = Vec::new();
+        // They have been pinned before they began.
+        let own = [std::process::id(), std::os::unix::process::parent_id()];
         for mapper in inodes.iter().flat_map(|inode| index.mappers(*inode)) {
-            if !outcome.tried.insert((mapper.pid, mapper.start)) || mapper.pid == std::process::id() {
+            if !outcome.tried.insert((mapper.pid, mapper.start)) || own.contains(&mapper.pid) {
                 continue;
             }
             match self.refused.get(&mapper.pid) {
