@@ -94,10 +94,11 @@ impl Answerer {
                 end = Some(GuardReport::Failed { reason: NO_ANSWER.to_owned() });
             }
             // Again until there is room for it.
-            end = match end.map(|end| self.reports.try_send(end)) {
-                Some(Err(TrySendError::Full(end))) => Some(end),
-                _ => None,
-            };
+            if let Some(last) = end.take()
+                && let Err(TrySendError::Full(last)) = self.reports.try_send(last)
+            {
+                end = Some(last);
+            }
             let is_ending = self.is_ending.load(Ordering::SeqCst);
             while let Some(first) = waiting.front() {
                 match first.answer() {

@@ -148,7 +148,9 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 sender.send(nix::unistd::gettid().as_raw()).unwrap();
-                while is_running.load(std::sync::atomic::Ordering::Relaxed) {}
+                while is_running.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
             });
             let thread = receiver.recv().unwrap();
             std::thread::sleep(std::time::Duration::from_millis(20));
