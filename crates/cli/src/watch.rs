@@ -128,7 +128,7 @@ Examples:
   sopin watch --exec /usr/local/bin/page-me --metrics /var/lib/node_exporter/sopin.prom
 ";
 
-/// Say when objects that processes have loaded are rewritten, by whom, and with what effect
+/// Say when loaded objects are rewritten in place, by whom, and with what effect
 ///
 /// The command waits until a file is rewritten in place that a process has loaded as a shared object
 /// or as its program. Then it inspects the processes that map the file as sopin status does, and
