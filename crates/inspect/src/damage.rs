@@ -100,7 +100,7 @@ impl<M: Bytes> Examiner<'_, M> {
             Ok(image) => image,
             Err(flaw) => return unjudged(finding, &flaw),
         };
-        let relocated = match image.words(|| self.view.open(source)) {
+        let relocated = match image.words(|| self.view.open(source).map(FileBytes::from)) {
             Ok(relocated) => relocated,
             Err(flaw) => return unjudged(finding, &flaw),
         };

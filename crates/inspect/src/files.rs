@@ -21,7 +21,7 @@ use sopin_store::{Identity, SYSTEM};
 use crate::descriptors;
 use crate::image::{self, DynamicEntries, Flaw, Headers, RelocationTypes};
 use crate::maps::Mapping;
-use crate::memory::FileBytes;
+use crate::memory::{Bytes, FileBytes};
 use crate::mounts::Mounts;
 use crate::process::Process;
 use crate::relocated_words::{self, RelocatedWord};
@@ -43,13 +43,23 @@ pub struct Image {
 }
 
 impl Image {
+    /// Reads the headers and the dynamic section of a file.
+    ///
+    /// # Errors
+    /// What is wrong with the file.
+    pub fn read(file: &impl Bytes) -> Result<Self, Flaw> {
+        let (machine, headers) = image::read(file, 0)?;
+        let dynamic = DynamicEntries::of_file(file, &headers)?;
+        Ok(Self { headers, dynamic, machine, words: OnceCell::new() })
+    }
+
     /// Returns the words to which the loader stores. They are read from the file when they are needed
     /// first: the tables can be large.
     ///
     /// # Errors
     /// The flaw of the file because of which they are not known.
-    pub fn words(&self, open: impl FnOnce() -> Result<OwnedFd, Errno>) -> Result<&[RelocatedWord], Flaw> {
-        let read = || relocated_words::read(&FileBytes::from(open()?), self.machine, &self.headers, &self.dynamic);
+    pub fn words<B: Bytes>(&self, open: impl FnOnce() -> Result<B, Errno>) -> Result<&[RelocatedWord], Flaw> {
+        let read = || relocated_words::read(&open()?, self.machine, &self.headers, &self.dynamic);
         self.words.get_or_init(read).as_ref().map(Vec::as_slice).map_err(Clone::clone)
     }
 }
@@ -264,7 +274,10 @@ impl<'a> View<'a> {
     /// # Errors
     /// What is wrong with the file.
     pub fn image(&self, mapping: &Mapping) -> Result<Rc<Image>, Flaw> {
-        self.mapped(mapping).image.get_or_init(|| Ok(Rc::new(read(&self.open(mapping)?.into())?))).clone()
+        self.mapped(mapping)
+            .image
+            .get_or_init(|| Ok(Rc::new(Image::read(&FileBytes::from(self.open(mapping)?))?)))
+            .clone()
     }
 
     /// Returns whether a mapped copy may be the library's. Copies in the system's store must
@@ -318,15 +331,6 @@ fn open_below(root: &OwnedFd, path: &[u8], flags: OFlags) -> Result<OwnedFd, Err
         Err(Errno::NOSYS) => fs::openat(root, below, flags, Mode::empty()),
         result => result,
     }
-}
-
-fn read(file: &FileBytes) -> Result<Image, Flaw> {
-    let (machine, headers) = image::read(file, 0)?;
-    let dynamic = match headers.dynamic {
-        Some((address, size)) => DynamicEntries::read(file, headers.offset_of(address).ok_or(Flaw::Malformed)?, size)?,
-        None => DynamicEntries::default(),
-    };
-    Ok(Image { headers, dynamic, machine, words: OnceCell::new() })
 }
 
 #[cfg(test)]

@@ -213,6 +213,15 @@ impl DynamicEntries {
         Ok(Self::parse(&bytes.read_exact(at, len)?))
     }
 
+    /// Reads the section of a file with these headers; empty without one.
+    ///
+    /// # Errors
+    /// When it is not in the file, or cannot be read.
+    pub fn of_file(file: &impl Bytes, headers: &Headers) -> Result<Self, Flaw> {
+        let Some((address, size)) = headers.dynamic else { return Ok(Self::default()) };
+        Self::read(file, headers.offset_of(address).ok_or(Flaw::Malformed)?, size)
+    }
+
     fn parse(bytes: &[u8]) -> Self {
         let entries = bytes.chunks_exact(DYNAMIC_ENTRY);
         let pairs = entries.filter_map(|entry| Some((word_at(entry, 0)?, word_at(entry, 8)?)));

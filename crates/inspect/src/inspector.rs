@@ -6,7 +6,7 @@ use sopin_core::mode::Mode;
 use sopin_core::records::Reached;
 use sopin_core::vmas::FileId;
 
-use crate::damage::{Damage, Examiner, Finding, Word};
+use crate::damage::{Damage, Examiner, Finding};
 use crate::data_files;
 use crate::disk::{self, Disk, DiskState};
 use crate::files::{Files, View};
@@ -17,15 +17,13 @@ use crate::names::{self, ObjectFile};
 use crate::object::{InspectedObject, ObjectState, PartBacking, Scene};
 use crate::process::{Process, Trouble};
 use crate::published::Published;
-use crate::report::{DamageReport, ObjectReport, ProcessReport, Shim, WordReport};
+use crate::report::{DamageReport, ObjectReport, ProcessReport, Shim};
 use crate::shim::{is_library, mentions_library, shim};
 
 /// How often damage must be found, and the time between the looks: an object that is just being
 /// loaded is not relocated yet.
 const LOOKS: u32 = 3;
 const BETWEEN_LOOKS: Duration = Duration::from_millis(30);
-/// Number of reverted words that are listed for an object, unless all are requested.
-const LISTED_WORDS: usize = 16;
 
 /// The state that all inspections share.
 pub struct Inspector {
@@ -215,25 +213,11 @@ impl Inspector {
         let mapping = object.copy().map(|part| part.mapping).or(object.original);
         let file = mapping.filter(|_| !damage.words.is_empty()).and_then(|mapping| ObjectFile::read(view, mapping));
         let finder = file.as_ref().and_then(ObjectFile::finder);
-        let section = |word: &Word| finder.as_ref().and_then(|finder| finder.section(word.place));
-        let most = if self.lists_all_words { usize::MAX } else { LISTED_WORDS };
-        let listed = names::first_of_each(&damage.words, most, section);
-        let word = |word: &Word| {
-            let symbol = finder.as_ref().and_then(|finder| finder.symbol(word.place));
-            WordReport {
-                address: word.address,
-                section: section(word).map(str::to_owned),
-                symbol: symbol.map(|(name, _)| name.to_owned()),
-                offset: symbol.map(|(_, offset)| offset),
-                value: word.value,
-                expected: word.expected,
-            }
-        };
         DamageReport {
             reverted_words: damage.words.len(),
             bytes_beyond_end: damage.beyond_end,
             other_version: damage.is_of_another_version,
-            words: listed.into_iter().map(word).collect(),
+            words: names::reports(&damage.words, self.lists_all_words, finder.as_ref()),
         }
     }
 }

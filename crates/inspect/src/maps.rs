@@ -8,6 +8,12 @@ use sopin_store::{Identity, Version, is_own_entry};
 /// The mark that the kernel appends to the path of a file that has no name any more.
 const DELETED: &[u8] = b" (deleted)";
 
+/// Returns a path without the mark of a file that has no name any more, and whether it has that. A
+/// file can also be named so.
+pub fn without_mark(path: &[u8]) -> (&[u8], bool) {
+    path.strip_suffix(DELETED).map_or((path, false), |path| (path, true))
+}
+
 /// One VMA.
 #[allow(clippy::struct_excessive_bools, reason = "they are the columns of /proc/PID/maps")]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,10 +52,7 @@ impl Mapping {
     /// Returns the file's path, and whether the file may have no name any more. That is not
     /// certain, because a file can also be named "x (deleted)".
     pub fn names(&self) -> (&[u8], bool) {
-        match self.path.strip_suffix(DELETED) {
-            Some(path) => (path, true),
-            None => (&self.path, false),
-        }
+        without_mark(&self.path)
     }
 
     /// Returns start, end and offset of the part that lies in `[start, end)`.

@@ -67,6 +67,12 @@ pub trait Bytes {
     }
 }
 
+impl<B: Bytes> Bytes for &B {
+    fn read_some(&self, at: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+        B::read_some(self, at, buffer)
+    }
+}
+
 /// An open file, or the memory of a process.
 pub struct FileBytes(OwnedFd);
 

@@ -7,7 +7,10 @@ use crate::damage::Word;
 use crate::files::View;
 use crate::maps::Mapping;
 use crate::memory::Bytes;
+use crate::report::WordReport;
 
+/// Number of words that are listed for an object, unless all are requested.
+const LISTED_WORDS: usize = 16;
 /// More bytes than an object has that is searched for names.
 const MOST_BYTES: usize = 1 << 30;
 
@@ -34,13 +37,27 @@ impl ObjectFile {
     }
 }
 
+/// Returns the words with their sections and symbols: all of them, or a few from all sections.
+pub fn reports(words: &[Word], lists_all: bool, finder: Option<&Finder<'_>>) -> Vec<WordReport> {
+    let section = |word: &Word| finder.and_then(|finder| finder.section(word.place));
+    let most = if lists_all { usize::MAX } else { LISTED_WORDS };
+    let report = |word: &Word| {
+        let symbol = finder.and_then(|finder| finder.symbol(word.place));
+        WordReport {
+            address: word.address,
+            section: section(word).map(str::to_owned),
+            symbol: symbol.map(|(name, _)| name.to_owned()),
+            offset: symbol.map(|(_, offset)| offset),
+            value: word.value,
+            expected: word.expected,
+        }
+    };
+    first_of_each(words, most, section).into_iter().map(report).collect()
+}
+
 /// Returns at most `most` words: the first of each section, and then others, because neighbouring
 /// words show less; ascending, as the words themselves are.
-pub fn first_of_each<'w, 's>(
-    words: &'w [Word],
-    most: usize,
-    section: impl Fn(&Word) -> Option<&'s str>,
-) -> Vec<&'w Word> {
+fn first_of_each<'w, 's>(words: &'w [Word], most: usize, section: impl Fn(&Word) -> Option<&'s str>) -> Vec<&'w Word> {
     let mut listed: Vec<&Word> = words.iter().collect();
     if most < listed.len() {
         let mut seen = HashSet::new();

@@ -34,11 +34,10 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use crate::core_dump::{CoreDump, DumpMachine};
-use crate::damage::Word;
 use crate::image::LoadHeader;
 use crate::loader::Auxv;
 use crate::memory::{Bytes, FileBytes};
-use crate::names::ObjectFile as NamedFile;
+use crate::names::{self, ObjectFile as NamedFile};
 use crate::small_addresses::{NamedAddress, NamedKind, names_at, words_holding};
 
 use call_sites::LONGEST_CALL;
@@ -55,8 +54,6 @@ use verdict::{Answer, CrashVerdict, ExaminedObject, Names};
 
 /// Bytes of a page, where the dump does not say it.
 const PAGE: u64 = 4096;
-/// Number of reverted words that are listed for an object, unless all are requested.
-const LISTED_WORDS: usize = 16;
 /// The most objects in which an address is looked up.
 const MOST_LOOKED_UP: usize = 4096;
 
@@ -229,22 +226,7 @@ fn word_reports(found: &ExaminedObject, system: &System, lists_all: bool) -> Vec
     let Some(file) = finding.open(&found.object, system) else { return Vec::new() };
     let named = NamedFile::of(&file.bytes, file.size);
     let finder = named.as_ref().and_then(NamedFile::finder);
-    let section = |word: &Word| finder.as_ref().and_then(|finder| finder.section(word.place));
-    let most = if lists_all { usize::MAX } else { LISTED_WORDS };
-    crate::names::first_of_each(&finding.reverted, most, section)
-        .into_iter()
-        .map(|word| {
-            let symbol = finder.as_ref().and_then(|finder| finder.symbol(word.place));
-            WordReport {
-                address: word.address,
-                section: section(word).map(str::to_owned),
-                symbol: symbol.map(|(name, _)| name.to_owned()),
-                offset: symbol.map(|(_, offset)| offset),
-                value: word.value,
-                expected: word.expected,
-            }
-        })
-        .collect()
+    names::reports(&finding.reverted, lists_all, finder.as_ref())
 }
 
 /// Names of addresses without base, each looked up once.
@@ -331,7 +313,8 @@ impl Names for Looked<'_> {
         let is_code = |segment: &&LoadHeader| {
             segment.is_executable && place.checked_sub(segment.address).is_some_and(|at| at < segment.file_size)
         };
-        let Some(offset) = file.headers.segments.iter().find(is_code).and(file.headers.offset_of(place)) else {
+        let Some(offset) = file.image.headers.segments.iter().find(is_code).and(file.image.headers.offset_of(place))
+        else {
             return false;
         };
         let Some(start) = offset.checked_sub(LONGEST_CALL as u64) else { return false };

@@ -177,12 +177,7 @@ impl Process {
 
     /// Returns the arguments that it was started with; empty if it has overwritten them.
     pub fn command(&self) -> Vec<String> {
-        let text = self.read("cmdline").unwrap_or_default();
-        let text = text.strip_suffix(b"\0").unwrap_or(&text);
-        if text.is_empty() {
-            return Vec::new();
-        }
-        text.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+        words_of_command(&self.read("cmdline").unwrap_or_default())
     }
 
     /// Returns when its program image was made, in clock ticks since the machine was started. A
@@ -201,6 +196,15 @@ impl Process {
         }
         start
     }
+}
+
+/// Returns the words in `/proc/PID/cmdline`, or in its beginning.
+pub fn words_of_command(text: &[u8]) -> Vec<String> {
+    let text = text.strip_suffix(b"\0").unwrap_or(text);
+    if text.is_empty() {
+        return Vec::new();
+    }
+    text.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
 
 /// Returns the ids of all processes, ascending.

@@ -12,10 +12,10 @@ use crate::memory::{Bytes, half_at, word_at};
 const DT_RELRSZ: u32 = 35;
 const DT_RELR: u32 = 36;
 /// Bytes of an `Elf64_Rela`, and of an `Elf64_Sym`.
-const RELA: usize = 24;
-const SYMBOL: usize = 24;
+pub(crate) const RELA: usize = 24;
+pub(crate) const SYMBOL: usize = 24;
 /// More bytes than the table of any object has.
-const MAX_TABLE: u64 = 256 << 20;
+pub(crate) const MAX_TABLE: u64 = 256 << 20;
 /// More relocated words than any object has: each word of a malicious file could stand for 63.
 const MAX_PLACES: usize = 1 << 24;
 
@@ -55,16 +55,7 @@ pub fn read(
     headers: &Headers,
     dynamic: &DynamicEntries,
 ) -> Result<Vec<RelocatedWord>, Flaw> {
-    let table = |start: u32, size: u32| -> Result<Vec<u8>, Flaw> {
-        match (dynamic.get(start), dynamic.get(size)) {
-            (Some(address), Some(size)) if size > 0 && size <= MAX_TABLE => {
-                let offset = headers.offset_of(address).ok_or(Flaw::Malformed)?;
-                Ok(file.read_exact(offset, usize::try_from(size).map_err(|_| Flaw::Malformed)?)?)
-            }
-            (Some(_), Some(1..)) => Err(Flaw::Malformed),
-            _ => Ok(Vec::new()),
-        }
-    };
+    let table = |start: u32, size: u32| table(file, headers, dynamic, start, size);
     let mut places = Vec::new();
     compact(&table(DT_RELR, DT_RELRSZ)?, &mut places)?;
     let entries = [table(DT_RELA, DT_RELASZ)?, table(DT_JMPREL, DT_PLTRELSZ)?];
@@ -88,8 +79,27 @@ pub fn read(
     Ok(places)
 }
 
+/// Reads the table whose address and size the dynamic section has under these tags; empty if there
+/// is none.
+pub(crate) fn table(
+    file: &impl Bytes,
+    headers: &Headers,
+    dynamic: &DynamicEntries,
+    start: u32,
+    size: u32,
+) -> Result<Vec<u8>, Flaw> {
+    match (dynamic.get(start), dynamic.get(size)) {
+        (Some(address), Some(size)) if size > 0 && size <= MAX_TABLE => {
+            let offset = headers.offset_of(address).ok_or(Flaw::Malformed)?;
+            Ok(file.read_exact(offset, usize::try_from(size).map_err(|_| Flaw::Malformed)?)?)
+        }
+        (Some(_), Some(1..)) => Err(Flaw::Malformed),
+        _ => Ok(Vec::new()),
+    }
+}
+
 /// Returns `r_offset`, symbol, type and `r_addend` of an `Elf64_Rela`.
-fn fields(entry: &[u8]) -> Option<(u64, u32, u32, u64)> {
+pub(crate) fn fields(entry: &[u8]) -> Option<(u64, u32, u32, u64)> {
     Some((word_at(entry, 0)?, half_at(entry, 12)?, half_at(entry, 8)?, word_at(entry, 16)?))
 }
 

@@ -18,16 +18,12 @@ mod sections;
 
 use object::elf::{DT_JMPREL, DT_PLTRELSZ, DT_STRTAB, DT_SYMTAB};
 
+use crate::files::Image;
 use crate::image::{self, DynamicEntries, Flaw, Headers, RelocationTypes};
-use crate::memory::{Bytes, half_at, word_at};
-use crate::relocated_words;
+use crate::memory::{Bytes, word_at};
+use crate::relocated_words::{self, RELA, SYMBOL};
 use sections::{Sections, SymbolKind};
 
-/// Bytes of an `Elf64_Rela`, and of an `Elf64_Sym`.
-const RELA: usize = 24;
-const SYMBOL: usize = 24;
-/// More bytes than the table of any object has.
-const MAX_TABLE: u64 = 256 << 20;
 /// How much of a file is read at a time, in bytes.
 const WINDOW: usize = 1 << 16;
 /// The most names of one address that are returned: functions with equal code can be merged.
@@ -121,13 +117,11 @@ pub fn words_holding(file: &impl Bytes, address: u64) -> Result<HoldingWords, Fl
 /// # Errors
 /// As [`words_holding`].
 pub fn words_holding_each(file: &impl Bytes, addresses: &[u64]) -> Result<Vec<HoldingWords>, Flaw> {
-    let (machine, headers) = image::read(file, 0)?;
-    let dynamic = dynamic_of(file, &headers)?;
-    let words = relocated_words::read(file, machine, &headers, &dynamic)?;
+    let image = Image::read(file)?;
     let mut window = Window::new(file);
     let mut holding = vec![HoldingWords::default(); addresses.len()];
-    for word in words {
-        let raw = headers.offset_of(word.address).and_then(|offset| window.word(offset));
+    for word in image.words(|| Ok(file))? {
+        let raw = image.headers.offset_of(word.address).and_then(|offset| window.word(offset));
         let of_raw = addresses.iter().zip(&mut holding).filter(|(address, _)| raw == Some(**address));
         for (_, holding) in of_raw {
             holding.count += 1;
@@ -139,13 +133,6 @@ pub fn words_holding_each(file: &impl Bytes, addresses: &[u64]) -> Result<Vec<Ho
     Ok(holding)
 }
 
-fn dynamic_of(file: &impl Bytes, headers: &Headers) -> Result<DynamicEntries, Flaw> {
-    match headers.dynamic {
-        Some((address, size)) => DynamicEntries::read(file, headers.offset_of(address).ok_or(Flaw::Malformed)?, size),
-        None => Ok(DynamicEntries::default()),
-    }
-}
-
 /// Returns the imported function whose word for lazy binding holds this address in the file.
 /// Where all share one address, as on aarch64, none is named.
 fn lazy_entry(
@@ -154,19 +141,12 @@ fn lazy_entry(
     headers: &Headers,
     address: u64,
 ) -> Result<Option<String>, Flaw> {
-    let dynamic = dynamic_of(file, headers)?;
-    let (Some(table), Some(size)) = (dynamic.get(DT_JMPREL), dynamic.get(DT_PLTRELSZ)) else { return Ok(None) };
-    if size > MAX_TABLE {
-        return Err(Flaw::Malformed);
-    }
-    let table = headers.offset_of(table).ok_or(Flaw::Malformed)?;
-    let table = file.read_exact(table, usize::try_from(size).map_err(|_| Flaw::Malformed)?)?;
+    let dynamic = DynamicEntries::of_file(file, headers)?;
+    let table = relocated_words::table(file, headers, &dynamic, DT_JMPREL, DT_PLTRELSZ)?;
     let mut window = Window::new(file);
     let mut found = None;
     for entry in table.chunks_exact(RELA) {
-        let (Some(place), Some(kind), Some(symbol)) = (word_at(entry, 0), half_at(entry, 8), half_at(entry, 12)) else {
-            continue;
-        };
+        let Some((place, symbol, kind, _)) = relocated_words::fields(entry) else { continue };
         let raw = headers.offset_of(place).and_then(|offset| window.word(offset));
         if kind == machine.jump && raw == Some(address) && found.replace(symbol).is_some() {
             return Ok(None);

@@ -7,6 +7,7 @@ use std::io::Read;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use sopin_inspect::process::words_of_command;
 
 use super::events::WriterId;
 use crate::output::shown;
@@ -68,10 +69,7 @@ impl Writers {
 /// Reads the name and the arguments of a process. A process that ends loses its arguments first, and its
 /// name only when its parent has waited for it.
 fn read(pid: u32) -> Option<Writer> {
-    let command = read_start(&format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    let command = command.strip_suffix(b"\0").unwrap_or(&command);
-    let words = command.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
-    let command: Vec<String> = if command.is_empty() { Vec::new() } else { words.collect() };
+    let command = words_of_command(&read_start(&format!("/proc/{pid}/cmdline")).unwrap_or_default());
     let name = read_start(&format!("/proc/{pid}/comm"));
     let name = name.map(|name| String::from_utf8_lossy(name.strip_suffix(b"\n").unwrap_or(&name)).into_owned());
     let name = name.or_else(|| Some(command.first()?.rsplit('/').next()?.to_owned()))?;

@@ -1,15 +1,15 @@
 //! A file from which an object may have been loaded: its headers, its dynamic section, its
 //! relocated words and its build-id. The file is not trusted.
 
-use std::cell::OnceCell;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use sopin_core::build_id;
 
-use crate::image::{self, DynamicEntries, Flaw, Headers, RelocationTypes};
+use crate::files::Image;
+use crate::image::{Flaw, Headers};
 use crate::memory::{Bytes, FileBytes};
-use crate::relocated_words::{self, RelocatedWord};
+use crate::relocated_words::RelocatedWord;
 
 /// Bytes of a PT_NOTE segment that are read: a build-id is near the beginning.
 const NOTES: u64 = 4096;
@@ -20,14 +20,10 @@ pub struct CandidateFile {
     pub bytes: FileBytes,
     /// Its length in bytes.
     pub size: u64,
-    /// Its program headers.
-    pub headers: Headers,
-    /// Its dynamic section; empty without one.
-    pub dynamic: DynamicEntries,
+    /// Its program headers and its dynamic section.
+    pub image: Image,
     /// Its build-id; empty without one.
     pub build_id: Vec<u8>,
-    machine: RelocationTypes,
-    words: OnceCell<Result<Vec<RelocatedWord>, Flaw>>,
 }
 
 impl CandidateFile {
@@ -38,16 +34,9 @@ impl CandidateFile {
     pub fn read(file: File) -> Result<Self, Flaw> {
         let size = file.metadata().map_or(0, |metadata| metadata.len());
         let bytes = FileBytes::from(OwnedFd::from(file));
-        let (machine, headers) = image::read(&bytes, 0)?;
-        let dynamic = match headers.dynamic {
-            Some((address, size)) => {
-                let offset = headers.offset_of(address).ok_or(Flaw::Malformed)?;
-                DynamicEntries::read(&bytes, offset, size)?
-            }
-            None => DynamicEntries::default(),
-        };
-        let build_id = build_id_at(&bytes, 0, &headers).unwrap_or_default();
-        Ok(Self { bytes, size, headers, dynamic, build_id, machine, words: OnceCell::new() })
+        let image = Image::read(&bytes)?;
+        let build_id = build_id_at(&bytes, 0, &image.headers).unwrap_or_default();
+        Ok(Self { bytes, size, image, build_id })
     }
 
     /// Returns the words to which the loader stores.
@@ -55,8 +44,7 @@ impl CandidateFile {
     /// # Errors
     /// Why they cannot be read.
     pub fn words(&self) -> Result<&[RelocatedWord], Flaw> {
-        let read = || relocated_words::read(&self.bytes, self.machine, &self.headers, &self.dynamic);
-        self.words.get_or_init(read).as_ref().map(Vec::as_slice).map_err(Clone::clone)
+        self.image.words(|| Ok(&self.bytes))
     }
 }
 

@@ -243,7 +243,7 @@ impl<B: Bytes> DumpExaminer<'_, '_, B> {
     /// Judges the relocated words by the tables of a file.
     fn judge(&self, object: &DumpedObject, file: &CandidateFile, finding: &mut ObjectFinding) {
         let beginning = object.beginning();
-        let base = object.base.or(beginning.map(|start| objects::base_of(&file.headers, start, self.page)));
+        let base = object.base.or(beginning.map(|start| objects::base_of(&file.image.headers, start, self.page)));
         let Some(base) = base else {
             finding.unjudged = Some("it is not known where it was loaded".to_owned());
             return;
@@ -255,7 +255,7 @@ impl<B: Bytes> DumpExaminer<'_, '_, B> {
                 return;
             }
         };
-        let is_other = self.contradicts(object, &file.headers) || self.has_other_dynamic(object, file, base);
+        let is_other = self.contradicts(object, &file.image.headers) || self.has_other_dynamic(object, file, base);
         let is_unlisted = object.listed.is_none() && self.list == ListState::Whole;
         if is_unlisted && !object.is_copy() {
             finding.unjudged = Some("the loader did not have it in its list".to_owned());
@@ -269,7 +269,7 @@ impl<B: Bytes> DumpExaminer<'_, '_, B> {
         let expects = !is_other;
         let mut relative = (0, 0);
         let layout = if expects { Layout::Own(base) } else { Layout::OfOther };
-        let (pages, elsewhere) = pages::of(words, object, &file.headers, layout, self.page);
+        let (pages, elsewhere) = pages::of(words, object, &file.image.headers, layout, self.page);
         finding.is_protected |= elsewhere.is_some_and(|address| self.dump.range(address).is_some());
         for (page, words) in pages {
             self.judge_page(&page, words, file, base, expects, &mut relative, finding);
@@ -278,7 +278,7 @@ impl<B: Bytes> DumpExaminer<'_, '_, B> {
         // That the file is the one that was mapped at the end, its first page shows.
         let is_at_crash = self.is_at_crash(object, file, finding);
         finding.is_other_build |= is_other && is_at_crash == Some(true) && object.listed.is_some();
-        finding.has_reverted_dynamic = self.has_reverted_dynamic(object, Some(&file.headers));
+        finding.has_reverted_dynamic = self.has_reverted_dynamic(object, Some(&file.image.headers));
         if finding.relation == FileRelation::Unknown {
             finding.relation = if is_other { FileRelation::Other } else { FileRelation::Loaded };
         }
@@ -318,7 +318,7 @@ impl<B: Bytes> DumpExaminer<'_, '_, B> {
             }
         }
         let (in_dump, in_file) = page.contents(self.dump, &file.bytes, self.page);
-        let of_file = match page.judge(&in_dump, &in_file, words, &file.headers, base) {
+        let of_file = match page.judge(&in_dump, &in_file, words, &file.image.headers, base) {
             // Another version has its words elsewhere.
             PageVerdict::Lost if !expects => None,
             PageVerdict::Lost => {
@@ -329,7 +329,7 @@ impl<B: Bytes> DumpExaminer<'_, '_, B> {
             PageVerdict::Private => None,
         };
         for word in words {
-            let Some(place) = page.place_of(word, &file.headers) else { continue };
+            let Some(place) = page.place_of(word, &file.image.headers) else { continue };
             let (Some(value), raw) = (word_at(&in_dump, place), word_at(&in_file, place)) else {
                 finding.missing += 1;
                 continue;

@@ -11,11 +11,9 @@ use super::system::System;
 use crate::core_dump::{Content, CoreDump, DumpedRange, MappedRange};
 use crate::image::{self, Headers};
 use crate::loader::{self, Executable, List, Listed};
-use crate::maps::{self, Mapping};
+use crate::maps::{self, Mapping, without_mark};
 use crate::memory::{Bytes, FileBytes};
 
-/// The mark that the kernel appends to the path of a file that has no name any more.
-const DELETED: &[u8] = b" (deleted)";
 /// More bytes than one object has from its first to its last mapping.
 const MAX_SPAN: u64 = 1 << 36;
 
@@ -245,11 +243,6 @@ impl<B: Bytes> Bytes for Memory<'_, '_, B> {
         let len = buffer.len().min(usize::try_from(range.end - at).unwrap_or(usize::MAX));
         file.read_some(range.offset + (at - range.start), buffer.get_mut(..len).unwrap_or_default())
     }
-}
-
-/// Returns a path without the mark of a deleted file, and whether it has that.
-fn without_mark(path: &[u8]) -> (&[u8], bool) {
-    path.strip_suffix(DELETED).map_or((path, false), |path| (path, true))
 }
 
 #[cfg(test)]

@@ -6,9 +6,10 @@ use object::elf::{
     STT_NOTYPE, STT_OBJECT,
 };
 
-use super::{MAX_TABLE, MOST_NAMES, SYMBOL, WINDOW};
+use super::{MOST_NAMES, WINDOW};
 use crate::image::ELF_HEADER;
 use crate::memory::{Bytes, half_at, word_at};
+use crate::relocated_words::{MAX_TABLE, SYMBOL};
 
 /// Bytes of an `Elf64_Shdr`.
 const SECTION: usize = 64;

@@ -74,11 +74,11 @@ impl<B: Bytes> DumpExaminer<'_, '_, B> {
 
     /// Returns whether the dynamic section in the dump is another than the file's.
     pub fn has_other_dynamic(&self, object: &DumpedObject, file: &CandidateFile, base: u64) -> bool {
-        let Some((address, size)) = file.headers.dynamic else { return object.listed.is_some() };
+        let Some((address, size)) = file.image.headers.dynamic else { return object.listed.is_some() };
         let at = base.wrapping_add(address);
         match DynamicEntries::read(self.dump, at, size) {
             // A lost page is zeroes.
-            Ok(dumped) if !dumped.0.is_empty() => !is_same_dynamic(&dumped, &file.dynamic, base),
+            Ok(dumped) if !dumped.0.is_empty() => !is_same_dynamic(&dumped, &file.image.dynamic, base),
             _ => false,
         }
     }
@@ -102,7 +102,7 @@ impl<B: Bytes> DumpExaminer<'_, '_, B> {
     /// Returns whether the loader had not yet made the relocated range read-only: then its words
     /// may not have been relocated when the process died.
     pub fn is_being_loaded(&self, file: &CandidateFile, base: u64) -> bool {
-        let Some((address, size)) = file.headers.relro else { return false };
+        let Some((address, size)) = file.image.headers.relro else { return false };
         let start = base.wrapping_add(address) & !(self.page - 1);
         let end = base.wrapping_add(address).wrapping_add(size) & !(self.page - 1);
         start < end && self.dump.range(start).is_some_and(DumpedRange::is_writable)
