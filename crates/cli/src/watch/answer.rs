@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use serde::{Serialize, Serializer};
 
 use super::guard::report::{GuardedProcess, Went};
+use super::index::Inode;
 use super::writer::Writer;
 
 /// Version of the structure. It changes when a field changes its meaning or is removed; new
@@ -173,8 +174,33 @@ impl WatchLine {
 }
 
 impl RewriteAnswer {
+    /// Makes an answer without processes.
+    pub fn new(file: String, inode: Inode, ongoing: bool, writer: Writer) -> Self {
+        Self {
+            file,
+            device: inode.device,
+            inode: inode.number,
+            ongoing,
+            writer,
+            full: 0,
+            relocated: 0,
+            exposed: 0,
+            damaged: 0,
+            ended: 0,
+            not_inspected: 0,
+            processes: Vec::new(),
+            unlisted: 0,
+        }
+    }
+
+    /// Adds a process, and counts it.
+    pub fn add(&mut self, process: ConcernedProcess) {
+        *self.count_mut(process.state) += 1;
+        self.processes.push(process);
+    }
+
     /// Returns the number of processes in a state.
-    pub fn count_mut(&mut self, state: ProcessState) -> &mut usize {
+    fn count_mut(&mut self, state: ProcessState) -> &mut usize {
         match state {
             ProcessState::Damaged => &mut self.damaged,
             ProcessState::Ended => &mut self.ended,

@@ -156,6 +156,7 @@ fn clock(time: SystemTime) -> String {
 mod tests {
     use super::*;
     use crate::watch::guard::report::GuardedProcess;
+    use crate::watch::index::Inode;
     use crate::watch::writer::Writer;
 
     fn process(pid: u32, state: ProcessState) -> ConcernedProcess {
@@ -165,24 +166,11 @@ mod tests {
 
     fn text(states: &[ProcessState], is_verbose: bool) -> String {
         let command = ["pip", "install", "-U", "shop"].map(str::to_owned).to_vec();
-        let mut answer = RewriteAnswer {
-            file: "/srv/a\nb.so".to_owned(),
-            device: 1,
-            inode: 2,
-            ongoing: false,
-            writer: Writer { pid: Some(4242), name: Some("pip".to_owned()), command, unknown: None },
-            full: 0,
-            relocated: 0,
-            exposed: 0,
-            damaged: 0,
-            ended: 0,
-            not_inspected: 0,
-            processes: Vec::new(),
-            unlisted: 0,
-        };
+        let writer = Writer { pid: Some(4242), name: Some("pip".to_owned()), command, unknown: None };
+        let inode = Inode { device: 1, number: 2 };
+        let mut answer = RewriteAnswer::new("/srv/a\nb.so".to_owned(), inode, false, writer);
         for (state, pid) in states.iter().zip(1..) {
-            *answer.count_mut(*state) += 1;
-            answer.processes.push(process(pid, *state));
+            answer.add(process(pid, *state));
         }
         let line = WatchLine::new(SystemTime::now(), News::Rewrite(answer));
         let text = anstream::adapter::strip_str(&ShownLine { line: &line, is_verbose }.to_string()).to_string();

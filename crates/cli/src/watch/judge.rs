@@ -64,27 +64,13 @@ fn inspect(inspector: &Inspector, (pid, start): ProcessKey, files: &[FileId]) ->
 
 fn line(rewriting: &Rewriting, outcomes: &BTreeMap<ProcessKey, Outcome>) -> Option<WatchLine> {
     let Rewriting { inode, time, beginning, is_ongoing, .. } = rewriting;
-    let mut answer = RewriteAnswer {
-        file: String::from_utf8_lossy(&beginning.path).into_owned(),
-        device: inode.device,
-        inode: inode.number,
-        ongoing: *is_ongoing,
-        writer: beginning.writer.clone(),
-        full: 0,
-        relocated: 0,
-        exposed: 0,
-        damaged: 0,
-        ended: 0,
-        not_inspected: 0,
-        processes: Vec::new(),
-        unlisted: 0,
-    };
+    let file = String::from_utf8_lossy(&beginning.path).into_owned();
+    let mut answer = RewriteAnswer::new(file, *inode, *is_ongoing, beginning.writer.clone());
     for mapper in &beginning.mappers {
         if let Some(process) =
             outcomes.get(&(mapper.pid, mapper.start)).and_then(|outcome| concerned(mapper, beginning.id, outcome))
         {
-            *answer.count_mut(process.state) += 1;
-            answer.processes.push(process);
+            answer.add(process);
         }
     }
     if answer.processes.is_empty() {

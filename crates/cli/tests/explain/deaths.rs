@@ -7,7 +7,7 @@ use std::process::Command;
 use snapbox::str;
 
 use crate::common::victim::Victim;
-use crate::{Case, DUMPS, core, explain, object, sentence, start};
+use crate::{Case, DUMPS, core, explain, object, rewritten, rewritten_under, sentence, start};
 
 pub const CASES: &[Case] = &[
     Case { name: "a_jump_to_a_reverted_pointer", needs: &["cc"], test: a_jump_to_a_reverted_pointer },
@@ -29,10 +29,7 @@ pub const CASES: &[Case] = &[
 
 fn a_jump_to_a_reverted_pointer() -> Result<(), String> {
     let victim = crate::victim(&[]);
-    let running = start(&victim);
-    victim.rewrite(&running);
-    assert!(!running.ends_well());
-    let core = core(&victim)?;
+    let core = rewritten(&victim)?;
     let core = core.to_str().unwrap();
     victim.installation.sopin().args(["explain", core]).assert().code(4).stderr_eq("").stdout_eq(str![[r#"
 This process died because [ROOT]/libvictim.so was rewritten in place after it was loaded: [..] relocated words had their values from the file again; the jump to 0x[..] is answer without its load address.
@@ -70,10 +67,7 @@ objects   4, of which 4 could be compared with their files
 /// As in the logs of many: `segfault at ad0 ip 0000000000000ad0`.
 fn a_function_below_the_first_page() -> Result<(), String> {
     let victim = crate::victim(&["-Wl,-z,noseparate-code", "-Wl,-z,pack-relative-relocs"]);
-    let running = start(&victim);
-    victim.rewrite(&running);
-    assert!(!running.ends_well());
-    let core = core(&victim)?;
+    let core = rewritten(&victim)?;
     let answer = explain(&victim, &[core.to_str().unwrap()], 4);
     let target = answer["crash"]["address"].as_u64().unwrap();
     assert!((64..4096).contains(&target), "{target:#x}");
@@ -97,10 +91,7 @@ fn a_call_that_was_not_bound_yet() -> Result<(), String> {
     victim.installation.compile("libvictim.so", library, "cc", &["-shared", "-fPIC"]);
     let path = victim.library.to_str().unwrap();
     victim.installation.compile("program", source, "cc", &["-Wl,-z,lazy", path]);
-    let running = start(&victim);
-    victim.rewrite(&running);
-    assert!(!running.ends_well());
-    let core = core(&victim)?;
+    let core = rewritten(&victim)?;
     let answer = explain(&victim, &[core.to_str().unwrap()], 4);
     assert_eq!(answer["verdict"]["certainty"], "certain");
     assert!(sentence(&answer).contains("the loader looked for a symbol at 0x"), "{}", sentence(&answer));
@@ -213,10 +204,7 @@ fn a_signal_from_another_process() -> Result<(), String> {
 
 fn damage_without_connection() -> Result<(), String> {
     let victim = with_program("abort();");
-    let running = start(&victim);
-    victim.rewrite(&running);
-    assert!(!running.ends_well());
-    let core = core(&victim)?;
+    let core = rewritten(&victim)?;
     let answer = explain(&victim, &[core.to_str().unwrap()], 3);
     assert!(
         sentence(&answer).ends_with("it cannot be told whether the process died of that."),
@@ -253,10 +241,7 @@ fn a_handler_that_aborts() -> Result<(), String> {
 fn a_protected_process() -> Result<(), String> {
     let victim = with_program("abort();");
     let library = format!("LD_PRELOAD={}", victim.installation.library());
-    let running = victim.start_under(&[&["env", &library], &DUMPS[..]].concat());
-    victim.rewrite(&running);
-    assert!(!running.ends_well());
-    let core = core(&victim)?;
+    let core = rewritten_under(&victim, &[&["env", &library], &DUMPS[..]].concat())?;
     let answer = explain(&victim, &[core.to_str().unwrap()], 0);
     assert!(sentence(&answer).contains("libsopin.so had put 5 objects out of the reach of their files"));
     assert_eq!(answer["process"]["protected"], 5);

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use snapbox::str;
 
 use crate::common::victim::Victim;
-use crate::{Case, DUMPS, core, explain, object, sentence, start};
+use crate::{Case, DUMPS, explain, object, rewritten, rewritten_under, sentence};
 
 pub const CASES: &[Case] = &[
     Case { name: "compressed", needs: &["cc", "gzip", "zstd", "lz4"], test: compressed },
@@ -22,10 +22,7 @@ pub const CASES: &[Case] = &[
 /// Returns a process that has died of a jump, and its core.
 fn died() -> Result<(Victim, PathBuf), String> {
     let victim = crate::victim(&[]);
-    let running = start(&victim);
-    victim.rewrite(&running);
-    assert!(!running.ends_well());
-    let core = core(&victim)?;
+    let core = rewritten(&victim)?;
     Ok((victim, core))
 }
 
@@ -95,10 +92,7 @@ fn cut_off() -> Result<(), String> {
 fn without_private_memory() -> Result<(), String> {
     let victim = crate::victim(&[]);
     let filter = "echo 0 >/proc/self/coredump_filter; ulimit -c unlimited; exec \"$0\"";
-    let running = victim.start_under(&[DUMPS[0], DUMPS[1], filter]);
-    victim.rewrite(&running);
-    assert!(!running.ends_well());
-    let core = core(&victim)?;
+    let core = rewritten_under(&victim, &[DUMPS[0], DUMPS[1], filter])?;
     let answer = explain(&victim, &[core.to_str().unwrap()], 3);
     assert!(sentence(&answer).contains("may be to answer of"), "{}", sentence(&answer));
     assert!(answer["verdict"]["way_out"].as_str().unwrap().contains("coredump_filter 0x33"));

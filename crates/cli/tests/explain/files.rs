@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::common::sopin;
-use crate::{Case, core, explain, object, sentence, start};
+use crate::{Case, explain, object, rewritten, sentence};
 
 pub const CASES: &[Case] = &[
     Case { name: "in_a_copy_of_the_system", needs: &["cc"], test: in_a_copy_of_the_system },
@@ -29,10 +29,7 @@ fn copy_to(root: &Path, file: &str) {
 
 fn in_a_copy_of_the_system() -> Result<(), String> {
     let victim = crate::victim(&[]);
-    let running = start(&victim);
-    victim.rewrite(&running);
-    assert!(!running.ends_well());
-    let core = core(&victim)?;
+    let core = rewritten(&victim)?;
     let core = core.to_str().unwrap();
     let root = victim.installation.path("root");
     for found in explain(&victim, &[core], 4)["objects"].as_array().unwrap() {
@@ -53,10 +50,7 @@ fn in_a_copy_of_the_system() -> Result<(), String> {
 fn by_build_id() -> Result<(), String> {
     let victim = crate::victim(&["-g", "-Wl,--build-id"]);
     let debug = victim.installation.path("debug");
-    let running = start(&victim);
-    victim.rewrite(&running);
-    assert!(!running.ends_well());
-    let core = core(&victim)?;
+    let core = rewritten(&victim)?;
     let core = core.to_str().unwrap();
     let arguments = ["--debug-dir", debug.to_str().unwrap(), core];
     fs::create_dir(&debug).unwrap();
@@ -97,10 +91,7 @@ fn hostile_names() -> Result<(), String> {
     let strange = victim.installation.path("lib\x1b[31m\nvictim.so");
     fs::rename(&victim.library, &strange).unwrap();
     std::os::unix::fs::symlink(&strange, &victim.library).unwrap();
-    let running = start(&victim);
-    victim.rewrite(&running);
-    assert!(!running.ends_well());
-    let core = core(&victim)?;
+    let core = rewritten(&victim)?;
     let output =
         victim.installation.sopin().args(["explain", "-v", core.to_str().unwrap()]).assert().get_output().clone();
     let text = String::from_utf8(output.stdout).unwrap();
@@ -112,10 +103,7 @@ fn hostile_names() -> Result<(), String> {
 /// The help lists these names.
 fn the_names_in_json_are_those_documented() -> Result<(), String> {
     let victim = crate::victim(&[]);
-    let running = start(&victim);
-    victim.rewrite(&running);
-    assert!(!running.ends_well());
-    let core = core(&victim)?;
+    let core = rewritten(&victim)?;
     let answer = explain(&victim, &[core.to_str().unwrap()], 4);
     let help = sopin().args(["explain", "--help"]).assert().get_output().stdout.clone();
     let help = String::from_utf8(help).unwrap();

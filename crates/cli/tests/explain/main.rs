@@ -57,6 +57,19 @@ fn core(victim: &Victim) -> Result<PathBuf, String> {
     })
 }
 
+/// Returns the core of a victim whose program dies because its library is rewritten.
+fn rewritten(victim: &Victim) -> Result<PathBuf, String> {
+    rewritten_under(victim, &DUMPS)
+}
+
+/// Does the same, and starts the program by these words.
+fn rewritten_under(victim: &Victim, words: &[&str]) -> Result<PathBuf, String> {
+    let running = victim.start_under(words);
+    victim.rewrite(&running);
+    assert!(!running.ends_well());
+    core(victim)
+}
+
 /// Returns the answer in JSON, after a check of the exit status.
 fn explain(victim: &Victim, arguments: &[&str], code: i32) -> Value {
     let command = victim.installation.sopin().arg("explain").arg("--json").args(arguments);
