@@ -208,7 +208,7 @@ unsafe fn run<'a>(
 /// references into it.
 struct Scratch {
     rest: Span,
-    /// Whether its pages have been provided.
+    /// True if the kernel has provided its pages already (MAP_POPULATE).
     is_populated: bool,
 }
 

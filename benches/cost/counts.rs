@@ -1,4 +1,4 @@
-//! What a program does, as numbers that hardly scatter: its instructions in user space, which
+//! Counts that hardly differ between two runs of a program: its instructions in user space, which
 //! callgrind of Valgrind counts, and its system calls, which strace counts.
 
 use std::process::{Command, Stdio};

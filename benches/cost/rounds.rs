@@ -11,7 +11,7 @@ use crate::site::Site;
 #[derive(Default)]
 pub struct Rounds {
     numbers: BTreeMap<Variant, Vec<f64>>,
-    /// Whether the cells have the intervals of the medians of their ratios.
+    /// True if the cells have the intervals of the medians of their ratios.
     shows_intervals: bool,
 }
 
@@ -30,9 +30,9 @@ pub fn interleave<const N: usize>(
     interleave_while(site, variants, rounds, rounds, |_| false, measure)
 }
 
-/// How narrow the interval of a median must be that [`interleave_until_known`] waits for.
+/// [`interleave_until_known`] makes rounds until the interval of the median is at most this wide.
 const WIDTH: f64 = 0.01;
-/// How many times as many rounds it makes at most.
+/// The largest factor by which it increases the number of rounds.
 const PATIENCE: usize = 10;
 
 /// Does the same, with at least `rounds`, until the median ratio of the first number of `decisive` to

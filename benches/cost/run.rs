@@ -56,7 +56,7 @@ pub fn start_and_end(command: &mut Command) -> Result<(Duration, Duration), Stri
     }
 }
 
-/// What a program has used.
+/// The resources that a program has used.
 #[derive(Clone, Copy)]
 pub struct Usage {
     /// User and system time.

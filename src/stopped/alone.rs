@@ -1,4 +1,4 @@
-//! Whether there is anything to stop. A process of one thread whose memory no other process shares
+//! Finds out whether there is any other thread to stop. A process of one thread whose memory no other process shares
 //! does nothing else while that thread is in this library, and needs no helper.
 
 use sopin_core::sys::{self, SignalsBlocked, gate};

@@ -16,14 +16,14 @@ use Verdict::{Rewritten, Unknown, Unrelated};
 
 /// A way of dying.
 pub struct Way {
-    /// What the page says about it.
+    /// Its description on the page.
     pub description: &'static str,
-    /// What happens to the file of the plug-in while the program waits.
+    /// The change of the plug-in's file while the program waits.
     pub damage: Damage,
     /// The function of the plug-in that the program calls afterwards; or a signal that it gets.
     pub call: &'static str,
     pub linking: Linking,
-    /// Whether the program has the library.
+    /// True if the program runs under the library.
     pub is_protected: bool,
     /// Each of these verdicts is right.
     pub verdicts: &'static [Verdict],
@@ -127,7 +127,7 @@ const UNRELATED: &[Way] = &[
     },
 ];
 
-/// Where the files do not show what has happened, the command may say so.
+/// The right verdicts if the files do not show what has happened: the command may say so.
 const NOT_REWRITTEN: &[Verdict] = &[Unrelated, Unknown];
 
 impl Way {

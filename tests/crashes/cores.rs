@@ -17,7 +17,7 @@ const LARGEST: u64 = 1 << 30;
 /// The time in which a program starts and dies, also beside other work.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What the kernel writes: bits of `/proc/PID/coredump_filter`, core(5).
+/// The kinds of memory that the kernel writes: bits of `/proc/PID/coredump_filter`, core(5).
 pub const DEFAULT_FILTER: u32 = 0x33;
 
 /// Returns why no core appears in a program's working directory, if that is so.

@@ -1,4 +1,4 @@
-//! What happens to the file of the plug-in while the program is running.
+//! Changes the file of the plug-in while the program is running.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -26,7 +26,7 @@ pub enum Damage {
     EmptiedForAWhile,
     /// It loses everything from its writable data on.
     Shortened,
-    /// A new file with another build takes its place, which harms nobody.
+    /// A new file with another build takes its place, which harms no process.
     Replaced,
 }
 

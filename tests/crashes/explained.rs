@@ -18,7 +18,7 @@ pub enum Verdict {
     Rewritten,
     /// Nothing points to it.
     Unrelated,
-    /// It cannot be told.
+    /// The dump and the files do not show the cause.
     Unknown,
 }
 
@@ -32,7 +32,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// What the command has said.
+/// The result of a run of the command.
 #[derive(Debug)]
 pub struct Explanation {
     pub verdict: Verdict,

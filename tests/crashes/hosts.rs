@@ -50,7 +50,7 @@ pub enum Host {
     Jvm,
 }
 
-/// How the plug-in is linked.
+/// The way in which the plug-in is linked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Linking {
     /// By the machine's linker, with functions of other objects bound when they are first called.
@@ -336,7 +336,7 @@ fn give_away(directory: &Path) -> Result<(), String> {
 /// Runs a command to its end.
 ///
 /// # Errors
-/// What it has printed, if it fails.
+/// The command, its status and its output, if it fails.
 pub fn succeed(mut command: Command) -> Result<(), String> {
     let output = command.output().map_err(|error| format!("{command:?}: {error}"))?;
     if output.status.success() {

@@ -143,7 +143,7 @@ fn cut_off(builds: &Builds, directory: &Path) -> Result<(), String> {
     if seen == [true; 2] { Ok(()) } else { Err("the parts have the same verdict".to_owned()) }
 }
 
-/// What is not in the core cannot be judged; what is can.
+/// The command judges the memory that the core has. If the core lacks the object's memory, it may answer `Unknown`.
 fn filters(builds: &Builds, directory: &Path) -> Result<(), String> {
     for (filter, verdicts) in [
         (0, &[Unknown, Rewritten][..]),

@@ -37,9 +37,9 @@ const PROGRAM: &str = "#include <dlfcn.h>\n#include <stdio.h>\n\
     \x20   while (getchar() != EOF) {}\n\
     \x20   return function(7) < 0;\n\
     }\n";
-/// How often a test crashes a process whose line the kernel has left out, and how long it waits: the
-/// kernel counts for 5 seconds.
+/// The most processes that a test crashes until the kernel has logged one.
 const TRIES: usize = 8;
+/// The pause after a crash whose line the kernel has left out: the kernel counts for 5 seconds.
 const WAIT: Duration = Duration::from_secs(3);
 
 /// A test.

@@ -66,11 +66,11 @@ pub struct Replacement {
 pub struct PlanInputs {
     /// The mode that the user has chosen.
     pub mode: Mode,
-    /// Whether the object has DT_TEXTREL.
+    /// True if the object has DT_TEXTREL.
     pub has_text_relocations: bool,
-    /// Whether concurrent stores to writable ranges cannot be ruled out.
+    /// True if concurrent stores to writable ranges cannot be ruled out.
     pub stores_possible: bool,
-    /// Whether code of the program may have run, which may have changed protections.
+    /// True if code of the program may have run, which may have changed protections.
     pub may_have_run: bool,
 }
 

@@ -53,7 +53,7 @@ impl DumpMachine {
     }
 }
 
-/// Why a dump cannot be read.
+/// The reason for which a dump cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DumpFlaw {
     /// It cannot be read.
@@ -100,7 +100,7 @@ impl<'a, B: Bytes> CoreDump<'a, B> {
     /// Reads the headers and the notes of a dump of `size` bytes.
     ///
     /// # Errors
-    /// What is wrong with the dump.
+    /// The flaw of the dump.
     pub fn read(file: &'a B, size: u64) -> Result<Self, DumpFlaw> {
         let header = FileHeader::read(file)?;
         let (ranges, note_places) = headers(file, header.start, header.count(file)?)?;
@@ -135,14 +135,14 @@ pub fn extent(file: &impl Bytes, size: u64) -> Result<Option<u64>, DumpFlaw> {
     Ok(ends.chain(notes.iter().map(|(offset, size)| offset.saturating_add(*size))).max())
 }
 
-/// What the ELF header of a dump says.
+/// The fields of the ELF header that this module uses.
 struct FileHeader {
     machine: DumpMachine,
-    /// Where the program headers are.
+    /// Offset of the program headers in the dump.
     start: u64,
-    /// How many there are, or [`EXTENDED`].
+    /// Number of program headers, or [`EXTENDED`].
     count: u16,
-    /// Where the section headers are.
+    /// Offset of the section headers in the dump.
     sections: u64,
 }
 

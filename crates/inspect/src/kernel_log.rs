@@ -1,5 +1,5 @@
 //! The lines that the kernel logs when a signal ends a process, on x86-64 and aarch64. This module
-//! parses text that anybody may have written; it reads no files and holds one crash at a time, so a
+//! parses text that any user may have written; it reads no files and holds one crash at a time, so a
 //! journal of any length can pass through it.
 //!
 //! | lines | printed by |
@@ -31,10 +31,10 @@ pub use judgement::{HIGHEST_CODE, LOWEST_CODE, LOWEST_DATUM, LogSign, LogVerdict
 
 /// `SIGBUS` on both architectures (include/uapi/asm-generic/signal.h).
 pub const SIGBUS: u32 = 7;
-/// How many lines may lie between a crash and the lines that continue it.
+/// The most lines that may lie between a crash and the lines that continue it.
 const MOST_BETWEEN: usize = 16;
 
-/// What the kernel has logged.
+/// The event that the kernel has logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CrashEvent {
     /// A page fault, on x86-64.
@@ -77,9 +77,9 @@ pub struct LoggedCrash {
     /// The thread that has crashed (`task_pid_nr`), in the root namespace; in a program with one thread it
     /// is the process.
     pub pid: Option<u32>,
-    /// What was before the kernel's words, usually the time.
+    /// The text in front of the kernel's words, usually the time.
     pub when: Option<String>,
-    /// What has happened.
+    /// The event that the line reports.
     pub event: CrashEvent,
     /// The address of the instruction.
     pub ip: Option<u64>,

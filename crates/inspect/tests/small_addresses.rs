@@ -119,7 +119,7 @@ fn a_lazy_entry_has_the_name_of_its_import() {
     let path = object("lazy", &["-Wl,-z,lazy", "-Wl,-z,noseparate-code"]);
     let file = bytes_of(&path);
     let bytes = fs::read(&path).unwrap();
-    // What another program says: the word of the relocation, and its contents.
+    // readelf gives the same facts: the word of the relocation, and its contents.
     let listed = Command::new("readelf").args(["-rW"]).arg(&path).output().unwrap();
     let listed = String::from_utf8(listed.stdout).unwrap();
     let line = listed.lines().find(|line| line.contains("JUMP_SLO") && line.contains("abs")).unwrap();

@@ -1,4 +1,4 @@
-//! Which objects of a process are pinned, and how long that may take.
+//! Selects the objects of a process that are pinned, and limits the time for that.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use sopin_inspect::object::InspectedObject;
 
 use crate::moment;
 
-/// How often it is attempted to stop a process of which a thread does not stop.
+/// The most attempts to stop a process of which a thread does not stop.
 const MAX_STOPS: u32 = 4;
 
-/// What to pin, and with how much patience.
+/// The objects to pin, and the limits of the attempt.
 pub struct Focus<'a> {
     /// The files whose objects are pinned, as `/proc/PID/maps` shows them; `None` if all are.
     pub files: Option<&'a [FileId]>,
-    /// How long moments at which a stop does little harm may be waited for.
+    /// The longest wait for moments at which a stop does little harm.
     pub patience: Duration,
-    /// How often it is attempted to stop the process.
+    /// The most attempts to stop the process.
     pub stops: u32,
     /// Asked between stops; if it returns false, objects that were not reached are left.
     pub goes_on: &'a dyn Fn() -> bool,

@@ -105,7 +105,7 @@ impl Pinner {
     /// Pins the objects of a process.
     ///
     /// # Errors
-    /// Why the process was not pinned.
+    /// The reason for which the process was not pinned.
     pub fn pin(&mut self, pid: u32) -> Result<PinReport, PinRefusal> {
         self.pin_with(pid, &Focus::all())
     }
@@ -113,7 +113,7 @@ impl Pinner {
     /// Pins some objects of a process, or with other patience than [`Pinner::pin`].
     ///
     /// # Errors
-    /// Why the process was not pinned.
+    /// The reason for which the process was not pinned.
     pub fn pin_with(&mut self, pid: u32, focus: &Focus<'_>) -> Result<PinReport, PinRefusal> {
         self.release_held();
         self.watched(|pinner| pinner.pin_in_rounds(pid, focus))

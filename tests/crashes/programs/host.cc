@@ -57,7 +57,7 @@ int main(int count, char **ways) {
             result = functions.at(line)();
         std::cout << result << std::endl;
     }
-    // What the plug-in has allocated is not freed: the destructors may be gone.
+    // The program does not free the plug-in's objects: their destructors may be gone.
     square.release();
     circle.release();
     return 42;

@@ -1,4 +1,4 @@
-// What every plug-in of the crashing programs has: functions that die in one way each. Some die
+// The functions that every plug-in of the crashing programs has. Each dies in one way. Some die
 // only after the file of the plug-in was rewritten in place. Those must reach the way of dying
 // without the GOT, which is the first to revert, and return a number otherwise.
 

@@ -14,9 +14,9 @@ pub const SCHEMA: u32 = 1;
 pub struct CoreAnswer {
     /// [`SCHEMA`]
     pub schema: u32,
-    /// How the dump was compressed.
+    /// The compression of the dump as it was given.
     pub compression: Compression,
-    /// What it shows.
+    /// The facts that the dump shows.
     #[serde(flatten)]
     pub explanation: Explanation,
 }

@@ -17,7 +17,7 @@ use crate::status::WordLine;
 pub struct CorePage<'a> {
     /// The answer.
     pub explanation: &'a Explanation,
-    /// Whether there is a line for each object and for every word.
+    /// True if each object and every word has a line.
     pub is_verbose: bool,
 }
 

@@ -1,6 +1,6 @@
-//! Opens a core dump: a file or stdin, as it is or compressed as coredumpctl(1) stores it. What is
-//! compressed, or no regular file, is copied to a file without a name in `TMPDIR` or `/var/tmp`. Zeroes
-//! take no room there. The first bytes show how a dump is compressed, not its name.
+//! Opens a core dump: a file or stdin, uncompressed, or compressed as coredumpctl(1) stores it. This module
+//! copies a dump that is compressed, or is no regular file, to a file without a name in `TMPDIR` or
+//! `/var/tmp`, in which zeroes take no room. It recognises the compression by the first bytes, not by the name.
 
 use std::fmt;
 use std::fs::File;
@@ -24,7 +24,7 @@ const HOLE: usize = 4096;
 /// zstd(1) itself permits without `--memory`.
 const MOST_WINDOW: u64 = 128 << 20;
 
-/// How a dump is compressed.
+/// The compression of a dump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
@@ -58,9 +58,9 @@ pub struct Input {
     pub file: FileBytes,
     /// Its length in bytes.
     pub size: u64,
-    /// How it was compressed.
+    /// The compression of the dump as it was given.
     pub compression: Compression,
-    /// Why it ends early: the compressed data is cut off or damaged.
+    /// The error because of which the dump ends early: the compressed data is cut off or damaged.
     pub flaw: Option<String>,
 }
 
@@ -109,7 +109,7 @@ pub fn open(path: &Path) -> Result<Input, Failure> {
         Err(Trouble::Write(error)) => return Err(unwritten(error, copy.size)),
         Err(Trouble::NoDump(flaw)) => return Err(Failure::new(Exit::Uninspected, name.display(), flaw)),
         Err(Trouble::Read(error)) if copy.size == 0 => return Err(failed(error)),
-        // What could be read is a dump that was cut off.
+        // The part that could be read is explained like a dump that was cut off.
         Err(Trouble::Read(error)) => Some(format!("its compressed data ends early: {error}")),
     };
     let size = copy.size;
@@ -125,11 +125,11 @@ fn directory() -> PathBuf {
     }
 }
 
-/// What went wrong.
+/// A reason for which a dump could not be copied.
 enum Trouble {
     Read(io::Error),
     Write(io::Error),
-    /// What has been read is no dump.
+    /// The bytes that were read are not those of a dump.
     NoDump(DumpFlaw),
 }
 

@@ -14,7 +14,7 @@ pub trait Pins {
     /// Pins a process, or predicts what pinning it would do.
     ///
     /// # Errors
-    /// Why it could not be pinned.
+    /// The reason for which it could not be pinned.
     fn pin(&mut self, pid: u32) -> Result<PinReport, PinRefusal>;
 
     /// Returns whether the user has requested the end of the command.
@@ -45,7 +45,7 @@ impl PinnerOnDemand {
     /// Pins some objects of a process, or with other patience.
     ///
     /// # Errors
-    /// Why it could not be pinned.
+    /// The reason for which it could not be pinned.
     pub fn pin_with(&mut self, pid: u32, focus: &Focus<'_>) -> Result<PinReport, PinRefusal> {
         self.pinner()?.pin_with(pid, focus)
     }

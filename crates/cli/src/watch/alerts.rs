@@ -2,7 +2,7 @@
 //! shell is involved, and nothing of the line is an argument, so no name in it can become code.
 //!
 //! A bounded number of programs runs at a time, each waited for by a thread of its own; a bounded
-//! number of lines waits for them, and what is beyond that is counted.
+//! number of lines waits for them, and further lines are only counted.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -26,10 +26,11 @@ use crate::exit::{Exit, Failure};
 use crate::invocation::Invocation;
 use crate::output;
 
-/// How many programs run at a time, and how many lines wait.
+/// The most programs that run at a time.
 const AT_A_TIME: usize = 4;
+/// The most lines that wait for a program.
 const WAITING: usize = 64;
-/// How long the end of the command waits until the last programs are started.
+/// The longest time for which the end of the command waits until the last programs are started.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Gives alerts.

@@ -1,6 +1,5 @@
-//! Events of the kernel about watched files, whatever their source is. With the right to do so
-//! (CAP_SYS_ADMIN) it is [`super::fanotify`], whose events name the writer, and otherwise
-//! [`super::inotify`].
+//! Events of the kernel about watched files. Their source is [`super::fanotify`], whose events name the
+//! writer, if the command has the right to use it (CAP_SYS_ADMIN), and otherwise [`super::inotify`].
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,7 +9,7 @@ use super::fanotify::FanotifyEvents;
 use super::index::Inode;
 use super::inotify::InotifyEvents;
 
-/// What has happened.
+/// An event about watched files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileEvent {
     /// A file was written to, or its length was changed, or it was closed by a process that might
@@ -25,7 +24,7 @@ pub enum FileEvent {
 pub struct FileChange {
     /// The file.
     pub inode: Inode,
-    /// Who has changed it.
+    /// The process that has changed it.
     pub writer: WriterId,
     /// Its contents or its length were changed.
     pub is_modified: bool,
@@ -33,14 +32,14 @@ pub struct FileChange {
     pub is_closed: bool,
 }
 
-/// Who has changed a file, as the event says.
+/// The process that has changed a file, as far as the event names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WriterId {
     /// A process.
     Process(u32),
     /// A process that has no number in the PID namespace of this one.
     OfAnotherNamespace,
-    /// The source does not tell.
+    /// The source of the event does not name the writer.
     NotTold,
 }
 

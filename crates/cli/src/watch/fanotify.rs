@@ -1,4 +1,4 @@
-//! Events by `fanotify(7)`: who has written to a watched file. There are two groups. Most marks are
+//! Events of `fanotify(7)`, which name the process that has written to a watched file. There are two groups. Most marks are
 //! in one that reports a file by its handle (FAN_REPORT_FID): only that one reports that a length was
 //! changed by `truncate(2)` or `O_TRUNC`, for which the kernel has no open file (`fsnotify_change` in
 //! include/linux/fsnotify.h). The other group reports a descriptor, and has the files of which
@@ -26,7 +26,7 @@ use super::index::Inode;
 
 /// `FAN_REPORT_FID`, since Linux 5.1.
 const REPORT_FID: InitFlags = InitFlags::from_bits_retain(0x200);
-/// What is asked for.
+/// The events that are requested.
 const MASK: MaskFlags = MaskFlags::FAN_MODIFY.union(MaskFlags::FAN_CLOSE_WRITE);
 /// Bytes that are read at a time: 300 events.
 const BUFFER: usize = 16 << 10;

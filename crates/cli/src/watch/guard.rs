@@ -1,6 +1,6 @@
 //! `sopin watch --pin`: before a process opens a mapped object for writing, the processes that map
-//! it are pinned. This is the part in the watch: it starts the process that guards, keeps it going, and
-//! reads its reports.
+//! it are pinned. This module runs in the process of the watch: it starts the process that guards, keeps it going,
+//! and reads its reports.
 //!
 //! | module | responsible for |
 //! |---|---|
@@ -8,10 +8,10 @@
 //! | [`answers`] | answering the kernel, in time |
 //! | [`opening`] | an open that waits |
 //! | [`intention`] | whether an open is for writing |
-//! | [`openers`] | who waits, and who is being pinned |
-//! | [`overlays`] | which overlays root has mounted |
+//! | [`openers`] | the processes that wait, and the process that is being pinned |
+//! | [`overlays`] | whether root has mounted an overlay |
 //! | [`pinning`] | pinning, with what `sopin pin` uses |
-//! | [`report`] | what the guard reports |
+//! | [`report`] | the reports of the guard to the watch |
 
 mod answers;
 pub mod child;
@@ -41,19 +41,19 @@ use crate::exit::{Exit, Failure};
 use crate::output;
 use report::GuardReport;
 
-/// How long the guard may take to mark the files of all processes at first.
+/// The longest time that the guard may take after its start to mark the files of all processes.
 const START: Duration = Duration::from_secs(60);
-/// How long it may take to end: it completes the pin at hand.
+/// The longest time that the guard may take to end, in which it completes the pin that it has begun.
 const END: Duration = Duration::from_secs(6);
 
-/// What the guard needs.
+/// The way out that is reported when the guard cannot guard.
 const RIGHTS: &str = "it needs root's rights (CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH), and a kernel with \
                       CONFIG_FANOTIFY_ACCESS_PERMISSIONS";
 /// The guard shows twice a second that it answers. When it has not for so long, it is ended: others wait for it.
 const SILENCE: Duration = Duration::from_secs(4);
 /// After this process itself was stopped for so long, what the guard has shown meanwhile is read first.
 const GRACE: Duration = Duration::from_secs(1);
-/// Why it was ended.
+/// The reason that is reported when the watch has ended the guard.
 const SILENT: &str = "the process that guards has not answered for 5 s, and was ended";
 /// Stops of the guard are reported at most once in this time.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -124,7 +124,7 @@ impl GuardProcess {
         thread::spawn(move || end_if_silent(&handle, &beats, &is_silent));
         thread::spawn(move || {
             let reason = keep_going(pid, || tell(GuardReport::GuardContinued));
-            // What it has reported last may say more.
+            // One of its last reports may give a more precise reason, so all of them are read first.
             let _ = reader.join();
             let reason = if was_silent.load(Ordering::SeqCst) { SILENT.to_owned() } else { reason };
             let _ = end.try_send(());

@@ -1,5 +1,5 @@
-//! Which objects are mapped, and by which processes. Pure: [`super::scan`] reads `/proc` and keeps it
-//! up to date.
+//! The index of the mapped objects and of the processes that map them. Pure: [`super::scan`] reads `/proc` and
+//! keeps the index up to date.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -39,7 +39,7 @@ pub struct Mapper {
     pub name: String,
 }
 
-/// What is remembered of a process.
+/// The facts that the index keeps of a process.
 #[derive(Clone, Debug, Default)]
 pub struct IndexedProcess {
     /// When it was made.

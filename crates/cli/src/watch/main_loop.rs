@@ -25,8 +25,8 @@ use crate::output::{self, shown};
 /// Scans take at most this part of a processor's time; those that news cause, the other one.
 const REST_OF_SCANS: u32 = 50;
 const REST_AFTER_NEWS: u32 = 5;
-/// How long the command waits after the end of the named processes: a rewriting that was the reason is reported half a second
-/// after its last event at the latest, and the event may not have been read yet.
+/// The time for which the command waits after the end of the named processes: a rewriting that has ended them is reported
+/// half a second after its last event at the latest, and the event may not have been read yet.
 const LAST_NEWS: Duration = Duration::from_millis(800);
 
 /// The state of the main thread.
@@ -47,7 +47,7 @@ pub struct MainLoop {
     pub warned: HashSet<&'static str>,
 }
 
-/// What has happened since the start.
+/// The counts since the start, and the times for the metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Number of rewritings.
@@ -70,7 +70,7 @@ pub struct Totals {
     pub left: u64,
     /// Number of opens that went on before that.
     pub early: u64,
-    /// How long the last scan took.
+    /// The time that the last scan took.
     pub scan: Duration,
 }
 

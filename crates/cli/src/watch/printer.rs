@@ -1,5 +1,6 @@
-//! Prints lines in a thread of its own, so that an output that is not read keeps nothing else waiting. What
-//! waits to be printed has a bound; what is beyond it is counted, and a line says so later.
+//! Prints lines in a thread of its own, so that no other thread waits for an output that is not read. The lines
+//! that wait to be printed take bounded memory. Lines beyond the bound are left out and counted, and a later line
+//! reports their number.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 /// Bytes that may wait.
 const MOST_BYTES: usize = 4 << 20;
-/// How long the end of the command waits for the output.
+/// The longest time for which the end of the command waits for the output.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Accepts lines.

@@ -15,22 +15,22 @@ use super::rewrites::{Beginning, Rewrites};
 use super::scan;
 use super::writer::Writers;
 
-/// How long the reader rests after many events, and after a few that follow others: meanwhile the kernel merges
-/// those of one writer and one file. It does not rest after the first events for a while, so that the
-/// next writer, too, is named before it ends.
+/// The reader rests for these times after many events, and after a few that follow others: meanwhile the kernel
+/// merges the events of one writer and one file. It does not rest after the first events for a while, so that it
+/// names the next writer, too, before that ends.
 const REST_AFTER_MANY: Duration = Duration::from_millis(10);
 const REST: Duration = Duration::from_millis(2);
 const WHILE: Duration = Duration::from_millis(20);
 
-/// How many reports of the guard wait for the main thread. What is beyond that is left out.
+/// The most reports of the guard that wait for the main thread. Others are left out.
 const MOST_REPORTS: usize = 4096;
 
 /// The highest priority of a thread that is not real-time.
 const PRIORITY: i32 = -20;
 
-/// What the reader and the main thread share.
+/// The state that the reader and the main thread share.
 pub struct Shared {
-    /// Which objects are mapped by whom.
+    /// The mapped objects, and the processes that map them.
     pub index: Arc<Mutex<Index>>,
     /// Wakes the main thread.
     pub news: EventFd,

@@ -1,6 +1,6 @@
-//! From events to rewritings: all that one writer does to one file until it closes the file, or does nothing
-//! more for a while, is one rewriting. Pure: the time is an argument. What is kept has a bound,
-//! whatever the writers do.
+//! Combines events into rewritings: all changes that one writer makes to one file until it closes the file, or
+//! makes no more for a while, are one rewriting. Pure: the time is an argument. This module keeps a bounded number of
+//! rewritings and processes, whatever the writers do.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime};
@@ -11,34 +11,36 @@ use super::events::{FileChange, WriterId};
 use super::index::{Inode, Mapper};
 use super::writer::Writer;
 
-/// How long nothing must happen to a file that was closed, and to one that was not, until the rewriting has ended.
+/// A rewriting has ended when the file was closed and nothing has happened to it for this time.
 const QUIET_AFTER_CLOSING: Duration = Duration::from_millis(50);
+/// A rewriting has ended when nothing has happened to the file for this time, if it was not closed, or if the
+/// rewriting may last.
 const QUIET: Duration = Duration::from_millis(500);
-/// When a rewriting that does not end is reported.
+/// A rewriting that does not end is reported after this time.
 const LONG: Duration = Duration::from_secs(2);
-/// What the same writer does to the same file so soon after a rewriting is one that may last, whether it closes the file
-/// in between or not.
+/// If the same writer changes the same file again within this time after a rewriting, the changes may be a rewriting that
+/// lasts, whether the writer closes the file in between or not.
 const SOON: Duration = Duration::from_secs(1);
-/// How many are kept at a time, and remembered.
+/// The most rewritings that are kept at a time, and the most that are remembered after their end.
 const MOST: usize = 4096;
-/// How many processes are remembered with them, of which each takes some 60 bytes: while there are more, none
-/// begins.
+/// The most processes that are kept with the rewritings, each of which takes some 60 bytes: while this number is
+/// reached, no new rewriting is noted.
 const MOST_MAPPERS: usize = 1 << 18;
 
-/// What is known when a rewriting begins.
+/// The facts that are known when a rewriting begins.
 #[derive(Clone, Debug)]
 pub struct Beginning {
     /// The file, as `/proc/PID/maps` shows it.
     pub id: FileId,
     /// Its path.
     pub path: Vec<u8>,
-    /// Who writes to it.
+    /// The process that writes to it.
     pub writer: Writer,
     /// The processes that map it.
     pub mappers: Vec<Mapper>,
 }
 
-/// What one writer has done to one file.
+/// The changes that one writer has made to one file.
 #[derive(Clone, Debug)]
 pub struct Rewriting {
     /// The file.
@@ -47,16 +49,16 @@ pub struct Rewriting {
     pub time: SystemTime,
     /// When it began, in clock ticks since the machine was started.
     pub ticks: u64,
-    /// What was known then.
+    /// The facts that were known at its beginning.
     pub beginning: Beginning,
-    /// Whether it goes on.
+    /// True if it goes on.
     pub is_ongoing: bool,
     id: WriterId,
     first: Instant,
     last: Instant,
     last_time: SystemTime,
     is_closed: bool,
-    /// How long nothing must happen after the file was closed.
+    /// The time without events after which it has ended, if the file was closed.
     quiet: Duration,
     is_told: bool,
 }

@@ -25,14 +25,14 @@ use crate::pin::file_tree::FileTree;
 use crate::pin::selection::{mount_namespace, open, pass_over};
 use crate::status::answer::PassedOver;
 
-/// In how many scans the mappings of each process are read at least once.
+/// The mappings of each process are read at least once in this number of scans.
 const ROUNDS: u32 = 32;
 /// The first bytes of an ELF file.
 const MAGIC: [u8; 4] = *b"\x7fELF";
 /// The beginnings of paths that are no files in directories.
 const NOT_FILES: [&[u8]; 4] = [b"/dev/", b"/proc/", b"/sys/", b"/memfd:"];
 
-/// Which processes and which of their objects are watched.
+/// The selection of the processes and the objects that are watched.
 pub enum Scope {
     /// Every process, and all of its objects.
     All,
@@ -42,14 +42,14 @@ pub enum Scope {
     Files(Vec<PathBuf>),
 }
 
-/// What a scan has found.
+/// The result of a scan.
 #[derive(Clone, Debug, Default)]
 pub struct Scanned {
     /// The processes that were passed over.
     pub passed_over: PassedOver,
     /// The named processes that cannot be watched.
     pub troubled: Vec<(u32, Trouble)>,
-    /// How many objects are not watched because there are too many.
+    /// Number of objects that are not watched because there are too many.
     pub too_many: usize,
     /// The first error of asking for the events of a file, and its path.
     pub unmarked: Option<(Vec<u8>, String)>,
@@ -58,7 +58,7 @@ pub struct Scanned {
 /// The number of the device and the inode, and a hash of the path and the mount namespace where it begins. Those
 /// numbers alone do not identify a file on btrfs. The path itself may be long, and a file can have very many.
 type MappedKey = ((u32, u32), u64, u64);
-/// How many of them are remembered. When there are more, all are forgotten, and the files are opened again.
+/// The most mapped files that are remembered. When there are more, all are forgotten, and the files are opened again.
 const MOST_KNOWN: usize = 4 * MOST_OBJECTS;
 
 /// Scans.
@@ -68,7 +68,7 @@ pub struct Scanner {
     trees: Vec<FileTree>,
     index: Arc<Mutex<Index>>,
     marks: Vec<Arc<dyn Marks + Send + Sync>>,
-    /// What each mapped file is; `None` if it is not watched.
+    /// The inode of each mapped file; `None` if the file is not watched.
     known: HashMap<MappedKey, Option<Inode>>,
     hashes: RandomState,
     own_namespace: Option<Vec<u8>>,

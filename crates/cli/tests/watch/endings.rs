@@ -1,4 +1,4 @@
-//! How a watch ends, and with which status.
+//! The ways in which a watch ends, and the exit status of each.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
@@ -49,7 +49,7 @@ fn damage_is_the_status() {
     assert_eq!(watcher.next_about(&victim.library)["damaged"], 1);
     assert!(!running.ends_well());
     assert_eq!(watcher.wait().code(), Some(4));
-    // What ends a process at once is reported nevertheless.
+    // A rewriting that ends the process at once is reported nevertheless.
     let victim = scene();
     let running = victim.start();
     let mut watcher = Watcher::start(&victim.installation, &[&running.pid().to_string()]);

@@ -1,4 +1,4 @@
-//! What else a watch writes: programs that it executes, and metrics; and what the help documents.
+//! The programs that a watch executes, the metrics that it writes, and the names in JSON that its help documents.
 
 use std::collections::HashSet;
 use std::fs;
@@ -191,7 +191,7 @@ fn status_has_the_same_metrics() {
     let (code, values) = status(&[&pid, "4194305"]);
     assert_eq!((code, value(&values, "sopin_processes{state=\"damaged\"}")), (Some(4), 1.0));
     assert_eq!(value(&values, "sopin_processes_not_inspected{reason=\"vanished\"}"), 1.0);
-    // What is no event has one name for both commands.
+    // A metric that counts no events has the same name in both commands.
     let file = victim.installation.path("sopin.prom");
     let watcher = Watcher::start(&victim.installation, &[&pid, "--period", "0.2", "--metrics", file.to_str().unwrap()]);
     let others = parse(&wait_for(&file, "sopin_processes{"));

@@ -1,4 +1,5 @@
-//! What is no rewriting in place, or cannot be seen.
+//! A watch is silent about uses of a file that are no rewriting in place, about stores that the kernel does not
+//! report, and about files that it does not watch.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

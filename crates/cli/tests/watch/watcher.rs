@@ -13,8 +13,9 @@ use serde_json::Value;
 use crate::common::victim::Victim;
 use crate::common::{Installation, clean_process};
 
-/// How long something is waited for that must happen, and how long nothing must happen.
+/// The longest wait for something that must happen.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// The time for which a test checks that something does not happen.
 pub const SILENCE: Duration = Duration::from_millis(1500);
 
 /// A running watch. It is killed when dropped.
@@ -22,7 +23,7 @@ pub struct Watcher {
     child: Child,
     lines: Receiver<String>,
     errors: Receiver<String>,
-    /// What it printed on stderr until it had begun.
+    /// The lines that it printed on stderr until it had begun.
     pub greeting: Vec<String>,
 }
 

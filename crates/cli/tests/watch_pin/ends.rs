@@ -1,4 +1,4 @@
-//! What the end of the watch, or of the process that guards, does to those who wait: they go on.
+//! When the watch, or the process that guards, ends or is stopped, the processes that wait for it go on.
 
 use std::fs;
 use std::io::Read;
@@ -60,7 +60,7 @@ fn killed(whom: fn(&Watch) -> u32, signal: Signal) -> Result<(), String> {
     send(whom(&watch), signal);
     let time = writer.join().unwrap().saturating_duration_since(begun);
     assert!(time < Duration::from_millis(700), "{time:?}");
-    // From now on nobody waits.
+    // From now on no open waits.
     for _ in 0..100 {
         fs::OpenOptions::new().append(true).open(&victim.library).unwrap();
     }
@@ -223,7 +223,7 @@ fn no_core_dump() -> Result<(), String> {
     Ok(())
 }
 
-/// What the guard cannot report, it leaves out, and goes on.
+/// The guard leaves out the reports that it cannot write, and goes on.
 fn not_read() -> Result<(), String> {
     let victim = Victim::new();
     let running = victim.start();

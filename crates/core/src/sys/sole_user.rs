@@ -1,4 +1,4 @@
-//! Whether any other task uses this process's memory.
+//! Finds out whether any other task uses this process's memory.
 
 use super::{Errno, Result, raw};
 

@@ -14,9 +14,9 @@ pub struct DumpedRange {
     pub start: u64,
     /// One past the last byte.
     pub end: u64,
-    /// Where its bytes are in the dump.
+    /// Offset of its first byte in the dump.
     pub offset: u64,
-    /// How many of its bytes are in the dump.
+    /// Number of its bytes that belong in the dump; the dump's file may be cut off before.
     pub file_size: u64,
     /// PF_R, PF_W and PF_X.
     pub flags: u32,
@@ -39,7 +39,7 @@ impl DumpedRange {
     }
 }
 
-/// What a dump has of an address, and one past the last address for which the same is true.
+/// Says whether a dump has the byte at an address. The number is one past the last address for which the same is true.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
     /// Its bytes. Pages that the kernel could not read, because they lie behind the end of their

@@ -21,7 +21,7 @@ const MOST_NOTES: usize = 1 << 20;
 /// The most threads that are kept.
 const MOST_THREADS: usize = 1 << 16;
 
-/// Where the registers are in `struct elf_prstatus`.
+/// Offset of the registers in `struct elf_prstatus`.
 const REGISTERS: usize = 112;
 
 /// A thread.
@@ -93,7 +93,7 @@ pub struct MappedRange {
     pub path: std::rc::Rc<[u8]>,
 }
 
-/// Who has written a dump.
+/// The writer of a dump.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DumpOrigin {
@@ -123,7 +123,7 @@ pub struct DumpNotes {
     pub name: Vec<u8>,
     /// The first 79 bytes of the arguments (`pr_psargs`).
     pub arguments: Vec<u8>,
-    /// Who has written the dump.
+    /// The writer of the dump.
     pub origin: DumpOrigin,
     /// The notes end before their size says so.
     pub is_cut: bool,

@@ -1,5 +1,5 @@
-//! What one logged crash says about files that were rewritten in place. Pure: it has the line only,
-//! and says so where the line is not enough.
+//! Judges from one logged crash whether the program died because a file was rewritten in place. Pure: it has only
+//! the line, and its verdict says where the line does not suffice.
 //!
 //! A pointer that has lost its relocation holds an address without base. Such an address is tiny, and
 //! nothing is mapped there: the kernel forbids mappings below `vm.mmap_min_addr`, and puts objects far
@@ -45,7 +45,7 @@ const DATA_ABORT: u64 = 0x24;
 /// `ud2` and `ud1`, by which compilers end a program (`__builtin_trap`).
 const TRAPS: [[u8; 2]; 2] = [[0x0f, 0x0b], [0x0f, 0xb9]];
 
-/// How much a line proves.
+/// The strength of the evidence in a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogVerdict {
@@ -57,7 +57,7 @@ pub enum LogVerdict {
     Signature,
 }
 
-/// What a line shows.
+/// The kind of crash that a line shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogSign {

@@ -1,5 +1,5 @@
-//! What is in front of the kernel's words: the stamps of dmesg, journalctl and syslog, and nothing
-//! more. This module does not know the words.
+//! Splits the text in front of the kernel's words off a line: the stamps of dmesg, journalctl and syslog. This
+//! module does not interpret the words.
 
 /// The months as syslog writes them.
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];

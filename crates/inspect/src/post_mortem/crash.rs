@@ -1,4 +1,4 @@
-//! How a process has ended: the signal, the thread that got it, and where that thread was.
+//! The end of a process: the signal, the thread that got it, and the addresses at which that thread was.
 
 use super::signal_frames;
 use crate::core_dump::{CoreDump, DumpOrigin, DumpedRange, Fault, ThreadRegisters};
@@ -25,7 +25,7 @@ pub const BUS_ADRERR: i32 = 2;
 /// not canonical.
 pub const SI_KERNEL: i32 = 128;
 
-/// How many bytes of the stack are kept. The loader's resolver alone puts 2.7 KiB of registers there.
+/// Number of bytes of the stack that are kept. The loader's resolver alone puts 2.7 KiB of registers there.
 const NEAR: usize = 4096;
 
 /// The names of signals that end a process with a core dump (`signal(7)`).
@@ -43,7 +43,7 @@ const NAMES: [(i32, &str); 11] = [
     (31, "SIGSYS"),
 ];
 
-/// How a process has ended.
+/// The end of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Crash {
     /// The signal; 0 if there was none.
@@ -60,9 +60,9 @@ pub struct Crash {
     pub caller: Option<u64>,
     /// The words on the stack next to its pointer, among which are return addresses.
     pub near: Vec<u64>,
-    /// Whether there is no code where the instruction pointer is.
+    /// True if there is no code at the instruction pointer.
     pub is_lost: bool,
-    /// Whether the process may live on: gdb has made the dump of it.
+    /// True if the process may live on: gdb has made the dump of it.
     pub is_alive: bool,
     /// The process that has sent the signal, if a process has.
     pub sender: Option<u32>,

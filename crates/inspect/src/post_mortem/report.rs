@@ -1,6 +1,6 @@
 //! The result of examining a core dump. Serialised it is a part of the JSON output of `sopin
-//! explain`, whose names stay what they are while its `schema` does; text that is no UTF-8 has
-//! U+FFFD where it is not.
+//! explain`, whose names stay the same while its `schema` does. In text that is no UTF-8, U+FFFD replaces
+//! the wrong bytes.
 
 use std::collections::BTreeMap;
 
@@ -19,13 +19,13 @@ pub use crate::report::WordReport;
 pub struct Explanation {
     /// The verdict.
     pub verdict: VerdictReport,
-    /// How the process has ended.
+    /// The end of the process.
     pub crash: CrashReport,
     /// The registers of the thread at the fault, by their names.
     pub registers: BTreeMap<&'static str, u64>,
     /// The fault that the program has caught itself, before it ended; null if there is none.
     pub caught: Option<CrashReport>,
-    /// What objects have at the address of the crash, if it is a small one.
+    /// The objects whose relocated words hold the address of the crash, if it is a small one.
     pub addresses: Vec<AddressReport>,
     /// The process.
     pub process: DeadProcess,
@@ -33,7 +33,7 @@ pub struct Explanation {
     pub dump: DumpReport,
     /// The objects, and the file of data that the process died in.
     pub objects: Vec<DeadObject>,
-    /// What could not be determined.
+    /// Sentences about facts that could not be determined.
     pub errors: Vec<String>,
 }
 
@@ -42,13 +42,13 @@ pub struct Explanation {
 pub struct VerdictReport {
     /// The answer.
     pub answer: Answer,
-    /// How certain it is; null unless a file was rewritten.
+    /// The certainty of the answer; null unless a file was rewritten.
     pub certainty: Option<Certainty>,
     /// The file that it is about, if it is about one.
     pub object: Option<String>,
     /// The verdict in one sentence.
     pub sentence: String,
-    /// What the user can do to learn more; null if nothing.
+    /// A step by which the user can learn more; null if there is none.
     pub way_out: Option<String>,
 }
 
@@ -63,7 +63,7 @@ pub struct PlaceReport {
     pub offset: Option<u64>,
 }
 
-/// How the process has ended.
+/// The end of a process: the signal, and the thread that got it.
 #[derive(Debug, Serialize)]
 pub struct CrashReport {
     /// The number of the signal; 0 if there was none.
@@ -84,11 +84,11 @@ pub struct CrashReport {
     pub stack: u64,
     /// The process that has sent the signal; null if none has.
     pub sender: Option<u32>,
-    /// Whether the process may live on: gdb has made the dump.
+    /// True if the process may live on: gdb has made the dump.
     pub alive: bool,
 }
 
-/// What an object has at a small address.
+/// An object whose relocated words hold a small address, in the file or in the memory of the process.
 #[derive(Debug, Serialize)]
 pub struct AddressReport {
     /// `instruction`: the thread jumped there; `address`: it accessed that.
@@ -97,7 +97,7 @@ pub struct AddressReport {
     pub address: u64,
     /// The object.
     pub object: String,
-    /// What it has at that address.
+    /// The functions or data that it has at that address.
     pub names: Vec<NamedAddress>,
     /// Number of relocated words that hold it in the file.
     pub words: usize,
@@ -125,13 +125,13 @@ pub struct DeadProcess {
 /// The dump.
 #[derive(Debug, Serialize)]
 pub struct DumpReport {
-    /// Who has written it.
+    /// The writer of the dump.
     pub origin: DumpOrigin,
     /// `x86_64` or `aarch64`
     pub machine: &'static str,
     /// Bytes of a page.
     pub page: u64,
-    /// Whether it ends before its headers say so.
+    /// True if it ends before the end that its headers give.
     pub cut: bool,
 }
 
@@ -140,7 +140,7 @@ pub struct DumpReport {
 pub struct DeadObject {
     /// The file that was mapped.
     pub path: String,
-    /// Whether its path ended with the mark of a file that has no name any more.
+    /// True if its path ended with the mark of a file that has no name any more.
     pub deleted: bool,
     /// Load bias; null if that is not known.
     pub base: Option<u64>,
@@ -152,7 +152,7 @@ pub struct DeadObject {
     pub data: bool,
     /// It maps a copy that libsopin.so has made.
     pub protected: bool,
-    /// How the file on the disk relates to the object that was loaded.
+    /// The relation of the file on the disk to the object that was loaded.
     pub file: FileRelation,
     /// The build-id in the dump: of the file as it was when the process died.
     pub mapped_build_id: Option<String>,
@@ -166,11 +166,11 @@ pub struct DeadObject {
     pub bytes_beyond_end: u64,
     /// The damage; null if there is none.
     pub damage: Option<DeadObjectDamage>,
-    /// Why its relocations were not compared; null if they were.
+    /// The reason for which its relocations were not compared; null if they were.
     pub unjudged: Option<String>,
 }
 
-/// What was damaged in an object.
+/// The damage in an object.
 #[derive(Debug, Serialize)]
 pub struct DeadObjectDamage {
     /// Number of words that had their values from the file again.

@@ -2,7 +2,7 @@
 //! reports it, and then aborts or raises the signal again, so that the dump shows a signal that the
 //! process has sent to itself. The frame that the kernel has written for the handler is still on the
 //! thread's stack, with the signal and the registers at the fault. Handlers that were installed
-//! without SA_SIGINFO get no `siginfo`; then the number of the trap and its address tell the signal.
+//! without SA_SIGINFO get no `siginfo`; then this module derives the signal from the trap's number and address.
 
 use crate::core_dump::{CoreDump, DumpMachine, Fault, ThreadRegisters};
 use crate::memory::{Bytes, half_at, word_at};
@@ -13,8 +13,8 @@ use super::crash::{SI_KERNEL, SIGBUS, SIGFPE, SIGILL, SIGSEGV};
 /// (`asm-generic/siginfo.h`).
 const SEGV_MAPERR: i32 = 1;
 const ILL_ILLOPN: i32 = 2;
-/// How far from the stack pointer a frame is looked for, in bytes: as far as the stack of a first
-/// thread is by default. Handlers of a JVM fault in turn, megabytes away from the first fault.
+/// The distance from the stack pointer up to which frames are searched for, in bytes: the default size of the
+/// stack of a first thread. Handlers of a JVM fault in turn, megabytes away from the first fault.
 const REACH: usize = 8 << 20;
 /// The most frames that are returned: a handler can fault itself.
 const MOST: usize = 64;
@@ -78,7 +78,7 @@ pub fn find<B: Bytes>(dump: &CoreDump<B>, stack: u64) -> Vec<(Fault, ThreadRegis
     found
 }
 
-/// What is where a frame has its `siginfo`.
+/// The contents of the place where a frame has its `siginfo`.
 enum Siginfo {
     /// That of a fault.
     Fault(Fault),

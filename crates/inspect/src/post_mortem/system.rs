@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use crate::descriptors;
 
-/// Where distributions install separate debugging information.
+/// The directory in which distributions install separate debugging information.
 const DEBUG: &str = "/usr/lib/debug";
 /// Longest build-id that is looked up, in bytes; linkers make 8 to 20.
 const MAX_BUILD_ID: usize = 64;
@@ -31,7 +31,7 @@ impl System {
     /// directories with `.build-id/`.
     ///
     /// # Errors
-    /// Which directory cannot be opened, and why.
+    /// The directory that cannot be opened, and the error.
     pub fn new<'a>(sysroot: Option<&'a Path>, debug: &[&'a Path]) -> Result<Self, (&'a Path, Errno)> {
         let open = |path: &'a Path| {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;

@@ -1,5 +1,5 @@
-//! Dead processes that are made here: an object of either machine, what a process had of it in its
-//! memory, and the dump of that.
+//! Explains dumps that these tests build. Each test makes an object of either machine, the memory of a process that
+//! had loaded it, and the dump of that memory.
 
 use super::report::Relation;
 use super::verdict::Certainty;
@@ -134,7 +134,7 @@ fn executable() -> Vec<u8> {
     bytes
 }
 
-/// What a dump is made of.
+/// The facts from which a dump is built.
 struct Death<'a> {
     machine: u16,
     signal: (i32, i32, u64),

@@ -19,7 +19,7 @@ const MAX_SECTIONS: u64 = 1 << 16;
 /// the table has pairs of 4 bytes relative to the section (`dwarf2.h`: `DW_EH_PE_*`).
 const SEARCHABLE: [u8; 4] = [1, 0x1b, 0x03, 0x3b];
 
-/// What a symbol stands for.
+/// The kind of a symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SymbolKind {
     /// Code.
@@ -31,7 +31,7 @@ pub enum SymbolKind {
 /// A symbol that covers an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CoveringSymbol {
-    /// What it stands for.
+    /// Its kind.
     pub kind: SymbolKind,
     /// Its name.
     pub name: String,

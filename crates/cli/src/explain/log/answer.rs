@@ -20,19 +20,19 @@ pub struct LogAnswer {
     pub schema: u32,
     /// The worst of the crashes.
     pub verdict: LogVerdict,
-    /// How many lines were read.
+    /// Number of lines that were read.
     pub lines: u64,
-    /// How many crashes they report.
+    /// Number of crashes that they report.
     pub crashes: u64,
-    /// How many lines the kernel says that it has left out.
+    /// Number of lines that the kernel says it has left out.
     pub suppressed: u64,
     /// The crashes, those that are the same together; those that prove most come first.
     pub groups: Vec<LoggedCrashes>,
-    /// How many crashes are in no group, because there were too many different ones.
+    /// Numbers of crashes that are in no group, because there were too many different ones.
     pub others: OtherCrashes,
-    /// What was searched; null if no place to search in was named.
+    /// The search for the addresses; null if the user named no place to search in.
     pub searched: Option<Searched>,
-    /// What to do next about the crashes that may be of this kind.
+    /// The user's next steps for the crashes that may come of a rewritten file.
     pub next: Vec<String>,
 }
 
@@ -41,11 +41,11 @@ pub struct LogAnswer {
 pub struct LoggedCrashes {
     /// The name of the program's thread.
     pub program: String,
-    /// How many there are.
+    /// Number of crashes in the group.
     pub count: u64,
     /// The process ids, at most 16.
     pub pids: Vec<u32>,
-    /// What is in front of the kernel's words in the first line, usually the time.
+    /// The text in front of the kernel's words in the first line, usually the time.
     pub first: Option<String>,
     /// The same of the last.
     pub last: Option<String>,
@@ -57,13 +57,13 @@ pub struct LoggedCrashes {
     pub ip: Option<u64>,
     /// The address that was accessed.
     pub address: Option<u64>,
-    /// What the error code or the syndrome register says.
+    /// The meaning of the error code or of the syndrome register.
     pub error: Vec<&'static str>,
     /// The object at the instruction.
     pub object: Option<ObjectAtInstruction>,
-    /// What this shows.
+    /// The kind of crash that the line shows.
     pub sign: LogSign,
-    /// How much it proves, with what was found in objects.
+    /// The strength of the evidence in the line and in the searched objects.
     pub verdict: LogVerdict,
     /// The verdict in words.
     pub reason: String,
@@ -71,7 +71,7 @@ pub struct LoggedCrashes {
     pub small_address: Option<u64>,
     /// The objects with pointers that would revert to it, at most 64.
     pub candidates: Vec<AddressCandidate>,
-    /// How many such objects there are.
+    /// Number of all such objects.
     pub candidate_count: usize,
 }
 
@@ -84,18 +84,18 @@ pub struct ObjectAtInstruction {
     pub start: u64,
     /// Its size in bytes.
     pub size: u64,
-    /// Whether the instruction is in it: older kernels name the next object above.
+    /// True if the instruction is in it: older kernels name the next object above.
     pub has_instruction: bool,
 }
 
-/// What was searched for the addresses.
+/// The search for the addresses in objects.
 #[derive(Debug, Serialize)]
 pub struct Searched {
-    /// How many objects.
+    /// Number of objects that were searched.
     pub objects: usize,
     /// The files that could not be searched, at most 16.
     pub unread: Vec<UnreadFile>,
-    /// How many there are.
+    /// Number of all files that could not be searched.
     pub unread_count: usize,
 }
 
@@ -229,7 +229,7 @@ fn reason(crash: &LoggedCrash, is_searched: bool, candidates: &[AddressCandidate
     text.to_owned()
 }
 
-/// Returns what to do next about the crashes that may be of this kind.
+/// Returns the user's next steps for the crashes that may come of a rewritten file.
 fn next(groups: &[LoggedCrashes], is_searched: bool) -> Vec<String> {
     let mut next = Vec::new();
     let open = || groups.iter().filter(|group| group.verdict != LogVerdict::Nothing);

@@ -1,5 +1,5 @@
-//! Crashes that are the same but for process and time, in bounded memory: the log of a year can pass
-//! through it. What does not fit is counted.
+//! Groups the crashes that differ only in process and time. It takes bounded memory, so that it can read the log
+//! of a year. It only counts the crashes of further groups for which there is no room.
 
 use sopin_inspect::kernel_log::{CrashEvent, LogSign, LogVerdict, LoggedCrash};
 
@@ -15,7 +15,7 @@ pub struct CrashGroup {
     pub crash: LoggedCrash,
     /// When the last of them was.
     pub last: Option<String>,
-    /// How many they are.
+    /// Number of crashes in the group.
     pub count: u64,
     /// The first process ids.
     pub pids: Vec<u32>,
@@ -25,7 +25,7 @@ pub struct CrashGroup {
 #[derive(Debug, Default)]
 pub struct CrashGroups {
     groups: Vec<CrashGroup>,
-    /// How many had no room, by verdict.
+    /// Numbers of crashes for which there was no room, by verdict.
     pub others: OtherCrashes,
 }
 

@@ -10,14 +10,14 @@ use super::answer::{LogAnswer, LoggedCrashes};
 use super::search::{AddressCandidate, time_of};
 use crate::output::{BAD, DOUBTFUL, GOOD, shown};
 
-/// How many candidates are shown without `--verbose`.
+/// The most candidates that are shown without `--verbose`.
 const FEW_CANDIDATES: usize = 5;
 
 /// The answer as text.
 pub struct LogPage<'a> {
     /// The answer.
     pub answer: &'a LogAnswer,
-    /// Whether everything is shown.
+    /// True if nothing is left out.
     pub is_verbose: bool,
 }
 

@@ -1,6 +1,6 @@
-//! Looks for tiny addresses in objects: whose pointers would hold the address if they reverted, and
-//! what is there. It opens regular files only, reads them and trusts nothing in them; a file that cannot
-//! be read is reported.
+//! Searches objects for tiny addresses: it finds the objects whose pointers would hold the address if they
+//! reverted, and the function or the data at the address. It opens regular files only, reads them and trusts
+//! nothing in them; it reports the files that cannot be read.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -33,7 +33,7 @@ const MOST_FILES: usize = 2_000_000;
 const MOST_CANDIDATES: usize = 64;
 /// The most files with an error that are kept; all are counted.
 const MOST_UNREAD: usize = 16;
-/// How many names of holding words a candidate has.
+/// The most names of holding words that a candidate has.
 const MOST_HOLDERS: usize = 4;
 
 /// An address without base, and what the program did with it.
@@ -63,9 +63,9 @@ impl SmallAddress {
 pub struct AddressCandidate {
     /// Its path.
     pub path: String,
-    /// What is at the address; empty if no symbol covers it.
+    /// The functions or data at the address; empty if no symbol covers it.
     pub names: Vec<NamedAddress>,
-    /// How many relocated words hold the address in the file.
+    /// Number of relocated words that hold the address in the file.
     pub words: usize,
     /// The data in which the first of these words are, as far as they have names.
     pub holders: Vec<NamedAddress>,
@@ -78,7 +78,7 @@ pub struct AddressCandidate {
 pub struct UnreadFile {
     /// Its path.
     pub path: String,
-    /// Why.
+    /// The reason.
     pub reason: String,
 }
 
@@ -87,13 +87,13 @@ pub struct AddressSearch {
     system: System,
     addresses: Vec<(SmallAddress, Vec<AddressCandidate>, usize)>,
     seen: HashSet<(u64, u64)>,
-    /// Whether any place was named to search in.
+    /// True if the user named a place to search in.
     pub is_requested: bool,
-    /// How many objects were searched.
+    /// Number of objects that were searched.
     pub objects: usize,
     /// The first files that could not be searched.
     pub unread: Vec<UnreadFile>,
-    /// How many files could not be searched.
+    /// Number of all files that could not be searched.
     pub unread_count: usize,
 }
 
@@ -123,8 +123,8 @@ impl AddressSearch {
         let found = self.addresses.iter().find(|(address, ..)| *address == wanted);
         let Some((_, candidates, count)) = found else { return (Vec::new(), 0) };
         let mut candidates = candidates.clone();
-        // What begins at the address is better than what covers it. A file that was changed last is
-        // the likelier one.
+        // A candidate whose symbol begins at the address is likelier than one whose symbol only covers it. Among
+        // equal ones, the file that was changed last is the likeliest.
         let rank = |candidate: &AddressCandidate| match candidate.names.first() {
             Some(name) if name.offset == 0 => 0,
             Some(_) => 1,

@@ -25,13 +25,14 @@ use super::opening::{Opening, PATIENCE, Permit, allow};
 use super::report::{EarlyOpen, GuardReport, Went};
 use crate::watch::index::Inode;
 
-/// How many opens may wait. Each has a descriptor here. When there are no more descriptors, the kernel
+/// The most opens that may wait. Each has a descriptor here. When there are no more descriptors, the kernel
 /// refuses the opens itself (`fanotify_read` in fs/notify/fanotify/fanotify_user.c).
 pub const MOST_WAITING: usize = 512;
 /// The highest priority of a thread that is not real-time.
 pub const HIGHEST_PRIORITY: i32 = -20;
-/// How often it looks whether the guard ends, while opens wait, and how often at least it shows that it answers.
+/// While opens wait, this thread checks at least this often whether the guard ends.
 const PERIOD: Duration = Duration::from_millis(200);
+/// This thread shows at least this often that it answers.
 pub const BEAT: Duration = Duration::from_millis(500);
 /// When the thread that pins has been at the same work for so long, opens do not wait for it.
 const STUCK: Duration = Duration::from_secs(10);
@@ -40,12 +41,12 @@ const STUCK: Duration = Duration::from_secs(10);
 /// keeps the descriptor by which the kernel asks.
 const HOPELESS: Duration = Duration::from_secs(30);
 
-/// Why the guard ends.
+/// The reason that the guard reports when it ends after [`HOPELESS`].
 const NO_ANSWER: &str = "the process that guards has waited for 30 s for a process or a file that does not answer";
-/// Why the kernel could not open a file that is on a file system of its own.
+/// The reason that is reported when the kernel could not open the file for this process without waiting.
 const LEASE: &str = "a process has a write lease on the file (F_SETLEASE in fcntl(2))";
 
-/// How often it looks at once whether a thread that has just asked sleeps.
+/// The number of immediate checks whether a thread that has just asked sleeps already.
 const LOOKS: usize = 8;
 
 /// A question of a thread that does not sleep yet, so that its call is not shown.
@@ -60,17 +61,17 @@ fn soon(thread: i32) -> Option<Intention> {
     (0..LOOKS).find_map(|_| Intention::of(thread))
 }
 
-/// What answers.
+/// The state of the thread that answers the kernel.
 pub struct Answerer {
-    /// Where the kernel asks.
+    /// The fanotify group by which the kernel asks.
     pub group: Arc<Fanotify>,
-    /// Who waits.
+    /// The processes that wait, and the process that is being pinned.
     pub openers: Arc<Openers>,
     /// The opens that the thread which pins is to allow.
     pub requests: SyncSender<Arc<Opening>>,
-    /// How many of them have not been taken.
+    /// Number of these opens that the thread which pins has not taken.
     pub waiting: Arc<AtomicUsize>,
-    /// Where it reports what the other thread does not report.
+    /// The channel for reports, which the thread that pins has, too.
     pub reports: SyncSender<GuardReport>,
     /// Set when the guard ends: then every open goes on at once.
     pub is_ending: Arc<AtomicBool>,

@@ -40,14 +40,14 @@ use crate::watch::events::Marks;
 use crate::watch::index::{Index, Inode};
 use crate::watch::scan::{Scanner, Scope};
 
-/// How many reports may wait for the watch to read them. Others are left out.
+/// The most reports that may wait for the watch to read them. Others are left out.
 const MOST_REPORTS: usize = 1024;
 /// The descriptors that are wanted, and those without which nothing is guarded: one for each open that
 /// waits, that is not decided, that is being handled, or that is late and has not been taken, for each event that is
 /// read at a time, and some for the files of a process that is pinned.
 const DESCRIPTORS: u64 = 65_536;
 const FEWEST_DESCRIPTORS: u64 = 6 * MOST_WAITING as u64;
-/// How long the pin at hand is waited for when the watch has ended.
+/// The longest time for which this process waits for the current work of the thread that pins when the watch has ended.
 const LAST_PIN: Duration = Duration::from_secs(5);
 /// The signals that do not reach this process: the watch ends it. A terminal sends some of them to all
 /// processes that it runs.
@@ -79,7 +79,7 @@ pub fn guard(scope: Scope) -> Exit {
     Exit::Uninspected
 }
 
-/// What the first thread needs of the others.
+/// The parts that the first thread shares with the others.
 struct Started {
     group: Arc<Fanotify>,
     reports: Receiver<GuardReport>,

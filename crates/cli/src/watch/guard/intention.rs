@@ -1,4 +1,4 @@
-//! What a process is about to do with a file that it opens. The permission event of the kernel does
+//! Finds out what a process is about to do with a file that it opens. The permission event of the kernel does
 //! not say whether the file is opened for writing. The process sleeps in the system call meanwhile, and
 //! `/proc/PID/syscall` shows the call and its arguments.
 //!
@@ -34,7 +34,7 @@ mod compat {
 /// The mark of a call of the x32 interface.
 const X32: i64 = 0x4000_0000;
 
-/// What a process is about to do with a file.
+/// The use that a process is about to make of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Intention {
     /// It only reads or executes it.

@@ -1,5 +1,5 @@
-//! Which processes wait in the open of a file for the guard's answer, and which process is being pinned:
-//! a thread that waits in the kernel cannot be stopped, so a process is never both.
+//! Records the processes that wait in the open of a file for the guard's answer, and the process that is being
+//! pinned. A thread that waits in the kernel cannot be stopped, so no process waits and is pinned at the same time.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

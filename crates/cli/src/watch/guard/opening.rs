@@ -14,16 +14,16 @@ use super::intention::Intention;
 use super::openers::Openers;
 use crate::watch::index::Inode;
 
-/// How long an open may wait.
+/// The longest time for which an open waits.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Why an open went on.
+/// The answer to an open: none yet, or the reason for which it went on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Permit {
     /// It waits.
     None = 0,
-    /// What was to be done first is done.
+    /// Nothing was left to be done before it.
     Done,
     /// The time was up.
     Late,
@@ -39,7 +39,7 @@ pub struct Opening {
     pub thread: i32,
     /// The process of that thread; 0 if it has no number here.
     pub process: u32,
-    /// What the call shows of what it is about to do.
+    /// The use of the file, as far as the system call shows it.
     pub intention: Intention,
     /// When the event was read.
     pub begun: Instant,

@@ -1,6 +1,6 @@
-//! Which overlays are below directories of this process's mount namespace. A user can mount another one, over a FUSE file
-//! system, in a user namespace of their own, and neither the file nor `statfs(2)` shows what is below. What is
-//! mounted there does not come into the mount namespace of root (`mount_namespaces(7)`).
+//! Finds out whether an overlay is mounted in this process's mount namespace. In a user namespace of their own, a user can
+//! mount an overlay over a FUSE file system, and neither the file nor `statfs(2)` shows the file system below it. Such a
+//! mount does not appear in the mount namespace of root (`mount_namespaces(7)`).
 
 use std::fs;
 use std::os::fd::{AsRawFd, OwnedFd};

@@ -38,26 +38,26 @@ use crate::pin::session::Session;
 use crate::watch::index::{Index, Inode};
 use crate::watch::scan::{Scanner, lock};
 
-/// How often processes are looked for that have appeared, or have loaded something.
+/// The shortest time between two regular scans for processes that have appeared, or have loaded something.
 const PERIOD: Duration = Duration::from_millis(250);
-/// Looking takes at most this part of the time, unless a file is opened for writing.
+/// Scans take at most this part of the time, unless a file is opened for writing.
 const REST: u32 = 50;
 /// When nothing was pinned for so long, what pinning has changed in this process is put back.
 const IDLE: Duration = Duration::from_secs(2);
 /// A process that could not be pinned is not tried again for so long.
 const PAUSE: Duration = Duration::from_secs(10);
-/// How often processes are looked for again that have appeared while others were pinned.
+/// The most scans for the opens that wait: processes can appear while others are pinned.
 const MAX_ROUNDS: usize = 4;
-/// How long a good moment to stop a process is waited for while an open waits.
+/// The longest wait for a good moment to stop a process, while an open waits.
 const MOMENT: Duration = Duration::from_millis(50);
 /// A process that another one traces, or that did not stop, is tried again after this time.
 const AGAIN: Duration = Duration::from_millis(20);
-/// How much of an open's patience must be left for that.
+/// Another attempt is made only if the opens have at least this much of their patience left.
 const RESERVE: Duration = Duration::from_millis(500);
 
-/// Why a process is left that waits in an open itself.
+/// The reason that is reported for a process that waits in an open itself.
 const WAITS: &str = "it waits in an open for writing itself, where it cannot be stopped";
-/// Why one is left that answers the kernel's questions as this one does.
+/// The reason that is reported for a process that answers the kernel's questions as this one does.
 const ANSWERS: &str = "it decides about the opens of other processes (fanotify), which would wait for it";
 
 /// Pins, unless a process waits for this one.
@@ -112,20 +112,20 @@ fn answers_kernel(pid: u32) -> bool {
     links.any(|link| link == Path::new("anon_inode:[fanotify]"))
 }
 
-/// What pins.
+/// The state of the thread that pins.
 pub struct Pinning {
     /// The opens that wait, and their number.
     pub requests: Receiver<Arc<Opening>>,
     pub waiting: Arc<AtomicUsize>,
-    /// Where it reports.
+    /// The channel for reports.
     pub reports: SyncSender<GuardReport>,
-    /// Who waits.
+    /// The processes that wait, and the process that is being pinned.
     pub openers: Arc<Openers>,
-    /// Which processes map which files.
+    /// The mapped objects, and the processes that map them.
     pub index: Arc<Mutex<Index>>,
     /// Keeps the index up to date, and marks the files.
     pub scanner: Scanner,
-    /// Which processes are pinned.
+    /// The processes that were pinned.
     pub session: Session<GuardedPins>,
     /// The processes of which one object was pinned, and the others were not yet.
     pub begun: BTreeSet<u32>,
@@ -337,7 +337,7 @@ impl Pinning {
     }
 }
 
-/// What has become of the processes that map the files.
+/// The results of pinning the processes that map the files.
 #[derive(Default)]
 struct Outcome {
     /// Those that were tried, with the time when they were made.
@@ -355,7 +355,7 @@ impl Refused {
     }
 }
 
-/// How the reason begins if an object could not be pinned.
+/// The beginning of the reason if an object could not be pinned.
 const OBJECT: &str = "its object is left";
 
 impl Outcome {

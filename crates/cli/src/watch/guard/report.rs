@@ -1,4 +1,4 @@
-//! What the guard reports to `sopin watch`: one line of JSON each.
+//! The reports of the guard to `sopin watch`, each a line of JSON.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +18,7 @@ pub enum GuardReport {
     Alive,
     /// It cannot guard.
     Failed {
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// A process has opened a file for writing when those that map it were pinned.
@@ -76,11 +76,11 @@ pub struct EarlyOpen {
     pub pid: u32,
     /// The name of the process.
     pub name: String,
-    /// Why.
+    /// The reason.
     pub went: Went,
 }
 
-/// Why an open went on before others were pinned.
+/// The reason for which an open went on before others were pinned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Went {
@@ -105,9 +105,9 @@ pub struct GuardedOpen {
     pub name: String,
     /// The arguments that it was started with.
     pub command: Vec<String>,
-    /// How long it had to wait, in microseconds.
+    /// The time for which it had to wait, in microseconds.
     pub delay_us: u64,
-    /// Whether it went on before this was done.
+    /// True if it went on before the processes were pinned.
     pub late: bool,
     /// The processes that were pinned for it.
     pub pinned: Vec<GuardedProcess>,
@@ -122,6 +122,6 @@ pub struct GuardedProcess {
     pub pid: u32,
     /// Its name.
     pub name: String,
-    /// Why it was left, if it was.
+    /// The reason for which it was left; `None` if it was pinned.
     pub reason: Option<String>,
 }
