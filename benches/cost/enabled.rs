@@ -43,7 +43,7 @@ pub fn enabled(site: &Site) -> Result<Section, String> {
     Ok(Section {
         title: "Starting Python where `sopin enable` was run".to_owned(),
         about: "`python -c ''` in a virtual environment, natively without `sopin.pth`. With it, Python loads the library by \
-                `dlopen`, which pins all objects while every thread has stopped; `LD_PRELOAD` costs what \"Starting a tiny \
+                `dlopen`, which pins all objects after the program has begun; `LD_PRELOAD` costs what \"Starting a tiny \
                 program\" shows."
             .to_owned(),
         rounds: wall.count(),

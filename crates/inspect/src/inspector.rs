@@ -61,7 +61,7 @@ impl Inspector {
     /// the library.
     ///
     /// # Errors
-    /// Why the process cannot be inspected.
+    /// The reason for which the process cannot be inspected.
     pub fn inspect(&self, pid: u32, only_with_library: bool) -> Result<Option<ProcessReport>, Trouble> {
         let process = Process::open(pid)?;
         let text = process.require("maps")?;

@@ -1,4 +1,4 @@
-//! What a core dump shows about the objects of a dead process, and whether the process died because
+//! Finds out what a core dump shows about the objects of a dead process, and whether the process died because
 //! a file was rewritten in place.
 //!
 //! | module | responsible for |

@@ -1,4 +1,4 @@
-//! What an object has at an address without its load base. A relocated pointer that has reverted
+//! Finds the functions, data and PLT entries at an address without the load base. A relocated pointer that has reverted
 //! to the file's contents holds such an address, so a jump through it goes there: it is *small*.
 //! This module reads one file, trusts none of what it reads, and does not judge what a process
 //! has done.
@@ -24,14 +24,14 @@ use crate::memory::{Bytes, word_at};
 use crate::relocated_words::{self, RELA, SYMBOL};
 use sections::{Sections, SymbolKind};
 
-/// How much of a file is read at a time, in bytes.
+/// Bytes of a file that are read at a time.
 const WINDOW: usize = 1 << 16;
 /// The most names of one address that are returned: functions with equal code can be merged.
 const MOST_NAMES: usize = 16;
 /// The most words that are returned; all of them are counted.
 const MOST_WORDS: usize = 16;
 
-/// What has an address.
+/// The kind of thing at an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NamedKind {
@@ -46,12 +46,12 @@ pub enum NamedKind {
 /// A name for an address.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct NamedAddress {
-    /// What has the address.
+    /// The kind of thing at the address.
     pub kind: NamedKind,
     /// The symbol, mangled as in the file; `None` for a function without one, which only the
     /// unwinding table knows. For an entry of the PLT it is the imported function.
     pub name: Option<String>,
-    /// How far behind the beginning of the symbol the address is, in bytes.
+    /// Distance from the beginning of the symbol to the address, in bytes.
     pub offset: u64,
     /// The section.
     pub section: Option<String>,
@@ -60,7 +60,7 @@ pub struct NamedAddress {
 /// The words that hold an address in the file and something else in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HoldingWords {
-    /// How many there are.
+    /// Number of all such words.
     pub count: usize,
     /// Addresses of the first of them without the base; [`names_at`] has names for these.
     pub first: Vec<u64>,
@@ -134,7 +134,7 @@ pub fn words_holding_each(file: &impl Bytes, addresses: &[u64]) -> Result<Vec<Ho
 }
 
 /// Returns the imported function whose word for lazy binding holds this address in the file.
-/// Where all share one address, as on aarch64, none is named.
+/// It returns none if all words hold the same address, as on aarch64.
 fn lazy_entry(
     file: &impl Bytes,
     machine: RelocationTypes,

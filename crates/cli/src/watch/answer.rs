@@ -1,4 +1,4 @@
-//! What the command says, as in a line of JSON. The names stay the same while `schema` does.
+//! The lines of the command, as in JSON. The names stay the same while `schema` does.
 
 use std::time::SystemTime;
 
@@ -11,7 +11,7 @@ use super::writer::Writer;
 /// Version of the structure. It changes when a field changes its meaning or is removed; new
 /// fields do not change it.
 pub const SCHEMA: u32 = 1;
-/// How many processes are listed for a rewriting.
+/// The most processes that are listed for a rewriting.
 pub const LISTED: usize = 100;
 
 /// One line.
@@ -22,12 +22,12 @@ pub struct WatchLine {
     /// When it happened.
     #[serde(serialize_with = "rfc3339")]
     pub time: SystemTime,
-    /// What happened.
+    /// The event.
     #[serde(flatten)]
     pub news: News,
 }
 
-/// What happened.
+/// An event, with its facts.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum News {
@@ -48,11 +48,11 @@ pub enum News {
 pub struct OpenAnswer {
     /// The file.
     pub file: String,
-    /// Who has opened it.
+    /// The process that has opened it.
     pub writer: Writer,
-    /// How long pinning took, in microseconds. The writer waited so long, but for 2 seconds at most.
+    /// Duration of pinning, in microseconds. The writer waited for this time, but for 2 seconds at most.
     pub delay_us: u64,
-    /// Whether the writer went on before that.
+    /// True if the writer went on before that.
     pub late: bool,
     /// The processes that were pinned.
     pub pinned: Vec<GuardedProcess>,
@@ -65,13 +65,13 @@ pub struct OpenAnswer {
 pub struct WentOnAnswer {
     /// The file.
     pub file: String,
-    /// Who has opened it.
+    /// The process that has opened it.
     pub writer: Writer,
     /// Why.
     pub reason: Went,
 }
 
-/// What has happened to the guard.
+/// An event about the process that guards.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct GuardAnswer {
     /// `continued` or `refused`.
@@ -89,9 +89,9 @@ pub struct RewriteAnswer {
     pub device: u64,
     /// The same.
     pub inode: u64,
-    /// Whether the writer goes on.
+    /// True if the writer has not ended yet.
     pub ongoing: bool,
-    /// Who wrote.
+    /// The process that has written.
     pub writer: Writer,
     /// Number of processes in each state.
     pub full: usize,
@@ -107,7 +107,7 @@ pub struct RewriteAnswer {
     pub not_inspected: usize,
     /// The processes, the worst state first; 100 at most.
     pub processes: Vec<ConcernedProcess>,
-    /// How many processes are not listed.
+    /// Number of processes that are not listed.
     pub unlisted: usize,
 }
 
@@ -118,17 +118,17 @@ pub struct ConcernedProcess {
     pub pid: u32,
     /// The name of its first thread.
     pub name: String,
-    /// What became of it.
+    /// Its state after the rewriting.
     pub state: ProcessState,
     /// Number of words that have reverted to what is in the file.
     pub reverted_words: usize,
     /// Bytes of pages behind the end of the file.
     pub bytes_beyond_end: u64,
-    /// Why it could not be inspected, or its relocated words not be compared with the file; null if they could.
+    /// The reason for which it could not be inspected, or its relocated words not be compared with the file; or null.
     pub reason: Option<String>,
 }
 
-/// What became of a process, the worst first.
+/// The states of a process after the rewriting, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ProcessState {
@@ -146,12 +146,12 @@ pub enum ProcessState {
     Full,
 }
 
-/// What was lost.
+/// A loss of events or lines.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Lost {
     /// `kernel-queue`, `rewritings`, `output`, `alerts`
     pub what: &'static str,
-    /// How many; null if that is not known.
+    /// Number of those that were lost; null if that is not known.
     pub count: Option<u64>,
 }
 

@@ -9,14 +9,14 @@ use super::answer::{ConcernedProcess, Lost, News, OpenAnswer, ProcessState, Rewr
 use super::guard::report::Went;
 use crate::output::{BAD, DOUBTFUL, GOOD, shown};
 
-/// How many processes are named for each state without `--verbose`.
+/// The most processes that are named for each state without `--verbose`.
 const NAMED: usize = 5;
 
 /// A line.
 pub struct ShownLine<'a> {
-    /// What it says.
+    /// The line as in JSON.
     pub line: &'a WatchLine,
-    /// Whether all processes are named.
+    /// True if all processes are named.
     pub is_verbose: bool,
 }
 

@@ -14,13 +14,13 @@ use super::answer::{ConcernedProcess, LISTED, News, ProcessState, RewriteAnswer,
 use super::index::Mapper;
 use super::rewrites::Rewriting;
 
-/// How many processes are inspected at a time: most of the time an inspection of a damaged one
+/// The number of processes that are inspected at a time: most of the time an inspection of a damaged one
 /// waits, to see whether an object is just being loaded.
 const AT_A_TIME: usize = 4;
 /// Characters of the reason why a process could not be inspected.
 const MAX_REASON: usize = 200;
 
-/// What became of a process.
+/// The result of inspecting a process.
 enum Outcome {
     Inspected(Vec<ObjectReport>),
     Ended,

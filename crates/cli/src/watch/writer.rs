@@ -1,4 +1,4 @@
-//! Who has written to a file: the name and the command of the process, read while it is still there.
+//! Reads the name and the command of the process that has written to a file, while it has not ended.
 //! Everything that is read of it is made up by that process, and may be long, so it is cut.
 
 use std::collections::HashMap;
@@ -16,9 +16,9 @@ use crate::process_table;
 /// Bytes of the arguments that are kept, and characters of them that are shown on a line.
 const MAX_COMMAND: u64 = 1024;
 const SHOWN_COMMAND: usize = 120;
-/// How many writers are remembered, and how long: one that writes to many files may have ended when the event of
-/// the last one is read. No process gets the number of another so soon, because the kernel gives out
-/// all others first.
+/// The most writers that are remembered, and the time for which they are. One that writes to many files may have
+/// ended when the event of the last one is read. No process gets the number of another so soon, because the
+/// kernel gives out all others first.
 const REMEMBERED: usize = 256;
 const MEMORY: Duration = Duration::from_secs(2);
 
@@ -31,7 +31,7 @@ pub struct Writer {
     pub name: Option<String>,
     /// The arguments that it was started with, the first KiB of them.
     pub command: Vec<String>,
-    /// Why the process is not known: `no-privilege`, `other-namespace`, `ended`; null if it is.
+    /// The reason for which the process is not known: `no-privilege`, `other-namespace`, `ended`; null if it is.
     pub unknown: Option<&'static str>,
 }
 

@@ -80,7 +80,7 @@ fn cut_off() -> Result<(), String> {
         assert_eq!(answer["dump"]["cut"], true);
         assert!(answer["errors"].to_string().contains("the dump is cut off"), "{}", answer["errors"]);
     }
-    // What the compressed data has before its end is examined.
+    // The part before the end of the compressed data is examined.
     let compressed = fs::read(compress(&victim, &core, "gzip")).unwrap();
     fs::write(&cut, &compressed[..compressed.len() / 2]).unwrap();
     let output = victim.installation.sopin().args(["explain", cut.to_str().unwrap()]).assert().get_output().clone();

@@ -35,7 +35,7 @@ fn in_a_copy_of_the_system() -> Result<(), String> {
     for found in explain(&victim, &[core], 4)["objects"].as_array().unwrap() {
         copy_to(&root, found["path"].as_str().unwrap());
     }
-    // What is on this machine does not matter any more.
+    // The files on this machine are not read any more.
     fs::write(&victim.library, "rewritten again").unwrap();
     let answer = explain(&victim, &["--sysroot", root.to_str().unwrap(), core], 4);
     assert_eq!(answer["verdict"]["certainty"], "certain");

@@ -30,7 +30,7 @@ impl CandidateFile {
     /// Reads a file.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The flaw of the file.
     pub fn read(file: File) -> Result<Self, Flaw> {
         let size = file.metadata().map_or(0, |metadata| metadata.len());
         let bytes = FileBytes::from(OwnedFd::from(file));
@@ -42,7 +42,7 @@ impl CandidateFile {
     /// Returns the words to which the loader stores.
     ///
     /// # Errors
-    /// Why they cannot be read.
+    /// The flaw because of which they cannot be read.
     pub fn words(&self) -> Result<&[RelocatedWord], Flaw> {
         self.image.words(|| Ok(&self.bytes))
     }

@@ -27,7 +27,7 @@ use super::objects::{self, DumpedObject, ListState};
 use super::pages::{self, Layout, Page, PageVerdict};
 use super::system::System;
 
-/// How the file on the disk relates to the object that was loaded.
+/// The relation of the file on the disk to the object that was loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FileRelation {
@@ -42,7 +42,7 @@ pub enum FileRelation {
     Unknown,
 }
 
-/// Where the file is that the process had mapped when it died, as far as that is known.
+/// The place of the file that the process had mapped when it died, if that is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// At its path.
@@ -51,13 +51,13 @@ pub enum Source {
     BuildId,
 }
 
-/// What was found out about an object.
+/// The result of examining an object.
 #[allow(clippy::struct_excessive_bools, reason = "they are answers to different questions")]
 #[derive(Default)]
 pub struct ObjectFinding {
     /// Words that have reverted, ascending.
     pub reverted: Vec<Word>,
-    /// How many of them are data, which other objects may use too, and held 0.
+    /// Number of those that are data, which other objects may use too, and that held 0.
     pub zeroed: usize,
     /// Addresses of its writable segments, from the first to the last.
     pub data: std::ops::Range<u64>,
@@ -80,7 +80,7 @@ pub struct ObjectFinding {
     pub relation: FileRelation,
     /// The words were judged by tables that were valid when the process died.
     pub is_judged: bool,
-    /// Why its words were not judged, for people.
+    /// The reason for which its words were not judged, for people.
     pub unjudged: Option<String>,
     /// Build-id in the first page as it was dumped, and of the file; empty without one.
     pub mapped_build_id: Vec<u8>,
@@ -88,7 +88,7 @@ pub struct ObjectFinding {
     pub file_build_id: Vec<u8>,
     /// The object maps copies that libsopin.so has made, or has its words in memory of its own.
     pub is_protected: bool,
-    /// How to open the file by which the words were judged.
+    /// The place of the file by which the words were judged.
     pub source: Option<Source>,
     /// The length of the file on the disk in bytes.
     pub file_size: Option<u64>,
@@ -126,7 +126,7 @@ pub struct DumpExaminer<'a, 'b, B> {
     pub page: u64,
     /// The loader is glibc's, which adds the base in dynamic sections.
     pub is_glibc: bool,
-    /// How much of the loader's list was read.
+    /// The part of the loader's list that was read.
     pub list: ListState,
 }
 

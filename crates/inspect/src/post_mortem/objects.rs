@@ -24,7 +24,7 @@ pub struct DumpedObject {
     pub path: Rc<[u8]>,
     /// Its mappings, ascending.
     pub ranges: Vec<MappedRange>,
-    /// What the loader knows of it; `None` if it is not in the list, or there is no list.
+    /// Its entry in the loader's list; `None` if it is not in the list, or there is no list.
     pub listed: Option<Listed>,
     /// Load bias, where it is known.
     pub base: Option<u64>,
@@ -89,7 +89,7 @@ impl DumpedObject {
     }
 }
 
-/// How much of the loader's list could be read.
+/// The part of the loader's list that could be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListState {
     /// All of it.

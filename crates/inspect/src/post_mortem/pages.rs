@@ -27,11 +27,11 @@ pub struct Page {
     pub address: u64,
     /// Its offset in the file.
     pub offset: u64,
-    /// How many of its bytes come from the file, not from zeroes.
+    /// Number of its bytes that come from the file; the others are zeroes.
     pub from_file: usize,
 }
 
-/// What a page is.
+/// The judgement of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageVerdict {
     /// The file's, so the loader's stores to it are lost.
@@ -42,7 +42,7 @@ pub enum PageVerdict {
     Private,
 }
 
-/// Where a file is mapped.
+/// The mappings of a file.
 #[derive(Clone, Copy)]
 pub enum Layout {
     /// As the file's own headers say, at this base.
@@ -132,7 +132,7 @@ impl Page {
         for word in words.iter().filter(is_proof) {
             let Some(place) = self.place_of(word, headers) else { continue };
             let (Some(value), Some(raw)) = (word_at(in_dump, place), word_at(in_file, place)) else { continue };
-            // Where base + addend is the file's value, nothing can be recognised.
+            // If base + addend is the file's value, a reversion cannot be recognised.
             let is_recognised = match word.kind {
                 RelocatedValue::Relative(addend) => base.wrapping_add(addend) != raw,
                 RelocatedValue::Compact => base != 0,

@@ -26,7 +26,7 @@ const LOWEST_CODE: u64 = 64;
 const STRUCTURE: u64 = 256;
 /// Addresses without a base are below this: objects are smaller.
 const SMALL: u64 = 1 << 32;
-/// How far behind a datum an access may be that came of a pointer to it.
+/// The largest distance from a datum to an access that is attributed to a pointer to it.
 const NEAR: u64 = 1 << 16;
 
 /// The answer.
@@ -42,7 +42,7 @@ pub enum Answer {
     Unknown,
 }
 
-/// How certain the answer is that a file was rewritten, and that this is why the process died.
+/// The certainty that a file was rewritten, and that the process died because of that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Certainty {
@@ -57,13 +57,13 @@ pub enum Certainty {
 pub struct CrashVerdict {
     /// The answer.
     pub answer: Answer,
-    /// How certain it is; `None` unless a file was rewritten.
+    /// Its certainty; `None` unless a file was rewritten.
     pub certainty: Option<Certainty>,
     /// Index of the object that it is about.
     pub object: Option<usize>,
     /// One sentence.
     pub sentence: String,
-    /// What the user can do to learn more; empty if nothing.
+    /// The user's next step to learn more; empty if there is none.
     pub way_out: String,
 }
 
@@ -81,7 +81,7 @@ impl ExaminedObject {
     }
 }
 
-/// How a crash is connected with an object; the strongest last.
+/// The connection of a crash with an object; the strongest last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Connection {
     /// Nothing connects them.
@@ -100,7 +100,7 @@ enum Connection {
     Word(u64),
 }
 
-/// What the verdict needs to know of files, besides the findings.
+/// The names and words in files by which the verdict connects a crash with an object.
 pub trait Names {
     /// Returns what an object has at an address without the base: `distill_params`, `the PLT entry of
     /// qsort`.
@@ -238,7 +238,7 @@ fn connection(
     };
     // The thread has executed what the file had and has now, so that it is no other build's.
     let is_own_trap = matches!(crash.signal, SIGILL | SIGTRAP) && crash.jump().is_none() && !finding.is_other_build;
-    // What belongs to another build now is not known word by word.
+    // If the file is another build now, it is not known which words have reverted.
     let is_in_data = |register: &u64| finding.is_other_build && finding.data.contains(register);
     if held.iter().any(|register| points(register) || is_in_data(register)) {
         Connection::Pointed

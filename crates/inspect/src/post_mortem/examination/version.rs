@@ -1,4 +1,4 @@
-//! Whether a file, or what a dump has of it, is the version of the object that was loaded.
+//! Finds out whether a file, or its first page in a dump, is the version of the object that was loaded.
 
 use super::{DumpExaminer, ObjectFinding};
 use crate::core_dump::{DumpedRange, MappedRange};
