@@ -1,17 +1,20 @@
-//! Arrays that live in pages of their own.
+//! Arrays that live outside of the heap.
 //!
 //! The preloaded library must not call the host's `malloc` (it may be
 //! interposed, may itself call `dlopen`, or may be locked by the very thread
-//! that entered us), so everything of variable size is a [`PageVec`].
+//! that entered us), so everything of variable size is a [`PageVec`]. Small ones live in blocks of
+//! the library's own memory ([`pool`]), which cost no system call.
 
 use crate::sys::{self, Errno, Fd, Result};
 
-/// A growable array of plain values in anonymous private memory. Growing can
+mod pool;
+
+/// A growable array of plain values in the pool or in anonymous private memory. Growing can
 /// fail and then changes nothing.
 pub struct PageVec<T: Copy> {
     address: usize,
-    /// Mapped bytes.
-    mapped: usize,
+    /// Bytes from there that belong to the array.
+    room: usize,
     len: usize,
     marker: core::marker::PhantomData<T>,
 }
@@ -22,7 +25,7 @@ impl<T: Copy> PageVec<T> {
     /// Returns an empty array; maps nothing.
     pub const fn new() -> Self {
         () = Self::SIZE_IS_NOT_ZERO;
-        Self { address: 0, mapped: 0, len: 0, marker: core::marker::PhantomData }
+        Self { address: 0, room: 0, len: 0, marker: core::marker::PhantomData }
     }
 
     /// Returns an array of `len` copies of `value`.
@@ -58,56 +61,49 @@ impl<T: Copy> PageVec<T> {
     pub fn reserve(&mut self, additional: usize) -> Result<()> {
         let needed = self.len.checked_add(additional).ok_or(Errno(libc::ENOMEM))?;
         let bytes = needed.checked_mul(size_of::<T>()).ok_or(Errno(libc::ENOMEM))?;
-        if bytes <= self.mapped {
+        if bytes <= self.room {
             return Ok(());
         }
-        let page = sys::page_size();
-        let bytes = bytes.max(self.mapped.saturating_mul(2));
-        let bytes = bytes.checked_next_multiple_of(page).ok_or(Errno(libc::ENOMEM))?;
-        let protection = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        // This uses only calls that the loader makes, and not mremap(2), because arrays grow
-        // before the library knows whether a seccomp filter is in force.
-        // SAFETY: without MAP_FIXED the kernel maps a free range, so no reference is affected.
-        let address = unsafe { sys::mmap(0, bytes, protection, flags, None) }?;
-        let (old_address, old_bytes) = (self.address, self.mapped);
-        if old_bytes != 0 {
-            // SAFETY: the old mapping holds `len` values, the new one is larger, both belong to
-            // this array, and they do not overlap because the kernel has mapped a free range.
-            unsafe { core::ptr::copy_nonoverlapping(old_address as *const T, address as *mut T, self.len) };
+        let (address, bytes) = match pool::take(bytes.max(self.room.saturating_mul(2))) {
+            Some(taken) => taken,
+            None => map_zeroed(bytes.max(self.room.saturating_mul(2)))?,
+        };
+        let old = (self.address, self.room);
+        if old.1 != 0 {
+            // SAFETY: the old memory holds `len` values, the new one is larger, both belong to
+            // this array, and they do not overlap because the new one was free.
+            unsafe { core::ptr::copy_nonoverlapping(old.0 as *const T, address as *mut T, self.len) };
         }
         // At every instant the array has memory: the task that changes it may be killed while others
         // go on that share the memory.
-        (self.address, self.mapped) = (address, bytes);
-        if old_bytes != 0 {
-            // SAFETY: all references to values borrow from `self`, and `&mut self` proves that
-            // there are none.
-            let _ = unsafe { sys::munmap(old_address, old_bytes) };
-        }
+        (self.address, self.room) = (address, bytes);
+        // SAFETY: all references to values borrow from `self`, and `&mut self` proves that there
+        // are none. The array does not refer to the old memory any more.
+        unsafe { release(old.0, old.1) };
         Ok(())
     }
 
     /// Appends a value without growing.
     ///
     /// # Safety
-    /// The mapping must have room for one more value.
+    /// The memory must have room for one more value.
     unsafe fn push_within_capacity(&mut self, value: T) {
-        debug_assert!((self.len + 1) * size_of::<T>() <= self.mapped);
+        debug_assert!((self.len + 1) * size_of::<T>() <= self.room);
         let end = (self.address as *mut T).wrapping_add(self.len);
-        // SAFETY: `end` lies in the mapping, which has room for one more value: this function's
-        // contract. It is aligned, because the mapping begins at a page.
+        // SAFETY: `end` lies in the memory of the array, which has room for one more value: this
+        // function's contract. It is aligned, because the memory begins at a page or a block.
         unsafe { end.write(value) };
         self.len += 1;
     }
 
-    /// Removes all values and keeps the pages.
+    /// Removes all values and keeps the memory.
     pub fn clear(&mut self) {
         self.len = 0;
     }
 
-    /// Removes all values, and keeps the pages only if that is a single one.
+    /// Removes all values, and keeps the memory only if that is a page at most.
     pub fn clear_to_one_page(&mut self) {
-        if self.mapped > sys::page_size() {
+        if self.room > sys::page_size() {
             *self = Self::new();
         }
         self.clear();
@@ -151,7 +147,7 @@ impl PageVec<u8> {
     pub fn zeroed(len: usize) -> Result<Self> {
         let mut array = Self::new();
         array.reserve(len)?;
-        // Pages of a new anonymous mapping are zero.
+        // New memory is zero.
         array.len = len;
         Ok(array)
     }
@@ -162,8 +158,8 @@ impl PageVec<u8> {
         self.reserve(len)?;
         let end = (self.address as *mut u8).wrapping_add(self.len);
         // SAFETY: `reserve` has made room for `len` bytes behind the values. They are initialised:
-        // pages of an anonymous mapping are zero until something is stored there. The exclusive
-        // borrow of `self` makes that of the buffer exclusive.
+        // new memory is zero until something is stored there. The exclusive borrow of `self` makes
+        // that of the buffer exclusive.
         let room = unsafe { core::slice::from_raw_parts_mut(end, len) };
         let read = read(room)?.min(len);
         self.len += read;
@@ -189,7 +185,7 @@ impl<T: Copy> core::ops::Deref for PageVec<T> {
         if self.len == 0 {
             return &[];
         }
-        // SAFETY: the first `len` values are mapped and initialised, which `push`, `extend` and
+        // SAFETY: the first `len` values have memory and are initialised, which `push`, `extend` and
         // `zeroed` maintain, and the shared borrow of `self` keeps them so.
         unsafe { core::slice::from_raw_parts(self.address as *const T, self.len) }
     }
@@ -200,7 +196,7 @@ impl<T: Copy> core::ops::DerefMut for PageVec<T> {
         if self.len == 0 {
             return &mut [];
         }
-        // SAFETY: the first `len` values are mapped and initialised, and
+        // SAFETY: the first `len` values have memory and are initialised, and
         // `&mut self` makes the borrow exclusive.
         unsafe { core::slice::from_raw_parts_mut(self.address as *mut T, self.len) }
     }
@@ -214,11 +210,33 @@ impl<T: Copy> Default for PageVec<T> {
 
 impl<T: Copy> Drop for PageVec<T> {
     fn drop(&mut self) {
-        if self.mapped != 0 {
-            // SAFETY: the mapping belongs to this array, and every reference into it borrows
-            // from `self`, which is being dropped. A failure would only leak the mapping.
-            let _ = unsafe { sys::munmap(self.address, self.mapped) };
-        }
+        // SAFETY: the memory belongs to this array, and every reference into it borrows from
+        // `self`, which is being dropped.
+        unsafe { release(self.address, self.room) };
+    }
+}
+
+/// Maps at least `bytes` of zeroed memory; returns its address and size. It uses only calls that
+/// the loader makes, and not mremap(2), because arrays grow before the library knows whether a
+/// seccomp filter is in force.
+fn map_zeroed(bytes: usize) -> Result<(usize, usize)> {
+    let bytes = bytes.checked_next_multiple_of(sys::page_size()).ok_or(Errno(libc::ENOMEM))?;
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: without MAP_FIXED the kernel maps a free range, so no reference is affected.
+    let address = unsafe { sys::mmap(0, bytes, protection, flags, None) }?;
+    Ok((address, bytes))
+}
+
+/// Gives memory of an array back, to the pool or to the kernel.
+///
+/// # Safety
+/// `bytes` must be 0, or this memory must belong to an array, to which no reference exists and
+/// which does not use it any more.
+unsafe fn release(address: usize, bytes: usize) {
+    if bytes != 0 && !pool::give_back(address, bytes) {
+        // SAFETY: the memory is not of the pool, so `map_zeroed` has mapped it, and nothing refers
+        // to it: this function's contract. A failure would only leak the mapping.
+        let _ = unsafe { sys::munmap(address, bytes) };
     }
 }
 
@@ -275,10 +293,10 @@ mod tests {
     fn clearing_keeps_one_page_at_most() {
         let mut bytes = PageVec::zeroed(sys::page_size()).unwrap();
         bytes.clear_to_one_page();
-        assert!(bytes.is_empty() && bytes.mapped == sys::page_size());
+        assert!(bytes.is_empty() && bytes.room == sys::page_size());
         let mut bytes = PageVec::zeroed(sys::page_size() + 1).unwrap();
         bytes.clear_to_one_page();
-        assert!(bytes.is_empty() && bytes.mapped == 0);
+        assert!(bytes.is_empty() && bytes.room == 0);
     }
 
     #[test]
