@@ -24,6 +24,7 @@
 
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
+use sopin_core::credentials::ShownRights;
 use sopin_core::image_layers;
 use sopin_core::sys::gate::{self, Kinds, KnownKinds};
 use sopin_core::sys::{self, Errno, Result, ThreadIds};
@@ -36,13 +37,27 @@ mod trial;
 /// Proves that the calling thread has looked for filters and may continue. It has the ids of that
 /// thread.
 #[derive(Clone, Copy)]
-pub struct Looked(ThreadIds);
+pub struct Looked {
+    caller: ThreadIds,
+    /// The rights that the thread's status has shown, if that was read.
+    shown: Option<ShownRights>,
+}
 
 impl Looked {
+    /// Returns a proof without rights: the status could not be read.
+    fn without_status() -> Self {
+        Self { caller: ThreadIds::ask(), shown: None }
+    }
+
     /// Returns the ids of the thread that has looked. Where a filter keeps the library from asking
     /// for them, they are -1.
     pub const fn caller(self) -> ThreadIds {
-        self.0
+        self.caller
+    }
+
+    /// Returns the rights that the thread had when it looked.
+    pub const fn shown(self) -> Option<ShownRights> {
+        self.shown
     }
 }
 
@@ -87,21 +102,26 @@ static COULD_ADD: AtomicBool = AtomicBool::new(false);
 pub fn look() -> Option<Looked> {
     let is_first = AT_BEGINNING.load(Ordering::Relaxed) == UNKNOWN;
     match count(is_first) {
-        Ok((filters, shown)) => judge(filters, is_first).map(|()| Looked(caller(shown))),
+        Ok((filters, status)) => judge(filters, is_first).map(|()| {
+            let shown = status.reader();
+            let caller = caller(shown);
+            // Other ids are those of a broker, which has opened its own file.
+            Looked { caller, shown: (shown == Some(caller)).then(|| ShownRights::of(&status)) }
+        }),
         Err(_) if is_first && loader::is_preloaded() => {
             // With 0 stored, filters that are counted later are taken for ones that the program
             // has added.
             AT_BEGINNING.store(0, Ordering::Relaxed);
             PASSING.set(Kinds::ALL);
             gate::close(Kinds::AT_STARTUP);
-            Some(Looked(ThreadIds::ask()))
+            Some(Looked::without_status())
         }
         // This thread has no /proc, without which the library cannot pin objects either, or a
         // sandbox refuses access to it.
         Err(Errno(libc::ENOENT | libc::ENOTDIR | libc::EACCES | libc::EPERM | libc::ENOSYS | libc::ESRCH)) => None,
         // The process is short of descriptors or memory for a moment. The loader has just opened
         // an object, so this error does not come from a filter, and what was known still holds.
-        Err(_) => (!is_first).then(|| Looked(ThreadIds::ask())),
+        Err(_) => (!is_first).then(Looked::without_status),
     }
 }
 
@@ -124,10 +144,9 @@ fn caller(shown: Option<ThreadIds>) -> ThreadIds {
     asked
 }
 
-/// Returns how many filters are in force for this thread, and its ids if the status file has those
-/// that system calls use. Linux before 5.9 does not count them;
-/// there the result is 1, or [`TOO_MANY`] if the program may have added some.
-fn count(is_first: bool) -> Result<(u32, Option<ThreadIds>)> {
+/// Returns how many filters are in force for this thread, and its status. Linux before 5.9 does not
+/// count them; there the result is 1, or [`TOO_MANY`] if the program may have added some.
+fn count(is_first: bool) -> Result<(u32, ThreadStatus)> {
     let [process, parent, older] = [&PROCESS, &PARENT, &GRANDPARENT].map(|id| id.load(Ordering::Relaxed));
     // The broker of a sandbox opens files for confined threads, and may return its own status
     // file. A process that was just forked does not know its own id yet, but knows those of its
@@ -150,7 +169,7 @@ fn count(is_first: bool) -> Result<(u32, Option<ThreadIds>)> {
         (true, None) if COULD_ADD.load(Ordering::Relaxed) || status.can_install_filters() => TOO_MANY,
         (true, None) => 1,
     };
-    Ok((filters, status.reader()))
+    Ok((filters, status))
 }
 
 fn judge(filters: u32, is_first: bool) -> Option<()> {

@@ -14,6 +14,7 @@
 use core::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
 use lock_api::{GuardNoSend, Mutex, MutexGuard, RawMutex};
 
+use sopin_core::credentials::ShownRights;
 use sopin_core::sys::{self, Errno, Result, ThreadIds};
 
 use crate::filters::Looked;
@@ -94,6 +95,8 @@ pub struct Guard {
     signals: Result<sys::SignalsBlocked>,
     /// The ids of this thread, if it has looked for filters.
     caller: Option<ThreadIds>,
+    /// The rights that it had then, as its status has shown them.
+    shown: Option<ShownRights>,
 }
 
 /// Takes the lock. `None` if this thread holds it already (in a signal handler or a function
@@ -117,7 +120,7 @@ pub fn lock_in_handler(looked: Looked) -> Option<Guard> {
 pub fn lock_quietly(naps: u32) -> Option<Guard> {
     for _ in 0..naps {
         if let Some(state) = STATE.try_lock() {
-            return Some(Guard::new(state, Err(Errno(libc::EALREADY)), None));
+            return Some(Guard::new(state, Err(Errno(libc::EALREADY)), None, None));
         }
         let is_lost = OWNER_PROCESS.load(Ordering::Relaxed) == NO_PROCESS;
         if is_lost || is_own() || iterations::is_within() {
@@ -163,7 +166,7 @@ pub fn try_lock(looked: Looked, signals: &mut Result<sys::SignalsBlocked>) -> At
         let caller = caller_now(looked);
         LAST_PROCESS.store(caller.process, Ordering::Relaxed);
         let signals = core::mem::replace(signals, Err(Errno(libc::EALREADY)));
-        return Attempt::Locked(Guard::new(state, signals, Some(caller)));
+        return Attempt::Locked(Guard::new(state, signals, Some(caller), looked.shown()));
     }
     let process = OWNER_PROCESS.load(Ordering::Relaxed);
     if process != 0 && process != sys::getpid() || is_own() { Attempt::Never } else { Attempt::Taken }
@@ -188,14 +191,20 @@ impl Guard {
         state: MutexGuard<'static, NappingLock, State>,
         signals: Result<sys::SignalsBlocked>,
         caller: Option<ThreadIds>,
+        shown: Option<ShownRights>,
     ) -> Self {
         OWNER_PROCESS.store(LAST_PROCESS.load(Ordering::Relaxed), Ordering::Relaxed);
-        Self { state, signals, caller }
+        Self { state, signals, caller, shown }
     }
 
     /// Returns the ids of this thread.
     pub fn caller(&self) -> ThreadIds {
         self.caller.unwrap_or_else(ThreadIds::ask)
+    }
+
+    /// Returns the rights that this thread's status has shown before the lock was taken.
+    pub const fn shown_rights(&self) -> Option<ShownRights> {
+        self.shown
     }
 
     /// Leaves the lock taken, in the name of this thread.
@@ -209,7 +218,8 @@ impl Guard {
     /// The lock must be taken, and no other guard for it may exist in a thread of this process.
     unsafe fn of_taken() -> Self {
         // SAFETY: the lock is taken and no other guard exists: this function's contract.
-        Self { state: unsafe { STATE.make_guard_unchecked() }, signals: Err(Errno(libc::EALREADY)), caller: None }
+        let state = unsafe { STATE.make_guard_unchecked() };
+        Self { state, signals: Err(Errno(libc::EALREADY)), caller: None, shown: None }
     }
 
     /// Returns an error if signals are not blocked in this thread: why they are not.

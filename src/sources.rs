@@ -12,7 +12,7 @@ use core::ffi::CStr;
 
 use sopin_core::cause::{Cause, Operation, Stopped};
 use sopin_core::comparison;
-use sopin_core::credentials::User;
+use sopin_core::credentials::{ShownRights, User};
 use sopin_core::image_layers::ImageLayers;
 use sopin_core::memory::ProcessMemory;
 use sopin_core::object::{Object, Span};
@@ -37,6 +37,8 @@ const MIN_SHARED_DATA: usize = 64 << 10;
 pub struct Sources {
     /// The ids of this thread, if they are known.
     caller: Option<ThreadIds>,
+    /// The rights that its status has shown before the sweep.
+    shown_rights: Option<ShownRights>,
     pagemap: OnceCell<sys::Result<Pagemap>>,
     system_store: OnceCell<Result<Option<Store>, Cause>>,
     user_store: OnceCell<Result<Store, Cause>>,
@@ -66,9 +68,10 @@ pub enum Modified {
 }
 
 impl Sources {
-    /// Makes sources of which nothing is open yet, for the thread with these ids.
-    pub fn of(caller: ThreadIds) -> Self {
-        Self { caller: Some(caller), ..Self::default() }
+    /// Makes sources of which nothing is open yet, for the thread with these ids, whose status has
+    /// shown these rights.
+    pub fn of(caller: ThreadIds, shown_rights: Option<ShownRights>) -> Self {
+        Self { caller: Some(caller), shown_rights, ..Self::default() }
     }
 
     fn caller(&self) -> ThreadIds {
@@ -164,7 +167,7 @@ impl Sources {
         let places = settings.store.as_ref()?;
         let _ = get_or_init(&self.system_store, || Store::open_system(&mut known_stores.system));
         let _ = get_or_init(&self.user_store, || {
-            let user = User::of_thread(self.caller().thread)?;
+            let user = User::of_thread(self.caller().thread, self.shown_rights.as_ref())?;
             Store::open(places, user, &mut known_stores.user)
         });
         Some(())

@@ -45,11 +45,12 @@ impl User {
     /// thread has its own credentials, and they may change at any time: call this anew for
     /// every sweep.
     pub fn of_this_thread() -> core::result::Result<Self, Cause> {
-        Self::of_thread(sys::gettid())
+        Self::of_thread(sys::gettid(), None)
     }
 
-    /// Does the same for the calling thread, whose id is `thread`.
-    pub fn of_thread(thread: i32) -> core::result::Result<Self, Cause> {
+    /// Does the same for the calling thread, whose id is `thread`. Its status may have `shown` its
+    /// rights a moment ago; then it is not read again if they are the same.
+    pub fn of_thread(thread: i32, shown: Option<&ShownRights>) -> core::result::Result<Self, Cause> {
         if sys::is_secure_execution() {
             return Err(Cause::words(OPERATION, "the program was started with raised privileges (AT_SECURE)"));
         }
@@ -69,7 +70,9 @@ impl User {
             Err(errno) => return Err(Cause::call(Operation::Prctl, errno)),
         }
         if !LAST.is(&rights) {
-            check_file_system_ids(&rights)?;
+            if !shown.is_some_and(|shown| shown.have_file_system_ids_of(&rights)) {
+                check_file_system_ids(&rights)?;
+            }
             check_group(user, rights.groups.effective)?;
             if !is_mapped(user)? {
                 return Err(NOT_MAPPED);
@@ -127,6 +130,36 @@ impl Rights {
             return Err("the process has capabilities that its user lacks");
         }
         Ok(user)
+    }
+}
+
+/// The rights of a thread as its status has shown them, file system ids included.
+///
+/// A signal handler may have run since. It changes the file system ids to others only if the thread
+/// has a capability for that, since all its ids are one. If it gives up root's file system user id,
+/// the kernel takes capabilities away, which is visible; root may have any group.
+#[derive(Clone, Copy)]
+pub struct ShownRights {
+    thread: i32,
+    users: [u32; 4],
+    groups: [u32; 4],
+    capabilities: Capabilities,
+}
+
+impl ShownRights {
+    /// Takes the rights from a status.
+    pub const fn of(status: &ThreadStatus) -> Self {
+        let ThreadStatus { thread, users, groups, effective, permitted, .. } = *status;
+        Self { thread, users, groups, capabilities: Capabilities { effective, permitted } }
+    }
+
+    /// Returns whether these are the `rights`, and the file system ids equal the other ids.
+    fn have_file_system_ids_of(&self, rights: &Rights) -> bool {
+        let are_all = |shown: [u32; 4], id: u32| shown.iter().all(|shown| *shown == id);
+        self.thread == rights.thread
+            && self.capabilities == rights.capabilities
+            && are_all(self.users, rights.users.effective)
+            && are_all(self.groups, rights.groups.effective)
     }
 }
 
@@ -348,6 +381,23 @@ mod tests {
         };
         assert_eq!(check_file_system_ids(&own(sys::user_ids().unwrap())), Ok(()));
         assert!(check_file_system_ids(&own(ids(4711, 4711, 4711))).is_err());
+    }
+
+    #[test]
+    fn rights_that_were_shown_must_be_the_same_now() {
+        let now = rights(ids(7, 7, 7), ids(9, 9, 9), 0);
+        let status = ThreadStatus { thread: 1, users: [7; 4], groups: [9; 4], ..ThreadStatus::default() };
+        assert!(ShownRights::of(&status).have_file_system_ids_of(&now));
+        for other in [
+            ThreadStatus { thread: 2, ..status },
+            ThreadStatus { users: [7, 7, 7, 0], ..status },
+            ThreadStatus { users: [8; 4], ..status },
+            ThreadStatus { groups: [9, 9, 9, 8], ..status },
+            ThreadStatus { effective: 1, ..status },
+            ThreadStatus { permitted: 1, ..status },
+        ] {
+            assert!(!ShownRights::of(&other).have_file_system_ids_of(&now), "{other:?}");
+        }
     }
 
     #[test]
