@@ -17,6 +17,7 @@ use crate::large_copies::LargeCopies;
 use crate::loader::Loaded;
 use crate::lock::Guard;
 use crate::marked_ranges::MarkedRanges;
+use crate::own;
 use crate::published::Account;
 use crate::registry::{Entry, Registry};
 use crate::report::Reporter;
@@ -74,7 +75,7 @@ impl<'a> Sweep<'a> {
         large: &'a mut LargeCopies,
         in_other_namespace: bool,
     ) -> Self {
-        let (signals, caller) = (guard.blocks_signals(), guard.caller());
+        let (signals, caller, shown) = (guard.blocks_signals(), guard.caller(), guard.shown_rights());
         memory.know_process(caller.process);
         let Parts { registry, reporter, private_memory, known_stores, path_room, workspace } = guard.parts();
         Self {
@@ -91,7 +92,7 @@ impl<'a> Sweep<'a> {
             in_other_namespace,
             recorded: 0,
             has_recorded_all: false,
-            sources: Sources::of(caller),
+            sources: Sources::of(caller, shown),
             large,
             marked: MarkedRanges::default(),
         }
@@ -177,9 +178,13 @@ impl<'a> Sweep<'a> {
 
     /// Pins all candidates. Those that may have run come first, because others are left because
     /// of them and the log must name the reason first. Then come the smallest, so that a bound
-    /// on memory for private copies leaves the largest objects.
+    /// on memory for private copies leaves the largest objects. This library is the last one: the
+    /// sweep executes its text, whose pages the kernel must map again after it was replaced.
     fn pin_candidates(&mut self, assessment: Assessment, maps: &mut Maps) -> Result<(), Cause> {
-        let rank = |candidate: &Candidate| (!candidate.may_have_run(), candidate.object.span.len());
+        let rank = |candidate: &Candidate| {
+            let span = candidate.object.span;
+            (!candidate.may_have_run(), own::is_in(span), span.len())
+        };
         slices::sort_by_key(&mut self.work.candidates, rank);
         let path_room = core::mem::take(&mut self.path_room);
         let pinned = (0..self.work.candidates.len()).try_for_each(|index| {
