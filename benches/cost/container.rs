@@ -10,6 +10,7 @@ use std::process::Command;
 
 use crate::counts;
 use crate::memory;
+use crate::page::situations::names;
 use crate::page::{Column, Compared, Section, Variant};
 use crate::rounds::{interleave, interleave_until_known};
 use crate::run::{self, Held};
@@ -136,9 +137,9 @@ pub fn container(site: &Site) -> Result<Section, String> {
         Column::new(what, unit, &both, rounds.cells()).target(Variant::Cold, Compared::Ratio, limit)
     };
     let mut columns = vec![
-        column("CPU", "ms", &cpu, 1.01).in_summary("scientific service in a container, start: CPU"),
+        column("CPU", "ms", &cpu, 1.01).in_summary(names::CONTAINER_START),
         column("elapsed", "ms", &elapsed, 1.01).in_summary("scientific service in a container, start: elapsed"),
-        column("memory", "MiB", &memory, 1.01).in_summary("scientific service in a container: memory"),
+        column("memory", "MiB", &memory, 1.01).in_summary(names::CONTAINER_MEMORY),
         Column::new("disk", "KiB", &[Compared::Extra], disk.cells()).target(Variant::Cold, Compared::Extra, 0.0),
     ];
     columns.extend(counts);

@@ -4,6 +4,7 @@ use std::fs;
 
 use crate::counts;
 use crate::memory;
+use crate::page::situations::names;
 use crate::page::{Column, Compared, Section, Variant, quantile_of_sorted};
 use crate::rounds::{interleave, interleave_until_known};
 use crate::run::{self, Held};
@@ -37,7 +38,7 @@ pub fn scientific(site: &Site) -> Result<Section, String> {
         match column.what.as_str() {
             "CPU" => {
                 column.add_target(Variant::Warm, Compared::Ratio, 1.012);
-                column.summary = Some("scientific service, start: CPU".to_owned());
+                column.summary = Some(names::SCIENCE_START.to_owned());
             }
             "elapsed" => column.add_target(Variant::Cold, Compared::Extra, 150.0),
             "memory" => {
@@ -75,7 +76,7 @@ pub fn counted(site: &Site) -> Result<Section, String> {
     }
     columns.push(Column::new("minor page faults", "", &[Compared::Ratio, Compared::Extra], faults.cells()));
     let cpu = Column::new("CPU", "ms", &[Compared::Ratio, Compared::Extra], cpu.cells());
-    columns.push(cpu.target(Variant::Warm, Compared::Ratio, 1.01));
+    columns.push(cpu.target(Variant::Warm, Compared::Ratio, 1.01).in_summary(names::SCIENCE_START_KNOWN));
     let (rounds, title) = (faults.count(), "Importing numpy, scipy, pandas and SQLAlchemy, counted".to_owned());
     Ok(Section { title, about: "The whole process, from its start to its end.".to_owned(), rounds, columns })
 }
@@ -88,7 +89,7 @@ pub fn small(site: &Site) -> Result<Section, String> {
     let mut section = importing(site, "app", SMALL_ROUNDS, 15)?;
     section.title = format!("Importing a small Flask and SQLAlchemy service, {}", section.title);
     if let Some(cpu) = section.columns.first_mut() {
-        cpu.summary = Some("Flask service, start: CPU".to_owned());
+        cpu.summary = Some(names::WEB_START.to_owned());
     }
     Ok(section)
 }

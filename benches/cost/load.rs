@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::gunicorn::{Gunicorn, SHOP, Workers, worker_of};
 use crate::http::Client;
+use crate::page::situations::names;
 use crate::page::{Column, Compared, Section, Variant, quantile_of_sorted};
 use crate::rounds::interleave;
 use crate::site::Site;
@@ -64,9 +65,9 @@ pub fn service(site: &Site) -> Result<Section, String> {
         ),
         rounds: throughput.count(),
         columns: vec![
-            Column::new("requests per second", "", &[Compared::Ratio], throughput.cells()),
-            Column::new("CPU of a request", "ms", &[Compared::Ratio], cpu.cells())
-                .in_summary("Flask service, a request: CPU"),
+            Column::new("requests per second", "", &[Compared::Ratio], throughput.cells())
+                .in_summary(names::WEB_THROUGHPUT),
+            Column::new("CPU of a request", "ms", &[Compared::Ratio], cpu.cells()).in_summary(names::WEB_REQUEST),
             Column::new("p50", "ms", &[Compared::Ratio], half.cells()),
             Column::new("p99", "ms", &[Compared::Ratio], most.cells()).in_summary("Flask service, a request: p99"),
             Column::new("p99.9", "ms", &[Compared::Ratio], nearly_all.cells()),

@@ -14,6 +14,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use crate::memory;
+use crate::page::situations::names;
 use crate::page::{Column, Compared, Section, Variant};
 use crate::rounds::interleave;
 use crate::run::Held;
@@ -57,7 +58,7 @@ pub fn imports(site: &Site) -> Result<Section, String> {
         columns: vec![
             Column::new("CPU", "ms", &[Compared::Ratio, Compared::Extra], cpu.cells())
                 .target(Variant::Warm, Compared::Ratio, 1.05)
-                .in_summary("scientific service, start: CPU, Linux before 6.11"),
+                .in_summary(names::SCIENCE_OLDER),
             Column::new("elapsed", "ms", &[Compared::Extra], elapsed.cells()),
         ],
     })

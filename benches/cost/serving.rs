@@ -2,6 +2,7 @@
 
 use crate::gunicorn::{Application, Gunicorn, SCIENCE, SHOP, Workers};
 use crate::memory;
+use crate::page::situations::names;
 use crate::page::{Column, Compared, Section, Variant};
 use crate::rounds::interleave;
 use crate::site::Site;
@@ -27,7 +28,7 @@ pub fn small(site: &Site) -> Result<Section, String> {
     let mut section = memory_of(site, SHOP, 2, title)?;
     if let Some(many) = section.columns.iter_mut().find(|column| column.what.starts_with("8 workers: memory")) {
         many.add_target(Variant::Warm, Compared::Ratio, 1.04);
-        many.summary = Some("Flask service, 8 gunicorn workers: memory".to_owned());
+        many.summary = Some(names::WEB_MEMORY.to_owned());
     }
     Ok(section)
 }
@@ -41,7 +42,7 @@ pub fn scientific(site: &Site) -> Result<Section, String> {
     let mut section = memory_of(site, SCIENCE, 1, title)?;
     if let Some(many) = section.columns.iter_mut().find(|column| column.what.starts_with("8 workers: memory")) {
         many.add_target(Variant::Warm, Compared::Ratio, 1.04);
-        many.summary = Some("scientific service, 8 gunicorn workers: memory".to_owned());
+        many.summary = Some(names::SCIENCE_MEMORY.to_owned());
     }
     Ok(section)
 }

@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use crate::page::situations::names;
 use crate::page::{Column, Compared, Section, Variant, quantile_of_sorted};
 use crate::rounds::{Rounds, interleave};
 use crate::run;
@@ -26,7 +27,7 @@ pub fn start(site: &Site) -> Result<Section, String> {
     let rounds = wall.count();
     let wall = Column::new("elapsed", "µs", &[Compared::Ratio], wall.cells())
         .target(Variant::Warm, Compared::Ratio, 1.25)
-        .in_summary("running `/bin/true`");
+        .in_summary(names::TINY_START);
     let about = "`/bin/true`, from before `posix_spawn` to after `wait4`. Three objects and sopin's own are pinned.";
     Ok(Section {
         title: "Starting a tiny program".to_owned(),
@@ -70,9 +71,7 @@ pub fn libraries(site: &Site) -> Result<Section, String> {
     let [few, thousand, two_thousand, many] = &took;
     let rounds = few.count();
     let column = library_column;
-    let few = column("100", few)
-        .target(Variant::Warm, Compared::Ratio, 1.9)
-        .in_summary("`dlopen` of a tiny library, 100 loaded");
+    let few = column("100", few).target(Variant::Warm, Compared::Ratio, 1.9).in_summary(names::TINY_DLOPEN);
     let ratio_of_few = few.cells.get(&Variant::Warm).map_or(0.0, |cell| cell.ratio.median);
     let columns = vec![
         few,

@@ -1,8 +1,8 @@
-//! The page, and the table that README shows of it.
+//! The page.
 
 use std::fmt::Write;
 
-use super::{Cell, Column, Compared, Results, Section, Spread, Variant};
+use super::{Cell, Column, Compared, Results, Section, Spread, Variant, situations};
 
 /// Renders `docs/benchmarks.md`.
 pub fn page(results: &Results) -> String {
@@ -15,6 +15,8 @@ pub fn page(results: &Results) -> String {
          (`--quick` with one round, `--thorough` with four times as many).\n\n\
          ![Cost against native](benchmarks.svg)\n\n",
     );
+    page.push_str(&situations::situations(results));
+    page.push_str("\n## Where it was measured\n\n");
     for (what, value) in &results.circumstances {
         // Writing to a String cannot fail.
         let _ = writeln!(page, "- {what}: {value}");
@@ -130,7 +132,7 @@ fn with_interval(compared: Compared, cell: &Cell) -> String {
 }
 
 /// Formats a number with three significant digits.
-fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     match value.abs() {
         0.0..1.0 => format!("{value:.3}"),
         1.0..10.0 => format!("{value:.2}"),
@@ -139,54 +141,7 @@ fn number(value: f64) -> String {
     }
 }
 
-/// The variants that README compares. `docs/benchmarks.md` and the chart have all.
-const README_VARIANTS: [Variant; 2] = [Variant::Warm, Variant::Cold];
-
-/// The columns that README shows, by the names of their summaries.
-pub const README_COLUMNS: [&str; 8] = [
-    "scientific service, start: CPU",
-    "scientific service in a container, start: CPU",
-    "scientific service in a container: memory",
-    "scientific service, 8 gunicorn workers: memory",
-    "Flask service, a request: CPU",
-    "`dlopen` of a tiny library, 100 loaded",
-    "the same, 2,000 loaded, Linux before 6.11",
-    "running `/bin/true`",
-];
-
-/// Renders the table in README: the cost of native, and the library's in comparison.
-pub fn summary(results: &Results) -> String {
-    let mut text = String::from("| | native |");
-    for variant in README_VARIANTS {
-        let _ = write!(text, " {} |", variant.name());
-    }
-    let _ = write!(text, "\n|---|---:|{}", "---:|".repeat(README_VARIANTS.len()));
-    for name in README_COLUMNS {
-        let mut columns = results.sections.iter().flat_map(|section| &section.columns);
-        let Some(column) = columns.find(|column| column.summary.as_deref() == Some(name)) else { continue };
-        let compared = column.compared.first().copied().unwrap_or(Compared::No);
-        let native =
-            column.cells.get(&Variant::Native).map(|cell| format!("{} {}", number(cell.value.median), column.unit));
-        let _ = write!(text, "\n| {name} | {} |", native.unwrap_or_default());
-        for variant in README_VARIANTS {
-            let shown = column.cells.get(&variant).map(|cell| match compared {
-                Compared::No => format!("{} {}", number(cell.value.median), column.unit),
-                Compared::Ratio => ratio(cell.ratio.median),
-                // Adding 0 turns -0 into 0.
-                Compared::Extra => format!("{:+.0} {}", cell.extra.median.round() + 0.0, column.unit),
-            });
-            let _ = write!(text, " {} |", shown.unwrap_or_default());
-        }
-    }
-    text.push('\n');
-    let told = ["processor", "kernel", "measured"];
-    let circumstances = results.circumstances.iter().filter(|(what, _)| told.contains(&what.as_str()));
-    let values: Vec<_> = circumstances.map(|(_, value)| value.as_str()).collect();
-    let _ = write!(text, "\n{}.\n", values.join(", "));
-    text
-}
-
 /// Formats a ratio. Small differences from 1 matter, those of large ratios do not.
-fn ratio(value: f64) -> String {
+pub fn ratio(value: f64) -> String {
     if value < 1.1 { format!("{value:.3}") } else { format!("{value:.2}") }
 }

@@ -2,7 +2,8 @@
 //! the table in README.
 
 mod chart;
-pub mod markdown;
+mod markdown;
+pub mod situations;
 mod variant;
 
 use std::collections::BTreeMap;
@@ -40,7 +41,7 @@ pub fn documents(checkout: &Path, results: &Results) -> Result<[(&'static str, S
     let readme = fs::read_to_string(checkout.join("README.md")).map_err(|error| format!("README.md: {error}"))?;
     let around = readme.split_once(BEGIN).and_then(|(before, rest)| Some((before, rest.split_once(END)?.1)));
     let (before, after) = around.ok_or_else(|| format!("README.md: no {BEGIN:?} and {END:?}"))?;
-    let readme = format!("{before}{BEGIN}\n{}\n{END}{after}", markdown::summary(results));
+    let readme = format!("{before}{BEGIN}\n{}\n{END}{after}", situations::summary(results));
     Ok([
         ("docs/benchmarks.md", markdown::page(results)),
         ("docs/benchmarks.svg", chart::chart(results)),
@@ -80,7 +81,7 @@ pub struct Column {
     pub compared: Vec<Compared>,
     pub cells: BTreeMap<Variant, Cell>,
     pub targets: Vec<Target>,
-    /// Its name in the chart and, if `README_COLUMNS` has it, in the table of README.
+    /// Its name in the chart, by which [`situations`] finds it.
     pub summary: Option<String>,
 }
 
@@ -157,8 +158,7 @@ impl Column {
         self
     }
 
-    /// Returns the column with a name, under which the chart shows it, and README if
-    /// `README_COLUMNS` has the name.
+    /// Returns the column with a name, under which the chart shows it and [`situations`] finds it.
     #[must_use]
     pub fn in_summary(mut self, name: &str) -> Self {
         self.summary = Some(name.to_owned());
