@@ -20,6 +20,7 @@ mod imports;
 mod inodes;
 mod late;
 mod load;
+mod many;
 mod memory;
 mod older_kernels;
 mod page;
@@ -44,7 +45,7 @@ use site::Site;
 type Measure = fn(&Site) -> Result<Section, String>;
 
 /// Every kind of work, by the name that selects it.
-const ALL: [(&str, Measure); 16] = [
+const ALL: [(&str, Measure); 17] = [
     ("imports", imports::scientific),
     ("counted-imports", imports::counted),
     ("small-imports", imports::small),
@@ -53,6 +54,7 @@ const ALL: [(&str, Measure); 16] = [
     ("scientific-memory", serving::scientific),
     ("service", load::service),
     ("libraries", small::libraries),
+    ("many-libraries", many::libraries),
     ("start", small::start),
     ("calls", small::calls),
     ("older-imports", older_kernels::imports),

@@ -70,11 +70,8 @@ pub fn imports(site: &Site) -> Result<Section, String> {
 /// When a program fails.
 pub fn libraries(site: &Site) -> Result<Section, String> {
     site.copy_tiny_libraries()?;
-    let [few, thousand, two_thousand] = interleave(site, &VARIANTS, LIBRARY_ROUNDS, |variant| {
-        let mut command = site.command(&site.built("libraries"), variant);
-        command.arg(site.tiny_libraries(variant)).arg(LOADED.to_string()).arg(OLDER_KERNEL);
-        small::took_around(refuse_query(&mut command), [100, 1000, 2000])
-    })?;
+    let [few, thousand, two_thousand] =
+        interleave(site, &VARIANTS, LIBRARY_ROUNDS, |variant| took_around(site, variant, LOADED, [100, 1000, 2000]))?;
     let column = small::library_column;
     Ok(Section {
         title: "Loading one tiny library on Linux before 6.11".to_owned(),
@@ -88,6 +85,22 @@ pub fn libraries(site: &Site) -> Result<Section, String> {
                 .in_summary("the same, 2,000 loaded, Linux before 6.11"),
         ],
     })
+}
+
+/// Runs the program that opens so many tiny libraries; returns how many microseconds one took around
+/// each of these numbers of loaded libraries.
+///
+/// # Errors
+/// When the program fails.
+pub fn took_around<const N: usize>(
+    site: &Site,
+    variant: Variant,
+    loaded: usize,
+    counts: [usize; N],
+) -> Result<[f64; N], String> {
+    let mut command = site.command(&site.built("libraries"), variant);
+    command.arg(site.tiny_libraries(variant)).arg(loaded.to_string()).arg(OLDER_KERNEL);
+    small::took_around(refuse_query(&mut command), counts)
 }
 
 /// Returns the id of the only child of a process with one thread.

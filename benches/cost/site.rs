@@ -81,14 +81,26 @@ impl Site {
     /// # Errors
     /// Those of the file system.
     pub fn copy_tiny_libraries(&self) -> Result<(), String> {
-        for directory in [self.directory.join("tiny"), self.replaceable().join("tiny")] {
-            for number in 0..LIBRARIES {
-                let copy = directory.join(format!("{number}.so"));
-                fs::copy(self.built("libtiny.so"), &copy).map_err(|error| format!("{}: {error}", copy.display()))?;
-            }
-        }
+        self.copy_tiny_to(&self.replaceable().join("tiny"), LIBRARIES)?;
         self.keep_inodes()?;
+        self.copy_many_tiny_libraries(LIBRARIES)
+    }
+
+    /// Copies so many tiny libraries, for variants that replace none.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn copy_many_tiny_libraries(&self, count: usize) -> Result<(), String> {
+        self.copy_tiny_to(&self.directory.join("tiny"), count)?;
         self.age();
+        Ok(())
+    }
+
+    fn copy_tiny_to(&self, directory: &Path, count: usize) -> Result<(), String> {
+        for number in 0..count {
+            let copy = directory.join(format!("{number}.so"));
+            fs::copy(self.built("libtiny.so"), &copy).map_err(|error| format!("{}: {error}", copy.display()))?;
+        }
         Ok(())
     }
 
