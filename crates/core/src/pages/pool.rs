@@ -8,14 +8,14 @@
 //! mapped then.
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 /// Bytes of a block.
 const BLOCK: usize = 1024;
 /// The number of blocks, one bit of a word for each.
-const BLOCKS: usize = u64::BITS as usize;
+const BLOCKS: usize = u32::BITS as usize;
 /// The most blocks that one array gets.
-const MOST: usize = 16;
+const MOST: usize = 8;
 
 #[repr(align(4096))]
 struct Blocks(UnsafeCell<[[u8; BLOCK]; BLOCKS]>);
@@ -25,16 +25,16 @@ struct Blocks(UnsafeCell<[[u8; BLOCK]; BLOCKS]>);
 unsafe impl Sync for Blocks {}
 
 static POOL: Blocks = Blocks(UnsafeCell::new([[0; BLOCK]; BLOCKS]));
-static TAKEN: AtomicU64 = AtomicU64::new(0);
+static TAKEN: AtomicU32 = AtomicU32::new(0);
 /// The blocks that may hold other bytes than zeroes.
-static USED: AtomicU64 = AtomicU64::new(0);
+static USED: AtomicU32 = AtomicU32::new(0);
 
 fn start() -> usize {
     POOL.0.get().expose_provenance()
 }
 
 /// Returns the bits of so many blocks from the `first` one on.
-const fn bits(first: usize, count: usize) -> u64 {
+const fn bits(first: usize, count: usize) -> u32 {
     ((1 << count) - 1) << first
 }
 
@@ -45,7 +45,7 @@ pub fn take(bytes: usize) -> Option<(usize, usize)> {
     if count == 0 || count > MOST {
         return None;
     }
-    let free = |taken: u64| (0..=BLOCKS - count).find(|first| taken & bits(*first, count) == 0);
+    let free = |taken: u32| (0..=BLOCKS - count).find(|first| taken & bits(*first, count) == 0);
     // A guess, and not a load: one page fault instead of two when the word is used first.
     let mut taken = 0;
     let first = loop {
