@@ -123,16 +123,19 @@ impl Rounds {
     /// Returns the cells of a column.
     pub fn cells(&self) -> BTreeMap<Variant, Cell> {
         let native = self.numbers.get(&Variant::Native).map(Vec::as_slice).unwrap_or_default();
+        let floor = self.numbers.get(&Variant::Floor);
         let cell = |variant: Variant, numbers: &[f64]| {
-            let against_native = |compare: fn(f64, f64) -> f64| {
+            let against = |others: &[f64], compare: fn(f64, f64) -> f64| {
                 // Some measures do not exist natively.
-                let pairs = numbers.iter().zip(native).filter(|(_, native)| **native != 0.0);
-                Spread::of(pairs.map(|(number, native)| compare(*number, *native)).collect())
+                let pairs = numbers.iter().zip(others).filter(|(_, other)| **other != 0.0);
+                Spread::of(pairs.map(|(number, other)| compare(*number, *other)).collect())
             };
+            let floor = floor.filter(|_| !matches!(variant, Variant::Native | Variant::Floor));
             Cell {
                 value: Spread::of(numbers.to_vec()),
-                ratio: against_native(|number, native| number / native),
-                extra: against_native(|number, native| number - native),
+                ratio: against(native, |number, native| number / native),
+                extra: against(native, |number, native| number - native),
+                to_floor: floor.map(|floor| against(floor, |number, floor| number / floor)),
                 ratio_interval: self.interval(variant).filter(|_| self.shows_intervals && variant != Variant::Native),
             }
         };

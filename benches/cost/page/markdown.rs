@@ -71,6 +71,7 @@ pub fn table(section: &Section) -> String {
             text.push_str(match compared {
                 Compared::No => " |",
                 Compared::Ratio => " to native |",
+                Compared::Floor => " to the floor |",
                 Compared::Extra => " more than native |",
             });
         }
@@ -94,10 +95,11 @@ pub fn table(section: &Section) -> String {
     for column in &section.columns {
         for target in &column.targets {
             let Some(cell) = column.cells.get(&target.variant) else { continue };
-            let reached = cell.compared(target.compared).median;
+            let Some(Spread { median: reached, .. }) = cell.compared(target.compared) else { continue };
             let (limit, number) = match target.compared {
                 Compared::No => (format!("{} {}", number(target.at_most), column.unit), number(reached)),
                 Compared::Ratio => (format!("{:.3} times native", target.at_most), format!("{reached:.3}")),
+                Compared::Floor => (format!("{:.3} times the floor", target.at_most), format!("{reached:.3}")),
                 Compared::Extra => (format!("{:+} {}", target.at_most, column.unit), format!("{reached:+.1}")),
             };
             let verdict = if reached <= target.at_most { "reached" } else { "**missed**" };
@@ -109,14 +111,14 @@ pub fn table(section: &Section) -> String {
 }
 
 fn comparison(compared: Compared, cell: &Cell) -> String {
-    spread(cell.compared(compared), compared)
+    cell.compared(compared).map(|number| spread(number, compared)).unwrap_or_default()
 }
 
 fn spread(spread: Spread, compared: Compared) -> String {
     let Spread { low, median, high } = spread;
     let show = |value: f64| match compared {
         Compared::No => number(value),
-        Compared::Ratio => format!("{value:.3}"),
+        Compared::Ratio | Compared::Floor => format!("{value:.3}"),
         Compared::Extra => format!("{value:+.1}"),
     };
     let (low, median, high) = (show(low), show(median), show(high));

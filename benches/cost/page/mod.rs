@@ -93,6 +93,8 @@ pub enum Compared {
     No,
     /// Divided by that of the native run.
     Ratio,
+    /// Divided by that of the floor.
+    Floor,
     /// The difference from that of the native run.
     Extra,
 }
@@ -106,6 +108,9 @@ pub struct Cell {
     pub ratio: Spread,
     /// The rounds' differences from the native run.
     pub extra: Spread,
+    /// The rounds' ratios to the floor, if that was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_floor: Option<Spread>,
     /// The interval that has the true median of the ratios with a probability of 95 %, if the number of
     /// rounds was chosen for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -167,12 +172,13 @@ impl Column {
 }
 
 impl Cell {
-    /// Returns the number of this comparison.
-    pub fn compared(&self, compared: Compared) -> Spread {
+    /// Returns the number of this comparison, if it was made.
+    pub fn compared(&self, compared: Compared) -> Option<Spread> {
         match compared {
-            Compared::No => self.value,
-            Compared::Ratio => self.ratio,
-            Compared::Extra => self.extra,
+            Compared::No => Some(self.value),
+            Compared::Ratio => Some(self.ratio),
+            Compared::Floor => self.to_floor,
+            Compared::Extra => Some(self.extra),
         }
     }
 }
