@@ -19,6 +19,8 @@ for packages in \"$2\"/lib/python3.*/site-packages; do
     cp \"$4\" \"$packages/sopin/libsopin.so\"
     \"$1\" \"$3/python/library_sums.py\" \"$4\" >\"$packages/sopin/libsopin.sums\"
     mkdir \"$packages/sopin-$5.dist-info\"
+    # As pip does.
+    \"$1\" -m compileall -q \"$packages\"
 done
 cp \"$3/target/release/sopin\" \"$2/bin/sopin\"
 ";
