@@ -9,7 +9,7 @@ SOURCE = open(json.decoder.__file__).read()
 RECORDS = [{"number": index, "words": [str(index)] * 5, "inner": {"third": index / 3}} for index in range(300)]
 
 for _ in sys.stdin:
-    for _ in range(5):
+    for _ in range(2):
         json.loads(json.dumps(RECORDS))
         re.findall(r"(\w+)\s*=\s*([^,\n]+)", SOURCE)
         ast.unparse(ast.parse(SOURCE))

@@ -3,11 +3,11 @@
 
     measure.py [--pairs N] [--limit SECONDS] [--slices N] OBJECT... -- WORKER [ARGUMENT...]
 
-Each OBJECT is copied twice: once as an entry of the store is written (64 KiB a call), once with every whole,
-aligned 2 MiB of its executable segments written by one call, so that the page cache has 2 MiB folios there. A pair of
-workers runs, each in a mount namespace where its copies cover the objects, both on one core and never at the same
-time: a worker does a step for each line that it reads, and answers when it is done (`--write`, `--answer`). The order
-of the two changes with each slice. What is compared is the CPU time of the two processes over all slices; each pair is
+Each OBJECT is copied twice for each pair: once as an entry of the store is written (64 KiB a call), once with every
+whole, aligned 2 MiB of its executable segments written by one call, so that the page cache has 2 MiB folios there. A
+pair of workers runs, each in a mount namespace where its copies cover the objects, both on one core and never at the
+same time: a worker does a step for each line that it reads, and answers when it is done (`--write`, `--answer`). The
+order of the two changes with each slice. What is compared is the CPU time of each one's median slice; each pair is
 new processes. In a third as many pairs a second small copy takes the place of the huge one: what differs then is
 noise.
 
@@ -30,7 +30,6 @@ from pathlib import Path
 HUGE = 2 << 20
 SMALL = 64 << 10
 PT_LOAD, PT_INTERP, PF_X, ET_DYN = 1, 3, 1, 3
-KINDS = ("small", "again", "huge")
 
 
 @dataclass
@@ -81,6 +80,17 @@ def write_copy(data, path, huge):
     os.close(file)
 
 
+def make_copies(objects, directory, kind):
+    """Writes a copy of each object; returns the pairs of copy and object."""
+    made = []
+    for number, path in enumerate(objects):
+        data = path.read_bytes()
+        copy = Path(directory, f"{number}-{kind}")
+        write_copy(data, copy, whole_pieces(segments(data)) if kind == "huge" else ())
+        made.append((copy, path))
+    return made
+
+
 def describe(path, data):
     """Prints whether the kernel can map the text of an object by 2 MiB pages."""
     found = segments(data)
@@ -104,7 +114,6 @@ def describe(path, data):
 class Figures:
     """What a worker has used so far."""
 
-    cpu: float
     ticks: tuple
     faults: int
 
@@ -124,18 +133,23 @@ class Worker:
             stdout=subprocess.PIPE,
         )
 
+    def clock(self):
+        # The clock of another process, as clock_getcpuclockid(3) makes its number.
+        return time.clock_gettime(~self.process.pid << 3 | 2)
+
     def step(self):
+        """Has the worker do a step, and returns the CPU time of its process meanwhile."""
+        before = self.clock()
         self.process.stdin.write(self.write)
         self.process.stdin.flush()
         while self.answer not in (line := self.process.stdout.readline()):
             if not line:
                 sys.exit(f"the worker has ended with status {self.process.wait()}")
+        return self.clock() - before
 
     def figures(self):
-        pid = self.process.pid
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        # The clock of another process, as clock_getcpuclockid(3) makes its number.
-        return Figures(time.clock_gettime(~pid << 3 | 2), (int(fields[11]), int(fields[12])), int(fields[7]))
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return Figures((int(fields[11]), int(fields[12])), int(fields[7]))
 
     def memory(self):
         """Returns in MiB: Pss, that of the objects, and what of them is mapped by 2 MiB pages."""
@@ -170,18 +184,22 @@ def misses(pid):
     )
 
 
-def pair(arguments, covers, other):
-    """Runs one pair of workers; returns for each kind CPU, user and system seconds, faults, the memory, misses."""
-    workers = {kind: Worker(arguments, covers[kind]) for kind in ("small", other)}
+def pair(arguments, directory, other, small_first):
+    """Runs one pair of workers; returns for each kind: CPU of the median step; user and system time and
+    faults of all steps; memory; misses."""
+    kinds = ("small", other) if small_first else (other, "small")
+    workers = {kind: Worker(arguments, make_copies(arguments.objects, directory, kind)) for kind in kinds}
     for _ in range(arguments.warm):
         for worker in workers.values():
             worker.step()
     before = {kind: worker.figures() for kind, worker in workers.items()}
     counters = {kind: misses(worker.process.pid) for kind, worker in workers.items()}
+    if any(counters.values()):
+        time.sleep(0.3)
+    steps = {kind: [] for kind in workers}
     for index in range(arguments.slices):
-        order = list(workers.values())
-        for worker in order if index % 2 else reversed(order):
-            worker.step()
+        for kind in list(workers) if index % 2 else reversed(workers):
+            steps[kind].append(workers[kind].step())
     result = {}
     for kind, worker in workers.items():
         then, now = before[kind], worker.figures()
@@ -190,7 +208,7 @@ def pair(arguments, covers, other):
             counters[kind].send_signal(2)
             counter = float(counters[kind].communicate()[1].split(",")[0])
         ticks = [(after - first) / os.sysconf("SC_CLK_TCK") for after, first in zip(now.ticks, then.ticks)]
-        result[kind] = (now.cpu - then.cpu, *ticks, now.faults - then.faults, *worker.memory(), counter)
+        result[kind] = (statistics.median(steps[kind]), *ticks, now.faults - then.faults, *worker.memory(), counter)
     for worker in workers.values():
         worker.end()
     return result
@@ -221,23 +239,19 @@ def main():
         parser.error("fewer than 6 pairs have no quartiles")
     os.sched_setaffinity(0, {arguments.core})
 
-    with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
-        Path(directory).chmod(0o755)
-        covers = {kind: [] for kind in KINDS}
-        for number, path in enumerate(path.resolve() for path in arguments.objects):
-            data = path.read_bytes()
-            describe(path, data)
-            for kind in KINDS:
-                copy = Path(directory, f"{number}-{kind}")
-                write_copy(data, copy, whole_pieces(segments(data)) if kind == "huge" else ())
-                covers[kind].append((copy, path))
-        results = {"again": [], "huge": []}
-        end = time.monotonic() + arguments.limit
-        for index in range(arguments.pairs + arguments.pairs // 3):
-            if time.monotonic() > end:
-                break
+    arguments.objects = [path.resolve() for path in arguments.objects]
+    for path in arguments.objects:
+        describe(path, path.read_bytes())
+    results = {"again": [], "huge": []}
+    end = time.monotonic() + arguments.limit
+    for index in range(arguments.pairs + arguments.pairs // 3):
+        if time.monotonic() > end:
+            break
+        # New copies for each pair: which pages of the memory they get matters too.
+        with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
+            Path(directory).chmod(0o755)
             other = "again" if index % 4 == 0 else "huge"
-            results[other].append(pair(arguments, covers, other))
+            results[other].append(pair(arguments, directory, other, (index + index // 4) % 2))
 
     print(f"{len(results['huge'])} pairs of processes, {arguments.slices} slices each: median (quartiles)")
     for other, title in (("again", "64 KiB to 64 KiB (noise)"), ("huge", "2 MiB to 64 KiB")):
@@ -248,8 +262,9 @@ def main():
         cpu, user, system, faults, pss, own, huge, count = zip(*found)
         shown = "not counted here" if None in count else f"{statistics.median(count):.0f}"
         print(
-            f"  {kind}: CPU {statistics.median(cpu):.3f} s, user {sum(user) / len(user):.3f}, "
-            f"system {sum(system) / len(system):.3f}, {statistics.median(faults):.0f} faults; "
+            f"  {kind}: CPU of a slice {statistics.median(cpu) * 1000:.1f} ms; "
+            f"all slices: user {sum(user) / len(user):.3f} s, system {sum(system) / len(system):.3f} s, "
+            f"{statistics.median(faults):.0f} faults; "
             f"Pss {statistics.median(pss):.1f} MiB, of the objects {statistics.median(own):.1f}, "
             f"by 2 MiB pages {statistics.median(huge):.1f}; iTLB misses: {shown}"
         )

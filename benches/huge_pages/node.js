@@ -3,7 +3,7 @@ const ts = require(process.argv[2]);
 const text = "const numbers: number[] = [1, 2, 3]; export const words = numbers.map(String).join();\n".repeat(300);
 
 require("readline").createInterface({ input: process.stdin }).on("line", () => {
-    for (let index = 0; index < 4; index++) {
+    for (let index = 0; index < 1; index++) {
         ts.transpileModule(text, { compilerOptions: { target: "es2015" } });
         JSON.parse(JSON.stringify(text.split(";")));
         text.match(/\w+ = [^;]+/g);
