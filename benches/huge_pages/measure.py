@@ -215,6 +215,8 @@ def pair(arguments, directory, other, small_first):
 
 
 def quartiles(numbers):
+    if len(numbers) < 2:
+        return "too few pairs"
     low, middle, high = statistics.quantiles(numbers, n=4)
     return f"{middle:.4f} ({low:.4f} – {high:.4f})"
 
