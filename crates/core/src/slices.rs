@@ -81,9 +81,26 @@ pub fn equal(left: &[u8], right: &[u8]) -> bool {
         && left_rest == right_rest
 }
 
+/// Returns whether all bytes are zero.
+pub fn is_zero(bytes: &[u8]) -> bool {
+    let (blocks, rest) = bytes.as_chunks::<32>();
+    blocks.iter().all(|block| *block == [0; 32]) && rest.iter().all(|byte| *byte == 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_byte_makes_a_slice_other_than_zero() {
+        let mut bytes = [0; 100];
+        assert!(is_zero(&bytes) && is_zero(&[]));
+        for index in 0..bytes.len() {
+            bytes[index] = 1;
+            assert!(!is_zero(&bytes) && is_zero(&bytes[..index]) && is_zero(&bytes[index + 1..]));
+            bytes[index] = 0;
+        }
+    }
 
     #[test]
     fn one_byte_makes_slices_different() {

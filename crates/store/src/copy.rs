@@ -11,6 +11,7 @@ use sopin_core::sys::{self, Errno, Fd, FileSystem, KeptFromChildren};
 
 use crate::mark::Mark;
 use crate::name::Identity;
+use crate::omissions::Omissions;
 use crate::origin_file::OriginFile;
 
 /// The beginning of the names of unfinished copies.
@@ -19,6 +20,8 @@ pub const TEMPORARY: &str = ".new-";
 /// Bytes copied per call: what the kernel maps around a page fault
 /// (`fault_around_bytes`, mm/memory.c).
 pub const COPY_STEP: usize = 64 << 10;
+/// The size in bytes from which on the zeroes of a sparse file are left out of its copy too.
+const MAY_BE_SPARSE: usize = 1 << 20;
 /// Bytes of two files that are compared at once. A host that has locked its memory must have
 /// room for twice as much within its limit.
 const COMPARED: usize = 16 << 10;
@@ -92,7 +95,7 @@ impl<'a> UnnamedCopy<'a> {
         Ok(Self { file, temporary: Some(Temporary { name, store }), mark: None })
     }
 
-    /// Writes all bytes of `origin`. Where the file system has large folios, the page cache
+    /// Writes all bytes of `origin`, except what [`Omissions`] are. Where the file system has large folios, the page cache
     /// then holds each piece in one folio, which one page fault maps; `copy_file_range(2)`
     /// would fill single pages. Folios larger than that would be mapped as a whole by Linux
     /// 6.18 and would count as the process's memory.
@@ -101,16 +104,29 @@ impl<'a> UnnamedCopy<'a> {
         if buffer.len() < COPY_STEP {
             *buffer = PageVec::zeroed(COPY_STEP)?;
         }
+        let omissions = Omissions::worthwhile(origin.file, origin.identity.size);
+        let may_be_sparse = size >= MAY_BE_SPARSE && is_sparse(origin)?;
         let mut copied = 0;
         while copied < size {
-            let read = match sys::pread(origin.file, buffer, copied as u64) {
+            let next = omissions.next_copied(copied as u64);
+            let room = buffer.len().min(usize::try_from(next.end - next.start).unwrap_or(usize::MAX));
+            copied = usize::try_from(next.start).map_err(|_| Errno(libc::EFBIG))?;
+            let room = buffer.get_mut(..room).unwrap_or_default();
+            let read = match sys::pread(origin.file, room, copied as u64) {
                 // On file systems such as FUSE a signal can interrupt the write.
                 Err(Errno(libc::EINTR)) => continue,
                 read => read?,
             };
-            let mut piece = buffer.get(..read).unwrap_or_default();
+            let piece = buffer.get_mut(..read).unwrap_or_default();
+            omissions.apply(piece, copied as u64);
+            let mut piece = &*piece;
             if piece.is_empty() {
                 break;
+            }
+            // The copy gets its size from the last piece.
+            if may_be_sparse && copied + piece.len() < size && slices::is_zero(piece) {
+                copied += piece.len();
+                continue;
             }
             while !piece.is_empty() {
                 let write = || sys::pwrite_from(&self.file, piece.as_ptr().addr(), piece.len(), copied as u64);
@@ -215,17 +231,31 @@ fn is_still(origin: &OriginFile<'_>) -> Result<bool, Cause> {
     Ok(Identity::of(&now) == origin.identity)
 }
 
-/// Returns whether an entry holds the bytes of its file, and false if the entry cannot be read.
+/// Returns whether parts of the file may have no blocks.
+fn is_sparse(origin: &OriginFile<'_>) -> sys::Result<bool> {
+    const BLOCK: u64 = 512;
+    let status = sys::fstat(origin.file.raw())?;
+    Ok(status.st_blocks.cast_unsigned().saturating_mul(BLOCK) < origin.identity.size)
+}
+
+/// Returns whether an entry holds the bytes of its file except for [`Omissions`], and false if the entry cannot be read.
 /// It fails if the file cannot be read, or is not the same version before and after.
 pub fn equals_origin(entry: &Fd, origin: &OriginFile<'_>) -> Result<bool, Cause> {
     let call = |errno| Cause::call(Operation::CompareStoreEntry, errno);
     write_back(origin)?;
     let mut buffers = [PageVec::zeroed(COMPARED).map_err(call)?, PageVec::zeroed(COMPARED).map_err(call)?];
+    let omissions = Omissions::of_entry(entry, origin.file, origin.identity.size);
     let mut offset = 0;
     let is_equal = loop {
         let [ours, theirs] = &mut buffers;
-        let theirs = sys::pread_all(origin.file, theirs, offset).map_err(call)?;
-        if !sys::pread_all(entry, ours, offset).is_ok_and(|ours| slices::equal(ours, theirs)) {
+        let next = omissions.next_copied(offset);
+        offset = next.start;
+        let room = theirs.len().min(usize::try_from(next.end - next.start).unwrap_or(usize::MAX));
+        let (ours, theirs) = (ours.get_mut(..room).unwrap_or_default(), theirs.get_mut(..room).unwrap_or_default());
+        let read = sys::pread_all(origin.file, theirs, offset).map_err(call)?.len();
+        let theirs = theirs.get_mut(..read).unwrap_or_default();
+        omissions.apply(theirs, offset);
+        if !sys::pread_all(entry, ours, offset).is_ok_and(|ours| slices::equal(ours, &*theirs)) {
             break false;
         }
         if theirs.is_empty() {

@@ -4,8 +4,8 @@
 //! ```text
 //! <store>/                      0700, the user's; the system's: 0755, root's
 //!   <key>/                      the same: one version of one file, see `name`
-//!     libfoo.so                 0444: the copy, complete or absent; for what its
-//!                               modification time means, see `mark`
+//!     libfoo.so                 0444: the copy, complete but for `omissions`, or absent; for
+//!                               what its modification time means, see `mark`
 //!     .source -> <its directories>/usr/lib/libfoo.so, see `origin`
 //!     .debug -> /usr/lib/.debug where debuggers look, see `debug_link`
 //!   own-<thread>-<time>/        the same for one process alone, see `own`
@@ -38,6 +38,7 @@
 //! | `origin_file` | the file that is copied |
 //! | `settled` | whether its identity determines its contents |
 //! | `copy` | making a copy, and comparing one with its file |
+//! | `omissions` | what a copy of a large file leaves out |
 //! | `mark` | what the modification time of an entry says |
 //! | `proof` | whether an entry may be mapped |
 //! | `origin` | the file that an entry was copied from, and its freshness |
@@ -66,6 +67,7 @@ mod debug_link;
 mod mark;
 mod name;
 mod names;
+mod omissions;
 mod origin;
 mod origin_file;
 mod own;
@@ -86,6 +88,7 @@ pub use copy::{TEMPORARY, equals_origin};
 pub use debug_link::DEBUG;
 pub use mark::{note_on_disk, says_on_disk};
 pub use name::{Identity, Version};
+pub use omissions::Omissions;
 pub use origin::{Freshness, LINK, Origin};
 pub use origin_file::OriginFile;
 pub use own::is_name as is_own_entry;

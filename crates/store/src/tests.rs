@@ -20,6 +20,7 @@ use crate::settled::SETTLING_SECONDS;
 use crate::*;
 
 mod cleaning;
+mod omissions;
 mod proofs;
 mod scratch;
 

@@ -8,15 +8,16 @@
 
 use std::ffi::{CString, OsStr};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use sopin_core::sys::FileSystem;
 use sopin_inspect::descriptors;
-use sopin_store::{Freshness, Identity, OriginFile, Version, equals_origin, note_on_disk};
+use sopin_store::{Freshness, Identity, Omissions, OriginFile, Version, equals_origin, note_on_disk};
 
 use super::entry::EntryDirectory;
 
@@ -57,8 +58,8 @@ pub fn compare(entry: &EntryDirectory, notes: bool) -> Compared {
         }
         return Compared::Equal;
     }
+    let difference = first_difference(copy, &file, identity.size);
     let file = File::from(file);
-    let difference = first_difference(File::from(copy), &file);
     if descriptors::identity_of(&file) != Ok(identity) {
         // If the file was rewritten during the comparison, the result means nothing.
         return Compared::Not;
@@ -93,19 +94,22 @@ fn is_equal(identity: Identity, copy: &OwnedFd, path: &OsStr, file: &OwnedFd) ->
 }
 
 /// Returns the offset of the first byte that differs, or of the end of the shorter file.
-fn first_difference(mut copy: File, mut origin: &File) -> io::Result<Option<u64>> {
-    let (mut ours, mut theirs) = (vec![0; 1 << 18], Vec::new());
+fn first_difference(copy: OwnedFd, origin: &OwnedFd, size: u64) -> io::Result<Option<u64>> {
+    let omissions = {
+        let open =
+            |file| descriptors::for_core(file, OFlags::RDONLY).map_err(|errno| io::Error::from_raw_os_error(errno.0));
+        Omissions::of_entry(&open(&copy)?, &open(origin)?, size)
+    };
+    let (copy, origin) = (File::from(copy), File::from(origin.try_clone()?));
+    let (mut ours, mut theirs) = (vec![0; 1 << 18], vec![0; 1 << 18]);
     let mut offset = 0;
     loop {
-        let len = copy.read(&mut ours)?;
-        theirs.resize(len.max(1), 0);
-        let mut filled = 0;
-        while filled < theirs.len() {
-            match origin.read(&mut theirs[filled..])? {
-                0 => break,
-                count => filled += count,
-            }
-        }
+        let next = omissions.next_copied(offset);
+        offset = next.start;
+        let room = usize::try_from(next.end - next.start).unwrap_or(usize::MAX).min(ours.len());
+        let [len, filled] =
+            [read_at(&copy, &mut ours[..room], offset)?, read_at(&origin, &mut theirs[..room], offset)?];
+        omissions.apply(&mut theirs[..filled], offset);
         let equal = ours[..len].iter().zip(&theirs[..filled]).take_while(|(a, b)| a == b).count();
         if equal < len || filled != len {
             return Ok(Some(offset + equal as u64));
@@ -115,4 +119,16 @@ fn first_difference(mut copy: File, mut origin: &File) -> io::Result<Option<u64>
         }
         offset += len as u64;
     }
+}
+
+/// Fills `buffer` as far as the file goes. Returns the number of bytes.
+fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read_at(&mut buffer[filled..], offset + filled as u64)? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    Ok(filled)
 }
