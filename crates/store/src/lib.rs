@@ -14,8 +14,8 @@
 //!
 //! An entry is written to a file without a name. It gets its name only after the identity of
 //! the origin was checked once more, so a writer that is killed at any instant leaves nothing
-//! behind. Processes that add the same entry at once do not wait for each other: one of them
-//! links it first, and the others use that. Entries are never modified, only unlinked (see
+//! behind. Processes that add the same entry at once do not wait for each other, unless it
+//! is large (see `turn`): one of them links it first, and the others use that. Entries are never modified, only unlinked (see
 //! `clean`).
 //!
 //! A process that maps an entry holds a shared `flock(2)` on it through that mapping, for as
@@ -39,6 +39,7 @@
 //! | `settled` | whether its identity determines its contents |
 //! | `copy` | making a copy, and comparing one with its file |
 //! | `omissions` | what a copy of a large file leaves out |
+//! | `turn` | which of several processes copies a large file |
 //! | `mark` | what the modification time of an entry says |
 //! | `proof` | whether an entry may be mapped |
 //! | `origin` | the file that an entry was copied from, and its freshness |
@@ -79,6 +80,7 @@ mod proven_path;
 mod removal;
 mod settled;
 mod store;
+mod turn;
 // On real directories, of which the interpreter has none.
 #[cfg(all(test, not(miri)))]
 mod tests;

@@ -20,6 +20,7 @@ use crate::origin_file::OriginFile;
 use crate::places::{Known, Missing, SYSTEM};
 use crate::proof::{CacheEntry, Examined, MappedRanges, Proof};
 use crate::removal::remove_entry;
+use crate::turn::Turn;
 use crate::{clean, debug_link, mark, origin, own, places, proof, settled};
 use sopin_core::listing::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS};
 
@@ -132,6 +133,16 @@ impl Store {
         changed: impl FnOnce(Cause),
     ) -> Result<CacheEntry, Cause> {
         if let Some(entry) = self.find(&origin, mapped, changed)? {
+            return Ok(entry);
+        }
+        let turn = Turn::take(&self.directory, origin.identity.size, || {
+            let key = Key::new(&origin.identity, origin.file_name());
+            matches!(self.look_up(key.as_c_str(), origin.file_name(), &origin.identity), Ok(Lookup::Entry(..)))
+        });
+        let _kept = turn.keep();
+        if turn.has_waited()
+            && let Some(entry) = self.find(&origin, mapped, |_| ())?
+        {
             return Ok(entry);
         }
         self.add(&origin, mapped, buffer)?;
