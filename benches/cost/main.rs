@@ -9,6 +9,7 @@
 //! benchmark works; `--thorough` makes four times as many rounds; `--render` makes the
 //! documents again from docs/benchmarks.json.
 
+mod big;
 mod circumstances;
 mod container;
 mod counts;
@@ -45,10 +46,11 @@ use site::Site;
 type Measure = fn(&Site) -> Result<Section, String>;
 
 /// Every kind of work, by the name that selects it.
-const ALL: [(&str, Measure); 17] = [
+const ALL: [(&str, Measure); 18] = [
     ("imports", imports::scientific),
     ("counted-imports", imports::counted),
     ("small-imports", imports::small),
+    ("big", big::big),
     ("container", container::container),
     ("memory", serving::small),
     ("scientific-memory", serving::scientific),
@@ -101,7 +103,9 @@ fn measure_everything() -> Result<(), String> {
     let site = Site::new(checkout, library, effort)?;
     let (mut sections, mut failed) = (Vec::new(), Vec::new());
     for (name, measure) in ALL {
-        if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
+        if wanted.is_empty() && name == "big" && !big::is_possible(&site) {
+            eprintln!("bench: {name}: left out, because scripts/big-environment was not run");
+        } else if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
             eprintln!("bench: {name}");
             match measure(&site) {
                 Ok(section) => {
