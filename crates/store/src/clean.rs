@@ -1,5 +1,5 @@
-//! Removes entries: older versions of the file that is being added, and entries that no process
-//! needs any more. Processes that map an entry keep it when it is unlinked.
+//! Removes entries that no process needs any more. Processes that map an entry keep it when it is
+//! unlinked.
 //!
 //! Whether an entry is needed depends on its freshness, that is on what has become of its
 //! origin:
@@ -12,7 +12,9 @@
 //!
 //! So the store is about as large as the objects on disk that are in use, plus what containers
 //! whose files cannot be seen have used within a day. Looking for unneeded entries costs some
-//! system calls for each entry, so all processes together do it once in ten minutes at most.
+//! system calls for each entry, so all processes together do it once in ten minutes at most, and
+//! one look examines a bounded number of entries. The next one, in a large store after a minute,
+//! goes on where it has stopped (`part`).
 
 use core::ffi::CStr;
 use core::sync::atomic::{AtomicI64, Ordering};
@@ -24,10 +26,10 @@ use sopin_core::sys::{self, Errno, Fd};
 use crate::copy::TEMPORARY;
 use crate::mark;
 use crate::name::{Key, Version};
-use crate::names::NameFilter;
-use crate::origin::{self, Freshness, Origin};
-use crate::own;
-use crate::removal::{ABANDONED_SECONDS, remove_entry, remove_unless_in_use};
+use crate::origin::{self, Freshness};
+use crate::part::{self, NEXT, Part};
+use crate::removal::{ABANDONED_SECONDS, remove_unless_in_use};
+use crate::{older_versions, own};
 use sopin_core::listing::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS, for_each_name};
 
 /// The name of the file whose access time records when a process last looked for unneeded
@@ -37,8 +39,11 @@ pub const LOOKED: &CStr = c".looked";
 const HOUR: i64 = 60 * 60;
 /// Seconds between two looks for unneeded entries.
 const LOOK_SECONDS: i64 = 10 * 60;
-/// Number of entries that one look examines, so that it takes a bounded time.
-const ENTRIES_AT_ONCE: i64 = 8192;
+/// The same where one look does not examine all entries.
+const PART_SECONDS: i64 = 60;
+/// Number of entries that one look examines: those of a user who has several programs, and a dozen
+/// milliseconds.
+const ENTRIES_AT_ONCE: usize = 1024;
 /// Bytes from which on a store counts as large.
 const LARGE: u64 = 4 << 30;
 
@@ -76,8 +81,6 @@ const EARLIEST: i64 = 1_767_225_600;
 /// Seconds by which the clock may be stepped without making the ages of entries wrong.
 const STEP: i64 = HOUR;
 
-/// The names in the store, for a process that adds several entries.
-static NAMES: NameFilter = NameFilter::new();
 /// When this process last looked for unneeded entries, in seconds since the epoch. It may be
 /// unable to write the mark in the store.
 static LAST_LOOK: AtomicI64 = AtomicI64::new(0);
@@ -85,50 +88,11 @@ static LAST_LOOK: AtomicI64 = AtomicI64::new(0);
 /// Makes room before an entry is added: removes older versions of the same file and, from time
 /// to time, unneeded entries.
 pub fn make_room(store: &Fd, key: &Key, origin: Option<&CStr>) {
-    replace_older_versions(store, key, origin);
+    older_versions::replace(store, key, origin);
     own::clean(store);
     if is_time_to_look(store) {
         remove_unneeded(store, key);
     }
-}
-
-/// Removes older versions of the file that is being added, even if they are in use: needrestart
-/// then lists the processes that map them, as it should.
-pub(super) fn replace_older_versions(store: &Fd, key: &Key, origin: Option<&CStr>) {
-    let added = key.version();
-    let now = i64::try_from(sys::monotonic_ns() / 1_000_000_000).unwrap_or(0);
-    let Ok(inode) = sys::fstat(store.raw()).map(|status| status.st_ino) else { return };
-    if !NAMES.may_have(inode, added.name_hash, now) {
-        NAMES.add(added.name_hash);
-        return;
-    }
-    let origin = origin.and_then(Origin::parse);
-    NAMES.clear(inode);
-    let listed = for_each_entry(store, |name, version| {
-        NAMES.add(version.name_hash);
-        if name != key.as_c_str() && is_older_version(store, name, &version, &added, origin) {
-            remove_entry(store, name);
-        }
-    });
-    NAMES.add(added.name_hash);
-    if listed.is_ok() {
-        NAMES.finish(inode, now);
-    }
-}
-
-/// Returns whether entry `name` is another version of the file that is being added:
-/// the same inode with other contents, or another inode at the same path.
-fn is_older_version(store: &Fd, name: &CStr, version: &Version, added: &Version, origin: Option<Origin<'_>>) -> bool {
-    if version.is_of_same_file(added) {
-        return true;
-    }
-    if version.name_hash != added.name_hash || version.identity.device != added.identity.device {
-        return false;
-    }
-    let Some(origin) = origin else { return false };
-    let Ok(entry) = sys::openat(store, name, DIRECTORY_TO_PASS, 0) else { return false };
-    let Ok(mut buffer) = PageVec::zeroed(libc::PATH_MAX as usize) else { return false };
-    origin::read(&entry, &mut buffer).is_some_and(|known| known.is_at_same_place(&origin))
 }
 
 /// Returns whether an access time has to be set again: it is more than so many seconds
@@ -146,8 +110,8 @@ fn is_time_to_look(store: &Fd) -> bool {
         return false;
     }
     // Cleaning must go on after the clock was set back.
-    let is_past = |last: i64| !(0..LOOK_SECONDS).contains(&(now - last));
-    if !is_past(LAST_LOOK.load(Ordering::Relaxed)) {
+    let is_past = |last: i64, seconds: i64| !(0..seconds).contains(&(now - last));
+    if !is_past(LAST_LOOK.load(Ordering::Relaxed), PART_SECONDS) {
         return false;
     }
     LAST_LOOK.store(now, Ordering::Relaxed);
@@ -159,7 +123,9 @@ fn is_time_to_look(store: &Fd) -> bool {
         return true;
     };
     let Ok(status) = sys::fstat(mark.raw()) else { return false };
-    if !is_past(status.st_atime) || note_look(&mark).is_err() {
+    let is_past = is_past(status.st_atime, LOOK_SECONDS)
+        || (is_past(status.st_atime, PART_SECONDS) && part::is_under_way(store, NEXT));
+    if !is_past || note_look(&mark).is_err() {
         return false;
     }
     let was_stepped = was_stepped(&status, now);
@@ -201,40 +167,39 @@ fn renew(store: &Fd) {
     });
 }
 
-/// Removes the unneeded entries, except the one that is being added.
+/// Removes the unneeded entries of the next part, except the one that is being added.
 pub(super) fn remove_unneeded(store: &Fd, key: &Key) {
+    remove_unneeded_of(store, key, ENTRIES_AT_ONCE);
+}
+
+/// Does the same for a part of at most so many names.
+pub(super) fn remove_unneeded_of(store: &Fd, key: &Key, most: usize) {
     let Ok(mut buffer) = PageVec::zeroed(libc::PATH_MAX as usize) else { return };
-    let now = sys::realtime_seconds();
-    let (mut entries, mut bytes) = (0, 0_u64);
-    let _ = for_each_entry(store, |_, version| {
-        entries += 1;
-        bytes = bytes.saturating_add(version.identity.size);
+    let Ok(mut part) = Part::open(store, NEXT, most) else { return };
+    let (now, mut bytes) = (sys::realtime_seconds(), 0_u64);
+    let _ = part.for_each_name(|name| {
+        let size = Version::parse(name.to_bytes()).map_or(0, |version| version.identity.size);
+        bytes = bytes.saturating_add(size);
     });
-    let allowance = if bytes > LARGE { Allowance::SHORT } else { Allowance::USUAL };
+    let allowance = if part.bytes_in_all(bytes) > LARGE { Allowance::SHORT } else { Allowance::USUAL };
     // A listing that fails half way is not an error: the rest is examined another time.
-    let _ = for_each_entry(store, |name, version| {
-        if name != key.as_c_str()
-            && is_its_turn(version.name_hash, entries, now)
-            && is_unneeded(store, name, &version, &allowance, now, &mut buffer)
-        {
-            remove_unless_in_use(store, name);
-        }
-    });
-    let Ok(listing) = sys::openat(store, c".", DIRECTORY_TO_LIST, 0) else { return };
-    let _ = for_each_name(&listing, |name| {
-        let is_abandoned = name.to_bytes().starts_with(TEMPORARY.as_bytes())
-            && sys::fstatat(store, name, libc::AT_SYMLINK_NOFOLLOW)
-                .is_ok_and(|status| now - status.st_mtime > ABANDONED_SECONDS);
-        if is_abandoned {
+    let _ = part.for_each_name(|name| {
+        if let Some(version) = Version::parse(name.to_bytes()) {
+            if name != key.as_c_str() && is_unneeded(store, name, &version, &allowance, now, &mut buffer) {
+                remove_unless_in_use(store, name);
+            }
+        } else if is_abandoned(store, name, now) {
             let _ = sys::unlinkat(store, name, 0);
         }
     });
+    part.finish(bytes);
 }
 
-/// Returns whether an entry is among those that this look examines.
-fn is_its_turn(name_hash: u32, entries: i64, now: i64) -> bool {
-    let turns = 1 + entries / ENTRIES_AT_ONCE;
-    (i64::from(name_hash) - now / LOOK_SECONDS).checked_rem_euclid(turns) == Some(0)
+/// Returns whether a file is an unfinished copy to which no process writes any more.
+fn is_abandoned(store: &Fd, name: &CStr, now: i64) -> bool {
+    name.to_bytes().starts_with(TEMPORARY.as_bytes())
+        && sys::fstatat(store, name, libc::AT_SYMLINK_NOFOLLOW)
+            .is_ok_and(|status| now - status.st_mtime > ABANDONED_SECONDS)
 }
 
 /// Returns whether an entry may be removed if no process maps it.
@@ -295,20 +260,4 @@ fn last_use_of_any(store: &Fd, name: &CStr) -> Option<i64> {
     }
     let made = sys::fstat(directory.raw()).ok()?.st_mtime;
     (sys::realtime_seconds() - made > ABANDONED_SECONDS).then_some(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_entry_has_its_turn() {
-        for (entries, turns) in [(0, 1), (8191, 1), (8192, 2), (100_000, 13)] {
-            for name_hash in [0, 1, 12_345, u32::MAX] {
-                let looks =
-                    (0..turns).filter(|look| is_its_turn(name_hash, entries, 1_800_000_123 + look * LOOK_SECONDS));
-                assert_eq!(looks.count(), 1, "{entries} {name_hash}");
-            }
-        }
-    }
 }

@@ -45,7 +45,9 @@
 //! | `origin` | the file that an entry was copied from, and its freshness |
 //! | `debug_link` | the link by which debuggers find debugging information |
 //! | `own` | entries that one process uses alone |
-//! | `clean`, `names` | which entries are removed, and when |
+//! | `clean` | which entries are removed, and when |
+//! | `older_versions`, `known_origins` | which entries a new one replaces |
+//! | `part` | going through all names in a large store part by part |
 //! | `removal` | removing one entry |
 //! | `places`, `proven_path` | opening the directories of stores, and whether one may be trusted |
 //! | `listing` | the names in a directory |
@@ -65,13 +67,15 @@ extern crate std;
 mod clean;
 mod copy;
 mod debug_link;
+mod known_origins;
 mod mark;
 mod name;
-mod names;
+mod older_versions;
 mod omissions;
 mod origin;
 mod origin_file;
 mod own;
+mod part;
 mod places;
 mod proof;
 #[cfg(test)]
@@ -94,6 +98,7 @@ pub use omissions::Omissions;
 pub use origin::{Freshness, LINK, Origin};
 pub use origin_file::OriginFile;
 pub use own::is_name as is_own_entry;
+pub use part::{NEXT, NEXT_OWN};
 pub use places::{Known, SYSTEM};
 pub use proof::{CacheEntry, InMemory, MappedRanges, Proof};
 pub use removal::{ABANDONED_SECONDS, remove_entry, remove_unless_in_use};

@@ -60,7 +60,12 @@ pub struct Origin<'a> {
 
 /// Reads the target of an entry's link into `buffer`, of `PATH_MAX` bytes.
 pub fn read<'a>(entry: &Fd, buffer: &'a mut [u8]) -> Option<Origin<'a>> {
-    let len = sys::readlinkat(entry, LINK, buffer).ok()?.len();
+    read_at(entry, LINK, buffer)
+}
+
+/// Reads the target of a link at a path below a directory into `buffer`, of `PATH_MAX` bytes.
+pub fn read_at<'a>(directory: &Fd, link: &CStr, buffer: &'a mut [u8]) -> Option<Origin<'a>> {
+    let len = sys::readlinkat(directory, link, buffer).ok()?.len();
     // A target has at most one byte less than that.
     *buffer.get_mut(len)? = 0;
     Origin::parse(CStr::from_bytes_with_nul(buffer.get(..=len)?).ok()?)
@@ -134,7 +139,17 @@ impl<'a> Origin<'a> {
 
     /// Returns whether both are at one path in the same directory.
     pub fn is_at_same_place(&self, other: &Self) -> bool {
-        self.path == other.path && self.directories.rchunks(DIGITS).next() == other.directories.rchunks(DIGITS).next()
+        self.path == other.path && self.directory() == other.directory()
+    }
+
+    /// Returns a hash of what [`Origin::is_at_same_place`] compares.
+    pub fn place_hash(&self) -> u32 {
+        hash_of(self.path.to_bytes().iter().chain(self.directory()).copied())
+    }
+
+    /// Returns the digits of the file's own directory.
+    fn directory(&self) -> &'a [u8] {
+        self.directories.rchunks(DIGITS).next().unwrap_or_default()
     }
 
     /// Returns the freshness of an entry that holds the version `copied`.

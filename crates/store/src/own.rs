@@ -21,6 +21,7 @@ use sopin_core::cause::{Cause, Operation};
 use sopin_core::line::Line;
 use sopin_core::sys::{self, Errno, Fd};
 
+use crate::part::{NEXT_OWN, Part};
 use crate::removal::{ABANDONED_SECONDS, remove_entry};
 use sopin_core::listing::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS, for_each_name};
 
@@ -30,6 +31,8 @@ const PREFIX: &[u8] = b"own-";
 /// Limits on the number and the bytes of such entries of all processes of the user in a store.
 const MAX_ENTRIES: u64 = 4096;
 const MAX_BYTES: u64 = 4 << 30;
+/// The number of names among which one look finds them.
+const NAMES_AT_ONCE: usize = 4096;
 /// Seconds between two looks of one process for entries that are not locked any more.
 const LOOK_SECONDS: i64 = 10;
 
@@ -87,7 +90,9 @@ pub fn make_directory(store: &Fd) -> Result<Fd, Cause> {
     Err(Cause::call(Operation::Mkdirat, refusal))
 }
 
-/// Removes the entries that no process maps, unless this process has just looked.
+/// Removes the entries that no process maps, unless this process has just looked. In a store of more
+/// than [`NAMES_AT_ONCE`] names it looks at the next so many (`part`). The limit on the number then
+/// counts only those, and the limit on the bytes those of the last round.
 pub fn clean(store: &Fd) {
     let now = i64::try_from(sys::monotonic_ns() / 1_000_000_000).unwrap_or(0);
     let looked = LOOKED.load(Ordering::Relaxed);
@@ -95,9 +100,14 @@ pub fn clean(store: &Fd) {
         return;
     }
     LOOKED.store(now.max(1), Ordering::Relaxed);
-    let Ok(listing) = sys::openat(store, c".", DIRECTORY_TO_LIST, 0) else { return };
+    clean_part(store);
+}
+
+/// Does the same whenever it is called.
+pub(super) fn clean_part(store: &Fd) {
+    let Ok(mut part) = Part::open(store, NEXT_OWN, NAMES_AT_ONCE) else { return };
     let (mut entries, mut bytes) = (0, 0);
-    let listed = for_each_name(&listing, |name| {
+    let listed = part.for_each_name(|name| {
         if is_name(name.to_bytes())
             && let Some(size) = size_in_use(store, name)
         {
@@ -107,7 +117,8 @@ pub fn clean(store: &Fd) {
     });
     if listed.is_ok() {
         ENTRIES.store(entries, Ordering::Relaxed);
-        BYTES.store(bytes, Ordering::Relaxed);
+        BYTES.store(part.bytes_in_all(bytes), Ordering::Relaxed);
+        part.finish(bytes);
     }
 }
 

@@ -21,7 +21,7 @@ use crate::places::{Known, Missing, SYSTEM};
 use crate::proof::{CacheEntry, Examined, MappedRanges, Proof};
 use crate::removal::remove_entry;
 use crate::turn::Turn;
-use crate::{clean, debug_link, mark, origin, own, places, proof, settled};
+use crate::{clean, debug_link, mark, older_versions, origin, own, places, proof, settled};
 use sopin_core::listing::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS};
 
 /// Seconds after which the last use of an entry is recorded anew.
@@ -281,7 +281,7 @@ impl Store {
         settled::check(origin)?;
         let link = origin::record(origin.path, origin.file);
         let link = link.as_ref().and_then(|link| CStr::from_bytes_with_nul(link).ok());
-        clean::replace_older_versions(&self.directory, &key, link);
+        older_versions::replace(&self.directory, &key, link);
         let mut copy = UnnamedCopy::of(origin, &self.directory, buffer)?;
         copy.secure()?;
         self.publish(&copy, origin, &key, link)?;

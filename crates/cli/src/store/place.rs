@@ -15,7 +15,7 @@ use sopin_core::search_dirs::SearchDirs;
 use sopin_core::settings::Settings;
 use sopin_core::sys;
 use sopin_inspect::descriptors;
-use sopin_store::{Known, LOOKED, SYSTEM, Store, TEMPORARY};
+use sopin_store::{Known, LOOKED, NEXT, NEXT_OWN, SYSTEM, Store, TEMPORARY};
 
 use super::entry::is_entry;
 use super::open_store::{OpenStore, names};
@@ -129,5 +129,6 @@ fn open(path: PathBuf, store: Store) -> Result<OpenStore, Failure> {
 
 /// Returns whether the library uses such names.
 fn is_ours(name: &OsStr) -> bool {
-    is_entry(name) || name.as_bytes() == LOOKED.to_bytes() || name.as_bytes().starts_with(TEMPORARY.as_bytes())
+    let marks = [LOOKED, NEXT, NEXT_OWN].map(CStr::to_bytes);
+    is_entry(name) || marks.contains(&name.as_bytes()) || name.as_bytes().starts_with(TEMPORARY.as_bytes())
 }

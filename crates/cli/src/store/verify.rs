@@ -1,7 +1,7 @@
 //! `sopin store verify`: checks that a store contains only what the library would put there. It
 //! compares bytes with the origin's if that still is the version that was copied.
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 
@@ -10,7 +10,7 @@ use rustix::fs::{AtFlags, Stat};
 use rustix::io::Errno;
 use serde::Serialize;
 use sopin_core::sys;
-use sopin_store::{ABANDONED_SECONDS, DEBUG, LINK, LOOKED, TEMPORARY};
+use sopin_store::{ABANDONED_SECONDS, DEBUG, LINK, LOOKED, NEXT, NEXT_OWN, TEMPORARY};
 
 use super::bytes::{self, Compared};
 use super::entry::{EntryDirectory, is_entry, is_regular};
@@ -180,7 +180,9 @@ fn is_debug_link(entry: &EntryDirectory, name: &OsStr) -> bool {
 /// Returns what is wrong with a name that is not a key.
 fn check_other(store: &OpenStore, name: &OsStr) -> Option<Wrong> {
     let status = rustix::fs::statat(&store.directory, name, AtFlags::SYMLINK_NOFOLLOW).ok()?;
-    if name.as_bytes() == LOOKED.to_bytes() && is_regular(&status) {
+    let is_link = rustix::fs::FileType::from_raw_mode(status.st_mode).is_symlink();
+    let is_called = |mark: &CStr| name.as_bytes() == mark.to_bytes();
+    if (is_link && (is_called(NEXT) || is_called(NEXT_OWN))) || (is_regular(&status) && is_called(LOOKED)) {
         return None;
     }
     if name.as_bytes().starts_with(TEMPORARY.as_bytes()) {

@@ -138,6 +138,9 @@ fn problems_are_reported_with_the_way_out() {
     fs::write(scene.path("store/notes"), "mine").unwrap();
     fs::write(scene.path("store/.new-1-2"), "half").unwrap();
     fs::write(scene.path("store/.new-1-3"), "half").unwrap();
+    // Where the library goes on in a large store.
+    symlink("7-0-0", scene.path("store/.next")).unwrap();
+    symlink("7-0-0", scene.path("store/.next-own")).unwrap();
     let then = SystemTime::now() - Duration::from_secs(DAY);
     File::open(scene.path("store/.new-1-2")).unwrap().set_times(FileTimes::new().set_modified(then)).unwrap();
     scene.sopin(&["verify"]).assert().code(1).stderr_eq("").stdout_eq(str![[r#"

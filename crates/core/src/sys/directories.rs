@@ -45,3 +45,10 @@ pub fn getdents<'a>(directory: &Fd, buffer: &'a mut [u8]) -> Result<&'a [u8]> {
     let len = unsafe { raw!(libc::SYS_getdents64, directory.raw(), start, len) }?;
     Ok(buffer.get(..len).unwrap_or_default())
 }
+
+/// Calls `lseek(2)` with `SEEK_SET`. For a directory, `position` is one that `getdents64(2)` has
+/// returned behind a name.
+pub fn seek(file: &Fd, position: i64) -> Result<()> {
+    // SAFETY: the kernel changes the position of an open file, and no memory.
+    unsafe { raw!(libc::SYS_lseek, file.raw(), position, libc::SEEK_SET) }.map(drop)
+}

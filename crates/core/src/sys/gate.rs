@@ -78,7 +78,7 @@ const NOBODY: usize = 1 << 31;
 /// Every kind of call of this crate that the loader does not make for every object. The
 /// harmless arguments are bad descriptors and addresses, so that a call has no effect on any
 /// kernel.
-const KINDS: [CallKind; 58] = [
+const KINDS: [CallKind; 59] = [
     kind(libc::SYS_rt_sigprocmask, [libc::SIG_BLOCK as usize, 0, 0, 8, 0, 0]),
     kind(libc::SYS_pread64, [BAD, 0, 0, 0, 0, 0]),
     kind(libc::SYS_write, [BAD, 0, 0, 0, 0, 0]),
@@ -113,6 +113,7 @@ const KINDS: [CallKind; 58] = [
     kind(libc::SYS_symlinkat, [0, BAD, 0, 0, 0, 0]),
     kind(libc::SYS_readlinkat, [BAD, 0, 0, 0, 0, 0]),
     kind(libc::SYS_getdents64, [BAD, 0, 0, 0, 0, 0]),
+    kind(libc::SYS_lseek, [BAD, 0, 0, 0, 0, 0]),
     kind(libc::SYS_utimensat, [BAD, 0, 0, 0, 0, 0]),
     kind(libc::SYS_ppoll, [0, 1, 0, 0, 0, 0]),
     kind(libc::SYS_rt_sigpending, [0, 8, 0, 0, 0, 0]),

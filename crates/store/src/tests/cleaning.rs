@@ -2,10 +2,10 @@
 
 use std::fs::{self, File, FileTimes};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::clean::remove_unneeded;
+use crate::clean::{remove_unneeded, remove_unneeded_of};
 use crate::name::Key;
 
 use super::*;
@@ -190,4 +190,99 @@ fn a_large_store_keeps_entries_of_unknown_freshness_for_an_hour() {
     fs::create_dir(&large).unwrap();
     look(&store);
     assert!(!keys[0].exists() && keys[1].exists());
+}
+
+/// Makes an entry of a file that is gone, and has been for long.
+fn abandoned_entry(scratch: &Scratch, inode: u64, size: u64) -> PathBuf {
+    let identity = Identity { device: 3, inode, size, modified: 1, changed: 1 };
+    let entry = scratch.store_path().join(Key::new(&identity, c"libgone.so").as_c_str().to_str().unwrap());
+    fs::create_dir(&entry).unwrap();
+    File::open(&entry).unwrap().set_times(FileTimes::new().set_modified(SystemTime::UNIX_EPOCH)).unwrap();
+    entry
+}
+
+fn has_link(scratch: &Scratch) -> bool {
+    fs::symlink_metadata(scratch.store_path().join(".next")).is_ok()
+}
+
+#[test]
+fn a_large_store_is_cleaned_part_by_part() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    assert_eq!(entry(&store, &scratch.file("libfoo.so")), intact(b"one"));
+    let kept = scratch.only_key();
+    let gone: Vec<_> = (0..40).map(|inode| abandoned_entry(&scratch, inode, 1)).collect();
+    let elsewhere = Identity { device: 1, inode: 1, size: 1, modified: 1, changed: 1 };
+    let key = Key::new(&elsewhere, c"libother.so");
+    let left = || gone.iter().filter(|entry| entry.exists()).count();
+    let mut before = left();
+    for _ in 0..20 {
+        remove_unneeded_of(store.directory(), &key, 7);
+        assert!(left() + 7 >= before, "one look examines a part");
+        before = left();
+        assert!(has_link(&scratch) || before == 0);
+    }
+    assert_eq!(scratch.keys(), [kept]);
+    // What one part contains needs no link.
+    look(&store);
+    look(&store);
+    assert!(!has_link(&scratch));
+}
+
+#[test]
+fn the_bytes_of_all_parts_make_a_store_large() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    assert_eq!(entry(&store, &scratch.file("libfoo.so")), intact(b"one"));
+    let unknown = scratch.only_key();
+    fs::remove_file(unknown.join(".source")).unwrap();
+    let elsewhere = Identity { device: 1, inode: 1, size: 1, modified: 1, changed: 1 };
+    let look = || remove_unneeded_of(store.directory(), &Key::new(&elsewhere, c"libother.so"), 2);
+    // Young directories without a copy stay.
+    let mut add = |inode: u64| {
+        let identity = Identity { device: 3, inode, size: 1 << 30, modified: 1, changed: 1 };
+        fs::create_dir(scratch.store_path().join(Key::new(&identity, c"libbig.so").as_c_str().to_str().unwrap()))
+            .unwrap();
+    };
+    (0..3).for_each(&mut add);
+    age(&unknown, 2 * HOUR);
+    (0..6).for_each(|_| look());
+    assert!(unknown.exists());
+    (3..9).for_each(&mut add);
+    (0..12).for_each(|_| look());
+    assert!(!unknown.exists(), "no two names have 4 GiB");
+}
+
+#[test]
+fn a_link_that_means_nothing_is_replaced() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    for target in ["nonsense", "7fffffffffffffff-0-0", "123456789-0-0"] {
+        let gone = abandoned_entry(&scratch, 1, 1);
+        symlink(target, scratch.store_path().join(".next")).unwrap();
+        look(&store);
+        look(&store);
+        assert!(!gone.exists(), "{target}");
+        let _ = fs::remove_file(scratch.store_path().join(".next"));
+    }
+}
+
+#[test]
+fn a_copy_that_one_process_used_is_found_in_a_large_store() {
+    let scratch = Scratch::new();
+    let store = scratch.store();
+    // More than one look lists.
+    for inode in 0..5000 {
+        let identity = Identity { device: 3, inode, size: 1, modified: 1, changed: 1 };
+        let name = Key::new(&identity, c"libx.so");
+        sys::mkdirat(store.directory(), name.as_c_str(), 0o700).unwrap();
+    }
+    let own: Vec<_> = (0..50).map(|number| scratch.store_path().join(format!("own-1-{number:x}"))).collect();
+    for entry in &own {
+        fs::create_dir(entry).unwrap();
+        fs::write(entry.join("libx.so"), "x").unwrap();
+    }
+    own::clean_part(store.directory());
+    own::clean_part(store.directory());
+    assert!(own.iter().all(|entry| !entry.exists()));
 }

@@ -1,6 +1,7 @@
 //! Directories with files old enough to be copied, and file systems that are
 //! less able than the one that the tests run on.
 
+use core::ffi::CStr;
 use std::ffi::CString;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -18,7 +19,7 @@ use sopin_core::search_dirs::SearchDirs;
 use sopin_core::sys::{self, Fd, FileSystem};
 
 use crate::settled::SETTLING_SECONDS;
-use crate::{Identity, Known, LOOKED, MappedRanges, OriginFile, Store};
+use crate::{Identity, Known, LOOKED, MappedRanges, NEXT, NEXT_OWN, OriginFile, Store};
 
 /// A directory of a test's own, removed when the test passes. What `FILES` lists
 /// is in it.
@@ -94,10 +95,11 @@ impl Scratch {
         path
     }
 
-    /// Returns the names in the store, but for the mark of the last look.
+    /// Returns the entries in the store, and what else is there but for the library's marks.
     pub fn keys(&self) -> Vec<PathBuf> {
         let mut keys: Vec<_> = fs::read_dir(self.store_path()).unwrap().map(|key| key.unwrap().path()).collect();
-        keys.retain(|key| key.file_name().unwrap().as_bytes() != LOOKED.to_bytes());
+        let marks = [LOOKED, NEXT, NEXT_OWN].map(CStr::to_bytes);
+        keys.retain(|key| !marks.contains(&key.file_name().unwrap().as_bytes()));
         keys.sort();
         keys
     }
