@@ -17,6 +17,7 @@ mod human;
 pub use human::WordLine;
 
 use sopin_inspect::Inspector;
+use sopin_inspect::object::ObjectState;
 use sopin_inspect::process::{self, Trouble};
 use sopin_inspect::report::ProcessReport;
 
@@ -115,6 +116,18 @@ pub struct StatusArgs {
     verbose: bool,
 }
 
+impl StatusArgs {
+    /// Removes from the report on one process the objects that will not be shown: of all processes of a
+    /// machine, they would take much memory.
+    fn shown_part(&self, mut report: ProcessReport) -> ProcessReport {
+        if !self.json && !self.metrics && !self.verbose {
+            report.objects.retain(|object| object.state == ObjectState::Damaged);
+            report.objects.shrink_to_fit();
+        }
+        report
+    }
+}
+
 /// Prints the answer.
 ///
 /// # Errors
@@ -173,7 +186,7 @@ fn answer(arguments: &StatusArgs) -> Result<StatusAnswer, Failure> {
         // Inspecting this process would show nothing about the user's services.
         for pid in pids.into_iter().filter(|pid| *pid != std::process::id()) {
             match inspector.inspect(pid, !arguments.all) {
-                Ok(report) => answer.processes.extend(report),
+                Ok(report) => answer.processes.extend(report.map(|report| arguments.shown_part(report))),
                 Err(trouble) => count(&mut answer, pid, &trouble),
             }
         }

@@ -10,6 +10,8 @@
 //! `reversion` has the rule. The dynamic section in memory shows whether the file is the version
 //! that was loaded; if not, its tables are not used.
 
+use std::cell::OnceCell;
+
 use rustix::fs::{self, Mode, OFlags};
 
 use crate::files::{Image, View};
@@ -110,9 +112,11 @@ impl<M: Bytes> Examiner<'_, M> {
             finding.unjudged = Some("its file is of another version than the one loaded".to_owned());
             return finding;
         }
-        let file = self.view.open(first.mapping).ok().map(FileBytes::from);
+        let file = OnceCell::new();
+        // It is needed only for words that may have reverted.
+        let file = || file.get_or_init(|| self.view.open(first.mapping).ok().map(FileBytes::from)).as_ref();
         for part in exposed {
-            self.examine_part(part, base, relocated, file.as_ref(), &mut finding.damage.words);
+            self.examine_part(part, base, relocated, &file, &mut finding.damage.words);
         }
         finding
     }
@@ -144,12 +148,12 @@ impl<M: Bytes> Examiner<'_, M> {
         (!is_same_dynamic(&in_memory, &image.dynamic, base)).then(is_lost)
     }
 
-    fn examine_part(
+    fn examine_part<'f>(
         &self,
         part: &Part,
         base: u64,
         relocated: &[RelocatedWord],
-        file: Option<&FileBytes>,
+        file: &dyn Fn() -> Option<&'f FileBytes>,
         words: &mut Vec<Word>,
     ) {
         let low = relocated.partition_point(|word| base.wrapping_add(word.address) < part.start);
@@ -185,7 +189,7 @@ impl<M: Bytes> Examiner<'_, M> {
                 let page = offset / self.page;
                 pages.get(usize::try_from(page).unwrap_or(usize::MAX)).map(|entry| is_of_file(*entry))
             });
-            let raw = file.and_then(|file| file.word(part.offset + offset).ok());
+            let raw = file().and_then(|file| file.word(part.offset + offset).ok());
             if is_damaged(word.kind, value, raw, of_file, base) {
                 let expected = relocated_value(word.kind, raw, base);
                 words.push(Word { address, place: word.address, value, expected });

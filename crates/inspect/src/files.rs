@@ -286,7 +286,10 @@ impl<'a> View<'a> {
     /// believed.
     pub fn may_be_copy(&self, mapping: &Mapping) -> bool {
         let in_system = mapping.path.strip_prefix(SYSTEM.to_bytes()).is_some_and(|rest| rest.starts_with(b"/"));
-        let owner = if in_system { self.mapped(mapping).ownership.map(|ownership| ownership.user) } else { None };
+        if !in_system {
+            return true;
+        }
+        let owner = self.mapped(mapping).ownership.map(|ownership| ownership.user);
         let root = self.root().ok().and_then(|(root, _)| fs::fstat(root).ok());
         owner.zip(root).is_none_or(|(owner, root)| owner == root.st_uid)
     }

@@ -2,10 +2,10 @@
 //! which all its files are opened. The handle belongs to this process only: once the process is
 //! gone, no file opens any more, even if another process has its number.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::OwnedFd;
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{self, Mode, OFlags};
 use rustix::io::Errno;
 
@@ -222,11 +222,17 @@ pub fn all() -> io::Result<Vec<u32>> {
 
 fn read(directory: &OwnedFd, name: &str) -> io::Result<Vec<u8>> {
     let file = fs::openat(directory, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
-    // Most of these files are longer than the buffer with which read_to_end begins, and with
-    // each further call the kernel has to find its position again.
+    // Most of these files are shorter. With each further call the kernel has to find its position
+    // again. `File::read_to_end` would also ask for their size, which these files do not have.
     let mut text = Vec::with_capacity(32 << 10);
-    File::from(file).read_to_end(&mut text)?;
-    Ok(text)
+    loop {
+        match rustix::io::read(&file, spare_capacity(&mut text)) {
+            Ok(0) => return Ok(text),
+            Ok(_) => text.reserve(1),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
 }
 
 #[cfg(test)]
