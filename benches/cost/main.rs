@@ -19,6 +19,7 @@ mod gunicorn;
 mod http;
 mod imports;
 mod inodes;
+mod large_store;
 mod late;
 mod load;
 mod many;
@@ -26,10 +27,12 @@ mod memory;
 mod older_kernels;
 mod page;
 mod pinning;
+mod pooled;
 mod rounds;
 mod run;
 mod serving;
 mod site;
+mod sizes;
 mod small;
 mod status;
 
@@ -62,6 +65,7 @@ const ALL: [(&str, Measure); 18] = [
     ("older-imports", older_kernels::imports),
     ("older-libraries", older_kernels::libraries),
     ("status", status::status),
+    ("sizes", sizes::sizes),
     ("pin", pinning::pin),
     ("late", late::late),
     ("enabled", enabled::enabled),

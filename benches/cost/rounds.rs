@@ -109,6 +109,12 @@ impl Rounds {
         Ok(all)
     }
 
+    /// Returns the rounds with the intervals of the medians of their ratios in their cells.
+    #[must_use]
+    pub fn with_intervals(self) -> Self {
+        Self { shows_intervals: true, ..self }
+    }
+
     /// Returns the interval of the median ratio of a variant to the native one.
     fn interval(&self, variant: Variant) -> Option<[f64; 2]> {
         let pairs = self.numbers.get(&variant)?.iter().zip(self.numbers.get(&Variant::Native)?);

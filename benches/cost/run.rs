@@ -25,13 +25,21 @@ pub fn run(command: &mut Command) -> Result<String, String> {
 /// # Errors
 /// If it cannot be started, or a signal ends it.
 pub fn output_and_cpu(command: &mut Command) -> Result<(String, Duration), String> {
+    output_and_usage(command).map(|(output, usage)| (output, usage.cpu))
+}
+
+/// Returns the standard output of a program, whatever its exit status, and what it has used.
+///
+/// # Errors
+/// If it cannot be started, or a signal ends it.
+pub fn output_and_usage(command: &mut Command) -> Result<(String, Usage), String> {
     let mut run = || {
         let mut child = command.stdout(Stdio::piped()).spawn()?;
         let mut output = String::new();
         let read = child.stdout.take().map_or(Ok(0), |mut stdout| stdout.read_to_string(&mut output));
         let (status, usage) = wait(child.id())?;
         match (read, status.code()) {
-            (Ok(_), Some(_)) => Ok((output, usage.cpu)),
+            (Ok(_), Some(_)) => Ok((output, usage)),
             (Ok(_), None) => Err(io::Error::other(status.to_string())),
             (Err(error), _) => Err(error),
         }
@@ -63,6 +71,8 @@ pub struct Usage {
     pub cpu: Duration,
     /// Page faults that needed no disk.
     pub minor_faults: u64,
+    /// The most memory that it had at a time (`ru_maxrss`), in MiB.
+    pub peak_mib: f64,
 }
 
 /// Waits for a child of this process, which `Child::wait` must not have waited for.
@@ -81,7 +91,9 @@ fn wait(child: u32) -> io::Result<(ExitStatus, Usage)> {
     // SAFETY: wait4 has succeeded, so it has written all of the structure.
     let usage = unsafe { usage.assume_init() };
     let cpu = duration(usage.ru_utime) + duration(usage.ru_stime);
-    Ok((ExitStatus::from_raw(status), Usage { cpu, minor_faults: usage.ru_minflt.cast_unsigned() }))
+    #[expect(clippy::cast_precision_loss, reason = "no process has so much")]
+    let peak_mib = usage.ru_maxrss as f64 / 1024.0;
+    Ok((ExitStatus::from_raw(status), Usage { cpu, minor_faults: usage.ru_minflt.cast_unsigned(), peak_mib }))
 }
 
 fn duration(time: libc::timeval) -> Duration {

@@ -60,7 +60,11 @@ impl Site {
             fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
         }
         site.compile("tiny.c", "libtiny.so", &["-shared", "-fPIC"])?;
+        // Without pages between the segments, which a file does not need.
+        let small = ["-shared", "-fPIC", "-nostdlib", "-s", "-Wl,-z,noseparate-code,-z,max-page-size=4096"];
+        site.compile("tiny.c", "libsmall.so", &small)?;
         site.compile("empty.c", "libempty.so", &["-shared", "-fPIC"])?;
+        site.compile("crowd.c", "crowd", &[])?;
         site.compile("gaps.c", "libgaps.so", &["-shared", "-fPIC", "-pthread"])?;
         site.compile("rivals.c", "librivals.so", &["-shared", "-fPIC", "-Wl,-z,now", "-ldl"])?;
         site.compile("libraries.c", "libraries", &["-ldl"])?;

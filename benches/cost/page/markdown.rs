@@ -102,7 +102,15 @@ pub fn table(section: &Section) -> String {
                 Compared::Floor => (format!("{:.3} times the floor", target.at_most), format!("{reached:.3}")),
                 Compared::Extra => (format!("{:+} {}", target.at_most, column.unit), format!("{reached:+.1}")),
             };
-            let verdict = if reached <= target.at_most { "reached" } else { "**missed**" };
+            let interval = cell.ratio_interval.filter(|_| target.of_interval);
+            let number = interval.map_or(number.clone(), |[from, to]| format!("{number}, 95 %: {from:.3} – {to:.3}"));
+            let verdict = match interval {
+                _ if reached > target.at_most => "**missed**",
+                // Too few rounds, as with --quick, show nothing either.
+                None if target.of_interval => "not shown",
+                Some([_, to]) if to > target.at_most => "not shown",
+                _ => "reached",
+            };
             let whose = target.variant.name().replace("**", "");
             let _ = write!(text, "\nTarget, {}, {whose}: at most {limit}. It is {number}: {verdict}.\n", column.what);
         }

@@ -136,6 +136,9 @@ pub struct Target {
     pub compared: Compared,
     /// The upper limit of its median.
     pub at_most: f64,
+    /// Whether it limits the whole interval of the ratio.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub of_interval: bool,
 }
 
 impl Column {
@@ -153,13 +156,20 @@ impl Column {
 
     /// Adds a target.
     pub fn add_target(&mut self, variant: Variant, compared: Compared, at_most: f64) {
-        self.targets.push(Target { variant, compared, at_most });
+        self.targets.push(Target { variant, compared, at_most, of_interval: false });
     }
 
     /// Returns the column with another target.
     #[must_use]
     pub fn target(mut self, variant: Variant, compared: Compared, at_most: f64) -> Self {
         self.add_target(variant, compared, at_most);
+        self
+    }
+
+    /// Returns the column with a target for the whole interval of a ratio.
+    #[must_use]
+    pub fn target_of_interval(mut self, variant: Variant, at_most: f64) -> Self {
+        self.targets.push(Target { variant, compared: Compared::Ratio, at_most, of_interval: true });
         self
     }
 
