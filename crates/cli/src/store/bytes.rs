@@ -76,7 +76,7 @@ pub fn compare(entry: &EntryDirectory, notes: bool) -> Compared {
 /// Opens a copy. This must not count as a use, so the access time stays the same if this is the
 /// file's owner.
 fn open_copy(entry: &EntryDirectory, name: &OsStr) -> rustix::io::Result<OwnedFd> {
-    let open = |flags| rustix::fs::openat(&entry.directory, name, flags, Mode::empty());
+    let open = |flags| rustix::fs::openat(entry.directory()?, name, flags, Mode::empty());
     match open(TO_READ | OFlags::NOATIME) {
         Err(Errno::PERM) => open(TO_READ),
         result => result,

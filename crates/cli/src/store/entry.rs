@@ -23,8 +23,10 @@ pub struct EntryDirectory {
     pub key: OsString,
     /// The version that the key names; `None` for an entry that one process uses alone.
     pub version: Option<Version>,
-    /// The directory.
-    pub directory: OwnedFd,
+    /// The directory; `None` in the list of [`all`], which would need a descriptor for each entry.
+    directory: Option<OwnedFd>,
+    /// What was found in the open copy before the directory was closed.
+    details: Option<Details>,
     /// The names in the directory, each with what `fstatat(2)` says of it.
     contents: Vec<(OsString, Stat)>,
     /// The copy: its name and its `stat`. `None` if there is no regular file, or several.
@@ -36,7 +38,7 @@ pub struct EntryDirectory {
 }
 
 /// What can only be determined from an open copy.
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 pub struct Details {
     /// Of the bytes on disk, those that other files share; `None` where the file system does
     /// not report that.
@@ -72,7 +74,13 @@ impl EntryDirectory {
         let freshness =
             origin.zip(version).map_or(Freshness::Unknown, |(origin, version)| origin.freshness(&version.identity));
         let origin = origin.map(|origin| PathBuf::from(OsStr::from_bytes(origin.path.to_bytes())));
-        Ok(Some(Self { key: key.to_owned(), version, directory, contents, copy, origin, freshness }))
+        let directory = Some(directory);
+        Ok(Some(Self { key: key.to_owned(), version, directory, details: None, contents, copy, origin, freshness }))
+    }
+
+    /// Returns the names in its directory, each with what `fstatat(2)` says of it.
+    pub fn contents(&self) -> impl Iterator<Item = (&OsStr, &Stat)> {
+        self.contents.iter().map(|(name, status)| (name.as_os_str(), status))
     }
 
     /// Returns the word for its state, in tables and JSON.
@@ -105,11 +113,27 @@ impl EntryDirectory {
         })
     }
 
+    /// Returns the open directory.
+    ///
+    /// # Errors
+    /// `EBADF` if the entry is one of [`all`].
+    pub fn directory(&self) -> rustix::io::Result<&OwnedFd> {
+        self.directory.as_ref().ok_or(Errno::BADF)
+    }
+
+    /// Returns the entry with its details, and without its descriptor.
+    fn closed(self) -> Self {
+        Self { details: Some(self.details()), directory: None, ..self }
+    }
+
     /// Opens the copy and returns the details.
     pub fn details(&self) -> Details {
+        if let Some(details) = self.details {
+            return details;
+        }
         let open = |(name, _): &(OsString, Stat)| {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let file = rustix::fs::openat(&self.directory, name, flags, Mode::empty()).ok()?;
+            let file = rustix::fs::openat(self.directory().ok()?, name, flags, Mode::empty()).ok()?;
             descriptors::for_core(&file, OFlags::RDONLY).ok()
         };
         self.copy.as_ref().and_then(open).map_or(Details::default(), |file| Details {
@@ -145,7 +169,10 @@ pub fn is_entry(name: &OsStr) -> bool {
 /// When the store cannot be listed.
 pub fn all(store: &OpenStore) -> rustix::io::Result<Vec<EntryDirectory>> {
     let names = names(&store.directory)?;
-    Ok(names.iter().filter_map(|key| EntryDirectory::read(store, key).ok().flatten()).collect())
+    Ok(names
+        .iter()
+        .filter_map(|key| EntryDirectory::read(store, key).ok().flatten().map(EntryDirectory::closed))
+        .collect())
 }
 
 /// Returns whether it is a regular file.

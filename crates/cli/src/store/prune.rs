@@ -225,7 +225,9 @@ impl Pruned {
 fn is_in_use(entry: &EntryDirectory) -> bool {
     let Some((name, _)) = &entry.copy else { return false };
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    rustix::fs::openat(&entry.directory, name, flags, Mode::empty())
+    entry
+        .directory()
+        .and_then(|directory| rustix::fs::openat(directory, name, flags, Mode::empty()))
         .is_ok_and(|file| rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err())
 }
 

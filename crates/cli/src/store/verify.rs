@@ -136,7 +136,7 @@ fn ways_out(store: &OpenStore) -> &'static WayOut {
 /// Returns what is wrong with an entry, without reading its contents. The library does not use
 /// such an entry.
 pub fn fault(entry: &EntryDirectory, store: &OpenStore) -> Option<String> {
-    let directory = rustix::fs::fstat(&entry.directory).ok()?;
+    let directory = rustix::fs::fstat(entry.directory().ok()?).ok()?;
     let user = store.store.owner().id();
     if directory.st_uid != user {
         return Some(format!("its directory belongs to user {}", directory.st_uid));
@@ -144,8 +144,9 @@ pub fn fault(entry: &EntryDirectory, store: &OpenStore) -> Option<String> {
     if directory.st_mode & 0o022 != 0 {
         return Some(format!("others can write to its directory (mode {:04o})", directory.st_mode & 0o7777));
     }
-    let mut others = names(&entry.directory).ok()?;
-    others.retain(|name| name.as_bytes() != LINK.to_bytes() && !is_debug_link(entry, name));
+    let is_other = |name: &OsStr, status: &Stat| name.as_bytes() != LINK.to_bytes() && !is_debug_link(name, status);
+    let others = entry.contents().filter(|(name, status)| is_other(name, status));
+    let others: Vec<&OsStr> = others.map(|(name, _)| name).collect();
     let Some((name, status)) = &entry.copy else {
         return match others.as_slice() {
             [] if sys::realtime_seconds() - directory.st_mtime <= ABANDONED_SECONDS => None,
@@ -170,11 +171,9 @@ pub fn fault(entry: &EntryDirectory, store: &OpenStore) -> Option<String> {
     (size != expected).then(|| format!("the copy has {size} bytes instead of {expected}"))
 }
 
-/// Returns whether `name` is the symbolic link to the directory with debugging information.
-fn is_debug_link(entry: &EntryDirectory, name: &OsStr) -> bool {
-    name.as_bytes() == DEBUG.to_bytes()
-        && rustix::fs::statat(&entry.directory, name, AtFlags::SYMLINK_NOFOLLOW)
-            .is_ok_and(|status| rustix::fs::FileType::from_raw_mode(status.st_mode).is_symlink())
+/// Returns whether it is the symbolic link to the directory with debugging information.
+fn is_debug_link(name: &OsStr, status: &Stat) -> bool {
+    name.as_bytes() == DEBUG.to_bytes() && rustix::fs::FileType::from_raw_mode(status.st_mode).is_symlink()
 }
 
 /// Returns what is wrong with a name that is not a key.

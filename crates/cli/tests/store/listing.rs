@@ -126,3 +126,32 @@ fn a_copy_that_one_process_uses_alone_is_listed_as_own() {
     assert_eq!(answer["stores"][0]["removed"][0]["reason"], "its process has ended");
     assert!(entry_of(&scene.json(&["list"])).is_none());
 }
+
+#[test]
+fn a_store_may_have_more_entries_than_the_command_may_have_descriptors() {
+    let scene = Scene::with(&LIBRARIES);
+    let key = scene.key("libone.so");
+    let name = key.file_name().unwrap().to_str().unwrap().to_owned();
+    let (hash, rest) = name.split_once('-').unwrap();
+    let (device, rest) = rest.split_once('-').unwrap();
+    let (_, rest) = rest.split_once('-').unwrap();
+    for inode in 0x7000_0000..0x7000_0100 {
+        fs::create_dir(key.with_file_name(format!("{hash}-{device}-{inode:x}-{rest}"))).unwrap();
+    }
+    let listed = std::process::Command::new("sh")
+        .args([
+            "-c",
+            "ulimit -n 64; exec \"$@\"",
+            "sh",
+            env!("CARGO_BIN_EXE_sopin"),
+            "store",
+            "list",
+            "--json",
+            "--store",
+        ])
+        .arg(key.parent().unwrap())
+        .output()
+        .unwrap();
+    let answer: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!(answer["stores"][0]["totals"]["entries"], 256 + LIBRARIES.len());
+}
