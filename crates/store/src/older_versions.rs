@@ -52,7 +52,9 @@ pub fn replace(store: &Fd, key: &Key, origin: Option<&CStr>) {
     } else if is_known {
         let _ = added.search(store, false);
     }
-    hashes.into_iter().for_each(|hash| KNOWN.add(hash));
+    for hash in hashes {
+        KNOWN.add(hash);
+    }
 }
 
 impl Added<'_> {
@@ -84,7 +86,9 @@ impl Added<'_> {
         let known = if learns || (may_be_at_place && !is_same_file) { read_link(store, name, buffer) } else { None };
         if learns {
             KNOWN.add(hash_of_file(name));
-            known.iter().for_each(|known| KNOWN.add(known.place_hash()));
+            if let Some(known) = known {
+                KNOWN.add(known.place_hash());
+            }
         }
         let is_at_place = || known.zip(self.origin).is_some_and(|(known, origin)| known.is_at_same_place(&origin));
         if is_same_file || (may_be_at_place && is_at_place()) {
