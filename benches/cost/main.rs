@@ -49,7 +49,7 @@ use site::Site;
 type Measure = fn(&Site) -> Result<Section, String>;
 
 /// Every kind of work, by the name that selects it.
-const ALL: [(&str, Measure); 18] = [
+const ALL: [(&str, Measure); 19] = [
     ("imports", imports::scientific),
     ("counted-imports", imports::counted),
     ("small-imports", imports::small),
