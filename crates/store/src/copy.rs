@@ -1,6 +1,7 @@
 //! Makes copies, and compares a copy with its file.
 
 use core::ffi::CStr;
+use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use sopin_core::cause::{Cause, Operation};
@@ -31,6 +32,8 @@ pub struct UnnamedCopy<'a> {
     file: Fd,
     /// The name that it has in the store where the file system has no files without names.
     temporary: Option<Temporary<'a>>,
+    /// Device and inode number of `file`.
+    numbers: (u64, u64),
     mark: Option<Mark>,
 }
 
@@ -65,6 +68,7 @@ impl<'a> UnnamedCopy<'a> {
         if !is_still(origin)? || copied.st_size.cast_unsigned() != origin.identity.size {
             return Err(Cause::words(Operation::CopyToStore, "the file has changed meanwhile"));
         }
+        copy.numbers = (copied.st_dev, copied.st_ino);
         copy.mark =
             if seals && copy.has_become_immutable() { Some(Mark::on_disk(copied.st_ino)) } else { Mark::this_boot() };
         // The umask applies to the mode at creation, so the mode is set here.
@@ -80,7 +84,7 @@ impl<'a> UnnamedCopy<'a> {
         match sys::openat(store, c".", flags, 0o600) {
             Ok(file) => {
                 let file = file.above_stderr().map_err(Operation::Fcntl.failed())?;
-                return Ok(Self { file, temporary: None, mark: None });
+                return Ok(Self { file, temporary: None, numbers: (0, 0), mark: None });
             }
             Err(Errno(libc::EOPNOTSUPP | libc::EISDIR | libc::ENOENT | libc::EINVAL)) => {}
             Err(errno) => return Err(Cause::call(Operation::OpenNewStoreEntry, errno)),
@@ -92,21 +96,56 @@ impl<'a> UnnamedCopy<'a> {
         let file = sys::openat(store, name.as_c_str(), flags, 0o600)
             .and_then(Fd::above_stderr)
             .map_err(Operation::OpenNewStoreEntry.failed())?;
-        Ok(Self { file, temporary: Some(Temporary { name, store }), mark: None })
+        Ok(Self { file, temporary: Some(Temporary { name, store }), numbers: (0, 0), mark: None })
     }
 
-    /// Writes all bytes of `origin`, except what [`Omissions`] are. Where the file system has large folios, the page cache
-    /// then holds each piece in one folio, which one page fault maps; `copy_file_range(2)`
-    /// would fill single pages. Folios larger than that would be mapped as a whole by Linux
-    /// 6.18 and would count as the process's memory.
+    /// Writes all bytes of `origin`, except what [`Omissions`] are. Where the file system has large
+    /// folios, the page cache then holds each piece in one folio, which one page fault maps. Folios
+    /// larger than that would be mapped as a whole by Linux 6.18 and would count as the process's
+    /// memory.
     fn write(&self, origin: &OriginFile<'_>, buffer: &mut PageVec<u8>) -> sys::Result<()> {
         let size = usize::try_from(origin.identity.size).map_err(|_| Errno(libc::EFBIG))?;
-        if buffer.len() < COPY_STEP {
-            *buffer = PageVec::zeroed(COPY_STEP)?;
-        }
         let omissions = Omissions::worthwhile(origin.file, origin.identity.size);
         let may_be_sparse = size >= MAY_BE_SPARSE && is_sparse(origin)?;
-        let mut copied = 0;
+        sys::absorbing(libc::SIGXFSZ, || {
+            let sent = if omissions.is_empty() && !may_be_sparse { self.send(origin, size)? } else { 0 };
+            self.write_rest(origin, sent..size, &omissions, may_be_sparse, buffer)
+        })
+    }
+
+    /// Lets the kernel copy `size` bytes without passing them through memory of this process.
+    /// Returns how many it has copied: fewer if it cannot, or if a filter forbids that.
+    fn send(&self, origin: &OriginFile<'_>, size: usize) -> sys::Result<usize> {
+        let mut sent = 0;
+        while sent < size {
+            // After a short count the next piece ends where it would have ended otherwise.
+            let len = (COPY_STEP - sent % COPY_STEP).min(size - sent);
+            match sys::sendfile(&self.file, origin.file, sent as u64, len) {
+                Ok(0) => break,
+                Ok(written) => sent += written,
+                Err(Errno(libc::EINTR)) => {}
+                // The file would exceed the process's limit. Only this error comes with a signal.
+                Err(errno @ Errno(libc::EFBIG)) => return Err(errno),
+                Err(_) => break,
+            }
+        }
+        Ok(sent)
+    }
+
+    /// Writes the `rest` of the bytes by way of `buffer`, without the omissions and, if the file
+    /// `may_be_sparse`, without pieces of zeroes.
+    fn write_rest(
+        &self,
+        origin: &OriginFile<'_>,
+        rest: Range<usize>,
+        omissions: &Omissions,
+        may_be_sparse: bool,
+        buffer: &mut PageVec<u8>,
+    ) -> sys::Result<()> {
+        let Range { start: mut copied, end: size } = rest;
+        if copied < size && buffer.len() < COPY_STEP {
+            *buffer = PageVec::zeroed(COPY_STEP)?;
+        }
         while copied < size {
             let next = omissions.next_copied(copied as u64);
             let room = buffer.len().min(usize::try_from(next.end - next.start).unwrap_or(usize::MAX));
@@ -129,8 +168,7 @@ impl<'a> UnnamedCopy<'a> {
                 continue;
             }
             while !piece.is_empty() {
-                let write = || sys::pwrite_from(&self.file, piece.as_ptr().addr(), piece.len(), copied as u64);
-                match sys::absorbing(libc::SIGXFSZ, write) {
+                match sys::pwrite_from(&self.file, piece.as_ptr().addr(), piece.len(), copied as u64) {
                     Err(Errno(libc::EINTR)) => {}
                     Err(errno) => return Err(errno),
                     Ok(0) => return Err(Errno(libc::EIO)),
@@ -177,6 +215,11 @@ impl<'a> UnnamedCopy<'a> {
     /// Returns the file, open for reading at least.
     pub fn file(&self) -> &Fd {
         &self.file
+    }
+
+    /// Returns whether `status` is that of this copy.
+    pub fn has_status(&self, status: &libc::stat) -> bool {
+        (status.st_dev, status.st_ino) == self.numbers
     }
 
     /// Writes the copy to the disk and prepares the mark that says so.

@@ -81,6 +81,11 @@ impl Omissions {
         Sections::read(file, size, &mut buffer).and_then(|sections| sections.omissions(size)).unwrap_or_default()
     }
 
+    /// Returns whether a copy has all bytes of its file.
+    pub fn is_empty(&self) -> bool {
+        self.holes.is_empty() && self.headers.is_empty()
+    }
+
     fn bytes(&self) -> u64 {
         self.holes.iter().map(|(start, end)| end - start).sum()
     }

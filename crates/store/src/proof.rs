@@ -62,6 +62,21 @@ pub enum Proof {
     Ranges,
 }
 
+/// Returns how much of a new `copy` of `origin` is proven to be what is `mapped`; `None` if it is not
+/// that.
+///
+/// If the file has a number of its own, what is mapped has the same number and is therefore the same
+/// file. The kernel keeps the pages of a file once, so those that are mapped are those that were copied,
+/// and a page that was modified in memory is in none of the ranges. Elsewhere the path may lead to
+/// another file, so the bytes are compared.
+pub fn of_new_copy(copy: &Fd, origin: &OriginFile<'_>, mapped: &impl MappedRanges) -> sys::Result<Option<Proof>> {
+    let build_id = mapped.build_id_of(copy)?;
+    if build_id != BuildId::Other && origin.is_identified_by_times(build_id) {
+        return Ok(Some(Proof::Whole));
+    }
+    Ok(mapped.equals(copy)?.then_some(Proof::Ranges))
+}
+
 /// The result of examining an entry.
 pub enum Examined {
     /// The entry is a copy of what is mapped.

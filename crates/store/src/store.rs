@@ -145,7 +145,9 @@ impl Store {
         {
             return Ok(entry);
         }
-        self.add(&origin, mapped, buffer)?;
+        if let Some(entry) = self.add(&origin, mapped, buffer)? {
+            return Ok(entry);
+        }
         let mut wrong = Cause::words(Operation::AddToStore, "the entry was removed again at once");
         self.find(&origin, mapped, |cause| wrong = cause)?.ok_or(wrong)
     }
@@ -293,8 +295,14 @@ impl Store {
         sys::fsync(&self.directory).map_err(Operation::Fsync.failed())
     }
 
-    /// Copies `origin` and gives the copy its name.
-    fn add(&self, origin: &OriginFile<'_>, mapped: &impl MappedRanges, buffer: &mut PageVec<u8>) -> Result<(), Cause> {
+    /// Copies `origin`, gives the copy its name and opens it. `None` if the entry must be examined first:
+    /// another process has given the name to its copy, or not all of it is proven.
+    fn add(
+        &self,
+        origin: &OriginFile<'_>,
+        mapped: &impl MappedRanges,
+        buffer: &mut PageVec<u8>,
+    ) -> Result<Option<CacheEntry>, Cause> {
         settled::check(origin)?;
         self.check_open(origin)?;
         let key = Key::new(&origin.identity, origin.file_name());
@@ -302,10 +310,13 @@ impl Store {
         let link = link.as_ref().and_then(|link| CStr::from_bytes_with_nul(link).ok());
         clean::make_room(&self.directory, &key, link);
         let copy = UnnamedCopy::of(origin, &self.directory, buffer)?;
-        if !mapped.equals(copy.file()).map_err(Operation::CompareCopy.failed())? {
-            return Err(Cause::words(Operation::CopyToStore, "the file is not what is mapped"));
+        let proof = proof::of_new_copy(copy.file(), origin, mapped).map_err(Operation::CompareCopy.failed())?;
+        let proof = proof.ok_or(Cause::words(Operation::CopyToStore, "the file is not what is mapped"))?;
+        let directory = self.publish(&copy, origin, &key, link)?;
+        if proof != Proof::Whole {
+            return Ok(None);
         }
-        self.publish(&copy, origin, &key, link)
+        Ok(reopen(&directory, &copy, origin).map(|file| CacheEntry { file, proof }))
     }
 
     /// Checks that every process that may read the store may read the file too.
@@ -316,16 +327,17 @@ impl Store {
         Err(Cause::words(Operation::AddToStore, "other processes of the user may not be allowed to read the file"))
     }
 
-    /// Gives a copy its name under `key`.
+    /// Gives a copy its name under `key`. Returns the directory of the entry.
     fn publish(
         &self,
         copy: &UnnamedCopy<'_>,
         origin: &OriginFile<'_>,
         key: &Key,
         link: Option<&CStr>,
-    ) -> Result<(), Cause> {
+    ) -> Result<Fd, Cause> {
         let directory = self.entry_directory(key.as_c_str())?;
-        self.publish_in(&directory, copy, origin, link)
+        self.publish_in(&directory, copy, origin, link)?;
+        Ok(directory)
     }
 
     /// Gives a copy its name in the `directory` of an entry.
@@ -363,6 +375,17 @@ impl Store {
         }
         Ok(directory)
     }
+}
+
+/// Opens a copy that has just got its name in the `directory` of an entry, and locks it as
+/// `Store::look_up` does. If the file were mapped through the descriptor by which it was written,
+/// `/proc/PID/maps` would not show the name.
+fn reopen(directory: &Fd, copy: &UnnamedCopy<'_>, origin: &OriginFile<'_>) -> Option<Fd> {
+    let flags = libc::O_RDONLY | libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = sys::openat(directory, origin.file_name(), flags, 0).ok()?;
+    let _ = sys::flock(&file, libc::LOCK_SH | libc::LOCK_NB);
+    let status = sys::fstat(file.raw()).ok()?;
+    (status.st_nlink != 0 && copy.has_status(&status)).then_some(file)
 }
 
 fn changed(operation: Operation, errno: Errno) -> Lookup {

@@ -24,7 +24,7 @@ mod omissions;
 mod proofs;
 mod scratch;
 
-use scratch::{Nothing, Opened, Scratch, c_string, refuse_unnamed_files, settle, this_user};
+use scratch::{Nothing, Opened, Scratch, c_string, refuse, refuse_unnamed_files, settle, this_user};
 
 /// Returns the content of an entry, and whether something had been changed by others.
 fn try_entry(store: &Store, path: &Path) -> Result<(Vec<u8>, bool), Cause> {
@@ -91,6 +91,48 @@ fn an_empty_file_and_a_large_one_are_copied() {
     let (empty, path) = (scratch.file("libempty.so"), scratch.write("liblarge.so", &large));
     assert_eq!(entry(&scratch.store(), &empty), intact(b""));
     assert!(entry(&scratch.store(), &path) == intact(&large));
+}
+
+#[test]
+fn a_file_is_copied_through_memory_where_the_kernel_does_not_copy() {
+    let scratch = Scratch::new();
+    let large: Vec<u8> = (0..3 * copy::COPY_STEP + 12345).map(|index| (index % 251) as u8).collect();
+    let path = scratch.write("liblarge.so", &large);
+    for errno in [libc::ENOSYS, libc::EINVAL] {
+        let (store, path) = (scratch.store(), path.clone());
+        let done = thread::spawn(move || {
+            refuse(libc::SYS_sendfile, errno);
+            let (opened, mut buffer) = (Opened::new(&path), PageVec::new());
+            let entry = store.entry(opened.origin(), &Nothing, &mut buffer, |_| ()).unwrap();
+            (content(&entry.file), buffer.len())
+        });
+        let (copied, through) = done.join().unwrap();
+        assert!(copied == large);
+        assert_eq!(through, copy::COPY_STEP);
+        fs::remove_dir_all(scratch.only_key()).unwrap();
+    }
+}
+
+#[test]
+fn a_copy_that_exceeds_the_limit_of_file_sizes_is_refused_and_kills_nobody() {
+    // Another process, because the limit holds for all threads.
+    if std::env::var_os("LIMITED").is_none() {
+        let test = "tests::a_copy_that_exceeds_the_limit_of_file_sizes_is_refused_and_kills_nobody";
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        let status = command.args(["--exact", test, "--nocapture"]).env("LIMITED", "").status().unwrap();
+        assert!(status.success(), "{status}");
+        return;
+    }
+    let scratch = Scratch::new();
+    let path = scratch.write("liblarge.so", &std::vec![1; 3 * copy::COPY_STEP]);
+    let store = scratch.store();
+    let limit = libc::rlimit { rlim_cur: 100_000, rlim_max: 100_000 };
+    // SAFETY: the call only reads the live struct.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const limit) }, 0);
+    let error = try_entry(&store, &path).unwrap_err();
+    assert_eq!(error.reason, Reason::Errno(Errno(libc::EFBIG)));
+    assert!(!sys::is_signal_pending(libc::SIGXFSZ));
+    assert!(scratch.keys().is_empty());
 }
 
 #[test]

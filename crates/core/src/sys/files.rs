@@ -177,6 +177,15 @@ pub fn pwrite_from(fd: &Fd, address: usize, len: usize, offset: u64) -> Result<u
     unsafe { raw!(libc::SYS_pwrite64, fd.raw(), address as *const c_void, len, offset) }
 }
 
+/// Calls `sendfile(2)`: the kernel copies at most `len` bytes of `from`, from `offset` on, to the
+/// position of `to`, which it moves.
+pub fn sendfile(to: &Fd, from: &Fd, offset: u64, len: usize) -> Result<usize> {
+    let mut offset = offset;
+    // SAFETY: the kernel reads and writes the offset, which is a live local, and touches no other memory
+    // of this process.
+    unsafe { raw!(libc::SYS_sendfile, to.raw(), from.raw(), &raw mut offset, len) }
+}
+
 /// Calls `fchmod(2)`.
 pub fn fchmod(fd: &Fd, mode: u32) -> Result<()> {
     // SAFETY: the call takes a descriptor and integers, and touches no memory of this process.

@@ -78,7 +78,7 @@ const NOBODY: usize = 1 << 31;
 /// Every kind of call of this crate that the loader does not make for every object. The
 /// harmless arguments are bad descriptors and addresses, so that a call has no effect on any
 /// kernel.
-const KINDS: [CallKind; 59] = [
+const KINDS: [CallKind; 60] = [
     kind(libc::SYS_rt_sigprocmask, [libc::SIG_BLOCK as usize, 0, 0, 8, 0, 0]),
     kind(libc::SYS_pread64, [BAD, 0, 0, 0, 0, 0]),
     kind(libc::SYS_write, [BAD, 0, 0, 0, 0, 0]),
@@ -92,6 +92,7 @@ const KINDS: [CallKind; 59] = [
     kind(libc::SYS_mremap, [1, 0, 0, 0, 0, 0]),
     kind(libc::SYS_memfd_create, [0; 6]),
     kind(libc::SYS_pwrite64, [BAD, 0, 0, 0, 0, 0]),
+    kind(libc::SYS_sendfile, [BAD, BAD, 0, 0, 0, 0]),
     request(libc::SYS_fcntl, libc::F_ADD_SEALS as usize),
     request(libc::SYS_fcntl, libc::F_DUPFD_CLOEXEC as usize),
     request(libc::SYS_fcntl, super::F_SETSIG as usize),

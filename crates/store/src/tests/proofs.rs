@@ -116,11 +116,44 @@ fn zeros_that_a_power_loss_has_left_are_not_believed() {
 
 #[test]
 fn the_file_is_compared_with_what_is_mapped_before_its_copy_is_published() {
+    /// What makes it possible that another file than the one at the path is mapped.
+    type Doubt = fn(&mut Opened);
+    let doubts: [(&str, Doubt); 4] = [
+        ("a subvolume of btrfs", |opened| opened.has_own_numbers = false),
+        ("an overlay", |opened| opened.file_system.kind = 0x794c_7630),
+        ("FUSE", |opened| opened.file_system.kind = 0x6573_5546),
+        ("an unknown file system", |opened| opened.file_system.kind = 0x1234),
+    ];
+    for (what, doubt) in doubts {
+        let scratch = Scratch::new();
+        let (mut opened, store) = (Opened::new(&scratch.file("libfoo.so")), scratch.store());
+        doubt(&mut opened);
+        let other = Process { has_other_bytes: true, ..Process::default() };
+        let error = proof(&store, &opened, &other).unwrap_err();
+        assert_eq!(error.reason, Reason::Words("the file is not what is mapped"), "{what}");
+        assert!(scratch.keys().is_empty() && other.comparisons.get() == 1, "{what}");
+        // Before the copy is published, and when it is opened.
+        let right = Process::default();
+        assert_eq!(proof(&store, &opened, &right), Ok(Proof::Ranges), "{what}");
+        assert_eq!(right.comparisons.get(), 2, "{what}");
+    }
+}
+
+#[test]
+fn a_file_with_a_number_of_its_own_is_what_is_mapped() {
     let scratch = Scratch::new();
     let (opened, store) = (Opened::new(&scratch.file("libfoo.so")), scratch.store());
-    let other = Process { has_other_bytes: true, ..Process::default() };
-    let error = proof(&store, &opened, &other).unwrap_err();
-    assert_eq!(error.reason, Reason::Words("the file is not what is mapped"));
+    let process = Process::default();
+    assert_eq!(proof(&store, &opened, &process), Ok(Proof::Whole));
+    assert_eq!(process.comparisons.get(), 0);
+}
+
+#[test]
+fn a_file_with_a_number_of_its_own_and_another_build_id_is_compared() {
+    let scratch = Scratch::new();
+    let (opened, store) = (Opened::new(&scratch.file("libfoo.so")), scratch.store());
+    let other = Process { build_id: BuildId::Other, has_other_bytes: true, ..Process::default() };
+    assert_eq!(proof(&store, &opened, &other).unwrap_err().reason, Reason::Words("the file is not what is mapped"));
     assert!(scratch.keys().is_empty());
 }
 

@@ -49,7 +49,7 @@ fn directories() -> &'static Mutex<Vec<PathBuf>> {
             }
         }
         let run = root.join(process::id().to_string());
-        let all: Vec<_> = (0..60).map(|number| run.join(number.to_string())).collect();
+        let all: Vec<_> = (0..80).map(|number| run.join(number.to_string())).collect();
         for directory in &all {
             for (name, content) in FILES {
                 let path = directory.join(name);
@@ -137,6 +137,7 @@ pub struct Opened {
     file: Fd,
     pub identity: Identity,
     pub file_system: FileSystem,
+    pub has_own_numbers: bool,
 }
 
 /// Returns the user who runs the tests.
@@ -163,31 +164,53 @@ impl Opened {
         let file = sys::open(&path, libc::O_RDONLY, 0).unwrap();
         let identity = Identity::of(&sys::fstat(file.raw()).unwrap());
         let file_system = FileSystem::of(&file).unwrap();
-        Self { path, file, identity, file_system }
+        Self { path, file, identity, file_system, has_own_numbers: true }
     }
 
     pub fn origin(&self) -> OriginFile<'_> {
-        let Self { file, path, identity, file_system } = self;
-        OriginFile { file, path, identity: *identity, has_own_numbers: true, file_system }
+        let Self { file, path, identity, file_system, has_own_numbers } = self;
+        OriginFile { file, path, identity: *identity, has_own_numbers: *has_own_numbers, file_system }
     }
 }
 
 /// Makes `O_TMPFILE` fail in this thread, as on a file system without it.
 pub fn refuse_unnamed_files() {
-    let statement = |code: u32, k: u32| libc::sock_filter { code: code as u16, jt: 0, jf: 0, k };
-    let unless_equal =
-        |k: u32, jf: u8| libc::sock_filter { jf, ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, k) };
-    let load = |offset: u32| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset);
-    let mut filter = [
-        // seccomp_data: nr, then at 16 the arguments of eight bytes each.
+    install(&mut [
         load(0),
         unless_equal(libc::SYS_openat as u32, 4),
+        // seccomp_data: the arguments of eight bytes each begin at 16.
         load(16 + 2 * 8),
         statement(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, libc::O_TMPFILE as u32),
         unless_equal(libc::O_TMPFILE as u32, 1),
         statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::EOPNOTSUPP as u32),
         statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
-    ];
+    ]);
+}
+
+/// Makes the system call of this number fail in this thread.
+pub fn refuse(number: libc::c_long, errno: i32) {
+    install(&mut [
+        load(0),
+        unless_equal(number.cast_unsigned() as u32, 1),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno.cast_unsigned()),
+        statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW),
+    ]);
+}
+
+fn statement(code: u32, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code: code as u16, jt: 0, jf: 0, k }
+}
+
+/// Loads a word of `struct seccomp_data`, which begins with the call's number.
+fn load(offset: u32) -> libc::sock_filter {
+    statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset)
+}
+
+fn unless_equal(k: u32, jf: u8) -> libc::sock_filter {
+    libc::sock_filter { jf, ..statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, k) }
+}
+
+fn install(filter: &mut [libc::sock_filter]) {
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
     // SAFETY: both calls concern this thread alone; the program outlives them.
     let done = unsafe {
