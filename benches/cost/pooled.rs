@@ -68,7 +68,7 @@ fn interval(rounds: &[Vec<f64>], native: &[Vec<f64>], part: f64) -> Option<[f64;
         .collect();
     ratios.sort_by(f64::total_cmp);
     let at = |part: f64| crate::page::quantile_of_sorted(&ratios, part);
-    Some([at((1.0 - CONFIDENCE) / 2.0), at((1.0 + CONFIDENCE) / 2.0)].map(|ratio| (ratio * 1e4).round() / 1e4))
+    Some([at((1.0 - CONFIDENCE) / 2.0), at(f64::midpoint(1.0, CONFIDENCE))].map(|ratio| (ratio * 1e4).round() / 1e4))
 }
 
 /// Returns the quantile of these rounds together.
