@@ -27,7 +27,7 @@ use crate::copy::TEMPORARY;
 use crate::mark;
 use crate::name::{Key, Version};
 use crate::origin::{self, Freshness};
-use crate::part::{self, NEXT, Part};
+use crate::part::{self, ListingPart, NEXT};
 use crate::removal::{ABANDONED_SECONDS, remove_unless_in_use};
 use crate::{older_versions, own};
 use sopin_core::listing::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS, for_each_name};
@@ -175,7 +175,7 @@ pub(super) fn remove_unneeded(store: &Fd, key: &Key) {
 /// Does the same for a part of at most so many names.
 pub(super) fn remove_unneeded_of(store: &Fd, key: &Key, most: usize) {
     let Ok(mut buffer) = PageVec::zeroed(libc::PATH_MAX as usize) else { return };
-    let Ok(mut part) = Part::open(store, NEXT, most) else { return };
+    let Ok(mut part) = ListingPart::open(store, NEXT, most) else { return };
     let (now, mut bytes) = (sys::realtime_seconds(), 0_u64);
     let _ = part.for_each_name(|name| {
         let size = Version::parse(name.to_bytes()).map_or(0, |version| version.identity.size);

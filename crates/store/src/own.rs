@@ -21,7 +21,7 @@ use sopin_core::cause::{Cause, Operation};
 use sopin_core::line::Line;
 use sopin_core::sys::{self, Errno, Fd};
 
-use crate::part::{NEXT_OWN, Part};
+use crate::part::{ListingPart, NEXT_OWN};
 use crate::removal::{ABANDONED_SECONDS, remove_entry};
 use sopin_core::listing::{DIRECTORY_TO_LIST, DIRECTORY_TO_PASS, for_each_name};
 
@@ -105,7 +105,7 @@ pub fn clean(store: &Fd) {
 
 /// Does the same whenever it is called.
 pub(super) fn clean_part(store: &Fd) {
-    let Ok(mut part) = Part::open(store, NEXT_OWN, NAMES_AT_ONCE) else { return };
+    let Ok(mut part) = ListingPart::open(store, NEXT_OWN, NAMES_AT_ONCE) else { return };
     let (mut entries, mut bytes) = (0, 0);
     let listed = part.for_each_name(|name| {
         if is_name(name.to_bytes())

@@ -36,7 +36,9 @@ struct Progress {
 impl Progress {
     /// Parses the target of a link.
     fn parse(target: &[u8]) -> Option<Self> {
-        let mut numbers = core::str::from_utf8(target).ok()?.split('-').map(|text| u64::from_str_radix(text, 16).ok());
+        // A `str` is split by code that can panic.
+        let texts = target.split(|byte| *byte == b'-').map(core::str::from_utf8);
+        let mut numbers = texts.map(|text| u64::from_str_radix(text.ok()?, 16).ok());
         let mut next = || numbers.next().flatten();
         let progress = Self { position: next()?, bytes: next()?, last_round: next()? };
         // A file system refuses a negative position.
@@ -50,7 +52,7 @@ impl Progress {
 }
 
 /// One part of the names in a store.
-pub struct Part<'a> {
+pub struct ListingPart<'a> {
     store: &'a Fd,
     listing: Fd,
     link: &'static CStr,
@@ -62,7 +64,7 @@ pub struct Part<'a> {
     next: Option<u64>,
 }
 
-impl<'a> Part<'a> {
+impl<'a> ListingPart<'a> {
     /// Opens the next part, of at most so many names.
     pub fn open(store: &'a Fd, link: &'static CStr, most: usize) -> sys::Result<Self> {
         // A separate descriptor, so that the position of the store's own stays the same.
