@@ -8,6 +8,7 @@ use std::process::Command;
 
 use crate::inodes;
 use crate::memory;
+use crate::page::situations::names;
 use crate::page::{Column, Compared, Section, Variant};
 use crate::rounds::interleave;
 use crate::run::Held;
@@ -16,8 +17,11 @@ use crate::site::Site;
 const VARIANTS: [Variant; 4] = [Variant::Native, Variant::Warm, Variant::Cold, Variant::Memfd];
 /// Each of them takes half a minute.
 const ROUNDS: usize = 2;
-/// The packages: the module, its name, and how many objects it loads at least.
-const PACKAGES: [(&str, &str, usize); 2] = [("tensorflow", "TensorFlow", 100), ("torch", "PyTorch", 60)];
+/// The packages: the module, its name, how many objects it loads at least, and the names of summaries.
+const PACKAGES: [(&str, &str, usize, [&str; 2]); 2] = [
+    ("tensorflow", "TensorFlow", 100, [names::TENSORFLOW_START, names::TENSORFLOW_FIRST]),
+    ("torch", "PyTorch", 60, [names::PYTORCH_START, names::PYTORCH_FIRST]),
+];
 
 /// Returns whether the packages are there. They are too large to be made for every benchmark.
 pub fn is_possible(site: &Site) -> bool {
@@ -33,15 +37,19 @@ pub fn big(site: &Site) -> Result<Section, String> {
         return Err("no TensorFlow and PyTorch; run scripts/big-environment".to_owned());
     }
     let (mut columns, mut rounds) = (Vec::new(), 0);
-    for (module, name, least) in PACKAGES {
+    for (module, name, least, [start, first]) in PACKAGES {
         let [cpu, elapsed, memory, disk] =
             interleave(site, &VARIANTS, ROUNDS, |variant| import(site, variant, module, least))?;
         let column = |what: &str, unit, compared: &[Compared], rounds: &crate::rounds::Rounds| {
             Column::new(&format!("{name}: {what}"), unit, compared, rounds.cells())
         };
         columns.extend([
-            column("CPU", "ms", &[Compared::Ratio], &cpu).target(Variant::Warm, Compared::Ratio, 1.05),
-            column("elapsed", "ms", &[Compared::Extra], &elapsed).target(Variant::Warm, Compared::Extra, 100.0),
+            column("CPU", "ms", &[Compared::Ratio], &cpu)
+                .target(Variant::Warm, Compared::Ratio, 1.05)
+                .in_summary(start),
+            column("elapsed", "ms", &[Compared::Extra], &elapsed)
+                .target(Variant::Warm, Compared::Extra, 100.0)
+                .in_summary(first),
             column("memory", "MiB", &[Compared::Extra], &memory).target(Variant::Warm, Compared::Extra, 10.0),
             column("store", "MiB", &[], &disk),
         ]);

@@ -15,6 +15,7 @@ mod container;
 mod counts;
 mod effort;
 mod enabled;
+mod filled;
 mod gunicorn;
 mod http;
 mod imports;
@@ -49,10 +50,11 @@ use site::Site;
 type Measure = fn(&Site) -> Result<Section, String>;
 
 /// Every kind of work, by the name that selects it.
-const ALL: [(&str, Measure); 19] = [
+const ALL: [(&str, Measure); 20] = [
     ("imports", imports::scientific),
     ("counted-imports", imports::counted),
     ("small-imports", imports::small),
+    ("filled", filled::filled),
     ("big", big::big),
     ("container", container::container),
     ("memory", serving::small),

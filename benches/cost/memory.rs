@@ -169,7 +169,7 @@ impl Text {
         let least = if variant == Variant::Replaced { least / 3 } else { least };
         let done = match variant {
             Variant::Native | Variant::Empty | Variant::Off | Variant::Floor | Variant::Relocated => self.files,
-            Variant::Warm | Variant::Reread | Variant::Cold => self.stored,
+            Variant::Warm | Variant::Reread | Variant::Cold | Variant::Filled => self.stored,
             Variant::Memfd => self.memfds,
             Variant::Anonymous => self.anonymous_ranges,
             Variant::Replaced => self.replaced,

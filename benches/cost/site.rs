@@ -244,7 +244,7 @@ impl Site {
             Variant::Relocated => sopin("relocated", OsStr::new("off")),
             Variant::Warm => sopin("full", self.warm_store().as_os_str()),
             Variant::Reread => sopin("full", self.reread_store().as_os_str()),
-            Variant::Cold => sopin("full", self.new_store().as_os_str()),
+            Variant::Cold | Variant::Filled => sopin("full", self.new_store().as_os_str()),
             Variant::Memfd => sopin("full", OsStr::new("off")),
             Variant::Floor | Variant::Anonymous | Variant::Replaced => {
                 let rival = match variant {
@@ -298,11 +298,11 @@ impl Site {
     /// Those of the file system.
     pub fn settle(&self, variant: Variant) -> Result<(), String> {
         match variant {
-            Variant::Cold => {
+            Variant::Cold | Variant::Filled => {
                 for number in self.emptied_stores.replace(self.new_stores.get())..self.new_stores.get() {
                     let store = self.stores().join(format!("cold/{number}"));
                     match inodes::empty(&store) {
-                        // In a container, nothing was copied.
+                        // In a container or with a filled store, nothing was copied.
                         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                         result => result.map_err(|error| format!("{}: {error}", store.display()))?,
                     }

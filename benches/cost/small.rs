@@ -20,7 +20,7 @@ const MILLION_CALLS: u32 = 100;
 /// # Errors
 /// If a program fails.
 pub fn start(site: &Site) -> Result<Section, String> {
-    let [wall, cpu] = interleave(site, &all_but(Variant::Reread), START_ROUNDS, |variant| {
+    let [wall, cpu] = interleave(site, &usual(), START_ROUNDS, |variant| {
         let (wall, cpu) = run::start_and_end(&mut site.command(Path::new("/bin/true"), variant))?;
         Ok([1e6 * wall.as_secs_f64(), 1e6 * cpu.as_secs_f64()])
     })?;
@@ -64,7 +64,7 @@ pub fn calls(site: &Site) -> Result<Section, String> {
 /// If a program fails.
 pub fn libraries(site: &Site) -> Result<Section, String> {
     site.copy_tiny_libraries()?;
-    let variants: Vec<_> = all_but(Variant::Reread).into_iter().filter(|variant| *variant != Variant::Off).collect();
+    let variants: Vec<_> = usual().into_iter().filter(|variant| *variant != Variant::Off).collect();
     let took = interleave(site, &variants, LIBRARY_ROUNDS, |variant| {
         let mut command = site.command(&site.built("libraries"), variant);
         took_around(command.arg(site.tiny_libraries(variant)).arg(LIBRARIES.to_string()), [100, 1000, 2000, LIBRARIES])
@@ -116,8 +116,10 @@ pub fn library_column(loaded: &str, took: &Rounds) -> Column {
     Column::new(&format!("{loaded} loaded"), "µs", &[Compared::Ratio], took.cells())
 }
 
-fn all_but(one: Variant) -> Vec<Variant> {
-    Variant::ALL.into_iter().filter(|variant| *variant != one).collect()
+/// Returns the variants of work that takes microseconds: a store is warm, or cold.
+fn usual() -> Vec<Variant> {
+    let is_usual = |variant: &Variant| !matches!(variant, Variant::Reread | Variant::Filled);
+    Variant::ALL.into_iter().filter(is_usual).collect()
 }
 
 fn number(text: &str) -> Result<f64, String> {

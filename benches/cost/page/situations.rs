@@ -19,12 +19,17 @@ pub mod names {
     pub const SCIENCE_OLDER: &str = "scientific service, start: CPU, Linux before 6.11";
     pub const CONTAINER_START: &str = "scientific service in a container, start: CPU";
     pub const CONTAINER_MEMORY: &str = "scientific service in a container: memory";
+    pub const TENSORFLOW_START: &str = "TensorFlow, start: CPU";
+    pub const TENSORFLOW_FIRST: &str = "TensorFlow, start: elapsed";
+    pub const PYTORCH_START: &str = "PyTorch, start: CPU";
+    pub const PYTORCH_FIRST: &str = "PyTorch, start: elapsed";
     pub const TINY_START: &str = "running `/bin/true`";
     pub const TINY_DLOPEN: &str = "`dlopen` of a tiny library, 100 loaded";
 }
 use names::{
-    CONTAINER_MEMORY, CONTAINER_START, SCIENCE_MEMORY, SCIENCE_OLDER, SCIENCE_START, SCIENCE_START_KNOWN, TINY_DLOPEN,
-    TINY_START, WEB_MEMORY, WEB_REQUEST, WEB_START, WEB_THROUGHPUT,
+    CONTAINER_MEMORY, CONTAINER_START, PYTORCH_FIRST, PYTORCH_START, SCIENCE_MEMORY, SCIENCE_OLDER, SCIENCE_START,
+    SCIENCE_START_KNOWN, TENSORFLOW_FIRST, TENSORFLOW_START, TINY_DLOPEN, TINY_START, WEB_MEMORY, WEB_REQUEST,
+    WEB_START, WEB_THROUGHPUT,
 };
 
 /// A row of README's table: its name, the summary of its start and, if memory was measured, that.
@@ -111,7 +116,7 @@ pub fn summary(results: &Results) -> String {
 /// Renders what users pay. A situation of which a number is missing is left out.
 pub fn situations(results: &Results) -> String {
     let all = Lookup(results);
-    let paragraphs = [web(&all), science(&all), container(&all), short_programs(&all)];
+    let paragraphs = [web(&all), science(&all), container(&all), short_programs(&all), big_objects(&all)];
     let mut text = String::from(
         "## What you pay\n\n\
          The sections behind this one have the spread of each number, and how it was measured. A *warm* store has a copy\n\
@@ -120,7 +125,24 @@ pub fn situations(results: &Results) -> String {
     for paragraph in paragraphs.into_iter().flatten() {
         let _ = write!(text, "\n{paragraph}\n");
     }
+    text.push_str(
+        "\n[Text in huge pages](huge-pages.md) was tried, to make programs faster than without sopin: it gains nothing that\n\
+         can be told from the noise, and costs memory.\n",
+    );
     text
+}
+
+fn big_objects(all: &Lookup<'_>) -> Option<String> {
+    Some(format!(
+        "**TensorFlow, or PyTorch with CUDA.** A start costs {} and {} of CPU with a warm store. The first start copies\n\
+         gigabytes: it takes {} and {} longer, and the store as much disk as the objects. Workers that start together\n\
+         make one copy. Fill the store when you build the image (`sopin store fill`), and do not run these without a\n\
+         store: each process would have copies of its own.",
+        all.cost(TENSORFLOW_START, Variant::Warm)?,
+        all.cost(PYTORCH_START, Variant::Warm)?,
+        all.extra(TENSORFLOW_FIRST, Variant::Cold)?.trim_start_matches('+'),
+        all.extra(PYTORCH_FIRST, Variant::Cold)?.trim_start_matches('+'),
+    ))
 }
 
 fn web(all: &Lookup<'_>) -> Option<String> {

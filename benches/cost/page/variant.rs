@@ -23,6 +23,8 @@ pub enum Variant {
     Reread,
     /// With `SOPIN_MODE=full` and an empty store.
     Cold,
+    /// The same, but the system's store has every copy.
+    Filled,
     /// With `SOPIN_MODE=full` and no store.
     Memfd,
     /// With every segment in anonymous memory (`programs/rivals.c`).
@@ -32,8 +34,8 @@ pub enum Variant {
 }
 
 impl Variant {
-    /// Every variant.
-    pub const ALL: [Self; 11] = [
+    /// Every variant, in the order of the tables.
+    pub const ALL: [Self; 12] = [
         Self::Native,
         Self::Empty,
         Self::Floor,
@@ -42,6 +44,7 @@ impl Variant {
         Self::Warm,
         Self::Reread,
         Self::Cold,
+        Self::Filled,
         Self::Memfd,
         Self::Anonymous,
         Self::Replaced,
@@ -58,6 +61,7 @@ impl Variant {
             Self::Warm => "**sopin, warm store**",
             Self::Reread => "sopin, warm store, after a reboot",
             Self::Cold => "sopin, cold store",
+            Self::Filled => "sopin, filled store",
             Self::Memfd => "sopin, memfd",
             Self::Anonymous => "anonymous copies",
             Self::Replaced => "atomic replacement",
@@ -91,6 +95,10 @@ impl Variant {
             Self::Cold => {
                 "the same with a new, empty store each time (the objects' own pages are in the page cache): the first \
                  start after an installation, once per machine and user"
+            }
+            Self::Filled => {
+                "the same, where `sopin store fill` has put a copy of every object into the system's store: the first \
+                 start of each user"
             }
             Self::Memfd => "`SOPIN_MODE=full` with `SOPIN_STORE=off`: each process has copies of its own",
             Self::Anonymous => {
