@@ -1,5 +1,5 @@
-//! The machine, the time and the version that the numbers are for: enough to judge
-//! them, but nothing that identifies a machine's owner.
+//! The machine that the numbers are for, and the day and the version that one section is for: enough
+//! to judge them, but nothing that identifies a machine's owner.
 
 use std::fs;
 use std::process::Command;
@@ -15,8 +15,6 @@ pub fn circumstances(site: &Site) -> Vec<(String, String)> {
         ("C library", said("getconf", &["GNU_LIBC_VERSION"])),
         ("Python", python(site)),
         ("file system of objects and store", file_system(site)),
-        ("sopin", Some(sopin(site))),
-        ("measured", said("date", &["--utc", "+%Y-%m-%d"])),
     ];
     all.into_iter().filter_map(|(what, value)| Some((what.to_owned(), value?))).collect()
 }
@@ -56,11 +54,13 @@ print(platform.python_version(), *(f'{module.__name__} {module.__version__}'
     said(&python.to_string_lossy(), &["-c", ASK])
 }
 
-fn sopin(site: &Site) -> String {
+/// Returns today's date, and the version of sopin that is measured.
+pub fn today(site: &Site) -> String {
     let checkout = site.checkout.to_string_lossy();
     let commit = said("git", &["-C", &checkout, "describe", "--always", "--dirty"]);
     let commit = commit.map(|commit| format!(", {commit}")).unwrap_or_default();
-    format!("{}{commit}", env!("CARGO_PKG_VERSION"))
+    let date = said("date", &["--utc", "+%Y-%m-%d"]).unwrap_or_default();
+    format!("{date}, sopin {}{commit}", env!("CARGO_PKG_VERSION"))
 }
 
 /// Returns what a program prints.

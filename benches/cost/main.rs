@@ -129,7 +129,9 @@ fn measure_everything() -> Result<(), String> {
     if has("--update") {
         let numbers = fs::read_to_string(checkout.join(page::RESULTS)).map_err(|error| error.to_string())?;
         let mut results: Results = serde_json::from_str(&numbers).map_err(|error| error.to_string())?;
+        results.circumstances = circumstances::circumstances(&site);
         for section in sections {
+            results.measured.insert(section.title.clone(), circumstances::today(&site));
             match results.sections.iter_mut().find(|old| old.title == section.title) {
                 Some(old) => *old = section,
                 None => results.sections.push(section),
@@ -137,7 +139,9 @@ fn measure_everything() -> Result<(), String> {
         }
         publish(checkout, &results)?;
     } else if wanted.is_empty() && effort != Effort::Quick {
-        publish(checkout, &Results { circumstances: circumstances::circumstances(&site), sections })?;
+        let today = circumstances::today(&site);
+        let measured = sections.iter().map(|section| (section.title.clone(), today.clone())).collect();
+        publish(checkout, &Results { circumstances: circumstances::circumstances(&site), measured, sections })?;
     }
     // The numbers that were measured are kept even so.
     if failed.is_empty() { Ok(()) } else { Err(format!("not measured: {}", failed.join(", "))) }

@@ -31,6 +31,9 @@ pub fn page(results: &Results) -> String {
     page.push_str(COUNTS);
     for section in &results.sections {
         let _ = write!(page, "\n{}", table(section));
+        if let Some(measured) = results.measured.get(&section.title) {
+            let _ = write!(page, "\nMeasured {measured}.\n");
+        }
     }
     page
 }

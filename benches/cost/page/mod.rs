@@ -29,7 +29,9 @@ const END: &str = "<!-- to here -->\n";
 pub fn json(results: &Results) -> Result<String, serde_json::Error> {
     let sections: Result<Vec<_>, _> = results.sections.iter().map(serde_json::to_string).collect();
     let circumstances = serde_json::to_string(&results.circumstances)?;
-    Ok(format!("{{\"circumstances\":{circumstances},\"sections\":[\n{}\n]}}\n", sections?.join(",\n")))
+    let measured = serde_json::to_string(&results.measured)?;
+    let sections = sections?.join(",\n");
+    Ok(format!("{{\"circumstances\":{circumstances},\"measured\":{measured},\"sections\":[\n{sections}\n]}}\n"))
 }
 
 /// Returns every document that is made from the numbers: its path in the checkout and
@@ -52,8 +54,10 @@ pub fn documents(checkout: &Path, results: &Results) -> Result<[(&'static str, S
 /// All results of one run of the benchmark.
 #[derive(Serialize, Deserialize)]
 pub struct Results {
-    /// Machine, time and version, as pairs of words for people.
+    /// The machine, as pairs of words for people.
     pub circumstances: Vec<(String, String)>,
+    /// When each section was measured, by its title, and with which version.
+    pub measured: BTreeMap<String, String>,
     /// A section for each kind of work.
     pub sections: Vec<Section>,
 }

@@ -1,6 +1,7 @@
 //! What a user pays in a few real situations: the table of README, and the first part of the page.
 //! Every number comes from a column that has a summary, by the name of that.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::markdown::{number, ratio};
@@ -106,9 +107,12 @@ pub fn summary(results: &Results) -> String {
             "\nWhile the web service runs: {requests} times as many requests per second, each with {cpu} times the CPU.\n"
         );
     }
-    let told = ["processor", "kernel", "measured"];
+    let told = ["processor", "kernel"];
     let circumstances = results.circumstances.iter().filter(|(what, _)| told.contains(&what.as_str()));
-    let values: Vec<_> = circumstances.map(|(_, value)| value.as_str()).collect();
+    let mut values: Vec<_> = circumstances.map(|(_, value)| value.as_str()).collect();
+    // A day is the beginning of what is noted, and sorts as text.
+    let days: BTreeSet<_> = results.measured.values().filter_map(|measured| measured.split(',').next()).collect();
+    values.extend(days);
     let _ = write!(text, "\n{}.\n", values.join(", "));
     text
 }
