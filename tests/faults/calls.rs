@@ -91,6 +91,7 @@ pub const ALL: &[Call] = &[
             EXDEV,
         ],
     ),
+    call("lseek", SYS_lseek, &[EBADF, EINVAL, ENXIO, EOVERFLOW, ESPIPE]),
     call("madvise", SYS_madvise, &[EACCES, EAGAIN, EBADF, EFAULT, EHWPOISON, EINVAL, EIO, ENOMEM, EPERM]),
     call("memfd_create", SYS_memfd_create, &[EFAULT, EINVAL, EMFILE, ENFILE, ENOMEM, EPERM]),
     call(

@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 /// Seconds for which a listing is used, although other processes may have added entries since.
 const FRESH_SECONDS: i64 = 10;
 /// The number of bits of a hash that one function uses.
-const INDEX_BITS: u32 = 17;
+const INDEX_BITS: u32 = 16;
 const WORDS: usize = (1 << INDEX_BITS) / 64;
 
 /// Hashes of the origins of the entries in the store that this process used last.
@@ -112,9 +112,9 @@ mod tests {
         known.clear(1);
         let hash = |number: u32| crate::name::hash(number.to_le_bytes());
         // Two hashes for each entry of a full listing.
-        (0..8192).for_each(|number| known.add(hash(number)));
-        assert!((0..8192).all(|number| known.may_have(&[hash(number)])));
-        let mistaken = (8192..18_192).filter(|number| known.may_have(&[hash(*number)])).count();
+        (0..4096).for_each(|number| known.add(hash(number)));
+        assert!((0..4096).all(|number| known.may_have(&[hash(number)])));
+        let mistaken = (4096..14_096).filter(|number| known.may_have(&[hash(*number)])).count();
         assert!(mistaken < 250, "{mistaken} of 10,000");
     }
 }
