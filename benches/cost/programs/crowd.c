@@ -3,7 +3,9 @@
  * has started, and read its standard input to the end. Then writes a line and waits for the end of
  * its own standard input, after which those programs end too.
  */
+#ifndef _GNU_SOURCE
 #define _GNU_SOURCE
+#endif
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
