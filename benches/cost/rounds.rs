@@ -33,7 +33,7 @@ pub fn interleave<const N: usize>(
 /// [`interleave_until_known`] makes rounds until the interval of the median is at most this wide.
 const WIDTH: f64 = 0.01;
 /// The largest factor by which it increases the number of rounds.
-const PATIENCE: usize = 10;
+const PATIENCE: usize = 4;
 
 /// Does the same, with at least `rounds`, until the median ratio of the first number of `decisive` to
 /// the native one is known to one hundredth ([`interval_of_median`]). Quick efforts do not wait for that.
