@@ -91,8 +91,9 @@ pub fn filled(site: &Site) -> Result<Section, String> {
     namespace.keeper.end()?;
     Ok(Section {
         title: "The first start with a store that was filled beforehand".to_owned(),
-        about: "Imports of numpy, scipy, pandas and SQLAlchemy, with a new, empty store of the user where not warm. In the \
-                row of the filled store, `sopin store fill` has put a copy of every object into the system's store."
+        about: "Imports of numpy, scipy, pandas and SQLAlchemy. A cold start copies all objects, and with a filled store none: \
+                `sopin store fill` has put those that every user may read into the system's store, and the others, which are \
+                of the Python of this machine, are in the user's."
             .to_owned(),
         rounds: cpu.count(),
         columns: vec![

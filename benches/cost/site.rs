@@ -56,6 +56,7 @@ impl Site {
         site.remove_stale()?;
         remove(&site.warm_store())?;
         remove(&site.reread_store())?;
+        remove(&site.filled_store())?;
         for directory in [site.directory.join("tiny"), site.stores().join("cold"), site.replaceable().join("tiny")] {
             fs::create_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
         }
@@ -188,6 +189,11 @@ impl Site {
         self.stores().join("reread")
     }
 
+    /// Returns the user's store for [`Variant::Filled`].
+    pub fn filled_store(&self) -> PathBuf {
+        self.stores().join("filled")
+    }
+
     /// Returns a store that no process has used.
     pub fn new_store(&self) -> PathBuf {
         let number = self.new_stores.replace(self.new_stores.get() + 1);
@@ -244,7 +250,8 @@ impl Site {
             Variant::Relocated => sopin("relocated", OsStr::new("off")),
             Variant::Warm => sopin("full", self.warm_store().as_os_str()),
             Variant::Reread => sopin("full", self.reread_store().as_os_str()),
-            Variant::Cold | Variant::Filled => sopin("full", self.new_store().as_os_str()),
+            Variant::Cold => sopin("full", self.new_store().as_os_str()),
+            Variant::Filled => sopin("full", self.filled_store().as_os_str()),
             Variant::Memfd => sopin("full", OsStr::new("off")),
             Variant::Floor | Variant::Anonymous | Variant::Replaced => {
                 let rival = match variant {
@@ -298,11 +305,11 @@ impl Site {
     /// Those of the file system.
     pub fn settle(&self, variant: Variant) -> Result<(), String> {
         match variant {
-            Variant::Cold | Variant::Filled => {
+            Variant::Cold => {
                 for number in self.emptied_stores.replace(self.new_stores.get())..self.new_stores.get() {
                     let store = self.stores().join(format!("cold/{number}"));
                     match inodes::empty(&store) {
-                        // In a container or with a filled store, nothing was copied.
+                        // In a container, nothing was copied.
                         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                         result => result.map_err(|error| format!("{}: {error}", store.display()))?,
                     }

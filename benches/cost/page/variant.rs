@@ -23,7 +23,7 @@ pub enum Variant {
     Reread,
     /// With `SOPIN_MODE=full` and an empty store.
     Cold,
-    /// The same, but the system's store has every copy.
+    /// With a system's store that was filled.
     Filled,
     /// With `SOPIN_MODE=full` and no store.
     Memfd,
@@ -97,8 +97,8 @@ impl Variant {
                  start after an installation, once per machine and user"
             }
             Self::Filled => {
-                "the same, where `sopin store fill` has put a copy of every object into the system's store: the first \
-                 start of each user"
+                "`sopin store fill` has put a copy of every object into the system's store that every user may read; what \
+                 only its owner may read is in the user's: the first start of each other user has nothing to copy"
             }
             Self::Memfd => "`SOPIN_MODE=full` with `SOPIN_STORE=off`: each process has copies of its own",
             Self::Anonymous => {
