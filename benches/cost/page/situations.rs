@@ -67,6 +67,13 @@ impl Lookup<'_> {
         self.cell(summary, variant).map(|(cell, _)| ratio(cell.ratio.median))
     }
 
+    /// Returns the ratio, with the interval that has it if that is known.
+    fn known_ratio(&self, summary: &str, variant: Variant) -> Option<String> {
+        let (cell, _) = self.cell(summary, variant)?;
+        let interval = cell.ratio_interval.map(|[from, to]| format!(" (95 %: {} to {})", ratio(from), ratio(to)));
+        Some(format!("{}{}", ratio(cell.ratio.median), interval.unwrap_or_default()))
+    }
+
     /// Returns the difference from native with its unit.
     fn extra(&self, summary: &str, variant: Variant) -> Option<String> {
         let (cell, unit) = self.cell(summary, variant)?;
@@ -100,11 +107,11 @@ pub fn summary(results: &Results) -> String {
     }
     text.push('\n');
     if let (Some(requests), Some(cpu)) =
-        (all.ratio(WEB_THROUGHPUT, Variant::Warm), all.ratio(WEB_REQUEST, Variant::Warm))
+        (all.known_ratio(WEB_THROUGHPUT, Variant::Warm), all.known_ratio(WEB_REQUEST, Variant::Warm))
     {
         let _ = write!(
             text,
-            "\nWhile the web service runs: {requests} times as many requests per second, each with {cpu} times the CPU.\n"
+            "\nWhile the web service runs, to native: {requests} requests per second, {cpu} CPU for each.\n"
         );
     }
     let told = ["processor", "kernel"];
@@ -153,13 +160,13 @@ fn web(all: &Lookup<'_>) -> Option<String> {
     Some(format!(
         "**A small web service** (Flask and SQLAlchemy under gunicorn). A start costs {} of CPU with a warm store, {} with\n\
          a cold one; natively it takes {}. Eight workers have {} times the memory. While they run, nothing of the\n\
-         library is on their way: {} times as many requests per second, with {} times the CPU for each.",
+         library is on their way: to native, {} requests per second, and {} CPU for each.",
         all.cost(WEB_START, Variant::Warm)?,
         all.cost(WEB_START, Variant::Cold)?,
         all.native(WEB_START)?,
         all.ratio(WEB_MEMORY, Variant::Warm)?,
-        all.ratio(WEB_THROUGHPUT, Variant::Warm)?,
-        all.ratio(WEB_REQUEST, Variant::Warm)?,
+        all.known_ratio(WEB_THROUGHPUT, Variant::Warm)?,
+        all.known_ratio(WEB_REQUEST, Variant::Warm)?,
     ))
 }
 
