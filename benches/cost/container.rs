@@ -1,15 +1,14 @@
 //! A start in a container: what lies in the layers of its image needs no copy.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::counts;
 use crate::memory;
+use crate::mounts::Mounts;
 use crate::page::situations::names;
 use crate::page::{Column, Compared, Section, Variant};
 use crate::rounds::{interleave, interleave_until_known};
@@ -43,7 +42,7 @@ read -r line || true
 /// A container, as an engine makes it.
 struct Container {
     keeper: Held,
-    namespace: File,
+    mounts: Mounts,
     own_layer: PathBuf,
 }
 
@@ -57,22 +56,8 @@ impl Container {
         command.args(["--mount", "--propagation", "private", "sh", "-euc", KEEPER]);
         let keeper = Held::start(command.envs([("IMAGE", image), ("OWN", own)]).env("HERE", here))
             .map_err(|error| format!("a container cannot be made, for which root is needed: {error}"))?;
-        let namespace = format!("/proc/{}/ns/mnt", keeper.pid());
-        let namespace = File::open(&namespace).map_err(|error| format!("{namespace}: {error}"))?;
-        Ok(Self { keeper, namespace, own_layer })
-    }
-
-    /// Makes a command run in the container.
-    fn enter<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        let namespace = self.namespace.as_raw_fd();
-        // SAFETY: between fork and exec the child makes one system call, and none of its other
-        // threads exists.
-        unsafe {
-            command.pre_exec(move || match libc::setns(namespace, libc::CLONE_NEWNS) {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            })
-        }
+        let mounts = Mounts::of(keeper.pid())?;
+        Ok(Self { keeper, mounts, own_layer })
     }
 
     /// Returns the KiB in the container's own layer.
@@ -109,7 +94,7 @@ pub fn container(site: &Site) -> Result<Section, String> {
         Ok::<_, String>(command)
     };
     let start = |variant| {
-        let held = Held::start(container.enter(&mut importing(variant)?))?;
+        let held = Held::start(container.mounts.enter(&mut importing(variant)?))?;
         let text = memory::text_of(held.pid(), &site.stores())?;
         if (text.stored, text.memfds) != (0, 0) {
             return Err(format!("{} objects of the image were copied", text.stored + text.memfds));
@@ -124,11 +109,11 @@ pub fn container(site: &Site) -> Result<Section, String> {
     };
     let [cpu, elapsed, memory, disk, faults] = interleave_until_known(site, &variants, ROUNDS, Variant::Cold, start)?;
     let counts = counts::columns(&variants, importing, |command| {
-        container.enter(command);
+        container.mounts.enter(command);
     })?;
     let [tiny] = interleave(site, &variants, TINY_ROUNDS, |variant| {
         let mut command = site.command(Path::new("/bin/true"), variant);
-        let (_, cpu) = run::start_and_end(container.enter(&mut command))?;
+        let (_, cpu) = run::start_and_end(container.mounts.enter(&mut command))?;
         Ok([1e6 * cpu.as_secs_f64()])
     })?;
     container.end()?;

@@ -1,11 +1,9 @@
 //! The first start with a system's store that `sopin store fill` has filled.
 
-use std::fs::{self, File};
-use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::process::CommandExt;
+use std::fs;
 use std::process::Command;
 
+use crate::mounts::Mounts;
 use crate::page::{Column, Compared, Section, Variant};
 use crate::rounds::interleave;
 use crate::run::{self, Held};
@@ -29,7 +27,7 @@ read -r line || true
 /// A mount namespace with a system's store of its own.
 struct Namespace {
     keeper: Held,
-    file: File,
+    mounts: Mounts,
 }
 
 impl Namespace {
@@ -38,22 +36,8 @@ impl Namespace {
         command.args(["--mount", "--propagation", "private", "sh", "-euc", KEEPER]);
         let keeper = Held::start(command.env("HERE", site.built("var-lib")))
             .map_err(|error| format!("no system's store can be made, for which root is needed: {error}"))?;
-        let file = format!("/proc/{}/ns/mnt", keeper.pid());
-        let file = File::open(&file).map_err(|error| format!("{file}: {error}"))?;
-        Ok(Self { keeper, file })
-    }
-
-    /// Makes a command run with that system's store.
-    fn enter<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        let namespace = self.file.as_raw_fd();
-        // SAFETY: between fork and exec the child makes one system call, and none of its other
-        // threads exists.
-        unsafe {
-            command.pre_exec(move || match libc::setns(namespace, libc::CLONE_NEWNS) {
-                0 => Ok(()),
-                _ => Err(io::Error::last_os_error()),
-            })
-        }
+        let mounts = Mounts::of(keeper.pid())?;
+        Ok(Self { keeper, mounts })
     }
 }
 
@@ -68,14 +52,14 @@ pub fn filled(site: &Site) -> Result<Section, String> {
         let mut command = site.python(variant)?;
         command.arg(site.program("importing.py")).arg("scientific");
         if variant == Variant::Filled {
-            namespace.enter(&mut command);
+            namespace.mounts.enter(&mut command);
         }
         Held::start(&mut command)
     };
     let example = start(Variant::Native)?;
     let mut fill = Command::new(site.checkout.join("target/release/sopin"));
     fill.args(["store", "fill", "--used-by", &example.pid().to_string()]);
-    run::run(namespace.enter(&mut fill))?;
+    run::run(namespace.mounts.enter(&mut fill))?;
     example.end()?;
     let [cpu, elapsed] = interleave(site, &VARIANTS, ROUNDS, |variant| {
         let held = start(variant)?;

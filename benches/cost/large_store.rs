@@ -30,7 +30,7 @@ pub struct Many {
     pub origins: PathBuf,
 }
 
-/// What is copied is what is mapped: nothing is.
+/// Nothing is mapped, so a copy differs from nothing.
 struct Nothing;
 
 impl MappedRanges for Nothing {

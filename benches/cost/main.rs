@@ -25,6 +25,7 @@ mod late;
 mod load;
 mod many;
 mod memory;
+mod mounts;
 mod older_kernels;
 mod page;
 mod pinning;

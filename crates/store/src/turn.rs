@@ -25,7 +25,7 @@ const NANOSECONDS: u64 = 5_000_000_000;
 const NANOSECONDS_PER_BYTE: u64 = 15;
 const NAP_NANOSECONDS: i64 = 2_000_000;
 
-/// Whether this process does not wait: a thread of it has the lock, or one has waited in vain.
+/// True if this process does not wait, because a thread of it has the lock or one has waited in vain.
 static WAITS_NOT: AtomicBool = AtomicBool::new(false);
 
 /// The right to copy a file, until this is dropped.
