@@ -6,6 +6,7 @@ use object::elf::{
     PT_NOTE, PT_PHDR,
 };
 use rustix::io::Errno;
+use sopin_core::build_id::{self, ROOM};
 
 use crate::memory::{Bytes, half_at, word_at};
 
@@ -197,6 +198,23 @@ impl Headers {
         let segment = self.segments.iter().find(within)?;
         Some(segment.offset + (address - segment.address))
     }
+
+    /// Returns whether the library finds a build-id in an object that was loaded from a file with these
+    /// headers. It looks into the beginning of notes, in memory: the loader does not map others.
+    pub fn show_build_id_in(&self, file: &impl Bytes) -> bool {
+        let is_loaded = |offset: u64, size: u64| {
+            let within = |segment: &LoadHeader| {
+                let start = offset.checked_sub(segment.offset);
+                start.and_then(|start| start.checked_add(size)).is_some_and(|end| end <= segment.file_size)
+            };
+            self.segments.iter().any(within)
+        };
+        self.notes.iter().filter(|(offset, size)| is_loaded(*offset, *size)).any(|(offset, size)| {
+            let mut notes = vec![0; usize::try_from(*size).map_or(ROOM, |size| size.min(ROOM))];
+            let got = file.read_some(*offset, &mut notes).unwrap_or_default();
+            build_id::find(notes.get(..got).unwrap_or_default()).is_some()
+        })
+    }
 }
 
 /// The entries of a dynamic section, up to DT_NULL.
@@ -318,6 +336,29 @@ pub(crate) mod tests {
         assert_eq!(read(b"\x7fELF\x01\x01\x01".to_vec()), Err(Flaw::OtherMachine));
         assert_eq!(read(IDENTITY.to_vec()), Err(Flaw::Malformed));
         assert_eq!(read(Vec::new()), Err(Flaw::Read(Errno::IO)));
+    }
+
+    #[test]
+    fn a_build_id_counts_if_the_loader_maps_its_note() {
+        let id = [4_u32, 8, 3].into_iter().flat_map(u32::to_ne_bytes).chain(*b"GNU\0").chain([7; 8]);
+        let mut bytes = vec![0; 0x3000];
+        for (place, byte) in id.enumerate() {
+            // Notes in text, behind the end of it in the file, and behind all segments.
+            for start in [0x400, 0x17f0, 0x2c00] {
+                bytes[start + place] = byte;
+            }
+        }
+        let shows = |notes: &[(u64, u64)]| {
+            let notes = notes.iter().flat_map(|(offset, size)| header(PT_NOTE, 4, *offset, *offset, *size, *size));
+            let headers = Headers::parse(&notes.chain(ordinary()).collect::<Vec<_>>()).unwrap();
+            headers.show_build_id_in(&Array(0, bytes.clone()))
+        };
+        assert!(shows(&[(0x400, 24)]) && shows(&[(0x500, 24), (0x400, 24)]));
+        assert!(!shows(&[]) && !shows(&[(0x500, 24)]), "no build-id");
+        assert!(!shows(&[(0x17f0, 24)]) && !shows(&[(0x2c00, 24)]), "not mapped, or only in part");
+        // The library reads no more of a segment than this.
+        assert!(shows(&[(0x400, 0x1000)]) && !shows(&[(0x400 - ROOM as u64, 0x1000)]));
+        assert!(!shows(&[(u64::MAX, 24)]) && !shows(&[(0x400, u64::MAX)]));
     }
 
     #[test]

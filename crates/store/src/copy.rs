@@ -222,11 +222,12 @@ impl<'a> UnnamedCopy<'a> {
         (status.st_dev, status.st_ino) == self.numbers
     }
 
-    /// Writes the copy to the disk and prepares the mark that says so.
-    pub fn secure(&mut self) -> Result<(), Cause> {
-        let status = sys::fstat(self.file.raw()).map_err(Operation::Fstat.failed())?;
+    /// Writes the copy to the disk and prepares the mark of an entry that is there and was compared
+    /// in this boot.
+    pub fn secure(&mut self, has_build_id: bool) -> Result<(), Cause> {
         sys::fsync(&self.file).map_err(Operation::Fsync.failed())?;
-        self.mark = Some(Mark::on_disk(status.st_ino));
+        let (_, inode) = self.numbers;
+        self.mark = Mark::of_compared(has_build_id).or(Some(Mark::on_disk(inode)));
         if self.temporary.is_none() {
             self.put_mark();
         }

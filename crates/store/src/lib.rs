@@ -92,7 +92,7 @@ mod tests;
 pub use clean::{Allowance, LOOKED};
 pub use copy::{TEMPORARY, equals_origin};
 pub use debug_link::DEBUG;
-pub use mark::{note_on_disk, says_on_disk};
+pub use mark::{note_compared, says_on_disk};
 pub use name::{Identity, Version};
 pub use omissions::Omissions;
 pub use origin::{Freshness, LINK, Origin};

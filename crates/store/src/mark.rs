@@ -8,9 +8,14 @@
 //! first compared with its file, and then records that it is on the disk. An entry that records
 //! neither is compared too.
 //!
+//! Without a build-id an entry is compared in every boot, so a mark that it is on the disk is of no
+//! use to it. It records the boot in which it was last compared, also in the system's store, whose
+//! entries are all on the disk. There only root can change a mark, so after a reboot each process
+//! compares such an entry until root has had it compared (`sopin store fill` or `verify`).
+//!
 //! | modification time | believed |
 //! |---|---|
-//! | derived from the kernel's boot id | in that boot |
+//! | derived from the kernel's boot id: it was written or compared then | in that boot |
 //! | derived from the entry's inode number: it was synchronised, compared after a reboot, or has fs-verity | if it has the object's build-id |
 //! | anything else | not before it was compared |
 //!
@@ -46,6 +51,12 @@ impl Mark {
         Self::of(hash(b"on disk", &inode.to_le_bytes()))
     }
 
+    /// Returns the mark of an entry that was compared with its file in this boot, if it differs from
+    /// [`Mark::on_disk`].
+    pub fn of_compared(has_build_id: bool) -> Option<Self> {
+        if has_build_id { None } else { Self::this_boot() }
+    }
+
     /// Makes a time of a hash: 31 bits of seconds, because some file systems have no more, and
     /// nanoseconds.
     fn of(hash: u64) -> Self {
@@ -77,19 +88,19 @@ pub fn says_on_disk(inode: u64, modified: (i64, i64)) -> bool {
     Mark::on_disk(inode).is(modified)
 }
 
-/// Marks an entry of the user's own store that was just compared with its file.
-pub fn note_compared(entry: &Fd, build_id: BuildId) {
-    // An entry without its mark is compared again, so a failure is ignored.
-    let _ = match Mark::this_boot() {
-        Some(mark) if build_id != BuildId::Same => mark.put_on(entry),
-        _ => note_on_disk(entry),
-    };
+/// Marks an entry that was just compared with its file, or that was just copied from it and
+/// synchronised. An entry without its mark is compared again.
+pub fn note_compared(entry: &Fd, has_build_id: bool) -> Result<()> {
+    match Mark::of_compared(has_build_id) {
+        Some(mark) => mark.put_on(entry),
+        None => note_on_disk(entry),
+    }
 }
 
 /// Marks an entry that was compared as being on the disk. Its pages are written back first, in
 /// case another program has copied the entry; a journal that holds the new time then holds the
 /// pages too.
-pub fn note_on_disk(entry: &Fd) -> Result<()> {
+fn note_on_disk(entry: &Fd) -> Result<()> {
     let status = sys::fstat(entry.raw())?;
     if says_on_disk(status.st_ino, (status.st_mtime, status.st_mtime_nsec)) {
         return Ok(());

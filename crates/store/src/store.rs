@@ -14,7 +14,6 @@ use sopin_core::sys::gate::NOT_MADE;
 use sopin_core::sys::{self, Errno, Fd};
 
 use crate::copy::{self, UnnamedCopy};
-use crate::mark::note_on_disk;
 use crate::name::{Identity, Key};
 use crate::origin_file::OriginFile;
 use crate::places::{Known, Missing, SYSTEM};
@@ -270,11 +269,15 @@ impl Store {
 
     /// Adds a copy of `origin` to the system's store, and writes it to the disk. Every user can
     /// read the copy, so the caller must check that every user may read `origin`.
-    pub fn fill(&self, origin: &OriginFile<'_>, buffer: &mut PageVec<u8>) -> Result<Filled, Cause> {
+    ///
+    /// Processes believe the copy of an object without a build-id in this boot only. If the caller is
+    /// wrong about the build-id, they compare the copy more often than necessary.
+    pub fn fill(&self, origin: &OriginFile<'_>, has_build_id: bool, buffer: &mut PageVec<u8>) -> Result<Filled, Cause> {
         let key = Key::new(&origin.identity, origin.file_name());
         match self.look_up(key.as_c_str(), origin.file_name(), &origin.identity)? {
             Lookup::Entry(entry, _) if copy::equals_origin(&entry, origin)? => {
-                sys::fsync(&entry).and_then(|()| note_on_disk(&entry)).map_err(Operation::Fsync.failed())?;
+                let marked = sys::fsync(&entry).and_then(|()| mark::note_compared(&entry, has_build_id));
+                marked.map_err(Operation::Fsync.failed())?;
                 return Ok(Filled::WasThere);
             }
             Lookup::Nothing => {}
@@ -285,7 +288,7 @@ impl Store {
         let link = link.as_ref().and_then(|link| CStr::from_bytes_with_nul(link).ok());
         older_versions::replace(&self.directory, &key, link);
         let mut copy = UnnamedCopy::of(origin, &self.directory, buffer)?;
-        copy.secure()?;
+        copy.secure(has_build_id)?;
         self.publish(&copy, origin, &key, link)?;
         Ok(Filled::Added)
     }

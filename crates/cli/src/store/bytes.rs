@@ -4,7 +4,8 @@
 //! After a power loss an entry can have its size and hold zeroes. The library recognises by the
 //! modification time which entries have reached the disk, and compares all others before it
 //! uses them in a later boot. An entry that its owner has compared here is written to the disk
-//! and gets that time, so that no program has to compare it again.
+//! and gets that time, so that no program has to compare it again. The entry of an object without
+//! a build-id gets a time that spares programs the comparison in this boot.
 
 use std::ffi::{CString, OsStr};
 use std::fs::File;
@@ -16,8 +17,9 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use sopin_core::sys::FileSystem;
-use sopin_inspect::descriptors;
-use sopin_store::{Freshness, Identity, Omissions, OriginFile, Version, equals_origin, note_on_disk};
+use sopin_inspect::memory::FileBytes;
+use sopin_inspect::{descriptors, image};
+use sopin_store::{Freshness, Identity, Omissions, OriginFile, Version, equals_origin, note_compared};
 
 use super::entry::EntryDirectory;
 
@@ -37,7 +39,7 @@ pub enum Compared {
 }
 
 /// Compares an entry with its origin. If they are equal and `notes` is set, marks the entry as
-/// being on the disk.
+/// compared.
 pub fn compare(entry: &EntryDirectory, notes: bool) -> Compared {
     let (Some((name, _)), Some(origin), Some(Version { identity, .. }), Freshness::Current) =
         (&entry.copy, &entry.origin, entry.version, entry.freshness)
@@ -54,7 +56,7 @@ pub fn compare(entry: &EntryDirectory, notes: bool) -> Compared {
     let Ok(file) = rustix::fs::open(origin, TO_READ, Mode::empty()) else { return Compared::Not };
     if is_equal(identity, &copy, origin.as_os_str(), &file) == Some(true) {
         if notes && let Ok(copy) = descriptors::for_core(&copy, OFlags::RDONLY | OFlags::NOATIME) {
-            let _ = note_on_disk(&copy);
+            let _ = note_compared(&copy, has_build_id(file));
         }
         return Compared::Equal;
     }
@@ -81,6 +83,12 @@ fn open_copy(entry: &EntryDirectory, name: &OsStr) -> rustix::io::Result<OwnedFd
         Err(Errno::PERM) => open(TO_READ),
         result => result,
     }
+}
+
+/// Returns whether processes find a build-id in the object of a file.
+fn has_build_id(file: OwnedFd) -> bool {
+    let file = FileBytes::from(file);
+    image::read(&file, 0).is_ok_and(|(_, headers)| headers.show_build_id_in(&file))
 }
 
 /// Compares a copy with a file as the library does. `None` if that fails.

@@ -142,8 +142,8 @@ impl EntryDirectory {
         })
     }
 
-    /// Returns whether the copy is known to be on the disk: then programs believe it after a
-    /// reboot without comparing it.
+    /// Returns whether the copy is known to be on the disk and to have a build-id: then programs
+    /// believe it after a reboot without comparing it.
     pub fn is_on_disk(&self) -> bool {
         self.copy.as_ref().is_some_and(|(_, status)| {
             let modified = (status.st_mtime, i64::try_from(status.st_mtime_nsec).unwrap_or(-1));

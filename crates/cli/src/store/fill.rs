@@ -137,9 +137,9 @@ impl Filler {
         if self.done.contains(&candidate.path) {
             return Ok(FileOutcome::Done);
         }
-        let FillCandidate { file, path, identity, file_system } = &candidate;
+        let FillCandidate { file, path, identity, file_system, has_build_id } = &candidate;
         let origin = OriginFile { file, path, identity: *identity, has_own_numbers: true, file_system };
-        match self.store.fill(&origin, &mut self.buffer) {
+        match self.store.fill(&origin, *has_build_id, &mut self.buffer) {
             Ok(Filled::Added) => self.answer.add(&candidate),
             Ok(Filled::WasThere) => self.answer.were_there += 1,
             Err(NOT_SETTLED) => return Ok(FileOutcome::Unsettled),

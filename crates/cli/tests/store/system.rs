@@ -92,6 +92,66 @@ ready
     assert_eq!(used["users"], serde_json::json!([held]));
 }
 
+/// The beginning of scripts in which the user nobody maps a library of 3 MiB, which takes so long to
+/// compare that it shows in what the process reads. `read_by STORE` prints how many bytes a process has
+/// read that has this store.
+const READING: &str = r#"
+# A file's owner can find out that no process writes to it, and so copies it after 2 seconds.
+chmod a+rx libone.so; chown 65534 libone.so; settle libone.so
+become_program() {
+    exec setpriv --reuid 65534 --regid 65534 --clear-groups env LD_PRELOAD="$PWD/lib/libsopin.so" \
+        SOPIN_STORE="/var/lib/home/$store" SOPIN_LOG=warn SOPIN_ONLY='*/libone.so' ./program "$@"
+}
+# No user's store is below a directory in which every user may make one, such as /tmp.
+mkdir /var/lib/home; chown 65534 /var/lib/home
+read_by() {
+    store=$1
+    hold "$PWD/libone.so"
+    grep -q "/libone.so" /proc/$held/maps
+    awk '/^rchar/ { print $2 }' /proc/$held/io
+    let_go
+}
+"#;
+
+/// Makes `libone.so` anew, of 3 MiB.
+fn make_large(scene: &Scene, build_id: &str) {
+    let source = "const char table[3 << 20] = {1};\nint one(void) { return table[0]; }\n";
+    scene.installation.compile("libone.so", source, "cc", &["-shared", "-fPIC", build_id]);
+}
+
+#[test]
+fn a_start_with_a_filled_store_reads_as_little_as_with_a_warm_one() {
+    let script = r#"
+read_by store >cold; read_by store >warm
+bin/sopin store fill libone.so >answer
+read_by none >filled
+copy=$(echo /var/lib/sopin/*/libone.so)
+# The mark of another boot.
+touch -d @1234567 "$copy"
+read_by none >unmarked; read_by none >again
+bin/sopin store verify --system >answer
+read_by none >verified
+touch -d @1234567 "$copy"
+bin/sopin store fill libone.so >answer
+read_by none >refilled
+"#;
+    for build_id in ["-Wl,--build-id=none", "-Wl,--build-id=sha1"] {
+        let scene = Scene::with(&[]);
+        make_large(&scene, build_id);
+        let Some(machine) = machine(&scene, &format!("{READING}{script}")) else { return };
+        machine.assert().success().stderr_eq("").stdout_eq("");
+        let read = |name: &str| -> u64 { std::fs::read_to_string(scene.path(name)).unwrap().trim().parse().unwrap() };
+        let all =
+            ["cold", "warm", "filled", "unmarked", "again", "verified", "refilled"].map(|name| (name, read(name)));
+        for (name, bytes) in all {
+            // A cold start copies the file, and a comparison reads the copy.
+            let reads_all = ["cold", "unmarked", "again"].contains(&name);
+            assert_eq!(bytes > 3 << 20, reads_all, "{build_id}: {name} of {all:?}");
+            assert!(reads_all || bytes < 100 << 10, "{build_id}: {name} of {all:?}");
+        }
+    }
+}
+
 #[test]
 fn files_that_some_users_may_not_read_are_refused() {
     let scene = Scene::with(&[]);

@@ -17,6 +17,7 @@ use sopin_core::sys::{self, Fd};
 use super::scratch::{Nothing, Opened, Scratch, c_string, this_user};
 use super::{content, copy_inode};
 use crate::copy::UnnamedCopy;
+use crate::proof::{Examined, examine};
 use crate::*;
 
 /// A process that has mapped something else, and counts how often it compares.
@@ -87,6 +88,47 @@ fn an_entry_of_another_boot_is_compared_once() {
         assert_eq!(is_on_disk(&copy), build_id == BuildId::Same);
     }
     assert_eq!(copy_inode(&key, "libfoo.so"), inode);
+}
+
+#[test]
+fn a_filled_entry_without_a_build_id_is_compared_in_every_boot_but_that_of_filling() {
+    use BuildId::{Absent, Same};
+    let scratch = Scratch::new();
+    let (mut opened, store) = (Opened::new(&scratch.file("libfoo.so")), scratch.store());
+    let fill = |opened: &Opened, has_build_id| {
+        store.fill(&opened.origin(), has_build_id, &mut PageVec::new()).unwrap();
+        scratch.only_key().join("libfoo.so")
+    };
+    // As a process uses the system's store: it may not mark the entry.
+    let compares = |copy: &Path, opened: &Opened, build_id| {
+        let process = Process { build_id, ..Process::default() };
+        let entry = sys::open(&c_string(copy), libc::O_RDONLY, 0).unwrap();
+        let status = sys::fstat(entry.raw()).unwrap();
+        let Ok(Examined::Right(proof)) = examine(&entry, &status, &opened.origin(), &process, false) else {
+            panic!("the entry is refused");
+        };
+        let compared = process.comparisons.get();
+        assert_eq!(proof, if compared == 0 { Proof::Whole } else { Proof::Ranges });
+        compared == 1
+    };
+    let copy = fill(&opened, false);
+    assert!(!is_on_disk(&copy) && !compares(&copy, &opened, Absent));
+    forget_boot(&copy);
+    assert!(compares(&copy, &opened, Absent) && compares(&copy, &opened, Absent), "each process compares it");
+    assert_eq!(fill(&opened, false), copy);
+    assert!(!compares(&copy, &opened, Absent), "root has compared it");
+
+    // The entry of another object is believed in later boots, if the build-id is the object's.
+    fill(&opened, true);
+    assert!(is_on_disk(&copy) && !compares(&copy, &opened, Same) && compares(&copy, &opened, Absent));
+    fs::remove_dir_all(scratch.only_key()).unwrap();
+    let copy = fill(&opened, true);
+    assert!(is_on_disk(&copy) && !compares(&copy, &opened, Same) && compares(&copy, &opened, Absent));
+
+    // Where the times do not prove which version of the file this is, the mark proves nothing.
+    fill(&opened, false);
+    opened.file_system.kind = 0x6573_5546;
+    assert!(compares(&copy, &opened, Absent));
 }
 
 #[test]

@@ -20,7 +20,7 @@ use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use sopin_core::sys::{self, Fd, FileSystem};
 use sopin_inspect::descriptors;
-use sopin_inspect::image::{self, ELF_HEADER, Flaw};
+use sopin_inspect::image::{self, ELF_HEADER, Flaw, Headers};
 use sopin_inspect::memory::Bytes;
 use sopin_store::Identity;
 
@@ -46,6 +46,8 @@ pub struct FillCandidate {
     pub identity: Identity,
     /// The file system that it is on.
     pub file_system: FileSystem,
+    /// Whether processes find a build-id in the object.
+    pub has_build_id: bool,
 }
 
 /// Why a file is not copied.
@@ -136,7 +138,7 @@ impl FillCandidate {
         // Permissions and version come from one call: a change of the permissions changes the
         // version, too.
         let status = sys::fstat(file.raw())?;
-        check_object(&file)?;
+        let headers = check_object(&file)?;
         if status.st_nlink == 0 {
             return Err(FillRefusal::Vanished);
         }
@@ -156,7 +158,8 @@ impl FillCandidate {
         let identity = Identity::of(&status);
         check_permission("read it", status.st_mode, READ, file.raw())?;
         check_path(OsStr::from_bytes(path.to_bytes()).as_ref(), &identity)?;
-        Ok(Self { file, path, identity, file_system })
+        let has_build_id = headers.show_build_id_in(&HeaderBytes(&file));
+        Ok(Self { file, path, identity, file_system, has_build_id })
     }
 
     /// Returns whether the file is still the version that was examined.
@@ -179,25 +182,25 @@ impl Bytes for HeaderBytes<'_> {
     }
 }
 
-/// Checks that a loader of this machine may load a file beside the library.
-fn check_object(file: &Fd) -> Result<(), FillRefusal> {
+/// Checks that a loader of this machine may load a file beside the library. Returns its headers.
+fn check_object(file: &Fd) -> Result<Headers, FillRefusal> {
     let not = |reason: &str| Err(FillRefusal::NotAnObject(reason.to_owned()));
     let mut header = [0; ELF_HEADER];
     if HeaderBytes(file).read_some(0, &mut header)? < header.len() {
         return not("not an ELF file");
     }
-    match image::read(&HeaderBytes(file), 0) {
+    let headers = match image::read(&HeaderBytes(file), 0) {
         Ok((_, headers)) if headers.dynamic.is_none() => return not("statically linked, so no loader loads it"),
-        Ok(_) => {}
+        Ok((_, headers)) => headers,
         // The file is shorter than its headers.
         Err(Flaw::Read(Errno::IO)) => return not(&Flaw::Malformed.to_string()),
         Err(Flaw::Read(errno)) => return Err(errno.into()),
         Err(flaw) => return not(&flaw.to_string()),
-    }
+    };
     let short = |offset: usize| u16::from_ne_bytes([header[offset], header[offset + 1]]);
     // e_type and e_machine
     match (short(16), short(18)) {
-        (ET_DYN | ET_EXEC, MACHINE) => Ok(()),
+        (ET_DYN | ET_EXEC, MACHINE) => Ok(headers),
         (_, MACHINE) => not("an ELF file, but neither a program nor a shared object"),
         _ => not(&Flaw::OtherMachine.to_string()),
     }
