@@ -29,7 +29,7 @@ use sopin_store::{CacheEntry, Identity, Proof};
 use crate::candidates::Candidate;
 use crate::filters;
 use crate::loader::Loaded;
-use crate::sources::{CopySearch, Modified, Sources};
+use crate::sources::{CopySearch, Modified, Sources, Wanted};
 
 mod in_progress;
 
@@ -150,9 +150,14 @@ impl LargeCopies {
 
     /// Returns the copy that was prepared for an object whose file has this identity, if it was
     /// prepared for this user.
-    pub fn take(&mut self, headers: usize, identity: &Identity, user: Option<User>) -> Option<CopySearch> {
+    pub fn take(
+        &mut self,
+        headers: usize,
+        identity: &Identity,
+        user: impl FnOnce() -> Option<User>,
+    ) -> Option<CopySearch> {
         let is_it = |slot: &&mut Slot| slot.loaded.headers == headers && slot.identity == Some(*identity);
-        let slot = self.slots.iter_mut().find(is_it).filter(|_| user == self.user)?;
+        let slot = self.slots.iter_mut().find(is_it).filter(|_| user() == self.user)?;
         let entry = slot.release().map(|file| CacheEntry { file, proof: slot.proof });
         Some(CopySearch { entry, complaints: slot.complaints })
     }
@@ -218,6 +223,9 @@ fn prepare(
     };
     let _kept = KeptFromChildren::new(&original.file);
     let path = CStr::from_bytes_until_nul(&path).ok()?;
-    let found = sources.find_copy(path, &original, memory, &candidate.object, &replacements, buffer);
+    let object = &candidate.object;
+    let wanted = Wanted { path, original: &original, memory, object, replacements: &replacements };
+    // The sweep that has asked for the copy has opened both stores.
+    let found = sources.find_copy(&wanted, buffer, None);
     Some((original.identity, found))
 }

@@ -162,15 +162,22 @@ impl Sources {
         Ok(())
     }
 
-    /// Opens the stores. `None` if the settings turn them off.
-    pub fn open_stores(&self, settings: &Settings, known_stores: &mut KnownStores) -> Option<()> {
-        let places = settings.store.as_ref()?;
+    /// Opens the system's store, into which every process looks first. `None` if the settings turn
+    /// the stores off.
+    pub fn open_system_store(&self, settings: &Settings, known_stores: &mut KnownStores) -> Option<()> {
+        settings.store.as_ref()?;
         let _ = get_or_init(&self.system_store, || Store::open_system(&mut known_stores.system));
+        Some(())
+    }
+
+    /// Opens the user's store, unless the settings turn it off. A process that finds all copies in the
+    /// system's store never does this, so that it makes no directory and its rights need not be checked.
+    pub fn open_user_store(&self, settings: &Settings, known_stores: &mut KnownStores) {
+        let Some(places) = settings.store.as_ref() else { return };
         let _ = get_or_init(&self.user_store, || {
             let user = User::of_thread(self.caller().thread, self.shown_rights.as_ref())?;
             Store::open(places, user, &mut known_stores.user)
         });
-        Some(())
     }
 
     /// Returns the owner of the user's store, if that is open.
@@ -188,11 +195,16 @@ impl Sources {
         [system, self.user_store.get().and_then(|store| store.as_ref().ok())]
     }
 
-    /// Returns whether the user's store is open and no open store seems to have a copy of the file
-    /// at `path`.
-    pub fn may_add(&self, path: &CStr) -> bool {
-        let [system, user] = self.stores();
-        user.is_some() && !system.into_iter().chain(user).any(|store| store.seems_warm(path))
+    /// Returns whether the user's store can be used and no store seems to have a copy of the file at
+    /// `path`. It opens the user's store only if the system's has no copy.
+    pub fn may_add(&self, path: &CStr, settings: &Settings, known_stores: &mut KnownStores) -> bool {
+        let [system, _] = self.stores();
+        if system.is_some_and(|store| store.seems_warm(path)) {
+            return false;
+        }
+        self.open_user_store(settings, known_stores);
+        let [_, user] = self.stores();
+        user.is_some_and(|store| !store.seems_warm(path))
     }
 
     /// Finds out which files are in layers of an image, for which the caller needs the library's
@@ -227,17 +239,16 @@ impl Sources {
         sys::open(path, flags, 0).is_ok_and(|file| layers.have(&file))
     }
 
-    /// Finds the copy of an object's file in the open stores, or makes it by way of `buffer`.
-    /// Writes no line; the result contains the complaints.
+    /// Finds the copy of an object's file in the stores, or makes it by way of `buffer`. It looks into
+    /// the user's store only if the system's has no copy; it opens it then, by what `may_open` has, unless
+    /// it is open. Writes no line; the result contains the complaints.
     pub fn find_copy(
         &self,
-        path: &CStr,
-        original: &Original,
-        memory: &ProcessMemory,
-        object: &Object,
-        replacements: &[Replacement],
+        wanted: &Wanted<'_>,
         buffer: &mut PageVec<u8>,
+        may_open: Option<(&Settings, &mut KnownStores)>,
     ) -> CopySearch {
+        let Wanted { path, original, memory, object, replacements } = *wanted;
         let Original { file, identity, file_system, has_own_numbers, .. } = original;
         let (identity, has_own_numbers) = (*identity, *has_own_numbers);
         let origin = OriginFile { file, path, identity, has_own_numbers, file_system };
@@ -252,6 +263,9 @@ impl Sources {
         if let Ok(Some(entry)) = found {
             return CopySearch { entry: Ok(entry), complaints: [system, None] };
         }
+        if let Some((settings, known_stores)) = may_open {
+            self.open_user_store(settings, known_stores);
+        }
         let entry = match self.user_store.get() {
             Some(Ok(store)) => match store.entry(origin, &mapped, buffer, |cause| tampered = Some(cause)) {
                 // Debuggers and profilers can read a file, and the kernel can reclaim its pages.
@@ -263,6 +277,16 @@ impl Sources {
         };
         CopySearch { entry, complaints: [system, tampered] }
     }
+}
+
+/// An object, and the file of which it needs a copy.
+#[derive(Clone, Copy)]
+pub struct Wanted<'a> {
+    pub path: &'a CStr,
+    pub original: &'a Original,
+    pub memory: &'a ProcessMemory,
+    pub object: &'a Object,
+    pub replacements: &'a [Replacement],
 }
 
 /// The result of looking for a copy.

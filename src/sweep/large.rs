@@ -35,8 +35,8 @@ impl Sweep<'_> {
             // may not have yet.
             has_asked |= settings.selects(path.as_bytes())
                 && !self.sources.has_in_layers(path.as_c_str())
-                && self.sources.open_stores(settings, self.known_stores).is_some()
-                && self.sources.may_add(path.as_c_str())
+                && self.sources.open_system_store(settings, self.known_stores).is_some()
+                && self.sources.may_add(path.as_c_str(), settings, self.known_stores)
                 && self.large.ask(loaded);
         }
         if has_asked {

@@ -21,7 +21,7 @@ use crate::published::Account;
 use crate::registry::Entry;
 use crate::remap::{self, Outcome};
 use crate::report::Report;
-use crate::sources::{self, Modified};
+use crate::sources::{self, Modified, Wanted};
 use crate::workspace::Workspace;
 use crate::write_safety::Assessment;
 
@@ -194,10 +194,16 @@ impl Sweep<'_> {
     /// the copy has to be private.
     fn shared_copy(&mut self, candidate: &Candidate, original: &Original, path: ObjectPath<'_>) -> Option<CacheEntry> {
         let Workspace { replacements, copied, .. } = &mut *self.work;
-        self.sources.open_stores(self.reporter.settings(), self.known_stores)?;
-        let prepared = self.large.take(candidate.loaded.headers, &original.identity, self.sources.user());
+        let (sources, settings) = (&self.sources, self.reporter.settings());
+        sources.open_system_store(settings, self.known_stores)?;
+        let prepared = self.large.take(candidate.loaded.headers, &original.identity, || {
+            sources.open_user_store(settings, self.known_stores);
+            sources.user()
+        });
         let found = prepared.unwrap_or_else(|| {
-            self.sources.find_copy(path.as_c_str(), original, self.memory, &candidate.object, replacements, copied)
+            let (path, memory, object) = (path.as_c_str(), self.memory, &candidate.object);
+            let wanted = Wanted { path, original, memory, object, replacements };
+            sources.find_copy(&wanted, copied, Some((settings, &mut *self.known_stores)))
         });
         self.reporter.complain(path, &found);
         found.entry.ok()

@@ -125,6 +125,7 @@ fn a_start_with_a_filled_store_reads_as_little_as_with_a_warm_one() {
 read_by store >cold; read_by store >warm
 bin/sopin store fill libone.so >answer
 read_by none >filled
+test ! -e /var/lib/home/none || echo "a store was made"
 copy=$(echo /var/lib/sopin/*/libone.so)
 # The mark of another boot.
 touch -d @1234567 "$copy"
