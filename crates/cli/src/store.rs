@@ -72,6 +72,7 @@ JSON output:
   size        of what was added, in bytes
   skipped     how many files of directories and processes were not copied, by reason:
               not_objects, not_for_everybody, elsewhere, need_no_copy, not_suited, vanished, changing
+  left_out    the objects among them that programs may load, each with its path and reason
   failed      files that could not be copied, each with its name, reason and way_out
 
 Examples:
@@ -93,8 +94,9 @@ JSON output:
   totals                   entries, size, allocated, shared, in_use, outdated
   processes_not_inspected  how many could not be asked whether they map an entry
   Sizes are in bytes, shared is null where the file system does not report it; on_disk is
-  whether the copy is known to have reached the disk, verity whether fs-verity protects it;
-  last_use is in seconds since the epoch; users are process ids.
+  whether the copy is known to have reached the disk and has a build-id, so that programs
+  believe it after a reboot; verity whether fs-verity protects it; last_use is in seconds
+  since the epoch; users are process ids.
 ";
 
 const AFTER_VERIFY: &str = "\
@@ -171,7 +173,8 @@ enum StoreCommand {
     /// The command checks the owner, mode, type and size of each copy, and its bytes if its
     /// origin still is the version that was copied; and that no other file is in the store.
     /// A copy that the owner of the store has compared is known to be on the disk from then
-    /// on, so programs need not compare it after a reboot.
+    /// on, so programs need not compare it after a reboot. A copy without a build-id they need
+    /// not compare until the next reboot.
     #[command(after_long_help = AFTER_VERIFY)]
     Verify,
     /// Remove copies that no process needs, and damaged copies
@@ -202,9 +205,14 @@ enum StoreCommand {
     /// make copies in the stores of their users, until you fill the system's store again.
     ///
     /// Only root can do this. Every user can read what is in the system's store, so the
-    /// command copies a file only if every user may read it. It copies shared objects, and
-    /// programs that a loader loads; it passes over other files in directories. It waits for a
-    /// file that has changed within the last 2 seconds.
+    /// command copies a file only if every user may read it and may pass every directory on
+    /// its path. So it leaves out what is in the home directory of root, if only root may enter
+    /// that. It names what it leaves out, and why; programs copy that to the stores of their
+    /// users. It copies shared objects, and programs that a loader loads; it passes over other
+    /// files in directories. It waits for a file that has changed within the last 2 seconds.
+    ///
+    /// After a reboot, each start of a program compares the copies of objects without a build-id
+    /// with what it has mapped, until root runs this command again or sopin store verify --system.
     #[command(after_long_help = AFTER_FILL)]
     Fill {
         /// Files and directories; the command does not follow symbolic links in directories,

@@ -116,12 +116,7 @@ impl Filler {
         }
         progress.finish_and_clear();
         for job in unsettled {
-            if job.is_named() {
-                let failed = Failed::new(job.title(), "it goes on changing", "fill the store when it is finished");
-                self.answer.failed.push(failed);
-            } else {
-                self.answer.skipped.changing += 1;
-            }
+            self.refuse(&job, &FillRefusal::Changing);
         }
         self.store.synchronise()
     }
@@ -156,7 +151,7 @@ impl Filler {
 
     fn refuse(&mut self, job: &Job, refusal: &FillRefusal) {
         let is_trouble = !matches!(refusal, FillRefusal::NeedsNoCopy) && job.is_named();
-        if is_trouble || !self.answer.skipped.count(refusal) {
+        if is_trouble || !self.answer.skip(job.title(), refusal) {
             self.answer.failed.push(Failed::new(job.title(), refusal, refusal.way_out()));
         }
     }

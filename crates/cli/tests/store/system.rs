@@ -164,27 +164,38 @@ cp libone.so open/libopen.so
 cp libone.so outside/liboutside.so
 ln -s ../outside/liboutside.so open/liboutside.so
 echo text >open/text
+for number in 1 2 3 4; do cp libone.so private/lib$number.so; done
 chmod 750 private; chmod 640 open/libsecret.so
 bin/sopin store fill open private/libprivate.so open/libsecret.so open/text open/none && echo everything || echo "status $?"
 bin/sopin store fill open private
+bin/sopin store fill open private private --json >answer.json
 bin/sopin store fill open/liboutside.so
 ls /var/lib/sopin/*
 "#;
     let Some(machine) = machine(&scene, script) else { return };
     machine.assert().success().stderr_eq("").stdout_eq(str![[r#"
 /var/lib/sopin
-  1 file skipped: not readable by everybody
+  1 object skipped: not everybody may read it (mode 0640)
+    open/libsecret.so
   1 file skipped: not an object of this machine
   not copied: open/none: No such file or directory (os error 2)
   not copied: private/libprivate.so: not everybody may pass [ROOT]/private (mode 0750); everybody could read the copy; let everybody read the file (chmod), or leave it to the users' own stores
   not copied: open/libsecret.so: not everybody may read it (mode 0640); everybody could read the copy; let everybody read the file (chmod), or leave it to the users' own stores
   not copied: open/text: not an ELF file
 1 copy added, 32.00 KiB; 0 there already
+Programs copy the skipped objects to the stores of their users, as without a system's store.
 status 1
 /var/lib/sopin
-  2 files skipped: not readable by everybody
+  1 object skipped: not everybody may read it (mode 0640)
+    open/libsecret.so
+  5 objects skipped: not everybody may pass [ROOT]/private (mode 0750)
+    private/lib1.so
+    private/lib2.so
+    private/lib3.so
+    and 2 more (--json lists them)
   1 file skipped: not an object of this machine
 0 copies added, 0 B; 1 there already
+Programs copy the skipped objects to the stores of their users, as without a system's store.
 /var/lib/sopin
 1 copy added, 32.00 KiB; 0 there already
 /var/lib/sopin/[..]:
@@ -194,6 +205,15 @@ lib[..].so
 lib[..].so
 
 "#]]);
+    // Once each, though the directory was named twice.
+    let answer: Value = serde_json::from_slice(&std::fs::read(scene.path("answer.json")).unwrap()).unwrap();
+    let left_out = answer["left_out"].as_array().unwrap();
+    assert_eq!((&answer["skipped"]["not_for_everybody"], left_out.len()), (&6.into(), 6));
+    let last = serde_json::json!({
+        "path": "private/libprivate.so",
+        "reason": format!("not everybody may pass {} (mode 0750)", scene.path("private").display()),
+    });
+    assert_eq!(left_out.last(), Some(&last));
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What `sopin store fill` has done, for people and for programs.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Serialize;
@@ -8,6 +9,10 @@ use super::candidate::{FillCandidate, FillRefusal};
 use crate::output::{BAD, shown};
 use crate::store::human;
 use crate::store::printing::SCHEMA;
+
+/// For how many reasons, and how many paths for each, people see what was left out.
+const SHOWN_REASONS: usize = 10;
+const SHOWN_PATHS: usize = 3;
 
 /// The answer. Its names are those of the JSON output; sizes are in bytes.
 #[derive(Serialize)]
@@ -20,7 +25,8 @@ pub struct FillAnswer {
     pub were_there: usize,
     /// Bytes that were added.
     pub size: u64,
-    pub skipped: Skipped,
+    skipped: Skipped,
+    left_out: BTreeSet<LeftOut>,
     pub failed: Vec<Failed>,
 }
 
@@ -40,7 +46,14 @@ pub struct Skipped {
     /// On file systems that do not date every change of a file, or sparse.
     not_suited: usize,
     vanished: usize,
-    pub changing: usize,
+    changing: usize,
+}
+
+/// An object of a directory or process that was skipped, though programs may load it.
+#[derive(PartialEq, Eq, PartialOrd, Ord, Serialize)]
+struct LeftOut {
+    path: String,
+    reason: String,
 }
 
 /// A file that should have been copied and was not.
@@ -58,23 +71,6 @@ impl Failed {
     }
 }
 
-impl Skipped {
-    /// Counts a skipped file. Returns false if the kernel has refused a call, which is not a
-    /// reason to skip a file.
-    pub fn count(&mut self, refusal: &FillRefusal) -> bool {
-        *match refusal {
-            FillRefusal::NotAnObject(_) => &mut self.not_objects,
-            FillRefusal::NotForEverybody(_) => &mut self.not_for_everybody,
-            FillRefusal::Elsewhere => &mut self.elsewhere,
-            FillRefusal::NeedsNoCopy => &mut self.need_no_copy,
-            FillRefusal::NotSuited(_) => &mut self.not_suited,
-            FillRefusal::Vanished => &mut self.vanished,
-            FillRefusal::Failed(_) => return false,
-        } += 1;
-        true
-    }
-}
-
 impl FillAnswer {
     /// Makes an answer for the store at `path`, in which nothing was done yet.
     pub fn new(path: String) -> Self {
@@ -85,6 +81,7 @@ impl FillAnswer {
             were_there: 0,
             size: 0,
             skipped: Skipped::default(),
+            left_out: BTreeSet::new(),
             failed: Vec::new(),
         }
     }
@@ -95,20 +92,66 @@ impl FillAnswer {
         self.added.push(Added { path: candidate.path().to_string_lossy().into_owned(), size });
         self.size += size;
     }
+
+    /// Counts a skipped file, and notes it if programs may load it. Returns false if the kernel has
+    /// refused a call, which is not a reason to skip a file.
+    pub fn skip(&mut self, path: String, refusal: &FillRefusal) -> bool {
+        let skipped = &mut self.skipped;
+        let (count, is_left_out) = match refusal {
+            FillRefusal::NotAnObject(_) => (&mut skipped.not_objects, false),
+            FillRefusal::NotForEverybody(_) => (&mut skipped.not_for_everybody, true),
+            FillRefusal::Elsewhere => (&mut skipped.elsewhere, true),
+            FillRefusal::NeedsNoCopy => (&mut skipped.need_no_copy, false),
+            FillRefusal::NotSuited(_) => (&mut skipped.not_suited, true),
+            FillRefusal::Vanished => (&mut skipped.vanished, false),
+            FillRefusal::Changing => (&mut skipped.changing, true),
+            FillRefusal::Failed(_) => return false,
+        };
+        // Several processes may map one object.
+        let is_new = !is_left_out || self.left_out.insert(LeftOut { path, reason: refusal.to_string() });
+        *count += usize::from(is_new);
+        true
+    }
+
+    /// Writes the reasons why objects were left out, each with some of the objects.
+    fn write_left_out(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut by_reason: Vec<(&str, Vec<&str>)> = Vec::new();
+        for LeftOut { path, reason } in &self.left_out {
+            match by_reason.iter_mut().find(|(known, _)| known == reason) {
+                Some((_, paths)) => paths.push(path),
+                None => by_reason.push((reason, vec![path])),
+            }
+        }
+        let others = by_reason.split_off(by_reason.len().min(SHOWN_REASONS));
+        for (reason, paths) in by_reason {
+            writeln!(f, "  {} skipped: {reason}", human::count(paths.len(), "object", "objects"))?;
+            for path in paths.iter().take(SHOWN_PATHS) {
+                writeln!(f, "    {}", shown(path))?;
+            }
+            if let more @ 1.. = paths.len().saturating_sub(SHOWN_PATHS) {
+                writeln!(f, "    and {more} more (--json lists them)")?;
+            }
+        }
+        let others: usize = others.iter().map(|(_, paths)| paths.len()).sum();
+        if others > 0 {
+            writeln!(
+                f,
+                "  {} skipped for other reasons (--json lists them)",
+                human::count(others, "object", "objects")
+            )?;
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Display for FillAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", shown(&self.path))?;
-        let Skipped { not_objects, not_for_everybody, elsewhere, need_no_copy, not_suited, vanished, changing } =
-            self.skipped;
+        self.write_left_out(f)?;
+        let Skipped { not_objects, need_no_copy, vanished, .. } = self.skipped;
         let skipped = [
-            (not_for_everybody, "not readable by everybody"),
-            (elsewhere, "not at that path from here"),
             (need_no_copy, "not writable, so no copy is needed"),
-            (not_suited, "on a file system that does not date every change, or full of holes"),
             (vanished, "replaced or removed"),
-            (changing, "still changing"),
             (not_objects, "not an object of this machine"),
         ];
         for (count, reason) in skipped.into_iter().filter(|(count, _)| *count > 0) {
@@ -119,6 +162,10 @@ impl fmt::Display for FillAnswer {
             writeln!(f, "  {BAD}not copied{BAD:#}: {}: {reason}{separator}{way_out}", shown(name))?;
         }
         let added = human::count(self.added.len(), "copy", "copies");
-        writeln!(f, "{added} added, {}; {} there already", human::bytes(self.size), self.were_there)
+        writeln!(f, "{added} added, {}; {} there already", human::bytes(self.size), self.were_there)?;
+        if self.left_out.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "Programs copy the skipped objects to the stores of their users, as without a system's store.")
     }
 }

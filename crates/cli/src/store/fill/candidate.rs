@@ -65,6 +65,8 @@ pub enum FillRefusal {
     NotSuited(&'static str),
     /// It has no name any more.
     Vanished,
+    /// Programs went on writing to it.
+    Changing,
     /// A call has failed.
     Failed(String),
 }
@@ -85,6 +87,7 @@ impl FillRefusal {
             }
             Self::Elsewhere => "fill the store from where its path leads to it",
             Self::NotSuited(_) => "leave it to the users' own stores",
+            Self::Changing => "fill the store when it is finished",
             Self::NotAnObject(_) | Self::NeedsNoCopy | Self::Vanished | Self::Failed(_) => "",
         }
     }
@@ -98,6 +101,7 @@ impl fmt::Display for FillRefusal {
             Self::Elsewhere => "its path leads elsewhere from here, as that of another container's file",
             Self::NeedsNoCopy => "it needs no copy: it cannot be written to",
             Self::Vanished => "it was replaced or removed",
+            Self::Changing => "it goes on changing",
         })
     }
 }
