@@ -212,7 +212,7 @@ enum StoreCommand {
     /// files in directories. It waits for a file that has changed within the last 2 seconds.
     ///
     /// After a reboot, each start of a program compares the copies of objects without a build-id
-    /// with what it has mapped, until root runs this command again or sopin store verify --system.
+    /// with what it has mapped, until root runs this command again, or sopin store verify --system.
     #[command(after_long_help = AFTER_FILL)]
     Fill {
         /// Files and directories; the command does not follow symbolic links in directories,
