@@ -3,10 +3,11 @@
 //! Pages that were modified in memory are left.
 //!
 //! Only a process that has exactly the rights of a user uses that user's store. Every sweep
-//! checks this anew, since a daemon may have changed its user since the last one. To change
-//! the user of all threads, the C library sends them a signal. Signals are blocked during a
-//! sweep, so this thread's user cannot change in the middle of it. Where a seccomp filter may
-//! kill for blocking signals, only a process with one thread uses the user's store.
+//! that needs this store checks this anew, since a daemon may have changed its user since the
+//! last one. To change the user of all threads, the C library sends them a signal. Signals are
+//! blocked during a sweep, so this thread's user cannot change in the middle of it. Where a
+//! seccomp filter may kill for blocking signals, only a process with one thread uses the user's
+//! store.
 
 use core::ffi::CStr;
 
