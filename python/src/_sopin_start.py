@@ -32,6 +32,16 @@ def quick_sum() -> int:
             total = int.from_bytes(_imp.source_hash(total >> 1, view[:count]), "little")
 
 
+def _is_known(identity: "tuple[int, ...]") -> bool:
+    """Returns whether the library is the file whose bytes `sopin enable` has compared with what was
+    installed. It passes on this identity only where each change of the file gives it another one."""
+    try:
+        found = os.stat(LIBRARY)
+    except OSError:
+        return False
+    return identity == (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
 def defect() -> "str | None":
     """Returns why the library must not be loaded. The loader does not check what it maps: it would
     end the process by a signal if the file were shorter than its headers say, or half written."""
@@ -102,16 +112,17 @@ def _load() -> "str | None":
     return None
 
 
-def start() -> None:
-    """Loads the library, unless the process has one already. In a virtual environment `site` reads
-    each .pth file twice, and a second call does nothing."""
+def start(*identity: int) -> None:
+    """Loads the library, unless the process has one already. It is inode, size, and the times of the
+    last modification and change in nanoseconds by which `sopin enable` knows the library's file. In a
+    virtual environment `site` reads each .pth file twice, and a second call does nothing."""
     global _was_called
     if _was_called:
         return
     _was_called = True
     if _may_be_loaded() and _is_loaded():
         return
-    reason = defect()
+    reason = None if _is_known(identity) else defect()
     if reason is None and not _load_as_extension():
         reason = _load()
     if reason is not None and sys.stderr is not None:

@@ -5,7 +5,9 @@
 ENVIRONMENT has the wheel and belongs to this trial. Exits with 42 if all is right.
 """
 
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -111,9 +113,49 @@ def damaged():
         started(0)
 
 
+def known():
+    """A start does not read the library that `sopin enable` has read, and no change of the file is missed."""
+    run(command, "enable")
+    kind = subprocess.run(["stat", "-f", "-c", "%T", library], capture_output=True, text=True, check=True).stdout
+    dates_every_change = kind.strip() in ("ext2/ext3", "xfs", "btrfs", "f2fs")
+    whole, found = library.read_bytes(), library.stat()
+    identity = f"start({found.st_ino}, {len(whole)}, {found.st_mtime_ns}, {found.st_ctime_ns})"
+    assert (identity in pth.read_text()) == dates_every_change, pth.read_text()
+    assert "enabled already" in run(command, "enable").stdout
+    sums = packages / "sopin" / "libsopin.sums"
+    text = sums.read_text()
+    sums.write_text("1 1")
+    if dates_every_change:
+        assert started(0) == "" and libraries_in(python) == [str(library)]
+    else:
+        started(1)
+    sums.write_text(text)
+    # Same file, same size, and the time of the last modification is put back.
+    library.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    os.utime(library, ns=(found.st_atime_ns, found.st_mtime_ns))
+    assert "not as it was installed" in started(1)
+    run(command, "enable")
+    assert "start()" in pth.read_text()
+    assert "not as it was installed" in started(1)
+    # Another file with the same bytes, as an installer makes it.
+    other = library.with_name("other")
+    other.write_bytes(whole)
+    os.utime(other, ns=(found.st_atime_ns, found.st_mtime_ns))
+    other.rename(library)
+    assert libraries_in(python) == [str(library)]
+    # While somebody has the file open for writing, its times prove nothing.
+    with library.open("r+b"):
+        run(command, "enable")
+        assert "start()" in pth.read_text()
+    run(command, "enable")
+    assert ("start()" not in pth.read_text()) == dates_every_change, pth.read_text()
+
+
 def quickly():
     """What a start does not import, and what it does instead where a Python lacks something."""
     run(command, "enable")
+    # The file is not the one that was compared.
+    library.touch()
     slow = "import sys; print(sorted({'_ctypes', 'binascii', 'ctypes', 'zlib'} & set(sys.modules)))"
     assert run(python, "-c", slow).stdout == "[]\n"
     assert libraries_in(python) == [str(library)]
@@ -184,7 +226,7 @@ def without_stderr():
 
 CASES = {
     function.__name__: function
-    for function in (options, other_environment, preloaded, damaged, quickly, loader_dies, removed, without_stderr)
+    for function in (options, other_environment, preloaded, damaged, known, quickly, loader_dies, removed, without_stderr)
 }
 CASES[case]()
 sys.exit(42)

@@ -30,8 +30,17 @@ type Try = fn(&Site, &Path) -> Result<Completion, String>;
 type Bound = Box<dyn Fn(&Site, &Path) -> Result<Completion, String> + Send>;
 
 const INSTALLERS: [&str; 8] = ["venv", "debian", "virtualenv", "uv", "uv_symlinks", "pipx", "user", "target"];
-const STARTS: [&str; 8] =
-    ["options", "other_environment", "preloaded", "damaged", "quickly", "loader_dies", "removed", "without_stderr"];
+const STARTS: [&str; 9] = [
+    "options",
+    "other_environment",
+    "preloaded",
+    "damaged",
+    "known",
+    "quickly",
+    "loader_dies",
+    "removed",
+    "without_stderr",
+];
 /// The programs of `examples/python`, and the ways to protect each that are tried.
 const SERVICES: [(&str, &[&str]); 6] = [
     ("gunicorn", &["run", "configured", "enabled"]),

@@ -45,6 +45,7 @@ mod enable;
 mod exit;
 mod explain;
 mod invocation;
+mod known_library;
 mod library;
 #[cfg(test)]
 mod manual;

@@ -1,0 +1,72 @@
+//! The library of a Python package as `sopin enable` finds it: whether its bytes are those that were
+//! installed, and the identity by which a start of Python knows that they are the same still. It then
+//! need not read them. Changes nothing.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use flate2::Crc;
+use rustix::fs::OFlags;
+use sopin_core::sys::{self, Fd, FileSystem};
+use sopin_inspect::descriptors;
+use sopin_store::Identity;
+
+/// Seconds after which a further change gets other times on every file system.
+const SETTLING_SECONDS: i64 = 2;
+/// For how long a library that was installed just now is waited for.
+const PATIENCE: Duration = Duration::from_secs(4);
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Returns the identity of the library, if it proves the bytes: they are on the disk and those of
+/// the file with the sums, nobody is writing to it, and every later change gives it another identity.
+pub fn proven_identity(library: &Path) -> Option<Identity> {
+    let mut file = File::open(library).ok()?;
+    let opened = descriptors::for_core(&file, OFlags::RDONLY).ok()?;
+    let identity = settled_identity(&opened)?;
+    let is_whole = sums_of(&mut file).ok()? == installed_sums(library)?;
+    // A crash of the machine may take bytes that only the page cache has, and leave the times.
+    file.sync_all().ok()?;
+    let is_same = Identity::of(&sys::fstat(opened.raw()).ok()?) == identity;
+    (is_whole && is_same).then_some(identity)
+}
+
+/// Waits until a further change of the file would change its identity. Returns `None` if that is
+/// not so on its file system, or if somebody may be writing to it.
+fn settled_identity(file: &Fd) -> Option<Identity> {
+    if !FileSystem::of(file).ok()?.updates_ctime_on_every_change() {
+        return None;
+    }
+    let begin = Instant::now();
+    loop {
+        let identity = Identity::of(&sys::fstat(file.raw()).ok()?);
+        if identity.has_settled(sys::realtime_seconds(), SETTLING_SECONDS) {
+            // Only the owner of the file and root learn whether it has a writer.
+            let has_no_writer = sys::has_writer(file) == Ok(false);
+            return (has_no_writer && identity.has_fine_times()).then_some(identity);
+        }
+        if begin.elapsed() > PATIENCE {
+            return None;
+        }
+        thread::sleep(PAUSE);
+    }
+}
+
+/// Returns size and CRC-32 of a file.
+fn sums_of(file: &mut File) -> io::Result<(u64, u32)> {
+    let (mut content, mut checksum) = (Vec::new(), Crc::new());
+    file.read_to_end(&mut content)?;
+    checksum.update(&content);
+    Ok((u64::try_from(content.len()).map_err(io::Error::other)?, checksum.sum()))
+}
+
+/// Returns what the build has written beside the library, see python/library_sums.py.
+fn installed_sums(library: &Path) -> Option<(u64, u32)> {
+    let text = fs::read_to_string(library.with_extension("sums")).ok()?;
+    let mut words = text.split_ascii_whitespace();
+    let size = words.next()?.parse().ok()?;
+    let checksum = u32::from_str_radix(words.next()?, 16).ok()?;
+    Some((size, checksum))
+}
