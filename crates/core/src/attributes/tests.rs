@@ -49,6 +49,29 @@ fn unknown_attributes_count_as_lost() {
 }
 
 #[test]
+fn flags_and_keys_are_found_behind_any_amounts() {
+    // Bytes of amounts, on both sides of what is skipped at once.
+    for len in (AMOUNTS - 150..AMOUNTS + 30).chain([0, 3 * AMOUNTS]) {
+        for width in [28, 29, 90] {
+            let mut amounts = String::new();
+            while amounts.len() < len {
+                let rest = (len - amounts.len()).min(width);
+                amounts += &format!("{:x<1$}\n", "Rss:", rest.saturating_sub(1));
+            }
+            for (rest, is_lost) in [
+                ("VmFlags: rd ex mr mw me lo \n", true),
+                ("ProtectionKey:         3\nVmFlags: rd ex mr mw me \n", true),
+                ("ProtectionKey:         0\nVmFlags: rd ex mr mw me \n", false),
+            ] {
+                let text = entry(0x1000, 0x2000, "r-xp", &format!("{amounts}{rest}"));
+                let next = entry(0x2000, 0x3000, "r-xp", "VmFlags: rd ex mr mw me \n");
+                assert_eq!(loses_between(&(text + &next), 0x1000, 0x2000), is_lost, "{len} {width} {rest}");
+            }
+        }
+    }
+}
+
+#[test]
 fn every_vma_of_a_range_counts() {
     let plain = "VmFlags: rd ex mr mw me sd \n";
     let text = entry(0x1000, 0x2000, "r-xp", plain)
