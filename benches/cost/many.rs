@@ -1,7 +1,7 @@
 //! Loading one more tiny library where thousands are loaded: what the library adds must not grow with
 //! their number, on kernels with and without `PROCMAP_QUERY`.
 
-use crate::older_kernels;
+use crate::older_kernels::OlderLibrary;
 use crate::page::{Column, Compared, Section, Variant};
 use crate::rounds::{Rounds, interleave};
 use crate::site::Site;
@@ -17,12 +17,13 @@ const COUNTS: [usize; 3] = [100, 1000, LOADED];
 /// If a program fails.
 pub fn libraries(site: &Site) -> Result<Section, String> {
     site.copy_many_tiny_libraries(LOADED)?;
+    let older = OlderLibrary::copy(site)?;
     let variants = [Variant::Native, Variant::Floor, Variant::Warm];
     let took = interleave(site, &variants, ROUNDS, |variant| {
         let mut command = site.command(&site.built("libraries"), variant);
         command.arg(site.tiny_libraries(variant)).arg(LOADED.to_string());
         let [few, thousand, all] = small::took_around(&mut command, COUNTS)?;
-        let [few_older, thousand_older, all_older] = older_kernels::took_around(site, variant, LOADED, COUNTS)?;
+        let [few_older, thousand_older, all_older] = older.took_around(site, variant, LOADED, COUNTS)?;
         Ok([few, thousand, all, few_older, thousand_older, all_older])
     })?;
     let rounds = took[0].count();
@@ -46,8 +47,8 @@ pub fn libraries(site: &Site) -> Result<Section, String> {
     ];
     Ok(Section {
         title: "Loading one tiny library among 10,000".to_owned(),
-        about: "One `dlopen` as above, in a process that loads 10,000 libraries, and the same where a seccomp filter answers \
-            `PROCMAP_QUERY` with ENOTTY as kernels before 6.11 do. At 10,000 the target is the ratio at 100."
+        about: "One `dlopen` as above, in a process that loads 10,000 libraries, and the same without `PROCMAP_QUERY`, as on \
+            kernels before 6.11. At 10,000 the target is the ratio at 100."
             .to_owned(),
         rounds,
         columns: [few, few_older].into_iter().chain(columns).collect(),

@@ -151,7 +151,7 @@ impl Site {
     }
 
     /// Waits until the store accepts the new files, and until they are on the disk.
-    fn age(&self) {
+    pub fn age(&self) {
         self.wait_for_disk();
         thread::sleep(Duration::from_millis(2500));
     }
