@@ -56,7 +56,8 @@ fn flags_and_keys_are_found_behind_any_amounts() {
             let mut amounts = String::new();
             while amounts.len() < len {
                 let rest = (len - amounts.len()).min(width);
-                amounts += &format!("{:x<1$}\n", "Rss:", rest.saturating_sub(1));
+                amounts += &"x".repeat(rest.saturating_sub(1));
+                amounts += "\n";
             }
             for (rest, is_lost) in [
                 ("VmFlags: rd ex mr mw me lo \n", true),
