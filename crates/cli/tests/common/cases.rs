@@ -2,6 +2,7 @@
 //! ignored, with the reason.
 
 use std::process::ExitCode;
+use std::thread::available_parallelism;
 
 use libtest_mimic::{Arguments, Completion, Trial};
 
@@ -19,10 +20,30 @@ pub struct Case<T> {
 /// Runs the cases that the command line selects. `try_one` calls a test, and returns a reason if
 /// the machine cannot run it.
 pub fn run<T: Copy + Send + 'static>(cases: Vec<Case<T>>, try_one: fn(T) -> Result<(), String>) -> ExitCode {
+    run_at_once(None, cases, try_one)
+}
+
+/// Does so with several cases at a time on each processor, for those that mostly wait. `--test-threads` overrides it.
+pub fn run_overlapping<T: Copy + Send + 'static>(
+    cases_per_processor: usize,
+    cases: Vec<Case<T>>,
+    try_one: fn(T) -> Result<(), String>,
+) -> ExitCode {
+    run_at_once(Some(available_parallelism().map_or(1, usize::from) * cases_per_processor), cases, try_one)
+}
+
+/// Runs the cases with this number of threads; with `None`, one for each processor.
+fn run_at_once<T: Copy + Send + 'static>(
+    threads: Option<usize>,
+    cases: Vec<Case<T>>,
+    try_one: fn(T) -> Result<(), String>,
+) -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = arguments.test_threads.or(threads);
     let complete = move |case: &Case<T>| match missing(case.needs).map_or_else(|| try_one(case.test), Err) {
         Ok(()) => Completion::Completed,
         Err(reason) => Completion::ignored_with(reason),
     };
     let trials = cases.into_iter().map(|case| Trial::ignorable_test(case.name, move || Ok(complete(&case)))).collect();
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    libtest_mimic::run(&arguments, trials).exit_code()
 }

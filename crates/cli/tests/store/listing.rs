@@ -7,9 +7,34 @@ use std::os::unix::fs::MetadataExt;
 use serde_json::Value;
 use snapbox::str;
 
+use crate::Case;
 use crate::scene::{DAY, Holder, LIBRARIES, Scene, age, make_foreign, set_mode};
 
-#[test]
+pub const CASES: &[Case] = &[
+    Case {
+        name: "listing::a_list_shows_users_states_and_totals",
+        needs: &[],
+        test: a_list_shows_users_states_and_totals,
+    },
+    Case { name: "listing::more_users_than_fit_are_counted", needs: &[], test: more_users_than_fit_are_counted },
+    Case {
+        name: "listing::an_entry_made_anew_is_not_in_use_by_processes_that_map_the_old_one",
+        needs: &[],
+        test: an_entry_made_anew_is_not_in_use_by_processes_that_map_the_old_one,
+    },
+    Case { name: "listing::every_field_is_documented", needs: &[], test: every_field_is_documented },
+    Case {
+        name: "listing::a_copy_that_one_process_uses_alone_is_listed_as_own",
+        needs: &[],
+        test: a_copy_that_one_process_uses_alone_is_listed_as_own,
+    },
+    Case {
+        name: "listing::a_store_may_have_more_entries_than_the_command_may_have_descriptors",
+        needs: &[],
+        test: a_store_may_have_more_entries_than_the_command_may_have_descriptors,
+    },
+];
+
 fn a_list_shows_users_states_and_totals() {
     let scene = Scene::with(&LIBRARIES);
     let holder = scene.hold(&["libone.so"]);
@@ -48,7 +73,6 @@ fn a_list_shows_users_states_and_totals() {
     holder.end();
 }
 
-#[test]
 fn more_users_than_fit_are_counted() {
     let scene = Scene::with(&["libone.so"]);
     let holders: Vec<_> = (0..5).map(|_| scene.hold(&["libone.so"])).collect();
@@ -64,7 +88,6 @@ fn more_users_than_fit_are_counted() {
     holders.into_iter().for_each(Holder::end);
 }
 
-#[test]
 fn an_entry_made_anew_is_not_in_use_by_processes_that_map_the_old_one() {
     let scene = Scene::with(&["libone.so"]);
     let holder = scene.hold(&["libone.so"]);
@@ -86,7 +109,6 @@ pub fn fields(value: &Value, found: &mut Vec<String>) {
     }
 }
 
-#[test]
 fn every_field_is_documented() {
     let scene = Scene::with(&["libone.so"]);
     set_mode(&scene.copy("libone.so"), 0o644);
@@ -103,7 +125,6 @@ fn every_field_is_documented() {
     }
 }
 
-#[test]
 fn a_copy_that_one_process_uses_alone_is_listed_as_own() {
     let scene = Scene::with(&["libone.so"]);
     // The file changes now.
@@ -127,7 +148,6 @@ fn a_copy_that_one_process_uses_alone_is_listed_as_own() {
     assert!(entry_of(&scene.json(&["list"])).is_none());
 }
 
-#[test]
 fn a_store_may_have_more_entries_than_the_command_may_have_descriptors() {
     let scene = Scene::with(&LIBRARIES);
     let key = scene.key("libone.so");

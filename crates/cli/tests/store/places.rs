@@ -8,10 +8,34 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use snapbox::str;
 
-use crate::common::{clean_process, missing};
+use crate::Case;
+use crate::common::clean_process;
 use crate::scene::{Holder, Scene, set_mode};
 
-#[test]
+pub const CASES: &[Case] = &[
+    Case {
+        name: "places::the_command_examines_the_directories_that_the_library_uses",
+        needs: &[],
+        test: the_command_examines_the_directories_that_the_library_uses,
+    },
+    Case {
+        name: "places::a_directory_that_is_not_a_store_is_refused",
+        needs: &[],
+        test: a_directory_that_is_not_a_store_is_refused,
+    },
+    Case { name: "places::an_empty_directory_can_be_a_store", needs: &[], test: an_empty_directory_can_be_a_store },
+    Case {
+        name: "places::a_process_that_sees_the_store_elsewhere_uses_it",
+        needs: &["root", "unshare"],
+        test: a_process_that_sees_the_store_elsewhere_uses_it,
+    },
+    Case {
+        name: "places::shared_blocks_are_reported",
+        needs: &["root", "unshare", "mkfs.btrfs"],
+        test: shared_blocks_are_reported,
+    },
+];
+
 fn the_command_examines_the_directories_that_the_library_uses() {
     let scene = Scene::with(&[]);
     let home = scene.path("home");
@@ -35,7 +59,6 @@ fn the_command_examines_the_directories_that_the_library_uses() {
     assert_eq!(fs::read_dir(&empty).unwrap().count(), 0);
 }
 
-#[test]
 fn a_directory_that_is_not_a_store_is_refused() {
     let scene = Scene::with(&["libone.so"]);
     let precious = scene.path("precious");
@@ -84,7 +107,6 @@ For more information, try '--help'.
 "#]]);
 }
 
-#[test]
 fn an_empty_directory_can_be_a_store() {
     let scene = Scene::with(&[]);
     fs::create_dir(scene.path("store")).unwrap();
@@ -97,21 +119,15 @@ fn an_empty_directory_can_be_a_store() {
 "#]]);
 }
 
-/// Returns a command that runs in a mount namespace of its own, after a script. Returns
-/// `None` if that cannot be done, and prints the reason on stderr.
-fn in_namespace(needs: &[&str]) -> Option<Command> {
-    if let Some(reason) = missing(&[&["root", "unshare"], needs].concat()) {
-        eprintln!("skipped: {reason}");
-        return None;
-    }
+/// Returns a command that runs in a mount namespace of its own, after a script.
+fn in_namespace() -> Command {
     let mut command = Command::new("unshare");
     command.args(["--mount", "--propagation", "private", "sh", "-euc"]);
-    Some(command)
+    command
 }
 
-#[test]
 fn a_process_that_sees_the_store_elsewhere_uses_it() {
-    let Some(mut command) = in_namespace(&[]) else { return };
+    let mut command = in_namespace();
     let scene = Scene::with(&["libone.so"]);
     // The store is bound to another directory, which does not exist in the other
     // namespaces.
@@ -130,9 +146,8 @@ fn a_process_that_sees_the_store_elsewhere_uses_it() {
     holder.end();
 }
 
-#[test]
 fn shared_blocks_are_reported() {
-    let Some(mut command) = in_namespace(&["mkfs.btrfs"]) else { return };
+    let mut command = in_namespace();
     let scene = Scene::with(&[]);
     let script = "truncate -s 256M image && mkfs.btrfs -q image >/dev/null 2>&1\n\
          mkdir mounted && mount -o loop image mounted && cp libone.so mounted && sync\n\

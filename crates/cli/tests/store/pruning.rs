@@ -7,9 +7,34 @@ use std::thread;
 
 use snapbox::str;
 
+use crate::Case;
 use crate::scene::{DAY, LIBRARIES, Scene, age, make_foreign, set_mode};
 
-#[test]
+pub const CASES: &[Case] = &[
+    Case { name: "pruning::pruning_removes_unneeded_entries", needs: &[], test: pruning_removes_unneeded_entries },
+    Case {
+        name: "pruning::entries_of_unknown_freshness_are_kept_for_a_day",
+        needs: &[],
+        test: entries_of_unknown_freshness_are_kept_for_a_day,
+    },
+    Case {
+        name: "pruning::entries_that_differ_from_their_origins_are_removed_though_mapped",
+        needs: &[],
+        test: entries_that_differ_from_their_origins_are_removed_though_mapped,
+    },
+    Case { name: "pruning::pruning_follows_no_link", needs: &[], test: pruning_follows_no_link },
+    Case {
+        name: "pruning::entries_that_cannot_be_removed_are_reported",
+        needs: &[],
+        test: entries_that_cannot_be_removed_are_reported,
+    },
+    Case {
+        name: "pruning::programs_start_while_the_store_is_pruned",
+        needs: &[],
+        test: programs_start_while_the_store_is_pruned,
+    },
+];
+
 fn pruning_removes_unneeded_entries() {
     let scene = Scene::with(&LIBRARIES);
     let holder = scene.hold(&["libthree.so"]);
@@ -46,7 +71,6 @@ fn pruning_removes_unneeded_entries() {
     assert_eq!(store["failed"], serde_json::json!([]));
 }
 
-#[test]
 fn entries_of_unknown_freshness_are_kept_for_a_day() {
     let scene = Scene::with(&["libone.so", "libtwo.so"]);
     make_foreign(&scene.key("libone.so"));
@@ -63,7 +87,6 @@ fn entries_of_unknown_freshness_are_kept_for_a_day() {
     assert!(scene.copy("libtwo.so").exists());
 }
 
-#[test]
 fn entries_that_differ_from_their_origins_are_removed_though_mapped() {
     let scene = Scene::with(&["libone.so", "libtwo.so"]);
     let holder = scene.hold(&["libone.so"]);
@@ -92,7 +115,6 @@ fn entries_that_differ_from_their_origins_are_removed_though_mapped() {
     scene.sopin(&["verify"]).assert().success();
 }
 
-#[test]
 fn pruning_follows_no_link() {
     let scene = Scene::with(&["libone.so"]);
     let precious = scene.path("precious");
@@ -107,7 +129,6 @@ fn pruning_follows_no_link() {
     assert_eq!(fs::read(precious.join("libone.so")).unwrap(), b"dear");
 }
 
-#[test]
 fn entries_that_cannot_be_removed_are_reported() {
     let scene = Scene::with(&["libone.so"]);
     fs::create_dir(scene.key("libone.so").join("directory")).unwrap();
@@ -119,7 +140,6 @@ fn entries_that_cannot_be_removed_are_reported() {
 "#]]);
 }
 
-#[test]
 fn programs_start_while_the_store_is_pruned() {
     let scene = Scene::with(&LIBRARIES);
     let is_over = AtomicBool::new(false);

@@ -7,9 +7,47 @@ use std::process::Command;
 use serde_json::Value;
 use snapbox::str;
 
-use crate::common::missing;
+use crate::Case;
 use crate::listing::fields;
 use crate::scene::Scene;
+
+/// To make namespaces, and to be another user in them.
+const NEEDS: &[&str] = &["root", "unshare", "setpriv"];
+
+pub const CASES: &[Case] = &[
+    Case { name: "system::programs_map_what_was_filled", needs: NEEDS, test: programs_map_what_was_filled },
+    Case {
+        name: "system::a_start_with_a_filled_store_reads_as_little_as_with_a_warm_one",
+        needs: NEEDS,
+        test: a_start_with_a_filled_store_reads_as_little_as_with_a_warm_one,
+    },
+    Case {
+        name: "system::files_that_some_users_may_not_read_are_refused",
+        needs: NEEDS,
+        test: files_that_some_users_may_not_read_are_refused,
+    },
+    Case { name: "system::only_root_writes", needs: &[], test: only_root_writes },
+    Case {
+        name: "system::damage_is_found_by_every_user_and_pruned_by_root",
+        needs: NEEDS,
+        test: damage_is_found_by_every_user_and_pruned_by_root,
+    },
+    Case {
+        name: "system::outdated_entries_are_removed_when_no_process_maps_them",
+        needs: NEEDS,
+        test: outdated_entries_are_removed_when_no_process_maps_them,
+    },
+    Case {
+        name: "system::a_store_that_is_full_or_does_not_belong_to_root_is_refused",
+        needs: NEEDS,
+        test: a_store_that_is_full_or_does_not_belong_to_root_is_refused,
+    },
+    Case {
+        name: "system::files_that_processes_map_are_copied",
+        needs: NEEDS,
+        test: files_that_processes_map_are_copied,
+    },
+];
 
 /// The beginning of every script. `nobody COMMAND` runs the command as the user nobody; `hold
 /// LIBRARY...` starts a program that maps libraries and stores its number in `$held`;
@@ -39,19 +77,13 @@ let_go() {
 settle() { while [ $(date +%s) -le $(($(stat -c %Z "$1") + 2)) ]; do sleep 0.05; done; }
 "#;
 
-/// Returns a command that runs a script in such namespaces. Returns `None` if that
-/// cannot be done, and prints the reason on stderr.
-fn machine(scene: &Scene, script: &str) -> Option<snapbox::cmd::Command> {
-    if let Some(reason) = missing(&["root", "unshare", "setpriv"]) {
-        eprintln!("skipped: {reason}");
-        return None;
-    }
+/// Returns a command that runs a script in such namespaces.
+fn machine(scene: &Scene, script: &str) -> snapbox::cmd::Command {
     let arguments = ["--mount", "--propagation", "private", "--pid", "--fork", "--mount-proc", "sh", "-euc"];
     let command = scene.installation.command("unshare").args(arguments).arg(format!("{PRELUDE}{script}"));
-    Some(command.env("PATH", std::env::var_os("PATH").unwrap_or_default()))
+    command.env("PATH", std::env::var_os("PATH").unwrap_or_default())
 }
 
-#[test]
 fn programs_map_what_was_filled() {
     let scene = Scene::with(&[]);
     let script = r#"
@@ -68,7 +100,7 @@ echo "another user:"
 nobody env LD_PRELOAD="$PWD/lib/libsopin.so" SOPIN_STORE=/nonexistent/store SOPIN_LOG=warn SOPIN_ONLY='*/libone.so' \
     ./program "$PWD/libone.so" </dev/null || test $? = 42
 "#;
-    let Some(machine) = machine(&scene, script) else { return };
+    let machine = machine(&scene, script);
     machine.assert().success().stderr_eq("").stdout_eq(str![[r#"
 /var/lib/sopin
 2 copies added, [..] KiB; 0 there already
@@ -119,7 +151,6 @@ fn make_large(scene: &Scene, build_id: &str) {
     scene.installation.compile("libone.so", source, "cc", &["-shared", "-fPIC", build_id]);
 }
 
-#[test]
 fn a_start_with_a_filled_store_reads_as_little_as_with_a_warm_one() {
     let script = r#"
 read_by store >cold; read_by store >warm
@@ -139,7 +170,7 @@ read_by none >refilled
     for build_id in ["-Wl,--build-id=none", "-Wl,--build-id=sha1"] {
         let scene = Scene::with(&[]);
         make_large(&scene, build_id);
-        let Some(machine) = machine(&scene, &format!("{READING}{script}")) else { return };
+        let machine = machine(&scene, &format!("{READING}{script}"));
         machine.assert().success().stderr_eq("").stdout_eq("");
         let read = |name: &str| -> u64 { std::fs::read_to_string(scene.path(name)).unwrap().trim().parse().unwrap() };
         let all =
@@ -153,7 +184,6 @@ read_by none >refilled
     }
 }
 
-#[test]
 fn files_that_some_users_may_not_read_are_refused() {
     let scene = Scene::with(&[]);
     let script = r#"
@@ -172,7 +202,7 @@ bin/sopin store fill open private private --json >answer.json
 bin/sopin store fill open/liboutside.so
 ls /var/lib/sopin/*
 "#;
-    let Some(machine) = machine(&scene, script) else { return };
+    let machine = machine(&scene, script);
     machine.assert().success().stderr_eq("").stdout_eq(str![[r#"
 /var/lib/sopin
   1 object skipped: not everybody may read it (mode 0640)
@@ -216,7 +246,6 @@ lib[..].so
     assert_eq!(left_out.last(), Some(&last));
 }
 
-#[test]
 fn only_root_writes() {
     let scene = Scene::with(&[]);
     let sopin = |arguments: &[&str]| {
@@ -246,7 +275,6 @@ sopin: --store: it is not the system's store; leave it out
     sopin(&["store", "fill"]).assert().code(2);
 }
 
-#[test]
 fn damage_is_found_by_every_user_and_pruned_by_root() {
     let scene = Scene::with(&[]);
     let script = r#"
@@ -265,7 +293,7 @@ chmod 666 "$copy"
 bin/sopin store fill libone.so
 bin/sopin store verify --system
 "#;
-    let Some(machine) = machine(&scene, script) else { return };
+    let machine = machine(&scene, script);
     machine.assert().success().stderr_eq("").stdout_eq(str![[r#"
 There is no store yet.
 /var/lib/sopin: intact (2 entries, 2 compared with their origins)
@@ -289,7 +317,6 @@ status 1
 "#]]);
 }
 
-#[test]
 fn outdated_entries_are_removed_when_no_process_maps_them() {
     let scene = Scene::with(&[]);
     let script = r#"
@@ -308,7 +335,7 @@ let_go
 bin/sopin store prune --system
 bin/sopin store prune --system --older-than 0s
 "#;
-    let Some(machine) = machine(&scene, script) else { return };
+    let machine = machine(&scene, script);
     machine.assert().success().stderr_eq("").stdout_eq(str![[r#"
 /var/lib/sopin
   superseded, 32.00 KiB: [ROOT]/libtwo.so
@@ -326,7 +353,6 @@ bin/sopin store prune --system --older-than 0s
 "#]]);
 }
 
-#[test]
 fn a_store_that_is_full_or_does_not_belong_to_root_is_refused() {
     let scene = Scene::with(&[]);
     let script = r#"
@@ -337,7 +363,7 @@ chown 65534 /var/lib/sopin
 bin/sopin store fill libone.so || echo "status $?"
 nobody bin/sopin store verify --system || echo "status $?"
 "#;
-    let Some(machine) = machine(&scene, script) else { return };
+    let machine = machine(&scene, script);
     machine
         .assert()
         .success()
@@ -356,7 +382,6 @@ sopin: /var/lib/sopin: use the store: it belongs to another user or others can w
 "#]]);
 }
 
-#[test]
 fn files_that_processes_map_are_copied() {
     let scene = Scene::with(&[]);
     // The user's store has copies already, but the command looks at the files only.
@@ -368,7 +393,7 @@ bin/sopin store fill --used-by $held --json >answer.json
 bin/sopin store fill --used-by 999999 && echo done || echo "status $?"
 let_go
 "#;
-    let Some(machine) = machine(&scene, script) else { return };
+    let machine = machine(&scene, script);
     machine.assert().success().stderr_eq("").stdout_eq(str![[r#"
 /var/lib/sopin
   not copied: process 999999: no such process

@@ -9,10 +9,26 @@ use std::time::{Duration, SystemTime};
 
 use snapbox::str;
 
+use crate::Case;
 use crate::common::{clean_process, terminal};
 use crate::scene::{DAY, LIBRARIES, Scene, age, set_mode};
 
-#[test]
+pub const CASES: &[Case] = &[
+    Case { name: "verifying::an_intact_store_is_found_intact", needs: &[], test: an_intact_store_is_found_intact },
+    Case { name: "verifying::every_damage_is_found_and_pruned", needs: &[], test: every_damage_is_found_and_pruned },
+    Case {
+        name: "verifying::a_compared_entry_is_known_to_be_on_the_disk",
+        needs: &[],
+        test: a_compared_entry_is_known_to_be_on_the_disk,
+    },
+    Case {
+        name: "verifying::problems_are_reported_with_the_way_out",
+        needs: &[],
+        test: problems_are_reported_with_the_way_out,
+    },
+    Case { name: "verifying::progress_is_for_terminals", needs: &[], test: progress_is_for_terminals },
+];
+
 fn an_intact_store_is_found_intact() {
     let scene = Scene::with(&LIBRARIES);
     scene.sopin(&["verify"]).assert().success().stderr_eq("").stdout_eq(str![[r#"
@@ -78,7 +94,6 @@ const DAMAGES: [(&str, Damage); 12] = [
     }),
 ];
 
-#[test]
 fn every_damage_is_found_and_pruned() {
     let is_root = rustix::process::geteuid().is_root();
     let scene = Scene::with(&["libone.so", "libtwo.so"]);
@@ -110,7 +125,6 @@ fn every_damage_is_found_and_pruned() {
     assert!(scene.copy("libtwo.so").exists());
 }
 
-#[test]
 fn a_compared_entry_is_known_to_be_on_the_disk() {
     let scene = Scene::with(&["libone.so"]);
     age(&scene.copy("libone.so"), 3 * DAY);
@@ -131,7 +145,6 @@ fn a_compared_entry_is_known_to_be_on_the_disk() {
     assert_eq!(listed()["on_disk"], true);
 }
 
-#[test]
 fn problems_are_reported_with_the_way_out() {
     let scene = Scene::with(&LIBRARIES);
     set_mode(&scene.copy("libone.so"), 0o666);
@@ -165,7 +178,6 @@ fn problems_are_reported_with_the_way_out() {
 "#]]);
 }
 
-#[test]
 fn progress_is_for_terminals() {
     let scene = Scene::with(&LIBRARIES);
     let (program, mut user) = terminal();
