@@ -19,9 +19,14 @@ use libtest_mimic::{Completion, Failed};
 use common::directives::{Build, Copy, Directives, Preload, Trial};
 use common::needs::Need;
 use common::toolchain::{self, CLibrary};
+use common::turns::{self, Turns};
 use common::{builds, library, process, ring, scratch, suite};
 
 const COMPILE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Hundreds of trials wait for seconds until the store accepts a file, or until a control that hangs is given up.
+const TRIALS_PER_PROCESSOR: usize = 3;
+/// The turns of those that keep a processor busy.
+static TURNS: Turns = Turns::new();
 
 /// One folder. It is compiled when the first of its trials runs, so that a run with a
 /// filter on the command line compiles only what it selects.
@@ -36,11 +41,11 @@ struct Case {
 }
 
 fn main() -> ExitCode {
-    suite::run("fixtures", trials, || ())
+    suite::run_overlapping(TRIALS_PER_PROCESSOR, "fixtures", trials, || ())
 }
 
 fn trials(run_directory: &Path) -> Result<Vec<libtest_mimic::Trial>, String> {
-    let mut trials = Vec::new();
+    let (mut trials, mut busy) = (Vec::new(), Vec::new());
     let builds = builds::to_make();
     for case in find_cases(&library::checkout().join("tests/fixtures"), run_directory)? {
         let case = Arc::new(case);
@@ -54,12 +59,12 @@ fn trials(run_directory: &Path) -> Result<Vec<libtest_mimic::Trial>, String> {
                 CLibrary::Native => format!("{}::{label}", case.name),
                 CLibrary::Musl => format!("{}::musl::{label}", case.name),
             };
+            let list = if case.is_busy(&case.directives.trials[index]) { &mut busy } else { &mut trials };
             let case = Arc::clone(&case);
-            trials
-                .push(libtest_mimic::Trial::ignorable_test(name, move || case.try_one(&case.directives.trials[index])));
+            list.push(libtest_mimic::Trial::ignorable_test(name, move || case.try_one(&case.directives.trials[index])));
         }
     }
-    Ok(trials)
+    Ok(turns::spread(busy, trials))
 }
 
 fn find_cases(root: &Path, run_directory: &Path) -> Result<Vec<Case>, String> {
@@ -129,6 +134,7 @@ impl Case {
             self.copy(copy, trial, &library, &directory)?;
         }
 
+        let _turn = self.is_busy(trial).then(|| TURNS.take());
         let mut command = Command::new("./main");
         command.current_dir(&directory);
         for argument in &trial.arguments {
@@ -172,6 +178,11 @@ impl Case {
         // disk in large runs.
         fs::remove_dir_all(&directory).map_err(|error| error.to_string())?;
         Ok(Completion::Completed)
+    }
+
+    /// Returns whether a trial keeps a processor busy: the directives say so, or that it does something many times.
+    fn is_busy(&self, trial: &Trial) -> bool {
+        self.directives.is_busy || trial.arguments.iter().any(|argument| rounds(argument).is_some())
     }
 
     /// Returns a trial that compiles the fixture into a directory of `builds`. It is ignored if
@@ -277,11 +288,15 @@ impl Case {
     }
 }
 
+/// Returns the number in the argument `{N}`. `None` for other arguments.
+fn rounds(argument: &str) -> Option<u32> {
+    argument.strip_prefix('{')?.strip_suffix('}')?.parse().ok()
+}
+
 /// Returns for the argument `{N}` the number that is as many times less as everything may take
 /// longer, but at least 1. `None` for other arguments.
 fn number_of_rounds(argument: &str) -> Result<Option<String>, String> {
-    let number = argument.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')?.parse::<u32>().ok());
-    number.map(|number| Ok((number / process::patience()?).max(1).to_string())).transpose()
+    rounds(argument).map(|number| Ok((number / process::patience()?).max(1).to_string())).transpose()
 }
 
 /// Replaces `{lib}` by the library under test and `{dir}` by the trial's directory. The

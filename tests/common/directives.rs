@@ -77,6 +77,8 @@ pub struct Directives {
     pub needs: Vec<Need>,
     /// The longest time that one trial may take.
     pub timeout: Duration,
+    /// Whether all trials keep a processor busy for seconds.
+    pub is_busy: bool,
 }
 
 impl Trial {
@@ -118,6 +120,7 @@ impl Directives {
             trials: Vec::new(),
             needs: Vec::new(),
             timeout: Duration::from_secs(60),
+            is_busy: false,
         };
         for (index, line) in source.lines().enumerate() {
             if let Some(directive) = line.strip_prefix("//#") {
@@ -179,6 +182,12 @@ impl Directives {
             "timeout" => {
                 let seconds = rest.parse().map_err(|error| format!("timeout {rest:?}: {error}"))?;
                 self.timeout = Duration::from_secs(seconds);
+            }
+            "busy" => {
+                if rest.is_empty() {
+                    return Err("busy: no reason".to_owned());
+                }
+                self.is_busy = true;
             }
             _ => return Err(format!("{keyword:?} is no directive")),
         }

@@ -18,3 +18,4 @@ pub mod stops;
 pub mod suite;
 pub mod toolchain;
 pub mod tree;
+pub mod turns;
