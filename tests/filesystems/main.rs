@@ -19,10 +19,14 @@ use common::suite;
 use places::Place;
 use trials::Verdict;
 
+/// Those with a store wait for seconds until it accepts a file.
+const TRIALS_PER_PROCESSOR: usize = 4;
+
 fn main() -> ExitCode {
     places::enter_namespace();
     let places: Vec<_> = places::all().into_iter().map(Arc::new).collect();
-    suite::run(
+    suite::run_overlapping(
+        TRIALS_PER_PROCESSOR,
         "filesystems",
         |run_directory| trials(&places, run_directory),
         || places.iter().for_each(|place| place.unmount()),

@@ -23,8 +23,11 @@ use common::needs::Need;
 use common::{library, protection, suite};
 use managers::{ALL, Manager};
 
+/// The managers mostly wait: for their services, and for periods of their own.
+const TRIALS_PER_PROCESSOR: usize = 4;
+
 fn main() -> ExitCode {
-    suite::run("services", |run_directory| Ok(trials(run_directory)), || ())
+    suite::run_overlapping(TRIALS_PER_PROCESSOR, "services", |run_directory| Ok(trials(run_directory)), || ())
 }
 
 /// Returns the needs of every trial: what makes the roots.
