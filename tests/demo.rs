@@ -5,7 +5,8 @@
 //! processes is not shown that; the command says why.
 //!
 //! It needs Python 3 with venv (`PYTHON` names another program than python3), and in
-//! the first run the Python Package Index.
+//! the first run the Python Package Index. The tests share the packages. Each has a
+//! directory of its own for the rest, because otherwise one would wait for the other.
 
 mod common;
 
@@ -13,6 +14,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
@@ -28,24 +30,10 @@ const WATCHED: &str = "full, sopin watch";
 #[test]
 fn gunicorn_survives_the_rewriting_of_all_its_objects() {
     let library = common::library::path().expect("the library under test");
-    let (succeeded, results, said) = demonstrate(&library, &[]);
+    let (succeeded, results, said) = demonstrate(&library, &["--modes", "without", "relocated", "full", "full, memfd"]);
     assert!(succeeded, "{said}");
-    let mut modes = vec!["full", "full, memfd"];
-    if may_pin(&said) {
-        modes.push(PINNED);
-        is_pinned_once(find(&results, CASES[0], PINNED), &said);
-    }
-    if may_watch(&said) {
-        // It pins after the mappings were counted.
-        for case in CASES {
-            is_unharmed(find(&results, case, WATCHED), &said);
-        }
-        is_watched(find(&results, "idle", WATCHED), &said);
-    }
-    let all = |mode| CASES.iter().map(move |case| (case, mode));
-    let mut promised: Vec<&Value> =
-        modes.into_iter().flat_map(all).map(|(case, mode)| find(&results, case, mode)).collect();
-    assert!(promised.iter().all(|result| copies(result) != 0), "read-only ranges followed their files: {said}");
+    let mut promised = all_cases(&results, &["full", "full, memfd"]);
+    is_out_of_reach(&promised, &said);
     let without_store = promised.iter().filter(|result| result["mode"] == "full, memfd");
     assert!(without_store.into_iter().all(|result| result["copies_in_use"]["store"] == 0), "{said}");
     promised.push(find(&results, "idle", "relocated"));
@@ -55,9 +43,33 @@ fn gunicorn_survives_the_rewriting_of_all_its_objects() {
     for case in CASES {
         is_harmed(find(&results, case, "without"), &said);
     }
-    // These are SQLAlchemy's extensions, the interpreter's library and the modules that
-    // it needs.
-    assert!(results.iter().all(|result| result["objects_in_use"].as_u64() >= Some(10)), "{said}");
+    uses_many_objects(&results, &said);
+}
+
+#[test]
+fn gunicorn_survives_if_the_command_pins_it() {
+    let library = common::library::path().expect("the library under test");
+    let (succeeded, results, said) = demonstrate(&library, &["--modes", "without", PINNED, WATCHED]);
+    assert!(succeeded, "{said}");
+    if may_pin(&said) {
+        let promised = all_cases(&results, &[PINNED]);
+        is_out_of_reach(&promised, &said);
+        is_pinned_once(find(&results, CASES[0], PINNED), &said);
+        for result in promised {
+            is_unharmed(result, &said);
+        }
+    }
+    if may_watch(&said) {
+        // It pins after the mappings were counted.
+        for result in all_cases(&results, &[WATCHED]) {
+            is_unharmed(result, &said);
+        }
+        is_watched(find(&results, "idle", WATCHED), &said);
+    }
+    for case in CASES {
+        is_harmed(find(&results, case, "without"), &said);
+    }
+    uses_many_objects(&results, &said);
 }
 
 #[test]
@@ -89,6 +101,22 @@ fn find<'a>(results: &'a [Value], case: &str, mode: &str) -> &'a Value {
         .iter()
         .find(|result| result["case"] == case && result["mode"] == mode)
         .unwrap_or_else(|| panic!("no result for {case}, {mode}: {results:#?}"))
+}
+
+/// Returns the results of all cases in these modes.
+fn all_cases<'a>(results: &'a [Value], modes: &[&str]) -> Vec<&'a Value> {
+    modes.iter().flat_map(|mode| CASES.iter().map(move |case| find(results, case, mode))).collect()
+}
+
+/// Checks that the workers had mapped copies.
+fn is_out_of_reach(results: &[&Value], said: &str) {
+    assert!(results.iter().all(|result| copies(result) != 0), "read-only ranges followed their files: {said}");
+}
+
+/// Checks that the service had mapped the extensions of its packages, the interpreter's library and the modules that it
+/// needs.
+fn uses_many_objects(results: &[Value], said: &str) {
+    assert!(results.iter().all(|result| result["objects_in_use"].as_u64() >= Some(10)), "{said}");
 }
 
 /// Checks that the master and four workers were pinned whole, and that no client noticed.
@@ -202,22 +230,50 @@ fn inert_library() -> (tempfile::TempDir, PathBuf) {
 /// Runs a program of examples/gunicorn. Returns whether its promise was kept, its
 /// report, and all its output.
 fn run(program: &str, library: &Path, arguments: &[&str]) -> (bool, Value, String) {
-    let scratch = tempfile::tempdir().expect("a temporary directory");
+    let packages = packages();
+    let scratch = tempfile::tempdir_in(packages).expect("a directory");
     let report = scratch.path().join("demo.json");
     let output = Command::new(common::library::checkout().join("examples/gunicorn").join(program))
         .arg("--json")
         .arg(&report)
+        .arg("--packages")
+        .arg(packages)
+        .arg("--root")
+        .arg(scratch.path().join("root"))
         .args(arguments)
         .env("SOPIN_TEST_LIBRARY", library)
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .output()
         .expect("the demonstration starts");
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    let report = std::fs::read(&report).unwrap_or_else(|error| {
-        panic!("no report: {error}; is there a Python with venv (Debian: apt-get install python3-venv)?\n{said}")
-    });
+    let report = std::fs::read(&report).unwrap_or_else(|error| panic!("no report: {error}\n{said}"));
     (output.status.success(), serde_json::from_slice(&report).expect("the report is JSON"), said)
 }
+
+/// Installs packages as `make demo` does, unless they are installed. Returns their directory.
+fn packages() -> &'static Path {
+    static DIRECTORY: LazyLock<PathBuf> = LazyLock::new(|| {
+        let directory = common::library::checkout().join("target/demo");
+        let python = std::env::var_os("PYTHON").unwrap_or_else(|| "python3".into());
+        let output = Command::new(python)
+            .args(["-c", PREPARE])
+            .arg(&directory)
+            .current_dir(common::library::checkout().join("examples/gunicorn"))
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .output()
+            .expect("a Python starts");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}\nis there a Python with venv (Debian: apt-get install python3-venv)?");
+        directory
+    });
+    &DIRECTORY
+}
+
+/// Prepares a directory as the demonstration does.
+const PREPARE: &str = "import pathlib, sys, environment\n\
+    root = pathlib.Path(sys.argv[1]).resolve()\n\
+    with environment.alone(root):\n\
+    \x20   environment.prepare(root)\n";
 
 /// Returns how many mappings of copies a worker had.
 fn copies(result: &Value) -> u64 {

@@ -19,6 +19,7 @@ from itertools import cycle
 from pathlib import Path
 
 import environment
+from environment import Packages
 from experiment import ANSWER_SECONDS, CLIENTS, WORKERS
 from load import Load
 from rewriter import Rewriter
@@ -104,11 +105,10 @@ def rewrite(rewriter: Rewriter, how: str) -> int:
     return len(rewriter.originals)
 
 
-def soak(root: Path, library: Path, minutes: float) -> Soak:
-    """Sets up, serves and rewrites below `root`, and returns the results."""
+def soak(root: Path, packages: Packages, library: Path, minutes: float) -> Soak:
+    """Serves and rewrites copies below `root`, and returns the results."""
     result = Soak(minutes)
     shutil.rmtree(root / "soak", ignore_errors=True)
-    packages = environment.prepare(root)
     site = environment.copy_site(packages, root / "soak" / "site", library)
     rewriter = Rewriter(site, packages)
     settings = {"SOPIN_MODE": "full", "SOPIN_STORE": str(root / "soak" / "store")}
@@ -169,6 +169,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--library", type=Path, required=True, help="the libsopin.so to try")
     parser.add_argument("--root", type=Path, required=True, help="directory for packages and copies, made if missing")
+    parser.add_argument("--packages", type=Path, help="directory with installed packages and other-builds of them")
     parser.add_argument("--minutes", type=float, default=10, help="how long (default: 10)")
     parser.add_argument("--json", type=Path, help="also write the results to this file")
     arguments = parser.parse_args()
@@ -177,7 +178,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     root: Path = arguments.root.resolve()
     with environment.alone(root):
-        result = soak(root, arguments.library.resolve(), arguments.minutes)
+        installed: Path | None = arguments.packages
+        packages = Packages.below(installed) if installed else environment.prepare(root)
+        result = soak(root, packages, arguments.library.resolve(), arguments.minutes)
     print(f"{result.rewritten} files rewritten in place in {arguments.minutes:g} minutes")
     fate = "the same as before" if result.unharmed else "lost"
     print(f"{result.served} requests served, {result.failed} failed; master and workers: {fate}")
