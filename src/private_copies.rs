@@ -87,6 +87,13 @@ pub fn is_in_memory(file: &Fd) -> bool {
     sys::fstat(file.raw()).map_or(true, |status| libc::major(status.st_dev) == 0)
 }
 
+/// Returns whether copies of the writable ranges among `ranges` take memory: not if they become a
+/// file without a name on a disk, whose pages the kernel can write back.
+pub fn take_memory(ranges: &[Replacement]) -> bool {
+    let needs_execution = ranges.iter().any(|range| range.protection & libc::PROT_EXEC != 0);
+    can_use_memfds() || open_unnamed(needs_execution).as_ref().map_or(true, is_in_memory)
+}
+
 /// Writes the bytes of `spans` to a file without a name, one after the other.
 pub fn fill_unnamed<Spans: Iterator<Item = Span>>(file: &Fd, spans: impl Fn() -> Spans) -> Result<(), Cause> {
     let size: usize = spans().map(|span| span.len()).sum();

@@ -25,7 +25,7 @@ pub struct Entry {
     pub original: Option<FileId>,
     /// Whether it is in a namespace whose objects the loader's list does not contain.
     pub in_other_namespace: bool,
-    /// Bytes of private copies of its read-only ranges.
+    /// Bytes of its private copies: of read-only ranges, and of data to which no code had stored.
     pub private: usize,
     /// The names by which a DT_NEEDED entry may refer to it. Recording it again keeps them.
     names: NameHashes,

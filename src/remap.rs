@@ -25,7 +25,8 @@ pub struct Outcome {
     pub bytes: usize,
     /// Whether writable and relocated ranges are mapped from a file without a name.
     pub is_unnamed: bool,
-    /// Bytes of read-only ranges that are mapped from a private copy.
+    /// Bytes that have become private memory: those of ranges that are mapped from a private copy.
+    /// [`crate::sweep`] adds those of data to which no code had stored.
     pub private: usize,
     /// Why a writable or relocated range was left as it was.
     pub relocated_failure: Option<Cause>,

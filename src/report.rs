@@ -6,6 +6,7 @@
 //! | pinned except for read-only ranges | | a line | a line |
 //! | the same, because private memory is bounded | a line for every new cause | a line | a line |
 //! | exposed in writable or relocated ranges | a line for every new cause | a line | a line |
+//! | the same, because private memory is bounded | a line for every new cause | a line | a line |
 
 use core::fmt;
 
@@ -38,6 +39,8 @@ pub struct Report {
     pub outlook: Outlook,
     /// Why writable ranges had to be left, if they had to.
     pub stores: Option<Cause>,
+    /// Why data to which no code has stored was left, if it was.
+    pub untouched: Option<Cause>,
     pub outcome: Outcome,
     /// How much of its text was modified in memory.
     pub modified: Modified,
@@ -46,9 +49,11 @@ pub struct Report {
 }
 
 impl Report {
-    /// Adds the result for the writable ranges, which were left at first.
-    pub fn add(&mut self, outlook: &Outlook, outcome: &Outcome) {
+    /// Adds the result for the writable ranges, which were left at first. `untouched` is why data
+    /// was left to which no code has stored.
+    pub fn add(&mut self, outlook: &Outlook, outcome: &Outcome, untouched: Option<Cause>) {
         self.stores = None;
+        self.untouched = self.untouched.or(untouched);
         self.outlook.writable_left = 0;
         self.outlook.relocated_contradicted += outlook.relocated_contradicted;
         self.outcome.bytes += outcome.bytes;
@@ -59,7 +64,7 @@ impl Report {
     fn exposed_cause(&self) -> Option<Cause> {
         let contradicted = (self.outlook.relocated_contradicted != 0).then_some(CONTRADICTED);
         let stores = self.stores.filter(|_| self.outlook.writable_left != 0);
-        self.outcome.relocated_failure.or(contradicted).or(stores)
+        self.outcome.relocated_failure.or(contradicted).or(stores).or(self.untouched)
     }
 
     /// Returns why a read-only range still maps the file although the mode is `full`.

@@ -22,16 +22,13 @@ use sopin_core::pagemap::Pagemap;
 use sopin_core::pages::PageVec;
 use sopin_core::plan::{Backing, Replacement};
 use sopin_core::settings::Settings;
-use sopin_core::sys::{self, Errno, Fd, ThreadIds};
+use sopin_core::sys::{self, Fd, ThreadIds};
+use sopin_core::untouched::{self, Use};
 use sopin_core::vmas::{FileId, Maps};
 use sopin_store::{CacheEntry, InMemory, Known, OriginFile, Store};
 
 use crate::candidates::Candidate;
 use crate::original::{self, Original};
-
-/// The size in bytes from which mapping untouched data, which takes another VMA, costs less than
-/// copying it.
-const MIN_SHARED_DATA: usize = 64 << 10;
 
 /// The files and directories that a sweep opens at most once each.
 #[derive(Default)]
@@ -123,44 +120,46 @@ impl Sources {
         Ok(modified)
     }
 
+    /// Returns the page map of this process, if it can be read.
+    pub fn pagemap(&self) -> Option<&Pagemap> {
+        get_or_init(&self.pagemap, || Pagemap::open(self.caller())).as_ref().ok()
+    }
+
     /// Changes the backing of long runs of writable pages to which no code has stored, so that
     /// they are mapped from the shared copy. Otherwise large tables in .data would cost every
-    /// process memory, and the time to copy them.
+    /// process memory, and the time to copy them. Returns whether no such run is left.
     pub fn share_untouched_data(
         &self,
         replacements: &mut PageVec<Replacement>,
         runs: &mut PageVec<Replacement>,
-    ) -> sys::Result<()> {
-        let Some(Ok(pagemap)) = self.pagemap.get() else { return Ok(()) };
+    ) -> sys::Result<bool> {
+        let Some(Ok(pagemap)) = self.pagemap.get() else { return Ok(false) };
         runs.clear();
+        let (mut reader, mut has_shared_all) = (untouched::reader(pagemap, replacements), true);
         for range in replacements.iter() {
-            let part = |start: usize, end: usize, backing: Backing| Replacement {
-                span: Span { start, end },
-                offset: range.offset + (start - range.span.start) as u64,
-                backing,
-                ..*range
-            };
-            let mut done = range.span.start;
-            let is_data = range.backing == Backing::Anonymous && range.protection & libc::PROT_WRITE != 0;
-            if is_data && range.span.len() >= MIN_SHARED_DATA {
-                // Where the page map cannot be read, the pages are copied like all others.
-                let _ = pagemap.for_each_unmodified(range.span, |run| {
-                    if run.len() >= MIN_SHARED_DATA {
-                        if run.start != done {
-                            runs.push(part(done, run.start, range.backing))?;
-                        }
-                        runs.push(part(run.start, run.end, Backing::CopyOnWrite))?;
-                        done = run.end;
-                    }
-                    Ok::<_, Errno>(())
-                });
-            }
-            if done != range.span.end {
-                runs.push(part(done, range.span.end, range.backing))?;
+            let is_writable = range.protection & libc::PROT_WRITE != 0;
+            untouched::split(range, Some(&mut reader), |part, used| {
+                let is_shared = used == Use::Untouched && is_writable;
+                has_shared_all &= is_shared || used == Use::Stored;
+                let backing = if is_shared { Backing::CopyOnWrite } else { range.backing };
+                if is_writable { runs.push(Replacement { backing, ..part }) } else { Ok(()) }
+            })?;
+            if !is_writable {
+                runs.push(*range)?;
             }
         }
         core::mem::swap(replacements, runs);
-        Ok(())
+        Ok(has_shared_all)
+    }
+
+    /// Returns how many bytes of the `replacements` would become private memory although no code
+    /// has stored to them, see [`untouched`]. Without long ranges it opens and reads nothing.
+    pub fn untouched_data(&self, replacements: &[Replacement]) -> usize {
+        if replacements.iter().any(untouched::may_be_in) {
+            untouched::bytes_in(replacements, self.pagemap())
+        } else {
+            0
+        }
     }
 
     /// Opens the system's store, into which every process looks first. `None` if the settings turn

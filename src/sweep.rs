@@ -34,6 +34,7 @@ mod loading;
 mod pin;
 mod request;
 mod unfinished;
+mod untouched;
 
 pub use forgetting::forget_unloaded;
 pub use loading::{Root, Swept};

@@ -3,6 +3,7 @@
 
 use sopin_core::branch_protection;
 use sopin_core::cause::{Cause, Operation};
+use sopin_core::mode::Mode;
 use sopin_core::object::Span;
 use sopin_core::plan::{self, Backing, Outlook, PlanInputs, Replacement};
 use sopin_core::records::{Reached, Record};
@@ -11,6 +12,7 @@ use sopin_core::sys;
 use sopin_core::vmas::{FileId, Maps, Vma};
 use sopin_store::{CacheEntry, Proof};
 
+use super::untouched::Untouched;
 use super::{Sweep, file_at};
 use crate::candidates::Candidate;
 use crate::marked_ranges::Left;
@@ -77,6 +79,8 @@ struct Supply {
     original: Option<Original>,
     /// The cache entry of that file, if a store has it.
     shared: Option<CacheEntry>,
+    /// What becomes of data to which no code has stored.
+    untouched: Untouched,
 }
 
 impl Sweep<'_> {
@@ -104,7 +108,8 @@ impl Sweep<'_> {
         let supply = self.supply(candidate, lowest.file, path, stores.is_some(), has_begun, maps)?;
         let outcome = self.apply(path, &supply);
         let micros = (sys::monotonic_ns() - begin) / 1000;
-        let report = Report { outlook: supply.outlook, stores, outcome, modified: supply.modified, micros };
+        let Supply { outlook, modified, untouched: Untouched { refusal: untouched, .. }, .. } = supply;
+        let report = Report { outlook, stores, untouched, outcome, modified, micros };
         let is_changed = self.record_pinned(candidate, &earlier, lowest.file, supply.original, &report)?;
         if report.stores.is_some() && report.outlook.writable_left != 0 {
             self.note_unfinished(candidate, earlier.original().unwrap_or(lowest.file), path, report, is_changed)?;
@@ -167,6 +172,7 @@ impl Sweep<'_> {
                 modified: Modified::Bytes(0),
                 original,
                 shared: None,
+                untouched: Untouched::default(),
             });
         }
         branch_protection::keep(self.memory, &candidate.object, has_text_relocations, replacements);
@@ -183,11 +189,12 @@ impl Sweep<'_> {
         let original = original.filter(|_| has_copied);
         let shared = original.as_ref().and_then(|original| self.shared_copy(candidate, original, path));
         // If only the read-only ranges of the entry were compared, its data may differ.
-        if shared.as_ref().is_some_and(|entry| entry.proof == Proof::Whole) && !has_text_relocations {
-            let Workspace { replacements, runs, .. } = &mut *self.work;
-            self.sources.share_untouched_data(replacements, runs).map_err(Cause::no_memory)?;
-        }
-        Ok(Supply { outlook, left, modified, original, shared })
+        let is_whole = shared.as_ref().is_some_and(|entry| entry.proof == Proof::Whole) && !has_text_relocations;
+        let Workspace { replacements, runs, .. } = &mut *self.work;
+        let shares_all = is_whole && self.sources.share_untouched_data(replacements, runs).map_err(Cause::no_memory)?;
+        let would_store_help = mode == Mode::Full && shared.is_none();
+        let untouched = if shares_all { Untouched::default() } else { self.bound_untouched_data(would_store_help)? };
+        Ok(Supply { outlook, left, modified, original, shared, untouched })
     }
 
     /// Finds the copy of the object's file in a store, or makes it. `None` if there is none and
@@ -211,7 +218,11 @@ impl Sweep<'_> {
 
     fn apply(&mut self, path: ObjectPath<'_>, supply: &Supply) -> Outcome {
         let shared = supply.shared.as_ref().map(|entry| &entry.file);
-        let (held, settings) = (*self.private_memory, self.reporter.settings());
+        // The data comes first: without it the object would be exposed, and without copies of its
+        // read-only ranges it is relocated.
+        let mut held = self.held_memory();
+        held.add(supply.untouched.bytes_in(&Outcome::default()));
+        let settings = self.reporter.settings();
         // SAFETY: the contract of `replace` holds.
         // * The plan made the ranges from the object's mappings, with their protection. The object
         //   cannot be unloaded during the sweep: see the table in `pinner`, and `held_list`.
@@ -220,11 +231,12 @@ impl Sweep<'_> {
         // * The object is relocated, so the loader stores no longer to its read-only and RELRO
         //   ranges. The plan has writable ranges only if `write_safety` has ruled out stores to
         //   them, also those of lazy binding, or if this thread is proven to be alone.
-        let outcome = unsafe {
+        let mut outcome = unsafe {
             remap::replace(self.memory, path, &self.work.replacements, shared, |bytes| {
                 private_memory::check(held, bytes, settings)
             })
         };
+        outcome.private += supply.untouched.bytes_in(&outcome);
         self.private_memory.add(outcome.private);
         supply.left.note_in(outcome)
     }

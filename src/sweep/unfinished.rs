@@ -5,23 +5,27 @@
 //!
 //! A stop takes at most about 10 ms and the time for one object: what is left is replaced in
 //! another one. While everything has stopped, the ranges are found and copied, and nothing else is
-//! done: pages are read in before, results are recorded and reported afterwards. All replacements
-//! are anonymous memory, since looking for copies in a store could take long.
+//! done: before, pages are read in and it is decided whether untouched data fits into private memory;
+//! afterwards results are recorded and reported. All replacements are anonymous memory, since looking
+//! for copies in a store could take long.
 
 use sopin_core::cause::Cause;
 use sopin_core::memory::ProcessMemory;
+use sopin_core::mode::Mode;
 use sopin_core::plan::{self, Outlook, PlanInputs};
 use sopin_core::settings::Level;
 use sopin_core::sys::{self, ThreadIds};
 use sopin_core::vmas::{FileId, Maps, Vma};
 
 use super::Sweep;
+use super::untouched::{self, Untouched};
 use crate::candidates::Candidate;
 use crate::object_path::ObjectPath;
 use crate::published::Account;
 use crate::remap::{self, Outcome};
 use crate::report::Report;
 use crate::stopped;
+use crate::workspace::Workspace;
 
 /// After this time, in nanoseconds, a stop ends.
 const ROUND: u64 = 10_000_000;
@@ -42,6 +46,8 @@ pub struct Unfinished {
     is_changed: bool,
     /// The indices of its path in [`Workspace::paths`](crate::workspace::Workspace::paths).
     path: (usize, usize),
+    /// What becomes of data to which no code has stored.
+    untouched: Untouched,
     /// The result for its writable ranges, once it was tried to replace them.
     tried: Option<Writable>,
 }
@@ -53,6 +59,25 @@ struct Writable {
     outcome: Outcome,
     /// Whether the dynamic section is in one of the ranges.
     has_dynamic: bool,
+    /// Why untouched data was left, if it was.
+    untouched: Option<Cause>,
+}
+
+impl Unfinished {
+    /// Returns what becomes of its data to which no code has stored.
+    pub const fn untouched(&self) -> Untouched {
+        self.untouched
+    }
+
+    /// Plans to replace its writable ranges, which are among the VMAs in the workspace.
+    fn plan(&self, work: &mut Workspace, mode: Mode) -> Result<Outlook, Cause> {
+        // The others map copies by now.
+        let is_left = |vma: &Vma| vma.is_writable() || vma.protection == libc::PROT_NONE;
+        work.vmas.retain(|vma| vma.file == self.original && is_left(vma));
+        let has_text_relocations = self.candidate.dynamic.has_text_relocations;
+        let inputs = PlanInputs { mode, has_text_relocations, stores_possible: false, may_have_run: true };
+        plan::plan(&self.candidate.object, &work.vmas, inputs, &mut work.replacements).map_err(Cause::no_memory)
+    }
 }
 
 impl Sweep<'_> {
@@ -65,20 +90,24 @@ impl Sweep<'_> {
         report: Report,
         is_changed: bool,
     ) -> Result<(), Cause> {
-        self.read_pages_in();
         let start = self.work.paths.len();
         self.work.paths.extend(path.terminated()).map_err(Cause::no_memory)?;
         let path = (start, self.work.paths.len());
-        let unfinished = Unfinished { candidate: *candidate, original, report, is_changed, path, tried: None };
+        let (candidate, untouched) = (*candidate, Untouched::default());
+        let mut unfinished = Unfinished { candidate, original, report, is_changed, path, untouched, tried: None };
+        unfinished.plan(self.work, self.reporter.settings().mode)?;
+        // Code may store to some of it until everything has stopped, so this is the most that it can be.
+        unfinished.untouched = self.bound_untouched_data(false)?;
+        self.read_pages_in();
         self.work.unfinished.push(unfinished).map_err(Cause::no_memory)
     }
 
-    /// Has the kernel read the pages of writable ranges that the program has never touched, while
-    /// nothing has stopped: their file may be on a slow disk.
+    /// Has the kernel read the pages of the ranges to be replaced that the program has never touched,
+    /// while nothing has stopped: their file may be on a slow disk.
     fn read_pages_in(&self) {
         let page = sys::page_size();
-        for vma in self.work.vmas.iter().filter(|vma| vma.is_writable()) {
-            for address in (vma.span.start..vma.span.end).step_by(page) {
+        for range in self.work.replacements.iter() {
+            for address in (range.span.start..range.span.end).step_by(page) {
                 // A page that cannot be read now cannot be copied later either, which is reported then.
                 let _ = self.memory.read::<u8>(address);
             }
@@ -160,17 +189,16 @@ impl Sweep<'_> {
         maps: &mut Maps,
         memory: &ProcessMemory,
     ) -> Result<Writable, Cause> {
-        let Unfinished { candidate, original, path, .. } = unfinished;
+        let Unfinished { candidate, path, .. } = unfinished;
         let work = &mut *self.work;
         maps.file_backed_in(candidate.object.span, &mut work.vmas).map_err(Cause::no_memory)?;
-        // The others map copies by now.
-        let is_left = |vma: &Vma| vma.is_writable() || vma.protection == libc::PROT_NONE;
-        work.vmas.retain(|vma| vma.file == *original && is_left(vma));
-        let has_text_relocations = candidate.dynamic.has_text_relocations;
-        let mode = self.reporter.settings().mode;
-        let inputs = PlanInputs { mode, has_text_relocations, stores_possible: false, may_have_run: true };
-        let outlook =
-            plan::plan(&candidate.object, &work.vmas, inputs, &mut work.replacements).map_err(Cause::no_memory)?;
+        let outlook = unfinished.plan(work, self.reporter.settings().mode)?;
+        // The data is looked for again, because code may have stored to it. The page map is open already:
+        // the thread that has begun the sweep has opened it.
+        let untouched = match unfinished.untouched.refusal {
+            Some(cause) => (untouched::leave(&self.sources, work)? != 0).then_some(cause),
+            None => None,
+        };
         let left = self.marked.leave(&mut work.replacements);
         let path = ObjectPath::kept(work.paths.get(path.0..path.1).unwrap_or_default());
         // SAFETY: the contract of `replace` holds.
@@ -183,20 +211,23 @@ impl Sweep<'_> {
         let outcome = left.note_in(outcome);
         let dynamic = candidate.object.dynamic.start;
         let has_dynamic = work.replacements.iter().any(|range| range.span.contains(dynamic));
-        Ok(Writable { outlook, outcome, has_dynamic })
+        Ok(Writable { outlook, outcome, has_dynamic, untouched })
     }
 
     /// Records and reports the result for an object.
     fn conclude(&mut self, unfinished: &Unfinished) -> Result<(), Cause> {
         let Unfinished { candidate, report, is_changed, tried, .. } = unfinished;
         let (mut report, mut is_changed) = (*report, *is_changed);
-        if let Some(Writable { outlook, outcome, has_dynamic }) = tried {
-            report.add(outlook, outcome);
+        if let Some(Writable { outlook, outcome, has_dynamic, untouched }) = tried {
+            report.add(outlook, outcome, *untouched);
             is_changed |= outcome.bytes != 0;
             let Some((mut entry, published)) = self.registry.look_up(candidate.loaded.headers) else { return Ok(()) };
             if *has_dynamic {
                 entry.set_file(outcome.file_of_anonymous());
             }
+            let private = unfinished.untouched.bytes_in(outcome);
+            self.private_memory.add(private);
+            entry.private += private;
             let (reached, cause) = report.reached(self.reporter.settings().mode);
             let bytes = published.bytes as usize + outcome.bytes;
             self.record(&candidate.loaded, entry, &Account { reached, span: candidate.object.span, bytes, cause })?;

@@ -34,6 +34,7 @@ operations! {
     CompareStoreEntry = "compare the store entry",
     CopyToPrivateMemory = "copy to private memory",
     CopyToStore = "copy to the store",
+    CopyUntouchedData = "copy untouched data to private memory",
     CreateStore = "create the store",
     Fchmod = "fchmod",
     Fcntl = "fcntl",

@@ -13,6 +13,7 @@
 //! | [`memory`] | reading this process's address space without faulting |
 //! | [`object`] | an ELF object as the loader left it |
 //! | [`private_memory`] | how much memory copies may take where no store can be used |
+//! | [`untouched`] | long runs of data that nothing has stored to, and so are not private memory yet |
 //! | [`available_memory`] | the memory that the process's cgroups and the machine have left |
 //! | [`symbols`] | a function of a loaded object, without the loader |
 //! | [`symbol_names`] | other names for exported functions of this library |
@@ -131,6 +132,7 @@ pub mod symbols;
 pub mod sys;
 pub mod thread_status;
 pub mod unnamed;
+pub mod untouched;
 pub mod vmas;
 pub mod witness;
 pub mod write_safety;

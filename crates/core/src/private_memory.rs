@@ -1,6 +1,7 @@
 //! How much private memory the copies of a process may take where no store can be used. Such a copy
-//! is a memfd, which the kernel cannot reclaim, and each process has its own. So copies of large
-//! libraries (1 GB and more are common for machine learning) would use up the memory of a service.
+//! is a memfd or anonymous memory, which the kernel cannot reclaim, and each process has its own. So
+//! copies of large libraries (1 GB and more are common for machine learning) would use up the memory
+//! of a service. Relocated pages do not count: they are private memory before they are copied, too.
 //!
 //! The bounds are `SOPIN_PRIVATE_LIMIT`, and a quarter of the memory that the machine and the
 //! cgroups of the process that makes the copies have left.
