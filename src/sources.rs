@@ -23,7 +23,7 @@ use sopin_core::pages::PageVec;
 use sopin_core::plan::{Backing, Replacement};
 use sopin_core::settings::Settings;
 use sopin_core::sys::{self, Fd, ThreadIds};
-use sopin_core::untouched::{self, Use};
+use sopin_core::untouched;
 use sopin_core::vmas::{FileId, Maps};
 use sopin_store::{CacheEntry, InMemory, Known, OriginFile, Store};
 
@@ -133,23 +133,10 @@ impl Sources {
         replacements: &mut PageVec<Replacement>,
         runs: &mut PageVec<Replacement>,
     ) -> sys::Result<bool> {
-        let Some(Ok(pagemap)) = self.pagemap.get() else { return Ok(false) };
-        runs.clear();
-        let (mut reader, mut has_shared_all) = (untouched::reader(pagemap, replacements), true);
-        for range in replacements.iter() {
-            let is_writable = range.protection & libc::PROT_WRITE != 0;
-            untouched::split(range, Some(&mut reader), |part, used| {
-                let is_shared = used == Use::Untouched && is_writable;
-                has_shared_all &= is_shared || used == Use::Stored;
-                let backing = if is_shared { Backing::CopyOnWrite } else { range.backing };
-                if is_writable { runs.push(Replacement { backing, ..part }) } else { Ok(()) }
-            })?;
-            if !is_writable {
-                runs.push(*range)?;
-            }
+        match self.pagemap.get() {
+            Some(Ok(pagemap)) => untouched::share(replacements, runs, pagemap),
+            _ => Ok(false),
         }
-        core::mem::swap(replacements, runs);
-        Ok(has_shared_all)
     }
 
     /// Returns how many bytes of the `replacements` would become private memory although no code

@@ -10,7 +10,7 @@ use sopin_core::records::{Reached, Record};
 use sopin_core::settings::Level;
 use sopin_core::sys;
 use sopin_core::vmas::{FileId, Maps, Vma};
-use sopin_store::{CacheEntry, Proof};
+use sopin_store::CacheEntry;
 
 use super::untouched::Untouched;
 use super::{Sweep, file_at};
@@ -112,7 +112,8 @@ impl Sweep<'_> {
         let report = Report { outlook, stores, untouched, outcome, modified, micros };
         let is_changed = self.record_pinned(candidate, &earlier, lowest.file, supply.original, &report)?;
         if report.stores.is_some() && report.outlook.writable_left != 0 {
-            self.note_unfinished(candidate, earlier.original().unwrap_or(lowest.file), path, report, is_changed)?;
+            let origin = (earlier.original().unwrap_or(lowest.file), supply.shared.filter(CacheEntry::has_data));
+            self.note_unfinished(candidate, origin, path, report, is_changed)?;
         } else if is_changed {
             let beside = if candidate.may_have_run() { &self.work.beside[..] } else { &[] };
             self.reporter.pinned(path, &report, beside);
@@ -188,10 +189,8 @@ impl Sweep<'_> {
         let has_copied = replacements.iter().any(|range| range.backing == Backing::Copy);
         let original = original.filter(|_| has_copied);
         let shared = original.as_ref().and_then(|original| self.shared_copy(candidate, original, path));
-        // If only the read-only ranges of the entry were compared, its data may differ.
-        let is_whole = shared.as_ref().is_some_and(|entry| entry.proof == Proof::Whole) && !has_text_relocations;
-        let Workspace { replacements, runs, .. } = &mut *self.work;
-        let shares_all = is_whole && self.sources.share_untouched_data(replacements, runs).map_err(Cause::no_memory)?;
+        let has_data = shared.as_ref().is_some_and(CacheEntry::has_data) && !has_text_relocations;
+        let shares_all = has_data && self.share_untouched_data()?;
         let would_store_help = mode == Mode::Full && shared.is_none();
         let untouched = if shares_all { Untouched::default() } else { self.bound_untouched_data(would_store_help)? };
         Ok(Supply { outlook, left, modified, original, shared, untouched })

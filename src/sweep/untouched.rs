@@ -1,6 +1,7 @@
-//! The bound on private memory for data to which no code has stored ([`sopin_core::untouched`]) and
-//! which no store has. If the data of an object does not fit, all of it is left as the loader has
-//! mapped it, and the object is reported as exposed. Its other pages are pinned all the same.
+//! What becomes of data to which no code has stored ([`sopin_core::untouched`]). It is mapped from the
+//! copy in a store, if that has it. Otherwise it would become private memory, which is bounded. If the
+//! data of an object does not fit, all of it is left as the loader has mapped it, and the object is
+//! reported as exposed. Its other pages are pinned all the same.
 //!
 //! A run that is left loses no store, whatever code does meanwhile. Those that are replaced are parts
 //! of ranges to which no store is possible, as for all writable ranges.
@@ -46,6 +47,12 @@ impl Sweep<'_> {
         held
     }
 
+    /// Has the untouched data of an object mapped from the copy of its file. Returns whether that is all
+    /// of it.
+    pub(super) fn share_untouched_data(&mut self) -> Result<bool, Cause> {
+        share(&self.sources, self.work)
+    }
+
     /// Removes the untouched data of an object from the replacements, if it does not fit into the
     /// private memory that is permitted.
     pub(super) fn bound_untouched_data(&mut self, would_store_help: bool) -> Result<Untouched, Cause> {
@@ -63,6 +70,12 @@ impl Sweep<'_> {
             }
         }
     }
+}
+
+/// Has the untouched data of the replacements mapped from a copy. Returns whether that is all of it.
+pub fn share(sources: &Sources, work: &mut Workspace) -> Result<bool, Cause> {
+    let Workspace { replacements, runs, .. } = work;
+    sources.share_untouched_data(replacements, runs).map_err(Cause::no_memory)
 }
 
 /// Removes the untouched data from the replacements; returns how many bytes that are.

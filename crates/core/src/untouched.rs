@@ -77,6 +77,28 @@ pub fn split(
     each(rest, if is_unknown { Use::Unknown } else { Use::Stored })
 }
 
+/// Gives the long runs of writable pages the backing [`Backing::CopyOnWrite`], so that they are mapped
+/// from a shared copy of the file. Discards what `parts` contains, whose memory it uses. Returns
+/// whether no other range may have a long run. If there is no memory, `ranges` is unchanged.
+pub fn share(ranges: &mut PageVec<Replacement>, parts: &mut PageVec<Replacement>, pagemap: &Pagemap) -> Result<bool> {
+    parts.clear();
+    let (mut reader, mut has_shared_all) = (reader(pagemap, ranges), true);
+    for range in ranges.iter() {
+        let is_writable = range.protection & libc::PROT_WRITE != 0;
+        split(range, Some(&mut reader), |part, used| {
+            let is_shared = used == Use::Untouched && is_writable;
+            has_shared_all &= is_shared || used == Use::Stored;
+            let backing = if is_shared { Backing::CopyOnWrite } else { range.backing };
+            if is_writable { parts.push(Replacement { backing, ..part }) } else { Ok(()) }
+        })?;
+        if !is_writable {
+            parts.push(*range)?;
+        }
+    }
+    core::mem::swap(ranges, parts);
+    Ok(has_shared_all)
+}
+
 /// Returns how many bytes the long runs have that may be untouched.
 pub fn bytes_in(ranges: &[Replacement], pagemap: Option<&Pagemap>) -> usize {
     let (mut reader, mut bytes) = (pagemap.map(|pagemap| reader(pagemap, ranges)), 0);
@@ -169,6 +191,15 @@ mod tests {
         // An error of the caller ends the work, and is returned.
         let failed = split(&whole, Some(&mut reader(&pagemap, &[whole])), |_, _| Err(Errno(libc::ENOMEM)));
         assert_eq!(failed, Err(Errno(libc::ENOMEM)));
+        let (mut shared, mut parts) = (PageVec::new(), PageVec::new());
+        let read_only = Replacement { protection: libc::PROT_READ, ..whole };
+        shared.extend(&[whole, read_only]).unwrap();
+        assert_eq!(share(&mut shared, &mut parts, &pagemap), Ok(false));
+        let backings: Vec<_> = shared.iter().map(|part| part.backing).collect();
+        assert_eq!(backings[..3], [Backing::CopyOnWrite, Backing::Anonymous, Backing::CopyOnWrite]);
+        assert_eq!(shared[3..], [read_only]);
+        shared.truncate(3);
+        assert_eq!(share(&mut shared, &mut parts, &pagemap), Ok(true));
         let (mut left, mut kept) = (PageVec::new(), PageVec::new());
         left.push(whole).unwrap();
         assert_eq!(leave(&mut left, &mut kept, Some(&pagemap)), Ok(3 * MIN_RUN));

@@ -10,7 +10,8 @@
 //! A process gets a copy as a descriptor ([`UsableStores`]). A memfd is held in memory once for all
 //! processes of the run, and `SOPIN_PRIVATE_LIMIT` limits them all together. A memfd that is made of
 //! the memory of a process, because the file cannot be opened or the text is relocated, is that
-//! process's own, and the same limit applies to all copies in memory that a process maps.
+//! process's own, and the same limit applies to all copies in memory that a process maps, with its
+//! copies of data to which nothing had stored.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -28,7 +29,9 @@ use sopin_core::pages::PageVec;
 use sopin_core::private_memory::PrivateMemory;
 use sopin_core::settings::Settings;
 use sopin_core::sys::{self, Fd, FileSystem};
+use sopin_core::untouched::MIN_RUN;
 use sopin_inspect::maps::{self, Mapping, PinnedCopy};
+use sopin_inspect::object::{Part, PartBacking};
 use sopin_inspect::{ProcessObjects, descriptors};
 use sopin_store::{Identity, InMemory, Known, MappedRanges, OriginFile, Store};
 
@@ -53,6 +56,9 @@ type Version = (u64, u64, u64, i128, i128);
 pub struct Copy {
     /// The copy, open for reading.
     pub file: OwnedFd,
+    /// Whether its writable data is proven to be that of the file, too, and not only the ranges that
+    /// were compared.
+    pub has_data: bool,
 }
 
 /// The file that an object maps, open.
@@ -130,10 +136,11 @@ impl Copies {
             let store = self.user.as_ref().filter(|_| usable.user)?;
             store.entry(origin, mapped, &mut self.buffer, drop::<Cause>).ok()
         })?;
+        let has_data = entry.has_data();
         // SAFETY: `into_raw` gives up the descriptor. It must be this very one: the store has locked
         // it, and mappings made through it keep the lock.
         let file = unsafe { OwnedFd::from_raw_fd(entry.file.into_raw()) };
-        Some(Rc::new(Copy { file }))
+        Some(Rc::new(Copy { file, has_data }))
     }
 
     fn in_memory(&mut self, original: &OriginalFile, file: &Fd, mapped: &InMemory<'_>) -> Result<Rc<Copy>, String> {
@@ -150,7 +157,8 @@ impl Copies {
             if !original.is_unchanged() {
                 return Err("the file is changing".to_owned());
             }
-            let copy = Rc::new(Copy { file });
+            // Otherwise the path may lead to another file than the one that is mapped.
+            let copy = Rc::new(Copy { file, has_data: original.has_own_numbers });
             self.used += size;
             self.in_memory.insert(key, Rc::clone(&copy));
             copy
@@ -165,7 +173,8 @@ impl Copies {
     }
 }
 
-/// Counts the copies in memory that a process maps.
+/// Counts the copies in memory that a process maps, and the long parts of objects that anonymous memory
+/// has replaced: which pages of these nothing had stored to is not known any more.
 pub fn in_memory_of(found: &ProcessObjects<'_>) -> PrivateMemory {
     let mut memory = PrivateMemory::new();
     let is_copy = |mapping: &&Mapping| {
@@ -173,6 +182,12 @@ pub fn in_memory_of(found: &ProcessObjects<'_>) -> PrivateMemory {
     };
     for mapping in found.maps.iter().filter(is_copy) {
         memory.add((mapping.end - mapping.start) as usize);
+    }
+    let is_anonymous = |part: &&Part<'_>| {
+        part.is_relocated && part.backing == PartBacking::Anonymous && part.from_file >= MIN_RUN as u64
+    };
+    for part in found.objects.iter().flat_map(|object| object.parts.iter().filter(is_anonymous)) {
+        memory.add(part.from_file as usize);
     }
     memory
 }

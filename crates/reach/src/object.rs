@@ -13,6 +13,7 @@ use sopin_core::pagemap::Pagemap;
 use sopin_core::pages::PageVec;
 use sopin_core::plan::{self, Backing, Outlook, PlanInputs, Replacement};
 use sopin_core::sys::Errno;
+use sopin_core::untouched;
 use sopin_core::vmas::{FileId, Vma};
 use sopin_inspect::maps::{self, Mapping};
 use sopin_inspect::memory;
@@ -191,6 +192,29 @@ impl ObjectPlan {
             self.left.note(Backing::Copy, "pages of its text were modified in memory");
         }
         std::mem::swap(&mut self.ranges, &mut kept);
+    }
+
+    /// Has the long runs of data to which nothing has stored mapped from the copy of the file.
+    pub fn share_untouched_data(&mut self, pagemap: &Pagemap) {
+        let (mut ranges, mut parts) = (PageVec::new(), PageVec::new());
+        let is_split =
+            ranges.extend(&self.ranges).is_ok() && untouched::share(&mut ranges, &mut parts, pagemap).is_ok();
+        // What is not shared is bounded.
+        if is_split && ranges.len() <= MAX_RANGES {
+            self.ranges = ranges;
+        }
+    }
+
+    /// Removes such runs if they would become memory of the process, and `take` refuses so many bytes.
+    pub fn bound_untouched_data(&mut self, pagemap: &Pagemap, take: impl FnOnce(usize) -> Result<(), String>) {
+        let bytes = untouched::bytes_in(&self.ranges, Some(pagemap));
+        let refusal = if bytes == 0 { None } else { take(bytes).err() };
+        let Some(reason) = refusal else { return };
+        self.left.note(Backing::Anonymous, &reason);
+        let mut kept = PageVec::new();
+        if untouched::leave(&mut self.ranges, &mut kept, Some(pagemap)).is_err() || self.ranges.len() > MAX_RANGES {
+            self.ranges.retain(|range| !untouched::may_be_in(range));
+        }
     }
 
     /// Removes ranges with attributes that a replacement would lose, and gives the others the

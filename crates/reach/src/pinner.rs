@@ -30,7 +30,7 @@ use crate::sharers::Sharers;
 use crate::stop::StoppedProcess;
 use crate::target::{UsableStores, attributes_of, check, failed, memory_of, pagemap_of};
 use crate::urgency::Urgency;
-use crate::work::{MAY_BE_IN_SEQUENCE, Round, Work, left_whole, plan};
+use crate::work::{MAY_BE_IN_SEQUENCE, Round, Work, left_whole, plan, take_memory};
 
 const NO_INSTRUCTIONS: PinRefusal =
     PinRefusal::Unsuitable("its code has no instructions for a system call and for the return from a signal handler");
@@ -186,14 +186,16 @@ impl Pinner {
         let memory = memory_of(&process)?;
         let pagemap = pagemap_of(&process)?;
         let attributes = attributes_of(&process, None)?;
-        let mode = self.settings.mode;
+        let (mode, settings) = (self.settings.mode, &self.settings);
         self.inspector.with_objects(&process, |found| {
             let stores = KernelStores::of(&process, found.maps);
             let around = Surroundings { found, memory: &memory, pagemap: &pagemap, mode };
+            let private = Cell::new(copies::in_memory_of(found));
             for listed in &mut report.objects {
                 let Some(object) = found.objects.iter().find(|object| object.span.0 == listed.start) else { continue };
                 let outcome = match plan(object, &around, &files, &stores, &attributes, || None) {
                     Ok(Some(mut plan)) => {
+                        plan.bound_untouched_data(&pagemap, |bytes| take_memory(&private, bytes, settings));
                         plan.left.bytes = plan.ranges.iter().map(|range| range.span.len()).sum();
                         plan.left
                     }

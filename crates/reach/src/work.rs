@@ -153,18 +153,20 @@ impl Work<'_> {
     ) -> Result<ObjectOutcome, CallError> {
         // What every new mapping of the process has is known only now that it has a new one.
         let reread = || attributes_of(self.process, Some(fresh as usize)).ok();
-        let plan = match plan(object, &self.around, self.files, &self.stores, &self.attributes, reread) {
+        let mut plan = match plan(object, &self.around, self.files, &self.stores, &self.attributes, reread) {
             Ok(Some(plan)) => plan,
             Ok(None) => return Ok(ObjectOutcome::default()),
             Err(reason) => return Ok(left_whole(&reason)),
         };
+        // Before the copies: without this data the object would be exposed, and without those relocated.
+        plan.bound_untouched_data(self.around.pagemap, |bytes| take_memory(self.private, bytes, self.settings));
         let prepared = self.files.get(&plan.mapping);
         let shared = prepared.and_then(|prepared| prepared.copy.as_ref().ok());
         let readable = self.around.found.memory;
         let (private, relocated) = (OnceCell::new(), OnceCell::new());
         let copy = |file| {
             let size = steps::contents(&plan.ranges, file).map(|(span, _)| span.len()).sum();
-            self.take_memory(size)?;
+            take_memory(self.private, size, self.settings)?;
             private_copy(readable, &object::path_of(object), &plan.ranges, file)
         };
         let file = |file: File| -> Result<BorrowedFd<'_>, String> {
@@ -183,20 +185,6 @@ impl Work<'_> {
         outcome.relocated_failure = outcome.relocated_failure.or(plan.left.relocated_failure);
         outcome.read_only_failure = outcome.read_only_failure.or(plan.left.read_only_failure);
         Ok(outcome)
-    }
-
-    /// Counts a copy in memory of so many bytes for the process, which is about to be made. Unlike the
-    /// library, this counts relocated text: its pages are private memory only where the loader has
-    /// stored to them, and otherwise they may be parts of a sparse file of any size.
-    fn take_memory(&self, bytes: usize) -> Result<(), String> {
-        let mut private = self.private.get();
-        private.check(bytes, self.settings.private_limit).map_err(|reason| match reason {
-            NoRoom::Limited => "the copies in memory would be larger than SOPIN_PRIVATE_LIMIT".to_owned(),
-            NoRoom::Short => "too little memory is left for a copy".to_owned(),
-        })?;
-        private.add(bytes);
-        self.private.set(private);
-        Ok(())
     }
 
     /// Maps a page of the object's file where nothing uses it, unless the file stays visible.
@@ -238,6 +226,7 @@ pub fn plan(
         Some(prepared) if prepared.is_unwritable => plan.leave_unwritable(),
         Some(prepared) => match (&prepared.copy, &prepared.original) {
             (Ok(_), Some(original)) if !original.is_unchanged() => plan.leave_read_only("the file is changing"),
+            (Ok(copy), Some(_)) if copy.has_data => plan.share_untouched_data(around.pagemap),
             // If the file is not there any more, the bytes come from the memory.
             (Ok(_), _) | (Err(_), None) => {}
             (Err(reason), Some(_)) => plan.leave_read_only(reason),
@@ -247,6 +236,20 @@ pub fn plan(
     let again = if plan.is_marked(attributes) { reread() } else { None };
     plan.leave_marked(again.as_ref().unwrap_or(attributes));
     Ok(Some(plan))
+}
+
+/// Counts a copy of so many bytes for a process, which is about to be made. Unlike the library, this
+/// counts relocated text: its pages are private memory only where the loader has stored to them, and
+/// otherwise they may be parts of a sparse file of any size.
+pub fn take_memory(held: &Cell<PrivateMemory>, bytes: usize, settings: &Settings) -> Result<(), String> {
+    let mut private = held.get();
+    private.check(bytes, settings.private_limit).map_err(|reason| match reason {
+        NoRoom::Limited => "the copies in memory would be larger than SOPIN_PRIVATE_LIMIT".to_owned(),
+        NoRoom::Short => "too little memory is left for a copy".to_owned(),
+    })?;
+    private.add(bytes);
+    held.set(private);
+    Ok(())
 }
 
 /// Makes a copy of the bytes that a process has in memory.

@@ -53,6 +53,14 @@ pub struct CacheEntry {
     pub proof: Proof,
 }
 
+impl CacheEntry {
+    /// Returns whether its writable data is proven to be the file's, too. If only the ranges were
+    /// compared that are to be mapped from it, its data may differ.
+    pub fn has_data(&self) -> bool {
+        self.proof == Proof::Whole
+    }
+}
+
 /// How much of an entry is proven to be the file's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Proof {
