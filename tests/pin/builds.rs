@@ -42,6 +42,7 @@ const fn optional(build: Build) -> Build {
 
 const BUILDS: &[Build] = &[
     build("libplug.so", &["plug.c", "-shared", "-fPIC"]),
+    build("libuntouched.so", &["untouched.c", "-shared", "-fPIC"]),
     build("libplug_without_start_files.so", &["plug.c", "-shared", "-fPIC", "-nostartfiles", "-DWITHOUT_START_FILES"]),
     build("libdeep.so", &["../../fixtures/store/libdeep.c", "-shared", "-fPIC"]),
     build("deep", &["deep.c", "-ldl"]),

@@ -58,6 +58,7 @@ mod subject;
 mod subvolumes;
 mod tasks;
 mod tools;
+mod untouched;
 
 use std::env;
 use std::fs;
@@ -168,6 +169,7 @@ fn trials(run_directory: &Path) -> Result<Vec<Trial>, String> {
         bounds::cases(),
         priority::cases(),
         stores::cases(),
+        untouched::cases(),
         again::cases(),
         files::cases(),
         subvolumes::cases(),
