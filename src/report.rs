@@ -6,7 +6,6 @@
 //! | pinned except for read-only ranges | | a line | a line |
 //! | the same, because private memory is bounded | a line for every new cause | a line | a line |
 //! | exposed in writable or relocated ranges | a line for every new cause | a line | a line |
-//! | the same, because private memory is bounded | a line for every new cause | a line | a line |
 
 use core::fmt;
 
