@@ -58,8 +58,8 @@ pub fn big(site: &Site) -> Result<Section, String> {
     Ok(Section {
         title: "Importing TensorFlow, and PyTorch with its CUDA libraries".to_owned(),
         about: "`import tensorflow` and `import torch`, the packages that pip installs; there is no GPU. CPU, elapsed and \
-            memory as above; the store is what its copies take on the disk. Where there is no store, the largest object \
-            exceeds `SOPIN_PRIVATE_LIMIT` and is `relocated` only."
+            memory as above; the store is what its copies take on the disk. Where there is no store, the largest objects \
+            exceed `SOPIN_PRIVATE_LIMIT` and are pinned in part."
             .to_owned(),
         rounds,
         columns,
