@@ -224,9 +224,7 @@ def without_stderr():
     assert run("sh", "-c", close).stdout == "started\n"
 
 
-CASES = {
-    function.__name__: function
-    for function in (options, other_environment, preloaded, damaged, known, quickly, loader_dies, removed, without_stderr)
-}
+TRIALS = (options, other_environment, preloaded, damaged, known, quickly, loader_dies, removed, without_stderr)
+CASES = {function.__name__: function for function in TRIALS}
 CASES[case]()
 sys.exit(42)
