@@ -158,7 +158,9 @@ impl Copies {
                 return Err("the file is changing".to_owned());
             }
             // Otherwise the path may lead to another file than the one that is mapped.
-            let copy = Rc::new(Copy { file, has_data: original.has_own_numbers });
+            // Its data may have been stored to since the object was loaded, without new times: only the
+            // ranges that are to be mapped are compared.
+            let copy = Rc::new(Copy { file, has_data: false });
             self.used += size;
             self.in_memory.insert(key, Rc::clone(&copy));
             copy
