@@ -13,6 +13,10 @@ import sys
 DIRECTORY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sopin")
 LIBRARY = os.path.join(DIRECTORY, "libsopin.so")
 _BLOCK = 1 << 16
+# The boot, and inode, size, and the times of the last modification and change of the library in
+# nanoseconds, if `sopin enable` has compared it with what was installed. It sets this only where each
+# change of the file gives it other times.
+known = None
 _was_called = False
 
 
@@ -32,14 +36,18 @@ def quick_sum() -> int:
             total = int.from_bytes(_imp.source_hash(total >> 1, view[:count]), "little")
 
 
-def _is_known(identity: "tuple[int, ...]") -> bool:
-    """Returns whether the library is the file whose bytes `sopin enable` has compared with what was
-    installed. It passes on this identity only where each change of the file gives it another one."""
-    try:
-        found = os.stat(LIBRARY)
-    except OSError:
+def _is_known() -> bool:
+    """Returns whether the library is the file that `sopin enable` has compared. A crash of the machine can
+    leave new bytes under old times, so it has to be the same boot."""
+    if known is None:
         return False
-    return identity == (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    try:
+        with open("/proc/sys/kernel/random/boot_id", "rb", 0) as file:
+            boot = file.read(36).decode("ascii")
+        found = os.stat(LIBRARY)
+    except (OSError, ValueError):
+        return False
+    return known == (boot, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def defect() -> "str | None":
@@ -112,17 +120,16 @@ def _load() -> "str | None":
     return None
 
 
-def start(*identity: int) -> None:
-    """Loads the library, unless the process has one already. It is inode, size, and the times of the
-    last modification and change in nanoseconds by which `sopin enable` knows the library's file. In a
-    virtual environment `site` reads each .pth file twice, and a second call does nothing."""
+def start() -> None:
+    """Loads the library, unless the process has one already. In a virtual environment `site` reads
+    each .pth file twice, and a second call does nothing."""
     global _was_called
     if _was_called:
         return
     _was_called = True
     if _may_be_loaded() and _is_loaded():
         return
-    reason = None if _is_known(identity) else defect()
+    reason = None if _is_known() else defect()
     if reason is None and not _load_as_extension():
         reason = _load()
     if reason is not None and sys.stderr is not None:

@@ -119,7 +119,8 @@ def known():
     kind = subprocess.run(["stat", "-f", "-c", "%T", library], capture_output=True, text=True, check=True).stdout
     dates_every_change = kind.strip() in ("ext2/ext3", "xfs", "btrfs", "f2fs")
     whole, found = library.read_bytes(), library.stat()
-    identity = f"start({found.st_ino}, {len(whole)}, {found.st_mtime_ns}, {found.st_ctime_ns})"
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    identity = f"known = {(boot, found.st_ino, len(whole), found.st_mtime_ns, found.st_ctime_ns)}"
     assert (identity in pth.read_text()) == dates_every_change, pth.read_text()
     assert "enabled already" in run(command, "enable").stdout
     sums = packages / "sopin" / "libsopin.sums"
@@ -129,13 +130,17 @@ def known():
         assert started(0) == "" and libraries_in(python) == [str(library)]
     else:
         started(1)
+    # Another boot.
+    pth.write_text(pth.read_text().replace(boot, boot[::-1]))
+    started(1)
     sums.write_text(text)
+    run(command, "enable")
     # Same file, same size, and the time of the last modification is put back.
     library.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     os.utime(library, ns=(found.st_atime_ns, found.st_mtime_ns))
     assert "not as it was installed" in started(1)
     run(command, "enable")
-    assert "start()" in pth.read_text()
+    assert "known" not in pth.read_text()
     assert "not as it was installed" in started(1)
     # Another file with the same bytes, as an installer makes it.
     other = library.with_name("other")
@@ -146,9 +151,9 @@ def known():
     # While somebody has the file open for writing, its times prove nothing.
     with library.open("r+b"):
         run(command, "enable")
-        assert "start()" in pth.read_text()
+        assert "known" not in pth.read_text()
     run(command, "enable")
-    assert ("start()" not in pth.read_text()) == dates_every_change, pth.read_text()
+    assert ("known" in pth.read_text()) == dates_every_change, pth.read_text()
 
 
 def quickly():

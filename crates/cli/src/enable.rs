@@ -8,25 +8,25 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 
-use sopin_store::Identity;
-
 use crate::exit::{Exit, Failure};
-use crate::known_library;
+use crate::known_library::KnownLibrary;
 use crate::library::own_path;
 use crate::output;
 use crate::python::{self, Packages};
 
 /// By its first line the command knows the file as its own.
 const MARK: &str = "# Written by `sopin enable`; `sopin disable` removes it.\n";
-/// Returns the line that Python executes. It passes on by which identity a start knows the library.
+/// Returns the line that Python executes. It says by which identity a start knows the library.
 /// Python would print an error at each start if the line failed, for instance after the package was
 /// removed. Python reads it in the encoding of the locale before 3.13, so it is ASCII. In a virtual
 /// environment it executes the line twice, and compiles what `exec` gets the first time only.
-fn line(identity: Option<Identity>) -> String {
-    let identity = identity.map(|file| format!("{}, {}, {}, {}", file.inode, file.size, file.modified, file.changed));
-    let identity = identity.unwrap_or_default();
+fn line(known: Option<&KnownLibrary>) -> String {
+    let known = known.map_or_else(String::new, |KnownLibrary { boot, identity: file }| {
+        let numbers = format!("{}, {}, {}, {}", file.inode, file.size, file.modified, file.changed);
+        format!("_sopin_start.known = ('{boot}', {numbers}); ")
+    });
     format!(
-        r#"import sys; "_sopin_start" in sys.modules or exec("try:\n import _sopin_start; _sopin_start.start({identity})\nexcept Exception: pass")"#
+        r#"import sys; "_sopin_start" in sys.modules or exec("try:\n import _sopin_start; {known}_sopin_start.start()\nexcept Exception: pass")"#
     )
 }
 
@@ -95,8 +95,8 @@ pub fn enable(arguments: &EnableArgs) -> Result<Exit, Failure> {
     };
     let file = Pth::of(&packages);
     // Whatever is wrong with the library, each start of Python finds it out and says so.
-    let identity = known_library::proven_identity(&packages.library());
-    let text = format!("{MARK}{}\n", line(identity));
+    let known = KnownLibrary::at(&packages.library());
+    let text = format!("{MARK}{}\n", line(known.as_ref()));
     let said = match file.read()? {
         Some(found) if found == text => "enabled already",
         _ => {

@@ -1,6 +1,6 @@
 //! The library of a Python package as `sopin enable` finds it: whether its bytes are those that were
-//! installed, and the identity by which a start of Python knows that they are the same still. It then
-//! need not read them. Changes nothing.
+//! installed, and the boot and identity by which a start of Python knows that they are the same
+//! still. It then need not read them. Changes nothing.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -20,17 +20,28 @@ const SETTLING_SECONDS: i64 = 2;
 const PATIENCE: Duration = Duration::from_secs(4);
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Returns the identity of the library, if it proves the bytes: they are on the disk and those of
-/// the file with the sums, nobody is writing to it, and every later change gives it another identity.
-pub fn proven_identity(library: &Path) -> Option<Identity> {
-    let mut file = File::open(library).ok()?;
-    let opened = descriptors::for_core(&file, OFlags::RDONLY).ok()?;
-    let identity = settled_identity(&opened)?;
-    let is_whole = sums_of(&mut file).ok()? == installed_sums(library)?;
-    // A crash of the machine may take bytes that only the page cache has, and leave the times.
-    file.sync_all().ok()?;
-    let is_same = Identity::of(&sys::fstat(opened.raw()).ok()?) == identity;
-    (is_whole && is_same).then_some(identity)
+/// A library that is as it was installed as long as it has this identity in this boot.
+pub struct KnownLibrary {
+    /// The kernel's boot id. A crash can leave bytes in a file that were written since, and its old
+    /// times, so after a reboot the identity proves nothing.
+    pub boot: String,
+    /// The identity of its file.
+    pub identity: Identity,
+}
+
+impl KnownLibrary {
+    /// Compares a library with what was installed. `None` if it differs, if somebody may be writing to
+    /// it, or if not every later change gives it another identity.
+    pub fn at(library: &Path) -> Option<Self> {
+        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim_ascii().to_owned();
+        let is_id = boot.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
+        let mut file = File::open(library).ok()?;
+        let opened = descriptors::for_core(&file, OFlags::RDONLY).ok()?;
+        let identity = settled_identity(&opened)?;
+        let is_whole = sums_of(&mut file).ok()? == installed_sums(library)?;
+        let is_same = Identity::of(&sys::fstat(opened.raw()).ok()?) == identity;
+        (is_id && is_whole && is_same).then_some(Self { boot, identity })
+    }
 }
 
 /// Waits until a further change of the file would change its identity. Returns `None` if that is
