@@ -224,7 +224,6 @@ impl Drop for Sweep<'_> {
         self.work.candidates.clear();
         self.work.unreadable.clear();
         self.work.beside.clear();
-        self.work.unfinished.iter_mut().for_each(Unfinished::close);
         self.work.unfinished.clear();
         self.work.paths.clear();
         // This memory is rarely used and large, and stays resident in a host that has locked its

@@ -112,8 +112,7 @@ impl Sweep<'_> {
         let report = Report { outlook, stores, untouched, outcome, modified, micros };
         let is_changed = self.record_pinned(candidate, &earlier, lowest.file, supply.original, &report)?;
         if report.stores.is_some() && report.outlook.writable_left != 0 {
-            let origin = (earlier.original().unwrap_or(lowest.file), supply.shared.filter(CacheEntry::has_data));
-            self.note_unfinished(candidate, origin, path, report, is_changed)?;
+            self.note_unfinished(candidate, earlier.original().unwrap_or(lowest.file), path, report, is_changed)?;
         } else if is_changed {
             let beside = if candidate.may_have_run() { &self.work.beside[..] } else { &[] };
             self.reporter.pinned(path, &report, beside);
@@ -191,7 +190,8 @@ impl Sweep<'_> {
         let shared = original.as_ref().and_then(|original| self.shared_copy(candidate, original, path));
         let has_data = shared.as_ref().is_some_and(CacheEntry::has_data) && !has_text_relocations;
         let shares_all = has_data && self.share_untouched_data()?;
-        let would_store_help = mode == Mode::Full && shared.is_none();
+        // A later attempt, of which the text is pinned already, looks for no copy.
+        let would_store_help = mode == Mode::Full && has_copied && shared.is_none();
         let untouched = if shares_all { Untouched::default() } else { self.bound_untouched_data(would_store_help)? };
         Ok(Supply { outlook, left, modified, original, shared, untouched })
     }

@@ -6,20 +6,17 @@
 //! A stop takes at most about 10 ms and the time for one object: what is left is replaced in
 //! another one. While everything has stopped, the ranges are found and replaced, and nothing else is
 //! done: before, pages are read in and it is decided what becomes of untouched data; afterwards
-//! results are recorded and reported. Untouched data is mapped from the copy of which the other ranges
-//! are mapped already, if that has it. All other replacements are anonymous memory, since looking for
-//! copies in a store could take long.
+//! results are recorded and reported. All replacements are anonymous memory: looking for copies in a
+//! store could take long, and a descriptor that is kept for each object until then would take those
+//! of the program.
 
-use core::mem::ManuallyDrop;
-
-use sopin_core::cause::{Cause, Operation};
+use sopin_core::cause::Cause;
 use sopin_core::memory::ProcessMemory;
 use sopin_core::mode::Mode;
-use sopin_core::plan::{self, Backing, Outlook, PlanInputs};
+use sopin_core::plan::{self, Outlook, PlanInputs};
 use sopin_core::settings::Level;
-use sopin_core::sys::{self, Fd, ThreadIds};
+use sopin_core::sys::{self, ThreadIds};
 use sopin_core::vmas::{FileId, Maps, Vma};
-use sopin_store::CacheEntry;
 
 use super::Sweep;
 use super::untouched::{self, Untouched};
@@ -52,8 +49,6 @@ pub struct Unfinished {
     path: (usize, usize),
     /// What becomes of data to which no code has stored.
     untouched: Untouched,
-    /// The descriptor of the cache entry that has such data, if there is one.
-    shared: Option<i32>,
     /// The result for its writable ranges, once it was tried to replace them.
     tried: Option<Writable>,
 }
@@ -63,22 +58,13 @@ pub struct Unfinished {
 struct Writable {
     outlook: Outlook,
     outcome: Outcome,
-    /// The backing of the range that has the dynamic section, if one has it.
-    of_dynamic: Option<Backing>,
+    /// Whether the dynamic section is in one of the ranges.
+    has_dynamic: bool,
     /// Why untouched data was left, if it was.
     untouched: Option<Cause>,
 }
 
-/// The cause for leaving untouched data that cannot be mapped from the copy which has it: there is no
-/// time to make a private one.
-const NOT_MAPPED: Cause = Cause::words(Operation::CopyUntouchedData, "the copy in the store cannot be mapped");
-
 impl Unfinished {
-    /// Closes its descriptor.
-    pub fn close(&mut self) {
-        drop(self.shared.take().map(Fd::from_raw));
-    }
-
     /// Returns what becomes of its data to which no code has stored.
     pub const fn untouched(&self) -> Untouched {
         self.untouched
@@ -96,12 +82,11 @@ impl Unfinished {
 }
 
 impl Sweep<'_> {
-    /// Notes an object whose writable ranges have been left. It was loaded from the file `original`, of
-    /// whose writable data `shared` is a copy.
+    /// Notes an object whose writable ranges have been left. It was loaded from the file `original`.
     pub(super) fn note_unfinished(
         &mut self,
         candidate: &Candidate,
-        (original, shared): (FileId, Option<CacheEntry>),
+        original: FileId,
         path: ObjectPath<'_>,
         report: Report,
         is_changed: bool,
@@ -110,27 +95,19 @@ impl Sweep<'_> {
         self.work.paths.extend(path.terminated()).map_err(Cause::no_memory)?;
         let path = (start, self.work.paths.len());
         let (candidate, untouched) = (*candidate, Untouched::default());
-        let mut unfinished =
-            Unfinished { candidate, original, report, is_changed, path, untouched, shared: None, tried: None };
+        let mut unfinished = Unfinished { candidate, original, report, is_changed, path, untouched, tried: None };
         unfinished.plan(self.work, self.reporter.settings().mode)?;
         // Code may store to some of the data until everything has stopped, so this is the most of it.
-        let shares_all = shared.is_some() && self.share_untouched_data()?;
-        unfinished.untouched = if shares_all { untouched } else { self.bound_untouched_data(false)? };
+        unfinished.untouched = self.bound_untouched_data(false)?;
         self.read_pages_in();
-        // Few objects have such data, so few descriptors are kept.
-        let shared = shared.filter(|_| self.work.replacements.iter().any(|range| range.backing.is_file_copy()));
-        self.work.unfinished.push(unfinished).map_err(Cause::no_memory)?;
-        if let Some(last) = self.work.unfinished.last_mut() {
-            last.shared = shared.map(|entry| entry.file.into_raw());
-        }
-        Ok(())
+        self.work.unfinished.push(unfinished).map_err(Cause::no_memory)
     }
 
     /// Has the kernel read the pages of the ranges to be copied that the program has never touched,
     /// while nothing has stopped: their file may be on a slow disk.
     fn read_pages_in(&self) {
         let page = sys::page_size();
-        for range in self.work.replacements.iter().filter(|range| !range.backing.is_file_copy()) {
+        for range in self.work.replacements.iter() {
             for address in (range.span.start..range.span.end).step_by(page) {
                 // A page that cannot be read now cannot be copied later either, which is reported then.
                 let _ = self.memory.read::<u8>(address);
@@ -213,16 +190,12 @@ impl Sweep<'_> {
         maps: &mut Maps,
         memory: &ProcessMemory,
     ) -> Result<Writable, Cause> {
-        let Unfinished { candidate, path, shared, .. } = unfinished;
+        let Unfinished { candidate, path, .. } = unfinished;
         let work = &mut *self.work;
         maps.file_backed_in(candidate.object.span, &mut work.vmas).map_err(Cause::no_memory)?;
         let outlook = unfinished.plan(work, self.reporter.settings().mode)?;
         // The data is looked for again, because code may have stored to it. The page map is open already:
         // the thread that has begun the sweep has opened it.
-        let shared = shared.map(|file| ManuallyDrop::new(Fd::from_raw(file)));
-        if shared.is_some() {
-            untouched::share(&self.sources, work)?;
-        }
         let untouched = match unfinished.untouched.refusal {
             Some(cause) => (untouched::leave(&self.sources, work)? != 0).then_some(cause),
             None => None,
@@ -233,30 +206,25 @@ impl Sweep<'_> {
         // * The plan has just made the ranges from the object's mappings, with their protection, and
         //   nothing else executes code of this process, which could change them. So the object cannot
         //   be unloaded either.
-        // * The ranges that are to get the bytes of the file have no page that was modified in memory. The
-        //   store has proven that its entry has the file's bytes, and the library never changes an entry.
+        // * No range is to get the bytes of a file.
         // * No thread runs that could store to them, and the kernel does not (`stopped::run`).
-        let outcome =
-            unsafe { remap::replace(memory, path, &work.replacements, shared.as_deref(), |_| Err(NOT_MAPPED)) };
+        let outcome = unsafe { remap::replace(memory, path, &work.replacements, None, |_| Ok(())) };
         let outcome = left.note_in(outcome);
         let dynamic = candidate.object.dynamic.start;
-        let of_dynamic = work.replacements.iter().find(|range| range.span.contains(dynamic));
-        Ok(Writable { outlook, outcome, of_dynamic: of_dynamic.map(|range| range.backing), untouched })
+        let has_dynamic = work.replacements.iter().any(|range| range.span.contains(dynamic));
+        Ok(Writable { outlook, outcome, has_dynamic, untouched })
     }
 
     /// Records and reports the result for an object.
     fn conclude(&mut self, unfinished: &Unfinished) -> Result<(), Cause> {
         let Unfinished { candidate, report, is_changed, tried, .. } = unfinished;
         let (mut report, mut is_changed) = (*report, *is_changed);
-        if let Some(Writable { outlook, outcome, of_dynamic, untouched }) = tried {
+        if let Some(Writable { outlook, outcome, has_dynamic, untouched }) = tried {
             report.add(outlook, outcome, *untouched);
             is_changed |= outcome.bytes != 0;
             let Some((mut entry, published)) = self.registry.look_up(candidate.loaded.headers) else { return Ok(()) };
-            match of_dynamic {
-                None => {}
-                Some(Backing::Anonymous) => entry.set_file(outcome.file_of_anonymous()),
-                // It maps a copy whose identity was not read.
-                Some(_) => entry.set_file(None),
+            if *has_dynamic {
+                entry.set_file(outcome.file_of_anonymous());
             }
             let private = unfinished.untouched.bytes_in(outcome);
             self.private_memory.add(private);

@@ -94,7 +94,7 @@ pub fn share(ranges: &mut PageVec<Replacement>, parts: &mut PageVec<Replacement>
         has_shared_all &= is_shared || used == Use::Stored;
         parts.push(Replacement { backing: if is_shared { Backing::CopyOnWrite } else { part.backing }, ..part })
     })?;
-    core::mem::swap(ranges, parts);
+    set(ranges, parts)?;
     Ok(has_shared_all)
 }
 
@@ -124,8 +124,16 @@ pub fn leave(
         left += part.span.len();
         Ok(())
     })?;
-    core::mem::swap(ranges, kept);
+    set(ranges, kept)?;
     Ok(left)
+}
+
+/// Gives `ranges` the contents of `parts`. They are not exchanged: a process that shares this memory may
+/// be killed here at any instant (`stopped`), and each array must have its own memory then.
+fn set(ranges: &mut PageVec<Replacement>, parts: &PageVec<Replacement>) -> Result<()> {
+    ranges.reserve(parts.len())?;
+    ranges.clear();
+    ranges.extend(parts)
 }
 
 #[cfg(test)]
