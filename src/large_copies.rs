@@ -29,7 +29,7 @@ use sopin_store::{CacheEntry, Identity, Proof};
 use crate::candidates::Candidate;
 use crate::filters;
 use crate::loader::Loaded;
-use crate::sources::{CopySearch, Modified, Sources, Wanted};
+use crate::sources::{CopySearch, Modified, Sources, WantedCopy};
 
 mod in_progress;
 
@@ -224,7 +224,7 @@ fn prepare(
     let _kept = KeptFromChildren::new(&original.file);
     let path = CStr::from_bytes_until_nul(&path).ok()?;
     let object = &candidate.object;
-    let wanted = Wanted { path, original: &original, memory, object, replacements: &replacements };
+    let wanted = WantedCopy { path, original: &original, memory, object, replacements: &replacements };
     // The sweep that has asked for the copy has opened both stores.
     let found = sources.find_copy(&wanted, buffer, None);
     Some((original.identity, found))

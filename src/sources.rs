@@ -231,11 +231,11 @@ impl Sources {
     /// it is open. Writes no line; the result contains the complaints.
     pub fn find_copy(
         &self,
-        wanted: &Wanted<'_>,
+        wanted: &WantedCopy<'_>,
         buffer: &mut PageVec<u8>,
         may_open: Option<(&Settings, &mut KnownStores)>,
     ) -> CopySearch {
-        let Wanted { path, original, memory, object, replacements } = *wanted;
+        let WantedCopy { path, original, memory, object, replacements } = *wanted;
         let Original { file, identity, file_system, has_own_numbers, .. } = original;
         let (identity, has_own_numbers) = (*identity, *has_own_numbers);
         let origin = OriginFile { file, path, identity, has_own_numbers, file_system };
@@ -268,7 +268,7 @@ impl Sources {
 
 /// An object, and the file of which it needs a copy.
 #[derive(Clone, Copy)]
-pub struct Wanted<'a> {
+pub struct WantedCopy<'a> {
     pub path: &'a CStr,
     pub original: &'a Original,
     pub memory: &'a ProcessMemory,

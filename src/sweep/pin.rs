@@ -23,7 +23,7 @@ use crate::published::Account;
 use crate::registry::Entry;
 use crate::remap::{self, Outcome};
 use crate::report::Report;
-use crate::sources::{self, Modified, Wanted};
+use crate::sources::{self, Modified, WantedCopy};
 use crate::workspace::Workspace;
 use crate::write_safety::Assessment;
 
@@ -208,7 +208,7 @@ impl Sweep<'_> {
         });
         let found = prepared.unwrap_or_else(|| {
             let (path, memory, object) = (path.as_c_str(), self.memory, &candidate.object);
-            let wanted = Wanted { path, original, memory, object, replacements };
+            let wanted = WantedCopy { path, original, memory, object, replacements };
             sources.find_copy(&wanted, copied, Some((settings, &mut *self.known_stores)))
         });
         self.reporter.complain(path, &found);
