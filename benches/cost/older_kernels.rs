@@ -14,13 +14,15 @@ use std::process::Command;
 use crate::memory;
 use crate::page::situations::names;
 use crate::page::{Column, Compared, Section, Variant};
-use crate::rounds::interleave;
+use crate::rounds::{interleave, interleave_until_known};
 use crate::run::{self, Held};
 use crate::site::Site;
 use crate::small;
 
 const VARIANTS: [Variant; 5] = [Variant::Native, Variant::Relocated, Variant::Warm, Variant::Cold, Variant::Memfd];
-const IMPORT_ROUNDS: usize = 7;
+/// Fewer variants, of which more rounds are made: the median of a start scatters.
+const IMPORTS: [Variant; 3] = [Variant::Native, Variant::Warm, Variant::Cold];
+const IMPORT_ROUNDS: usize = 9;
 const LIBRARY_ROUNDS: usize = 5;
 /// How many tiny libraries are loaded: some more than the largest number around which is measured.
 const LOADED: usize = 2050;
@@ -39,7 +41,7 @@ const ABOUT: &str = "In a copy of the library the number of `PROCMAP_QUERY` is a
 pub fn imports(site: &Site) -> Result<Section, String> {
     let library = OlderLibrary::copy(site)?;
     let mut objects = 0;
-    let [cpu, elapsed] = interleave(site, &VARIANTS, IMPORT_ROUNDS, |variant| {
+    let [cpu, elapsed] = interleave_until_known(site, &IMPORTS, IMPORT_ROUNDS, Variant::Warm, |variant| {
         let mut command = site.python(variant)?;
         command.arg(site.program("importing.py")).arg("scientific");
         let held = Held::start(library.preload_into(&mut command))?;
