@@ -207,6 +207,8 @@ fn another_pid_namespace() {
             "unshare",
             "-p",
             "--fork",
+            // The program reads without end.
+            "--kill-child",
             "--mount-proc",
             "sh",
             "-c",
