@@ -38,7 +38,7 @@ pub struct Report {
     pub outlook: Outlook,
     /// Why writable ranges had to be left, if they had to.
     pub stores: Option<Cause>,
-    /// Why data to which no code has stored was left, if it was.
+    /// The reason for leaving data to which no code has stored. `None` if none was left.
     pub untouched: Option<Cause>,
     pub outcome: Outcome,
     /// How much of its text was modified in memory.

@@ -23,7 +23,6 @@ use sopin_core::pages::PageVec;
 use sopin_core::plan::{Backing, Replacement};
 use sopin_core::settings::Settings;
 use sopin_core::sys::{self, Fd, ThreadIds};
-use sopin_core::untouched;
 use sopin_core::vmas::{FileId, Maps};
 use sopin_store::{CacheEntry, InMemory, Known, OriginFile, Store};
 
@@ -125,30 +124,6 @@ impl Sources {
         get_or_init(&self.pagemap, || Pagemap::open(self.caller())).as_ref().ok()
     }
 
-    /// Changes the backing of long runs of writable pages to which no code has stored, so that
-    /// they are mapped from the shared copy. Otherwise large tables in .data would cost every
-    /// process memory, and the time to copy them. Returns whether no such run is left.
-    pub fn share_untouched_data(
-        &self,
-        replacements: &mut PageVec<Replacement>,
-        runs: &mut PageVec<Replacement>,
-    ) -> sys::Result<bool> {
-        match self.pagemap.get() {
-            Some(Ok(pagemap)) => untouched::share(replacements, runs, pagemap),
-            _ => Ok(false),
-        }
-    }
-
-    /// Returns how many bytes of the `replacements` would become private memory although no code
-    /// has stored to them, see [`untouched`]. Without long ranges it opens and reads nothing.
-    pub fn untouched_data(&self, replacements: &[Replacement]) -> usize {
-        if replacements.iter().any(untouched::may_be_in) {
-            untouched::bytes_in(replacements, self.pagemap())
-        } else {
-            0
-        }
-    }
-
     /// Opens the system's store, into which every process looks first. `None` if the settings turn
     /// the stores off.
     pub fn open_system_store(&self, settings: &Settings, known_stores: &mut KnownStores) -> Option<()> {
@@ -158,7 +133,7 @@ impl Sources {
     }
 
     /// Opens the user's store, unless the settings turn it off. A process that finds all copies in the
-    /// system's store never does this, so that it makes no directory and its rights need not be checked.
+    /// system's store does not call this. So it makes no directory, and its rights are not checked.
     pub fn open_user_store(&self, settings: &Settings, known_stores: &mut KnownStores) {
         let Some(places) = settings.store.as_ref() else { return };
         let _ = get_or_init(&self.user_store, || {

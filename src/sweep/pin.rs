@@ -12,7 +12,7 @@ use sopin_core::sys;
 use sopin_core::vmas::{FileId, Maps, Vma};
 use sopin_store::CacheEntry;
 
-use super::untouched::Untouched;
+use super::untouched::UntouchedData;
 use super::{Sweep, file_at};
 use crate::candidates::Candidate;
 use crate::marked_ranges::Left;
@@ -79,8 +79,8 @@ struct Supply {
     original: Option<Original>,
     /// The cache entry of that file, if a store has it.
     shared: Option<CacheEntry>,
-    /// What becomes of data to which no code has stored.
-    untouched: Untouched,
+    /// The decision about data to which no code has stored.
+    untouched: UntouchedData,
 }
 
 impl Sweep<'_> {
@@ -108,7 +108,7 @@ impl Sweep<'_> {
         let supply = self.supply(candidate, lowest.file, path, stores.is_some(), has_begun, maps)?;
         let outcome = self.apply(path, &supply);
         let micros = (sys::monotonic_ns() - begin) / 1000;
-        let Supply { outlook, modified, untouched: Untouched { refusal: untouched, .. }, .. } = supply;
+        let Supply { outlook, modified, untouched: UntouchedData { refusal: untouched, .. }, .. } = supply;
         let report = Report { outlook, stores, untouched, outcome, modified, micros };
         let is_changed = self.record_pinned(candidate, &earlier, lowest.file, supply.original, &report)?;
         if report.stores.is_some() && report.outlook.writable_left != 0 {
@@ -172,7 +172,7 @@ impl Sweep<'_> {
                 modified: Modified::Bytes(0),
                 original,
                 shared: None,
-                untouched: Untouched::default(),
+                untouched: UntouchedData::default(),
             });
         }
         branch_protection::keep(self.memory, &candidate.object, has_text_relocations, replacements);
@@ -188,11 +188,10 @@ impl Sweep<'_> {
         let has_copied = replacements.iter().any(|range| range.backing == Backing::Copy);
         let original = original.filter(|_| has_copied);
         let shared = original.as_ref().and_then(|original| self.shared_copy(candidate, original, path));
-        let has_data = shared.as_ref().is_some_and(CacheEntry::has_data) && !has_text_relocations;
-        let shares_all = has_data && self.share_untouched_data()?;
+        let copy_has_data = shared.as_ref().is_some_and(CacheEntry::has_data) && !has_text_relocations;
         // A later attempt, of which the text is pinned already, looks for no copy.
         let would_store_help = mode == Mode::Full && has_copied && shared.is_none();
-        let untouched = if shares_all { Untouched::default() } else { self.bound_untouched_data(would_store_help)? };
+        let untouched = self.decide_on_untouched_data(copy_has_data, would_store_help)?;
         Ok(Supply { outlook, left, modified, original, shared, untouched })
     }
 
@@ -220,7 +219,7 @@ impl Sweep<'_> {
         // The data comes first: without it the object would be exposed, and without copies of its
         // read-only ranges it is relocated.
         let mut held = self.held_memory();
-        held.add(supply.untouched.bytes_in(&Outcome::default()));
+        held.add(supply.untouched.bytes);
         let settings = self.reporter.settings();
         // SAFETY: the contract of `replace` holds.
         // * The plan made the ranges from the object's mappings, with their protection. The object

@@ -19,7 +19,7 @@ use sopin_core::sys::{self, ThreadIds};
 use sopin_core::vmas::{FileId, Maps, Vma};
 
 use super::Sweep;
-use super::untouched::{self, Untouched};
+use super::untouched::{self, UntouchedData};
 use crate::candidates::Candidate;
 use crate::object_path::ObjectPath;
 use crate::published::Account;
@@ -47,8 +47,8 @@ pub struct Unfinished {
     is_changed: bool,
     /// The indices of its path in [`Workspace::paths`](crate::workspace::Workspace::paths).
     path: (usize, usize),
-    /// What becomes of data to which no code has stored.
-    untouched: Untouched,
+    /// The decision about data to which no code has stored.
+    pub(super) untouched: UntouchedData,
     /// The result for its writable ranges, once it was tried to replace them.
     tried: Option<Writable>,
 }
@@ -60,16 +60,11 @@ struct Writable {
     outcome: Outcome,
     /// Whether the dynamic section is in one of the ranges.
     has_dynamic: bool,
-    /// Why untouched data was left, if it was.
+    /// The reason for leaving untouched data. `None` if all of it was replaced.
     untouched: Option<Cause>,
 }
 
 impl Unfinished {
-    /// Returns what becomes of its data to which no code has stored.
-    pub const fn untouched(&self) -> Untouched {
-        self.untouched
-    }
-
     /// Plans to replace its writable ranges, which are among the VMAs in the workspace.
     fn plan(&self, work: &mut Workspace, mode: Mode) -> Result<Outlook, Cause> {
         // The others map copies by now.
@@ -94,11 +89,11 @@ impl Sweep<'_> {
         let start = self.work.paths.len();
         self.work.paths.extend(path.terminated()).map_err(Cause::no_memory)?;
         let path = (start, self.work.paths.len());
-        let (candidate, untouched) = (*candidate, Untouched::default());
+        let (candidate, untouched) = (*candidate, UntouchedData::default());
         let mut unfinished = Unfinished { candidate, original, report, is_changed, path, untouched, tried: None };
         unfinished.plan(self.work, self.reporter.settings().mode)?;
         // Code may store to some of the data until everything has stopped, so this is the most of it.
-        unfinished.untouched = self.bound_untouched_data(false)?;
+        unfinished.untouched = self.decide_on_untouched_data(false, false)?;
         self.read_pages_in();
         self.work.unfinished.push(unfinished).map_err(Cause::no_memory)
     }

@@ -1,6 +1,6 @@
-//! What becomes of data to which no code has stored ([`sopin_core::untouched`]). It is mapped from the
-//! copy in a store, if that has it. Otherwise it would become private memory, which is bounded. If the
-//! data of an object does not fit, all of it is left as the loader has mapped it, and the object is
+//! Decides what becomes of data to which no code has stored ([`sopin_core::untouched`]). It is mapped
+//! from the copy in a store, if that has it. Otherwise it would become private memory, which is bounded.
+//! If the data of an object does not fit, all of it is left as the loader has mapped it, and the object is
 //! reported as exposed. Its other pages are pinned all the same.
 //!
 //! A run that is left loses no store, whatever code does meanwhile. Those that are replaced are parts
@@ -17,16 +17,16 @@ use crate::remap::Outcome;
 use crate::sources::Sources;
 use crate::workspace::Workspace;
 
-/// What becomes of the untouched data of one object.
+/// The decision about the untouched data of one object.
 #[derive(Clone, Copy, Default)]
-pub struct Untouched {
+pub struct UntouchedData {
     /// Bytes of it that may become private memory.
-    bytes: usize,
-    /// Why it is left, if it is.
+    pub bytes: usize,
+    /// The reason for leaving it, if it is left.
     pub refusal: Option<Cause>,
 }
 
-impl Untouched {
+impl UntouchedData {
     /// Returns how many bytes of it have become private memory, with this result for the object's
     /// ranges.
     pub fn bytes_in(&self, outcome: &Outcome) -> usize {
@@ -42,40 +42,44 @@ impl Sweep<'_> {
     pub(super) fn held_memory(&self) -> PrivateMemory {
         let mut held = *self.private_memory;
         for unfinished in self.work.unfinished.iter() {
-            held.add(unfinished.untouched().bytes);
+            held.add(unfinished.untouched.bytes);
         }
         held
     }
 
-    /// Has the untouched data of an object mapped from the copy of its file. Returns whether that is all
-    /// of it.
-    pub(super) fn share_untouched_data(&mut self) -> Result<bool, Cause> {
-        share(&self.sources, self.work)
-    }
-
-    /// Removes the untouched data of an object from the replacements, if it does not fit into the
-    /// private memory that is permitted.
-    pub(super) fn bound_untouched_data(&mut self, would_store_help: bool) -> Result<Untouched, Cause> {
-        let replacements = &self.work.replacements;
-        let bytes = self.sources.untouched_data(replacements);
+    /// Decides about the untouched data of an object whose replacements are planned: has it mapped from
+    /// the copy of its file, if that `copy_has_data`, or removes it from the replacements if it does not fit
+    /// into the private memory that is permitted.
+    pub(super) fn decide_on_untouched_data(
+        &mut self,
+        copy_has_data: bool,
+        would_store_help: bool,
+    ) -> Result<UntouchedData, Cause> {
+        let Workspace { replacements, runs, .. } = &mut *self.work;
+        // Most objects have none, and then the page map is neither opened nor read.
+        if !replacements.iter().any(untouched::may_be_in) {
+            return Ok(UntouchedData::default());
+        }
+        let pagemap = self.sources.pagemap();
+        if copy_has_data
+            && let Some(pagemap) = pagemap
+            && untouched::share(replacements, runs, pagemap).map_err(Cause::no_memory)?
+        {
+            return Ok(UntouchedData::default());
+        }
+        let bytes = untouched::bytes_in(replacements, pagemap);
         if bytes == 0 || !private_copies::take_memory(replacements) {
-            return Ok(Untouched::default());
+            return Ok(UntouchedData::default());
         }
         let (held, settings) = (self.held_memory(), self.reporter.settings());
         match private_memory::check_untouched(held, bytes, settings, would_store_help) {
-            Ok(()) => Ok(Untouched { bytes, refusal: None }),
+            Ok(()) => Ok(UntouchedData { bytes, refusal: None }),
             Err(cause) => {
                 leave(&self.sources, self.work)?;
-                Ok(Untouched { bytes: 0, refusal: Some(cause) })
+                Ok(UntouchedData { bytes: 0, refusal: Some(cause) })
             }
         }
     }
-}
-
-/// Has the untouched data of the replacements mapped from a copy. Returns whether that is all of it.
-pub fn share(sources: &Sources, work: &mut Workspace) -> Result<bool, Cause> {
-    let Workspace { replacements, runs, .. } = work;
-    sources.share_untouched_data(replacements, runs).map_err(Cause::no_memory)
 }
 
 /// Removes the untouched data from the replacements; returns how many bytes that are.

@@ -16,7 +16,7 @@ use crate::sys::{Errno, Result};
 /// copy, which takes another VMA, costs less than copying it.
 pub const MIN_RUN: usize = 64 << 10;
 
-/// What is known of the stores to a part of a range.
+/// Says whether code has stored to a part of a range, as far as the page map shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Use {
     /// Code has stored to its pages, or it has no long run of other pages.
@@ -84,7 +84,8 @@ fn split(
 }
 
 /// Gives the long runs of writable pages the backing [`Backing::CopyOnWrite`], so that they are mapped
-/// from a shared copy of the file. Discards what `parts` contains, whose memory it uses. Returns
+/// from a shared copy of the file. Otherwise large tables in .data would cost every process memory, and the
+/// time to copy them. Discards what `parts` contains, whose memory it uses. Returns
 /// whether no other range may have a long run. If there is no memory, `ranges` is unchanged.
 pub fn share(ranges: &mut PageVec<Replacement>, parts: &mut PageVec<Replacement>, pagemap: &Pagemap) -> Result<bool> {
     parts.clear();
