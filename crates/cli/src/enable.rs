@@ -16,19 +16,6 @@ use crate::python::{self, Packages};
 
 /// By its first line the command knows the file as its own.
 const MARK: &str = "# Written by `sopin enable`; `sopin disable` removes it.\n";
-/// Returns the line that Python executes. It says by which identity a start knows the library.
-/// Python would print an error at each start if the line failed, for instance after the package was
-/// removed. Python reads it in the encoding of the locale before 3.13, so it is ASCII. In a virtual
-/// environment it executes the line twice, and compiles what `exec` gets the first time only.
-fn line(known: Option<&KnownLibrary>) -> String {
-    let known = known.map_or_else(String::new, |KnownLibrary { boot, identity: file }| {
-        let numbers = format!("{}, {}, {}, {}", file.inode, file.size, file.modified, file.changed);
-        format!("_sopin_start.known = ('{boot}', {numbers}); ")
-    });
-    format!(
-        r#"import sys; "_sopin_start" in sys.modules or exec("try:\n import _sopin_start; {known}_sopin_start.start()\nexcept Exception: pass")"#
-    )
-}
 
 const MORE_OF_ENABLE: &str = "\
 Exit status:
@@ -162,6 +149,21 @@ fn own_environment() -> Result<Packages, Failure> {
         _ => Err(refusal(&command, "this command is in no Python environment")
             .with_way_out("name an interpreter of one: --python venv/bin/python")),
     }
+}
+
+/// Returns the line that Python executes. It says by which identity a start knows the library.
+///
+/// Python would print an error at each start if the line failed, for instance after the package was
+/// removed. Python reads it in the encoding of the locale before 3.13, so it is ASCII. In a virtual
+/// environment it executes the line twice, and compiles what `exec` gets the first time only.
+fn line(known: Option<&KnownLibrary>) -> String {
+    let known = known.map_or_else(String::new, |KnownLibrary { boot, identity: file }| {
+        let numbers = format!("{}, {}, {}, {}", file.inode, file.size, file.modified, file.changed);
+        format!("_sopin_start.known = ('{boot}', {numbers}); ")
+    });
+    format!(
+        r#"import sys; "_sopin_start" in sys.modules or exec("try:\n import _sopin_start; {known}_sopin_start.start()\nexcept Exception: pass")"#
+    )
 }
 
 /// The file `sopin.pth` of an environment.

@@ -12,10 +12,8 @@ use flate2::Crc;
 use rustix::fs::OFlags;
 use sopin_core::sys::{self, Fd, FileSystem};
 use sopin_inspect::descriptors;
-use sopin_store::Identity;
+use sopin_store::{Identity, SETTLING_SECONDS};
 
-/// Seconds after which a further change gets other times on every file system.
-const SETTLING_SECONDS: i64 = 2;
 /// For how long a library that was installed just now is waited for.
 const PATIENCE: Duration = Duration::from_secs(4);
 const PAUSE: Duration = Duration::from_millis(50);
@@ -30,8 +28,8 @@ pub struct KnownLibrary {
 }
 
 impl KnownLibrary {
-    /// Compares a library with what was installed. `None` if it differs, if somebody may be writing to
-    /// it, or if not every later change gives it another identity.
+    /// Compares a library with what was installed. Returns `None` if they differ, if another process may be
+    /// writing to the file, or if a later change could leave the file its identity.
     pub fn at(library: &Path) -> Option<Self> {
         let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim_ascii().to_owned();
         let is_id = boot.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-');
@@ -44,8 +42,8 @@ impl KnownLibrary {
     }
 }
 
-/// Waits until a further change of the file would change its identity. Returns `None` if that is
-/// not so on its file system, or if somebody may be writing to it.
+/// Waits until a further change of the file would change its identity. Returns `None` if its file system
+/// does not promise that, or if another process may be writing to the file.
 fn settled_identity(file: &Fd) -> Option<Identity> {
     if !FileSystem::of(file).ok()?.updates_ctime_on_every_change() {
         return None;

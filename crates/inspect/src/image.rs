@@ -209,12 +209,16 @@ impl Headers {
             };
             self.segments.iter().any(within)
         };
-        self.notes.iter().filter(|(offset, size)| is_loaded(*offset, *size)).any(|(offset, size)| {
-            let mut notes = vec![0; usize::try_from(*size).map_or(ROOM, |size| size.min(ROOM))];
-            let got = file.read_some(*offset, &mut notes).unwrap_or_default();
-            build_id::find(notes.get(..got).unwrap_or_default()).is_some()
-        })
+        let mut loaded = self.notes.iter().filter(|(offset, size)| is_loaded(*offset, *size));
+        loaded.any(|(offset, size)| build_id_in(file, *offset, (*size).min(ROOM as u64)).is_some())
     }
+}
+
+/// Returns the build-id in notes of this size, which begin at an offset.
+pub fn build_id_in(bytes: &impl Bytes, offset: u64, size: u64) -> Option<Vec<u8>> {
+    let mut notes = vec![0; usize::try_from(size).ok()?];
+    let got = bytes.read_some(offset, &mut notes).ok()?;
+    build_id::find(notes.get(..got)?).map(<[u8]>::to_vec)
 }
 
 /// The entries of a dynamic section, up to DT_NULL.

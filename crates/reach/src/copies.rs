@@ -56,8 +56,8 @@ type Version = (u64, u64, u64, i128, i128);
 pub struct Copy {
     /// The copy, open for reading.
     pub file: OwnedFd,
-    /// Whether its writable data is proven to be that of the file, too, and not only the ranges that
-    /// were compared.
+    /// True if its writable data is proven to be that of the file. Otherwise only the ranges that are mapped
+    /// from it were compared.
     pub has_data: bool,
 }
 
@@ -157,7 +157,6 @@ impl Copies {
             if !original.is_unchanged() {
                 return Err("the file is changing".to_owned());
             }
-            // Otherwise the path may lead to another file than the one that is mapped.
             // Its data may have been stored to since the object was loaded, without new times: only the
             // ranges that are to be mapped are compared.
             let copy = Rc::new(Copy { file, has_data: false });

@@ -102,5 +102,5 @@ pub use part::{NEXT, NEXT_OWN};
 pub use places::{Known, SYSTEM};
 pub use proof::{CacheEntry, InMemory, MappedRanges, Proof};
 pub use removal::{ABANDONED_SECONDS, remove_entry, remove_unless_in_use};
-pub use settled::{NOT_SETTLED, is_unsettled};
+pub use settled::{NOT_SETTLED, SETTLING_SECONDS, is_unsettled};
 pub use store::{Filled, Store};

@@ -8,7 +8,7 @@ use crate::origin_file::OriginFile;
 
 /// Seconds for which an origin must not have changed before it is copied. A change within the
 /// granularity of the file system's timestamps would not be visible.
-pub(super) const SETTLING_SECONDS: i64 = 2;
+pub const SETTLING_SECONDS: i64 = 2;
 /// The same where the process cannot determine whether another one is writing to the file: a
 /// single `write(2)` sets the times when it begins, and can take long to write its bytes.
 const LONG_SETTLING_SECONDS: i64 = 60;

@@ -4,10 +4,8 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
-use sopin_core::build_id;
-
 use crate::files::Image;
-use crate::image::{Flaw, Headers};
+use crate::image::{Flaw, Headers, build_id_in};
 use crate::memory::{Bytes, FileBytes};
 use crate::relocated_words::RelocatedWord;
 
@@ -50,12 +48,8 @@ impl CandidateFile {
 
 /// Returns the build-id of an object whose file begins at `start` in `bytes`.
 pub fn build_id_at(bytes: &impl Bytes, start: u64, headers: &Headers) -> Option<Vec<u8>> {
-    headers.notes.iter().find_map(|(offset, size)| {
-        let mut notes = vec![0; usize::try_from((*size).min(NOTES)).ok()?];
-        let got = bytes.read_some(start.checked_add(*offset)?, &mut notes).ok()?;
-        notes.truncate(got);
-        build_id::find(&notes).map(<[u8]>::to_vec)
-    })
+    let mut notes = headers.notes.iter();
+    notes.find_map(|(offset, size)| build_id_in(bytes, start.checked_add(*offset)?, (*size).min(NOTES)))
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ pub struct FillCandidate {
     pub identity: Identity,
     /// The file system that it is on.
     pub file_system: FileSystem,
-    /// Whether processes find a build-id in the object.
+    /// True if processes find a build-id in the object.
     pub has_build_id: bool,
 }
 
