@@ -77,7 +77,7 @@ pub struct Directives {
     pub needs: Vec<Need>,
     /// The longest time that one trial may take.
     pub timeout: Duration,
-    /// Whether all trials keep a processor busy for seconds.
+    /// True if all trials keep a processor busy for seconds.
     pub is_busy: bool,
 }
 

@@ -4,6 +4,7 @@
 
 #![allow(dead_code, reason = "every test binary uses its own part of this module")]
 
+pub mod at_once;
 pub mod builds;
 pub mod dialogue;
 pub mod directives;

@@ -4,11 +4,10 @@
 use std::fs;
 use std::path::Path;
 use std::process::ExitCode;
-use std::thread::available_parallelism;
 
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::Trial;
 
-use super::{process, scratch};
+use super::{at_once, process, scratch};
 
 /// Runs the trials that `make` makes in the run's directory, as the command line says.
 /// Calls `clean_up` when all trials are over and the directory still exists.
@@ -24,19 +23,16 @@ pub fn run_overlapping(
     make: impl FnOnce(&Path) -> Result<Vec<Trial>, String>,
     clean_up: impl FnOnce(),
 ) -> ExitCode {
-    let threads = available_parallelism().map_or(1, usize::from) * trials_per_processor;
-    run_at_once(Some(threads), purpose, make, clean_up)
+    run_at_once(Some(trials_per_processor), purpose, make, clean_up)
 }
 
-/// Runs the trials with this number of threads; with `None`, one for each processor.
 fn run_at_once(
-    threads: Option<usize>,
+    trials_per_processor: Option<usize>,
     purpose: &str,
     make: impl FnOnce(&Path) -> Result<Vec<Trial>, String>,
     clean_up: impl FnOnce(),
 ) -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads = arguments.test_threads.or(threads);
+    let arguments = at_once::arguments(trials_per_processor);
     let conclude = || {
         process::forbid_core_files().map_err(|error| format!("core files: {error}"))?;
         let directory = scratch::for_this_run(purpose).map_err(|error| error.to_string())?;

@@ -2,7 +2,8 @@
 //! those which wait do not keep the others waiting, these would exceed their time limits together.
 
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::thread::available_parallelism;
+
+use super::at_once::processors;
 
 /// Hands out as many turns at a time as there are processors.
 pub struct Turns {
@@ -20,7 +21,7 @@ impl Turns {
 
     /// Waits for a turn.
     pub fn take(&self) -> Turn<'_> {
-        let processors = available_parallelism().map_or(1, usize::from);
+        let processors = processors();
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let is_full = |taken: &mut usize| *taken >= processors;
         *self.is_over.wait_while(taken, is_full).unwrap_or_else(PoisonError::into_inner) += 1;

@@ -47,6 +47,20 @@ fn pin(subject: &Subject, directory: &Path, settings: &[(&str, &str)]) -> Result
     Ok(pin)
 }
 
+/// Pins the libraries of a host, after which the newest has to be in this state. Returns the pin, and
+/// how many bytes of anonymous memory the process had before and after.
+fn measure(
+    subject: &Subject,
+    directory: &Path,
+    settings: &[(&str, &str)],
+    state: &str,
+) -> Result<(Pin, u64, u64), String> {
+    let before = anonymous_bytes(subject.id())?;
+    let pin = pin(subject, directory, settings)?;
+    has_become(&pin, subject.newest(), state)?;
+    Ok((pin, before, anonymous_bytes(subject.id())?))
+}
+
 /// Returns the bytes of a process's anonymous memory.
 fn anonymous_bytes(pid: u32) -> Result<u64, String> {
     let path = format!("/proc/{pid}/smaps_rollup");
@@ -76,10 +90,7 @@ fn has_become(pin: &Pin, path: &Path, state: &str) -> Result<(), String> {
 fn mapped_from_the_store(run: &Run, directory: &Path) -> Result<(), String> {
     let subject = start(run, directory)?;
     thread::sleep(SETTLED);
-    let before = anonymous_bytes(subject.id())?;
-    let pin = pin(&subject, directory, &[(LIMITED, "1M")])?;
-    has_become(&pin, subject.newest(), "full")?;
-    let after = anonymous_bytes(subject.id())?;
+    let (pin, before, after) = measure(&subject, directory, &[(LIMITED, "1M")], "full")?;
     if after > before + LITTLE {
         return Err(pin.describe(&format!("made {before} bytes of memory {after}")));
     }
@@ -91,29 +102,26 @@ fn mapped_from_the_store(run: &Run, directory: &Path) -> Result<(), String> {
 fn copied_without_a_store(run: &Run, directory: &Path) -> Result<(), String> {
     let subject = start(run, directory)?;
     thread::sleep(SETTLED);
-    let before = anonymous_bytes(subject.id())?;
-    let pin = pin(&subject, directory, &[(LIMITED, "24M"), ("SOPIN_STORE", "off")])?;
-    has_become(&pin, subject.newest(), "full")?;
-    let after = anonymous_bytes(subject.id())?;
+    let settings = [(LIMITED, "24M"), ("SOPIN_STORE", "off")];
+    let (pin, before, after) = measure(&subject, directory, &settings, "full")?;
     if after < before + DATA {
         return Err(pin.describe(&format!("made {before} bytes of memory {after}")));
     }
     subject.truncate_and_stop()
 }
 
-/// What does not fit is left, the rest is replaced, and the object is exposed.
+/// Data that does not fit is left. The rest is replaced, and the object is exposed.
 fn left(run: &Run, directory: &Path) -> Result<(), String> {
     let subject = start(run, directory)?;
-    let before = anonymous_bytes(subject.id())?;
-    let pin = pin(&subject, directory, &[("SOPIN_MODE", "relocated"), (LIMITED, "1M")])?;
-    has_become(&pin, subject.newest(), "exposed")?;
+    let settings = [("SOPIN_MODE", "relocated"), (LIMITED, "1M")];
+    let (pin, before, after) = measure(&subject, directory, &settings, "exposed")?;
     let (status, _) = command::status(subject.id(), directory)?;
     let shown = status["objects"].as_array().into_iter().flatten();
     let mut shown = shown.filter(|object| object["path"].as_str().map(Path::new) == Some(subject.newest()));
     if shown.next().is_none_or(|object| object["state"] != "exposed") {
         return Err(format!("sopin status has to show it as exposed: {status:#}"));
     }
-    let (after, writable) = (anonymous_bytes(subject.id())?, writable_of_file(&subject)?);
+    let writable = writable_of_file(&subject)?;
     if after > before + LITTLE || !(DATA..DATA + LITTLE).contains(&writable) {
         return Err(pin.describe(&format!("left {writable} bytes and made {before} bytes of memory {after}")));
     }
@@ -123,17 +131,16 @@ fn left(run: &Run, directory: &Path) -> Result<(), String> {
 /// Within the limit everything is replaced, and takes as much memory as it has bytes.
 fn copied(run: &Run, directory: &Path) -> Result<(), String> {
     let subject = start(run, directory)?;
-    let before = anonymous_bytes(subject.id())?;
-    let pin = pin(&subject, directory, &[("SOPIN_MODE", "relocated"), (LIMITED, "9M")])?;
-    has_become(&pin, subject.newest(), "relocated")?;
-    let (after, writable) = (anonymous_bytes(subject.id())?, writable_of_file(&subject)?);
+    let settings = [("SOPIN_MODE", "relocated"), (LIMITED, "9M")];
+    let (pin, before, after) = measure(&subject, directory, &settings, "relocated")?;
+    let writable = writable_of_file(&subject)?;
     if after < before + DATA || writable != 0 {
         return Err(pin.describe(&format!("left {writable} bytes and made {before} bytes of memory {after}")));
     }
     subject.stop()
 }
 
-/// What an earlier pin has copied counts, too.
+/// Copies that an earlier pin has made count, too.
 fn several_pins(run: &Run, directory: &Path) -> Result<(), String> {
     let mut subject = start(run, directory)?;
     let settings = |limit| [("SOPIN_MODE", "relocated"), (LIMITED, limit)];

@@ -2,11 +2,10 @@
 //! ignored, with the reason.
 
 use std::process::ExitCode;
-use std::thread::available_parallelism;
 
-use libtest_mimic::{Arguments, Completion, Trial};
+use libtest_mimic::{Completion, Trial};
 
-use super::missing;
+use super::{at_once, missing};
 
 /// A test, of the type of the functions that one program has.
 #[derive(Clone)]
@@ -29,21 +28,18 @@ pub fn run_overlapping<T: Copy + Send + 'static>(
     cases: Vec<Case<T>>,
     try_one: fn(T) -> Result<(), String>,
 ) -> ExitCode {
-    run_at_once(Some(available_parallelism().map_or(1, usize::from) * cases_per_processor), cases, try_one)
+    run_at_once(Some(cases_per_processor), cases, try_one)
 }
 
-/// Runs the cases with this number of threads; with `None`, one for each processor.
 fn run_at_once<T: Copy + Send + 'static>(
-    threads: Option<usize>,
+    cases_per_processor: Option<usize>,
     cases: Vec<Case<T>>,
     try_one: fn(T) -> Result<(), String>,
 ) -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    arguments.test_threads = arguments.test_threads.or(threads);
     let complete = move |case: &Case<T>| match missing(case.needs).map_or_else(|| try_one(case.test), Err) {
         Ok(()) => Completion::Completed,
         Err(reason) => Completion::ignored_with(reason),
     };
     let trials = cases.into_iter().map(|case| Trial::ignorable_test(case.name, move || Ok(complete(&case)))).collect();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    libtest_mimic::run(&at_once::arguments(cases_per_processor), trials).exit_code()
 }

@@ -7,6 +7,8 @@
 
 #![allow(dead_code, reason = "every test binary uses its own part of this module")]
 
+#[path = "../../../../tests/common/at_once.rs"]
+mod at_once;
 pub mod cases;
 #[path = "../../../../tests/common/stops.rs"]
 mod stops;

@@ -124,9 +124,9 @@ ready
     assert_eq!(used["users"], serde_json::json!([held]));
 }
 
-/// The beginning of scripts in which the user nobody maps a library of 3 MiB, which takes so long to
-/// compare that it shows in what the process reads. `read_by STORE` prints how many bytes a process has
-/// read that has this store.
+/// The beginning of scripts in which a process of the user `nobody` maps a library of 3 MiB. A process that
+/// compares a copy of it reads so many bytes more. `read_by STORE` prints how many bytes a process with
+/// this store has read.
 const READING: &str = r#"
 # A file's owner can find out that no process writes to it, and so copies it after 2 seconds.
 chmod a+rx libone.so; chown 65534 libone.so; settle libone.so
