@@ -50,19 +50,30 @@ pub fn move_down<T: Copy>(items: &mut [T], from: Range<usize>, to: usize) {
 /// Returns the index of the first `byte`. It looks at eight bytes at a time, which takes a
 /// fraction of the time that one after the other would.
 pub fn position(bytes: &[u8], byte: u8) -> Option<usize> {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const HIGH: u64 = ONES << 7;
     let (words, rest) = bytes.as_chunks::<8>();
     for (index, word) in words.iter().enumerate() {
-        // A byte that is equal becomes 0. The subtraction sets the high bit of the lowest byte that
-        // is 0, and perhaps of some above it, but of none below.
-        let differing = u64::from_le_bytes(*word) ^ (ONES * u64::from(byte));
-        let zeros = differing.wrapping_sub(ONES) & !differing & HIGH;
-        if zeros != 0 {
-            return Some(index * 8 + zeros.trailing_zeros() as usize / 8);
+        let equal = equal_bytes(u64::from_le_bytes(*word), byte);
+        if equal != 0 {
+            return Some(index * 8 + lowest(equal));
         }
     }
     rest.iter().position(|found| *found == byte).map(|index| bytes.len() - rest.len() + index)
+}
+
+/// Returns a word that has the high bit of each byte where `word` has `byte`, and no other bits.
+pub const fn equal_bytes(word: u64, byte: u8) -> u64 {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const LOW: u64 = ONES * 0x7f;
+    // A byte that is equal becomes 0. The addition carries into the high bit of each other one that
+    // has low bits, and beyond none.
+    let differing = word ^ (ONES * byte as u64);
+    !(((differing & LOW) + LOW) | differing | LOW)
+}
+
+/// Returns the index of the lowest byte of a word that has its high bit, of a result of
+/// [`equal_bytes`].
+pub const fn lowest(equal: u64) -> usize {
+    equal.trailing_zeros() as usize / 8
 }
 
 /// Returns whether `part` is somewhere in `bytes`.

@@ -10,6 +10,8 @@ use crate::line::Line;
 use crate::slices;
 use crate::sys::{self, Errno, Fd, Result, ThreadIds};
 
+mod text;
+
 /// A part of the text, as it was when it was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ThreadStatus {
@@ -94,67 +96,14 @@ fn open() -> Result<(Fd, bool)> {
     }
 }
 
-/// Returns the first line of a text without its newline, if that is there.
-fn until_newline(text: &[u8]) -> Option<&[u8]> {
-    text.get(..slices::position(text, b'\n')?)
-}
-
-/// The first 8 bytes of a name as one number, with zeroes behind a shorter one, so that names are
-/// compared by one instruction: every sweep parses some fifty lines, most of which it does not need.
-/// No two names that are needed, and no needed one and another in the file, have the same first 8
-/// bytes.
-const fn key(name: &[u8]) -> u64 {
-    let (mut key, mut rest, mut shift) = (0, name, 0);
-    while let [first, others @ ..] = rest
-        && shift != u64::BITS
-    {
-        (key, rest, shift) = (key | (*first as u64) << shift, others, shift + 8);
-    }
-    key
-}
-
-/// Returns the key of the name at the beginning of a line, up to the colon.
-fn key_of(line: &[u8]) -> u64 {
-    let start = line.get(..line.len().min(8)).unwrap_or_default();
-    let name = slices::position(start, b':').and_then(|colon| start.get(..colon)).unwrap_or(start);
-    line.first_chunk().map_or_else(|| key(name), |start| u64::from_le_bytes(*start) & below(name.len()))
-}
-
-/// Returns the bits of the first `count` bytes of a number, at most 8.
-const fn below(count: usize) -> u64 {
-    match count {
-        0..8 => (1 << (8 * count)) - 1,
-        _ => u64::MAX,
-    }
-}
-
 macro_rules! keys {
-    ($($constant:ident $name:literal)*) => { $(const $constant: u64 = key($name);)* };
+    ($($constant:ident $name:literal)*) => { $(const $constant: u64 = text::key($name);)* };
 }
 keys! {
     STATE b"State" PROCESS b"Tgid" THREAD b"Pid" PARENT b"PPid" TRACER b"TracerPid" USERS b"Uid" GROUPS b"Gid"
     IDS b"NSpid" HELD b"VmPin" THREADS b"Threads" OF_THREAD b"SigPnd" OF_PROCESS b"ShdPnd" BLOCKED b"SigBlk"
     IGNORED b"SigIgn" CAUGHT b"SigCgt" PERMITTED b"CapPrm" EFFECTIVE b"CapEff" NO_NEW_PRIVILEGES b"NoNewPrivs"
     FILTERED b"Seccomp" FILTERS b"Seccomp_filters" SLEEPS b"voluntary_ctxt_switches"
-}
-
-/// Returns the words of a value that consist of hexadecimal digits.
-fn words(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|byte| !byte.is_ascii_hexdigit()).filter(|word| !word.is_empty())
-}
-
-/// Returns the first word of a value as a number; `None` if it is none of this radix, or too large.
-fn first_number(value: &[u8], radix: u8) -> Option<u64> {
-    let start = value.iter().position(u8::is_ascii_hexdigit)?;
-    let (mut number, rest) = (0_u64, value.get(start..)?);
-    for byte in rest.iter().take_while(|byte| byte.is_ascii_hexdigit()) {
-        let digit = if byte.is_ascii_digit() { byte - b'0' } else { (byte | 0x20) - b'a' + 10 };
-        if digit >= radix {
-            return None;
-        }
-        number = number.checked_mul(radix.into())?.checked_add(digit.into())?;
-    }
-    Some(number)
 }
 
 impl ThreadStatus {
@@ -191,7 +140,7 @@ impl ThreadStatus {
     /// Reads the status of a thread of any process, as far as this process may read it.
     pub fn of_thread(process: i32, thread: i32) -> Result<Self> {
         let path = Line::<64>::format_raw(format_args!("/proc/{process}/task/{thread}/status\0"));
-        Self::parse_with(&sys::open(path.as_c_str(), libc::O_RDONLY, 0)?, |status| status.sleeps.is_some())
+        Self::parse_until(&sys::open(path.as_c_str(), libc::O_RDONLY, 0)?, true)
     }
 
     /// Reads the status of the first process, as far as this process may read it.
@@ -201,11 +150,11 @@ impl ThreadStatus {
 
     /// Parses the file up to the number of filters; `EIO` if it is not a status.
     fn parse(file: &Fd) -> Result<Self> {
-        Self::parse_with(file, |status| status.filters.is_some())
+        Self::parse_until(file, false)
     }
 
-    /// Parses the file until it `is_done`.
-    fn parse_with(file: &Fd, is_done: impl Fn(&Self) -> bool) -> Result<Self> {
+    /// Parses the file up to the number of filters, or to the last field if it is wanted `is_whole`.
+    fn parse_until(file: &Fd, is_whole: bool) -> Result<Self> {
         let (mut status, mut seen) = (Self::default(), 0);
         // The block begins with the part of a line that was read before.
         let (mut block, mut kept, mut is_skipped) = ([0; BLOCK], 0, false);
@@ -213,11 +162,11 @@ impl ThreadStatus {
             let read = sys::read(file, block.get_mut(kept..).unwrap_or_default())?;
             let text = block.get(..kept + read).unwrap_or_default();
             let mut start = 0;
-            while let Some(line) = text.get(start..).and_then(until_newline) {
+            while let Some(line) = text.get(start..).and_then(text::until_newline) {
                 seen += u32::from(!is_skipped && status.take(line));
                 (start, is_skipped) = (start + line.len() + 1, false);
             }
-            if read == 0 || is_done(&status) {
+            if read == 0 || if is_whole { status.sleeps.is_some() } else { status.filters.is_some() } {
                 break;
             }
             let end = text.len();
@@ -232,17 +181,16 @@ impl ThreadStatus {
 
     /// Takes the known fields from a line, and returns whether it is one that every status has.
     fn take(&mut self, line: &[u8]) -> bool {
-        let name = key_of(line);
-        // From the colon on.
-        let value = || slices::position(line, b':').and_then(|colon| line.get(colon..)).unwrap_or_default();
-        let first = |radix| first_number(value(), radix);
-        let small = || first(10).and_then(|value| u32::try_from(value).ok());
+        let (name, value) = (text::key_of(line), || text::value(line));
+        let decimal = || text::decimal(value());
+        let set = || text::hexadecimal(value());
+        let small = || decimal().and_then(|value| u32::try_from(value).ok());
         let id = || small().map_or(0, u32::cast_signed);
-        let signals = || first(16).unwrap_or_default();
+        let signals = || set().unwrap_or_default();
         let four = || {
             let mut ids = [u32::MAX; 4];
-            for (id, word) in ids.iter_mut().zip(words(value())) {
-                *id = first_number(word, 10).and_then(|value| u32::try_from(value).ok()).unwrap_or(u32::MAX);
+            for (id, word) in ids.iter_mut().zip(text::words(value())) {
+                *id = text::decimal(word).and_then(|value| u32::try_from(value).ok()).unwrap_or(u32::MAX);
             }
             ids
         };
@@ -252,9 +200,9 @@ impl ThreadStatus {
             GROUPS => self.groups = four(),
             THREADS => self.threads = small().unwrap_or_default(),
             // A set that cannot be parsed counts as all capabilities.
-            PERMITTED => self.permitted = first(16).unwrap_or(u64::MAX),
-            EFFECTIVE => self.effective = first(16).unwrap_or(u64::MAX),
-            FILTERED => self.is_filtered = first(10) != Some(0),
+            PERMITTED => self.permitted = set().unwrap_or(u64::MAX),
+            EFFECTIVE => self.effective = set().unwrap_or(u64::MAX),
+            FILTERED => self.is_filtered = decimal() != Some(0),
             PROCESS => self.process = id(),
             PARENT => self.parent = id(),
             STATE => self.state = value().iter().copied().find(u8::is_ascii_uppercase).unwrap_or_default(),
@@ -264,10 +212,10 @@ impl ThreadStatus {
             IGNORED => self.signals.ignored = signals(),
             CAUGHT => self.signals.caught = signals(),
             TRACER => self.tracer = id(),
-            IDS => self.id_namespaces = words(value()).count(),
-            HELD => self.held = first(10).unwrap_or(u64::MAX),
-            NO_NEW_PRIVILEGES => self.has_no_new_privileges = first(10) != Some(0),
-            SLEEPS => self.sleeps = first(10),
+            IDS => self.id_namespaces = text::words(value()).count(),
+            HELD => self.held = decimal().unwrap_or(u64::MAX),
+            NO_NEW_PRIVILEGES => self.has_no_new_privileges = decimal() != Some(0),
+            SLEEPS => self.sleeps = decimal(),
             FILTERS => self.filters = small(),
             _ => {}
         }
@@ -312,15 +260,15 @@ mod tests {
                         NoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t3\nCpus_allowed:\tf\n";
 
     fn parse(text: &str) -> Result<ThreadStatus> {
-        parse_with(text, |status| status.filters.is_some())
+        parse_until(text, false)
     }
 
-    fn parse_with(text: &str, is_done: impl Fn(&ThreadStatus) -> bool) -> Result<ThreadStatus> {
+    fn parse_until(text: &str, is_whole: bool) -> Result<ThreadStatus> {
         let file = sys::memfd_create(c"status").unwrap();
         for (index, block) in text.as_bytes().chunks(1 << 10).enumerate() {
             sys::pwrite_from(&file, block.as_ptr().addr(), block.len(), (index << 10) as u64).unwrap();
         }
-        ThreadStatus::parse_with(&file, is_done)
+        ThreadStatus::parse_until(&file, is_whole)
     }
 
     #[test]
@@ -359,10 +307,10 @@ mod tests {
                     Threads:\t1\nSigPnd:\t0000000000000001\nShdPnd:\t0000000000000202\nSigBlk:\t0000000000000003\n\
                     CapPrm:\t0\nCapEff:\t0\nSeccomp:\t2\nSeccomp_filters:\t1\n\
                     voluntary_ctxt_switches:\t150\nnonvoluntary_ctxt_switches:\t545\n";
-        let status = parse_with(text, |status| status.sleeps.is_some()).unwrap();
+        let status = parse_until(text, true).unwrap();
         assert_eq!((status.state, status.tracer, status.is_filtered, status.sleeps), (b'S', 7, true, Some(150)));
         assert!(status.has_signal(), "of those that wait, 0x200 is not blocked");
-        assert_eq!(parse_with("Name:\tx\nState:\n", |_| false), Err(Errno(libc::EIO)));
+        assert_eq!(parse_until("Name:\tx\nState:\n", false), Err(Errno(libc::EIO)));
         let own = ThreadStatus::of_thread(sys::getpid(), sys::gettid()).unwrap();
         assert!(!own.has_signal());
     }
