@@ -10,10 +10,10 @@
 
 use sopin_core::cause::{Cause, Operation, Stopped};
 use sopin_core::crtbegin::{self, Before};
-use sopin_core::crti;
-use sopin_core::memory::ProcessMemory;
+use sopin_core::crti::{self, INIT_LEN};
+use sopin_core::memory::{Along, ProcessMemory};
 use sopin_core::names::{self, NameHashes};
-use sopin_core::object::{Bound, Dynamic, Object, ObjectError, file_name};
+use sopin_core::object::{Bound, Dynamic, NAME_START, Object, ObjectError, file_name};
 use sopin_core::pages::PageVec;
 use sopin_core::sys::{Errno, Result};
 use sopin_core::vmas::Vma;
@@ -34,6 +34,8 @@ pub struct Candidate {
     pub loaded: Loaded,
     pub object: Object,
     pub dynamic: Dynamic,
+    /// The beginning of its code, if that was read along with the dynamic section.
+    code: Along<INIT_LEN>,
     /// An initialised object depends on it, or it is one.
     pub is_in_initialised_group: bool,
     /// The names by which a DT_NEEDED entry may refer to it, once they have been read.
@@ -54,23 +56,28 @@ impl Candidate {
     /// Reads the headers of `loaded`.
     pub fn read(memory: &ProcessMemory, loaded: Loaded) -> core::result::Result<Self, Cause> {
         let read_error = |errno| Cause::call(memory.operation(), errno);
-        let object =
-            Object::read(memory, loaded.base, loaded.headers, loaded.header_count).map_err(|error| match error {
-                ObjectError::Read(errno) => read_error(errno),
-                ObjectError::TooManySegments => {
-                    Cause::words(Operation::ReadProgramHeaders, "too many PT_LOAD segments")
-                }
-                ObjectError::Malformed => {
-                    Cause::words(Operation::ReadProgramHeaders, "PT_LOAD segments missing or out of order")
-                }
-            })?;
-        let dynamic = Dynamic::read(memory, &object).map_err(read_error)?;
+        let Loaded { base, headers, header_count, name } = loaded;
+        let mut path = Along::<NAME_START>::in_block_of(name);
+        let read = Object::read_along(memory, base, headers, header_count, &mut path);
+        let object = read.map_err(|error| match error {
+            ObjectError::Read(errno) => read_error(errno),
+            ObjectError::TooManySegments => Cause::words(Operation::ReadProgramHeaders, "too many PT_LOAD segments"),
+            ObjectError::Malformed => {
+                Cause::words(Operation::ReadProgramHeaders, "PT_LOAD segments missing or out of order")
+            }
+        })?;
+        // The GNU linkers place `_init` there.
+        let code = object.segments().iter().find(|segment| segment.executable);
+        let mut code = code.map_or(Along::nothing(), |segment| Along::in_block_of(segment.span.start));
+        let dynamic = Dynamic::read_along(memory, &object, &mut code).map_err(read_error)?;
+        let has_only_path = dynamic.soname_address().is_none();
         Ok(Self {
             loaded,
             object,
             dynamic,
+            code,
             is_in_initialised_group: false,
-            names: None,
+            names: path.string().filter(|_| has_only_path).map(|path| NameHashes::of(path, None)),
             progress: Progress::MayHaveRun,
             is_known: false,
             depends_on_root: false,
@@ -149,6 +156,12 @@ impl Candidate {
         followed.map_err(|stopped: Stopped| stopped.cause(memory.operation()))
     }
 
+    /// Returns whether its `_init` has made a call that returns to `caller`, so that it is announcing
+    /// itself to this library.
+    pub fn is_announcing(&self, memory: &ProcessMemory, caller: usize) -> bool {
+        crti::init_has_called(memory, self.dynamic.init, &self.code, caller).unwrap_or(false)
+    }
+
     /// Returns whether it will announce itself to this library before any of its constructors runs.
     pub fn will_announce(&self, memory: &ProcessMemory) -> core::result::Result<bool, Cause> {
         self.before_announcement(memory).map(|before| before.is_some())
@@ -158,7 +171,7 @@ impl Candidate {
     /// a constructor before that.
     pub fn before_announcement(&self, memory: &ProcessMemory) -> core::result::Result<Option<Before>, Cause> {
         let (init, failed) = (self.dynamic.init, |errno| Cause::call(memory.operation(), errno));
-        if init != 0 && crti::init_calls(memory, init, own::gmon_start()).map_err(failed)? {
+        if init != 0 && crti::init_calls(memory, init, &self.code, own::gmon_start()).map_err(failed)? {
             return Ok(Some(Before::Nothing));
         }
         if !loader::is_musl() {

@@ -5,7 +5,6 @@
 use sopin_core::cause::{Cause, Operation};
 use sopin_core::crt1;
 use sopin_core::crtbegin::Before;
-use sopin_core::crti;
 use sopin_core::memory::ProcessMemory;
 use sopin_core::sys::Errno;
 use sopin_core::write_safety::{Permission, Progress, Reach, WriteSafety};
@@ -151,8 +150,7 @@ impl Announcement<'_> {
         // empty. If the slot has this library's function, the object announces itself before it
         // begins. If sweeps were missed it may have done so already, unless it is the root, which
         // is announcing itself now.
-        let is_announcing =
-            is_root && crti::init_has_called(self.memory, candidate.dynamic.init, self.caller).unwrap_or(false);
+        let is_announcing = is_root && candidate.is_announcing(self.memory, self.caller);
         if is_announcing || candidate.will_announce(self.memory)? && (is_root || !self.has_missed) {
             return Ok(Progress::NotBegun);
         }

@@ -10,18 +10,19 @@
 //! This module only decodes instructions. The decoders of all architectures are compiled on all
 //! architectures, so that they are tested everywhere.
 
-use crate::memory::ProcessMemory;
+use crate::memory::{Along, ProcessMemory};
 use crate::sys::Result;
 
 /// Bytes of `_init` that are decoded.
-const INIT_LEN: usize = 32;
+pub const INIT_LEN: usize = 32;
 /// The landing instruction with which a function of x86-64 may begin.
 pub(crate) const ENDBR64: &[u8] = &[0xf3, 0x0f, 0x1e, 0xfa];
 
 /// Returns whether the `_init` function at `init` provably calls the function at
-/// `callee` through its `__gmon_start__` slot.
-pub fn init_calls(memory: &ProcessMemory, init: usize, callee: usize) -> Result<bool> {
-    let code = memory.read::<[u8; INIT_LEN]>(init)?;
+/// `callee` through its `__gmon_start__` slot. `code` has the function's beginning if that has been
+/// read already.
+pub fn init_calls(memory: &ProcessMemory, init: usize, code: &Along<INIT_LEN>, callee: usize) -> Result<bool> {
+    let code = beginning(memory, init, code)?;
     let slot = if cfg!(target_arch = "x86_64") {
         x86_64_slot(&code, init)
     } else if cfg!(target_arch = "aarch64") {
@@ -38,11 +39,16 @@ pub fn init_calls(memory: &ProcessMemory, init: usize, callee: usize) -> Result<
 /// Returns whether a call that returns to `caller` was made by the `_init` function at `init` as
 /// [`init_calls`] describes it: then the slot has the address of the function that was called, and
 /// need not be read. Always false on architectures other than x86-64.
-pub fn init_has_called(memory: &ProcessMemory, init: usize, caller: usize) -> Result<bool> {
+pub fn init_has_called(memory: &ProcessMemory, init: usize, code: &Along<INIT_LEN>, caller: usize) -> Result<bool> {
     if !cfg!(target_arch = "x86_64") || caller.wrapping_sub(init) > INIT_LEN {
         return Ok(false);
     }
-    Ok(x86_64_return(&memory.read::<[u8; INIT_LEN]>(init)?, init) == Some(caller))
+    Ok(x86_64_return(&beginning(memory, init, code)?, init) == Some(caller))
+}
+
+/// Returns the beginning of the function at `init`, from `code` if that has it.
+fn beginning(memory: &ProcessMemory, init: usize, code: &Along<INIT_LEN>) -> Result<[u8; INIT_LEN]> {
+    code.at(init).map_or_else(|| memory.read(init), |code| Ok(*code))
 }
 
 /// Returns the address behind the call in an `_init` of x86-64.
@@ -181,7 +187,7 @@ mod tests {
 
     #[test]
     fn an_init_that_cannot_be_read_is_an_error() {
-        assert_eq!(init_calls(&ProcessMemory::own(), 8, 8), Err(Errno(libc::EFAULT)));
-        assert_eq!(init_has_called(&ProcessMemory::own(), 8, 4096), Ok(false));
+        assert_eq!(init_calls(&ProcessMemory::own(), 8, &Along::nothing(), 8), Err(Errno(libc::EFAULT)));
+        assert_eq!(init_has_called(&ProcessMemory::own(), 8, &Along::nothing(), 4096), Ok(false));
     }
 }

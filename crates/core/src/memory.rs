@@ -92,6 +92,33 @@ impl ProcessMemory {
         unsafe { copy_from(file, to, from, len) }
     }
 
+    /// Copies like [`ProcessMemory::copy`], and reads what is read `along` by the same system call,
+    /// if it can.
+    ///
+    /// # Safety
+    /// As for [`ProcessMemory::copy`].
+    pub unsafe fn copy_along<const N: usize>(
+        &self,
+        to: *mut u8,
+        from: usize,
+        len: usize,
+        along: &mut Along<N>,
+    ) -> Result<()> {
+        if self.file.get().is_none() && along.wanted != 0 {
+            let ranges = [(to, from, len), (along.bytes.as_mut_ptr(), along.start, along.wanted)];
+            // SAFETY: `[to, to + len)` is writable and unused, this function's contract; so are the
+            // bytes of `along`, which is borrowed exclusively and wants no more than it has.
+            if let Ok(copied) = unsafe { sys::copy_process_ranges(self.process(), ranges) }
+                && copied >= len
+            {
+                (along.len, along.wanted) = (copied - len, 0);
+                return Ok(());
+            }
+        }
+        // SAFETY: this function's contract is that of `copy`.
+        unsafe { self.copy(to, from, len) }
+    }
+
     /// Copies like [`ProcessMemory::copy`], also from pages of this process that it has made
     /// inaccessible: the kernel lets a debugger read those, and a process its own.
     ///
@@ -152,6 +179,44 @@ impl ProcessMemory {
     }
 }
 
+/// Up to `N` bytes that are read along with others by one system call. That they could not be read
+/// is no error: who needs them reads them then.
+#[derive(Clone, Copy)]
+pub struct Along<const N: usize> {
+    start: usize,
+    /// How many are to be read by the next call.
+    wanted: usize,
+    /// How many have been read.
+    len: usize,
+    bytes: [u8; N],
+}
+
+impl<const N: usize> Along<N> {
+    /// Reads nothing.
+    pub const fn nothing() -> Self {
+        Self { start: 0, wanted: 0, len: 0, bytes: [0; N] }
+    }
+
+    /// Reads from `start` on, no further than up to the next address that is a multiple of `N`, a power
+    /// of two: that is on the same page, so that a string at `start` reaches at least as far, or ends
+    /// before.
+    pub const fn in_block_of(start: usize) -> Self {
+        Self { start, wanted: N - start % N, ..Self::nothing() }
+    }
+
+    /// Returns `M` bytes at `address`, if they have been read.
+    pub fn at<const M: usize>(&self, address: usize) -> Option<&[u8; M]> {
+        let start = address.checked_sub(self.start)?;
+        self.bytes.get(..self.len)?.get(start..)?.first_chunk()
+    }
+
+    /// Returns the string at the start, without its NUL, if it has been read whole.
+    pub fn string(&self) -> Option<&[u8]> {
+        let read = self.bytes.get(..self.len)?;
+        read.get(..read.iter().position(|byte| *byte == 0)?)
+    }
+}
+
 /// Copies exactly `len` bytes at `from` of the memory behind `file` to `to`.
 ///
 /// # Safety
@@ -207,6 +272,42 @@ mod tests {
         let address = (&raw const values).expose_provenance() + 1;
         assert_eq!(memory.read(address), Ok(u64::from_ne_bytes(*values.last_chunk().unwrap())));
         assert_eq!(memory.read::<u64>(8), Err(Errno(libc::EFAULT)));
+    }
+
+    fn read_along<const N: usize>(memory: &ProcessMemory, from: usize, along: &mut Along<N>) -> Result<u64> {
+        let mut value = 0_u64;
+        // SAFETY: the value is a live local of 8 bytes.
+        unsafe { memory.copy_along((&raw mut value).cast(), from, 8, along) }.map(|()| value)
+    }
+
+    #[test]
+    fn something_else_is_read_along() {
+        #[repr(align(64))]
+        struct Aligned([u8; 64]);
+        let (value, text) = (7_u64, Aligned(core::array::from_fn(|index| if index == 60 { 0 } else { b'x' })));
+        let (address, text) = ((&raw const value).expose_provenance(), text.0.as_ptr().expose_provenance());
+        let memory = ProcessMemory::own();
+        let mut along = Along::<64>::in_block_of(text + 40);
+        assert_eq!(read_along(&memory, address, &mut along), Ok(7));
+        assert_eq!((along.string(), along.at(text + 42)), (Some(&[b'x'; 20][..]), Some(b"xxxx")));
+        let beyond = [along.at::<4>(text + 39), along.at::<4>(text + 61), along.at::<4>(text + 64)];
+        assert_eq!(beyond, [None; 3]);
+        let mut endless = Along::<32>::in_block_of(text);
+        assert_eq!((read_along(&memory, address, &mut endless), endless.string()), (Ok(7), None));
+        // One of the two cannot be read.
+        let mut unreadable = Along::<64>::in_block_of(8);
+        assert_eq!((read_along(&memory, address, &mut unreadable), unreadable.at::<1>(8)), (Ok(7), None));
+        assert_eq!(read_along(&memory, 8, &mut along), Err(Errno(libc::EFAULT)));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "reads /proc/self/mem")]
+    fn nothing_is_read_along_through_the_file() {
+        let value = 7_u64;
+        let address = (&raw const value).expose_provenance();
+        let mut along = Along::<64>::in_block_of(address);
+        assert_eq!(read_along(&reader_of_the_file(), address, &mut along), Ok(7));
+        assert_eq!(along.at::<8>(address), None);
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use libc::{Elf64_Phdr, PF_W, PF_X, PT_DYNAMIC, PT_GNU_RELRO, PT_LOAD, PT_NOTE};
 
 use crate::build_id::{self, BuildIdBytes};
-use crate::memory::ProcessMemory;
+use crate::memory::{Along, ProcessMemory};
 use crate::sys;
 
 mod dynamic;
@@ -28,6 +28,8 @@ const MAX_NOTES: usize = 4;
 /// Program headers read at a time; most objects have 7 to 14. What is left of about 1000 bytes is
 /// read with them, see [`Object::take_build_id`].
 const HEADER_BATCH: usize = 18;
+/// Bytes of an object's name that are worth reading along with its headers.
+pub const NAME_START: usize = 64;
 
 /// Addresses `[start, end)`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -137,6 +139,17 @@ impl Object {
         headers: usize,
         count: usize,
     ) -> core::result::Result<Self, ObjectError> {
+        Self::read_along(memory, base, headers, count, &mut Along::<NAME_START>::nothing())
+    }
+
+    /// Does the same, and reads something else along with the first headers.
+    pub fn read_along<const N: usize>(
+        memory: &ProcessMemory,
+        base: usize,
+        headers: usize,
+        count: usize,
+        along: &mut Along<N>,
+    ) -> core::result::Result<Self, ObjectError> {
         let mut object = Self {
             base,
             span: Span { start: usize::MAX, end: 0 },
@@ -157,7 +170,7 @@ impl Object {
             let len = (wanted + rest_of_page(address + wanted)).min(size_of_val(&batch));
             // SAFETY: the batch is a live local with room for `len` bytes, and any bytes are a valid
             // header.
-            unsafe { memory.copy(batch.as_mut_ptr().cast(), address, len) }?;
+            unsafe { memory.copy_along(batch.as_mut_ptr().cast(), address, len, along) }?;
             for header in batch.iter().take(taken) {
                 object.add_header(header)?;
             }

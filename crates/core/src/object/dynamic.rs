@@ -2,7 +2,8 @@
 //! copied out and read up to DT_NULL; a section that does not end is cut.
 
 use super::{Object, Span};
-use crate::memory::ProcessMemory;
+use crate::crti::INIT_LEN;
+use crate::memory::{Along, ProcessMemory};
 use crate::sys::{Errno, Result};
 
 const DT_NULL: u64 = 0;
@@ -67,9 +68,14 @@ pub struct Dynamic {
 impl Dynamic {
     /// Reads the dynamic section of `object`; all defaults if it has none.
     pub fn read(memory: &ProcessMemory, object: &Object) -> Result<Self> {
+        Self::read_along(memory, object, &mut Along::<INIT_LEN>::nothing())
+    }
+
+    /// Does the same, and reads something else along with the first entries.
+    pub fn read_along<const N: usize>(memory: &ProcessMemory, object: &Object, along: &mut Along<N>) -> Result<Self> {
         let mut dynamic = Self::default();
         let (mut tables, mut sizes) = ([0; 2], [0; 2]);
-        for_each_entry(memory, object, |tag, value| {
+        for_each_entry(memory, object, along, |tag, value| {
             let [table, procedure_table] = &mut tables;
             let [size, procedure_size] = &mut sizes;
             match tag {
@@ -127,7 +133,7 @@ impl Dynamic {
         object: &Object,
         mut each: impl FnMut(&[u8]) -> core::result::Result<(), E>,
     ) -> core::result::Result<(), E> {
-        for_each_entry(memory, object, |tag, value| {
+        for_each_entry(memory, object, &mut Along::<INIT_LEN>::nothing(), |tag, value| {
             if tag != DT_NEEDED {
                 return Ok(());
             }
@@ -137,10 +143,12 @@ impl Dynamic {
     }
 }
 
-/// Calls `each` with tag and value of every entry up to DT_NULL.
-fn for_each_entry<E: From<Errno>>(
+/// Calls `each` with tag and value of every entry up to DT_NULL. Something else is read along with
+/// the first ones.
+fn for_each_entry<const N: usize, E: From<Errno>>(
     memory: &ProcessMemory,
     object: &Object,
+    along: &mut Along<N>,
     mut each: impl FnMut(u64, u64) -> core::result::Result<(), E>,
 ) -> core::result::Result<(), E> {
     let entry_size = size_of::<[u64; 2]>();
@@ -154,7 +162,7 @@ fn for_each_entry<E: From<Errno>>(
         }
         // SAFETY: `entries` is a live local with room for `batch` entries, and any bytes are
         // valid entries.
-        unsafe { memory.copy(entries.as_mut_ptr().cast(), address, batch * entry_size) }?;
+        unsafe { memory.copy_along(entries.as_mut_ptr().cast(), address, batch * entry_size, along) }?;
         for [tag, value] in entries.iter().take(batch) {
             if *tag == DT_NULL {
                 return Ok(());

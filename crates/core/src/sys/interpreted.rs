@@ -10,7 +10,7 @@ use super::{Errno, Result, errno};
 const LOWEST_ADDRESS: usize = 1 << 16;
 
 /// Makes a system call; `ENOSYS` for all but `mmap`, `munmap`, `getpid`, and
-/// `process_vm_readv` from one range of the own memory. The last knows one kind of bad
+/// `process_vm_readv` from as many ranges of the own memory as it copies to. The last knows one kind of bad
 /// address, those next to null; the interpreter stops at any other, and wants the
 /// provenance of a good one exposed.
 ///
@@ -32,18 +32,23 @@ pub unsafe fn call_ungated(number: c_long, arguments: [usize; 6]) -> Result<usiz
         },
         // SAFETY: getpid has no arguments.
         (libc::SYS_getpid, _) => Ok(unsafe { libc::getpid() } as usize),
-        (libc::SYS_process_vm_readv, [_, local, 1, remote, 1, 0]) => {
-            // SAFETY: for this call the arguments are addresses of live `iovec` structures:
-            // this function's contract.
-            let [local, remote] = [local, remote].map(|range| unsafe { *(range as *const libc::iovec) });
-            if remote.iov_base.addr() < LOWEST_ADDRESS {
-                return Err(Errno(libc::EFAULT));
+        (libc::SYS_process_vm_readv, [_, local, count, remote, other_count, 0]) if count == other_count => {
+            // SAFETY: for this call the arguments are addresses of arrays of so many live `iovec`
+            // structures: this function's contract.
+            let [local, remote] = [local, remote]
+                .map(|ranges| unsafe { core::slice::from_raw_parts(ranges as *const libc::iovec, count) });
+            let mut copied = 0;
+            for (local, remote) in local.iter().zip(remote) {
+                if remote.iov_base.addr() < LOWEST_ADDRESS {
+                    return if copied == 0 { Err(Errno(libc::EFAULT)) } else { Ok(copied) };
+                }
+                let len = local.iov_len.min(remote.iov_len);
+                // SAFETY: the local range is writable memory that nothing else uses: this
+                // function's contract. The interpreter checks the source, as the kernel does.
+                unsafe { core::ptr::copy(remote.iov_base.cast::<u8>(), local.iov_base.cast(), len) };
+                copied += len;
             }
-            let len = local.iov_len.min(remote.iov_len);
-            // SAFETY: the local range is writable memory that nothing else uses: this
-            // function's contract. The interpreter checks the source, as the kernel does.
-            unsafe { core::ptr::copy(remote.iov_base.cast::<u8>(), local.iov_base.cast(), len) };
-            Ok(len)
+            Ok(copied)
         }
         _ => Err(Errno(libc::ENOSYS)),
     }

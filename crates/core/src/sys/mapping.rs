@@ -14,12 +14,23 @@ pub const PROCMAP_QUERY: u64 = 0xc068_6611;
 /// # Safety
 /// `[to, to + len)` must be writable memory that nothing else uses during the call.
 pub unsafe fn copy_process_memory(pid: i32, to: *mut u8, from: usize, len: usize) -> Result<usize> {
-    let local = libc::iovec { iov_base: to.cast(), iov_len: len };
-    let remote = libc::iovec { iov_base: from as *mut c_void, iov_len: len };
-    let (local, remote) = (&raw const local, &raw const remote);
-    // SAFETY: the two iovecs are live locals. The kernel writes only to `[to, to + len)`, which
-    // is writable and unused: this function's contract.
-    unsafe { raw!(libc::SYS_process_vm_readv, pid, local, 1, remote, 1, 0) }
+    // SAFETY: `[to, to + len)` is writable and unused: this function's contract.
+    unsafe { copy_process_ranges(pid, [(to, from, len)]) }
+}
+
+/// Copies several ranges by one call, each `(to, from, len)` as [`copy_process_memory`] does; returns
+/// the number of bytes copied. Where one cannot be read, the ones before it have been copied, and none
+/// behind it.
+///
+/// # Safety
+/// Each `[to, to + len)` must be writable memory that nothing else uses during the call.
+pub unsafe fn copy_process_ranges<const N: usize>(pid: i32, ranges: [(*mut u8, usize, usize); N]) -> Result<usize> {
+    let local = ranges.map(|(to, _, len)| libc::iovec { iov_base: to.cast(), iov_len: len });
+    let remote = ranges.map(|(_, from, len)| libc::iovec { iov_base: from as *mut c_void, iov_len: len });
+    let (local, remote) = (local.as_ptr(), remote.as_ptr());
+    // SAFETY: the arrays of iovecs are live locals with `N` items. The kernel writes only to the
+    // ranges `[to, to + len)`, which are writable and unused: this function's contract.
+    unsafe { raw!(libc::SYS_process_vm_readv, pid, local, N, remote, N, 0) }
 }
 
 /// Calls `mmap(2)`; returns the address of the mapping.
