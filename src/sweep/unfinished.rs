@@ -15,7 +15,7 @@ use sopin_core::memory::ProcessMemory;
 use sopin_core::mode::Mode;
 use sopin_core::plan::{self, Outlook, PlanInputs};
 use sopin_core::settings::Level;
-use sopin_core::sys::{self, ThreadIds};
+use sopin_core::sys;
 use sopin_core::vmas::{FileId, Maps, Vma};
 
 use super::Sweep;
@@ -161,8 +161,9 @@ impl Sweep<'_> {
     fn replace_for_a_round(&mut self, first: usize) -> usize {
         let begin = sys::monotonic_ns();
         let memory = ProcessMemory::own();
-        // This is the helper, another task than the one that has begun the sweep.
-        let Ok(mut maps) = self.open_maps(ThreadIds::ask()) else { return first };
+        // This is the helper, another task than the one that has begun the sweep. It may be killed while it
+        // stores, so it does not take the memory of the workspace, and gives none back to it.
+        let Ok(mut maps) = Maps::open() else { return first };
         let mut next = first;
         while let Some(unfinished) = self.work.unfinished.get(next).copied() {
             if next > first && sys::monotonic_ns() - begin > ROUND {
@@ -174,7 +175,6 @@ impl Sweep<'_> {
             }
             next += 1;
         }
-        self.close_maps(maps);
         next
     }
 
