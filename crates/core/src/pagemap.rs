@@ -49,6 +49,13 @@ impl Pagemap {
     }
 }
 
+/// Returns whether the page with this entry was modified: it is in memory or swapped out, and is not the
+/// file's.
+fn is_modified(entry: [u8; 8]) -> bool {
+    let entry = u64::from_ne_bytes(entry);
+    entry & (PRESENT | SWAPPED) != 0 && entry & FILE_OR_SHARED == 0
+}
+
 /// The last entries that were read. For one entry, kernels such as Linux 6.1 look at all pages
 /// up to the next multiple of 2 MiB (`pagemap_read` in `fs/proc/task_mmu.c`), which takes longer
 /// than all the rest of pinning a small object. So the reader also reads the entries behind those
@@ -73,10 +80,15 @@ impl PagemapReader<'_> {
     ) -> core::result::Result<usize, E> {
         let mut runs = Runs::new(span.start, each);
         while runs.position() < span.end {
-            let pages = (span.end - runs.position()) / self.pagemap.page;
-            for entry in self.entries_from(runs.position(), span.end)?.iter().take(pages) {
-                let entry = u64::from_ne_bytes(*entry);
-                runs.judge(entry & (PRESENT | SWAPPED) == 0 || entry & FILE_OR_SHARED != 0)?;
+            let position = runs.position();
+            let page = self.pagemap.page.get();
+            let entries = self.entries_from(position, span.end)?;
+            let entries = entries.get(..(span.end - position) / page).unwrap_or(entries);
+            // Nearly always all of them, which is why they are not judged one by one.
+            let unmodified = entries.iter().take_while(|entry| !is_modified(**entry)).count();
+            runs.judge_until(position + unmodified * page, true)?;
+            if unmodified < entries.len() {
+                runs.judge(false)?;
             }
         }
         runs.finish()

@@ -25,13 +25,20 @@ impl<E, F: FnMut(Span) -> Result<(), E>> Runs<F> {
 
     /// Judges the next page.
     pub fn judge(&mut self, keep: bool) -> Result<(), E> {
-        let next = self.run.end + self.page;
+        self.judge_until(self.run.end + self.page, keep)
+    }
+
+    /// Judges the next pages, up to `end`, alike.
+    pub fn judge_until(&mut self, end: usize, keep: bool) -> Result<(), E> {
+        if end <= self.run.end {
+            return Ok(());
+        }
         if !keep {
             self.end_run()?;
-            self.left_out += self.page;
-            self.run.start = next;
+            self.left_out += end - self.run.end;
+            self.run.start = end;
         }
-        self.run.end = next;
+        self.run.end = end;
         Ok(())
     }
 
