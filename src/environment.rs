@@ -15,7 +15,7 @@ unsafe extern "C" {
 
 /// Reads the settings. Under `AT_SECURE` it returns the defaults, because the user who has
 /// set the environment has fewer rights than the program.
-pub fn settings(complain: impl FnMut(&Complaint<'_>)) -> Result<Settings> {
+pub fn settings(complain: &mut dyn FnMut(&Complaint<'_>)) -> Result<Settings> {
     if sys::is_secure_execution() {
         return Ok(Settings::new());
     }

@@ -69,22 +69,27 @@ const TOO_MANY: u32 = u32::MAX - 1;
 /// How many filters were in force when the program was started.
 static AT_BEGINNING: AtomicU32 = AtomicU32::new(UNKNOWN);
 /// The kinds of calls that are known to pass those filters.
+#[unsafe(link_section = ".data.sopin")]
 static PASSING: KnownKinds = KnownKinds::new(Kinds::NONE);
 /// Whether this process was forked. Then its filters are those of the beginning, unless it has
 /// more of them.
+#[unsafe(link_section = ".data.sopin")]
 static WAS_FORKED: AtomicBool = AtomicBool::new(false);
 /// Whether children have tried, or are trying, which calls pass: one of the three values below.
+#[unsafe(link_section = ".data.sopin")]
 static TRIAL: AtomicU8 = AtomicU8::new(NOT_TRIED);
 const NOT_TRIED: u8 = 0;
 const TRYING: u8 = 1;
 const TRIED: u8 = 2;
 /// The ids of this process and its parent, as its status file has them; the former is 0 before
 /// that file was read.
+#[unsafe(link_section = ".data.sopin")]
 static PROCESS: AtomicI32 = AtomicI32::new(0);
 static PARENT: AtomicI32 = AtomicI32::new(-1);
 /// The id of the parent of the process that this one was forked from.
 static GRANDPARENT: AtomicI32 = AtomicI32::new(-1);
 /// The id of this process if both its status file and getpid(2) have shown it; otherwise 0.
+#[unsafe(link_section = ".data.sopin")]
 static CONFIRMED: AtomicI32 = AtomicI32::new(0);
 /// The identity of the thread with which the program was started, while that is known to be the main
 /// thread of this process; otherwise 0. The C library never frees the memory by which this thread is
@@ -92,8 +97,10 @@ static CONFIRMED: AtomicI32 = AtomicI32::new(0);
 /// that has become the main thread of a child by a fork is not noted: its memory may be used again
 /// after it has ended. A library that the program has loaded later does not know of earlier forks,
 /// and notes no thread.
+#[unsafe(link_section = ".data.sopin")]
 static INITIAL_THREAD: AtomicUsize = AtomicUsize::new(0);
 /// Whether the program could add filters when the library first looked.
+#[unsafe(link_section = ".data.sopin")]
 static COULD_ADD: AtomicBool = AtomicBool::new(false);
 
 /// Finds out which filters are in force for this thread, and restricts the library's calls

@@ -36,12 +36,15 @@ static STATE: Mutex<NappingLock, State> = Mutex::from_raw(NappingLock::INIT, Sta
 /// The process that holds the lock; 0 while the lock is free or its owner has not stored this
 /// yet. It is -1 where a filter keeps the library from asking for the process's id, and
 /// [`NO_PROCESS`] in a child whose fork handler has found the lock taken.
+#[unsafe(link_section = ".data.sopin")]
 static OWNER_PROCESS: AtomicI32 = AtomicI32::new(0);
 /// The id of an owner that does not exist.
 const NO_PROCESS: i32 = i32::MIN;
 /// The id of this process as the library has last read it; 0 in a child that has not read it.
+#[unsafe(link_section = ".data.sopin")]
 static LAST_PROCESS: AtomicI32 = AtomicI32::new(0);
 /// Counts how often the lock was released. While it is unchanged, no sweep has ended.
+#[unsafe(link_section = ".data.sopin")]
 static RELEASES: AtomicU64 = AtomicU64::new(0);
 
 /// Returns a number that changes with every sweep.

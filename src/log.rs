@@ -21,6 +21,7 @@ const COMPLAINT: usize = 512;
 const STDERR: i32 = 2;
 
 /// The destination of messages, and the causes that messages have named.
+#[repr(C)]
 pub struct Log {
     /// Device and inode of stderr when the program started.
     stderr: Option<(u64, u64)>,
@@ -62,9 +63,14 @@ impl Log {
 
     /// Writes `libsopin: <message>` if the settings ask for `level`.
     pub fn line(&mut self, settings: &Settings, level: Level, message: fmt::Arguments<'_>) {
-        if settings.level < level {
-            return;
+        if settings.level >= level {
+            self.write(settings, message);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn write(&mut self, settings: &Settings, message: fmt::Arguments<'_>) {
         self.buffer.clear();
         // Writing to a Line cannot fail: it cuts a text that does not fit.
         let _ = write!(self.buffer, "libsopin: {message}");

@@ -21,12 +21,15 @@ use crate::published;
 use crate::state::Parts;
 
 /// Whether the settings have been read and the fork handlers registered.
+#[unsafe(link_section = ".data.sopin")]
 static IS_PREPARED: AtomicBool = AtomicBool::new(false);
 
 /// Whether the mode is `off`; false until the settings have been read.
+#[unsafe(link_section = ".data.sopin")]
 static IS_OFF: AtomicBool = AtomicBool::new(false);
 
 /// Whether the library has removed itself from `LD_PRELOAD`.
+#[unsafe(link_section = ".data.sopin")]
 static IS_PRELOAD_DROPPED: AtomicBool = AtomicBool::new(false);
 
 /// Returns whether the user has turned pinning off.
@@ -70,10 +73,10 @@ pub fn initialise(guard: &mut Guard) -> sys::Result<()> {
 
 fn read_settings(settings: &mut Settings, log: &mut Log) -> sys::Result<()> {
     let mut complaints = 0;
-    *settings = environment::settings(|_| complaints += 1)?;
+    *settings = environment::settings(&mut |_| complaints += 1)?;
     if complaints != 0 {
-        let complain = |complaint: &Complaint<'_>| log.line(settings, Level::Error, format_args!("{complaint}"));
-        environment::settings(complain)?;
+        let mut complain = |complaint: &Complaint<'_>| log.line(settings, Level::Error, format_args!("{complaint}"));
+        environment::settings(&mut complain)?;
     }
     Ok(())
 }

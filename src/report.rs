@@ -93,15 +93,16 @@ impl Report {
 }
 
 /// The settings in force, and the log for the lines that they select.
+#[repr(C)]
 pub struct Reporter {
     settings: Settings,
     log: Log,
 }
 
 impl Reporter {
-    /// Makes a reporter with the default settings and a log that does not know stderr yet.
+    /// Makes a reporter that has not read the settings, with a log that does not know stderr yet.
     pub const fn new() -> Self {
-        Self { settings: Settings::new(), log: Log::new() }
+        Self { settings: Settings::unread(), log: Log::new() }
     }
 
     /// Remembers which file stderr is, and makes `read` store the settings. `read` gets the log
@@ -122,6 +123,8 @@ impl Reporter {
     }
 
     /// Writes a line, if this cause is named for the first time.
+    #[cold]
+    #[inline(never)]
     pub fn line_once(&mut self, cause: Cause, level: Level, message: fmt::Arguments<'_>) {
         if self.log.is_new(cause) {
             self.line(level, message);
@@ -170,6 +173,8 @@ impl Reporter {
 
     /// Reports that the object of this `name` was left exposed, and that the objects named in
     /// `beside` were left because of it.
+    #[cold]
+    #[inline(never)]
     pub fn exposed(&mut self, name: ObjectPath<'_>, cause: Cause, beside: &[u8]) {
         let name = name.text();
         if !self.log.is_new(cause) && self.settings.level < Level::Warn {

@@ -8,14 +8,15 @@ use crate::report::Reporter;
 use crate::sources::KnownStores;
 use crate::workspace::Workspace;
 
-/// The state that the lock protects.
+/// The state that the lock protects. What every sweep changes comes first, so that it is on one page.
+#[repr(C)]
 pub struct State {
     registry: Registry,
-    reporter: Reporter,
-    private_memory: PrivateMemory,
-    known_stores: KnownStores,
-    path_room: PathRoom,
     workspace: Workspace,
+    known_stores: KnownStores,
+    private_memory: PrivateMemory,
+    reporter: Reporter,
+    path_room: PathRoom,
 }
 
 /// The parts of the state, borrowed at the same time for a sweep, which needs all of them.

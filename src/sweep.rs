@@ -141,12 +141,16 @@ impl<'a> Sweep<'a> {
     }
 
     /// Marks the candidates at `roots` and those on which they depend.
+    #[cold]
+    #[inline(never)]
     fn mark(&mut self, objects: &[Loaded], roots: impl IntoIterator<Item = usize>) -> Result<(), Cause> {
         let Workspace { candidates, groups, .. } = &mut *self.work;
         candidates::mark_groups(self.memory, self.registry, objects, candidates, groups, roots)
     }
 
     /// Marks the candidates that depend on the one at `root`, which loaders initialise before them.
+    #[cold]
+    #[inline(never)]
     fn mark_dependents(&mut self, root: usize, objects: &[Loaded]) -> Result<(), Cause> {
         self.mark(objects, [root])?;
         let Workspace { candidates, groups, .. } = &mut *self.work;

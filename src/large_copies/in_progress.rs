@@ -6,6 +6,7 @@ use sopin_core::sys;
 
 use super::MAX_COPIES;
 
+#[unsafe(link_section = ".data.sopin")]
 static PREPARATIONS: Preparations<MAX_COPIES> = Preparations::new();
 
 /// Notes that this thread prepares a copy for an object.

@@ -4,6 +4,7 @@
 use sopin_core::iterations::{Iteration, Iterations};
 use sopin_core::sys;
 
+#[unsafe(link_section = ".data.sopin")]
 static ITERATIONS: Iterations<16> = Iterations::new();
 
 /// The length of a nap. With [`MAX_NAPS`] of them a thread waits for 100 ms, which it does only

@@ -46,6 +46,7 @@ impl KeptObjects {
 }
 
 /// The list of the last sweep, which no sweep uses now.
+#[unsafe(link_section = ".data.sopin")]
 static SPARE: Spare = Spare { is_taken: AtomicBool::new(false), list: UnsafeCell::new(KeptObjects::new()) };
 
 struct Spare {

@@ -24,8 +24,10 @@ pub fn prepare_for_forks() {
 
 /// The identity of the thread that has left the lock taken for its fork, until the fork ends;
 /// 0 if there is none.
+#[unsafe(link_section = ".data.sopin")]
 static FORKING: AtomicUsize = AtomicUsize::new(0);
 /// How many forks the thread that holds the lock has begun in signal handlers.
+#[unsafe(link_section = ".data.sopin")]
 static NESTED: AtomicU32 = AtomicU32::new(0);
 
 /// How many naps a fork waits for the lock: one second. Another thread may be copying a file

@@ -100,6 +100,8 @@ impl Sweep<'_> {
     }
 
     /// Reports that the sweep was given up because of `cause`, and names the root.
+    #[cold]
+    #[inline(never)]
     pub fn give_up(&mut self, objects: &[Loaded], root: Root, cause: Cause) {
         let name = ObjectPath::of_group(self.memory, root.among(objects), self.path_room);
         self.reporter.exposed(name, cause, &[]);
@@ -174,6 +176,10 @@ impl Sweep<'_> {
     fn collect_new(&mut self, objects: &[Loaded], has_unloaded: bool, maps: &mut Maps) -> Result<(), Cause> {
         // Most objects of a process with many are known to be recorded without a look at each.
         let known = if has_unloaded { 0 } else { self.recorded };
+        if self.registry.all_published().is_empty() {
+            // All of them are new. Room that grows step by step has more pages to touch.
+            self.work.candidates.reserve(objects.len()).map_err(Cause::no_memory)?;
+        }
         for loaded in objects.get(known..).unwrap_or_default() {
             let recorded = self.registry.recorded(loaded.headers);
             if recorded.is_some() && !has_unloaded {
@@ -194,6 +200,8 @@ impl Sweep<'_> {
 
     /// Reports the root if it is new and cannot be read. If objects that can be read were loaded
     /// together with it, the sweep fails, and the next one finds them.
+    #[cold]
+    #[inline(never)]
     fn leave_unreadable_root(&mut self, objects: &[Loaded], root: Root) -> Result<(), Cause> {
         let headers = root.among(objects).map(|root| root.headers);
         let is_root = |found: &&(Loaded, _)| headers == Some(found.0.headers);
@@ -266,6 +274,8 @@ impl Sweep<'_> {
 
     /// Records an object as exposed because of `cause`, and reports that; the vDSO as one without
     /// a file.
+    #[cold]
+    #[inline(never)]
     fn leave(&mut self, loaded: &Loaded, cause: Cause) -> Result<(), Cause> {
         let (reached, cause) = if is_vdso(loaded) { (Reached::NoFile, None) } else { (Reached::Exposed, Some(cause)) };
         self.record(loaded, Entry::default(), &Account { reached, cause, ..Account::default() })?;
@@ -278,6 +288,8 @@ impl Sweep<'_> {
 
     /// Leaves every new object, because the mappings cannot be read. If the process is short of
     /// descriptors or memory, the sweep fails instead, so that a later one tries again.
+    #[cold]
+    #[inline(never)]
     fn leave_all(&mut self, objects: &[Loaded], cause: Cause) -> Result<Coverage, Cause> {
         if let Some(Errno(libc::EMFILE | libc::ENFILE | libc::ENOMEM)) = cause.errno() {
             return Err(cause);

@@ -93,7 +93,8 @@ impl Sweep<'_> {
         maps: &mut Maps,
         path_room: &mut [u8],
     ) -> Result<(), Cause> {
-        let begin = sys::monotonic_ns();
+        // The first reading of the clock in a process costs two page faults.
+        let begin = (self.reporter.settings().level >= Level::Info).then(sys::monotonic_ns);
         let earlier = self.make_room(candidate)?;
         let Some(lowest) = self.survey(candidate, &earlier, maps)? else {
             return self.record_untouched(candidate, Reached::NoFile, maps);
@@ -107,7 +108,7 @@ impl Sweep<'_> {
         let has_begun = !assessment.proves_not_begun(candidate);
         let supply = self.supply(candidate, lowest.file, path, stores.is_some(), has_begun, maps)?;
         let outcome = self.apply(path, &supply);
-        let micros = (sys::monotonic_ns() - begin) / 1000;
+        let micros = begin.map_or(0, |begin| (sys::monotonic_ns() - begin) / 1000);
         let Supply { outlook, modified, untouched: UntouchedData { refusal: untouched, .. }, .. } = supply;
         let report = Report { outlook, stores, untouched, outcome, modified, micros };
         let is_changed = self.record_pinned(candidate, &earlier, lowest.file, supply.original, &report)?;

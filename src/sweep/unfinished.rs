@@ -78,6 +78,8 @@ impl Unfinished {
 
 impl Sweep<'_> {
     /// Notes an object whose writable ranges have been left. It was loaded from the file `original`.
+    #[cold]
+    #[inline(never)]
     pub(super) fn note_unfinished(
         &mut self,
         candidate: &Candidate,

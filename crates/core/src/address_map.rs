@@ -8,7 +8,7 @@ use crate::pages::PageVec;
 use crate::sys::Result;
 
 /// Slots of the smallest table that is not empty.
-const MIN_SLOTS: usize = 64;
+const MIN_SLOTS: usize = 16;
 
 /// The table. Keys are addresses other than 0.
 pub struct AddressMap<V: Copy + Default> {

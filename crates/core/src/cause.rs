@@ -8,11 +8,16 @@ use crate::sys::gate::NOT_MADE;
 
 /// Defines [`Operation`] by a table of all operations and their texts.
 macro_rules! operations {
-    ($($name:ident = $text:literal,)*) => {
+    ($first:ident = $first_text:literal, $($name:ident = $text:literal,)*) => {
         /// An operation that can fail or be refused. The texts are part of messages and of the
         /// records for readers outside the process; they live as long as the library.
+        ///
+        /// None is 0, so that an absent cause can be: a static without causes needs no page of the
+        /// library's file.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Operation {
+            #[doc = concat!("\"", $first_text, "\"")]
+            $first = 1,
             $(#[doc = concat!("\"", $text, "\"")] $name,)*
         }
 
@@ -20,6 +25,7 @@ macro_rules! operations {
             /// Returns its name in messages: that of a system call, or words.
             pub const fn text(self) -> &'static str {
                 match self {
+                    Self::$first => $first_text,
                     $(Self::$name => $text,)*
                 }
             }

@@ -15,6 +15,8 @@ const STEP: usize = if cfg!(target_arch = "aarch64") { 1 << 16 } else { 1 << 14 
 /// Calls `each` with the longest runs of pages of `span` that hold the same bytes as `file`
 /// from `offset` on, and returns the number of bytes in other pages. Memory beyond the end of
 /// the file must be zero to be equal.
+#[cold]
+#[inline(never)]
 pub fn for_each_equal<E: From<Errno>>(
     memory: &ProcessMemory,
     file: &Fd,

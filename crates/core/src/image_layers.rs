@@ -166,6 +166,7 @@ struct CachedVerdict {
     verdict: AtomicU64,
 }
 
+#[unsafe(link_section = ".data.sopin")]
 static VERDICT: CachedVerdict =
     CachedVerdict { mount: AtomicU64::new(0), inode: AtomicU64::new(0), verdict: AtomicU64::new(0) };
 

@@ -11,13 +11,14 @@ use crate::pages::PageVec;
 use crate::search_dirs::SearchDirs;
 use crate::sys::Result;
 
-/// How much the library logs (`SOPIN_LOG`); each level includes those before it.
+/// How much the library logs (`SOPIN_LOG`); each level includes those before it. The default is 0, see
+/// [`Settings::unread`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// Nothing.
-    Off,
+    Off = -1,
     /// The first object of each cause for which an object had to be left exposed.
-    Error,
+    Error = 0,
     /// Every object that did not reach the mode in force.
     Warn,
     /// Every object.
@@ -136,12 +137,22 @@ pub struct Settings {
 impl Settings {
     /// Returns the defaults.
     pub const fn new() -> Self {
+        Self::with_limit(DEFAULT_PRIVATE_LIMIT)
+    }
+
+    /// Returns the settings in force before any were read, with which nothing is pinned. All their bytes
+    /// are zero, so a static has no page in the library's file that would have to be copied.
+    pub const fn unread() -> Self {
+        Self::with_limit(0)
+    }
+
+    const fn with_limit(private_limit: u64) -> Self {
         Self {
             mode: Mode::Full,
             level: Level::Error,
             children: Children::Keep,
             store: Some(SearchDirs::new()),
-            private_limit: DEFAULT_PRIVATE_LIMIT,
+            private_limit,
             exclude: PageVec::new(),
             only: PageVec::new(),
             log_file: PageVec::new(),

@@ -83,6 +83,7 @@ const STEP: i64 = HOUR;
 
 /// When this process last looked for unneeded entries, in seconds since the epoch. It may be
 /// unable to write the mark in the store.
+#[unsafe(link_section = ".data.sopin")]
 static LAST_LOOK: AtomicI64 = AtomicI64::new(0);
 
 /// Makes room before an entry is added: removes older versions of the same file and, from time

@@ -116,6 +116,7 @@ pub fn boot_bits() -> Option<i64> {
 }
 
 /// A hash of the kernel's boot id, read once in a process; 0 before that.
+#[unsafe(link_section = ".data.sopin")]
 static BOOT: AtomicU64 = AtomicU64::new(0);
 
 fn boot() -> Option<u64> {

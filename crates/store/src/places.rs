@@ -17,6 +17,9 @@ pub const SYSTEM: &CStr = c"/var/lib/sopin";
 /// After how many nanoseconds a process looks again for the system's store that was missing.
 const LOOK_AGAIN_NS: u64 = 1_000_000_000;
 
+/// The first nanosecond of the monotonic clock, in which no process has looked.
+const LONG_AGO: u64 = 1;
+
 /// `ST_NOEXEC` of `statfs(2)`.
 const NOEXEC: i64 = 8;
 
@@ -36,7 +39,7 @@ pub struct Known {
     /// `None` before a directory was proven.
     found: Option<ProvenDirectory>,
     /// When the system's store was last missing, by the monotonic clock in nanoseconds; 0 if it was
-    /// there, or if the clock cannot be read.
+    /// there, or if the clock cannot be read; [`LONG_AGO`] if it was missing for the first time.
     missing_at: u64,
 }
 
@@ -110,9 +113,10 @@ pub fn try_each(
 /// Opens the system's store; `None` if there is none. It is used only if no one but root can
 /// have written to it.
 ///
-/// A process that loads many objects looks for a missing store once in [`LOOK_AGAIN_NS`].
+/// A process that loads many objects looks for a missing store once in [`LOOK_AGAIN_NS`], but twice at
+/// first: the first look needs no clock, whose first reading costs the start of a small program more.
 pub fn open_system(known: &mut Known) -> Result<Option<Fd>, Cause> {
-    let now = sys::monotonic_ns();
+    let now = if known.missing_at == 0 { LONG_AGO } else { sys::monotonic_ns() };
     if was_missing_lately(known.missing_at, now) {
         return Ok(None);
     }

@@ -152,6 +152,8 @@ impl Store {
     }
 
     /// Returns a copy of `origin` for this process alone, open for reading, see `own`.
+    #[cold]
+    #[inline(never)]
     pub fn own_entry(
         &self,
         origin: &OriginFile<'_>,
@@ -300,6 +302,8 @@ impl Store {
 
     /// Copies `origin`, gives the copy its name and opens it. `None` if the entry must be examined first:
     /// another process has given the name to its copy, or not all of it is proven.
+    #[cold]
+    #[inline(never)]
     fn add(
         &self,
         origin: &OriginFile<'_>,

@@ -26,6 +26,7 @@ const NANOSECONDS_PER_BYTE: u64 = 15;
 const NAP_NANOSECONDS: i64 = 2_000_000;
 
 /// True if this process does not wait, because a thread of it has the lock or one has waited in vain.
+#[unsafe(link_section = ".data.sopin")]
 static WAITS_NOT: AtomicBool = AtomicBool::new(false);
 
 /// The right to copy a file, until this is dropped.

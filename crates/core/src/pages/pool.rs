@@ -17,20 +17,27 @@ const BLOCKS: usize = u32::BITS as usize;
 /// The most blocks that one array gets.
 const MOST: usize = 8;
 
-#[repr(align(4096))]
+/// The blocks, and behind the words about them, so that both are on the first page that is used.
+#[repr(C, align(64))]
+struct Pool {
+    taken: AtomicU32,
+    /// The blocks that may hold other bytes than zeroes.
+    used: AtomicU32,
+    blocks: Blocks,
+}
+
+#[repr(align(64))]
 struct Blocks(UnsafeCell<[[u8; BLOCK]; BLOCKS]>);
 
 // SAFETY: no code makes a reference to the blocks as a whole, and each block has one owner at a
-// time: the array that has set its bit in `TAKEN`.
+// time: the array that has set its bit in `taken`.
 unsafe impl Sync for Blocks {}
 
-static POOL: Blocks = Blocks(UnsafeCell::new([[0; BLOCK]; BLOCKS]));
-static TAKEN: AtomicU32 = AtomicU32::new(0);
-/// The blocks that may hold other bytes than zeroes.
-static USED: AtomicU32 = AtomicU32::new(0);
+static POOL: Pool =
+    Pool { taken: AtomicU32::new(0), used: AtomicU32::new(0), blocks: Blocks(UnsafeCell::new([[0; BLOCK]; BLOCKS])) };
 
 fn start() -> usize {
-    POOL.0.get().expose_provenance()
+    POOL.blocks.0.get().expose_provenance()
 }
 
 /// Returns the bits of so many blocks from the `first` one on.
@@ -52,13 +59,13 @@ pub fn take(bytes: usize) -> Option<(usize, usize)> {
         let first = free(taken)?;
         // Acquire: the stores of the blocks' last owner come before those of the next one.
         let now = taken | bits(first, count);
-        match TAKEN.compare_exchange_weak(taken, now, Ordering::Acquire, Ordering::Relaxed) {
+        match POOL.taken.compare_exchange_weak(taken, now, Ordering::Acquire, Ordering::Relaxed) {
             Ok(_) => break first,
             Err(other) => taken = other,
         }
     };
     let (address, size) = (start() + first * BLOCK, count * BLOCK);
-    if USED.fetch_or(bits(first, count), Ordering::Relaxed) & bits(first, count) != 0 {
+    if POOL.used.fetch_or(bits(first, count), Ordering::Relaxed) & bits(first, count) != 0 {
         // SAFETY: the blocks are part of the pool, and this call has made the caller their owner.
         unsafe { core::ptr::write_bytes(address as *mut u8, 0, size) };
     }
@@ -69,7 +76,7 @@ pub fn take(bytes: usize) -> Option<(usize, usize)> {
 pub fn give_back(address: usize, bytes: usize) -> bool {
     let Some(offset) = address.checked_sub(start()).filter(|offset| *offset < BLOCK * BLOCKS) else { return false };
     // Release: the owner's stores come before those of the next one.
-    TAKEN.fetch_and(!bits(offset / BLOCK, bytes / BLOCK), Ordering::Release);
+    POOL.taken.fetch_and(!bits(offset / BLOCK, bytes / BLOCK), Ordering::Release);
     true
 }
 

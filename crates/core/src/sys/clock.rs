@@ -63,6 +63,7 @@ fn clock(id: libc::clockid_t) -> libc::timespec {
 fn kernels() -> Option<GetTime> {
     const UNKNOWN: usize = 0;
     const NONE: usize = 1;
+    #[unsafe(link_section = ".data.sopin")]
     static ADDRESS: AtomicUsize = AtomicUsize::new(UNKNOWN);
     let address = match ADDRESS.load(Ordering::Relaxed) {
         UNKNOWN => {

@@ -151,6 +151,7 @@ const KINDS: [CallKind; 60] = [
     },
 ];
 
+#[unsafe(link_section = ".data.sopin")]
 static IS_CLOSED: AtomicBool = AtomicBool::new(false);
 static PASSING: KnownKinds = KnownKinds::new(Kinds::ALL);
 

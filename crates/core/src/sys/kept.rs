@@ -11,14 +11,15 @@ use super::{Fd, thread_identity};
 const ROOM: usize = 96;
 
 struct KeptSlot {
+    /// The number of the descriptor, plus 1.
     number: AtomicI32,
     /// The thread that has it open, as its [`thread_identity`].
     thread: AtomicUsize,
 }
 
-const FREE: i32 = -1;
+const FREE: i32 = 0;
 /// The slot is taken and has no number yet.
-const TAKEN: i32 = -2;
+const TAKEN: i32 = -1;
 
 static SLOTS: [KeptSlot; ROOM] =
     [const { KeptSlot { number: AtomicI32::new(FREE), thread: AtomicUsize::new(0) } }; ROOM];
@@ -40,7 +41,7 @@ impl<'a> KeptFromChildren<'a> {
         // The exchange has acquired what `stop_keeping` releases: this thread's identity stays
         // behind that of the thread which had the slot before.
         place.thread.store(thread_identity(), Ordering::Relaxed);
-        place.number.store(file.raw(), Ordering::Release);
+        place.number.store(file.raw() + 1, Ordering::Release);
         Some(Self { place: index, file: PhantomData })
     }
 }
@@ -77,11 +78,11 @@ pub fn close_kept() {
         if number == TAKEN {
             place.number.store(FREE, Ordering::Relaxed);
         }
-        if number < 0 || place.thread.load(Ordering::Relaxed) == thread_identity() {
+        if number <= 0 || place.thread.load(Ordering::Relaxed) == thread_identity() {
             continue;
         }
         place.number.store(FREE, Ordering::Relaxed);
-        drop(Fd::from_raw(number));
+        drop(Fd::from_raw(number - 1));
     }
 }
 

@@ -3,7 +3,7 @@
 use core::ffi::{CStr, c_int, c_long};
 use core::sync::atomic::{AtomicU8, Ordering};
 
-use super::{Errno, Fd, Result, raw};
+use super::{Errno, Fd, Result, gate, raw};
 
 /// The C library's `struct stat`.
 pub type Status = libc::stat;
@@ -24,10 +24,14 @@ pub fn fstat(fd: c_int) -> Result<libc::stat> {
 }
 
 /// Returns the number of the call that the C library makes for `fstat(3)`: glibc 2.33 to 2.38
-/// use `newfstatat(2)` (source: sysdeps/unix/sysv/linux/fstat64.c).
+/// use `newfstatat(2)` (source: sysdeps/unix/sysv/linux/fstat64.c). While no filter makes a difference
+/// between them, it is `fstat(2)`, for which the C library need not be asked.
 pub(super) fn fstat_number() -> c_long {
     static IS_RELATIVE: AtomicU8 = AtomicU8::new(UNKNOWN);
     const UNKNOWN: u8 = 2;
+    if !gate::is_closed() {
+        return libc::SYS_fstat;
+    }
     let is_relative = match IS_RELATIVE.load(Ordering::Relaxed) {
         UNKNOWN => {
             let is_relative = glibc_minor_version().is_some_and(|minor| (33..39).contains(&minor));

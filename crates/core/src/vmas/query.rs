@@ -56,6 +56,7 @@ pub fn path_at<'a>(maps: &Fd, address: usize, buffer: &'a mut [u8]) -> Result<&'
 /// Asks for the VMA at `address`, with its name in `name`.
 fn ask(maps: &Fd, address: usize, flags: u64, name: Option<&mut [u8]>) -> Result<ProcmapQuery> {
     /// Relaxed: a thread that does not know yet makes one call more.
+    #[unsafe(link_section = ".data.sopin")]
     static KERNEL_LACKS_IT: AtomicBool = AtomicBool::new(false);
     if KERNEL_LACKS_IT.load(Ordering::Relaxed) {
         return Err(Errno(libc::ENOTTY));
