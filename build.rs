@@ -22,6 +22,15 @@ fn main() {
     if env::var("CARGO_CFG_TARGET_ARCH").as_deref() == Ok("aarch64") {
         linker::pass("-z,common-page-size=65536");
     }
+    if env::var("CARGO_CFG_TARGET_ARCH").as_deref() == Ok("x86_64") {
+        linker::leave_start_files_out();
+        // Each segment begins on a page of its own, also in the file. So RELRO and the writable data take
+        // a page each, where they would take two if their first bytes lay in the middle of one. The loader
+        // stores to all of these pages in every process, and the library copies them. Linkers that do not
+        // know the option warn. Segments of aarch64 are aligned to 64 KiB, which is too much.
+        linker::pass("-z,separate-loadable-segments");
+    }
+    linker::order_functions("build/start.ld");
     // The C interface only grows while the major version is the same.
     let major = env::var("CARGO_PKG_VERSION_MAJOR").unwrap_or_default();
     linker::pass(&format!("-soname,libsopin.so.{major}"));

@@ -9,13 +9,12 @@
 //!
 //! * SHSTK: compiled Rust returns where it was called from.
 //! * IBT: LLVM's pass ran over all Rust code, that of `core` included
-//!   (`.cargo/config.toml` and link time optimisation), and the toolchain's C
-//!   pieces that are called through pointers are built for it.
+//!   (`.cargo/config.toml` and link time optimisation). The compiler's start
+//!   files, which may be built without it, are left out ([`linker`]).
 //!
 //! `tests/branch_targets.rs` proves what is claimed.
 
 use std::path::PathBuf;
-use std::process::Command;
 use std::{env, fs};
 
 use super::linker;
@@ -28,19 +27,9 @@ const SHSTK: u32 = 2;
 /// Without both, a tracked jump may go to an instruction that is no `endbr64`.
 const REQUIRED: [&str; 2] = ["-x86-indirect-branch-tracking", "-min-jump-table-entries=4294967295"];
 
-/// Arguments that make linkers set both marks: lld's, and those of GNU ld and
-/// mold. Our own `DT_INIT` and `DT_FINI` (`src/hooks/entry_x86_64.rs`) take the place
-/// of crti.o's, which may have no `endbr64`.
-const BOTH: [&str; 2] =
-    ["-z,force-ibt,-z,shstk,-init=sopin_init,-fini=sopin_fini", "-z,ibt,-z,shstk,-init=sopin_init,-fini=sopin_fini"];
+/// Arguments that make linkers set both marks: lld's, and those of GNU ld and mold.
+const BOTH: [&str; 2] = ["-z,force-ibt,-z,shstk", "-z,ibt,-z,shstk"];
 const SHSTK_ONLY: &str = "-z,shstk";
-
-/// A library with the symbols that the arguments name.
-const TRIAL: &str = "#![no_std]
-#[panic_handler] fn panic(_: &core::panic::PanicInfo<'_>) -> ! { loop {} }
-#[unsafe(no_mangle)] pub extern \"C\" fn sopin_init() {}
-#[unsafe(no_mangle)] pub extern \"C\" fn sopin_fini() {}
-";
 
 /// Tells the linker to mark the library, as far as that is true.
 pub fn mark() {
@@ -49,7 +38,7 @@ pub fn mark() {
         return;
     }
     let in_force = |option: &&str| variable("CARGO_ENCODED_RUSTFLAGS").contains(*option);
-    let is_tracked = is_optimised_whole() && REQUIRED.iter().all(in_force) && features_of_start_files() & IBT != 0;
+    let is_tracked = is_optimised_whole() && REQUIRED.iter().all(in_force);
     let wanted = BOTH.iter().copied().filter(|_| is_tracked).chain([SHSTK_ONLY]);
     for arguments in wanted {
         let expected = if arguments == SHSTK_ONLY { SHSTK } else { IBT | SHSTK };
@@ -72,39 +61,10 @@ fn is_optimised_whole() -> bool {
     is_release && !overridden
 }
 
-/// Returns the marks of crtbeginS.o, whose functions stand in `.init_array` and `.fini_array`;
-/// all marks where the linker adds no such file.
-fn features_of_start_files() -> u32 {
-    if linker::is_lld() {
-        return IBT | SHSTK;
-    }
-    let answer = Command::new(linker::program()).arg("-print-file-name=crtbeginS.o").output();
-    let Ok(answer) = answer else { return 0 };
-    let path = String::from_utf8_lossy(&answer.stdout).trim().to_owned();
-    fs::read(path).map_or(0, |bytes| features(&bytes))
-}
-
-/// Returns the marks of a library that rustc, with the linker and the flags that are
-/// in force, links with `arguments`. A linker that does not know them refuses,
-/// or warns and leaves them out.
+/// Returns the marks of a library that is linked with `arguments`.
 fn linked_with(arguments: &str) -> Option<u32> {
-    let directory = PathBuf::from(env::var_os("OUT_DIR")?);
-    let (source, output) = (directory.join("trial.rs"), directory.join("libtrial.so"));
-    fs::write(&source, TRIAL).ok()?;
-    let mut rustc = Command::new(env::var_os("RUSTC")?);
-    rustc.args(["--crate-name=trial", "--edition=2024", "--crate-type=cdylib", "-Cpanic=abort", "-Copt-level=1"]);
-    rustc.arg("--target").arg(env::var_os("TARGET")?);
-    if let Some(linker) = env::var_os("RUSTC_LINKER") {
-        let mut option = std::ffi::OsString::from("-Clinker=");
-        option.push(linker);
-        rustc.arg(option);
-    }
-    let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
-    rustc.args(flags.split('\x1f').filter(|flag| !flag.is_empty()));
-    rustc.args(linker::passed(arguments).iter().map(|argument| format!("-Clink-arg={argument}")));
-    rustc.arg("-o").arg(&output).arg(&source);
-    let linked = rustc.output().ok()?;
-    linked.status.success().then(|| fs::read(&output).map_or(0, |bytes| features(&bytes)))
+    let library = linker::link_trial(&linker::passed(arguments))?;
+    Some(fs::read(library).map_or(0, |bytes| features(&bytes)))
 }
 
 /// Returns the marks in the property note of an ELF file; none without a note.

@@ -12,7 +12,7 @@ use std::fs;
 
 use object::elf::{self, FileHeader64};
 use object::read::elf::{Dyn, ElfFile64, FileHeader, ProgramHeader, Sym};
-use object::{Endianness, Object, ObjectSymbol, SymbolFlags};
+use object::{Endianness, Object, ObjectSection, ObjectSymbol, SymbolFlags, SymbolKind};
 
 use common::library;
 
@@ -146,4 +146,36 @@ fn relocations_are_read_only_after_start() {
     let bound_now = flags(&file, elf::DT_FLAGS) & u64::from(elf::DF_BIND_NOW) != 0
         || flags(&file, elf::DT_FLAGS_1) & u64::from(elf::DF_1_NOW) != 0;
     assert!(bound_now, "lazy binding leaves .got.plt out of RELRO");
+}
+
+/// The functions that `build/start.ld` names are in a section of their own. A function that is missing
+/// there is no error, since other compilers inline other functions; `scripts/start-order` writes the
+/// file anew.
+#[test]
+fn functions_of_a_start_are_beside_each_other() {
+    let bytes = bytes();
+    let file = parse(&bytes);
+    let section = file.section_by_name(".text.sopin_start").expect("the linker did not read build/start.ld");
+    let all = file.section_by_name(".text").expect("no other text").size() + section.size();
+    assert!(section.size() > all / 4 && section.size() < all * 3 / 4, "{} of {all} bytes", section.size());
+    // What is published has no symbols.
+    let functions: Vec<_> = file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text).collect();
+    if functions.is_empty() {
+        return;
+    }
+    let order = include_str!("../build/start.ld");
+    let named = order.lines().filter_map(|line| line.trim().strip_prefix("*(.text.")?.strip_suffix("*)"));
+    let (mut found, mut missing) = (0, Vec::new());
+    for prefix in named {
+        let Some(function) =
+            functions.iter().find(|function| function.name().is_ok_and(|name| name.starts_with(prefix)))
+        else {
+            missing.push(prefix);
+            continue;
+        };
+        let inside = function.address() >= section.address() && function.address() < section.address() + section.size();
+        assert!(inside, "{prefix} is elsewhere");
+        found += 1;
+    }
+    assert!(found > missing.len(), "most functions do not exist: {missing:#?}");
 }
