@@ -30,8 +30,9 @@ pub extern "C" fn __gmon_start__() {
 // `_fini` of crti.o, which have no `endbr64` on some distributions (Debian). `sopin_init` has
 // the same bytes as crti.o's `_init` with `endbr64`, because this library announces itself like
 // any other object and `sopin_core::crti` recognises the code. build.rs names both to the linker.
+// mold would remove them as unused and leave addresses of 0, so the section has the flag R.
 global_asm!(
-    ".pushsection .text.sopin_init,\"ax\",@progbits",
+    ".pushsection .text.sopin_init,\"axR\",@progbits",
     ".globl sopin_init",
     ".hidden sopin_init",
     ".type sopin_init,@function",
