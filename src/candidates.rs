@@ -12,7 +12,7 @@ use sopin_core::cause::{Cause, Operation, Stopped};
 use sopin_core::crtbegin::{self, Before};
 use sopin_core::crti::{self, INIT_LEN};
 use sopin_core::memory::{Along, ProcessMemory};
-use sopin_core::names::{self, NameHashes};
+use sopin_core::names::{self, FileName, NameHashes};
 use sopin_core::object::{Bound, Dynamic, NAME_START, Object, ObjectError, file_name};
 use sopin_core::pages::PageVec;
 use sopin_core::sys::{Errno, Result};
@@ -38,6 +38,8 @@ pub struct Candidate {
     code: Along<INIT_LEN>,
     /// An initialised object depends on it, or it is one.
     pub is_in_initialised_group: bool,
+    /// Its file name, if that was read along with the headers.
+    file_name: Option<FileName>,
     /// The names by which a DT_NEEDED entry may refer to it, once they have been read.
     names: Option<NameHashes>,
     /// Whether its code may have run; [`crate::write_safety`] finds that out.
@@ -70,14 +72,14 @@ impl Candidate {
         let code = object.segments().iter().find(|segment| segment.executable);
         let mut code = code.map_or(Along::nothing(), |segment| Along::in_block_of(segment.span.start));
         let dynamic = Dynamic::read_along(memory, &object, &mut code).map_err(read_error)?;
-        let has_only_path = dynamic.soname_address().is_none();
         Ok(Self {
             loaded,
             object,
             dynamic,
             code,
             is_in_initialised_group: false,
-            names: path.string().filter(|_| has_only_path).map(|path| NameHashes::of(path, None)),
+            file_name: path.string().map(FileName::of),
+            names: None,
             progress: Progress::MayHaveRun,
             is_known: false,
             depends_on_root: false,
@@ -119,7 +121,10 @@ impl Candidate {
 
     /// Returns the names by which a DT_NEEDED entry may refer to it.
     pub fn names(&self, memory: &ProcessMemory) -> NameHashes {
-        self.names.unwrap_or_else(|| NameHashes::read(memory, self.loaded.name, self.dynamic.soname_address()))
+        self.names.unwrap_or_else(|| {
+            let file_name = self.file_name.unwrap_or_else(|| FileName::read(memory, self.loaded.name));
+            NameHashes::read(memory, file_name, self.dynamic.soname_address())
+        })
     }
 
     /// Returns whether a word of it is bound to this library's `__register_frame_info`.

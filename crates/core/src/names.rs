@@ -43,12 +43,9 @@ impl NameHashes {
         Self { file_name: hash(file_name(path)), soname: soname.map_or(ABSENT, hash) }
     }
 
-    /// Reads the names: `path` and `soname` are the addresses of C strings.
-    pub fn read(memory: &ProcessMemory, path: usize, soname: Option<usize>) -> Self {
-        Self {
-            file_name: hash_at(memory, path, Some(b'/')),
-            soname: soname.map_or(ABSENT, |address| hash_at(memory, address, None)),
-        }
+    /// Reads the SONAME, a C string at this address, of an object with this file name.
+    pub fn read(memory: &ProcessMemory, FileName(file_name): FileName, soname: Option<usize>) -> Self {
+        Self { file_name, soname: soname.map_or(ABSENT, |address| hash_at(memory, address, None)) }
     }
 
     /// Returns whether a DT_NEEDED entry could lead to the object. One with a slash is
@@ -59,6 +56,22 @@ impl NameHashes {
             || self.file_name == needed.file_name
             || self.soname == needed.soname
             || self.soname == needed.file_name
+    }
+}
+
+/// The hash of an object's file name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileName(u32);
+
+impl FileName {
+    /// Returns that of `path`.
+    pub fn of(path: &[u8]) -> Self {
+        Self(hash(file_name(path)))
+    }
+
+    /// Reads the path, a C string at this address.
+    pub fn read(memory: &ProcessMemory, path: usize) -> Self {
+        Self(hash_at(memory, path, Some(b'/')))
     }
 }
 
@@ -193,10 +206,12 @@ mod tests {
         let file = [b'f'; 200];
         let path: Vec<u8> = [&[b'/', b'd'].repeat(70), &b"/"[..], &file, &[0]].concat();
         let address = path.as_ptr().expose_provenance();
-        let read = NameHashes::read(&memory, address, Some(address + path.len() - 4));
+        let file_name = FileName::read(&memory, address);
+        assert_eq!(file_name, FileName::of(path.strip_suffix(&[0]).unwrap()));
+        let read = NameHashes::read(&memory, file_name, Some(address + path.len() - 4));
         assert_eq!(read, NameHashes::of(&file, Some(b"fff")));
-        assert_eq!(NameHashes::read(&memory, 8, None).file_name, UNKNOWN);
+        assert_eq!(FileName::read(&memory, 8), FileName(UNKNOWN));
         let endless = [b'x'; MAX_NAME + STEP];
-        assert_eq!(NameHashes::read(&memory, endless.as_ptr().expose_provenance(), None).file_name, UNKNOWN);
+        assert_eq!(FileName::read(&memory, endless.as_ptr().expose_provenance()), FileName(UNKNOWN));
     }
 }
