@@ -24,6 +24,12 @@ pub fn for_each_name(directory: &Fd, mut each: impl FnMut(&CStr)) -> Result<()> 
 /// Does the same until `each` breaks, which gets the position behind the name too. A listing
 /// continues there after [`sys::seek`], also one of another descriptor.
 pub fn try_each_name(directory: &Fd, mut each: impl FnMut(&CStr, i64) -> ControlFlow<()>) -> Result<ControlFlow<()>> {
+    list(directory, &mut each)
+}
+
+/// Does the work of [`try_each_name`]. There is one copy of it in the library, whose memory some hosts lock.
+#[inline(never)]
+fn list(directory: &Fd, each: &mut dyn FnMut(&CStr, i64) -> ControlFlow<()>) -> Result<ControlFlow<()>> {
     /// Offsets in a `struct linux_dirent64`: `d_off`, `d_reclen` and `d_name`.
     const POSITION: usize = 8;
     const LENGTH: usize = 16;
