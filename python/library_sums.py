@@ -1,9 +1,9 @@
-"""The sums of the library by which `_sopin_start` sees that its file is as it was installed.
+"""The sums of the library by which `_sopin_check` sees that its file is as it was installed.
 
     library_sums.py LIBRARY     prints the text of libsopin.sums, the file beside the library
 
 The text has the size, the CRC-32, and for each algorithm that CPython has used in
-`_imp.source_hash` what `_sopin_start.quick_sum` makes of the file by it. That function is part of
+`_imp.source_hash` what `_sopin_check.quick_sum` makes of the file by it. That function is part of
 every CPython; a module with another sum is often a shared object, which takes longer to load than
 all that is done with it.
 """
@@ -13,7 +13,7 @@ import sys
 import zlib
 from pathlib import Path
 
-# Bytes that are hashed at once, as in _sopin_start.
+# Bytes that are hashed at once, as in _sopin_check.
 BLOCK = 1 << 16
 _MASK = (1 << 64) - 1
 
@@ -46,7 +46,7 @@ def siphash(key, content, compressions, finalizations):
 
 
 def quick_sum(content, compressions, finalizations):
-    """Does the same as `_sopin_start.quick_sum`, whose key for a block is made of the sum so far."""
+    """Does the same as `_sopin_check.quick_sum`, whose key for a block is made of the sum so far."""
     total = 0
     for start in range(0, len(content), BLOCK):
         block = content[start : start + BLOCK]

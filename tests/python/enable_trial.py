@@ -120,7 +120,7 @@ def known():
     dates_every_change = kind.strip() in ("ext2/ext3", "xfs", "btrfs", "f2fs")
     whole, found = library.read_bytes(), library.stat()
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    identity = f"known = {(boot, found.st_ino, len(whole), found.st_mtime_ns, found.st_ctime_ns)}"
+    identity = f"known = '{boot} {found.st_ino} {len(whole)} {found.st_mtime_ns} {found.st_ctime_ns}'"
     assert (identity in pth.read_text()) == dates_every_change, pth.read_text()
     assert "enabled already" in run(command, "enable").stdout
     sums = packages / "sopin" / "libsopin.sums"

@@ -40,7 +40,7 @@ class Wheel(unittest.TestCase):
 
     def test_it_has_these_files(self):
         modules = ["__init__", "__main__", "_library", "_periodic", "gunicorn"]
-        expected = {f"sopin/{name}.py" for name in modules} | {"_sopin_start.py", "sopin/py.typed"}
+        expected = {f"sopin/{name}.py" for name in modules} | {"_sopin_check.py", "_sopin_start.py", "sopin/py.typed"}
         expected |= {"sopin/libsopin.so", "sopin/libsopin.sums", "sopin/third-party-licenses.txt", COMMAND}
         expected |= {f"{NOTES}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "licenses/LICENSE")}
         self.assertEqual(set(self.wheel.namelist()), expected)
@@ -56,9 +56,9 @@ class Wheel(unittest.TestCase):
         self.assertEqual((int(size), int(checksum, 16)), (len(library), zlib.crc32(library)))
         self.assertEqual(len(quick), 2)
         with tempfile.TemporaryDirectory() as directory:
-            for name in ("_sopin_start.py", "sopin/libsopin.so", "sopin/libsopin.sums"):
+            for name in ("_sopin_check.py", "_sopin_start.py", "sopin/libsopin.so", "sopin/libsopin.sums"):
                 self.wheel.extract(name, directory)
-            ask = "import _sopin_start; print(_sopin_start.defect(), f'{_sopin_start.quick_sum():016x}')"
+            ask = "import _sopin_check; print(_sopin_check.defect(), f'{_sopin_check.quick_sum():016x}')"
             asked = subprocess.run([sys.executable, "-B", "-c", ask], cwd=directory, capture_output=True, text=True)
         defect, own = asked.stdout.split()
         self.assertEqual(defect, "None")

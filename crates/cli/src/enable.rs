@@ -155,11 +155,12 @@ fn own_environment() -> Result<Packages, Failure> {
 ///
 /// Python would print an error at each start if the line failed, for instance after the package was
 /// removed. Python reads it in the encoding of the locale before 3.13, so it is ASCII. In a virtual
-/// environment it executes the line twice, and compiles what `exec` gets the first time only.
+/// environment it executes the line twice, and compiles what `exec` gets the first time only. It parses one
+/// string much faster than a tuple.
 fn line(known: Option<&KnownLibrary>) -> String {
     let known = known.map_or_else(String::new, |KnownLibrary { boot, identity: file }| {
-        let numbers = format!("{}, {}, {}, {}", file.inode, file.size, file.modified, file.changed);
-        format!("_sopin_start.known = ('{boot}', {numbers}); ")
+        let numbers = format!("{} {} {} {}", file.inode, file.size, file.modified, file.changed);
+        format!("_sopin_start.known = '{boot} {numbers}'; ")
     });
     format!(
         r#"import sys; "_sopin_start" in sys.modules or exec("try:\n import _sopin_start; {known}_sopin_start.start()\nexcept Exception: pass")"#

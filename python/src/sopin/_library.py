@@ -7,6 +7,7 @@ import os
 import warnings
 from typing import NamedTuple
 
+import _sopin_check
 import _sopin_start
 
 _EINVAL, _ENOENT, _EOFF, _EBUSY, _EEXPOSED, _EPARTIAL, _EEXCLUDED = range(-1, -8, -1)
@@ -118,7 +119,7 @@ _warned: set[tuple[str, str | None]] = set()
 
 
 def _load() -> ctypes.CDLL:
-    defect = _sopin_start.defect() if PATH == _sopin_start.LIBRARY else None
+    defect = _sopin_check.defect() if PATH == _sopin_start.LIBRARY else None
     if defect is not None:
         raise OSError(defect)
     return ctypes.CDLL(PATH, mode=ctypes.RTLD_GLOBAL)
