@@ -60,14 +60,12 @@ impl Sweep<'_> {
         if !replacements.iter().any(untouched::may_be_in) {
             return Ok(UntouchedData::default());
         }
-        let pagemap = self.sources.pagemap();
-        if copy_has_data
-            && let Some(pagemap) = pagemap
-            && untouched::share(replacements, runs, pagemap).map_err(Cause::no_memory)?
-        {
-            return Ok(UntouchedData::default());
-        }
-        let bytes = untouched::bytes_in(replacements, pagemap);
+        let bytes = match self.sources.pagemap() {
+            Some(pagemap) if copy_has_data => {
+                untouched::share(replacements, runs, pagemap).map_err(Cause::no_memory)?
+            }
+            pagemap => untouched::bytes_in(replacements, pagemap),
+        };
         if bytes == 0 || !private_copies::take_memory(replacements) {
             return Ok(UntouchedData::default());
         }

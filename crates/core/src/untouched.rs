@@ -85,18 +85,28 @@ fn split(
 
 /// Gives the long runs of writable pages the backing [`Backing::CopyOnWrite`], so that they are mapped
 /// from a shared copy of the file. Otherwise large tables in .data would cost every process memory, and the
-/// time to copy them. Discards what `parts` contains, whose memory it uses. Returns
-/// whether no other range may have a long run. If there is no memory, `ranges` is unchanged.
-pub fn share(ranges: &mut PageVec<Replacement>, parts: &mut PageVec<Replacement>, pagemap: &Pagemap) -> Result<bool> {
+/// time to copy them. Discards what `parts` contains, whose memory it uses. Returns how many bytes the other
+/// long runs have that may be untouched; they stay parts of what is copied at once. If there is no memory,
+/// `ranges` is unchanged.
+pub fn share(ranges: &mut PageVec<Replacement>, parts: &mut PageVec<Replacement>, pagemap: &Pagemap) -> Result<usize> {
     parts.clear();
-    let mut has_shared_all = true;
+    let mut others = 0;
     for_each_part(ranges, Some(pagemap), &mut |part, used| {
-        let is_shared = used == Use::Untouched && part.protection & libc::PROT_WRITE != 0;
-        has_shared_all &= is_shared || used == Use::Stored;
-        parts.push(Replacement { backing: if is_shared { Backing::CopyOnWrite } else { part.backing }, ..part })
+        if used == Use::Untouched && part.protection & libc::PROT_WRITE != 0 {
+            return parts.push(Replacement { backing: Backing::CopyOnWrite, ..part });
+        }
+        others += if used == Use::Stored { 0 } else { part.span.len() };
+        let begins_range = || ranges.iter().any(|range| range.span.start == part.span.start);
+        match parts.last_mut() {
+            Some(last) if last.backing == part.backing && last.span.end == part.span.start && !begins_range() => {
+                last.span.end = part.span.end;
+                Ok(())
+            }
+            _ => parts.push(part),
+        }
     })?;
     set(ranges, parts)?;
-    Ok(has_shared_all)
+    Ok(others)
 }
 
 /// Returns how many bytes the long runs have that may be untouched.
@@ -198,13 +208,12 @@ mod tests {
         let (mut shared, mut parts) = (PageVec::new(), PageVec::new());
         let read_only = Replacement { protection: libc::PROT_READ, ..whole };
         shared.extend(&[whole, read_only]).unwrap();
-        assert_eq!(share(&mut shared, &mut parts, &pagemap), Ok(false));
+        assert_eq!(share(&mut shared, &mut parts, &pagemap), Ok(3 * MIN_RUN));
         let backings: Vec<_> = shared.iter().map(|part| part.backing).collect();
         assert_eq!(backings[..3], [Backing::CopyOnWrite, Backing::Anonymous, Backing::CopyOnWrite]);
-        assert!(backings[3..].iter().all(|backing| *backing == Backing::Anonymous));
-        assert_eq!(shared[3..].iter().map(|part| part.span.len()).sum::<usize>(), bytes.len());
+        assert_eq!(shared[3..], [read_only]);
         shared.truncate(3);
-        assert_eq!(share(&mut shared, &mut parts, &pagemap), Ok(true));
+        assert_eq!(share(&mut shared, &mut parts, &pagemap), Ok(0));
         let (mut left, mut kept) = (PageVec::new(), PageVec::new());
         left.push(whole).unwrap();
         assert_eq!(leave(&mut left, &mut kept, Some(&pagemap)), Ok(3 * MIN_RUN));
