@@ -14,9 +14,11 @@
 use sopin_core::attributes::AttributeMap;
 use sopin_core::branch_protection;
 use sopin_core::cause::{Cause, Operation};
+use sopin_core::kernel_stores::KernelStore;
 use sopin_core::once::{OnceCell, get_or_init};
 use sopin_core::pages::PageVec;
 use sopin_core::plan::{Backing, Replacement};
+use sopin_core::sys::Errno;
 
 use crate::remap::Outcome;
 
@@ -40,11 +42,25 @@ pub struct Left {
 }
 
 impl MarkedRanges {
+    /// Reads the attributes and returns by what the kernel may store to the process's memory, as far as the same
+    /// text shows it. Fails if they were read before, when that may have been different.
+    pub fn kernel_store_now(&self) -> Result<Option<KernelStore>, Cause> {
+        if self.attributes.get().is_some() {
+            return Err(Operation::ReadSmaps.failed()(Errno(libc::EALREADY)));
+        }
+        self.attributes().as_ref().map(AttributeMap::kernel_store).map_err(|cause| *cause)
+    }
+
+    /// Returns the attributes, which it reads at the first call.
+    fn attributes(&self) -> &Result<AttributeMap, Cause> {
+        get_or_init(&self.attributes, AttributeMap::read)
+    }
+
     /// Gives those `replacements` that are executable the bit for branch targets where their
     /// ranges have it, and takes it from the others; from all of them if the attributes cannot
     /// be read.
     pub fn correct_branch_targets(&self, replacements: &mut [Replacement]) {
-        let attributes = get_or_init(&self.attributes, AttributeMap::read);
+        let attributes = self.attributes();
         for range in replacements {
             let has = attributes.as_ref().map_or(Some(false), |attributes| attributes.has_branch_targets(range.span));
             // If no VMA shows the bit, what was planned from the object's note stays.
@@ -62,7 +78,7 @@ impl MarkedRanges {
             return left;
         }
         self.correct_branch_targets(replacements);
-        let attributes = get_or_init(&self.attributes, AttributeMap::read);
+        let attributes = self.attributes();
         let lost = |range: &Replacement| match attributes {
             Ok(attributes) => attributes.would_lose(range.span, range.protection).then_some(MARKED),
             Err(cause) => Some(*cause),

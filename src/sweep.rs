@@ -159,7 +159,7 @@ impl<'a> Sweep<'a> {
 
     /// Returns why the writable ranges of `candidate` must be left while the program runs, if they must.
     fn reason_to_leave(&self, assessment: Assessment, candidate: &Candidate) -> Option<Cause> {
-        assessment.reason_to_leave(self.signals, candidate).filter(|_| !is_alone(&self.alone))
+        assessment.reason_to_leave(self.signals, candidate).filter(|_| !is_alone(&self.alone, &self.marked))
     }
 
     /// Returns the index of the first candidate for which `is_it` returns true.
@@ -208,8 +208,8 @@ impl<'a> Sweep<'a> {
 
 /// Returns whether nothing but this thread can store to the process's memory until the sweep ends.
 /// It makes no task during a sweep that has the proof: it starts no helper then.
-fn is_alone(alone: &OnceCell<Option<Alone>>) -> bool {
-    get_or_init(alone, stopped::prove_alone).is_some()
+fn is_alone(alone: &OnceCell<Option<Alone>>, marked: &MarkedRanges) -> bool {
+    get_or_init(alone, || stopped::prove_alone(|| marked.kernel_store_now())).is_some()
 }
 
 /// Returns whether an object is the vDSO, which the kernel maps and which has no file.

@@ -17,7 +17,8 @@ impl Sweep<'_> {
     pub(super) fn name_those_beside(&mut self, assessment: Assessment) -> Result<(), Cause> {
         let Workspace { candidates, beside: list, .. } = &mut *self.work;
         for candidate in candidates.iter() {
-            let is_left = assessment.is_left_for_another(self.signals, candidate) && !is_alone(&self.alone);
+            let is_left =
+                assessment.is_left_for_another(self.signals, candidate) && !is_alone(&self.alone, &self.marked);
             if is_vdso(&candidate.loaded) || !is_left {
                 continue;
             }

@@ -5,9 +5,12 @@
 //! The source is the text of `/proc/PID/smaps` (`proc_pid_smaps(5)`), for which the kernel
 //! walks all page tables: so it is read only for objects whose code has run, because only then
 //! can the program have requested something for their ranges, and where
-//! [`crate::branch_protection`] cannot find out otherwise whether a range has `PROT_BTI`.
+//! [`crate::branch_protection`] cannot find out otherwise whether a range has `PROT_BTI`. It contains
+//! the lines of `/proc/PID/maps`, so it also shows the mappings by which the kernel stores
+//! ([`crate::kernel_stores`]).
 
 use crate::cause::{Cause, Operation};
+use crate::kernel_stores::{self, KernelStore};
 use crate::object::Span;
 use crate::pages::PageVec;
 use crate::slices;
@@ -99,6 +102,8 @@ pub struct AttributeMap {
     entries: PageVec<AttributedVma>,
     /// The attributes of a new mapping, for which the program has requested none.
     fresh: Attributes,
+    /// Whether one of the VMAs is for stores of the kernel.
+    kernel_store: Option<KernelStore>,
 }
 
 impl AttributeMap {
@@ -151,7 +156,7 @@ impl AttributeMap {
     }
 
     fn with_room() -> Result<Self, Cause> {
-        let mut map = Self { entries: PageVec::new(), fresh: Attributes::default() };
+        let mut map = Self { entries: PageVec::new(), fresh: Attributes::default(), kernel_store: None };
         map.entries.reserve(ENTRIES).map_err(Cause::no_memory)?;
         Ok(map)
     }
@@ -162,7 +167,9 @@ impl AttributeMap {
         while let Some(end) = slices::position(rest, b'\n') {
             let line = rest.get(..end).unwrap_or_default();
             rest = rest.get(end + 1..).unwrap_or_default();
-            if let Some((vma, _)) = vmas::parse_line(line) {
+            if let Some((vma, name)) = vmas::parse_line(line) {
+                let name = line.get(name..).unwrap_or_default();
+                self.kernel_store = self.kernel_store.or_else(|| kernel_stores::find(name));
                 let attributes = Attributes { flags: OTHER, key: 0 };
                 let entry = AttributedVma { span: vma.span, attributes, protection: vma.protection };
                 self.entries.push(entry).map_err(Operation::Mremap.failed())?;
@@ -187,6 +194,11 @@ impl AttributeMap {
     fn at(&self, address: usize) -> Option<&AttributedVma> {
         let first = self.entries.partition_point(|entry| entry.span.end <= address);
         self.entries.get(first).filter(|entry| entry.span.contains(address))
+    }
+
+    /// Returns by what the kernel may store to the memory, as far as the VMAs show it.
+    pub const fn kernel_store(&self) -> Option<KernelStore> {
+        self.kernel_store
     }
 
     /// Returns whether indirect branches to `span` are checked (`PROT_BTI`). `None` if that is not

@@ -40,7 +40,9 @@ pub fn find_in_maps(mut read: impl FnMut(&mut [u8]) -> Result<usize>) -> Result<
     }
 }
 
-fn find(text: &[u8]) -> Option<KernelStore> {
+/// Searches lines of `/proc/PID/maps`, or a part of them.
+#[inline(never)]
+pub(crate) fn find(text: &[u8]) -> Option<KernelStore> {
     let bracket_at = |(index, byte): (usize, &u8)| (*byte == b'[').then_some(index);
     text.iter().enumerate().filter_map(bracket_at).find_map(|bracket| {
         // A part of the name stands in front of the bracket.

@@ -140,3 +140,16 @@ fn sees_what_this_process_asks_for() {
     advise(libc::MADV_DOFORK);
     assert!(!loses());
 }
+
+#[test]
+fn mappings_for_stores_of_the_kernel_are_found() {
+    let fresh = entry(FRESH, 0xa000, "rw-p", "VmFlags: rd wr mr mw me ac sd \n");
+    let found_with = |name: &str| {
+        let other = entry(0x1000, 0x2000, "rw-s", "VmFlags: rd wr sh mr mw me ms sd \n");
+        let text = other.replace("/usr/lib/VmFlags: lo.so", name) + &fresh;
+        AttributeMap::of_text(text.as_bytes(), FRESH).unwrap().kernel_store()
+    };
+    assert_eq!(found_with("anon_inode:[io_uring]"), Some(KernelStore::Ring));
+    assert_eq!(found_with("/[aio] (deleted)"), Some(KernelStore::Requests));
+    assert_eq!(found_with("/srv/[io]/libx.so"), None);
+}

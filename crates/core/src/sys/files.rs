@@ -311,6 +311,14 @@ fn set_times(fd: &Fd, accessed: i64, modified: libc::timespec) -> Result<()> {
 /// `F_SETSIG` of `fcntl(2)`.
 pub(super) const F_SETSIG: c_int = 10;
 
+/// `O_LARGEFILE` of the kernel, which open(2) sets for every program of 64 bits. That of the C library is 0.
+pub const LARGE_FILE: c_int = if cfg!(target_arch = "aarch64") { 0o400_000 } else { 0o100_000 };
+
+/// Returns with which flags a descriptor's file was opened (`F_GETFL` of `fcntl(2)`). No file system is asked.
+pub fn open_flags(fd: c_int) -> Result<c_int> {
+    fcntl(fd, libc::F_GETFL, 0).map(|flags| flags as c_int)
+}
+
 /// Calls `fcntl(2)` with an integer argument.
 pub fn fcntl(fd: c_int, command: c_int, argument: c_int) -> Result<usize> {
     // SAFETY: commands with an integer argument touch no memory of this process.
@@ -365,5 +373,25 @@ mod tests {
     fn writing_from_unmapped_memory_is_an_error() {
         let fd = memfd_create(c"test").unwrap();
         assert_eq!(pwrite_from(&fd, 8, 1, 0), Err(Errno(libc::EFAULT)));
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "makes a ring")]
+    fn a_ring_is_no_file_that_was_opened() {
+        let flags = |fd: &Fd| open_flags(fd.raw()).unwrap() & (libc::O_ACCMODE | LARGE_FILE);
+        let file = open(c"/dev/null", libc::O_RDWR, 0).unwrap();
+        assert_eq!(flags(&file), libc::O_RDWR | LARGE_FILE);
+        assert_eq!(flags(&file.above_stderr().unwrap()), libc::O_RDWR | LARGE_FILE);
+        let mut parameters = [0_u32; 30];
+        // SAFETY: the kernel writes to a `struct io_uring_params`, which has 120 bytes.
+        let ring = unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, parameters.as_mut_ptr()) };
+        // The kernel may have none, or refuse it.
+        if ring >= 0 {
+            let ring = Fd::from_raw(ring as c_int);
+            assert_eq!(flags(&ring), libc::O_RDWR);
+            // F_SETFL changes neither.
+            fcntl(ring.raw(), libc::F_SETFL, LARGE_FILE | libc::O_WRONLY | libc::O_NONBLOCK).unwrap();
+            assert_eq!(flags(&ring), libc::O_RDWR);
+        }
     }
 }
