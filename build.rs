@@ -26,9 +26,9 @@ fn main() {
         linker::leave_start_files_out();
         // Each segment begins on a page of its own, also in the file. So RELRO and the writable data take
         // a page each, where they would take two if their first bytes lay in the middle of one. The loader
-        // stores to all of these pages in every process, and the library copies them. Linkers that do not
-        // know the option warn. Segments of aarch64 are aligned to 64 KiB, which is too much.
-        linker::pass("-z,separate-loadable-segments");
+        // stores to all of these pages in every process, and the library copies them. Segments of aarch64
+        // are aligned to 64 KiB, which is too much.
+        linker::pass_if_known("-z,separate-loadable-segments");
     }
     linker::order_functions("build/start.ld");
     // The C interface only grows while the major version is the same.

@@ -43,6 +43,14 @@ pub fn pass(arguments: &str) {
     }
 }
 
+/// Does the same if the linker knows the arguments. GNU ld warns of an option that it does not know,
+/// and gold refuses to link.
+pub fn pass_if_known(arguments: &str) {
+    if link_trial(&passed(&format!("--fatal-warnings,{arguments}"))).is_some() {
+        pass(arguments);
+    }
+}
+
 /// Arguments of the compiler that links, without which it would add start files.
 pub fn without_start_files() -> &'static [&'static str] {
     if is_lld() { &[] } else { &["-nostartfiles"] }
