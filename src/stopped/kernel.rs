@@ -71,6 +71,9 @@ fn is_ring(descriptors: &Fd, name: &CStr) -> bool {
 fn has_ring_among_few(descriptors: &Fd) -> Option<bool> {
     // Since Linux 6.2 the size of the directory is the number of descriptors; before, it is 0.
     let count = sys::fstat(descriptors.raw()).ok()?.st_size;
+    if !(1..=FEW.into()).contains(&count) {
+        return None;
+    }
     let mut found = 0;
     for number in 0..FEW {
         match sys::open_flags(number) {
