@@ -172,6 +172,7 @@ pub fn run(work: &mut dyn FnMut()) -> core::result::Result<Stop, NotStopped> {
     if status.held != 0 {
         return Err(NotStopped::KernelStores("a driver holds pages of the process"));
     }
+    kernel::rule_out_registered()?;
     // A stop in vain would disturb the program.
     kernel::rule_out_stores(ids.0)?;
     let stack = Stack::new().map_err(failed("mmap"))?;

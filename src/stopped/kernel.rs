@@ -25,12 +25,19 @@ pub fn rule_out_stores(process: i32) -> Result<(), NotStopped> {
 /// Fails if the kernel may store to the memory of this process, whose only thread calls this. `mapped_now`
 /// reads the mappings and returns by which of them it may, if it can.
 pub fn rule_out_own_stores(mapped_now: impl FnOnce() -> Result<Option<KernelStore>, Cause>) -> Result<(), NotStopped> {
+    rule_out_registered()?;
     let descriptors = open(c"/proc/self/fd")?;
     let has_ring = match has_ring_among_few(&descriptors) {
         Some(has_ring) => has_ring,
         None => has_listed_ring(&descriptors)?,
     };
     rule_out(if has_ring { Some(KernelStore::Ring) } else { mapped_now().or_else(|_| find_mapped())? })
+}
+
+/// Fails if the calling thread has a ring that need have neither a descriptor nor a mapping. Only the thread
+/// itself can find it.
+pub fn rule_out_registered() -> Result<(), NotStopped> {
+    rule_out(sys::has_registered_ring().then_some(KernelStore::Ring))
 }
 
 /// Opens a directory of descriptors.

@@ -24,6 +24,7 @@ mod kept;
 #[cfg(not(miri))]
 mod kernel_entry;
 mod mapping;
+mod registered_rings;
 mod signals;
 mod sole_user;
 mod status;
@@ -43,6 +44,7 @@ pub use identity::*;
 pub use inode_details::*;
 pub use kept::*;
 pub use mapping::*;
+pub use registered_rings::*;
 pub use signals::*;
 pub use sole_user::*;
 pub use status::*;
