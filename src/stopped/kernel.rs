@@ -68,16 +68,21 @@ fn has_listed_ring(descriptors: &Fd) -> Result<bool, NotStopped> {
     Ok(has_ring)
 }
 
+/// Returns whether a descriptor is one of a ring, or may be because it is not shown.
 fn is_ring(descriptors: &Fd, name: &CStr) -> bool {
     let mut target = [0; kernel_stores::RING.len() + 1];
-    sys::readlinkat(descriptors, name, &mut target) == Ok(kernel_stores::RING)
+    match sys::readlinkat(descriptors, name, &mut target) {
+        Ok(target) => target == kernel_stores::RING,
+        Err(Errno(errno)) => matches!(errno, libc::EACCES | libc::EPERM),
+    }
 }
 
 /// Returns whether one of this process's descriptors is one of a ring. `None` if not all of them are found by their
 /// numbers. To list them takes much longer, because the kernel makes an inode for each name.
 fn has_ring_among_few(descriptors: &Fd) -> Option<bool> {
     // Since Linux 6.2 the size of the directory is the number of descriptors; before, it is 0.
-    let count = sys::fstat(descriptors.raw()).ok()?.st_size;
+    let count_now = || sys::fstat(descriptors.raw()).ok().map(|status| status.st_size);
+    let count = count_now()?;
     if !(1..=FEW.into()).contains(&count) {
         return None;
     }
@@ -97,7 +102,8 @@ fn has_ring_among_few(descriptors: &Fd) -> Option<bool> {
         }
         // The directory got the lowest free number. An emulator that shows another size is noticed by that.
         if found == count && number >= descriptors.raw() {
-            return Some(false);
+            // Another process may share the descriptors, and have opened one among those seen.
+            return (count_now() == Some(count)).then_some(false);
         }
     }
     None
