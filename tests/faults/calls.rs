@@ -56,6 +56,12 @@ pub const ALL: &[Call] = &[
     call("getresgid", SYS_getresgid, &[EFAULT]),
     call("getresuid", SYS_getresuid, &[EFAULT]),
     call("gettid", SYS_gettid, &[]),
+    // io_uring_enter(2) of liburing. For EBADF and EINVAL no ring is registered.
+    call(
+        "io_uring_enter",
+        SYS_io_uring_enter,
+        &[EAGAIN, EBADF, EBADFD, EBADR, EBUSY, EEXIST, EFAULT, EINTR, EINVAL, ENXIO, EOPNOTSUPP],
+    ),
     // The errors are those of ioctl(2), of ioctl_ficlone(2), and of
     // FS_IOC_ENABLE_VERITY (Documentation/filesystems/fsverity.rst). ENOENT of
     // PROCMAP_QUERY is missing, because it is a result and not an error: the address is
@@ -279,8 +285,8 @@ pub fn symbol(error: i32) -> &'static str {
         };
     }
     symbols!(
-        EACCES EAGAIN EBADF EBUSY EDEADLK EDESTADDRREQ EDQUOT EEXIST EFAULT EFBIG EINTR EINVAL EIO EISDIR ELOOP EMFILE
-        EMLINK ENAMETOOLONG ENFILE ENODEV ENOENT ENOLCK ENOMEM ENOSPC ENOSYS ENOTDIR ENOTEMPTY ENOTTY ENXIO EOPNOTSUPP
+        EACCES EAGAIN EBADF EBADFD EBADR EBUSY EDEADLK EDESTADDRREQ EDQUOT EEXIST EFAULT EFBIG EINTR EINVAL EIO EISDIR
+        ELOOP EMFILE EMLINK ENAMETOOLONG ENFILE ENODEV ENOENT ENOLCK ENOMEM ENOSPC ENOSYS ENOTDIR ENOTEMPTY ENOTTY ENXIO EOPNOTSUPP
         EOVERFLOW EPERM EPIPE EROFS ESPIPE ESRCH ETXTBSY EXDEV
     )
 }

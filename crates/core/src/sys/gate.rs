@@ -78,7 +78,7 @@ const NOBODY: usize = 1 << 31;
 /// Every kind of call of this crate that the loader does not make for every object. The
 /// harmless arguments are bad descriptors and addresses, so that a call has no effect on any
 /// kernel.
-const KINDS: [CallKind; 61] = [
+const KINDS: [CallKind; 62] = [
     kind(libc::SYS_rt_sigprocmask, [libc::SIG_BLOCK as usize, 0, 0, 8, 0, 0]),
     kind(libc::SYS_pread64, [BAD, 0, 0, 0, 0, 0]),
     kind(libc::SYS_write, [BAD, 0, 0, 0, 0, 0]),
@@ -150,6 +150,7 @@ const KINDS: [CallKind; 61] = [
         harmless: [super::MEMORY, 0, 0, 0, 0, 0],
     },
     request(libc::SYS_fcntl, libc::F_GETFL as usize),
+    kind(libc::SYS_io_uring_enter, [BAD, 0, 0, 0, 0, 0]),
 ];
 
 #[unsafe(link_section = ".data.sopin")]

@@ -2,6 +2,7 @@
 
 use core::ffi::c_int;
 
+use super::gate::NOT_MADE;
 use super::{Errno, raw};
 
 /// Returns whether an `io_uring(7)` is registered with the calling thread. Such a ring needs no descriptor
@@ -20,7 +21,7 @@ pub fn has_registered_ring() -> bool {
         // SAFETY: the call submits nothing and waits for nothing, so the kernel uses no memory of this process.
         match unsafe { raw!(libc::SYS_io_uring_enter, index, 0, 0, BY_INDEX, 0, 0) } {
             Err(Errno(libc::EBADF)) => {}
-            Err(Errno(libc::EINVAL | libc::ENOSYS | libc::EPERM | libc::EACCES | libc::ECANCELED)) => return false,
+            Err(NOT_MADE | Errno(libc::EINVAL | libc::ENOSYS | libc::EPERM | libc::EACCES)) => return false,
             Ok(_) | Err(_) => return true,
         }
     }
