@@ -102,7 +102,7 @@ pub struct AttributeMap {
     entries: PageVec<AttributedVma>,
     /// The attributes of a new mapping, for which the program has requested none.
     fresh: Attributes,
-    /// Whether one of the VMAs is for stores of the kernel.
+    /// The facility by which the kernel may store to the memory, if one of the VMAs belongs to such a facility.
     kernel_store: Option<KernelStore>,
 }
 

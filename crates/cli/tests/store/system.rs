@@ -124,8 +124,8 @@ ready
     assert_eq!(used["users"], serde_json::json!([held]));
 }
 
-/// The beginning of scripts in which a process of the user `nobody` maps a library of 3 MiB. A process that
-/// compares a copy of it reads so many bytes more. `read_by STORE` prints how many bytes a process with
+/// The first commands of scripts in which a process of the user with the number 65534 maps a library of
+/// 3 MiB. A process that compares a copy of the library reads 3 MiB more. `read_by STORE` prints how many bytes a process with
 /// this store has read.
 const READING: &str = r#"
 # A file's owner can find out that no process writes to it, and so copies it after 2 seconds.

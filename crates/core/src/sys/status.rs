@@ -24,8 +24,9 @@ pub fn fstat(fd: c_int) -> Result<libc::stat> {
 }
 
 /// Returns the number of the call that the C library makes for `fstat(3)`: glibc 2.33 to 2.38
-/// use `newfstatat(2)` (source: sysdeps/unix/sysv/linux/fstat64.c). While no filter makes a difference
-/// between them, it is `fstat(2)`, for which the C library need not be asked.
+/// use `newfstatat(2)` (source: sysdeps/unix/sysv/linux/fstat64.c). While the gate is
+/// open, no filter kills for either of them. Then it returns the number of `fstat(2)`, and does not look up
+/// the version of the C library.
 pub(super) fn fstat_number() -> c_long {
     static IS_RELATIVE: AtomicU8 = AtomicU8::new(UNKNOWN);
     const UNKNOWN: u8 = 2;
