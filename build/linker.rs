@@ -38,12 +38,17 @@ pub fn passed(arguments: &str) -> Vec<String> {
 
 /// Makes Cargo pass `arguments`, separated by commas, to the linker of the library.
 pub fn pass(arguments: &str) {
-    for argument in passed(arguments) {
+    for_cdylib(passed(arguments));
+}
+
+/// Makes Cargo give these arguments to the program that links the library.
+fn for_cdylib(arguments: impl IntoIterator<Item = impl std::fmt::Display>) {
+    for argument in arguments {
         println!("cargo::rustc-cdylib-link-arg={argument}");
     }
 }
 
-/// Does the same if the linker knows the arguments. GNU ld warns of an option that it does not know,
+/// Passes the arguments as [`pass`] does, if the linker knows them. GNU ld warns of an option that it does not know,
 /// and gold refuses to link.
 pub fn pass_if_known(arguments: &str) {
     if link_trial(&passed(&format!("--fatal-warnings,{arguments}"))).is_some() {
@@ -61,9 +66,7 @@ pub fn without_start_files() -> &'static [&'static str] {
 /// that the library never registers when the process ends, by text of the C library that nothing else
 /// needs then: two page faults of each process.
 pub fn leave_start_files_out() {
-    for argument in without_start_files() {
-        println!("cargo::rustc-cdylib-link-arg={argument}");
-    }
+    for_cdylib(without_start_files());
     pass("-init=sopin_init,-fini=sopin_fini");
 }
 
@@ -75,9 +78,7 @@ pub fn order_functions(order: &str) {
     // Compilers pass this on to their linkers, so the path may have commas.
     let arguments = ["-T".to_owned(), path.to_string_lossy().into_owned()];
     if link_trial(&arguments).is_some() {
-        for argument in arguments {
-            println!("cargo::rustc-cdylib-link-arg={argument}");
-        }
+        for_cdylib(arguments);
     }
 }
 

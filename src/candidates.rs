@@ -13,7 +13,7 @@ use sopin_core::crtbegin::{self, Before};
 use sopin_core::crti::{self, INIT_LEN};
 use sopin_core::memory::{Along, ProcessMemory};
 use sopin_core::names::{self, FileName, NameHashes};
-use sopin_core::object::{Bound, Dynamic, NAME_START, Object, ObjectError, file_name};
+use sopin_core::object::{Bound, Dynamic, Object, ObjectError, file_name};
 use sopin_core::pages::PageVec;
 use sopin_core::sys::{Errno, Result};
 use sopin_core::vmas::Vma;
@@ -59,7 +59,7 @@ impl Candidate {
     pub fn read(memory: &ProcessMemory, loaded: Loaded) -> core::result::Result<Self, Cause> {
         let read_error = |errno| Cause::call(memory.operation(), errno);
         let Loaded { base, headers, header_count, name } = loaded;
-        let mut path = Along::<NAME_START>::in_block_of(name);
+        let mut path = Along::in_block_of(name);
         let read = Object::read_along(memory, base, headers, header_count, &mut path);
         let object = read.map_err(|error| match error {
             ObjectError::Read(errno) => read_error(errno),

@@ -40,7 +40,7 @@ impl NameHashes {
 
     /// Returns an object with the file name of `path` and, if it has one, this SONAME.
     pub fn of(path: &[u8], soname: Option<&[u8]>) -> Self {
-        Self { file_name: hash(file_name(path)), soname: soname.map_or(ABSENT, hash) }
+        Self { file_name: FileName::of(path).0, soname: soname.map_or(ABSENT, hash) }
     }
 
     /// Reads the SONAME, a C string at this address, of an object with this file name.

@@ -139,16 +139,16 @@ impl Object {
         headers: usize,
         count: usize,
     ) -> core::result::Result<Self, ObjectError> {
-        Self::read_along(memory, base, headers, count, &mut Along::<NAME_START>::nothing())
+        Self::read_along(memory, base, headers, count, &mut Along::nothing())
     }
 
-    /// Does the same, and reads something else along with the first headers.
-    pub fn read_along<const N: usize>(
+    /// Does the same, and reads the beginning of a name along with the first headers.
+    pub fn read_along(
         memory: &ProcessMemory,
         base: usize,
         headers: usize,
         count: usize,
-        along: &mut Along<N>,
+        along: &mut Along<NAME_START>,
     ) -> core::result::Result<Self, ObjectError> {
         let mut object = Self {
             base,

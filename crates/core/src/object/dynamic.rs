@@ -68,11 +68,11 @@ pub struct Dynamic {
 impl Dynamic {
     /// Reads the dynamic section of `object`; all defaults if it has none.
     pub fn read(memory: &ProcessMemory, object: &Object) -> Result<Self> {
-        Self::read_along(memory, object, &mut Along::<INIT_LEN>::nothing())
+        Self::read_along(memory, object, &mut Along::nothing())
     }
 
-    /// Does the same, and reads something else along with the first entries.
-    pub fn read_along<const N: usize>(memory: &ProcessMemory, object: &Object, along: &mut Along<N>) -> Result<Self> {
+    /// Does the same, and reads the beginning of code along with the first entries.
+    pub fn read_along(memory: &ProcessMemory, object: &Object, along: &mut Along<INIT_LEN>) -> Result<Self> {
         let mut dynamic = Self::default();
         let (mut tables, mut sizes) = ([0; 2], [0; 2]);
         for_each_entry(memory, object, along, |tag, value| {
@@ -133,7 +133,7 @@ impl Dynamic {
         object: &Object,
         mut each: impl FnMut(&[u8]) -> core::result::Result<(), E>,
     ) -> core::result::Result<(), E> {
-        for_each_entry(memory, object, &mut Along::<INIT_LEN>::nothing(), |tag, value| {
+        for_each_entry(memory, object, &mut Along::nothing(), |tag, value| {
             if tag != DT_NEEDED {
                 return Ok(());
             }
@@ -143,12 +143,12 @@ impl Dynamic {
     }
 }
 
-/// Calls `each` with tag and value of every entry up to DT_NULL. Something else is read along with
-/// the first ones.
-fn for_each_entry<const N: usize, E: From<Errno>>(
+/// Calls `each` with tag and value of every entry up to DT_NULL. The beginning of code is read
+/// along with the first ones.
+fn for_each_entry<E: From<Errno>>(
     memory: &ProcessMemory,
     object: &Object,
-    along: &mut Along<N>,
+    along: &mut Along<INIT_LEN>,
     mut each: impl FnMut(u64, u64) -> core::result::Result<(), E>,
 ) -> core::result::Result<(), E> {
     let entry_size = size_of::<[u64; 2]>();
